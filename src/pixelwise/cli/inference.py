@@ -1,0 +1,156 @@
+"""`pixelwise predict`, `pixelwise evaluate` and `pixelwise models`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pixelwise.cli.console import Bar, command, complain, console, scores_table
+
+
+@command
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("masks"),
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
+    ] = None,
+) -> None:
+    """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image."""
+    written = predict_files(bundle, images, out, device=device)
+    console.print(f"{written} masks and overlays written to {out}", soft_wrap=True)
+
+
+def predict_files(
+    bundle: Path, images: Sequence[Path], out: Path, *, device: str | None = None
+) -> int:
+    """Predict files into `out`; returns how many. A bad file is reported and the rest goes on.
+
+    Raises InputError where nothing could be predicted; exits with 1 where some could not.
+    """
+    from pixelwise.inference.outputs import find_images, output_names
+    from pixelwise.process import own_process
+
+    paths = find_images(images)
+    names = output_names(paths, out)
+    own_process()
+    from pixelwise.errors import InputError
+    from pixelwise.files import make_folder
+    from pixelwise.inference import Predictor
+
+    predictor = Predictor.load(bundle, device=device)
+    failed: list[str] = []
+    written = 0
+    with Bar("predicting") as bar:
+        for done, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
+            try:
+                result = predictor(path)
+            except InputError as error:
+                failed += error.problems
+                continue
+            make_folder(out)
+            result.save(out, name)
+            written += 1
+            bar(done, len(paths))
+    if failed:
+        faults = InputError(*failed)
+        if not written:
+            raise faults
+        complain(faults)
+        console.print(f"{written} of {len(paths)} images predicted into {out}", soft_wrap=True)
+        raise SystemExit(1)
+    return written
+
+
+@command
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
+    ] = None,
+) -> None:
+    """Score a bundle on a split: the four metrics of the FCN paper, and each class."""
+    from pixelwise.process import own_process
+
+    own_process()
+    from pixelwise.checkpoints import Bundle
+    from pixelwise.data.dataset import open_dataset
+    from pixelwise.evaluation import evaluate as score
+    from pixelwise.files import atomic
+    from pixelwise.inference import Predictor
+    from pixelwise.training.recipe import load_recipe_of
+
+    predictor = Predictor.load(bundle, device=device)
+    assert isinstance(predictor.bundle, Bundle)
+    trained = load_recipe_of(predictor.bundle.recipe)
+    with Bar("checking the data") as bar:
+        found = open_dataset(
+            data,
+            splits=(split,),
+            classes=predictor.classes,
+            val_fraction=trained.data.val_fraction,
+            seed=trained.seed,
+            progress=bar,
+        )
+    with Bar(f"scoring {split}") as bar:
+        result = score(predictor, found, split, progress=bar)
+    scores = {
+        "bundle": str(bundle),
+        "data": str(data),
+        "split": split,
+        "images": len(found.splits[split]),
+        **result.scores.to_json(predictor.classes.names),
+    }
+    text = json.dumps(scores, indent=1, allow_nan=False) + "\n"
+    if json_file == "-":
+        print(text, end="")
+        return
+    for note in found.notes:
+        console.print(note, soft_wrap=True)
+    console.print(scores_table(scores, title=f"{bundle} on {data}, {split}"))
+    if json_file is not None:
+        with atomic(Path(json_file)) as side:
+            side.write_text(text, encoding="utf-8")
+        console.print(f"written to {json_file}", soft_wrap=True)
+
+
+@command
+def models() -> None:
+    """List the networks with their size and source."""
+    import torch
+
+    from pixelwise.models import MODELS, count_multiply_adds, count_parameters, create_model
+
+    table = Table()
+    for name in ("model", "backbone", "stride", "parameters", "multiply-adds at 513x513", "paper"):
+        numeric = name in {"stride", "parameters"} or name.startswith("multiply")
+        table.add_column(name, justify="right" if numeric else "left")
+    for name, entry in MODELS.items():
+        for backbone in entry.backbones:
+            for stride in entry.output_strides:
+                with torch.device("meta"):
+                    model = create_model(
+                        name, num_classes=21, backbone=backbone, output_stride=stride
+                    )
+                    operations = count_multiply_adds(model, height=513, width=513)
+                table.add_row(
+                    name,
+                    backbone,
+                    str(stride),
+                    f"{count_parameters(model) / 1e6:.2f} M",
+                    f"{operations / 1e9:.2f} G",
+                    f"{entry.title}, {entry.paper}",
+                )
+    console.print(table)
+    console.print("Parameters and multiply-adds are for 21 classes, as in PASCAL VOC.")

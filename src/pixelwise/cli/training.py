@@ -1,0 +1,236 @@
+"""`pixelwise train`, `pixelwise demo` and `pixelwise recipe`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from pixelwise.cli.console import (
+    Bar,
+    Clock,
+    command,
+    console,
+    duration,
+    facts_table,
+    percent,
+    scores_table,
+)
+
+if TYPE_CHECKING:
+    from pixelwise.training import Run
+
+DEMO_SCENES = {"train": 240, "val": 40, "test": 8}
+
+
+@command
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the run.", show_default="runs/DATA")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A .toml file, or the name of a shipped recipe.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times through the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the backbone; the head has a multiple of it.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the run that OUT holds.")] = False,
+) -> None:
+    """Train a network on a folder of images and masks."""
+    from pixelwise.training.recipe import load_recipe, parse_override
+
+    overrides = dict(parse_override(text) for text in settings or [])
+    flags = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer.learning_rate": learning_rate,
+        "seed": seed,
+        "device": device,
+    }
+    overrides |= {key: value for key, value in flags.items() if value is not None}
+    _run(
+        data,
+        out or Path("runs") / data.resolve().name,
+        load_recipe(recipe, overrides),
+        overwrite=overwrite,
+    )
+
+
+@command
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for scenes, run and masks.")] = Path(
+        "runs/demo"
+    ),
+    epochs: Annotated[int | None, typer.Option(help="In place of the recipe's number.")] = None,
+) -> None:
+    """Generate street scenes, train on them, score, predict, and write a page about it."""
+    from pixelwise.data.scenes import write_scenes
+    from pixelwise.files import make_folder
+    from pixelwise.training.recipe import load_recipe
+
+    started = time.monotonic()
+    make_folder(out)
+    scenes = out / "scenes"
+    with console.status("drawing scenes"):
+        write_scenes(scenes, **DEMO_SCENES)
+    count = sum(DEMO_SCENES.values())
+    console.print(f"{count} scenes drawn into {scenes} ({duration(time.monotonic() - started)})")
+    overrides = {} if epochs is None else {"epochs": epochs}
+    run = _run(scenes, out, load_recipe("demo", overrides), overwrite=True)
+
+    from pixelwise.cli.inference import predict_files
+    from pixelwise.data.images import list_images
+
+    written = predict_files(run.best, list_images(scenes / "images" / "test"), out / "masks")
+    console.print(f"masks and overlays of {written} test scenes: {out / 'masks'}")
+    console.print(f"all of it took {duration(time.monotonic() - started)}")
+
+
+@command
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="A shipped recipe, or a .toml file.")] = None,
+) -> None:
+    """Print a recipe with every key, ready to be saved, changed and given to train --recipe."""
+    from pixelwise.training.recipe import load_recipe, shipped_recipes
+
+    print(f"# shipped: {', '.join(shipped_recipes())}", file=sys.stderr)
+    print(load_recipe(name).to_toml(), end="")
+
+
+def _run(data: Path, out: Path, resolved: Any, *, overwrite: bool) -> Run:
+    from pixelwise.process import own_process
+
+    kept = own_process()
+    from pixelwise.report import write_run_report
+    from pixelwise.training import train as run_training
+
+    with _Display(resolved.epochs, kept) as display:
+        run = run_training(data, out, resolved, overwrite=overwrite, listener=display.listener)
+    assert run.evaluation is not None
+    scores = run.evaluation.scores.to_json(run.data.classes.names)
+    console.print(scores_table(scores, title=f"val, epoch {run.best_epoch} of {resolved.epochs}"))
+    with console.status("writing the report"):
+        report = write_run_report(run, command=_command_line())
+    console.print(f"best bundle  {run.best}", soft_wrap=True)
+    console.print(f"report       {report}", soft_wrap=True)
+    console.print(f"use it       pixelwise predict {run.best} PHOTOS --out masks", soft_wrap=True)
+    return run
+
+
+def _command_line() -> str:
+    return shlex.join(["pixelwise", *sys.argv[1:]])
+
+
+class _Display:
+    """Draws a run: a bar while files are checked, one for the steps, a line an epoch."""
+
+    def __init__(self, epochs: int, kept: str | None) -> None:
+        from pixelwise.training import Listener
+
+        display = self
+
+        class Events(Listener):
+            def checking(self, done: int, total: int) -> None:
+                display.checked(done, total)
+
+            def planned(self, facts: Mapping[str, str]) -> None:
+                display.planned(facts)
+
+            def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+                display.step(epoch, step, steps, loss, images)
+
+            def validating(self, done: int, total: int) -> None:
+                display.describe(f"val {done}/{total}")
+
+            def epoch_ended(self, row: Mapping[str, Any]) -> None:
+                display.epoch_ended(row)
+
+        self.listener: Listener = Events()
+        self.epochs = epochs
+        self.kept = kept
+        self.check = Bar("checking the data")
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[rate]} images/s"),
+            TextColumn("{task.fields[left]} left"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.clock = Clock()
+        self.best = -1.0
+        self.rate = self.loss = 0.0
+        self.last = time.monotonic()
+
+    def __enter__(self) -> _Display:
+        self.check.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.check.__exit__()
+        self.bar.stop()
+
+    def checked(self, done: int, total: int) -> None:
+        self.check(done, total)
+
+    def planned(self, facts: Mapping[str, str]) -> None:
+        self.check.__exit__()
+        console.print(facts_table({**facts, "memory": self.kept or ""}))
+        self.task = self.bar.add_task("", total=None, loss="-", rate="-", left="?")
+        self.bar.start()
+        self.clock = Clock()
+        self.last = time.monotonic()
+
+    def describe(self, text: str) -> None:
+        if self.task is not None:
+            self.bar.update(self.task, description=text)
+
+    def step(self, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+        assert self.task is not None
+        now = time.monotonic()
+        rate = images / max(1e-9, now - self.last)
+        self.last = now
+        # Smoothed, so that the eye can follow; the file holds the raw values.
+        fresh = epoch == 1 and step == 1
+        self.rate = rate if fresh or step == 1 else 0.8 * self.rate + 0.2 * rate
+        self.loss = loss if fresh else 0.9 * self.loss + 0.1 * loss
+        done, total = (epoch - 1) * steps + step, self.epochs * steps
+        self.bar.update(
+            self.task,
+            total=total,
+            completed=done,
+            description=f"epoch {epoch}/{self.epochs}",
+            loss=f"{self.loss:.3f}",
+            rate=f"{self.rate:.1f}",
+            left=duration(self.clock.left(done, total)),
+        )
+
+    def epoch_ended(self, row: Mapping[str, Any]) -> None:
+        score = row["val_mean_iou"]
+        mark = ""
+        if score is not None and score > self.best:
+            self.best, mark = score, "  best so far"
+        console.print(
+            f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.3f}  "
+            f"val mIoU {percent(score)} %  {row['seconds']:.0f} s, "
+            f"{row['images_per_second']:.1f} images/s{mark}"
+        )
+        self.last = time.monotonic()

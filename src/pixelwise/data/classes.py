@@ -1,0 +1,299 @@
+"""What the numbers in a mask mean: names, colours and values of the classes, and what is ignored.
+
+Inside pixelwise a mask holds class indices 0..C-1 and IGNORE (255). In files it holds whatever the
+person's masks hold. `Classes` is the one place where the two are translated, for training, scoring
+and prediction alike, so a predicted mask speaks the language of the masks it was trained on.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.errors import InputError
+
+IGNORE = 255
+"""The index, inside pixelwise, of pixels that loss and metrics leave out."""
+
+MAX_CLASSES = 255
+
+Colour = tuple[int, int, int]
+
+
+def distinct_colours(count: int) -> tuple[Colour, ...]:
+    """`count` colours that are easy to tell apart, the same ones at every call (RGB, 0..255)."""
+    colours = []
+    for i in range(count):
+        hue = (0.58 + i * 0.618034) % 1.0  # steps of the golden ratio never come back to a hue
+        lightness = (0.55, 0.38, 0.70)[i % 3]
+        red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.75)
+        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return tuple(colours)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set, in the order of their indices.
+
+    names: one for each class, unique, not empty.
+    colours: RGB, 0..255, one for each class; used for palettes, overlays and RGB masks.
+    values: the value of each class in mask files, 0..255, unique.
+    ignore: the mask value that loss and metrics leave out, or None.
+    ignore_colour: its colour in RGB masks and palettes.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+    values: tuple[int, ...]
+    ignore: int | None = None
+    ignore_colour: Colour = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= MAX_CLASSES:
+            raise InputError(f"{len(self.names)} classes: allowed are 1 to {MAX_CLASSES}")
+        if not len(self.names) == len(self.colours) == len(self.values):
+            raise InputError(
+                f"{len(self.names)} names, {len(self.colours)} colours and {len(self.values)} "
+                "values: give one of each for every class"
+            )
+        for what, items in (("name", self.names), ("value", self.values)):
+            twice = {item for item in items if items.count(item) > 1}
+            if twice:
+                raise InputError(
+                    f"class {what} {sorted(twice)[0]!r} is used twice: each is one class"
+                )
+        if "" in self.names:
+            raise InputError("a class has an empty name: give every class a name")
+        for value in (*self.values, *(() if self.ignore is None else (self.ignore,))):
+            if not 0 <= value <= 255:
+                raise InputError(f"mask value {value}: allowed are 0 to 255")
+        for colour in (*self.colours, self.ignore_colour):
+            if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
+                raise InputError(f"colour {colour}: three numbers from 0 to 255 are allowed")
+        if self.ignore in self.values:
+            raise InputError(
+                f"mask value {self.ignore} is a class and ignored at once: it can be one of them"
+            )
+
+    @classmethod
+    def make(
+        cls,
+        names: list[str] | tuple[str, ...],
+        *,
+        colours: list[Colour] | tuple[Colour, ...] | None = None,
+        values: list[int] | tuple[int, ...] | None = None,
+        ignore: int | None = None,
+        ignore_colour: Colour = (0, 0, 0),
+    ) -> Classes:
+        """Classes with what is not given filled in: distinct colours, values 0..C-1."""
+        return cls(
+            names=tuple(names),
+            colours=tuple(colours) if colours else distinct_colours(len(names)),
+            values=tuple(values) if values else tuple(range(len(names))),
+            ignore=ignore,
+            ignore_colour=ignore_colour,
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def file_ignore(self) -> int:
+        """The mask value to write for an ignored pixel: the declared one, else a free one."""
+        if self.ignore is not None:
+            return self.ignore
+        return next(value for value in range(255, -1, -1) if value not in self.values)
+
+    @cached_property
+    def _to_index(self) -> NDArray[np.int16]:
+        table = np.full(256, -1, dtype=np.int16)
+        table[list(self.values)] = np.arange(len(self))
+        if self.ignore is not None:
+            table[self.ignore] = IGNORE
+        return table
+
+    @cached_property
+    def _to_value(self) -> NDArray[np.uint8]:
+        table = np.zeros(256, dtype=np.uint8)
+        table[: len(self)] = self.values
+        table[IGNORE] = self.file_ignore
+        return table
+
+    def unknown_values(self, mask: NDArray[np.uint8]) -> list[int]:
+        """The values of `mask` (H, W) that are neither a class nor ignored, in rising order."""
+        present = np.bincount(mask.reshape(-1), minlength=256) > 0
+        return [int(value) for value in np.flatnonzero(present & (self._to_index < 0))]
+
+    def to_index(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """File values (H, W) to class indices 0..C-1 and IGNORE.
+
+        Raises InputError for a value that is neither a class nor ignored.
+        """
+        index = self._to_index[mask]
+        if index.size and index.min() < 0:
+            unknown = ", ".join(map(str, self.unknown_values(mask)))
+            raise InputError(f"mask value {unknown} is not among the classes ({self.allowed()})")
+        return index.astype(np.uint8)
+
+    def to_value(self, index: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Class indices 0..C-1 and IGNORE (H, W) to the values that mask files hold."""
+        return self._to_value[index]
+
+    def rgb_to_index(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """An RGB mask (H, W, 3) to class indices by the colour table.
+
+        Raises InputError for a colour that is not in the table.
+        """
+        packed = _pack(mask)
+        colours = list(self.colours) + ([self.ignore_colour] if self.ignore is not None else [])
+        indices = [*range(len(self)), IGNORE][: len(colours)]
+        keys = _pack(np.array(colours, dtype=np.uint8)[None])[0]
+        order = np.argsort(keys)
+        place = np.searchsorted(keys[order], packed).clip(max=len(keys) - 1)
+        known = keys[order][place] == packed
+        if not known.all():
+            red, green, blue = (int(part) for part in mask[~known][0])
+            raise InputError(
+                f"colour ({red}, {green}, {blue}) is in the mask and in no class: add it to "
+                "classes.toml, as a class or as ignore_colour"
+            )
+        index: NDArray[np.uint8] = np.array(indices, dtype=np.uint8)[order][place]
+        return index
+
+    def allowed(self) -> str:
+        """The permitted mask values in words, for messages: `0..10, 11 ignored`."""
+        low, high = min(self.values), max(self.values)
+        if self.values == tuple(range(low, high + 1)) and high > low:
+            text = f"{low}..{high}"
+        else:
+            text = ", ".join(map(str, sorted(self.values)))
+        return text if self.ignore is None else f"{text}, {self.ignore} ignored"
+
+    def palette(self) -> bytes:
+        """768 bytes of RGB: the colour of each mask value, for palette PNG files."""
+        table = np.zeros((256, 3), dtype=np.uint8)
+        table[list(self.values)] = self.colours
+        table[self.file_ignore] = self.ignore_colour
+        return table.tobytes()
+
+    def colour_table(self) -> NDArray[np.uint8]:
+        """(256, 3) RGB: the colour of each class index, IGNORE included."""
+        table = np.zeros((256, 3), dtype=np.uint8)
+        table[: len(self)] = self.colours
+        table[IGNORE] = self.ignore_colour
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict that `from_json` reads back to an equal object."""
+        return {
+            "names": list(self.names),
+            "colours": [list(colour) for colour in self.colours],
+            "values": list(self.values),
+            "ignore": self.ignore,
+            "ignore_colour": list(self.ignore_colour),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Classes:
+        """The inverse of `to_json`. Raises KeyError or TypeError where it is not such a dict."""
+        return cls(
+            names=tuple(data["names"]),
+            colours=tuple(_colour(colour) for colour in data["colours"]),
+            values=tuple(data["values"]),
+            ignore=data["ignore"],
+            ignore_colour=_colour(data["ignore_colour"]),
+        )
+
+
+def _pack(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    wide = rgb.astype(np.uint32)
+    return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], dtype=np.uint32)
+
+
+def _colour(value: Any) -> Colour:
+    red, green, blue = (int(part) for part in value)
+    return red, green, blue
+
+
+TOML_EXAMPLE = '[[class]] name = "sky", colour = [128, 128, 128]'
+
+
+def read_classes_toml(path: Path) -> Classes:
+    """Read a classes.toml.
+
+        ignore = 255                 # optional: a mask value left out by loss and metrics
+        ignore_colour = [0, 0, 0]    # optional: its colour in RGB masks
+
+        [[class]]
+        name = "sky"
+        colour = [128, 128, 128]     # optional for index masks
+        value = 0                    # optional: the place in the list
+
+    Raises InputError, with the file's name and the remedy, where it is not of this form.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as TOML ({error})") from error
+    surplus = sorted(set(data) - {"class", "ignore", "ignore_colour"})
+    if surplus:
+        raise InputError(
+            f"{path}: unknown key {surplus[0]!r}: allowed are class, ignore, ignore_colour"
+        )
+    entries = data.get("class")
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{path}: no classes in it: write one table a class, as {TOML_EXAMPLE}")
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise InputError(f"{path}: class {number} has no name: write {TOML_EXAMPLE}")
+        surplus = sorted(set(entry) - {"name", "colour", "value"})
+        if surplus:
+            raise InputError(
+                f"{path}: class {entry['name']!r}: unknown key {surplus[0]!r}: allowed are "
+                "name, colour, value"
+            )
+    defaults = distinct_colours(len(entries))
+    try:
+        classes = Classes(
+            names=tuple(entry["name"] for entry in entries),
+            colours=tuple(
+                _colour(entry.get("colour", default))
+                for entry, default in zip(entries, defaults, strict=True)
+            ),
+            values=tuple(int(entry.get("value", i)) for i, entry in enumerate(entries)),
+            ignore=None if data.get("ignore") is None else int(data["ignore"]),
+            ignore_colour=_colour(data.get("ignore_colour", (0, 0, 0))),
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: a number was expected in colour, value or ignore: write {TOML_EXAMPLE}"
+        ) from error
+    return classes
+
+
+def toml_has_colours(path: Path) -> bool:
+    """Whether every class of this classes.toml states its colour (RGB masks need that)."""
+    return all("colour" in entry for entry in tomllib.loads(path.read_text("utf-8"))["class"])
+
+
+def write_classes_toml(path: Path, classes: Classes) -> None:
+    """Write `classes` so that `read_classes_toml` gives them back equal."""
+    lines = []
+    if classes.ignore is not None:
+        lines += [f"ignore = {classes.ignore}", f"ignore_colour = {list(classes.ignore_colour)}"]
+    for name, colour, value in zip(classes.names, classes.colours, classes.values, strict=True):
+        # A JSON string is a TOML basic string once DEL and non-BMP escapes are kept out of it.
+        quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines += ["", "[[class]]", f"name = {quoted}", f"colour = {list(colour)}"]
+        lines += [f"value = {value}"]
+    path.write_text("\n".join(lines).lstrip("\n") + "\n", encoding="utf-8")

@@ -1,0 +1,70 @@
+"""CamVid as the SegNet authors published it: train/ and trainannot/, val/, test/; 11 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixelwise.data.classes import Classes, read_classes_toml
+from pixelwise.data.layouts.pairing import pair
+from pixelwise.data.source import SPLITS, Sample, Source
+from pixelwise.errors import InputError
+
+DESCRIPTION = "CamVid: train/ and trainannot/, val/ and valannot/, test/ and testannot/"
+
+# Brostow, Fauqueur and Cipolla 2008, in the 11 classes of SegNet (arXiv:1511.00561).
+CLASSES = Classes.make(
+    (
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign symbol",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    colours=(
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+    ignore=11,
+)
+
+
+def detect(root: Path) -> bool:
+    return any((root / f"{split}annot").is_dir() for split in SPLITS)
+
+
+def read(root: Path) -> Source:
+    splits: dict[str, list[Sample]] = {}
+    problems: list[str] = []
+    notes: list[str] = []
+    for split in SPLITS:
+        images, masks = root / split, root / f"{split}annot"
+        if images.is_dir() or masks.is_dir():
+            try:
+                splits[split] = pair(root, images, masks, notes=notes)
+            except InputError as error:
+                problems += error.problems
+    if problems:
+        raise InputError(*problems)
+    table = root / "classes.toml"
+    if table.exists():
+        classes = read_classes_toml(table)
+        notes.append(f"the published CamVid layout with {len(classes)} classes from {table}")
+    else:
+        classes = CLASSES
+        notes.append("the published CamVid layout: 11 classes, mask value 11 is void and ignored")
+    return Source(root, "camvid", splits, classes, True, notes)

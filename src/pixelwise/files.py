@@ -1,0 +1,58 @@
+"""Writing files so that nothing half-written ever stands under a final name."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pixelwise.errors import InputError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success flush it to disk and rename it to `path`.
+
+    The side file lies in the same folder, so the rename is atomic. On any error it is removed and
+    `path` stays as it was. Raises InputError where the folder cannot be written or is full.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise not_writable(path, error) from error
+    side = Path(name)
+    try:
+        yield side
+        with side.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        side.chmod(0o666 & ~umask)  # mkstemp makes it private
+        side.replace(path)
+    except OSError as error:
+        raise not_writable(path, error) from error
+    finally:
+        side.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> Path:
+    """Make `path` and its parents and prove that it can be written.
+
+    Raises InputError where it is a file or cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise not_writable(path, error) from error
+    return path
+
+
+def not_writable(path: Path, error: OSError) -> InputError:
+    """The error for a path that cannot be written, with the system's reason."""
+    reason = error.strerror or str(error)
+    return InputError(f"{path}: cannot be written ({reason}): choose another place with --out")

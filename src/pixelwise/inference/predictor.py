@@ -1,0 +1,104 @@
+"""The one way from a photograph to a mask: commands, scoring and training's checks all use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pixelwise.checkpoints import Bundle, Normalisation
+from pixelwise.data.classes import Classes
+from pixelwise.data.images import read_image
+from pixelwise.errors import InputError
+from pixelwise.inference.fusion import fold_batch_norm
+from pixelwise.inference.result import Prediction
+
+ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+
+
+class Predictor:
+    """Masks from photographs, with all that a bundle knows applied: `Predictor.load(path)(image)`.
+
+    device: any PyTorch device. On a CPU the network runs in channels_last order with batch
+    normalisation folded in, which changes logits by rounding only.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        classes: Classes,
+        normalisation: Normalisation,
+        *,
+        device: str | torch.device = "cpu",
+        bundle: Bundle | None = None,
+    ) -> None:
+        self.classes = classes
+        self.normalisation = normalisation
+        self.device = torch.device(device)
+        self.bundle = bundle
+        folded = fold_batch_norm(model)
+        self.model = folded.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> Predictor:
+        """A predictor from a bundle. Raises InputError where the file is not a whole bundle.
+
+        device: None takes a GPU where there is one.
+        """
+        bundle = Bundle.load(Path(path))
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(
+            bundle.build(), bundle.classes, bundle.normalisation, device=device, bundle=bundle
+        )
+
+    def __call__(self, image: ImageLike) -> Prediction:
+        """Predict one image of any size: a path, a PIL image, or uint8 RGB (H, W, 3).
+
+        Raises InputError for a file that is no picture, or an array of another type or shape.
+        """
+        pixels = as_rgb(image)
+        logits = self.logits(pixels)
+        index = logits.argmax(dim=0).to(torch.uint8)
+        return Prediction(pixels, index.cpu().numpy(), self.classes, logits.cpu().numpy())
+
+    @torch.inference_mode()
+    def logits(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """(H, W, 3) uint8 RGB to (C, H, W) float32 logits on the predictor's device."""
+        # A view of H x W x C as C x H x W is channels_last already: nothing is copied or reordered.
+        batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
+        out: torch.Tensor = self.model(self.normalisation(batch))[0].float()
+        return out
+
+    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB to (H, W) class indices: a call without what only a person needs."""
+        return self.logits(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+    def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
+        """Predictions one after the other, in order; one image is in memory at a time."""
+        return (self(image) for image in images)
+
+
+def as_rgb(image: ImageLike) -> NDArray[np.uint8]:
+    """Whatever a person has in hand as uint8 RGB (H, W, 3), upright. Raises InputError."""
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or 0 in image.shape
+    ):
+        shape = getattr(image, "shape", None)
+        raise InputError(
+            f"image of type {type(image).__name__}, {getattr(image, 'dtype', 'no dtype')}, shape "
+            f"{shape}: give a path, a PIL image or a uint8 array of shape (H, W, 3) in RGB"
+        )
+    return image

@@ -1,0 +1,14 @@
+"""The networks, one file a paper. They see tensors: no data, no losses, no configuration."""
+
+from pixelwise.models.measures import count_multiply_adds, count_parameters
+from pixelwise.models.registry import MODELS, ModelEntry, create_model
+from pixelwise.models.segmenter import Segmenter
+
+__all__ = [
+    "MODELS",
+    "ModelEntry",
+    "Segmenter",
+    "count_multiply_adds",
+    "count_parameters",
+    "create_model",
+]

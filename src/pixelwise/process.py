@@ -1,0 +1,38 @@
+"""Settings of the whole process, touched only where pixelwise is the program and not a guest.
+
+A training step allocates and frees the same blocks of tens of megabytes each time. glibc hands such
+blocks back to the kernel at once and faults them in again, page by page: measured at a quarter of
+the step's time (benchmarks/training.py prints it). `own_process` tells it to keep them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
+_NEVER = -1  # as a threshold: the heap is not trimmed at all
+_TOP_PAD = 64 << 20
+
+
+def own_process() -> str | None:
+    """Tell glibc to keep freed blocks; says what was done, None if nothing was.
+
+    Only the commands call this. Where the person has set glibc's variables, another allocator is
+    preloaded, or the C library is not glibc, things stay as they are.
+    """
+    if platform.libc_ver()[0] != "glibc" or os.environ.get("LD_PRELOAD"):
+        return None
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc" in tunables or any(name.startswith("MALLOC_") for name in os.environ):
+        return None
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return None
+    kept = (
+        mallopt(_M_MMAP_MAX, 0)  # large blocks from the heap, not from mappings of their own
+        and mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        and mallopt(_M_TOP_PAD, _TOP_PAD)
+    )
+    return "freed memory is kept by the process (mallopt)" if kept else None

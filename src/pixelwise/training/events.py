@@ -1,0 +1,25 @@
+"""What a run tells while it goes on. The command line draws it; a program may listen or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Listener:
+    """Silent; override what you want to hear."""
+
+    def checking(self, done: int, total: int) -> None:
+        """Files of the data set that were opened."""
+
+    def planned(self, facts: Mapping[str, str]) -> None:
+        """What was found, assumed and chosen, before the first step."""
+
+    def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+        """A step was made: `step` of `steps` in this epoch, over `images` images."""
+
+    def validating(self, done: int, total: int) -> None:
+        """Images of the val split that were scored."""
+
+    def epoch_ended(self, row: Mapping[str, Any]) -> None:
+        """The row that was written to metrics.jsonl."""

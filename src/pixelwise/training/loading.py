@@ -1,0 +1,90 @@
+"""From a checked data set to batches, each a pure function of the seed, the epoch and the place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.transforms import Augmentation
+
+MAX_AUTO_CROP = 512
+CROP_MULTIPLE = 32
+MAX_WORKERS = 8
+
+
+class BatchOrder(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index): every image once an epoch, in an order drawn from the seed.
+
+    Sizes differ by one at most, so a remainder never leaves a last batch of one, and nothing is
+    left out.
+    """
+
+    def __init__(self, count: int, *, batch_size: int, seed: int) -> None:
+        self.count = count
+        self.steps = -(-count // batch_size)
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        for part in np.array_split(order, self.steps):
+            yield [(self.epoch, int(index)) for index in part]
+
+
+class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
+    """(epoch, index) to an augmented pair: (3, H, W) and (H, W), both uint8.
+
+    The random draws depend on (seed, epoch, index) alone, not on which process makes them.
+    """
+
+    def __init__(
+        self, data: SegmentationData, split: str, augmentation: Augmentation, *, seed: int
+    ) -> None:
+        self.data = data
+        self.samples = data.splits[split]
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        image, mask = self.data.read(self.samples[index])
+        rng = np.random.default_rng((self.seed, epoch, index))
+        image, mask = self.augmentation(image, mask, rng)
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
+
+
+def make_loader(
+    dataset: AugmentedSplit, order: BatchOrder, *, workers: int
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    return DataLoader(
+        dataset, batch_sampler=order, num_workers=workers, persistent_workers=workers > 0
+    )
+
+
+def auto_workers(device: torch.device) -> int:
+    """Loading processes: none on a CPU, where they would take the cores the step computes with."""
+    if device.type == "cpu":
+        return 0
+    return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
+
+
+def auto_crop(data: SegmentationData) -> tuple[int, int]:
+    """(height, width): the median size of the images, at most 512 a side, in steps of 32."""
+    sizes = np.array(list(data.sizes.values()))
+    height, width = (
+        max(CROP_MULTIPLE, min(MAX_AUTO_CROP, int(side)) // CROP_MULTIPLE * CROP_MULTIPLE)
+        for side in np.median(sizes, axis=0)
+    )
+    return height, width

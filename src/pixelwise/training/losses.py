@@ -1,0 +1,59 @@
+"""What is minimised."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixelwise.data.classes import IGNORE
+from pixelwise.errors import InputError
+from pixelwise.training.recipe import LossRecipe
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean cross entropy over the pixels that are not IGNORE; 0 where all are.
+
+    logits: (B, C, H, W); labels: (B, H, W) class indices; weights: (C,) or None. With weights the
+    mean is weighted. PyTorch's own mean divides by the number of counted pixels, and gives NaN for
+    a crop that is all void.
+    """
+    labels = labels.long()
+    total = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE, reduction="sum")
+    counted = labels != IGNORE
+    if weights is None:
+        count = counted.sum()
+    else:
+        count = weights[torch.where(counted, labels, 0)].mul(counted).sum()
+    # A crop without a single counted pixel has a sum of 0: any divisor above 0 keeps it there.
+    return total / torch.where(count > 0, count, torch.ones_like(count))
+
+
+def median_frequency(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Weights of classes by median frequency (arXiv:1411.4734, section 6.1): median share / share.
+
+    counts: (C,) pixels of each class. Classes that do not occur get weight 1: nothing is known.
+    """
+    share = counts / max(1, counts.sum())
+    present = share > 0
+    weights = np.ones(len(counts), dtype=np.float64)
+    if present.any():
+        weights[present] = np.median(share[present]) / share[present]
+    return weights
+
+
+def class_weights(recipe: LossRecipe, counts: NDArray[np.int64]) -> Tensor | None:
+    """The weights (C,) that the recipe asks for, None for none. Raises InputError for a misfit."""
+    chosen = recipe.class_weights
+    if chosen == "none":
+        return None
+    if chosen == "median_frequency":
+        return torch.tensor(median_frequency(counts), dtype=torch.float32)
+    if len(chosen) != len(counts) or min(chosen) < 0 or max(chosen) == 0:
+        raise InputError(
+            f"loss.class_weights has {len(chosen)} numbers: give {len(counts)}, one for each "
+            "class, none below 0 and not all 0"
+        )
+    return torch.tensor(chosen, dtype=torch.float32)

@@ -1,0 +1,204 @@
+"""The recipe: everything that decides how a network is trained, checked and saved with the run."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pixelwise.errors import InputError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelRecipe(_Part):
+    """Which network, and what it starts from."""
+
+    name: str = "deeplab_v3plus"
+    pretrained: str = Field(
+        default="imagenet", description="imagenet, none, or a .pth file for the backbone"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=lambda: {"backbone": "mobilenet_v2", "output_stride": 16}
+    )
+
+
+class DataRecipe(_Part):
+    """How the folder is read."""
+
+    val_fraction: float = Field(
+        default=0.2, gt=0, lt=1, description="drawn where there is no val split"
+    )
+    cache_mib: int = Field(default=2048, ge=0, description="memory for decoded pictures")
+    workers: int | Literal["auto"] = Field(default="auto", description="loading processes; 0: none")
+
+
+class AugmentationRecipe(_Part):
+    """Random scale, crop, flip and colour."""
+
+    crop: tuple[int, int] | Literal["auto"] = Field(
+        default="auto",
+        description="[height, width]; auto: the images' usual size, 512 a side at most",
+    )
+    scale: tuple[float, float] = (0.5, 2.0)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    brightness: float = Field(default=0.2, ge=0, lt=1)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    saturation: float = Field(default=0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> AugmentationRecipe:
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale {[low, high]}: two numbers above 0 in rising order")
+        if self.crop != "auto" and min(self.crop) < 1:
+            raise ValueError(f"crop {list(self.crop)}: two sizes in pixels from 1")
+        return self
+
+
+class OptimizerRecipe(_Part):
+    """SGD with the poly rate: rate = learning_rate * (1 - step / steps) ** power."""
+
+    learning_rate: float = Field(default=0.01, gt=0)
+    head_multiplier: float = Field(
+        default=10.0, gt=0, description="rate of the head over the backbone's"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0, description="of convolution weights")
+    power: float = Field(default=0.9, ge=0)
+
+
+class LossRecipe(_Part):
+    """Cross entropy over the pixels that are not ignored."""
+
+    class_weights: tuple[float, ...] | Literal["none", "median_frequency"] = "none"
+
+
+class Recipe(_Part):
+    """All of it. Unknown keys are refused."""
+
+    epochs: int = Field(default=24, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    layout: Literal["auto", "channels_last", "contiguous"] = Field(
+        default="auto",
+        description="memory order of the maps; auto: the faster one, by a measurement",
+    )
+    model: ModelRecipe = ModelRecipe()
+    data: DataRecipe = DataRecipe()
+    augmentation: AugmentationRecipe = AugmentationRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    loss: LossRecipe = LossRecipe()
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def to_toml(self) -> str:
+        """The recipe as a file that `load_recipe` reads back to an equal one."""
+        return tomli_w.dumps(self.to_json())
+
+
+def load_recipe(
+    source: Path | str | None = None, overrides: dict[str, Any] | None = None
+) -> Recipe:
+    """The default recipe, or one from a TOML file or a shipped name, with overrides on top.
+
+    source: a path to a .toml file, or the name of one in pixelwise/recipes.
+    overrides: by dotted key, `{"optimizer.learning_rate": 0.02}`; later ones win.
+
+    Raises InputError, a line for each fault, for an unknown key or a value that is not allowed.
+    """
+    values: dict[str, Any] = {}
+    origin = "recipe"
+    if source is not None:
+        origin, text = _read(source)
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{origin}: is not TOML ({error}): correct the line") from error
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise InputError(*(_explain(origin, fault) for fault in error.errors())) from error
+
+
+def load_recipe_of(saved: dict[str, Any]) -> Recipe:
+    """The recipe that a bundle holds; the default one where it holds none."""
+    try:
+        return Recipe.model_validate(saved)
+    except ValidationError:  # by another version, or by hand: only its defaults are of use
+        return Recipe()
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with pixelwise."""
+    folder = resources.files("pixelwise") / "recipes"
+    names = (entry.name for entry in folder.iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`optimizer.learning_rate=0.02` to the key and its value; TOML values, else a plain string.
+
+    Raises InputError where there is no `=`.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise InputError(f"{text!r}: write KEY=VALUE, as optimizer.learning_rate=0.02")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _read(source: Path | str) -> tuple[str, str]:
+    path = Path(source)
+    if path.suffix == ".toml" or path.exists():
+        try:
+            return str(path), path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from error
+    if str(source) not in shipped_recipes():
+        raise InputError(
+            f"recipe {str(source)!r}: is no file and not among those shipped: "
+            f"{', '.join(shipped_recipes())}"
+        )
+    return str(source), (resources.files("pixelwise") / "recipes" / f"{source}.toml").read_text(
+        encoding="utf-8"
+    )
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    table = values
+    for parent in parents:
+        inner = table.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{dotted}: {parent} is a value, not a table: check the key")
+        table = inner
+    table[last] = value
+
+
+def _explain(origin: str, fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"] if not _is_branch(str(part)))
+    if fault["type"] == "extra_forbidden":
+        table: Any = Recipe
+        for part in fault["loc"][:-1]:
+            table = table.model_fields[str(part)].annotation
+        return f"{origin}: unknown key {key!r}: allowed are {', '.join(table.model_fields)}"
+    return f"{origin}: {key or 'value'} = {fault['input']!r}: {fault['msg']}"
+
+
+def _is_branch(part: str) -> bool:
+    """pydantic names the branch of a union that it tried: `literal['auto']`, `tuple[int, int]`."""
+    return "[" in part or part in {"int", "float", "str"}
