@@ -36,6 +36,7 @@ class Bundle:
     model: the registry's name; options: what `create_model` takes besides num_classes.
     weights: the state dict, on the CPU.
     recipe: the resolved recipe; scores: of the split named in them; both plain JSON.
+    path: the file that it was loaded from, for messages.
     """
 
     model: str
@@ -45,11 +46,25 @@ class Bundle:
     weights: Mapping[str, Tensor]
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = field(default=None, compare=False)
 
     def build(self) -> Segmenter:
-        """The network with these weights, in evaluation mode."""
-        model = create_model(self.model, num_classes=len(self.classes), **self.options)
-        model.load_state_dict(dict(self.weights))
+        """The network with these weights, in evaluation mode.
+
+        Raises InputError where this version has no such network or the weights do not fit it.
+        """
+        origin = self.path or "bundle"
+        try:
+            model = create_model(self.model, num_classes=len(self.classes), **self.options)
+            model.load_state_dict(dict(self.weights))
+        except InputError as error:
+            raise InputError(f"{origin}: {error}") from error
+        except RuntimeError as error:  # how load_state_dict lists what does not fit
+            first = str(error).splitlines()[1].strip().split(":")[0]
+            raise InputError(
+                f"{origin}: its weights do not fit {self.model} with {self.options} ({first}): "
+                "give the file as train wrote it"
+            ) from error
         return model.eval()
 
     def save(self, path: Path) -> None:
@@ -109,6 +124,7 @@ class Bundle:
                 weights=tensors,
                 recipe=dict(about["recipe"]),
                 scores=dict(about["scores"]),
+                path=path,
             )
         except InputError as error:
             text = str(error)

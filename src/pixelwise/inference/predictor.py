@@ -49,11 +49,10 @@ class Predictor:
 
         device: None takes a GPU where there is one.
         """
+        chosen = find_device(device)
         bundle = Bundle.load(Path(path))
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(
-            bundle.build(), bundle.classes, bundle.normalisation, device=device, bundle=bundle
+            bundle.build(), bundle.classes, bundle.normalisation, device=chosen, bundle=bundle
         )
 
     def __call__(self, image: ImageLike) -> Prediction:
@@ -81,6 +80,21 @@ class Predictor:
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
         """Predictions one after the other, in order; one image is in memory at a time."""
         return (self(image) for image in images)
+
+
+def find_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name, a GPU where there is one for None. Raises InputError if unusable."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device {str(name)!r}: cannot be used here ({reason}): try cpu"
+        ) from error
+    return device
 
 
 def as_rgb(image: ImageLike) -> NDArray[np.uint8]:

@@ -35,7 +35,9 @@ def choose_layout(
             images = torch.randn(MEASURED_IMAGES, 3, *crop, device=device)
             images = images.contiguous(memory_format=memory_format)
             labels = torch.randint(num_classes, (MEASURED_IMAGES, *crop), device=device)
-            seconds[name] = min(_step(trial, images, labels, device) for _ in range(3))
+            seconds[name] = min(
+                _step(trial, images, labels, device) for _ in range(2)
+            )  # the first compiles
     best = min(seconds, key=lambda name: seconds[name])
     other = max(seconds, key=lambda name: seconds[name])
     per_image = [1000 * seconds[name] / MEASURED_IMAGES for name in (best, other)]

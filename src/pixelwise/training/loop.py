@@ -120,10 +120,11 @@ def train(
         )
     else:
         layout = LayoutChoice(recipe.layout, "as the recipe says")
+    recipe = recipe.resolved(crop=crop, layout=layout.name)
     run = Run(out, recipe, data, _facts(data, model, recipe, crop, layout, fabric.device))
-    _write_start(run, crop=crop, layout=layout)
+    _write_start(run, layout)
     listener.planned(run.facts)
-    _epochs(run, model, fabric, crop=crop, layout=layout, weights=weights, listener=listener)
+    _epochs(run, model, fabric, crop=crop, weights=weights, listener=listener)
     return run
 
 
@@ -133,12 +134,11 @@ def _epochs(
     fabric: Fabric,
     *,
     crop: tuple[int, int],
-    layout: LayoutChoice,
     weights: Tensor | None,
     listener: Listener,
 ) -> None:
     recipe, data = run.recipe, run.data
-    memory_format = LAYOUTS[layout.name]
+    memory_format = LAYOUTS[recipe.layout]
     order = BatchOrder(len(data.splits["train"]), batch_size=recipe.batch_size, seed=recipe.seed)
     augmentation = Augmentation(
         crop=crop,
@@ -320,7 +320,7 @@ def _device_name(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
-def _write_start(run: Run, *, crop: tuple[int, int], layout: LayoutChoice) -> None:
+def _write_start(run: Run, layout: LayoutChoice) -> None:
     _write_text(run.folder / "recipe.toml", run.recipe.to_toml())
     splits = {
         split: [{"name": s.name, "image": str(s.image), "mask": str(s.mask)} for s in samples]
@@ -342,7 +342,6 @@ def _write_start(run: Run, *, crop: tuple[int, int], layout: LayoutChoice) -> No
             "torch": torch.__version__,
             "machine": f"{platform.system()} {platform.machine()}",
             "threads": torch.get_num_threads(),
-            "crop": list(crop),
             "layout": layout.name,
             "layout_reason": layout.reason,
         },

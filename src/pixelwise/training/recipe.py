@@ -98,6 +98,11 @@ class Recipe(_Part):
     optimizer: OptimizerRecipe = OptimizerRecipe()
     loss: LossRecipe = LossRecipe()
 
+    def resolved(self, *, crop: tuple[int, int], layout: str) -> Recipe:
+        """The recipe with what `auto` turned out to be, so that a run can be repeated exactly."""
+        augmentation = self.augmentation.model_copy(update={"crop": crop})
+        return self.model_copy(update={"augmentation": augmentation, "layout": layout})
+
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 

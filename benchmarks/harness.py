@@ -1,0 +1,83 @@
+"""Runs variants of a measurement, each in a fresh process, in turn, and prints them side by side.
+
+A variant is a function that prepares and then returns a callable: one unit of work, and how many
+images it handles. Processes are fresh, because what is compared includes settings of the process;
+they take turns, because a machine's speed drifts; the median is quoted, with the spread beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+Work = Callable[[], object]
+Prepare = Callable[[], tuple[Work, int]]
+
+
+def main(
+    title: str, variants: dict[str, Prepare], *, units: int, peers: dict[str, list[str]]
+) -> None:
+    """Print a table of `variants` and of `peers` (name to command line of another interpreter)."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--repeats", type=int, default=3, help="processes for each variant")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has smp installed")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(measure(*variants[arguments.worker](), units=units)))
+        return
+    script = [sys.executable, str(Path(sys.argv[0]).resolve()), "--worker"]
+    commands = {name: [*script, name] for name in variants}
+    if arguments.peer:
+        commands |= {name: [arguments.peer, *rest] for name, rest in peers.items()}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for repeat in range(arguments.repeats):
+        for name, command in commands.items():
+            print(f"  {repeat + 1}/{arguments.repeats} {name}", file=sys.stderr)
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            results[name].append(json.loads(out.splitlines()[-1]))
+    print(f"\n{title}")
+    print(f"{_machine()}, {date.today().isoformat()}, {arguments.repeats} processes each, median\n")
+    baseline = statistics.median(r["images_per_second"] for r in next(iter(results.values())))
+    print(f"{'':44} {'images/s':>9} {'min..max':>15} {'system time':>12} {'ratio':>6}")
+    for name, runs in results.items():
+        rates = [r["images_per_second"] for r in runs]
+        median = statistics.median(rates)
+        system = statistics.median(r["system_share"] for r in runs)
+        spread = f"{min(rates):.2f}..{max(rates):.2f}"
+        ratio = median / baseline
+        print(f"{name:44} {median:9.2f} {spread:>15} {system:12.0%} {ratio:6.2f}")
+
+
+def measure(work: Work, images: int, *, units: int) -> dict[str, float]:
+    """Two units to warm up, then `units` timed, with the share of CPU time in the kernel."""
+    for _ in range(2):
+        work()
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    for _ in range(units):
+        work()
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    return {
+        "images_per_second": units * images / seconds,
+        "system_share": system / max(1e-9, user + system),
+    }
+
+
+def _machine() -> str:
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"

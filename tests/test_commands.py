@@ -1,0 +1,130 @@
+"""The commands that a person types, the README's own among them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pixelwise.checkpoints import Bundle, find_imagenet_weights
+from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
+from pixelwise.errors import InputError
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def weights_or_skip() -> None:
+    try:
+        find_imagenet_weights("mobilenet_v2")
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "pixelwise", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def readme_commands(start: str) -> list[list[str]]:
+    """The lines of README's shell blocks that begin with `start`."""
+    blocks = re.findall(r"```(?:sh|bash|shell)\n(.*?)```", README.read_text("utf-8"), flags=re.S)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
+
+
+def test_the_readmes_own_data_commands(tmp_path: Path) -> None:
+    weights_or_skip()
+    write_scenes(tmp_path / "photos", train=3, val=1, test=1, height=48, width=64)
+    commands = readme_commands("pixelwise ")
+    assert [words[1] for words in commands[:3]] == ["train", "evaluate", "predict"]
+    for words in commands:
+        quick = ["--epochs", "1"] if words[1] in {"train", "demo"} else []
+        run([*words[1:], *quick], tmp_path)
+    assert (tmp_path / "runs/photos/report.html").exists()
+    assert list((tmp_path / "masks").glob("*_overlay.png"))
+
+
+def test_the_readmes_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights_or_skip()
+    write_scenes(tmp_path / "photos", train=2, val=1, height=48, width=64)
+    run(["train", "photos", "--out", "runs/photos", "--epochs", "1"], tmp_path)
+    image = next((tmp_path / "photos/images/val").iterdir())
+    (tmp_path / "photo.jpg").write_bytes(image.read_bytes())
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), flags=re.S)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_readme_names_the_make_targets_that_there_are() -> None:
+    makefile = (README.parent / "Makefile").read_text("utf-8")
+    commands = readme_commands("make ")
+    assert ["make", "demo"] in commands
+    assert ["make", "test"] in commands
+    for words in commands:
+        assert re.search(rf"^{words[1]}:", makefile, flags=re.M), words
+
+
+def test_the_demo_runs_from_end_to_end(tmp_path: Path) -> None:
+    weights_or_skip()
+    done = run(["demo", "--out", "demo", "--epochs", "1"], tmp_path)
+    assert "Traceback" not in done.stderr
+    out = tmp_path / "demo"
+    assert (out / "report.html").read_text("utf-8").startswith("<!doctype html>")
+    assert len(list((out / "masks").glob("*_overlay.png"))) == 8
+    with Image.open(next(p for p in (out / "masks").iterdir() if "overlay" not in p.name)) as mask:
+        assert mask.mode == "P"
+    bundle = Bundle.load(out / "best.safetensors")
+    assert bundle.classes == SCENE_CLASSES
+    assert bundle.scores["mean_iou"] > 0.2  # after one epoch
+
+
+@pytest.mark.slow
+def test_the_whole_demo_reaches_its_score(tmp_path: Path) -> None:
+    weights_or_skip()
+    run(["demo", "--out", "demo"], tmp_path)
+    assert Bundle.load(tmp_path / "demo/best.safetensors").scores["mean_iou"] >= 0.85
+
+
+def test_evaluate_repeats_the_score_in_the_bundle(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "photos", train=3, val=2, height=48, width=64)
+    tiny = ["--set", "model.pretrained=none", "--set", "model.options.backbone=tiny"]
+    run(["train", "photos", "--out", "run", "--epochs", "2", *tiny], tmp_path)
+    bundle = Bundle.load(tmp_path / "run/last.safetensors")
+    command = ["evaluate", "run/last.safetensors", "photos", "--split", "val"]
+    printed = json.loads(run([*command, "--json", "-"], tmp_path).stdout)
+    assert {key: printed[key] for key in bundle.scores if key != "epoch"} == {
+        key: value for key, value in bundle.scores.items() if key != "epoch"
+    }
+    table = run([*command, "--json", "scores.json"], tmp_path).stdout
+    assert json.loads((tmp_path / "scores.json").read_text()) == printed
+    for name in SCENE_CLASSES.names:
+        assert name in table
+    assert f"{100 * printed['mean_iou']:.1f}" in table
+
+
+def test_models_lists_each_network_with_its_size(tmp_path: Path) -> None:
+    out = run(["models"], tmp_path).stdout
+    assert "deeplab_v3plus" in out
+    assert "arXiv:1802.02611" in out
+
+
+def test_recipe_prints_what_train_reads(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(run(["recipe", "demo"], tmp_path).stdout)
+    again = run(["recipe", "mine.toml"], tmp_path).stdout
+    assert again == (tmp_path / "mine.toml").read_text()

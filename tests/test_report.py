@@ -1,0 +1,244 @@
+"""The HTML report: complete, self-contained, escaped, and never half-written."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelwise.data.classes import IGNORE, Classes
+from pixelwise.errors import InputError
+from pixelwise.report.page import MAX_SIDE, WRONG, Example, write_report
+
+CLASSES = Classes.make(["sky", '<b>road</b> & "kerb"', "car"], ignore=255)
+VOID_TAGS = {"meta", "link", "img", "br", "line", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Collects tags and text, and checks that every tag is closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self) -> str:
+        """The words, with one plain space between them, whatever space stood there."""
+        return " ".join(" ".join(self.words).split())
+
+
+def example(name: str = "one.png", *, height: int = 20, width: int = 30) -> Example:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, (height, width), dtype=np.uint8)
+    predicted = truth.copy()
+    predicted[:5] = (truth[:5] + 1) % 3
+    truth[-4:] = IGNORE
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Example(name, image, truth, predicted, 0.75)
+
+
+def epochs(count: int, **changes: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": number,
+            "loss": 2.0 / number,
+            "learning_rate": 0.01 / number,
+            "val_mean_iou": 1 - 0.5 / number,
+            "seconds": 30.0,
+            "images_per_second": 12.0,
+            **changes,
+        }
+        for number in range(1, count + 1)
+    ]
+
+
+def scores() -> dict[str, Any]:
+    return {
+        "pixel_accuracy": 0.91234,
+        "mean_accuracy": None,
+        "mean_iou": 0.7654,
+        "frequency_weighted_iou": 0.85,
+        "pixels": 1234567,
+        "classes": {
+            name: {"iou": iou, "accuracy": iou, "share": share}
+            for name, iou, share in zip(CLASSES.names, (0.9, 0.6, None), (0.5, 0.5, 0), strict=True)
+        },
+    }
+
+
+def write(path: Path, **changes: Any) -> Page:
+    arguments: dict[str, Any] = {
+        "title": "deeplab on <scenes>",
+        "classes": CLASSES,
+        "history": epochs(12),
+        "scores": scores(),
+        "best": [example("<best>.png")],
+        "worst": [example("worst.png"), example("worse.png")],
+        "facts": {"data": "120 images & masks", "<seed>": "0"},
+        "recipe": 'epochs = 12\nname = "<deeplab>"\n',
+        "command": "pixelwise train 'a < b' --out run",
+    }
+    write_report(path, **{**arguments, **changes})
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_says_what_it_was_given(tmp_path: Path) -> None:
+    page = write(tmp_path / "report.html")
+    for text in (
+        "deeplab on <scenes>",
+        "12 epochs in 6 min 0 s, 12 images per second",
+        "76.5 %",
+        "1 234 567",
+        '<b>road</b> & "kerb"',
+        "<best>.png",
+        "120 images & masks",
+        'name = "<deeplab>"',
+        "pixelwise train 'a < b' --out run",
+    ):
+        assert text in page.text
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    page = write(tmp_path / "report.html")
+    assert page.all("b") == page.all("scenes") == page.all("script") == []
+
+
+def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
+    page = write(tmp_path / "report.html")
+    for _, attributes in page.tags:
+        for name in ("src", "href", "srcset", "xlink:href", "action", "poster"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"https?://|url\(|@import|//[a-z]+\.", text) is None
+    assert "default-src 'none'" in text
+
+
+def test_absent_values_are_dashes_and_rows_stand_in_class_order(tmp_path: Path) -> None:
+    text = write(tmp_path / "report.html").text
+    table = text[text.index("Each class") : text.index("Best predictions")]
+    assert "car \N{EN DASH} \N{EN DASH} 0.0 %" in table
+    assert table.index("sky") < table.index("road") < table.index("car")
+    assert "Mean accuracy \N{EN DASH}" in text
+    assert "None" not in text
+    assert "nan" not in text
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        epochs(1),
+        epochs(3, loss=0.5, learning_rate=0.0, val_mean_iou=0.0),
+        epochs(400, loss=1e-7, val_mean_iou=1.0),
+        [*epochs(2, loss=float("nan")), {**epochs(3)[2], "loss": 1e9}],
+        epochs(5, loss=-1.5),
+    ],
+)
+def test_curves_of_any_kind_stay_inside_the_picture(
+    tmp_path: Path, history: list[dict[str, Any]]
+) -> None:
+    page = write(tmp_path / "report.html", history=history)
+    assert len(page.all("svg")) == 3
+    for line in page.all("polyline"):
+        places = [[*map(float, point.split(","))] for point in (line["points"] or "").split()]
+        assert places
+        assert all(0 <= x <= 360 and 0 <= y <= 210 for x, y in places)
+    for tick in page.all("line"):
+        assert 0 <= float(tick["y1"] or "nan") <= 210
+
+
+def test_what_was_not_measured_has_no_curve(tmp_path: Path) -> None:
+    page = write(tmp_path / "report.html", history=epochs(2, val_mean_iou=None))
+    assert len(page.all("svg")) == 2
+    assert write(tmp_path / "report.html", history=[], best=[], worst=[], facts={}).all("svg") == []
+
+
+def pictures(page: Page) -> list[Image.Image]:
+    found: list[Image.Image] = []
+    for attributes in page.all("img"):
+        kind, data = (attributes["src"] or "").split(",")
+        assert kind == "data:image/png;base64"
+        found.append(Image.open(io.BytesIO(base64.b64decode(data))))
+    return found
+
+
+def test_each_example_has_four_pictures_of_its_size_with_words_for_them(tmp_path: Path) -> None:
+    page = write(tmp_path / "report.html")
+    found = pictures(page)
+    assert [picture.size for picture in found] == [(30, 20)] * 12
+    words = [attributes["alt"] or "" for attributes in page.all("img")]
+    assert words[0] == "<best>.png: the photograph"
+    assert "31.2\u202f% of the pixels are wrong" in words[3]  # 5 of the 16 rows that count
+
+
+def test_the_error_map_shows_the_wrong_pixels_and_spares_the_ignored(tmp_path: Path) -> None:
+    sample = example()
+    image, truth, predicted, errors = (
+        np.asarray(picture.convert("RGB"))
+        for picture in pictures(write(tmp_path / "report.html", best=[sample], worst=[]))
+    )
+    colours = CLASSES.colour_table()
+    assert np.array_equal(image, sample.image)
+    assert np.array_equal(truth, colours[sample.truth])
+    assert np.array_equal(predicted, colours[sample.predicted])
+    strong = (errors == WRONG).all(axis=2)
+    assert np.array_equal(strong, (sample.truth != sample.predicted) & (sample.truth != IGNORE))
+
+
+def test_large_pictures_are_reduced_in_proportion(tmp_path: Path) -> None:
+    large = example(height=400, width=2 * MAX_SIDE)
+    page = write(tmp_path / "report.html", best=[large], worst=[])
+    assert [picture.size for picture in pictures(page)] == [(MAX_SIDE, 200)] * 4
+
+
+def test_an_image_that_is_all_ignored_is_shown(tmp_path: Path) -> None:
+    sample = example()
+    blank = Example("void.png", sample.image, np.full_like(sample.truth, IGNORE), sample.truth, 0.0)
+    page = write(tmp_path / "report.html", best=[blank], worst=[])
+    assert "void.png: no pixel is scored" in {attributes["alt"] for attributes in page.all("img")}
+
+
+def test_a_failure_leaves_the_page_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write(path)
+    before = path.read_bytes()
+    with pytest.raises(KeyError):
+        write(path, scores={"pixels": 1})
+    assert path.read_bytes() == before
+    write(path, title="another")
+    assert path.read_bytes() != before
+    assert [*tmp_path.iterdir()] == [path]  # no temporary file is left
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"report\.html: cannot be written"):
+        write(tmp_path / "missing" / "report.html")

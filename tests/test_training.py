@@ -1,0 +1,309 @@
+"""Recipe, loss, loading, loop: what a person relies on without looking."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pixelwise
+from pixelwise.checkpoints import Bundle, find_imagenet_weights
+from pixelwise.data.classes import IGNORE
+from pixelwise.data.dataset import open_dataset
+from pixelwise.data.scenes import write_scenes
+from pixelwise.data.transforms import Augmentation
+from pixelwise.errors import InputError
+from pixelwise.models import create_model
+from pixelwise.training import TrainingError, load_recipe, train
+from pixelwise.training.layout import choose_layout
+from pixelwise.training.loading import AugmentedSplit, BatchOrder, auto_crop, make_loader
+from pixelwise.training.loop import make_optimizer, make_schedule
+from pixelwise.training.losses import class_weights, cross_entropy, median_frequency
+from pixelwise.training.recipe import LossRecipe, Recipe, parse_override, shipped_recipes
+
+TINY = {
+    "model.pretrained": "none",
+    "model.options.backbone": "tiny",
+    "layout": "contiguous",
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes"), train=5, val=2, height=48, width=64)
+
+
+# --- Recipe
+
+
+def test_a_recipe_survives_its_toml_file(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        None, {"epochs": 3, "augmentation.crop": [64, 96], "loss.class_weights": [1, 2.5]}
+    )
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    assert load_recipe(path) == recipe
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("epochs = 7\n[optimizer]\nlearning_rate = 0.5\nmomentum = 0.1\n")
+    recipe = load_recipe(path, {"optimizer.learning_rate": 0.25})
+    assert (recipe.epochs, recipe.optimizer.learning_rate) == (7, 0.25)
+    assert recipe.optimizer.momentum == 0.1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"epoch": 3}, "unknown key 'epoch': allowed are epochs"),
+        ({"optimizer.rate": 3}, "unknown key 'optimizer.rate': allowed are learning_rate"),
+        ({"epochs": 0}, "epochs = 0"),
+        ({"epochs": "many"}, "epochs = 'many'"),
+        ({"augmentation.scale": [2, 1]}, "rising order"),
+        ({"augmentation.crop": [0, 5]}, "from 1"),
+        ({"epochs": 2, "epochs.x": 1}, "epochs is a value"),
+        ({"optimizer": 3}, "optimizer = 3"),
+        ({"device": "abacus"}, "device = 'abacus'"),
+    ],
+)
+def test_a_recipe_with_a_fault_is_refused_in_one_line(
+    overrides: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe(None, overrides)
+    assert said in str(caught.value)
+    assert all("\n" not in problem for problem in caught.value.problems)
+
+
+def test_shipped_recipes_are_valid() -> None:
+    assert "demo" in shipped_recipes()
+    for name in shipped_recipes():
+        assert isinstance(load_recipe(name), Recipe)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a.b=3", 3), ("a.b=[1, 2]", [1, 2]), ("a.b=true", True), ("a.b=none", "none"), ("a.b=", "")],
+)
+def test_an_override_is_a_toml_value_or_a_word(text: str, value: object) -> None:
+    assert parse_override(text) == ("a.b", value)
+
+
+# --- Loss
+
+
+def test_the_loss_is_the_mean_over_counted_pixels() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 4, 5, 6), torch.randint(4, (2, 5, 6))
+    labels[0, :3] = IGNORE
+    expected = F.cross_entropy(logits, labels, ignore_index=IGNORE)
+    assert torch.allclose(cross_entropy(logits, labels.to(torch.uint8)), expected)
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.0])
+    expected = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
+    assert torch.allclose(cross_entropy(logits, labels, weights), expected)
+
+
+@pytest.mark.parametrize("weights", [None, torch.ones(3)])
+def test_a_crop_that_is_all_void_has_a_finite_loss_and_no_gradient(
+    weights: torch.Tensor | None,
+) -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    loss = cross_entropy(logits, torch.full((2, 4, 4), IGNORE, dtype=torch.uint8), weights)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_median_frequency_by_hand() -> None:
+    # Shares 0.1, 0.2, 0.7: the median is 0.2. An absent class is left at 1.
+    assert median_frequency(np.array([10, 20, 70])) == pytest.approx([2, 1, 2 / 7])
+    assert median_frequency(np.array([10, 0, 30])) == pytest.approx([2, 1, 2 / 3])
+    assert class_weights(LossRecipe(), np.array([1, 2])) is None
+    with pytest.raises(InputError, match="give 3"):
+        class_weights(LossRecipe(class_weights=(1.0, 2.0)), np.array([1, 2, 3]))
+
+
+# --- Order and loading
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 12), st.integers(0, 3), st.integers(1, 3))
+def test_an_epoch_holds_each_image_once_and_no_lonely_last_batch(
+    count: int, batch_size: int, seed: int, epoch: int
+) -> None:
+    order = BatchOrder(count, batch_size=batch_size, seed=seed)
+    order.epoch = epoch
+    batches = list(order)
+    assert len(batches) == len(order) == math.ceil(count / batch_size)
+    assert sorted(index for batch in batches for _, index in batch) == list(range(count))
+    sizes = {len(batch) for batch in batches}
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert batches == list(order)  # a pure function of seed and epoch
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
+    data = open_dataset(scenes, splits=("train",))
+    augmentation = Augmentation(crop=(32, 48), brightness=0.2, saturation=0.2)
+    results = []
+    for workers in (0, 2):
+        order = BatchOrder(5, batch_size=2, seed=4)
+        order.epoch = 3
+        dataset = AugmentedSplit(data, "train", augmentation, seed=4)
+        results.append(list(make_loader(dataset, order, workers=workers)))
+    for (images, masks), (other_images, other_masks) in zip(*results, strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(masks, other_masks)
+
+
+def test_the_automatic_crop_fits_the_images(scenes: Path) -> None:
+    data = open_dataset(scenes, splits=("train",))
+    assert auto_crop(data) == (32, 64)
+    data.sizes = {"a": (2000, 20)}
+    assert auto_crop(data) == (512, 32)
+
+
+# --- Optimiser
+
+
+def test_the_head_learns_ten_times_faster_and_only_kernels_decay() -> None:
+    model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
+    recipe = load_recipe(None, {"optimizer.learning_rate": 0.02})
+    optimizer = make_optimizer(model, recipe)
+    setting = {
+        id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]
+    }
+    for name, parameter in model.named_parameters():
+        rate, decay = setting[id(parameter)]
+        assert rate == pytest.approx(0.2 if name.startswith("head.") else 0.02)
+        assert decay == (recipe.optimizer.weight_decay if parameter.ndim > 1 else 0)
+
+
+def test_the_rate_follows_the_polynomial() -> None:
+    model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
+    recipe = load_recipe()
+    optimizer = make_optimizer(model, recipe)
+    schedule = make_schedule(optimizer, recipe, steps=10)
+    for step in range(10):
+        assert schedule.get_last_lr()[0] == pytest.approx(0.01 * (1 - step / 10) ** 0.9)
+        optimizer.step()
+        schedule.step()
+
+
+def test_measuring_the_layout_changes_neither_model_nor_random_state() -> None:
+    torch.manual_seed(3)
+    model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
+    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    choice = choose_layout(model, crop=(32, 32), num_classes=2, device=torch.device("cpu"))
+    assert choice.name in {"contiguous", "channels_last"}
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+
+
+# --- The run
+
+
+def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run = train(scenes, out, load_recipe(None, {**TINY, "epochs": 2, "batch_size": 2}))
+    assert {p.name for p in out.iterdir()} == {
+        "recipe.toml",
+        "data.json",
+        "metrics.jsonl",
+        "best.safetensors",
+        "last.safetensors",
+    }
+    assert load_recipe(out / "recipe.toml") == run.recipe
+    assert run.recipe.augmentation.crop == (32, 64)  # "auto", resolved
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["start", "step", "epoch", "epoch", "end"]
+    written = json.loads((out / "data.json").read_text())
+    assert {s: len(samples) for s, samples in written["splits"].items()} == {"train": 5, "val": 2}
+    best, last = Bundle.load(run.best), Bundle.load(run.last)
+    assert best.scores["mean_iou"] == max(row["val_mean_iou"] for row in run.history)
+    assert last.scores["epoch"] == 2
+    assert best.classes == run.data.classes
+    assert Recipe.model_validate(best.recipe) == run.recipe
+
+
+def test_the_same_seed_gives_the_same_bits(scenes: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(None, {**TINY, "epochs": 2, "batch_size": 3})
+    one, two = (train(scenes, tmp_path / name, recipe) for name in ("one", "two"))
+    assert one.last.read_bytes() == two.last.read_bytes()
+    other = train(scenes, tmp_path / "three", load_recipe(None, {**TINY, "seed": 1, "epochs": 2}))
+    assert other.last.read_bytes() != one.last.read_bytes()
+
+
+def test_a_run_is_not_replaced_unless_asked(scenes: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(None, {**TINY, "epochs": 1})
+    run = train(scenes, tmp_path, recipe)
+    before = run.best.read_bytes()
+    with pytest.raises(InputError, match="--overwrite"):
+        train(scenes, tmp_path, recipe)
+    assert run.best.read_bytes() == before
+    train(scenes, tmp_path, recipe, overwrite=True)
+
+
+def test_one_image_to_train_on_is_enough(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "data", train=1, val=1, height=32, width=32)
+    run = train(tmp_path / "data", tmp_path / "run", load_recipe(None, {**TINY, "epochs": 2}))
+    assert all(math.isfinite(row["loss"]) for row in run.history)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_there_was(
+    scenes: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"lower optimizer\.learning_rate"):
+        train(scenes, tmp_path, load_recipe(None, {**TINY, "optimizer.learning_rate": 1e30}))
+
+
+def test_training_from_python_takes_recipe_keys(scenes: Path, tmp_path: Path) -> None:
+    run = pixelwise.train(
+        scenes,
+        out=tmp_path,
+        epochs=1,
+        layout="contiguous",
+        model__pretrained="none",
+        model__options__backbone="tiny",
+    )
+    assert run.recipe.epochs == 1
+    assert run.best.exists()
+
+
+def test_the_default_network_learns_four_images_by_heart(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", train=4, val=1, height=96, width=128)
+    for kind in ("images", "masks"):  # val is train: what is asked for is memory
+        folder = tmp_path / "data" / kind
+        for path in (folder / "val").iterdir():
+            path.unlink()
+        for path in (folder / "train").iterdir():
+            (folder / "val" / path.name).write_bytes(path.read_bytes())
+    overrides = {
+        "epochs": 120,
+        "batch_size": 4,
+        "layout": "channels_last",
+        "augmentation.crop": [96, 128],
+        "augmentation.scale": [1, 1],
+        "augmentation.flip": 0,
+        "augmentation.brightness": 0,
+        "augmentation.contrast": 0,
+        "augmentation.saturation": 0,
+    }
+    try:
+        find_imagenet_weights("mobilenet_v2")
+    except InputError:
+        overrides |= {"model.pretrained": "none", "epochs": 300}
+    run = train(data, tmp_path / "run", load_recipe(None, overrides))
+    assert run.evaluation is not None
+    assert run.evaluation.scores.mean_iou > 0.95
