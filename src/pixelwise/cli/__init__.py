@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 
 import pixelwise
 from pixelwise.cli import inference, training
+from pixelwise.cli.console import complain
+from pixelwise.errors import InputError
 
 app = typer.Typer(
     name="pixelwise",
@@ -43,6 +46,24 @@ def _options(
     pass
 
 
+# Where typer keeps this class depends on its version; BadParameter is exported by all of them.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 def main() -> None:
     """The `pixelwise` command."""
-    app()
+    try:
+        code = app(prog_name="pixelwise", standalone_mode=False)
+    except _UsageError as error:
+        _complain_of_usage(error)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain_of_usage(error: Any) -> None:
+    """One line, as for every other error; nothing where no arguments have brought up the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return
+    message = " ".join(error.format_message().split()).rstrip(".")
+    command = error.ctx.command_path if error.ctx else "pixelwise"
+    complain(InputError(f"{message}: see `{command} --help`"))

@@ -20,7 +20,8 @@ MAX_PROBLEMS = 20
 P = ParamSpec("P")
 R = TypeVar("R")
 
-console = Console(highlight=False)
+# Names of files and classes are printed as they are: `[x]` is no style and `:car:` no picture.
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:

@@ -108,8 +108,9 @@ def recipe(
     """Print a recipe with every key, ready to be saved, changed and given to train --recipe."""
     from pixelwise.training.recipe import load_recipe, shipped_recipes
 
+    text = load_recipe(name).to_toml()
     print(f"# shipped: {', '.join(shipped_recipes())}", file=sys.stderr)
-    print(load_recipe(name).to_toml(), end="")
+    print(text, end="")
 
 
 def _run(data: Path, out: Path, resolved: Any, *, overwrite: bool) -> Run:

@@ -70,14 +70,21 @@ class Classes:
                 raise InputError(
                     f"class {what} {sorted(twice)[0]!r} is used twice: each is one class"
                 )
-        if "" in self.names:
-            raise InputError("a class has an empty name: give every class a name")
+        for name in self.names:
+            if not isinstance(name, str) or not name:
+                raise InputError(f"class name {name!r}: give every class a name, as a text")
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"class name {name!r}: is not valid text: write it anew"
+                ) from error
         for value in (*self.values, *(() if self.ignore is None else (self.ignore,))):
-            if not 0 <= value <= 255:
-                raise InputError(f"mask value {value}: allowed are 0 to 255")
+            if not _is_byte(value):
+                raise InputError(f"mask value {value!r}: whole numbers from 0 to 255 are allowed")
         for colour in (*self.colours, self.ignore_colour):
-            if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
-                raise InputError(f"colour {colour}: three numbers from 0 to 255 are allowed")
+            if len(colour) != 3 or not all(_is_byte(part) for part in colour):
+                raise InputError(f"colour {colour}: three whole numbers, 0 to 255, are allowed")
         if self.ignore in self.values:
             raise InputError(
                 f"mask value {self.ignore} is a class and ignored at once: it can be one of them"
@@ -150,13 +157,20 @@ class Classes:
     def rgb_to_index(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """An RGB mask (H, W, 3) to class indices by the colour table.
 
-        Raises InputError for a colour that is not in the table.
+        Raises InputError for a colour that is not in the table, and where two classes share one.
         """
+        for number, colour in enumerate(self.colours):
+            if colour in self.colours[:number]:
+                first, second = self.names[self.colours.index(colour)], self.names[number]
+                raise InputError(
+                    f"classes {first!r} and {second!r} have one colour, {colour}: an RGB mask "
+                    "cannot tell them apart: give each its own in classes.toml"
+                )
         packed = _pack(mask)
         colours = list(self.colours) + ([self.ignore_colour] if self.ignore is not None else [])
         indices = [*range(len(self)), IGNORE][: len(colours)]
         keys = _pack(np.array(colours, dtype=np.uint8)[None])[0]
-        order = np.argsort(keys)
+        order = np.argsort(keys, kind="stable")  # a class comes before an ignore_colour like it
         place = np.searchsorted(keys[order], packed).clip(max=len(keys) - 1)
         known = keys[order][place] == packed
         if not known.all():
@@ -219,8 +233,12 @@ def _pack(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
 
 
 def _colour(value: Any) -> Colour:
-    red, green, blue = (int(part) for part in value)
+    red, green, blue = value
     return red, green, blue
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
 TOML_EXAMPLE = '[[class]] name = "sky", colour = [128, 128, 128]'
@@ -241,8 +259,10 @@ def read_classes_toml(path: Path) -> Classes:
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as TOML ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: is not TOML ({error}): correct the line") from error
     surplus = sorted(set(data) - {"class", "ignore", "ignore_colour"})
     if surplus:
         raise InputError(
@@ -268,15 +288,15 @@ def read_classes_toml(path: Path) -> Classes:
                 _colour(entry.get("colour", default))
                 for entry, default in zip(entries, defaults, strict=True)
             ),
-            values=tuple(int(entry.get("value", i)) for i, entry in enumerate(entries)),
-            ignore=None if data.get("ignore") is None else int(data["ignore"]),
+            values=tuple(entry.get("value", i) for i, entry in enumerate(entries)),
+            ignore=data.get("ignore"),
             ignore_colour=_colour(data.get("ignore_colour", (0, 0, 0))),
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: a number was expected in colour, value or ignore: write {TOML_EXAMPLE}"
+            f"{path}: three numbers were expected in a colour: write {TOML_EXAMPLE}"
         ) from error
     return classes
 
@@ -288,12 +308,12 @@ def toml_has_colours(path: Path) -> bool:
 
 def write_classes_toml(path: Path, classes: Classes) -> None:
     """Write `classes` so that `read_classes_toml` gives them back equal."""
-    lines = []
+    lines = [f"ignore_colour = {list(classes.ignore_colour)}"]
     if classes.ignore is not None:
-        lines += [f"ignore = {classes.ignore}", f"ignore_colour = {list(classes.ignore_colour)}"]
+        lines.insert(0, f"ignore = {classes.ignore}")
     for name, colour, value in zip(classes.names, classes.colours, classes.values, strict=True):
         # A JSON string is a TOML basic string once DEL and non-BMP escapes are kept out of it.
         quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
         lines += ["", "[[class]]", f"name = {quoted}", f"colour = {list(colour)}"]
         lines += [f"value = {value}"]
-    path.write_text("\n".join(lines).lstrip("\n") + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

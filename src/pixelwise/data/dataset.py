@@ -161,13 +161,11 @@ def _look(sample: Sample) -> _Finding:
 def _checked(source: Source, *, cache_bytes: int, progress: Progress | None) -> SegmentationData:
     samples = [sample for split in source.splits.values() for sample in split]
     findings: dict[str, _Finding] = {}
-    problems: list[str] = []
     room = cache_bytes
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, (sample, finding) in enumerate(
             zip(samples, pool.map(_look, samples), strict=True), start=1
         ):
-            problems += finding.problems
             if finding.pair is not None:
                 room -= sum(part.nbytes for part in finding.pair)
                 if room < 0:
@@ -175,37 +173,40 @@ def _checked(source: Source, *, cache_bytes: int, progress: Progress | None) -> 
             findings[sample.name] = finding
             if progress is not None:
                 progress(done, len(samples))
-    usable = [sample for sample in samples if not findings[sample.name].problems]
     classes = source.classes
-    rgb = [sample for sample in usable if findings[sample.name].counts is None]
-    if rgb and not (classes is not None and source.rgb_allowed):
-        problems += [
-            f"{sample.mask}: is an RGB mask, and no colour table says which colour is which class: "
-            f"write {source.root / 'classes.toml'} with a name and colour for each class, or save "
-            "index masks"
-            for sample in rgb
-        ]
-    elif classes is None and usable:
-        total = np.zeros(256, dtype=np.int64)
+    usable = [sample for sample in samples if not findings[sample.name].problems]
+    if classes is None or not source.rgb_allowed:
         for sample in usable:
-            counts = findings[sample.name].counts
-            assert counts is not None
-            total += counts
-        classes = guess_classes(source, [int(v) for v in np.flatnonzero(total)], usable[0].mask)
-    if problems or classes is None:
-        raise InputError(*problems)
+            if findings[sample.name].counts is None:
+                findings[sample.name].problems.append(
+                    f"{sample.mask}: is an RGB mask, and no colour table says which colour is "
+                    f"which class: write {source.root / 'classes.toml'} with a name and colour for "
+                    "each class, or save index masks"
+                )
+    if classes is None:
+        _raise_problems(samples, findings)
+        counts = [finding.counts for finding in findings.values() if finding.counts is not None]
+        values = [int(value) for value in np.flatnonzero(np.sum(counts, axis=0))]
+        classes = guess_classes(source, values, samples[0].mask)
     return _settled(source, classes, findings)
+
+
+def _raise_problems(samples: list[Sample], findings: dict[str, _Finding]) -> None:
+    problems = [line for sample in samples for line in findings[sample.name].problems]
+    if problems:
+        raise InputError(*problems)
 
 
 def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) -> SegmentationData:
     """Hold every mask against the classes; keep what was decoded as class indices."""
-    problems: list[str] = []
     cache: dict[str, tuple[Image, Mask]] = {}
     pixel_counts: dict[str, NDArray[np.int64]] = {}
     for split, samples in source.splits.items():
         total = np.zeros(256, dtype=np.int64)
         for sample in samples:
             finding = findings[sample.name]
+            if finding.problems:
+                continue
             try:
                 if finding.pair is not None:
                     image, stored = finding.pair
@@ -217,12 +218,13 @@ def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) ->
                     values = np.flatnonzero(finding.counts).astype(np.uint8)
                     mask = np.repeat(classes.to_index(values), finding.counts[values])
             except InputError as error:
-                problems.append(f"{sample.mask}: {error}: correct the mask or the class table")
+                finding.problems.append(
+                    f"{sample.mask}: {error}: correct the mask or the class table"
+                )
                 continue
             total += np.bincount(mask.reshape(-1), minlength=256)
         pixel_counts[split] = total[: len(classes)]
-    if problems:
-        raise InputError(*problems)
+    _raise_problems([sample for split in source.splits.values() for sample in split], findings)
     sizes = {name: finding.size for name, finding in findings.items()}
     return SegmentationData(
         source.root,

@@ -6,12 +6,16 @@ decoding, behind a list of formats, because OpenCV returns a half-grey picture f
 
 from __future__ import annotations
 
+import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from pixelwise.errors import InputError
 from pixelwise.files import atomic
@@ -25,7 +29,17 @@ MAX_PIXELS = 178_956_970
 """Pillow's own limit for one picture. Pillow only warns at it; here it is an error."""
 
 _EIGHT_BIT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK"})
-_ORIENTATION = 0x0112
+_SIXTEEN_BIT = re.compile(r"(?<!BGR);16")  # Pillow's raw modes; BGR;16 is 5, 6 and 5 bits
+_ORIENTATION = 0x0112  # the tag of EXIF 2.3, and what each of its values asks for
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -35,13 +49,29 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     a file that is missing, empty, truncated, of another format, deeper than 8 bits, animated or
     larger than MAX_PIXELS.
     """
-    with _Opened(path, IMAGE_FORMATS) as image:
+    with _opened(path, IMAGE_FORMATS) as image:
         if image.mode not in _EIGHT_BIT and not image.mode.startswith("YCbCr"):
             raise InputError(
                 f"{path}: has mode {image.mode}, not 8 bits a channel: save it as an 8-bit RGB PNG"
             )
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(upright.convert("RGB"))
+        return np.asarray(upright(image).convert("RGB"))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says; as it is where EXIF cannot be read.
+
+    `ImageOps.exif_transpose` raises what the bytes of a damaged EXIF block provoke.
+    """
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # the block is damaged; the pixels need not be
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -54,7 +84,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         raise InputError(
             f"{path}: a JPEG mask has blurred class values at every edge: export the masks as PNG"
         )
-    with _Opened(path, MASK_FORMATS) as image:
+    with _opened(path, MASK_FORMATS) as image:
         if image.mode in {"P", "L"}:
             return np.asarray(image)
         if image.mode == "1":
@@ -75,7 +105,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 def mask_palette(path: Path) -> NDArray[np.uint8] | None:
     """The colours (N, 3) of a palette mask, or None if the mask has no palette."""
-    with _Opened(path, MASK_FORMATS) as image:
+    with _opened(path, MASK_FORMATS) as image:
         if image.mode != "P" or image.palette is None:
             return None
         return np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
@@ -83,62 +113,85 @@ def mask_palette(path: Path) -> NDArray[np.uint8] | None:
 
 def turned_by_exif(path: Path) -> bool:
     """Whether an EXIF orientation swaps width and height of this picture."""
-    with _Opened(path, IMAGE_FORMATS) as image:
-        return image.getexif().get(_ORIENTATION) in {5, 6, 7, 8}
+    with _opened(path, IMAGE_FORMATS, decode=False) as image:  # decoding a TIFF turns it already
+        return _orientation(image) in {5, 6, 7, 8}
 
 
-class _Opened:
-    """Open a picture; turn every way in which a file can be bad into one InputError."""
-
-    def __init__(self, path: Path, formats: tuple[str, ...]) -> None:
-        self.path = path
-        self.formats = formats
-        self.image: Image.Image | None = None
-
-    def __enter__(self) -> Image.Image:
-        path = self.path
-        try:
-            if path.stat().st_size == 0:
-                raise InputError(f"{path}: is empty (0 bytes): restore the file or remove it")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and metadata: harmless
-                self.image = Image.open(path, formats=self.formats)
-                width, height = self.image.size
-                if width * height > MAX_PIXELS:
-                    raise InputError(
-                        f"{path}: has {width}x{height} pixels, over the limit of {MAX_PIXELS}: "
-                        "cut it into parts"
-                    )
-                if getattr(self.image, "n_frames", 1) > 1:
-                    raise InputError(
-                        f"{path}: holds {self.image.n_frames} frames: save the one you mean"  # type: ignore[attr-defined]
-                    )
-                self.image.load()
-        except InputError:
-            self._close()
-            raise
-        except UnidentifiedImageError as error:
-            self._close()
-            allowed = ", ".join(self.formats)
+@contextmanager
+def _opened(path: Path, formats: tuple[str, ...], *, decode: bool = True) -> Iterator[Image.Image]:
+    """Open and decode a picture; every way in which a file can be bad becomes one InputError."""
+    too_large = f"{path}: is over the limit of {MAX_PIXELS} pixels: cut it into parts"
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, not a picture: give a file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: is empty (0 bytes): restore the file or remove it")
+        with _quiet, Image.open(path, formats=formats) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(too_large)
+            # In an MPO, which is how some cameras write a JPEG, what follows are previews.
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                raise InputError(
+                    f"{path}: holds several pictures (animation or pages): save the one you mean"
+                )
+            # Pillow has no mode for colour of 16 bits a channel: it would drop half of each.
+            if any(_SIXTEEN_BIT.search(str(tile.args)) for tile in image.tile):
+                raise InputError(
+                    f"{path}: has 16 bits a channel, 8 are read: save it as an 8-bit PNG"
+                )
+            if decode:
+                image.load()
+            yield image
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        allowed = ", ".join(formats)
+        raise InputError(
+            f"{path}: is not a picture that can be read (allowed are {allowed}): convert it or "
+            "remove it"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(too_large) from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: is not there: check the path") from error
+    except Exception as error:  # Pillow's plugins raise whatever the file's bytes provoke
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
             raise InputError(
-                f"{path}: is not a picture that can be read (allowed are {allowed}): convert it or "
-                "remove it"
+                f"{path}: cannot be read ({error.strerror}): check the path and its permissions"
             ) from error
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: is not there: check the path") from error
-        except Exception as error:  # Pillow's plugins raise whatever the file's bytes provoke
-            self._close()
-            raise InputError(
-                f"{path}: is damaged or cut off ({error}): restore the file or remove it"
-            ) from error
-        return self.image
+        raise InputError(
+            f"{path}: is damaged or cut off ({error}): restore the file or remove it"
+        ) from error
+
+
+class _Quiet:
+    """Silences Pillow's warnings of odd metadata, which are harmless, in any number of threads.
+
+    `warnings.catch_warnings` swaps the filters of the whole process: two threads that leave it in
+    another order than they came would leave every later warning of the program silent.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.caught = warnings.catch_warnings()
+                self.caught.__enter__()
+                warnings.simplefilter("ignore")
+            self.inside += 1
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.caught.__exit__(None, None, None)
 
-    def _close(self) -> None:
-        if self.image is not None:
-            self.image.close()
+
+_quiet = _Quiet()
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], *, palette: bytes) -> None:

@@ -1,0 +1,133 @@
+"""What many tests need: a small data set on disk, a bundle, and the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+from pixelwise.data.classes import Classes, write_classes_toml
+
+# Read when PyTorch and pixelwise.cli are imported: few threads, and lines that are not wrapped.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["COLUMNS"] = "200"
+for forcing_colour in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+    os.environ.pop(forcing_colour, None)
+
+settings.register_profile("pixelwise", deadline=None, max_examples=50)
+settings.load_profile("pixelwise")
+
+CLASSES = Classes.make(["sky", "road", "car"], ignore=255)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def make_folder_data() -> Callable[..., Path]:
+    """Writes images and masks in the plain layout: see `_write_folder_data`."""
+    return _write_folder_data
+
+
+def _write_folder_data(
+    root: Path,
+    *,
+    count: int = 4,
+    splits: Mapping[str, int] | None = None,
+    size: tuple[int, int] = (24, 32),
+    values: tuple[int, ...] = (0, 1, 2),
+    classes: Classes | None = CLASSES,
+    seed: int = 0,
+) -> Path:
+    """Random images/NAME.png and masks/NAME.png below `root`; returns `root`.
+
+    count: images, where there are no splits; splits: images by split, in folders of that name.
+    size: (height, width). values: what the masks hold, each of them in every mask.
+    classes: written as classes.toml, None for none. Names differ between splits.
+    """
+    rng = np.random.default_rng(seed)
+    for split, number in (splits or {"": count}).items():
+        images, masks = root / "images" / split, root / "masks" / split
+        images.mkdir(parents=True, exist_ok=True)
+        masks.mkdir(parents=True, exist_ok=True)
+        for i in range(number):
+            mask = rng.choice(np.array(values, dtype=np.uint8), size)
+            mask.reshape(-1)[: len(values)] = values
+            image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            name = f"{split}_{i:03d}.png" if split else f"{i:03d}.png"
+            Image.fromarray(image).save(images / name)
+            Image.fromarray(mask).save(masks / name)
+    if classes is not None:
+        write_classes_toml(root / "classes.toml", classes)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tiny backbone with random weights, for CLASSES. Not to be changed."""
+    import torch
+
+    from pixelwise.checkpoints import IMAGENET, Bundle
+    from pixelwise.models import create_model
+
+    options = {"backbone": "tiny", "output_stride": 16}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create_model("deeplab_v3plus", num_classes=len(CLASSES), **options)
+    path = tmp_path_factory.mktemp("bundle") / "tiny.safetensors"
+    Bundle("deeplab_v3plus", options, CLASSES, IMAGENET, model.state_dict()).save(path)
+    return path
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Callable[..., Result]:
+    """`run_cli("predict", bundle, ...)` in a process of its own, in the test's own folder."""
+
+    def run(*arguments: object) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "pixelwise", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Like `run_cli`, in this process: no time for imports, and a warning is an error."""
+
+    def run(*arguments: object) -> Result:
+        from pixelwise.cli import main
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
+        monkeypatch.setattr("pixelwise.process.own_process", lambda: None)  # pytest's, not ours
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Result(code, out, err)
+
+    return run

@@ -1,0 +1,247 @@
+"""What the numbers, colours and names in masks mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pixelwise.data.classes import (
+    IGNORE,
+    Classes,
+    distinct_colours,
+    read_classes_toml,
+    toml_has_colours,
+    write_classes_toml,
+)
+from pixelwise.errors import InputError
+
+BYTE = st.integers(0, 255)
+COLOUR = st.tuples(BYTE, BYTE, BYTE)
+ODD = [
+    '"',
+    "'",
+    "\\",
+    "\n",
+    "\r",
+    "\t",
+    "\0",
+    "\x1f",
+    "\x7f",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+    "é",
+    "🚗",
+]
+NAME = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(ODD)), min_size=1)
+
+
+@st.composite
+def class_tables(draw: st.DrawFn, names: st.SearchStrategy[str] = NAME) -> Classes:
+    """Any valid table: shuffled values with gaps, up to all 255 classes, colours of their own."""
+    count = draw(st.one_of(st.integers(1, 12), st.just(255)))
+    values = draw(st.permutations(range(256)))
+    if count == 255:
+        labels = [f"class {i}" for i in range(count)]
+        colours = list(distinct_colours(count))
+    else:
+        labels = draw(st.lists(names, min_size=count, max_size=count, unique=True))
+        colours = draw(st.lists(COLOUR, min_size=count, max_size=count, unique=True))
+    return Classes(
+        names=tuple(labels),
+        colours=tuple(colours),
+        values=tuple(values[:count]),
+        ignore=draw(st.one_of(st.none(), st.just(values[count]))),
+        ignore_colour=draw(COLOUR),
+    )
+
+
+def all_indices(classes: Classes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(1, C + 1): every class, and IGNORE."""
+    return np.array([[*range(len(classes)), IGNORE]], dtype=np.uint8)
+
+
+@given(class_tables())
+def test_indices_come_back_from_the_values_in_a_file(classes: Classes) -> None:
+    index = all_indices(classes) if classes.ignore is not None else all_indices(classes)[:, :-1]
+    stored = classes.to_value(index)
+    assert stored[0, : len(classes)].tolist() == list(classes.values)
+    np.testing.assert_array_equal(classes.to_index(stored), index)
+
+
+@given(class_tables())
+def test_an_ignored_pixel_is_never_written_as_a_class(classes: Classes) -> None:
+    assert classes.file_ignore not in classes.values
+    assert classes.to_value(all_indices(classes))[0, -1] == classes.file_ignore
+
+
+@given(class_tables(), st.data())
+def test_every_value_is_a_class_or_ignored_or_named_as_unknown(
+    classes: Classes, data: st.DataObject
+) -> None:
+    present = data.draw(st.lists(BYTE, min_size=1, max_size=30))
+    mask = np.array([present], dtype=np.uint8)
+    unknown = sorted(set(present) - {*classes.values, classes.ignore})
+    assert classes.unknown_values(mask) == unknown
+    if unknown:
+        with pytest.raises(InputError, match=f"mask value {', '.join(map(str, unknown))} is not"):
+            classes.to_index(mask)
+    else:
+        np.testing.assert_array_equal(classes.to_value(classes.to_index(mask)), mask)
+
+
+def test_the_message_says_what_is_allowed() -> None:
+    camvid = Classes.make(["a", "b", "c"], ignore=11)
+    with pytest.raises(InputError, match=r"mask value 3, 9 is not .*\(0\.\.2, 11 ignored\)"):
+        camvid.to_index(np.array([[0, 9, 3, 2, 11]], dtype=np.uint8))
+    assert Classes.make(["a", "b"], values=[7, 0]).allowed() == "0, 7"
+
+
+@given(class_tables(st.text("abc ", min_size=1)))
+def test_colours_of_an_rgb_mask_become_indices(classes: Classes) -> None:
+    index = all_indices(classes)
+    if classes.ignore is None or classes.ignore_colour in classes.colours:
+        index = index[:, :-1]
+    np.testing.assert_array_equal(classes.rgb_to_index(classes.colour_table()[index]), index)
+
+
+def test_a_colour_in_no_class_is_named() -> None:
+    classes = Classes.make(["a", "b"], colours=[(255, 0, 0), (0, 255, 0)])
+    mask = np.array([[(255, 0, 0), (254, 0, 0)]], dtype=np.uint8)
+    with pytest.raises(InputError, match=r"colour \(254, 0, 0\) is in the mask and in no class"):
+        classes.rgb_to_index(mask)
+    black = np.zeros((1, 1, 3), dtype=np.uint8)  # ignore_colour means nothing without ignore
+    with pytest.raises(InputError, match=r"colour \(0, 0, 0\)"):
+        classes.rgb_to_index(black)
+
+
+def test_a_class_may_have_the_default_ignore_colour() -> None:
+    names = [f"class {i}" for i in range(40)]
+    classes = Classes.make(names, colours=[(i, i, i) for i in range(40)], ignore=255)
+    assert classes.rgb_to_index(np.zeros((1, 1, 3), dtype=np.uint8)).tolist() == [[0]]
+
+
+def test_two_classes_of_one_colour_cannot_be_told_apart_in_an_rgb_mask() -> None:
+    classes = Classes.make(["bus", "lorry"], colours=[(1, 2, 3), (1, 2, 3)])
+    with pytest.raises(InputError, match=r"'bus' and 'lorry' have one colour, \(1, 2, 3\)"):
+        classes.rgb_to_index(np.full((1, 1, 3), (1, 2, 3), dtype=np.uint8))
+
+
+@given(class_tables())
+def test_a_palette_gives_each_stored_value_the_colour_of_its_class(classes: Classes) -> None:
+    palette = np.frombuffer(classes.palette(), dtype=np.uint8).reshape(256, 3)
+    index = all_indices(classes)
+    np.testing.assert_array_equal(palette[classes.to_value(index)], classes.colour_table()[index])
+    assert tuple(palette[classes.file_ignore]) == classes.ignore_colour
+
+
+def test_generated_colours_differ_and_stay() -> None:
+    assert len(set(distinct_colours(255))) == 255
+    assert distinct_colours(255)[:3] == distinct_colours(3)
+
+
+@pytest.fixture(scope="module")
+def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("classes") / "classes.toml"
+
+
+@given(classes=class_tables())
+@example(classes=Classes.make(ODD))
+@example(classes=Classes.make(["".join(ODD)], ignore_colour=(1, 2, 3)))
+@example(classes=Classes.make(['a"]\n[[class]]\nname = "b']))
+def test_classes_toml_round_trip(table_file: Path, classes: Classes) -> None:
+    write_classes_toml(table_file, classes)
+    assert read_classes_toml(table_file) == classes
+    assert toml_has_colours(table_file)
+
+
+@given(class_tables())
+def test_json_round_trip(classes: Classes) -> None:
+    assert Classes.from_json(json.loads(json.dumps(classes.to_json()))) == classes
+
+
+def test_what_classes_toml_leaves_out_is_filled_in(tmp_path: Path) -> None:
+    path = tmp_path / "classes.toml"
+    path.write_text('[[class]]\nname = "sky"\n[[class]]\nname = "road"\nvalue = 7\n')
+    classes = read_classes_toml(path)
+    assert classes == Classes.make(["sky", "road"], values=[0, 7])
+    assert not toml_has_colours(path)
+
+
+SKY = '[[class]]\nname = "sky"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "no classes in it"),
+        ("class = 3", "no classes in it"),
+        ("class = [3]", "class 0 has no name"),
+        ("[[class]]\nvalue = 0", "class 0 has no name"),
+        ("[[class]]\nname = 3", "class 0 has no name"),
+        ('[[class]]\nname = ""', "give every class a name"),
+        (SKY + SKY, "'sky' is used twice"),
+        (SKY + "color = [1, 2, 3]", "unknown key 'color'"),
+        ("ignored = 255\n" + SKY, "unknown key 'ignored'"),
+        (SKY + "value = 256", "mask value 256"),
+        (SKY + "value = -1", "mask value -1"),
+        (SKY + "value = 1.5", "mask value 1.5"),
+        (SKY + "value = true", "mask value True"),
+        (SKY + 'value = "1"', "mask value '1'"),
+        ("ignore = inf\n" + SKY, "mask value inf"),
+        ("ignore = 0\n" + SKY, "is a class and ignored at once"),
+        (SKY + "colour = [1, 2]", "three numbers"),
+        (SKY + "colour = 1", "three numbers"),
+        (SKY + "colour = [1, 2, 256]", "colour (1, 2, 256)"),
+        (SKY + "colour = [1, 2, 2.5]", "colour (1, 2, 2.5)"),
+        (SKY + 'colour = "red"', "colour ('r', 'e', 'd')"),
+        ("ignore_colour = [0, 0]\n" + SKY, "three numbers"),
+        ("[[class]\n", "is not TOML"),
+        ("\xff", "is not TOML"),
+        ("".join(f'[[class]]\nname = "{i}"\n' for i in range(256)), "256 classes"),
+    ],
+)
+def test_a_bad_classes_toml_is_refused_in_one_line_with_its_name(
+    tmp_path: Path, text: str, fault: str
+) -> None:
+    path = tmp_path / "classes.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError) as raised:
+        read_classes_toml(path)
+    (line,) = raised.value.problems
+    assert line.startswith(f"{path}: ")
+    assert fault in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ({"names": []}, "0 classes"),
+        ({"names": [str(i) for i in range(256)]}, "256 classes"),
+        ({"names": ["a", "a"]}, "'a' is used twice"),
+        ({"names": ["a", ""]}, "give every class a name"),
+        ({"names": ["a", 3]}, "class name 3"),
+        ({"names": ["\ud800"]}, "not valid text"),
+        ({"names": ["a", "b"], "values": [1, 1]}, "1 is used twice"),
+        ({"names": ["a", "b"], "values": [0]}, "2 names, 2 colours and 1 values"),
+        ({"names": ["a", "b"], "colours": [(0, 0, 0)]}, "2 names, 1 colours and 2 values"),
+        ({"names": ["a"], "values": [256]}, "mask value 256"),
+        ({"names": ["a"], "values": [0.5]}, "mask value 0.5"),
+        ({"names": ["a"], "ignore": -1}, "mask value -1"),
+        ({"names": ["a"], "ignore": 0}, "a class and ignored at once"),
+        ({"names": ["a"], "colours": [(0, 0)]}, "colour (0, 0)"),
+        ({"names": ["a"], "colours": [(0, 0, 256)]}, "colour (0, 0, 256)"),
+        ({"names": ["a"], "ignore_colour": (0, 0, -1)}, "colour (0, 0, -1)"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused(arguments: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError) as raised:
+        Classes.make(**arguments)
+    assert fault in str(raised.value)

@@ -1,0 +1,200 @@
+"""Augmentation: image and mask go the same way, and the mask's numbers stay whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pixelwise.data.classes import IGNORE
+from pixelwise.data.transforms import Augmentation
+
+FILL = (11, 22, 33)
+PAINT = np.zeros((256, 3), dtype=np.uint8)  # a class's own colour, far from the others and FILL
+PAINT[:5] = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
+PAINT[IGNORE] = (250, 0, 250)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def random_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    return rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def blocks(height: int, width: int, *, side: int, seed: int) -> NDArray[np.uint8]:
+    """A mask of squares of random classes, IGNORE among them."""
+    shape = (-(-height // side), -(-width // side))
+    coarse = rng(seed).choice(np.array([0, 1, 2, 3, 4, IGNORE], dtype=np.uint8), shape)
+    return np.kron(coarse, np.ones((side, side), dtype=np.uint8))[:height, :width]
+
+
+def away_from_edges(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels whose neighbours, two pixels around, are all there and of their own class."""
+    inside = np.ones(mask.shape, dtype=bool)
+    padded = np.pad(mask, 2, constant_values=253)
+    for row in range(5):
+        for column in range(5):
+            shifted = padded[row : row + mask.shape[0], column : column + mask.shape[1]]
+            inside &= shifted == mask
+    return inside
+
+
+@given(
+    height=st.integers(1, 120),
+    width=st.integers(1, 120),
+    crop=st.tuples(st.integers(24, 90), st.integers(24, 90)),
+    scale=st.sampled_from([(1.0, 1.0), (0.5, 0.5), (2.0, 2.0), (0.5, 2.0), (0.83, 1.31)]),
+    flip=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 2**32),
+)
+def test_image_and_mask_stay_aligned(
+    height: int,
+    width: int,
+    crop: tuple[int, int],
+    scale: tuple[float, float],
+    flip: float,
+    seed: int,
+) -> None:
+    mask = blocks(height, width, side=16, seed=seed)
+    augment = Augmentation(crop=crop, scale=scale, flip=flip, fill=FILL)
+    image, out = augment(PAINT[mask], mask, rng(seed))
+    padding = (image == FILL).all(axis=2)
+    assert (out[padding] == IGNORE).all()
+    inside = away_from_edges(np.where(padding, 254, out).astype(np.uint8)) & ~padding
+    expected = PAINT[out]
+    difference = np.abs(image.astype(int) - expected).max(axis=2)
+    assert difference[inside].max(initial=0) <= 1
+
+
+def test_the_alignment_test_sees_most_of_the_picture() -> None:
+    mask = blocks(96, 96, side=16, seed=1)
+    image, out = Augmentation(crop=(96, 96), scale=(0.8, 0.8), fill=FILL)(PAINT[mask], mask, rng())
+    padding = (image == FILL).all(axis=2)
+    inside = away_from_edges(out) & ~padding
+    assert inside.sum() > 0.3 * (~padding).sum()
+
+
+def test_alignment_holds_to_a_fraction_of_a_pixel() -> None:
+    ramp = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
+    for columns in (ramp, ramp.T.copy()):
+        image = np.repeat(columns[..., None], 3, axis=2)
+        for seed in range(40):
+            augment = Augmentation(crop=(64, 64), scale=(0.5, 3.0), fill=FILL)
+            moved, out = augment(image, columns, rng(seed))
+            # Averaged over the source pixels under it, and the one in the middle of them.
+            assert np.abs(moved[4:-4, 4:-4, 0].astype(int) - out[4:-4, 4:-4]).max() <= 1
+
+
+def test_flipping_turns_left_to_right() -> None:
+    image, mask = random_image(20, 30), blocks(20, 30, side=4, seed=0)
+    plain = Augmentation(crop=(20, 30), scale=(1.0, 1.0), flip=0.0)(image, mask, rng())
+    turned = Augmentation(crop=(20, 30), scale=(1.0, 1.0), flip=1.0)(image, mask, rng())
+    for one, other in zip(plain, turned, strict=True):
+        np.testing.assert_array_equal(one[:, ::-1], other)
+
+
+def test_half_of_the_pictures_are_flipped() -> None:
+    image, mask = random_image(4, 6), blocks(4, 6, side=1, seed=0)
+    augment = Augmentation(crop=(4, 6), scale=(1.0, 1.0), flip=0.5)
+    generator = rng()
+    flipped = sum(not np.array_equal(augment(image, mask, generator)[0], image) for _ in range(400))
+    assert 160 <= flipped <= 240  # four standard deviations
+
+
+@given(st.integers(1, 80), st.integers(1, 80))
+def test_scale_one_at_the_images_own_size_is_the_identity(height: int, width: int) -> None:
+    image, mask = random_image(height, width), blocks(height, width, side=3, seed=0)
+    augment = Augmentation(crop=(height, width), scale=(1.0, 1.0), flip=0.0)
+    for one, other in zip(augment(image, mask, rng()), (image, mask), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@given(height=st.integers(1, 60), width=st.integers(1, 60), seed=st.integers(0, 2**32))
+def test_a_small_picture_lies_whole_in_fill_and_ignore(height: int, width: int, seed: int) -> None:
+    image = random_image(height, width) // 2 + 120  # nowhere the colour of the fill
+    mask = blocks(height, width, side=3, seed=0) % 5
+    augment = Augmentation(crop=(60, 60), scale=(1.0, 1.0), flip=0.0, fill=FILL)
+    out_image, out_mask = augment(image, mask, rng(seed))
+    filled = (out_image == FILL).all(axis=2)
+    assert filled.sum() == 60 * 60 - height * width
+    assert (out_mask[filled] == IGNORE).all()
+    rows, columns = np.flatnonzero(~filled.all(axis=1)), np.flatnonzero(~filled.all(axis=0))
+    place = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    np.testing.assert_array_equal(out_image[place], image)
+    np.testing.assert_array_equal(out_mask[place], mask)
+
+
+def test_a_small_picture_comes_to_lie_anywhere() -> None:
+    image, mask = np.full((1, 1, 3), 255, dtype=np.uint8), np.zeros((1, 1), dtype=np.uint8)
+    augment = Augmentation(crop=(4, 4), scale=(1.0, 1.0), fill=FILL)
+    seen = sum((augment(image, mask, rng(seed))[1] == 0).astype(int) for seed in range(200))
+    assert np.min(seen) > 0
+
+
+@given(
+    size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    crop=st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    scale=st.tuples(st.floats(0.05, 8.0), st.floats(0.05, 8.0)),
+    seed=st.integers(0, 2**32),
+)
+@example(size=(1, 200), crop=(200, 1), scale=(8.0, 8.0), seed=0)
+@example(size=(200, 1), crop=(1, 200), scale=(0.05, 0.05), seed=0)
+@example(size=(1, 1), crop=(1, 1), scale=(8.0, 8.0), seed=0)
+def test_the_result_has_the_crops_size_and_the_masks_own_numbers(
+    size: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], seed: int
+) -> None:
+    image, mask = random_image(*size), blocks(*size, side=2, seed=seed)
+    mask[mask == 2] = 200  # what blending would pass through on the way from 1 to 255
+    augment = Augmentation(crop=crop, scale=(min(scale), max(scale)), fill=FILL)
+    out_image, out_mask = augment(image, mask, rng(seed))
+    assert out_image.shape == (*crop, 3)
+    assert out_mask.shape == crop
+    assert out_image.dtype == out_mask.dtype == np.uint8
+    assert out_image.flags.c_contiguous
+    assert out_mask.flags.c_contiguous
+    assert set(np.unique(out_mask)) <= {*np.unique(mask), IGNORE}
+
+
+COLOUR: dict[str, Any] = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
+
+
+def test_the_same_state_gives_the_same_result() -> None:
+    image, mask = random_image(50, 70), blocks(50, 70, side=5, seed=0)
+    augment = Augmentation(crop=(40, 40), **COLOUR)
+    for one, other in zip(augment(image, mask, rng(3)), augment(image, mask, rng(3)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(augment(image, mask, rng(3))[0], augment(image, mask, rng(4))[0])
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_colour_changes_the_picture_and_nothing_else(name: str) -> None:
+    image, mask = random_image(30, 40), blocks(30, 40, side=5, seed=0)
+    geometry: dict[str, Any] = {"crop": (50, 50), "scale": (0.7, 0.7), "fill": FILL}
+    plain, plain_mask = Augmentation(**geometry)(image, mask, rng())
+    other, other_mask = Augmentation(**geometry, **{name: 0.4})(image, mask, rng())
+    np.testing.assert_array_equal(plain_mask, other_mask)
+    padding = (plain == FILL).all(axis=2)
+    assert not np.array_equal(plain, other)
+    np.testing.assert_array_equal(other[padding], plain[padding])  # the fill normalises to zero
+
+
+def test_halving_is_as_likely_as_doubling() -> None:
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    image = np.full((8, 8, 3), 255, dtype=np.uint8)
+    augment = Augmentation(crop=(64, 64), scale=(0.25, 4.0), fill=FILL)
+    generator = rng()
+    smaller = sum((augment(image, mask, generator)[1] == 0).sum() < 64 for _ in range(400))
+    assert 160 <= smaller <= 240  # about half; a draw of the factor itself would give a fifth
+
+
+def test_the_inputs_are_left_as_they_are() -> None:
+    image, mask = random_image(20, 20), blocks(20, 20, side=4, seed=0)
+    image.setflags(write=False)
+    mask.setflags(write=False)
+    Augmentation(crop=(16, 16), flip=1.0, **COLOUR)(image, mask, rng())
