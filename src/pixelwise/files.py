@@ -55,4 +55,4 @@ def make_folder(path: Path) -> Path:
 def not_writable(path: Path, error: OSError) -> InputError:
     """The error for a path that cannot be written, with the system's reason."""
     reason = error.strerror or str(error)
-    return InputError(f"{path}: cannot be written ({reason}): choose another place with --out")
+    return InputError(f"{path}: cannot be written ({reason}): choose another place")

@@ -89,10 +89,16 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        stop(self.progress)
 
     def __call__(self, done: int, total: int) -> None:
         self.progress.update(self.task, completed=done, total=total)
+
+
+def stop(progress: Progress) -> None:
+    """End a bar, once or again; rich prints an empty line for one that was never drawn."""
+    if not progress.disable:
+        progress.stop()
 
 
 def facts_table(facts: Mapping[str, str]) -> Table:

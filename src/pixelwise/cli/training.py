@@ -21,6 +21,7 @@ from pixelwise.cli.console import (
     facts_table,
     percent,
     scores_table,
+    stop,
 )
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class _Display:
 
     def __exit__(self, *_: object) -> None:
         self.check.__exit__()
-        self.bar.stop()
+        stop(self.bar)
 
     def checked(self, done: int, total: int) -> None:
         self.check(done, total)
