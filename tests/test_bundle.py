@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
 from pixelwise.checkpoints import IMAGENET, Bundle, find_imagenet_weights, load_backbone
+from pixelwise.checkpoints.bundle import _digest
 from pixelwise.checkpoints.pretrained import IMAGENET_WEIGHTS, read_state_dict
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
@@ -67,18 +68,20 @@ def test_every_cut_and_every_flipped_region_is_noticed(tmp_path: Path) -> None:
             Bundle.load(path)
     header = 8 + int.from_bytes(whole[:8], "little")
     rng = np.random.default_rng(0)
-    for place in rng.integers(header, len(whole), size=20):
+    description = whole.index(b"normalisation")  # within the header: text, not weights
+    places = [*rng.integers(header, len(whole), size=20), *range(description, description + 40)]
+    for place in places:
         damaged = bytearray(whole)
-        damaged[place] ^= 0x10
+        damaged[place] ^= 0x01
         path.write_bytes(bytes(damaged))
-        with pytest.raises(InputError, match="SHA-256"):
+        with pytest.raises(InputError, match=r"a\.safetensors: .*damaged"):
             Bundle.load(path)
 
 
 @pytest.mark.parametrize("key", ["format", "model", "options", "classes", "normalisation"])
 def test_a_description_that_lacks_or_bends_a_part_is_refused(tmp_path: Path, key: str) -> None:
-    path = tmp_path / "a.safetensors"
-    make_bundle().save(path)
+    path, bundle = tmp_path / "a.safetensors", make_bundle()
+    bundle.save(path)
     whole = path.read_bytes()
     size = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + size])
@@ -87,7 +90,11 @@ def test_a_description_that_lacks_or_bends_a_part_is_refused(tmp_path: Path, key
         changed = {k: v for k, v in about.items() if k != key}
         if value is not None:
             changed[key] = value
-        header["__metadata__"]["pixelwise"] = json.dumps(changed)
+        description = json.dumps(changed)
+        header["__metadata__"] = {
+            "pixelwise": description,
+            "pixelwise.sha256": _digest(description, bundle.weights),
+        }
         text = json.dumps(header).encode()
         path.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + size :])
         with pytest.raises(InputError, match=r"a\.safetensors"):

@@ -121,10 +121,15 @@ def test_a_colour_in_no_class_is_named() -> None:
         classes.rgb_to_index(black)
 
 
-def test_a_class_may_have_the_default_ignore_colour() -> None:
-    names = [f"class {i}" for i in range(40)]
-    classes = Classes.make(names, colours=[(i, i, i) for i in range(40)], ignore=255)
-    assert classes.rgb_to_index(np.zeros((1, 1, 3), dtype=np.uint8)).tolist() == [[0]]
+@pytest.mark.parametrize("count", [1, 21, 40])
+def test_a_class_may_have_the_default_ignore_colour(count: int) -> None:
+    for shift in range(count):
+        greys = [(37 * i + shift) % count for i in range(count)]
+        classes = Classes.make(
+            [f"grey {grey}" for grey in greys], colours=[(g, g, g) for g in greys], ignore=255
+        )
+        black = np.zeros((1, 1, 3), dtype=np.uint8)
+        assert classes.rgb_to_index(black).tolist() == [[greys.index(0)]]
 
 
 def test_two_classes_of_one_colour_cannot_be_told_apart_in_an_rgb_mask() -> None:

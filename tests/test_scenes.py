@@ -105,8 +105,11 @@ def test_more_training_scenes_leave_validation_as_it_is(tmp_path: Path) -> None:
 def test_writing_again_is_fine_but_foreign_pictures_are_not_mixed_in(tmp_path: Path) -> None:
     write_scenes(tmp_path, train=2, val=1, height=16, width=16)
     write_scenes(tmp_path, train=2, val=1, height=16, width=16)
-    with pytest.raises(InputError, match=r"scene_0001\.png: is there already"):
+    with pytest.raises(InputError) as refusal:
         write_scenes(tmp_path, train=1, val=1, height=16, width=16)
+    (line,) = refusal.value.problems
+    assert line.startswith(f"{tmp_path}: holds images/train/scene_0001.png, ")
+    assert line.endswith(": give a new or an empty folder, or empty this one")
 
 
 def test_wrong_sizes_counts_and_seeds_are_named(tmp_path: Path) -> None:
@@ -116,4 +119,6 @@ def test_wrong_sizes_counts_and_seeds_are_named(tmp_path: Path) -> None:
         generate_scene(-1)
     with pytest.raises(InputError, match="-1 scenes for val"):
         write_scenes(tmp_path / "out", train=1, val=-1)
+    with pytest.raises(InputError, match="144 x 15"):
+        write_scenes(tmp_path / "out", train=1, val=1, width=15)
     assert not (tmp_path / "out").exists()

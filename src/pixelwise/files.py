@@ -18,12 +18,7 @@ def atomic(path: Path) -> Iterator[Path]:
     The side file lies in the same folder, so the rename is atomic. On any error it is removed and
     `path` stays as it was. Raises InputError where the folder cannot be written or is full.
     """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-    except OSError as error:
-        raise not_writable(path, error) from error
-    side = Path(name)
+    side = _side_file(path)
     try:
         yield side
         with side.open("rb+") as stream:
@@ -50,6 +45,22 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise not_writable(path, error) from error
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise InputError now where `atomic(path)` could not be written later."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: give the name of a file")
+    _side_file(path).unlink()
+
+
+def _side_file(path: Path) -> Path:
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise not_writable(path, error) from error
+    os.close(handle)
+    return Path(name)
 
 
 def not_writable(path: Path, error: OSError) -> InputError:

@@ -1,8 +1,9 @@
 """The bundle: one safetensors file with weights and all that is needed to use them.
 
-The header's metadata holds one JSON text: the model and its options, classes and palette,
-normalisation, recipe, scores, and the SHA-256 of the tensors. Nothing in the file can run code.
-safetensors notices a file that is cut off, but a flipped bit loads in silence: hence the hash.
+The header's metadata holds a JSON text (the model and its options, classes and palette,
+normalisation, recipe, scores) and the SHA-256 of that text and the tensors. Nothing in the file can
+run code. safetensors notices a file that is cut off, but a flipped bit loads in silence: hence the
+hash.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pixelwise.files import atomic
 from pixelwise.models import Segmenter, create_model
 
 FORMAT = 1
-KEY = "pixelwise"
+KEY, HASH_KEY = "pixelwise", "pixelwise.sha256"
 
 
 @dataclass
@@ -80,10 +81,14 @@ class Bundle:
             "normalisation": self.normalisation.to_json(),
             "recipe": self.recipe,
             "scores": self.scores,
-            "sha256": _digest(tensors),
         }
+        text = json.dumps(about, allow_nan=False)
+        metadata = {KEY: text, HASH_KEY: _digest(text, tensors)}
         with atomic(path) as side:
-            save_file(tensors, side, metadata={KEY: json.dumps(about, allow_nan=False)})
+            try:
+                save_file(tensors, side, metadata=metadata)
+            except SafetensorError as error:  # how it reports a full disk
+                raise OSError(str(error)) from error
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
@@ -97,8 +102,8 @@ class Bundle:
             raise InputError(f"{path}: is empty (0 bytes): {remedy}")
         try:
             with safe_open(path, framework="pt") as file:
-                text = (file.metadata() or {}).get(KEY)
-                if text is None:
+                metadata = file.metadata() or {}
+                if KEY not in metadata:
                     raise InputError(
                         f"{path}: is a safetensors file but not a pixelwise bundle: {remedy}"
                     )
@@ -107,15 +112,16 @@ class Bundle:
             raise InputError(
                 f"{path}: is not a bundle, or is cut off or damaged ({error}): {remedy}"
             ) from error
+        text = metadata[KEY]
+        if metadata.get(HASH_KEY) != _digest(text, tensors):
+            raise InputError(f"{path}: is damaged (its SHA-256 differs): {remedy}")
         try:
             about = json.loads(text)
             if about["format"] != FORMAT:
                 raise InputError(
-                    f"{path}: has bundle format {about['format']}, this version reads {FORMAT}: "
-                    "update pixelwise"
+                    f"has bundle format {about['format']}, this version reads {FORMAT}: update "
+                    "pixelwise"
                 )
-            if about["sha256"] != _digest(tensors):
-                raise InputError(f"{path}: the weights are damaged (SHA-256 differs): {remedy}")
             bundle = cls(
                 model=str(about["model"]),
                 options=dict(about["options"]),
@@ -127,16 +133,15 @@ class Bundle:
                 path=path,
             )
         except InputError as error:
-            text = str(error)
-            raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+            raise InputError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: the bundle's description is damaged: {remedy}") from error
         return bundle
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the description and each tensor's name, type, shape and bytes, by name."""
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

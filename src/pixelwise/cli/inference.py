@@ -81,13 +81,15 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a bundle on a split: the four metrics of the FCN paper, and each class."""
+    from pixelwise.files import atomic, check_writable
     from pixelwise.process import own_process
 
+    if json_file not in {None, "-"}:
+        check_writable(Path(str(json_file)))
     own_process()
     from pixelwise.checkpoints import Bundle
     from pixelwise.data.dataset import open_dataset
     from pixelwise.evaluation import evaluate as score
-    from pixelwise.files import atomic
     from pixelwise.inference import Predictor
     from pixelwise.training.recipe import load_recipe_of
 

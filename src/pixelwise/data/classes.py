@@ -159,13 +159,14 @@ class Classes:
 
         Raises InputError for a colour that is not in the table, and where two classes share one.
         """
-        for number, colour in enumerate(self.colours):
-            if colour in self.colours[:number]:
-                first, second = self.names[self.colours.index(colour)], self.names[number]
-                raise InputError(
-                    f"classes {first!r} and {second!r} have one colour, {colour}: an RGB mask "
-                    "cannot tell them apart: give each its own in classes.toml"
-                )
+        if len(set(self.colours)) < len(self):
+            shared = next(colour for colour in self.colours if self.colours.count(colour) > 1)
+            pairs = zip(self.names, self.colours, strict=True)
+            names = " and ".join(repr(name) for name, colour in pairs if colour == shared)
+            raise InputError(
+                f"classes {names} have one colour, {shared}: an RGB mask cannot tell them apart: "
+                "give each its own in classes.toml"
+            )
         packed = _pack(mask)
         colours = list(self.colours) + ([self.ignore_colour] if self.ignore is not None else [])
         indices = [*range(len(self)), IGNORE][: len(colours)]
@@ -241,7 +242,7 @@ def _is_byte(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
-TOML_EXAMPLE = '[[class]] name = "sky", colour = [128, 128, 128]'
+TOML_EXAMPLE = 'class = [{name = "sky", colour = [128, 128, 128]}]'
 
 
 def read_classes_toml(path: Path) -> Classes:

@@ -26,7 +26,7 @@ MASK_FORMATS = ("PNG", "BMP", "TIFF")
 MASK_SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff"})
 
 MAX_PIXELS = 178_956_970
-"""Pillow's own limit for one picture. Pillow only warns at it; here it is an error."""
+"""The size at which Pillow itself refuses a picture; held here too, for programs that lift it."""
 
 _EIGHT_BIT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK"})
 _SIXTEEN_BIT = re.compile(r"(?<!BGR);16")  # Pillow's raw modes; BGR;16 is 5, 6 and 5 bits

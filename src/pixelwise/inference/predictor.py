@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pixelwise.checkpoints import Bundle, Normalisation
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import read_image
+from pixelwise.data.images import read_image, upright
 from pixelwise.errors import InputError
 from pixelwise.inference.fusion import fold_batch_norm
 from pixelwise.inference.result import Prediction
@@ -102,7 +102,7 @@ def as_rgb(image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return np.asarray(upright(image).convert("RGB"))
     if (
         not isinstance(image, np.ndarray)
         or image.dtype != np.uint8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,11 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> Segmenter:
         raise InputError(f"model {name!r} is unknown: there are {', '.join(MODELS)}")
     if not 1 <= num_classes <= 255:
         raise InputError(f"num_classes {num_classes}: allowed are 1 to 255")
-    try:
-        return MODELS[name].build(num_classes=num_classes, **options)
-    except TypeError as error:
-        raise InputError(f"model {name!r}: {error}") from error
+    build = MODELS[name].build
+    allowed = [key for key in inspect.signature(build).parameters if key != "num_classes"]
+    for key, value in options.items():
+        if key not in allowed:
+            raise InputError(f"model {name!r} has no option {key!r}: it has {', '.join(allowed)}")
+        if not isinstance(value, str | int | float | bool):
+            raise InputError(f"model {name!r}: {key} = {value!r}: a number or a word is allowed")
+    return build(num_classes=num_classes, **options)

@@ -7,10 +7,9 @@ import platform
 from datetime import date
 from pathlib import Path
 
-from pixelwise.report.page import Example, write_report
-
 import pixelwise
 from pixelwise.inference import Predictor
+from pixelwise.report.page import Example, write_report
 from pixelwise.training import Run
 
 EXAMPLES = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,7 +14,7 @@ from pixelwise.errors import InputError
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelRecipe(_Part):
@@ -36,7 +36,9 @@ class DataRecipe(_Part):
         default=0.2, gt=0, lt=1, description="drawn where there is no val split"
     )
     cache_mib: int = Field(default=2048, ge=0, description="memory for decoded pictures")
-    workers: int | Literal["auto"] = Field(default="auto", description="loading processes; 0: none")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description="loading processes; 0: none"
+    )
 
 
 class AugmentationRecipe(_Part):
@@ -85,7 +87,7 @@ class Recipe(_Part):
 
     epochs: int = Field(default=24, ge=1)
     batch_size: int = Field(default=8, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     layout: Literal["auto", "channels_last", "contiguous"] = Field(
@@ -134,7 +136,7 @@ def load_recipe(
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError(*(_explain(origin, fault) for fault in error.errors())) from error
+        raise InputError(*_explain(origin, error)) from error
 
 
 def load_recipe_of(saved: dict[str, Any]) -> Recipe:
@@ -194,16 +196,24 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     table[last] = value
 
 
-def _explain(origin: str, fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"] if not _is_branch(str(part)))
-    if fault["type"] == "extra_forbidden":
+def _explain(origin: str, error: ValidationError) -> list[str]:
+    """One line for each key; where several forms are allowed pydantic has a fault for each."""
+    lines: dict[str, list[str]] = {}
+    for fault in error.errors():
+        # Behind the fields pydantic names the branch of a union that it tried, and places in it.
         table: Any = Recipe
-        for part in fault["loc"][:-1]:
-            table = table.model_fields[str(part)].annotation
-        return f"{origin}: unknown key {key!r}: allowed are {', '.join(table.model_fields)}"
-    return f"{origin}: {key or 'value'} = {fault['input']!r}: {fault['msg']}"
-
-
-def _is_branch(part: str) -> bool:
-    """pydantic names the branch of a union that it tried: `literal['auto']`, `tuple[int, int]`."""
-    return "[" in part or part in {"int", "float", "str"}
+        parts = []
+        for part in fault["loc"]:
+            parts.append(str(part))
+            fields = getattr(table, "model_fields", {})
+            if part not in fields or not hasattr(fields[part].annotation, "model_fields"):
+                break
+            table = fields[part].annotation
+        key = ".".join(parts)
+        if fault["type"] == "extra_forbidden":
+            lines[f"unknown key {key!r}"] = [f"allowed are {', '.join(table.model_fields)}"]
+            continue
+        text = fault["msg"].removeprefix("Value error, ")
+        shown = f"{key} = {fault['input']!r}" if fault["type"] != "value_error" else key
+        lines.setdefault(shown, []).append(text[0].lower() + text[1:])
+    return [f"{origin}: {shown}: {', or '.join(texts)}" for shown, texts in lines.items()]
