@@ -53,10 +53,11 @@ def predict_files(
                 result = predictor(path)
             except InputError as error:
                 failed += error.problems
-                continue
-            make_folder(out)
-            result.save(out, name)
-            written += 1
+            else:
+                if not written:  # a folder is made only for something to lie in it
+                    make_folder(out)
+                result.save(out, name)
+                written += 1
             bar(done, len(paths))
     if failed:
         faults = InputError(*failed)

@@ -87,12 +87,13 @@ def demo(
     started = time.monotonic()
     make_folder(out)
     scenes = out / "scenes"
+    again = scenes.is_dir()  # an earlier demo may be replaced, another run not
     with console.status("drawing scenes"):
         write_scenes(scenes, **DEMO_SCENES)
     count = sum(DEMO_SCENES.values())
     console.print(f"{count} scenes drawn into {scenes} ({duration(time.monotonic() - started)})")
     overrides = {} if epochs is None else {"epochs": epochs}
-    run = _run(scenes, out, load_recipe("demo", overrides), overwrite=True)
+    run = _run(scenes, out, load_recipe("demo", overrides), overwrite=again)
 
     from pixelwise.cli.inference import predict_files
     from pixelwise.data.images import list_images
