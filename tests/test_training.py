@@ -288,7 +288,14 @@ def test_training_from_python_takes_recipe_keys(scenes: Path, tmp_path: Path) ->
 
 
 def test_the_default_network_learns_four_images_by_heart(tmp_path: Path) -> None:
-    data = write_scenes(tmp_path / "data", train=4, val=1, height=96, width=128)
+    try:
+        find_imagenet_weights("mobilenet_v2")
+    except InputError as error:
+        pytest.skip(str(error))  # from random weights it takes too long for this suite
+    # Large, for what is thin: a mask seen at the logits' stride of 4 and back has 0.95 in 192x256
+    # and 0.98 here.
+    height, width = 384, 512
+    data = write_scenes(tmp_path / "data", train=4, val=1, height=height, width=width)
     for kind in ("images", "masks"):  # val is train: what is asked for is memory
         folder = tmp_path / "data" / kind
         for path in (folder / "val").iterdir():
@@ -296,20 +303,18 @@ def test_the_default_network_learns_four_images_by_heart(tmp_path: Path) -> None
         for path in (folder / "train").iterdir():
             (folder / "val" / path.name).write_bytes(path.read_bytes())
     overrides = {
-        "epochs": 120,
-        "batch_size": 4,
+        "epochs": 60,
+        "batch_size": 2,
         "layout": "channels_last",
-        "augmentation.crop": [96, 128],
+        "optimizer.learning_rate": 0.03,
+        "optimizer.weight_decay": 0,
+        "augmentation.crop": [height, width],
         "augmentation.scale": [1, 1],
         "augmentation.flip": 0,
         "augmentation.brightness": 0,
         "augmentation.contrast": 0,
         "augmentation.saturation": 0,
     }
-    try:
-        find_imagenet_weights("mobilenet_v2")
-    except InputError:
-        overrides |= {"model.pretrained": "none", "epochs": 300}
     run = train(data, tmp_path / "run", load_recipe(None, overrides))
     assert run.evaluation is not None
     assert run.evaluation.scores.mean_iou > 0.95

@@ -27,7 +27,8 @@ from pixelwise.cli.console import (
 if TYPE_CHECKING:
     from pixelwise.training import Run
 
-DEMO_SCENES = {"train": 240, "val": 40, "test": 8}
+DEMO_SCENES = {"train": 360, "val": 40, "test": 8}
+DEMO_SIZE = {"height": 192, "width": 256}
 
 
 @command
@@ -89,7 +90,7 @@ def demo(
     scenes = out / "scenes"
     again = scenes.is_dir()  # an earlier demo may be replaced, another run not
     with console.status("drawing scenes"):
-        write_scenes(scenes, **DEMO_SCENES)
+        write_scenes(scenes, **DEMO_SCENES, **DEMO_SIZE)
     count = sum(DEMO_SCENES.values())
     console.print(f"{count} scenes drawn into {scenes} ({duration(time.monotonic() - started)})")
     overrides = {} if epochs is None else {"epochs": epochs}

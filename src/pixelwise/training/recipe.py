@@ -118,7 +118,7 @@ def load_recipe(
 ) -> Recipe:
     """The default recipe, or one from a TOML file or a shipped name, with overrides on top.
 
-    source: a path to a .toml file, or the name of one in pixelwise/recipes.
+    source: the name of a recipe in pixelwise/recipes, or a path to a .toml file.
     overrides: by dotted key, `{"optimizer.learning_rate": 0.02}`; later ones win.
 
     Raises InputError, a line for each fault, for an unknown key or a value that is not allowed.
@@ -169,20 +169,20 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _read(source: Path | str) -> tuple[str, str]:
+    # A name wins over a file or folder that happens to be called the same; ./NAME is the file.
+    if str(source) in shipped_recipes():
+        shipped = resources.files("pixelwise") / "recipes" / f"{source}.toml"
+        return str(source), shipped.read_text(encoding="utf-8")
     path = Path(source)
-    if path.suffix == ".toml" or path.exists():
-        try:
-            return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from error
-    if str(source) not in shipped_recipes():
+    if path.suffix != ".toml" and not path.is_file():
         raise InputError(
             f"recipe {str(source)!r}: is no file and not among those shipped: "
             f"{', '.join(shipped_recipes())}"
         )
-    return str(source), (resources.files("pixelwise") / "recipes" / f"{source}.toml").read_text(
-        encoding="utf-8"
-    )
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:

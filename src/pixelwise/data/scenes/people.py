@@ -16,7 +16,7 @@ def place_people(canvas: Canvas, street: Street, shadows: Shadows) -> list[Thing
     left, right = street.kerbs
     for number in range(int(rng.integers(2, 6))):
         # The first two are near, so that no scene is without a person of some size.
-        z = float(rng.uniform(4.6, 7.5)) if number < 2 else float(rng.uniform(5.5, 11))
+        z = float(rng.uniform(4.2, 6.4)) if number < 2 else float(rng.uniform(5.0, 9))
         if rng.random() < 0.75:
             side = street.side_in_view(canvas, z)
             widest = max(0.9, street.wall - street.half - 0.6)

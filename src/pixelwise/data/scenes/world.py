@@ -25,7 +25,7 @@ VOID = SCENE_CLASSES.file_ignore
 
 ROWS = 144.0  # lengths in the picture are in 1/144 of its height, so every size shows one scene
 OVERSAMPLING = 3  # odd, so that the middle sample of each block lies on the pixel's centre
-THIN = 4.6  # no pole is thinner, in ROWS: less would be lost at a decoder's stride of 4
+THIN = 5.8  # no pole is thinner, in ROWS: less would be lost at a decoder's stride of 4
 NEAR, FAR = 1.6, 95.0  # metres; nothing is drawn nearer, no house stands farther
 
 WALLS: tuple[Colour, ...] = (
