@@ -136,24 +136,33 @@ def models() -> None:
     from pixelwise.models import MODELS, count_multiply_adds, count_parameters, create_model
 
     table = Table()
-    for name in ("model", "backbone", "stride", "parameters", "multiply-adds at 513x513", "paper"):
-        numeric = name in {"stride", "parameters"} or name.startswith("multiply")
+    for name in (
+        "model",
+        "backbone",
+        "stride",
+        "parameters",
+        "multiply-adds",
+        "VOC mIoU %",
+        "paper",
+    ):
+        numeric = name in {"stride", "parameters", "multiply-adds"}
         table.add_column(name, justify="right" if numeric else "left")
     for name, entry in MODELS.items():
-        for backbone in entry.backbones:
-            for stride in entry.output_strides:
-                with torch.device("meta"):
-                    model = create_model(
-                        name, num_classes=21, backbone=backbone, output_stride=stride
-                    )
-                    operations = count_multiply_adds(model, height=513, width=513)
-                table.add_row(
-                    name,
-                    backbone,
-                    str(stride),
-                    f"{count_parameters(model) / 1e6:.2f} M",
-                    f"{operations / 1e9:.2f} G",
-                    f"{entry.title}, {entry.paper}",
-                )
+        for variant in entry.variants:
+            with torch.device("meta"):
+                model = create_model(name, num_classes=21, **variant.options)
+                operations = count_multiply_adds(model, height=entry.size, width=entry.size)
+            table.add_row(
+                name,
+                variant.backbone,
+                str(variant.stride),
+                f"{count_parameters(model) / 1e6:.2f} M",
+                f"{operations / 1e9:.2f} G at {entry.size}",
+                variant.voc or "-",
+                f"{entry.title}, {entry.paper}",
+            )
     console.print(table)
-    console.print("Parameters and multiply-adds are for 21 classes, as in PASCAL VOC.")
+    console.print(
+        "Parameters and multiply-adds are for 21 classes, as in PASCAL VOC; the latter for a "
+        "square image of the size named. VOC figures are the published ones, with their source."
+    )

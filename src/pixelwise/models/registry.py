@@ -3,29 +3,64 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pixelwise.errors import InputError
 from pixelwise.models.deeplab_v3plus import deeplab_v3plus
+from pixelwise.models.fcn import fcn8s, fcn8s_atonce, fcn16s, fcn32s
 from pixelwise.models.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One row of the list of networks.
+
+    options: what `create_model` takes for it. voc: the published mean IoU on PASCAL VOC in
+    percent, with the set it was measured on and who says so; empty where there is none.
+    """
+
+    backbone: str
+    stride: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    voc: str = ""
+
+
+@dataclass(frozen=True)
 class ModelEntry:
-    """How to build a network and what to say about it."""
+    """How to build a network and what to say about it.
+
+    size: the square image that its multiply-adds are given for, as in its paper's time.
+    """
 
     build: Callable[..., Segmenter]
     title: str
     paper: str
-    backbones: tuple[str, ...]
-    output_strides: tuple[int, ...]
+    variants: tuple[Variant, ...]
+    size: int = 513
+
+
+def _on_vgg16(
+    build: Callable[..., Segmenter], title: str, stride: int, seg11valid: str
+) -> ModelEntry:
+    voc = f"{seg11valid} seg11valid (authors' code)"
+    return ModelEntry(build, title, "arXiv:1411.4038", (Variant("vgg16", stride, voc=voc),), 500)
 
 
 MODELS: dict[str, ModelEntry] = {
+    "fcn32s": _on_vgg16(fcn32s, "FCN-32s", 32, "63.6"),
+    "fcn16s": _on_vgg16(fcn16s, "FCN-16s", 16, "65.0"),
+    "fcn8s": _on_vgg16(fcn8s, "FCN-8s", 8, "65.5"),
+    "fcn8s_atonce": _on_vgg16(fcn8s_atonce, "FCN-8s at once", 8, "65.4"),
     "deeplab_v3plus": ModelEntry(
-        deeplab_v3plus, "DeepLabV3+", "arXiv:1802.02611", ("mobilenet_v2",), (16, 8)
+        deeplab_v3plus,
+        "DeepLabV3+",
+        "arXiv:1802.02611",
+        tuple(
+            Variant("mobilenet_v2", stride, {"backbone": "mobilenet_v2", "output_stride": stride})
+            for stride in (16, 8)
+        ),
     ),
 }
 

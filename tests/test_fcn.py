@@ -1,0 +1,345 @@
+"""FCN: the published geometry and counts, an independent forward, sizes, skips, upsampling."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pixelwise.backbones.vgg import VGG16
+from pixelwise.errors import InputError
+from pixelwise.layers import Coordinates, bilinear_kernel, crop, make_upsampling
+from pixelwise.models import Segmenter, count_parameters, create_model
+
+ON_VGG16 = ("fcn32s", "fcn16s", "fcn8s", "fcn8s_atonce")
+NARROW = 1 / 32  # of VGG16's channels: the geometry stays, the arithmetic is a thousandth
+
+
+def randomise(model: Segmenter, seed: int = 0) -> Segmenter:
+    """Give every weight a value that matters, the scores that start at zero too; no dropout."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        deviation = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+        parameter.data.normal_(0, deviation, generator=generator)
+    return model.eval()
+
+
+def noise(*size: int, seed: int = 1) -> Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+def relative_difference(one: Tensor, other: Tensor) -> float:
+    return ((one - other).abs().max() / (other.max() - other.min())).item()
+
+
+# --- An independent forward, from the layers of the reference code's net definitions alone.
+
+
+def bilinear(channels: int, size: int) -> Tensor:
+    """The dense kernel of the reference code's surgery, one value at a time."""
+    factor = (size + 1) // 2
+    centre = factor - 1 if size % 2 == 1 else factor - 0.5
+    line = [1 - abs(i - centre) / factor for i in range(size)]
+    kernel = torch.zeros(channels, channels, size, size)
+    for i in range(size):
+        for j in range(size):
+            kernel[range(channels), range(channels), i, j] = line[i] * line[j]
+    return kernel
+
+
+def reference_fcn(
+    state: dict[str, Tensor], image: Tensor, *, name: str, floor: bool = False
+) -> Tensor:
+    """FCN from its state dict, with the crops of the authors' prototxt files written down."""
+
+    def conv(x: Tensor, layer: str, padding: int = 0) -> Tensor:
+        return F.conv2d(x, state[f"{layer}.weight"], state[f"{layer}.bias"], padding=padding)
+
+    pools, x, number = [], image, 0
+    for repeats in (2, 2, 3, 3, 3):
+        for _ in range(repeats):
+            x = conv(x, f"backbone.features.{number}", 1 if number else 100).relu()
+            number += 2
+        x = F.max_pool2d(x, 2, 2, ceil_mode=not floor)
+        number += 1
+        pools.append(x)
+    x = conv(conv(x, "backbone.classifier.0").relu(), "backbone.classifier.3").relu()
+    x = conv(x, "head.score")
+    classes = x.shape[1]
+    four, three = (0.01, 0.0001) if name == "fcn8s_atonce" else (1, 1)
+    if name != "fcn32s":
+        x = F.conv_transpose2d(x, bilinear(classes, 4), stride=2)
+        skip = conv(pools[3] * four, "head.skips.c4")
+        x = x + skip[:, :, 5 : 5 + x.shape[2], 5 : 5 + x.shape[3]]
+    if name.startswith("fcn8s"):
+        x = F.conv_transpose2d(x, bilinear(classes, 4), stride=2)
+        skip = conv(pools[2] * three, "head.skips.c3")
+        x = x + skip[:, :, 9 : 9 + x.shape[2], 9 : 9 + x.shape[3]]
+    stride, offset = {"fcn32s": (32, 19), "fcn16s": (16, 27)}.get(name, (8, 31))
+    if floor:
+        offset = 6
+    x = F.conv_transpose2d(x, bilinear(classes, 2 * stride), stride=stride)
+    return x[:, :, offset : offset + image.shape[2], offset : offset + image.shape[3]]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (77, 141), (1, 35)])
+@pytest.mark.parametrize("name", ON_VGG16)
+def test_fcn_equals_a_plain_forward(name: str, size: tuple[int, int]) -> None:
+    model = randomise(create_model(name, num_classes=4, width=NARROW))
+    image = noise(1, 3, *size)
+    with torch.no_grad():
+        expected = reference_fcn(model.state_dict(), image, name=name)
+        assert relative_difference(model(image), expected) < 1e-5
+
+
+def test_pools_that_round_down_crop_the_middle_as_textbooks_do_at_500() -> None:
+    model = randomise(create_model("fcn32s", num_classes=3, width=NARROW, ceil_mode=False))
+    image = noise(1, 3, 500, 500)
+    with torch.no_grad():
+        expected = reference_fcn(model.state_dict(), image, name="fcn32s", floor=True)
+        assert relative_difference(model(image), expected) < 1e-5
+        assert model(image[:, :, :26, :]).shape == (1, 3, 26, 500)
+        with pytest.raises(InputError, match=r"25x500.*too small"):
+            model(image[:, :, :25, :])
+
+
+# --- Geometry
+
+
+def test_crops_are_those_of_the_reference_code() -> None:
+    crops = {
+        name: create_model(name, num_classes=2, width=NARROW).head.offsets for name in ON_VGG16
+    }
+    assert crops == {
+        "fcn32s": {"image": 19},
+        "fcn16s": {"c4": 5, "image": 27},
+        "fcn8s": {"c4": 5, "c3": 9, "image": 31},
+        "fcn8s_atonce": {"c4": 5, "c3": 9, "image": 31},
+    }
+
+
+def test_crops_fit_and_are_centred_right_for_every_size_from_1_to_600() -> None:
+    # Sizes and centres by arithmetic of their own: each pool halves and rounds up; in a row of
+    # pixels a position of the map after pool n is centred 2 ** n / 2 - 1 / 2 behind its first.
+    for size in range(1, 601):
+        sides = [size + 198]
+        for _ in range(5):
+            sides.append(math.ceil(sides[-1] / 2))
+        pool3, pool4, fc7 = sides[3], sides[4], sides[5] - 6
+        assert fc7 >= 1
+        assert 32 * (fc7 - 1) + 64 >= 19 + size
+        up2 = 2 * (fc7 - 1) + 4
+        assert pool4 >= 5 + up2
+        assert 16 * (up2 - 1) + 32 >= 27 + size
+        up4 = 2 * (up2 - 1) + 4
+        assert pool3 >= 9 + up4
+        assert 8 * (up4 - 1) + 16 >= 31 + size
+
+    def centre(pools: int, position: float) -> float:
+        return (2**pools - 1) / 2 - 99 + 2**pools * position
+
+    fc7_centre = centre(5, 3)  # the middle of the first 7x7 window
+    assert fc7_centre - 31.5 + 19 == 0  # the kernel of 64 begins 31.5 before it
+    up2_centre = fc7_centre - 16 * 1.5
+    assert centre(4, 5) == up2_centre
+    assert up2_centre - 15.5 + 27 == 0
+    up4_centre = up2_centre - 8 * 1.5
+    assert centre(3, 9) == up4_centre
+    assert up4_centre - 7.5 + 31 == 0
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(ON_VGG16),
+    st.sampled_from(["frozen", "learnt", "interpolate"]),
+    st.integers(1, 600),
+    st.integers(1, 600),
+)
+def test_every_size_comes_out_at_its_own(
+    name: str, upsampling: str, height: int, width: int
+) -> None:
+    with torch.device("meta"):
+        model = create_model(name, num_classes=2, width=NARROW, upsampling=upsampling)
+        assert model(torch.zeros(1, 3, height, width)).shape == (1, 2, height, width)
+
+
+def test_coordinates_are_where_an_impulse_lands() -> None:
+    # The centre of mass of the pixels that a position sees, by the gradient of its value.
+    layers = nn.Sequential(
+        nn.Conv2d(1, 1, 5, stride=2, padding=3, bias=False),
+        nn.ReLU(),
+        nn.AvgPool2d(3, stride=2),
+        nn.Conv2d(1, 1, 3, dilation=2, bias=False),
+    )
+    for parameter in layers.parameters():
+        nn.init.ones_(parameter)
+    where = Coordinates().after(layers)
+    image = torch.ones(1, 1, 81, 81, requires_grad=True)
+    out = layers(image)
+    out[0, 0, 4, 6].backward()
+    seen = image.grad[0, 0]
+    rows, columns = torch.arange(81.0), torch.arange(81.0)
+    assert (seen.sum(1) @ rows / seen.sum()).item() == pytest.approx(where.scale * 4 + where.offset)
+    assert (seen.sum(0) @ columns / seen.sum()).item() == pytest.approx(
+        where.scale * 6 + where.offset
+    )
+
+
+def test_maps_that_do_not_meet_are_refused() -> None:
+    for other in (Coordinates(2, 0), Coordinates(1, -1), Coordinates(1, 0.5)):
+        with pytest.raises(ValueError, match="whole crop"):
+            Coordinates(1, 0).crop_to(other)
+    with pytest.raises(ValueError, match="square"):
+        Coordinates().after(nn.Conv2d(1, 1, (3, 5)))
+
+
+# --- Upsampling
+
+
+@pytest.mark.parametrize("stride", [2, 8, 16, 32])
+def test_a_frozen_transposed_convolution_interpolates_away_from_borders(stride: int) -> None:
+    x = noise(2, 3, 6, 5)
+    frozen = make_upsampling("frozen", 3, kernel_size=2 * stride, stride=stride)(x)
+    plain = F.interpolate(x, scale_factor=stride, mode="bilinear", align_corners=False)
+    half = stride // 2
+    inner = crop(frozen, offset=half, size=(stride * 6, stride * 5))
+    inside = (..., slice(half, -half), slice(half, -half))
+    assert torch.allclose(inner[inside], plain[inside], atol=1e-5)
+    # At the border it fades where interpolation repeats; zeros around the map make them equal.
+    assert not torch.allclose(inner, plain, atol=1e-2)
+    around = F.interpolate(
+        F.pad(x, (1, 1, 1, 1)), scale_factor=stride, mode="bilinear", align_corners=False
+    )
+    assert torch.allclose(frozen, crop(around, offset=half, size=frozen.shape[2:]), atol=1e-5)
+
+
+def test_networks_differ_by_upsampling_at_the_border_only() -> None:
+    image = noise(1, 3, 400, 400)
+    # The map of 400 + 198 pixels has 13 positions, whose outer centres are 12.5 and 396.5.
+    inside = (..., slice(13, 384 + 12), slice(13, 384 + 12))
+    for name in ON_VGG16:
+        frozen = randomise(create_model(name, num_classes=3, width=NARROW))
+        interpolated = create_model(name, num_classes=3, width=NARROW, upsampling="interpolate")
+        learnt = create_model(name, num_classes=3, width=NARROW, upsampling="learnt")
+        interpolated.load_state_dict(frozen.state_dict())
+        learnt.load_state_dict(frozen.state_dict(), strict=False)
+        with torch.no_grad():
+            logits = frozen(image)
+            assert torch.allclose(learnt.eval()(image), logits, atol=1e-4)
+            if name == "fcn32s":  # with skips the fading reaches further in
+                assert torch.allclose(interpolated.eval()(image)[inside], logits[inside], atol=1e-4)
+            else:
+                middle = (..., slice(100, 300), slice(100, 300))
+                assert torch.allclose(interpolated.eval()(image)[middle], logits[middle], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 16, 63, 64])
+def test_the_bilinear_kernel_is_the_reference_codes(size: int) -> None:
+    assert torch.allclose(bilinear_kernel(size), bilinear(1, size)[0, 0], atol=1e-6)
+
+
+def test_frozen_kernels_are_neither_learnt_nor_saved() -> None:
+    model = create_model("fcn8s", num_classes=3, width=NARROW)
+    assert [n for n, _ in model.named_parameters() if "upsampling" in n or "doubling" in n] == []
+    assert [n for n in model.state_dict() if "upsampling" in n or "doubling" in n] == []
+
+
+# --- Size
+
+
+def test_fcn32s_has_the_published_136_million_parameters() -> None:
+    # VGG16, table 2: 138M, of which fc8 goes; then 1x1 scores and the kernels of the upsampling.
+    stages = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 256)]
+    stages += [(256, 512), (512, 512), (512, 512), (512, 512), (512, 512), (512, 512)]
+    convolutions = sum(9 * a * b + b for a, b in stages)
+    fc6, fc7, fc8 = 49 * 512 * 4096 + 4096, 4096 * 4096 + 4096, 4096 * 1000 + 1000
+    assert convolutions + fc6 + fc7 + fc8 == 138_357_544  # torchvision's vgg16
+    score = 4096 * 21 + 21
+    with torch.device("meta"):
+        frozen = create_model("fcn32s", num_classes=21)
+        learnt = create_model("fcn32s", num_classes=21, upsampling="learnt")
+        finer = create_model("fcn8s", num_classes=21)
+    assert count_parameters(frozen) == convolutions + fc6 + fc7 + score == 134_346_581
+    assert count_parameters(learnt) == count_parameters(frozen) + 21 * 21 * 64 * 64 == 136_152_917
+    assert count_parameters(finer) == count_parameters(frozen) + (512 + 1) * 21 + (256 + 1) * 21
+
+
+def test_vgg16_shows_its_maps_with_channels_and_strides() -> None:
+    with torch.device("meta"):
+        backbone = VGG16()
+        maps = backbone(torch.zeros(1, 3, 250, 314))  # padded: 448 by 512, less a pixel each side
+    assert {name: m.shape[1] for name, m in maps.items()} == backbone.channels
+    assert backbone.strides == {"c1": 2, "c2": 4, "c3": 8, "c4": 16, "c5": 32}
+    for name in ("c1", "c2", "c3", "c4"):
+        assert maps[name].shape[2:] == (448 / backbone.strides[name], 512 / backbone.strides[name])
+    assert maps["c5"].shape[1:] == (4096, 14 - 6, 16 - 6)
+
+
+# --- Learning
+
+
+@pytest.mark.parametrize("upsampling", ["frozen", "learnt", "interpolate"])
+@pytest.mark.parametrize("name", ON_VGG16)
+def test_every_weight_learns(name: str, upsampling: str) -> None:
+    model = randomise(create_model(name, num_classes=3, width=NARROW, upsampling=upsampling))
+    model(noise(1, 3, 33, 70)).square().mean().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_finer_networks_start_from_the_coarser_ones_scores() -> None:
+    coarse = randomise(create_model("fcn32s", num_classes=4, width=NARROW))
+    image = noise(1, 3, 90, 131)
+    with torch.no_grad():
+        scores, before = coarse.coarse(image), coarse(image)
+    for name, strides in (("fcn16s", (2, 16)), ("fcn8s", (2, 2, 8)), ("fcn8s_atonce", (2, 2, 8))):
+        fine = create_model(name, num_classes=4, width=NARROW).eval()
+        missing, surplus = fine.load_state_dict(coarse.state_dict(), strict=False)
+        assert surplus == []
+        assert all(key.startswith("head.skips.") for key in missing)
+        expected = scores
+        for stride in strides:
+            expected = F.conv_transpose2d(expected, bilinear(4, 2 * stride), stride=stride)
+        offset = {2: 27, 3: 31}[len(strides)]
+        with torch.no_grad():
+            logits = fine(image)
+        assert torch.allclose(logits, crop(expected, offset=offset, size=(90, 131)), atol=1e-5)
+        # Doubling before interpolating cuts the corners of the interpolated surface: at most an
+        # eighth of its bend in each direction and for each doubling.
+        bend = 2 * scores.abs().max() + 2 * scores.abs().max()
+        assert (logits - before).abs().max() < (len(strides) - 1) * 2 * bend / 8
+
+
+@pytest.mark.parametrize("name", ON_VGG16)
+def test_each_network_overfits_four_images(name: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=3, width=1 / 16).eval()  # without dropout
+    labels = torch.arange(4 * 64 * 64).reshape(4, 64, 64) // 2048 % 2 + torch.tensor(
+        [0, 0, 1, 1]
+    ).view(4, 1, 1)
+    colours = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0, -1, 1]])
+    images = colours[labels].permute(0, 3, 1, 2) + 0.1 * noise(4, 3, 64, 64)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert (model(images).argmax(1) == labels).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"upsampling": "nearest"}, "'nearest'"),
+        ({"output_stride": 8}, "output_stride"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(options: dict[str, object], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        create_model("fcn32s", num_classes=2, **options)
