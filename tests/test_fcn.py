@@ -87,6 +87,87 @@ def reference_fcn(
     return x[:, :, offset : offset + image.shape[2], offset : offset + image.shape[3]]
 
 
+def reference_alexnet(state: dict[str, Tensor], image: Tensor, *, caffe: bool) -> Tensor:
+    """FCN-AlexNet by the layers of voc-fcn-alexnet; torchvision's lacks groups and norms."""
+    convolutions = ((11, 4, 100), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
+    names = sorted({int(k.split(".")[2]) for k in state if k.startswith("backbone.features")})
+    x = image
+    for number, (name, (kernel, stride, padding)) in enumerate(
+        zip(names, convolutions, strict=True), start=1
+    ):
+        weight, bias = (state[f"backbone.features.{name}.{part}"] for part in ("weight", "bias"))
+        assert weight.shape[2:] == (kernel, kernel)
+        groups = 2 if caffe and number in (2, 4, 5) else 1
+        x = F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups).relu()
+        if number in (1, 2, 5):
+            x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        if caffe and number in (1, 2):  # 1 + alpha / 5 times the squares of five channels
+            squares = F.pad(x.square(), (0, 0, 0, 0, 2, 2))
+            sums = sum(squares[:, i : i + x.shape[1]] for i in range(5))
+            x = x / (1 + 1e-4 / 5 * sums) ** 0.75
+    for name in sorted({k.rsplit(".", 1)[0] for k in state if "classifier" in k}):
+        x = F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"]).relu()
+    x = F.conv2d(x, state["head.score.weight"], state["head.score.bias"])
+    x = F.conv_transpose2d(x, bilinear(x.shape[1], 63), stride=32)
+    return x[:, :, 18 : 18 + image.shape[2], 18 : 18 + image.shape[3]]
+
+
+def reference_googlenet(state: dict[str, Tensor], image: Tensor) -> Tensor:
+    """GoogLeNet by table 1 and torchvision's names, then scores and kernels of 63."""
+
+    def unit(x: Tensor, name: str, **window: int) -> Tensor:
+        x = F.conv2d(x, state[f"{name}.conv.weight"], **window)
+        parts = ("running_mean", "running_var", "weight", "bias")
+        return F.batch_norm(x, *(state[f"{name}.bn.{part}"] for part in parts), eps=1e-3).relu()
+
+    def pool(x: Tensor, size: int) -> Tensor:
+        return F.max_pool2d(x, size, 2, ceil_mode=True)
+
+    x = pool(unit(image, "backbone.conv1", stride=2, padding=100), 3)
+    x = pool(unit(unit(x, "backbone.conv2"), "backbone.conv3", padding=1), 3)
+    for block in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"):
+        if block in ("4a", "5a"):
+            x = pool(x, 3 if block == "4a" else 2)
+        name = f"backbone.inception{block}.branch"
+        x = torch.cat(
+            [
+                unit(x, f"{name}1"),
+                unit(unit(x, f"{name}2.0"), f"{name}2.1", padding=1),
+                unit(unit(x, f"{name}3.0"), f"{name}3.1", padding=1),
+                unit(F.max_pool2d(x, 3, 1, 1), f"{name}4.1"),
+            ],
+            1,
+        )
+    x = F.conv2d(x, state["head.score.weight"], state["head.score.bias"])
+    x = F.conv_transpose2d(x, bilinear(x.shape[1], 63), stride=32)
+    return x[:, :, 106 : 106 + image.shape[2], 106 : 106 + image.shape[3]]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (77, 141), (1, 35)])
+@pytest.mark.parametrize("backbone", ["caffenet", "alexnet"])
+def test_fcn_alexnet_equals_a_plain_forward(backbone: str, size: tuple[int, int]) -> None:
+    model = create_model("fcn_alexnet", num_classes=4, width=1 / 16, backbone=backbone)
+    image = 20 * noise(1, 3, *size)
+    with torch.no_grad():
+        logits = randomise(model)(image)
+        expected = reference_alexnet(model.state_dict(), image, caffe=backbone == "caffenet")
+        assert relative_difference(logits, expected) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(64, 64), (77, 141), (1, 35)])
+def test_fcn_googlenet_equals_a_plain_forward(size: tuple[int, int]) -> None:
+    model = randomise(create_model("fcn_googlenet", num_classes=4))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.7, 1.3)
+            module.weight.data.uniform_(0.7, 1.3)
+    image = noise(1, 3, *size)
+    with torch.no_grad():
+        expected = reference_googlenet(model.state_dict(), image)
+        assert relative_difference(model(image), expected) < 1e-5
+
+
 @pytest.mark.parametrize("size", [(64, 64), (77, 141), (1, 35)])
 @pytest.mark.parametrize("name", ON_VGG16)
 def test_fcn_equals_a_plain_forward(name: str, size: tuple[int, int]) -> None:
@@ -121,6 +202,9 @@ def test_crops_are_those_of_the_reference_code() -> None:
         "fcn8s": {"c4": 5, "c3": 9, "image": 31},
         "fcn8s_atonce": {"c4": 5, "c3": 9, "image": 31},
     }
+    for backbone in ("caffenet", "alexnet"):
+        alexnet = create_model("fcn_alexnet", num_classes=2, width=1 / 16, backbone=backbone)
+        assert alexnet.head.offsets == {"image": 18}
 
 
 def test_crops_fit_and_are_centred_right_for_every_size_from_1_to_600() -> None:
@@ -165,6 +249,21 @@ def test_every_size_comes_out_at_its_own(
 ) -> None:
     with torch.device("meta"):
         model = create_model(name, num_classes=2, width=NARROW, upsampling=upsampling)
+        assert model(torch.zeros(1, 3, height, width)).shape == (1, 2, height, width)
+
+
+@settings(max_examples=20)
+@given(
+    st.sampled_from(["fcn_alexnet", "fcn_googlenet"]),
+    st.sampled_from(["frozen", "learnt"]),
+    st.integers(1, 600),
+    st.integers(1, 600),
+)
+def test_every_size_comes_out_at_its_own_from_the_smaller_nets(
+    name: str, upsampling: str, height: int, width: int
+) -> None:
+    with torch.device("meta"):
+        model = create_model(name, num_classes=2, upsampling=upsampling)
         assert model(torch.zeros(1, 3, height, width)).shape == (1, 2, height, width)
 
 
@@ -283,10 +382,21 @@ def test_vgg16_shows_its_maps_with_channels_and_strides() -> None:
 # --- Learning
 
 
-@pytest.mark.parametrize("upsampling", ["frozen", "learnt", "interpolate"])
-@pytest.mark.parametrize("name", ON_VGG16)
-def test_every_weight_learns(name: str, upsampling: str) -> None:
-    model = randomise(create_model(name, num_classes=3, width=NARROW, upsampling=upsampling))
+LEARNERS: list[tuple[str, dict[str, object]]] = [
+    *(
+        (name, {"width": NARROW, "upsampling": upsampling})
+        for name in ON_VGG16
+        for upsampling in ("frozen", "learnt", "interpolate")
+    ),
+    ("fcn_alexnet", {"width": 1 / 16, "backbone": "caffenet"}),
+    ("fcn_alexnet", {"width": 1 / 16, "backbone": "alexnet", "upsampling": "learnt"}),
+    ("fcn_googlenet", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), LEARNERS)
+def test_every_weight_learns(name: str, options: dict[str, object]) -> None:
+    model = randomise(create_model(name, num_classes=3, **options))
     model(noise(1, 3, 33, 70)).square().mean().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -314,10 +424,17 @@ def test_finer_networks_start_from_the_coarser_ones_scores() -> None:
         assert (logits - before).abs().max() < (len(strides) - 1) * 2 * bend / 8
 
 
-@pytest.mark.parametrize("name", ON_VGG16)
-def test_each_network_overfits_four_images(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {"width": 1 / 16}) for name in ON_VGG16),
+        ("fcn_alexnet", {"width": 1 / 8}),
+        ("fcn_googlenet", {}),
+    ],
+)
+def test_each_network_overfits_four_images(name: str, options: dict[str, object]) -> None:
     torch.manual_seed(0)
-    model = create_model(name, num_classes=3, width=1 / 16).eval()  # without dropout
+    model = create_model(name, num_classes=3, **options).eval()  # without dropout
     labels = torch.arange(4 * 64 * 64).reshape(4, 64, 64) // 2048 % 2 + torch.tensor(
         [0, 0, 1, 1]
     ).view(4, 1, 1)
@@ -341,5 +458,11 @@ def test_each_network_overfits_four_images(name: str) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(options: dict[str, object], named: str) -> None:
-    with pytest.raises(InputError, match=named):
+    with torch.device("meta"), pytest.raises(InputError, match=named):
         create_model("fcn32s", num_classes=2, **options)
+
+
+def test_kernels_of_63_have_no_interpolation() -> None:
+    for name in ("fcn_alexnet", "fcn_googlenet"):
+        with torch.device("meta"), pytest.raises(InputError, match="63 with stride 32"):
+            create_model(name, num_classes=2, upsampling="interpolate")

@@ -6,11 +6,13 @@ Each has `.channels` and `.strides`, dicts by map. A new one is a file here and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from torch import Tensor, nn
 
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
+from pixelwise.backbones.resnet import BLOCKS, ResNet
 from pixelwise.backbones.tiny import Tiny
 from pixelwise.errors import InputError
 
@@ -26,6 +28,7 @@ class Backbone(Protocol):
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": MobileNetV2,
+    **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in BLOCKS},
     "tiny": Tiny,
 }
 

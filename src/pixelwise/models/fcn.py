@@ -1,8 +1,9 @@
 """FCN (arXiv:1411.4038): class scores at stride 32, finer ones added, enlarged to the image.
 
-The networks of the authors' reference code (voc-fcn32s, 16s, 8s and 8s-atonce), in which every
-image size comes out at its own size: maps are laid upon each other by the coordinates of their
-layers, and what the padding added is cropped.
+The networks of the authors' reference code (voc-fcn32s, 16s, 8s, 8s-atonce and voc-fcn-alexnet), in
+which every image size comes out at its own size: maps are laid upon each other by the coordinates
+of their layers, and what the padding added is cropped. FCN-GoogLeNet was never published beyond its
+row in table 1; here it is made in the same way.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from pixelwise.backbones.alexnet import AlexNet, CaffeNet
+from pixelwise.backbones.googlenet import GoogLeNet
 from pixelwise.backbones.vgg import VGG16
+from pixelwise.errors import InputError
 from pixelwise.layers import Coordinates, crop, make_upsampling
 from pixelwise.models.segmenter import Segmenter
 
+EIGHT_LAYERS = {"caffenet": CaffeNet, "alexnet": AlexNet}
 AT_ONCE = {"c4": 0.01, "c3": 0.0001}
 
 
@@ -130,6 +135,47 @@ def fcn8s_atonce(
 ) -> Segmenter:
     """FCN-8s with skips scaled by 0.01 and 0.0001, so that all of it can be trained at once."""
     return _on_vgg16(AT_ONCE, num_classes, upsampling, ceil_mode, width)
+
+
+def fcn_alexnet(
+    *,
+    num_classes: int,
+    backbone: str = "caffenet",
+    upsampling: str = "frozen",
+    width: float = 1.0,
+) -> Segmenter:
+    """FCN-AlexNet, whose kernels of 63 with stride 32 set its scores on whole pixels.
+
+    backbone: "caffenet", as in the paper, or "alexnet", torchvision's. upsampling: "frozen" or
+    "learnt". Raises InputError for others.
+    """
+    if backbone not in EIGHT_LAYERS:
+        raise InputError(f"backbone {backbone!r}: allowed are {', '.join(EIGHT_LAYERS)}")
+    features = EIGHT_LAYERS[backbone](width=width)
+    head = FCNHead(
+        features.channels,
+        features.strides,
+        num_classes=num_classes,
+        coordinates=features.coordinates,
+        upsampling=upsampling,
+        kernel_size=63,
+    )
+    return Segmenter(features, head)
+
+
+def fcn_googlenet(*, num_classes: int, upsampling: str = "frozen") -> Segmenter:
+    """FCN-GoogLeNet: scores of the last inception. Its kernels are 63 wide, as FCN-AlexNet's, since
+    64 would set the scores between pixels. Arguments as for `fcn_alexnet`."""
+    features = GoogLeNet()
+    head = FCNHead(
+        features.channels,
+        features.strides,
+        num_classes=num_classes,
+        coordinates=features.coordinates,
+        upsampling=upsampling,
+        kernel_size=63,
+    )
+    return Segmenter(features, head)
 
 
 def _on_vgg16(

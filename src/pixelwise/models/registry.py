@@ -9,7 +9,15 @@ from typing import Any
 
 from pixelwise.errors import InputError
 from pixelwise.models.deeplab_v3plus import deeplab_v3plus
-from pixelwise.models.fcn import fcn8s, fcn8s_atonce, fcn16s, fcn32s
+from pixelwise.models.fcn import (
+    fcn8s,
+    fcn8s_atonce,
+    fcn16s,
+    fcn32s,
+    fcn_alexnet,
+    fcn_googlenet,
+)
+from pixelwise.models.fcn_resnet import fcn_resnet, fcn_resnet_dilated
 from pixelwise.models.segmenter import Segmenter
 
 
@@ -53,6 +61,47 @@ MODELS: dict[str, ModelEntry] = {
     "fcn16s": _on_vgg16(fcn16s, "FCN-16s", 16, "65.0"),
     "fcn8s": _on_vgg16(fcn8s, "FCN-8s", 8, "65.5"),
     "fcn8s_atonce": _on_vgg16(fcn8s_atonce, "FCN-8s at once", 8, "65.4"),
+    "fcn_alexnet": ModelEntry(
+        fcn_alexnet,
+        "FCN-AlexNet",
+        "arXiv:1411.4038",
+        (
+            Variant("caffenet", 32, {}, "48.0 seg11valid (authors' code)"),
+            Variant("alexnet", 32, {"backbone": "alexnet"}),
+        ),
+        500,
+    ),
+    "fcn_googlenet": ModelEntry(
+        fcn_googlenet,
+        "FCN-GoogLeNet",
+        "arXiv:1411.4038",
+        (Variant("googlenet", 32, {}, "42.5 VOC 2011 val (paper, table 1)"),),
+        500,
+    ),
+    "fcn_resnet": ModelEntry(
+        fcn_resnet,
+        "FCN on ResNet",
+        "textbooks",
+        tuple(
+            Variant(f"resnet{depth}", 32, {"backbone": f"resnet{depth}"})
+            for depth in (18, 34, 50, 101, 152)
+        ),
+    ),
+    "fcn_resnet_dilated": ModelEntry(
+        fcn_resnet_dilated,
+        "FCN on dilated ResNet",
+        "torchvision",
+        tuple(
+            Variant(f"resnet{depth}", 8, {"backbone": f"resnet{depth}"}, voc)
+            for depth, voc in (
+                (18, ""),
+                (34, ""),
+                (50, "60.5 COCO val2017, VOC classes (torchvision)"),
+                (101, "63.7 COCO val2017, VOC classes (torchvision)"),
+                (152, ""),
+            )
+        ),
+    ),
     "deeplab_v3plus": ModelEntry(
         deeplab_v3plus,
         "DeepLabV3+",
