@@ -40,6 +40,12 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(help="A .toml file, or the name of a shipped recipe.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A name from `pixelwise models`, in place of the recipe's.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="imagenet, none, a file of weights, or a bundle.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Times through the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[
@@ -58,6 +64,8 @@ def train(
 
     overrides = dict(parse_override(text) for text in settings or [])
     flags = {
+        "model.name": model,
+        "model.pretrained": start,
         "epochs": epochs,
         "batch_size": batch_size,
         "optimizer.learning_rate": learning_rate,

@@ -15,14 +15,14 @@ from pixelwise.data.classes import IGNORE
 class Augmentation:
     """Random scale, crop, horizontal flip and colour, as one call.
 
-    crop: (height, width) of what comes out.
+    crop: (height, width) of what comes out; None: the whole image, scaled.
     scale: smallest and largest factor; drawn so that halving is as likely as doubling.
     flip: probability of mirroring left and right.
     brightness, contrast, saturation: factors are drawn from 1 - x to 1 + x.
     fill: RGB where the crop reaches over the image's edge; the mask is IGNORE there.
     """
 
-    crop: tuple[int, int]
+    crop: tuple[int, int] | None
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
     brightness: float = 0.0
@@ -36,8 +36,11 @@ class Augmentation:
         """(H, W, 3) and (H, W) to `crop`; the same `rng` state gives the same result."""
         low, high = self.scale
         factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        rows = _span(mask.shape[0], self.crop[0], factor, rng)
-        columns = _span(mask.shape[1], self.crop[1], factor, rng)
+        crop = self.crop
+        if crop is None:
+            crop = (max(1, round(mask.shape[0] * factor)), max(1, round(mask.shape[1] * factor)))
+        rows = _span(mask.shape[0], crop[0], factor, rng)
+        columns = _span(mask.shape[1], crop[1], factor, rng)
         # Only the part that stays is resized, from the source's own pixels: a crop of a picture
         # twice as large costs no more than one of a picture half as large.
         box = (columns.source[0], rows.source[0], columns.source[1], rows.source[1])
@@ -49,9 +52,9 @@ class Augmentation:
             slice(rows.offset, rows.offset + rows.length),
             slice(columns.offset, columns.offset + columns.length),
         )
-        out_image = np.empty((*self.crop, 3), dtype=np.uint8)
-        out_mask = np.full(self.crop, IGNORE, dtype=np.uint8)
-        if size != (self.crop[1], self.crop[0]):
+        out_image = np.empty((*crop, 3), dtype=np.uint8)
+        out_mask = np.full(crop, IGNORE, dtype=np.uint8)
+        if size != (crop[1], crop[0]):
             out_image[:] = self.fill
         out_image[place] = np.asarray(picture)
         out_mask[place] = np.asarray(labels)

@@ -114,6 +114,11 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 
+def backbone_name(name: str, options: Mapping[str, Any]) -> str:
+    """The backbone that `create_model` gives the network: the option's, or the default one."""
+    return str(options.get("backbone", MODELS[name].variants[0].backbone))
+
+
 def create_model(name: str, *, num_classes: int, **options: Any) -> Segmenter:
     """A network with random weights: `create_model("deeplab_v3plus", num_classes=11)`.
 

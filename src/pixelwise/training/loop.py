@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 import pixelwise
-from pixelwise.checkpoints import (
-    IMAGENET,
-    Bundle,
-    find_imagenet_weights,
-    load_backbone,
-)
+from pixelwise.checkpoints import Bundle, Normalisation
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import Evaluation, evaluate
 from pixelwise.files import atomic, make_folder
 from pixelwise.inference import Predictor
-from pixelwise.models import Segmenter, count_parameters, create_model
+from pixelwise.models import Segmenter, backbone_name, count_parameters
 from pixelwise.training.events import Listener
 from pixelwise.training.layout import LAYOUTS, LayoutChoice, choose_layout
 from pixelwise.training.loading import (
@@ -48,9 +44,9 @@ from pixelwise.training.loading import (
 )
 from pixelwise.training.losses import class_weights, cross_entropy
 from pixelwise.training.recipe import Recipe
+from pixelwise.training.start import Start, make_start
 
 STEP_RECORD_SECONDS = 10.0
-NORMALISATION = IMAGENET
 
 
 class TrainingError(PixelwiseError):
@@ -67,6 +63,7 @@ class Run:
     folder: Path
     recipe: Recipe
     data: SegmentationData
+    normalisation: Normalisation
     facts: dict[str, str]
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
@@ -107,24 +104,26 @@ def train(
     weights = class_weights(recipe.loss, data.pixel_counts["train"])
     fabric = _fabric(recipe)
     fabric.seed_everything(recipe.seed, verbose=False)
-    model = _start_model(recipe, num_classes=len(data.classes))
+    start = make_start(recipe.model, data.classes)
     make_folder(out)
     _clear(out)
 
     crop = recipe.augmentation.crop
+    usual = auto_crop(data) if isinstance(crop, str) else crop
     if crop == "auto":
-        crop = auto_crop(data)
+        crop = usual
     if recipe.layout == "auto":
         layout = choose_layout(
-            model, crop=crop, num_classes=len(data.classes), device=fabric.device
+            start.model, crop=usual, num_classes=len(data.classes), device=fabric.device
         )
     else:
         layout = LayoutChoice(recipe.layout, "as the recipe says")
     recipe = recipe.resolved(crop=crop, layout=layout.name)
-    run = Run(out, recipe, data, _facts(data, model, recipe, crop, layout, fabric.device))
+    facts = _facts(data, start, recipe, layout, fabric.device)
+    run = Run(out, recipe, data, start.normalisation, facts)
     _write_start(run, layout)
     listener.planned(run.facts)
-    _epochs(run, model, fabric, crop=crop, weights=weights, listener=listener)
+    _epochs(run, start.model, fabric, weights=weights, listener=listener)
     return run
 
 
@@ -133,21 +132,21 @@ def _epochs(
     model: Segmenter,
     fabric: Fabric,
     *,
-    crop: tuple[int, int],
     weights: Tensor | None,
     listener: Listener,
 ) -> None:
-    recipe, data = run.recipe, run.data
+    recipe, data, normalisation = run.recipe, run.data, run.normalisation
     memory_format = LAYOUTS[recipe.layout]
     order = BatchOrder(len(data.splits["train"]), batch_size=recipe.batch_size, seed=recipe.seed)
+    crop = recipe.augmentation.crop
     augmentation = Augmentation(
-        crop=crop,
+        crop=None if isinstance(crop, str) else crop,
         scale=recipe.augmentation.scale,
         flip=recipe.augmentation.flip,
         brightness=recipe.augmentation.brightness,
         contrast=recipe.augmentation.contrast,
         saturation=recipe.augmentation.saturation,
-        fill=NORMALISATION.fill(),
+        fill=normalisation.fill(),
     )
     workers = recipe.data.workers
     if workers == "auto":
@@ -157,8 +156,12 @@ def _epochs(
     )
     model.to(memory_format=memory_format)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(model, make_optimizer(model, recipe))
-    schedule = make_schedule(optimizer, recipe, steps=recipe.epochs * len(order))
+    network.mark_forward_method("with_auxiliary")
+    accumulate = min(recipe.optimizer.accumulate, len(order))
+    updates = -(-len(order) // accumulate)
+    schedule = make_schedule(optimizer, recipe, steps=recipe.epochs * updates)
     weights = None if weights is None else weights.to(fabric.device)
+    loss_of = partial(cross_entropy, weights=weights, reduction=recipe.loss.reduction)
     metrics = _Metrics(run.folder / "metrics.jsonl")
     best = -1.0
 
@@ -170,10 +173,14 @@ def _epochs(
         rate = schedule.get_last_lr()[0]
         for step, (images, labels) in enumerate(loader, start=1):
             images = images.to(fabric.device).contiguous(memory_format=memory_format)
-            logits = network(NORMALISATION(images))
-            loss = cross_entropy(logits.float(), labels.to(fabric.device), weights)
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
+            labels = labels.to(fabric.device)
+            logits, *auxiliary = network.with_auxiliary(normalisation(images))
+            loss = loss_of(logits.float(), labels)
+            for extra in auxiliary:
+                loss = loss + recipe.loss.auxiliary_weight * loss_of(extra.float(), labels)
+            if (step - 1) % accumulate == 0:
+                optimizer.zero_grad(set_to_none=True)
+            fabric.backward(loss / accumulate)
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingError(
@@ -181,14 +188,15 @@ def _epochs(
                     f"optimizer.learning_rate (it is {recipe.optimizer.learning_rate:g}); the "
                     f"bundles of earlier epochs in {run.folder} are whole"
                 )
-            optimizer.step()
-            schedule.step()
+            if step % accumulate == 0 or step == len(order):
+                optimizer.step()
+                schedule.step()
             loss_sum += loss.detach()
             metrics.step(epoch=epoch, step=step, loss=value)
             listener.step(epoch=epoch, step=step, steps=len(order), loss=value, images=len(images))
         seconds = time.perf_counter() - started
 
-        predictor = Predictor(model, data.classes, NORMALISATION, device=fabric.device)
+        predictor = Predictor(model, data.classes, normalisation, device=fabric.device)
         evaluation = evaluate(predictor, data, "val", progress=listener.validating)
         scores = evaluation.scores
         row = {
@@ -216,20 +224,29 @@ def _epochs(
 
 
 def make_optimizer(model: Segmenter, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with the head's rate a multiple of the backbone's; only convolution weights decay."""
-    parts = (
-        (model.backbone, recipe.optimizer.learning_rate),
-        (model.head, recipe.optimizer.learning_rate * recipe.optimizer.head_multiplier),
-    )
+    """SGD with the heads' rates multiples of the backbone's; only convolution kernels decay."""
+    rates = recipe.optimizer
+    parts = [
+        (model.backbone, rates.learning_rate),
+        (model.head, rates.learning_rate * rates.head_multiplier),
+    ]
+    if model.auxiliary is not None:
+        parts.append((model.auxiliary, rates.learning_rate * rates.auxiliary_multiplier))
     groups = []
-    for module, rate in parts:
-        kernels = [p for p in module.parameters() if p.ndim > 1]
-        scales_and_shifts = [p for p in module.parameters() if p.ndim <= 1]
+    for part, rate in parts:
+        kernels, biases, norms = [], [], []
+        for module in part.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if isinstance(module, nn.BatchNorm2d):
+                    norms.append(parameter)
+                else:
+                    (biases if name == "bias" else kernels).append(parameter)
         groups += [
-            {"params": kernels, "lr": rate, "weight_decay": recipe.optimizer.weight_decay},
-            {"params": scales_and_shifts, "lr": rate, "weight_decay": 0.0},
+            {"params": kernels, "lr": rate, "weight_decay": rates.weight_decay},
+            {"params": biases, "lr": rate * rates.bias_multiplier, "weight_decay": 0.0},
+            {"params": norms, "lr": rate, "weight_decay": 0.0},
         ]
-    return torch.optim.SGD(groups, momentum=recipe.optimizer.momentum)
+    return torch.optim.SGD(groups, momentum=rates.momentum)
 
 
 def make_schedule(
@@ -249,22 +266,12 @@ def _fabric(recipe: Recipe) -> Fabric:
         raise InputError(f"device = {recipe.device!r}: cannot be used here ({reason})") from error
 
 
-def _start_model(recipe: Recipe, *, num_classes: int) -> Segmenter:
-    model = create_model(recipe.model.name, num_classes=num_classes, **recipe.model.options)
-    pretrained = recipe.model.pretrained
-    if pretrained != "none":
-        backbone = str(recipe.model.options.get("backbone", "mobilenet_v2"))
-        path = find_imagenet_weights(backbone) if pretrained == "imagenet" else Path(pretrained)
-        load_backbone(model.backbone, backbone, path)
-    return model
-
-
 def _bundle(model: nn.Module, run: Run, *, epoch: int, evaluation: Evaluation) -> Bundle:
     return Bundle(
         model=run.recipe.model.name,
         options=run.recipe.model.options,
         classes=run.data.classes,
-        normalisation=NORMALISATION,
+        normalisation=run.normalisation,
         weights=model.state_dict(),
         recipe=run.recipe.to_json(),
         scores={
@@ -293,22 +300,24 @@ def _clear(out: Path) -> None:
 
 def _facts(
     data: SegmentationData,
-    model: Segmenter,
+    start: Start,
     recipe: Recipe,
-    crop: tuple[int, int],
     layout: LayoutChoice,
     device: torch.device,
 ) -> dict[str, str]:
     counts = ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items())
-    start = {"none": "random weights", "imagenet": "ImageNet weights"}
-    options = ", ".join(f"{key} {value}" for key, value in recipe.model.options.items())
+    model = recipe.model
+    options = {"backbone": backbone_name(model.name, model.options), **model.options}
+    shown_options = ", ".join(f"{key} {value}" for key, value in options.items())
+    crop = recipe.augmentation.crop
+    shown = "whole images" if isinstance(crop, str) else f"crop {crop[0]}x{crop[1]}"
     return {
         "data": f"{data.root} ({counts})",
         "classes": ", ".join(data.classes.names),
         "assumed": "; ".join(data.notes),
-        "model": f"{recipe.model.name} ({options}), {count_parameters(model):,} parameters, from "
-        + start.get(recipe.model.pretrained, recipe.model.pretrained),
-        "steps": f"{recipe.epochs} epochs, batch {recipe.batch_size}, crop {crop[0]}x{crop[1]}",
+        "model": f"{model.name} ({shown_options}), {count_parameters(start.model):,} parameters, "
+        f"from {start.origin}",
+        "steps": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {shown}",
         "device": _device_name(device),
         "layout": f"{layout.name}: {layout.reason}",
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,14 @@ from pixelwise.errors import InputError
 from pixelwise.training.recipe import LossRecipe
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean cross entropy over the pixels that are not IGNORE; 0 where all are.
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """Mean or sum of the cross entropy over the pixels that are not IGNORE; 0 where all are.
 
     logits: (B, C, H, W); labels: (B, H, W) class indices; weights: (C,) or None. With weights the
     mean is weighted. PyTorch's own mean divides by the number of counted pixels, and gives NaN for
@@ -22,6 +30,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
     """
     labels = labels.long()
     total = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE, reduction="sum")
+    if reduction == "sum":
+        return total
     counted = labels != IGNORE
     if weights is None:
         count = counted.sum()

@@ -22,10 +22,11 @@ class ModelRecipe(_Part):
 
     name: str = "deeplab_v3plus"
     pretrained: str = Field(
-        default="imagenet", description="imagenet, none, or a .pth file for the backbone"
+        default="imagenet",
+        description="imagenet, none, a file of weights for the backbone, or a bundle",
     )
     options: dict[str, Any] = Field(
-        default_factory=lambda: {"backbone": "mobilenet_v2", "output_stride": 16}
+        default_factory=dict, description="the network's own, such as backbone, output_stride"
     )
 
 
@@ -44,9 +45,10 @@ class DataRecipe(_Part):
 class AugmentationRecipe(_Part):
     """Random scale, crop, flip and colour."""
 
-    crop: tuple[int, int] | Literal["auto"] = Field(
+    crop: tuple[int, int] | Literal["auto", "image"] = Field(
         default="auto",
-        description="[height, width]; auto: the images' usual size, 512 a side at most",
+        description="[height, width]; auto: the images' usual size, 512 a side at most; image: "
+        "each image whole, in batches of one",
     )
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -59,7 +61,7 @@ class AugmentationRecipe(_Part):
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"scale {[low, high]}: two numbers above 0 in rising order")
-        if self.crop != "auto" and min(self.crop) < 1:
+        if not isinstance(self.crop, str) and min(self.crop) < 1:
             raise ValueError(f"crop {list(self.crop)}: two sizes in pixels from 1")
         return self
 
@@ -71,6 +73,15 @@ class OptimizerRecipe(_Part):
     head_multiplier: float = Field(
         default=10.0, gt=0, description="rate of the head over the backbone's"
     )
+    auxiliary_multiplier: float = Field(
+        default=10.0, gt=0, description="rate of an auxiliary head over the backbone's"
+    )
+    bias_multiplier: float = Field(
+        default=1.0, gt=0, description="rate of convolutions' biases over their kernels'"
+    )
+    accumulate: int = Field(
+        default=1, ge=1, description="batches whose gradients are averaged for one step"
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=1e-4, ge=0, description="of convolution weights")
     power: float = Field(default=0.9, ge=0)
@@ -80,6 +91,12 @@ class LossRecipe(_Part):
     """Cross entropy over the pixels that are not ignored."""
 
     class_weights: tuple[float, ...] | Literal["none", "median_frequency"] = "none"
+    reduction: Literal["mean", "sum"] = Field(
+        default="mean", description="over the pixels of a batch; sum: as Caffe's FCN"
+    )
+    auxiliary_weight: float = Field(
+        default=0.4, ge=0, description="of an auxiliary head's loss, where the network has one"
+    )
 
 
 class Recipe(_Part):
@@ -100,7 +117,16 @@ class Recipe(_Part):
     optimizer: OptimizerRecipe = OptimizerRecipe()
     loss: LossRecipe = LossRecipe()
 
-    def resolved(self, *, crop: tuple[int, int], layout: str) -> Recipe:
+    @model_validator(mode="after")
+    def _images_fit_a_batch(self) -> Recipe:
+        if self.augmentation.crop == "image" and self.batch_size != 1:
+            raise ValueError(
+                f"augmentation.crop = 'image' with batch_size = {self.batch_size}: whole images "
+                "differ in size: set batch_size = 1, and optimizer.accumulate for more a step"
+            )
+        return self
+
+    def resolved(self, *, crop: tuple[int, int] | Literal["image"], layout: str) -> Recipe:
         """The recipe with what `auto` turned out to be, so that a run can be repeated exactly."""
         augmentation = self.augmentation.model_copy(update={"crop": crop})
         return self.model_copy(update={"augmentation": augmentation, "layout": layout})
