@@ -31,7 +31,8 @@ class ConvNormAct(nn.Sequential):
     """Convolution that keeps the size at stride 1, batch normalisation, ReLU.
 
     `activation` is any module without parameters, None for none. The convolution has no bias,
-    since the normalisation's shift takes its place.
+    since the normalisation's shift takes its place. `eps` is what the normalisation adds to the
+    variance.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ConvNormAct(nn.Sequential):
         dilation: int = 1,
         groups: int = 1,
         activation: type[nn.Module] | None = nn.ReLU,
+        eps: float = 1e-5,
     ) -> None:
         layers: list[nn.Module] = [
             nn.Conv2d(
@@ -56,7 +58,7 @@ class ConvNormAct(nn.Sequential):
                 groups=groups,
                 bias=False,
             ),
-            BatchNorm2d(out_channels),
+            BatchNorm2d(out_channels, eps=eps),
         ]
         if activation is not None:
             layers.append(activation(inplace=True))
@@ -66,10 +68,12 @@ class ConvNormAct(nn.Sequential):
 class SeparableConv(nn.Sequential):
     """Depthwise 3x3, pointwise 1x1, each with batch norm and ReLU (DeepLabV3+, section 3.1)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, dilation: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, dilation: int = 1, eps: float = 1e-5
+    ) -> None:
         super().__init__(
-            ConvNormAct(in_channels, in_channels, dilation=dilation, groups=in_channels),
-            ConvNormAct(in_channels, out_channels, kernel_size=1),
+            ConvNormAct(in_channels, in_channels, dilation=dilation, groups=in_channels, eps=eps),
+            ConvNormAct(in_channels, out_channels, kernel_size=1, eps=eps),
         )
 
 
@@ -124,6 +128,16 @@ def resize(x: Tensor, *, size: tuple[int, int]) -> Tensor:
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def enlarge_from_pixels(x: Tensor, *, stride: int, size: tuple[int, int]) -> Tensor:
+    """The same to `size`, for a map whose position i lies on pixel `stride * i` and not between
+    pixels: where every window is odd and padded evenly, and the image is a multiple of the stride
+    and one more, which it may have been padded to. Caffe's DeepLab enlarges so (layer Interp).
+    """
+    height, width = (stride * (side - 1) + 1 for side in x.shape[2:])
+    enlarged = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
+    return enlarged[:, :, : size[0], : size[1]]
 
 
 @dataclass(frozen=True)

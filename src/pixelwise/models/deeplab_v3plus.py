@@ -1,7 +1,8 @@
 """DeepLabV3+ (arXiv:1802.02611): context from ASPP, edges from an early stage.
 
-The head of section 3.1 and figure 2, with the depthwise separable convolutions that the paper uses
-for Xception and MobileNetV2. Rates are those for output stride 16, doubled at 8 (section 4.2).
+The head of section 3.1 and figure 2. With Xception and MobileNetV2 its 3x3 convolutions are
+depthwise separable, with ResNets they are plain (tables 5 and 3). Rates are those for output stride
+16, doubled at 8 (section 4.2).
 """
 
 from __future__ import annotations
@@ -9,24 +10,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pixelwise.backbones import create_backbone
-from pixelwise.errors import InputError
 from pixelwise.layers import ASPP, ConvNormAct, SeparableConv, resize
+from pixelwise.models.deeplab_v3 import RATES, DeepLabV3Head, check_stride, create_dilated
 from pixelwise.models.segmenter import Segmenter
-
-RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
 
 
 class DeepLabV3PlusHead(nn.Module):
     """Map c2 (B, C2, H/4, W/4) and c5 (B, C5, H/os, W/os) to logits at c2's size."""
 
     def __init__(
-        self, channels: dict[str, int], *, num_classes: int, rates: tuple[int, ...]
+        self,
+        channels: dict[str, int],
+        *,
+        num_classes: int,
+        rates: tuple[int, ...],
+        separable: bool,
     ) -> None:
         super().__init__()
-        self.context = ASPP(channels["c5"], 256, rates=rates, separable=True)
+        self.context = ASPP(channels["c5"], 256, rates=rates, separable=separable)
         self.detail = ConvNormAct(channels["c2"], 48, kernel_size=1)  # few, so that context leads
-        self.fuse = nn.Sequential(SeparableConv(256 + 48, 256), SeparableConv(256, 256))
+        conv: type[nn.Module] = SeparableConv if separable else ConvNormAct
+        self.fuse = nn.Sequential(conv(256 + 48, 256), conv(256, 256))
         self.classify = nn.Conv2d(256, num_classes, kernel_size=1)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
@@ -37,15 +41,33 @@ class DeepLabV3PlusHead(nn.Module):
 
 
 def deeplab_v3plus(
-    *, num_classes: int, backbone: str = "mobilenet_v2", output_stride: int = 16
+    *,
+    num_classes: int,
+    backbone: str = "mobilenet_v2",
+    output_stride: int = 16,
+    decoder: bool = True,
+    separable: bool | None = None,
+    multi_grid: bool = True,
 ) -> Segmenter:
-    """DeepLabV3+ with random weights; `output_stride` 16, or 8 for a denser, slower context.
+    """DeepLabV3+ with random weights.
 
+    output_stride: 16, or 8 for a denser, slower context. decoder: False for the logits of the
+    ASPP as they are, as in DeepLabV3. separable: whether 3x3 convolutions of the head are depthwise
+    separable; by default with every backbone but ResNets. multi_grid: as for `deeplab_v3`.
     Raises InputError for another stride, whose rates the paper does not give.
     """
-    if output_stride not in RATES:
-        allowed = " and ".join(map(str, sorted(RATES)))
-        raise InputError(f"output_stride {output_stride}: DeepLabV3+ has {allowed}")
-    features = create_backbone(backbone, output_stride=output_stride)
-    head = DeepLabV3PlusHead(features.channels, num_classes=num_classes, rates=RATES[output_stride])
+    check_stride("DeepLabV3+", output_stride)
+    if separable is None:
+        separable = not backbone.startswith("resnet")
+    features = create_dilated(backbone, output_stride=output_stride, multi_grid=multi_grid)
+    rates = RATES[output_stride]
+    head: nn.Module
+    if decoder:
+        head = DeepLabV3PlusHead(
+            features.channels, num_classes=num_classes, rates=rates, separable=separable
+        )
+    else:
+        head = DeepLabV3Head(
+            features.channels["c5"], num_classes=num_classes, rates=rates, separable=separable
+        )
     return Segmenter(features, head)
