@@ -1,4 +1,4 @@
-"""DeepLab v1, v2, v3 and v3+: independent forwards, published sizes, strides, image sizes, learning."""
+"""DeepLab v1, v2, v3 and v3+: plain forwards, published sizes, strides, image sizes, learning."""
 
 from __future__ import annotations
 
