@@ -19,9 +19,9 @@ from pixelwise.checkpoints.bundle import Bundle
 from pixelwise.checkpoints.foreign import Fit, Foreign, lay_onto, read_foreign
 from pixelwise.checkpoints.normalisation import CAFFE, Normalisation, caffe_normalisation
 from pixelwise.checkpoints.pretrained import (
-    CLASSIFIERS,
     backbone_prefixes,
     classifier_normalisation,
+    classifier_on,
     unused_for_backbone,
 )
 from pixelwise.data.classes import MAX_CLASSES, Classes
@@ -182,7 +182,7 @@ def _variants(
     return [
         (variant.backbone, {**variant.options, **options})
         for variant in MODELS[model].variants
-        if CLASSIFIERS[variant.backbone].caffe or not foreign.caffe
+        if classifier_on(variant.backbone).caffe or not foreign.caffe
     ]
 
 
@@ -282,12 +282,12 @@ def _describe(plan: _Plan, foreign: Foreign, normalisation: Normalisation) -> di
         ", ".join(f"{255 * part:.5g}" for part in parts)
         for parts in (normalisation.mean, normalisation.std)
     )
+    order = ", handed on as BGR" if normalisation.order == "bgr" else ""
     notes = {
         "weights": f"{len(plan.fit.tensors)} tensors of {foreign.path}",
         "backbone": plan.backbone,
         "options": options,
-        "input": f"RGB from 0 to 255, mean ({mean}), deviation ({deviation}), then turned to "
-        f"{normalisation.order.upper()}",
+        "input": f"RGB from 0 to 255, less ({mean}), divided by ({deviation}){order}",
         **plan.notes,
         "not used": plan.fit.unused,
     }

@@ -121,6 +121,11 @@ def find_imagenet_weights(backbone: str) -> Path:
     )
 
 
+def classifier_on(backbone: str) -> Classifier:
+    """What is known of the classifier on that backbone; of an unknown one, that all is used."""
+    return CLASSIFIERS.get(backbone, Classifier())
+
+
 def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalisation:
     """Load published weights into a backbone; returns the normalisation that they want.
 
@@ -155,7 +160,7 @@ def backbone_prefixes(backbone: nn.Module, name: str, foreign: Foreign) -> dict[
     """
     if not foreign.caffe:
         return {"": "backbone." if foreign.segments else ""}
-    layers = CLASSIFIERS.get(name, Classifier()).caffe
+    layers = classifier_on(name).caffe
     if not layers:
         known = ", ".join(key for key, entry in CLASSIFIERS.items() if entry.caffe)
         raise InputError(f"{foreign.path}: Caffe's weights are known for {known}, not for {name}")
@@ -169,11 +174,11 @@ def unused_for_backbone(foreign: Foreign, name: str) -> tuple[str, ...]:
         return CAFFE_HEAD
     if foreign.segments:
         return SEGMENTATION_HEAD
-    return CLASSIFIERS.get(name, Classifier()).unused
+    return classifier_on(name).unused
 
 
 def classifier_normalisation(foreign: Foreign, name: str) -> Normalisation:
     """The normalisation that a published classifier, or a network on top of one, was trained on."""
     if foreign.caffe:
         return CAFFE
-    return IMAGENET if foreign.segments else CLASSIFIERS.get(name, Classifier()).normalisation
+    return IMAGENET if foreign.segments else classifier_on(name).normalisation
