@@ -122,15 +122,16 @@ def convert(
         raise InputError(
             f"{path}: has {count} classes, {len(classes)} are named: name each, in the file's order"
         )
-    plan = min(
-        (
-            _plan(foreign, model, backbone, variant, num_classes=len(classes), whole=bool(count))
-            for backbone, variant in _variants(model, foreign, dict(options or {}))
-        ),
-        key=lambda plan: plan.fit.faults,
-    )
-    if plan.fit.problems:
-        raise InputError(*plan.fit.problems)
+    plans: list[_Plan] = []
+    for backbone, variant in _variants(model, foreign, dict(options or {})):
+        plan = _plan(
+            foreign, model, backbone, variant, num_classes=len(classes), whole=count is not None
+        )
+        plans.append(plan)
+        if not plan.fit.faults:
+            break
+    plan = min(plans, key=lambda plan: plan.fit.faults)
+    plan.fit.check()
     normalisation = classifier_normalisation(foreign, plan.backbone)
     if foreign.caffe and count in OTHER_DATA:
         data, normalisation = OTHER_DATA[count]

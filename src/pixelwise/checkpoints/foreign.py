@@ -41,17 +41,34 @@ class Foreign:
 class Fit:
     """What of a file fits a network.
 
-    tensors: by the network's names and in its shapes.
+    places: the file's names by the network's. tensors: by the network's names, in its shapes.
     absent: names of the network that were not looked for.
     unused: layers of the file that are known to be of no use here.
     problems: a line for each kind of fault or layer; faults: tensors that are at fault.
     """
 
+    path: Path
+    places: dict[str, str]
     tensors: dict[str, Tensor]
     absent: tuple[str, ...]
     unused: str
     problems: tuple[str, ...]
     faults: int
+
+    def check(self) -> None:
+        """Raise InputError, a line for each fault, where not all fits or values are not finite."""
+        if self.problems:
+            raise InputError(*self.problems)
+        endless = [
+            self.places[name]
+            for name, tensor in self.tensors.items()
+            if not torch.isfinite(tensor).all()
+        ]
+        if endless:
+            raise InputError(
+                f"{self.path}: {_layers(endless, ())} holds values that are no finite numbers: it "
+                "is of no use"
+            )
 
 
 def read_foreign(path: Path) -> Foreign:
@@ -150,8 +167,6 @@ def lay_onto(
         if shaped is None:
             is_, needs = tuple(have[theirs].shape), tuple(like.shape)
             lines.append(f"{theirs} is {is_}, {network} needs {needs}: {other}")
-        elif not torch.isfinite(shaped).all():
-            lines.append(f"{theirs} holds values that are no finite numbers: it is of no use")
         elif theirs in built_in and not torch.allclose(shaped, like, rtol=1e-5, atol=1e-7):
             lines.append(f"{theirs} differs from what {network} has built in: {other}")
         else:
@@ -159,6 +174,8 @@ def lay_onto(
             continue
         faults += 1
     return Fit(
+        path=foreign.path,
+        places=places,
         tensors={ours: fitting[theirs] for ours, theirs in places.items() if theirs in fitting},
         absent=tuple(name for name in wanted if name not in places),
         unused=_layers([name for name in left if name.startswith(unused)], known),

@@ -147,8 +147,7 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalisation:
         network=name,
         unused=unused_for_backbone(foreign, name),
     )
-    if fit.problems:
-        raise InputError(*fit.problems)
+    fit.check()
     backbone.load_state_dict(fit.tensors, strict=False)
     return normalisation
 
