@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
 from pixelwise.checkpoints import IMAGENET, Bundle, find_imagenet_weights, load_backbone
 from pixelwise.checkpoints.bundle import _digest
-from pixelwise.checkpoints.pretrained import IMAGENET_WEIGHTS, read_state_dict
+from pixelwise.checkpoints.foreign import read_state_dict
+from pixelwise.checkpoints.pretrained import IMAGENET_WEIGHTS
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
@@ -34,6 +35,13 @@ def make_bundle() -> Bundle:
     )
 
 
+def split(path: Path) -> tuple[dict[str, object], bytes]:
+    """A safetensors file's header and what follows it."""
+    whole = path.read_bytes()
+    size = 8 + int.from_bytes(whole[:8], "little")
+    return json.loads(whole[8:size]), whole[size:]
+
+
 def test_round_trip_is_bit_for_bit(tmp_path: Path) -> None:
     bundle, path = make_bundle(), tmp_path / "a.safetensors"
     bundle.save(path)
@@ -45,7 +53,8 @@ def test_round_trip_is_bit_for_bit(tmp_path: Path) -> None:
     for part in ("model", "options", "classes", "normalisation", "recipe", "scores"):
         assert getattr(back, part) == getattr(bundle, part)
     back.save(tmp_path / "b.safetensors")
-    assert (tmp_path / "b.safetensors").read_bytes() == path.read_bytes()
+    # safetensors writes the keys of its metadata in any order; all else is the same, byte for byte.
+    assert split(tmp_path / "b.safetensors") == split(path)
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []
 
 
@@ -128,10 +137,8 @@ def test_imagenet_weights_fill_every_tensor() -> None:
     torch.manual_seed(0)
     backbone = MobileNetV2()
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    used = load_backbone(backbone, "mobilenet_v2", path)
-    state = read_state_dict(path)
+    assert load_backbone(backbone, "mobilenet_v2", path) == IMAGENET
     changed = [n for n, t in backbone.state_dict().items() if not torch.equal(t, before[n])]
-    assert used == len([n for n in before if n in state])
     # Everything but the step counters, which the published file may hold as zeros.
     assert set(before) - set(changed) <= {n for n in before if "num_batches_tracked" in n}
 
@@ -140,7 +147,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     state = MobileNetV2().state_dict()
     for change, said in (
-        ({"features.1.conv.1.weight": None}, r"lacks features\.1\.conv\.1\.weight"),
+        ({"features.1.conv.1.weight": None}, r"lacks features\.1\.conv\.1, "),
         ({"extra": torch.zeros(1)}, "no place for extra"),
         ({"features.1.conv.1.weight": torch.zeros(2)}, r"is \(2,\)"),
     ):
