@@ -270,12 +270,19 @@ VOC_MEAN = (104.00699, 116.66877, 122.67892)
 # --- The authors' networks
 
 
+AS_OF_2014 = {"old": True, "four_sizes": True}
+DOUBLE = {"double": True, "diff": True}
+
+
 @pytest.mark.parametrize(
-    "form",
-    [{}, {"old": True, "four_sizes": True}, {"double": True, "diff": True}],
-    ids=["now", "as of 2014", "double"],
+    ("name", "form"),
+    [
+        *((name, {}) for name in NETWORKS),
+        ("fcn16s", AS_OF_2014),
+        ("fcn8s_atonce", AS_OF_2014),
+        ("fcn8s", DOUBLE),
+    ],
 )
-@pytest.mark.parametrize("name", NETWORKS)
 def test_the_authors_networks_give_the_same_logits(
     tmp_path: Path, name: str, form: dict[str, bool]
 ) -> None:
@@ -441,7 +448,7 @@ def test_torchvisions_classifiers_fill_every_tensor_of_a_backbone(
         assert torch.equal(tensor, state[key].reshape(tensor.shape)), key
     torch.save({**state, "features.99.weight": torch.rand(2)}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"no place for features\.99: "):
-        load_backbone(build(), name, tmp_path / "w.pth")
+        load_backbone(backbone, name, tmp_path / "w.pth")
 
 
 def test_torchvisions_alexnet_and_resnets_are_told_apart(tmp_path: Path) -> None:
@@ -453,13 +460,12 @@ def test_torchvisions_alexnet_and_resnets_are_told_apart(tmp_path: Path) -> None
     assert conversion.bundle.normalisation == IMAGENET
     backbone = create_backbone("resnet34", output_stride=32)
     torch.save(torchvision_classifier(backbone, "resnet34"), path)
-    for model in ("fcn_resnet", "fcn_resnet_dilated"):
-        one, other = (convert(path, model) for _ in range(2))
-        assert one.bundle.options["backbone"] == "resnet34"
-        assert "random" in one.notes["head"]
-        one.bundle.build()
-        for key, tensor in one.bundle.weights.items():  # what is random is so once
-            assert torch.equal(tensor, other.bundle.weights[key]), key
+    one, other = (convert(path, "fcn_resnet") for _ in range(2))
+    assert one.bundle.options["backbone"] == "resnet34"
+    assert "random" in one.notes["head"]
+    one.bundle.build()
+    for key, tensor in one.bundle.weights.items():  # what is random is so once
+        assert torch.equal(tensor, other.bundle.weights[key]), key
 
 
 # --- torchvision's networks
