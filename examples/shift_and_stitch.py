@@ -38,7 +38,6 @@ def main() -> None:
     finer = shift_and_stitch(dense, given.factor)
 
     maps = []
-    number = given.number
     with torch.inference_mode():
         for model, stride in ((dense, STRIDE), (finer, finer.stride)):
             started = time.perf_counter()
@@ -48,9 +47,9 @@ def main() -> None:
             rows, columns = ((side - WINDOW) // stride + 1 for side in picture.shape[:2])
             probabilities = probabilities[:, :rows, :columns]
             print(f"stride {stride}: {rows}x{columns} windows in {seconds:.2f} s")
-            number = chosen(probabilities, number, street=given.image is None)
-            heat = probabilities[number]
-            title = f"stride {stride}: {name_of(number)}, up to {heat.max():.0%}"
+            given.number = chosen(probabilities, given)  # the same for both
+            heat = probabilities[given.number]
+            title = f"stride {stride}: {name_of(given.number)}, up to {heat.max():.0%}"
             maps.append((title, heat, stride))
     save(given.out, picture, maps)
     print(f"wrote {given.out}")

@@ -111,7 +111,7 @@ def _in_sequence(network: nn.Module, image: Tensor) -> nn.Sequential:
         ("flatten", flatten),
         ("classifier", head),
     ]
-    return nn.Sequential(OrderedDict(parts))
+    return nn.Sequential(OrderedDict(parts)).eval()
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Sequential]:
