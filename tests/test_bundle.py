@@ -85,16 +85,14 @@ def test_a_description_that_lacks_or_bends_a_part_is_refused(tmp_path: Path, key
     whole = path.read_bytes()
     size = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + size])
-    about = json.loads(header["__metadata__"]["pixelwise"])
+    about = json.loads(header["__metadata__"]["pixelwise"].partition("\n")[2])
     for value in (None, 17, {}):
         changed = {k: v for k, v in about.items() if k != key}
         if value is not None:
             changed[key] = value
         description = json.dumps(changed)
-        header["__metadata__"] = {
-            "pixelwise": description,
-            "pixelwise.sha256": _digest(description, bundle.weights),
-        }
+        digest = _digest(description, bundle.weights)
+        header["__metadata__"] = {"pixelwise": f"{digest}\n{description}"}
         text = json.dumps(header).encode()
         path.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + size :])
         with pytest.raises(InputError, match=r"a\.safetensors"):
