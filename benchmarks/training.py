@@ -36,8 +36,8 @@ def _steps(*, layout: str) -> tuple[harness.Work, int]:
     from pixelwise.models import create_model
     from pixelwise.training import load_recipe
     from pixelwise.training.layout import LAYOUTS, choose_layout
-    from pixelwise.training.loop import make_optimizer
     from pixelwise.training.losses import cross_entropy
+    from pixelwise.training.optimizer import make_optimizer
 
     torch.manual_seed(0)
     model = create_model("deeplab_v3plus", num_classes=CLASSES).train()

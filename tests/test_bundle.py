@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
 from pixelwise.checkpoints import IMAGENET, Bundle, find_imagenet_weights, load_backbone
-from pixelwise.checkpoints.bundle import _digest
 from pixelwise.checkpoints.foreign import read_state_dict
 from pixelwise.checkpoints.pretrained import IMAGENET_WEIGHTS
+from pixelwise.checkpoints.sealed import _digest
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
 from pixelwise.models import create_model

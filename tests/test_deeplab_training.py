@@ -13,8 +13,8 @@ from pixelwise.checkpoints import Bundle
 from pixelwise.data.scenes import write_scenes
 from pixelwise.models import create_model
 from pixelwise.training import load_recipe, train
-from pixelwise.training.loop import make_optimizer, make_schedule
 from pixelwise.training.losses import shrink
+from pixelwise.training.optimizer import make_optimizer, make_schedule
 
 QUICK = {"layout": "contiguous", "device": "cpu", "epochs": 1, "model.pretrained": "none"}
 TINY = {**QUICK, "model.options.backbone": "tiny", "batch_size": 2}

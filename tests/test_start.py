@@ -17,8 +17,8 @@ from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.training import load_recipe, train
-from pixelwise.training.loop import make_optimizer
 from pixelwise.training.losses import cross_entropy
+from pixelwise.training.optimizer import make_optimizer
 from pixelwise.training.recipe import ModelRecipe, Recipe, shipped_recipes
 from pixelwise.training.start import make_start
 

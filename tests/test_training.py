@@ -25,8 +25,8 @@ from pixelwise.models import create_model
 from pixelwise.training import TrainingError, load_recipe, train
 from pixelwise.training.layout import choose_layout
 from pixelwise.training.loading import AugmentedSplit, BatchOrder, auto_crop, make_loader
-from pixelwise.training.loop import make_optimizer, make_schedule
 from pixelwise.training.losses import class_weights, cross_entropy, median_frequency
+from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.training.recipe import LossRecipe, Recipe, parse_override, shipped_recipes
 
 TINY = {
@@ -149,7 +149,7 @@ def test_an_epoch_holds_each_image_once_and_no_lonely_last_batch(
     count: int, batch_size: int, seed: int, epoch: int
 ) -> None:
     order = BatchOrder(count, batch_size=batch_size, seed=seed)
-    order.epoch = epoch
+    order.begin(epoch)
     batches = list(order)
     assert len(batches) == len(order) == math.ceil(count / batch_size)
     assert sorted(index for batch in batches for _, index in batch) == list(range(count))
@@ -165,7 +165,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
     results = []
     for workers in (0, 2):
         order = BatchOrder(5, batch_size=2, seed=4)
-        order.epoch = 3
+        order.begin(3)
         dataset = AugmentedSplit(data, "train", augmentation, seed=4)
         results.append(list(make_loader(dataset, order, workers=workers)))
     for (images, masks), (other_images, other_masks) in zip(*results, strict=True):
@@ -229,6 +229,7 @@ def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None
         "metrics.jsonl",
         "best.safetensors",
         "last.safetensors",
+        "checkpoints",
     }
     assert load_recipe(out / "recipe.toml") == run.recipe
     assert run.recipe.augmentation.crop == (32, 64)  # "auto", resolved

@@ -2,7 +2,9 @@
 
 
 class PixelwiseError(Exception):
-    """Base of all errors that pixelwise raises on purpose."""
+    """Base of all errors that pixelwise raises on purpose. `exit_code`: of the command."""
+
+    exit_code = 1
 
 
 class InputError(PixelwiseError, ValueError):
@@ -12,6 +14,8 @@ class InputError(PixelwiseError, ValueError):
     one such line for each fault where several were found at once; the commands print them all and
     exit with code 2.
     """
+
+    exit_code = 2
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))

@@ -27,10 +27,27 @@ def atomic(path: Path) -> Iterator[Path]:
         os.umask(umask)
         side.chmod(0o666 & ~umask)  # mkstemp makes it private
         side.replace(path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error) from error
     finally:
         side.unlink(missing_ok=True)
+
+
+def remove_side_files(folder: Path) -> None:
+    """Remove what `atomic` left in a folder where its process was killed amid a write."""
+    for side in folder.glob(".*.part"):
+        side.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the new name itself on disk, where the system can (Windows cannot open a folder)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def make_folder(path: Path) -> Path:

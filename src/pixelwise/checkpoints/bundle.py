@@ -1,30 +1,21 @@
-"""The bundle: one safetensors file with weights and all that is needed to use them.
+"""The bundle: one sealed file with weights and all that is needed to use them.
 
-The header's metadata holds one entry: a line with the SHA-256 of all that follows and of the
-tensors, and a JSON text (the model and its options, classes and palette, normalisation, recipe,
-scores). One and not two, since safetensors writes several in any order, and equal bundles are to be
-equal files. Nothing in the file can run code. safetensors notices a file that is cut off, but a
-flipped bit loads in silence: hence the hash.
+Its description is the model and its options, classes and palette, normalisation, recipe, scores.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pixelwise.checkpoints.normalisation import Normalisation
+from pixelwise.checkpoints.sealed import read_sealed, write_sealed
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
-from pixelwise.files import atomic
 from pixelwise.models import Segmenter, create_model
 
 FORMAT = 1
@@ -71,9 +62,6 @@ class Bundle:
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all. Raises InputError where that is impossible."""
-        tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()
-        }
         about = {
             "format": FORMAT,
             "model": self.model,
@@ -83,41 +71,14 @@ class Bundle:
             "recipe": self.recipe,
             "scores": self.scores,
         }
-        text = json.dumps(about, allow_nan=False)
-        metadata = {KEY: f"{_digest(text, tensors)}\n{text}"}
-        with atomic(path) as side:
-            try:
-                save_file(tensors, side, metadata=metadata)
-            except SafetensorError as error:  # how it reports a full disk
-                raise OSError(str(error)) from error
+        write_sealed(path, self.weights, about, key=KEY)
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
         """Read a bundle. Raises InputError for anything that is not a whole, undamaged one."""
         remedy = "give the best.safetensors or last.safetensors of a run"
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder, not a bundle: {remedy}")
-        if not path.exists():
-            raise InputError(f"{path}: is not there: {remedy}")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: is empty (0 bytes): {remedy}")
+        tensors, about = read_sealed(path, key=KEY, kind="bundle", remedy=remedy)
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if KEY not in metadata:
-                    raise InputError(
-                        f"{path}: is a safetensors file but not a pixelwise bundle: {remedy}"
-                    )
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path}: is not a bundle, or is cut off or damaged ({error}): {remedy}"
-            ) from error
-        digest, _, text = metadata[KEY].partition("\n")
-        if digest != _digest(text, tensors):
-            raise InputError(f"{path}: is damaged (its SHA-256 differs): {remedy}")
-        try:
-            about = json.loads(text)
             if about["format"] != FORMAT:
                 raise InputError(
                     f"has bundle format {about['format']}, this version reads {FORMAT}: update "
@@ -138,13 +99,3 @@ class Bundle:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: the bundle's description is damaged: {remedy}") from error
         return bundle
-
-
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the description and each tensor's name, type, shape and bytes, by name."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

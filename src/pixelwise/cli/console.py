@@ -27,7 +27,7 @@ console = Console(highlight=False, markup=False, emoji=False)
 def command(function: Callable[P, R]) -> Callable[P, R]:
     """Turn what a person can mend into lines on stderr and an exit code.
 
-    2: bad input, a line for each fault. 1: it could not be finished. 130: Ctrl-C.
+    2: bad input, a line for each fault. 1: it could not be finished. 130: Ctrl-C, 143: SIGTERM.
     """
 
     @functools.wraps(function)
@@ -39,7 +39,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise SystemExit(2) from None
         except PixelwiseError as error:
             complain(error)
-            raise SystemExit(1) from None
+            raise SystemExit(error.exit_code) from None
         except KeyboardInterrupt:
             print("pixelwise: stopped by Ctrl-C; what was finished is kept", file=sys.stderr)
             raise SystemExit(130) from None
@@ -147,12 +147,16 @@ def duration(seconds: float) -> str:
 
 
 class Clock:
-    """Time left of a job of known length, from the share that is done."""
+    """Time left of a job of known length, from the share that is done.
 
-    def __init__(self) -> None:
+    done: what was done before the clock was started.
+    """
+
+    def __init__(self, done: float = 0) -> None:
         self.started = time.monotonic()
+        self.before = done
 
     def left(self, done: float, total: float) -> float:
-        if done <= 0:
+        if done <= self.before:
             return math.inf
-        return (time.monotonic() - self.started) / done * (total - done)
+        return (time.monotonic() - self.started) / (done - self.before) * (total - done)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,7 @@ from pixelwise.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from pixelwise.training import Run
+    from pixelwise.training import Listener, Run
 
 DEMO_SCENES = {"train": 360, "val": 40, "test": 8}
 DEMO_SIZE = {"height": 192, "width": 256}
@@ -33,9 +33,15 @@ DEMO_SIZE = {"height": 192, "width": 256}
 
 @command
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder of images and masks.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the run.", show_default="runs/DATA")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with this run, where it was stopped. Takes nothing else."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A .toml file, or the name of a shipped recipe.")
@@ -60,8 +66,19 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="Replace the run that OUT holds.")] = False,
 ) -> None:
     """Train a network on a folder of images and masks."""
+    from pixelwise.errors import InputError
     from pixelwise.training.recipe import load_recipe, parse_override
 
+    others = (data, out, recipe, model, start, epochs, batch_size, learning_rate, seed, device)
+    if resume is not None:
+        if settings or overwrite or any(given is not None for given in others):
+            raise InputError(
+                f"--resume {resume}: goes on with the run's own settings: give no others"
+            )
+        _resume(resume)
+        return
+    if data is None:
+        raise InputError("train: needs the folder of images and masks, or --resume RUN")
     overrides = dict(parse_override(text) for text in settings or [])
     flags = {
         "model.name": model,
@@ -125,17 +142,37 @@ def recipe(
 
 
 def _run(data: Path, out: Path, resolved: Any, *, overwrite: bool) -> Run:
+    def work(listener: Listener) -> Run:
+        from pixelwise.training import train as run_training
+
+        return run_training(data, out, resolved, overwrite=overwrite, listener=listener)
+
+    return _show(work, epochs=resolved.epochs)
+
+
+def _resume(folder: Path) -> Run:
+    from pixelwise.training.recipe import load_recipe
+
+    def work(listener: Listener) -> Run:
+        from pixelwise.training import resume as resume_training
+
+        return resume_training(folder, listener=listener)
+
+    return _show(work, epochs=load_recipe(folder / "recipe.toml").epochs)
+
+
+def _show(work: Callable[[Listener], Run], *, epochs: int) -> Run:
+    """Train, and print what comes of it."""
     from pixelwise.process import own_process
 
     kept = own_process()
     from pixelwise.report import write_run_report
-    from pixelwise.training import train as run_training
 
-    with _Display(resolved.epochs, kept) as display:
-        run = run_training(data, out, resolved, overwrite=overwrite, listener=display.listener)
+    with _Display(epochs, kept) as display:
+        run = work(display.listener)
     assert run.evaluation is not None
     scores = run.evaluation.scores.to_json(run.data.classes.names)
-    console.print(scores_table(scores, title=f"val, epoch {run.best_epoch} of {resolved.epochs}"))
+    console.print(scores_table(scores, title=f"val, epoch {run.best_epoch} of {epochs}"))
     with console.status("writing the report"):
         report = write_run_report(run, command=_command_line())
     console.print(f"best bundle  {run.best}", soft_wrap=True)
@@ -190,6 +227,7 @@ class _Display:
         self.clock = Clock()
         self.best = -1.0
         self.rate = self.loss = 0.0
+        self.fresh = True
         self.last = time.monotonic()
 
     def __enter__(self) -> _Display:
@@ -221,10 +259,12 @@ class _Display:
         rate = images / max(1e-9, now - self.last)
         self.last = now
         # Smoothed, so that the eye can follow; the file holds the raw values.
-        fresh = epoch == 1 and step == 1
+        fresh, self.fresh = self.fresh, False
         self.rate = rate if fresh or step == 1 else 0.8 * self.rate + 0.2 * rate
         self.loss = loss if fresh else 0.9 * self.loss + 0.1 * loss
         done, total = (epoch - 1) * steps + step, self.epochs * steps
+        if fresh:  # a resumed run has done some of it long ago
+            self.clock.before = done - 1
         self.bar.update(
             self.task,
             total=total,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.source import Sample
@@ -13,10 +14,14 @@ from pixelwise.inference import Predictor
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a split, and each image's own mean IoU (NaN for an all-void mask)."""
+    """The confusion matrix of a split, and each image's own mean IoU (NaN for an all-void mask)."""
 
-    scores: Scores
+    matrix: ConfusionMatrix
     by_image: dict[str, float]
+
+    @cached_property
+    def scores(self) -> Scores:
+        return self.matrix.scores()
 
 
 def evaluate(
@@ -41,4 +46,4 @@ def evaluate(
         by_image[sample.name] = own.scores().mean_iou
         if progress is not None:
             progress(done, len(samples))
-    return Evaluation(matrix.scores(), by_image)
+    return Evaluation(matrix, by_image)

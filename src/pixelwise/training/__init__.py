@@ -1,7 +1,18 @@
 """Training: the recipe, the loss, the loop."""
 
 from pixelwise.training.events import Listener
-from pixelwise.training.loop import Run, TrainingError, train
+from pixelwise.training.interrupts import TrainingStoppedError
+from pixelwise.training.loop import TrainingError, resume, train
 from pixelwise.training.recipe import Recipe, load_recipe
+from pixelwise.training.run import Run
 
-__all__ = ["Listener", "Recipe", "Run", "TrainingError", "load_recipe", "train"]
+__all__ = [
+    "Listener",
+    "Recipe",
+    "Run",
+    "TrainingError",
+    "TrainingStoppedError",
+    "load_recipe",
+    "resume",
+    "train",
+]

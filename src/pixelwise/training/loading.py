@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,15 +30,27 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
         self.count = count
         self.steps = -(-count // batch_size)
         self.seed = seed
-        self.epoch = 0
+        self.epoch = self.done = 0
 
     def __len__(self) -> int:
         return self.steps
 
+    def begin(self, epoch: int, *, done: int = 0) -> None:
+        """Give the batches of an epoch from here on, without the first `done` of them."""
+        self.epoch, self.done = epoch, done
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        for part in np.array_split(order, self.steps):
-            yield [(self.epoch, int(index)) for index in part]
+        return iter(self._batches(self.epoch)[self.done :])
+
+    def batch(self, epoch: int, step: int) -> list[tuple[int, int]]:
+        """The batch of a step, from 1."""
+        return self._batches(epoch)[step - 1]
+
+    def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        return [
+            [(epoch, int(index)) for index in part] for part in np.array_split(order, self.steps)
+        ]
 
 
 class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
@@ -68,9 +81,21 @@ class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
 def make_loader(
     dataset: AugmentedSplit, order: BatchOrder, *, workers: int
 ) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches in order. Workers leave Ctrl-C to the run, which ends the step first."""
     return DataLoader(
-        dataset, batch_sampler=order, num_workers=workers, persistent_workers=workers > 0
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=_ignore_ctrl_c,
+        # Of its own: it draws from it at each start, and the run's random state is to be a
+        # function of the steps alone.
+        generator=torch.Generator(),
     )
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def auto_workers(device: torch.device) -> int:

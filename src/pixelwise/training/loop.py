@@ -1,39 +1,35 @@
 """One run: a checked data set and a recipe in, a folder with bundles and metrics out.
 
-RUN/recipe.toml          the resolved recipe
-RUN/data.json            the splits, the classes, and what was assumed
-RUN/metrics.jsonl        one JSON object a line: start, step, epoch, end
-RUN/best.safetensors     the bundle of the epoch with the highest val mIoU
-RUN/last.safetensors     the bundle of the last finished epoch
+What a run does is a function of the recipe and the data alone, bit for bit on one machine: the
+order of batches and each random draw of the augmentation follow from (seed, epoch, index), and what
+else changes is in the checkpoint. A run that was stopped and resumed ends with the same bundles.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-import pixelwise
-from pixelwise.checkpoints import Bundle, Normalisation
+from pixelwise.checkpoints.sealed import write_sealed
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import Evaluation, evaluate
-from pixelwise.files import atomic, make_folder
+from pixelwise.files import make_folder, remove_side_files
 from pixelwise.inference import Predictor
-from pixelwise.models import Segmenter, backbone_name, count_parameters
+from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
+from pixelwise.training.checkpoint import Checkpoint, Saver, State, newest, write_state
 from pixelwise.training.events import Listener
+from pixelwise.training.interrupts import Interrupts, TrainingStoppedError
 from pixelwise.training.layout import LAYOUTS, LayoutChoice, choose_layout
 from pixelwise.training.loading import (
     AugmentedSplit,
@@ -43,39 +39,22 @@ from pixelwise.training.loading import (
     make_loader,
 )
 from pixelwise.training.losses import class_weights, cross_entropy, shrink
-from pixelwise.training.recipe import Recipe
+from pixelwise.training.optimizer import make_optimizer, make_schedule
+from pixelwise.training.recipe import Recipe, load_recipe
+from pixelwise.training.run import (
+    Metrics,
+    Run,
+    check_same_data,
+    clear,
+    read_root,
+    refuse_used,
+    write_start,
+)
 from pixelwise.training.start import Start, make_start
-
-STEP_RECORD_SECONDS = 10.0
 
 
 class TrainingError(PixelwiseError):
     """A run that cannot go on, though what was given was usable."""
-
-
-@dataclass
-class Run:
-    """A finished run.
-
-    evaluation: of the best epoch on val. history: the epoch rows of metrics.jsonl.
-    """
-
-    folder: Path
-    recipe: Recipe
-    data: SegmentationData
-    normalisation: Normalisation
-    facts: dict[str, str]
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    evaluation: Evaluation | None = None
-
-    @property
-    def best(self) -> Path:
-        return self.folder / "best.safetensors"
-
-    @property
-    def last(self) -> Path:
-        return self.folder / "last.safetensors"
 
 
 def train(
@@ -89,24 +68,17 @@ def train(
     """Train on the folder `root` and write the run into `out`.
 
     Everything is checked before the first step and before `out` is made. Raises InputError for bad
-    data, recipe or folder; TrainingError where the loss stops being finite.
+    data, recipe or folder; TrainingError where the loss stops being finite or no checkpoint can be
+    written; TrainingStoppedError by Ctrl-C or SIGTERM, after the step and a checkpoint.
     """
     listener = listener or Listener()
-    _refuse_used(out, overwrite=overwrite)
-    data = open_dataset(
-        root,
-        splits=("train", "val"),
-        val_fraction=recipe.data.val_fraction,
-        seed=recipe.seed,
-        cache_bytes=recipe.data.cache_mib << 20,
-        progress=listener.checking,
-    )
-    weights = class_weights(recipe.loss, data.pixel_counts["train"])
+    refuse_used(out, overwrite=overwrite)
+    data = _open(root, recipe, listener)
+    class_weights(recipe.loss, data.pixel_counts["train"])  # its faults come before the run's files
     fabric = _fabric(recipe)
-    fabric.seed_everything(recipe.seed, verbose=False)
     start = make_start(recipe.model, data.classes)
     make_folder(out)
-    _clear(out)
+    clear(out)
 
     crop = recipe.augmentation.crop
     usual = auto_crop(data) if isinstance(crop, str) else crop
@@ -121,39 +93,68 @@ def train(
     recipe = recipe.resolved(crop=crop, layout=layout.name)
     facts = _facts(data, start, recipe, layout, fabric.device)
     run = Run(out, recipe, data, start.normalisation, facts)
-    _write_start(run, layout)
+    write_start(run)
     listener.planned(run.facts)
-    _epochs(run, start.model, fabric, weights=weights, listener=listener)
+    _train(run, start.model, fabric, listener=listener)
     return run
 
 
-def _epochs(
+def resume(folder: Path, *, listener: Listener | None = None) -> Run:
+    """Go on with the run in `folder` from its newest whole checkpoint, to its end.
+
+    The recipe, the data and the random states are those that it has had. A damaged checkpoint is
+    passed over, with a line in `facts["resumed"]`. Of a finished run nothing is changed.
+
+    Raises what `train` raises, and InputError where the folder holds no checkpoint or the data
+    have changed.
+    """
+    listener = listener or Listener()
+    root = read_root(folder)
+    recipe = load_recipe(folder / "recipe.toml")
+    checkpoint, damaged = newest(folder)
+    data = _open(root, recipe, listener)
+    check_same_data(folder, data)
+    fabric = _fabric(recipe)
+    progress = checkpoint.progress()
+    origin = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
+    facts = {**checkpoint.facts, "resumed": "; ".join([origin, *damaged])}
+    run = Run(folder, recipe, data, checkpoint.normalisation, facts, progress)
+    model = create_model(recipe.model.name, num_classes=len(data.classes), **recipe.model.options)
+    listener.planned(facts)
+    _train(run, model, fabric, listener=listener, checkpoint=checkpoint)
+    return run
+
+
+def _open(root: Path, recipe: Recipe, listener: Listener) -> SegmentationData:
+    return open_dataset(
+        root,
+        splits=("train", "val"),
+        val_fraction=recipe.data.val_fraction,
+        seed=recipe.seed,
+        cache_bytes=recipe.data.cache_mib << 20,
+        progress=listener.checking,
+    )
+
+
+def _train(
     run: Run,
     model: Segmenter,
     fabric: Fabric,
     *,
-    weights: Tensor | None,
     listener: Listener,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
-    recipe, data, normalisation = run.recipe, run.data, run.normalisation
-    memory_format = LAYOUTS[recipe.layout]
+    """From the run's progress to the last epoch's end. `model` has its first weights, or any where
+    there is a checkpoint."""
+    recipe, data, progress = run.recipe, run.data, run.progress
     order = BatchOrder(len(data.splits["train"]), batch_size=recipe.batch_size, seed=recipe.seed)
-    crop = recipe.augmentation.crop
-    augmentation = Augmentation(
-        crop=None if isinstance(crop, str) else crop,
-        scale=recipe.augmentation.scale,
-        flip=recipe.augmentation.flip,
-        brightness=recipe.augmentation.brightness,
-        contrast=recipe.augmentation.contrast,
-        saturation=recipe.augmentation.saturation,
-        fill=normalisation.fill(),
-    )
     workers = recipe.data.workers
     if workers == "auto":
         workers = auto_workers(fabric.device)
     loader = make_loader(
-        AugmentedSplit(data, "train", augmentation, seed=recipe.seed), order, workers=workers
+        AugmentedSplit(data, "train", _augmentation(run), seed=recipe.seed), order, workers=workers
     )
+    memory_format = LAYOUTS[recipe.layout]
     model.to(memory_format=memory_format)  # type: ignore[call-overload]
     frozen = _prepare_batch_norm(model, recipe)
     network, optimizer = fabric.setup(model, make_optimizer(model, recipe))
@@ -161,76 +162,203 @@ def _epochs(
     accumulate = min(recipe.optimizer.accumulate, len(order))
     updates = -(-len(order) // accumulate)
     schedule = make_schedule(optimizer, recipe, steps=recipe.epochs * updates)
-    weights = None if weights is None else weights.to(fabric.device)
-    cross_entropy_of = partial(cross_entropy, weights=weights, reduction=recipe.loss.reduction)
-    whole = recipe.loss.resolution == "image"
+    loss_of = _Loss(recipe, data, fabric.device)
+    metrics = Metrics(run.folder)
+    state = State(model, optimizer.optimizer, schedule, fabric, progress)
+    saver = Saver(
+        run.folder,
+        minutes=recipe.checkpoint_minutes,
+        steps=len(order),
+        normalisation=run.normalisation,
+        facts={key: text for key, text in run.facts.items() if key != "resumed"},
+    )
+    for folder in (run.folder, saver.folder):
+        remove_side_files(folder)
+    if checkpoint is None:
+        _save(saver, state, run)
+    else:
+        checkpoint.restore(state)
+        metrics.resume(progress)
 
-    def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-        if not whole:
-            labels = shrink(labels, size=(logits.shape[2], logits.shape[3]))
-        return cross_entropy_of(logits.float(), labels)
-
-    metrics = _Metrics(run.folder / "metrics.jsonl")
-    best = -1.0
-
-    for epoch in range(1, recipe.epochs + 1):
-        order.epoch = epoch
-        network.train()
-        for norm in frozen:
-            norm.eval()
-        started = time.perf_counter()
-        loss_sum = torch.zeros((), device=fabric.device)
-        rate = schedule.get_last_lr()[0]
-        for step, (images, labels) in enumerate(loader, start=1):
-            images = images.to(fabric.device).contiguous(memory_format=memory_format)
-            labels = labels.to(fabric.device)
-            logits, *auxiliary = network.with_auxiliary(normalisation(images), enlarge=whole)
-            loss = loss_of(logits, labels)
-            for extra in auxiliary:
-                loss = loss + recipe.loss.auxiliary_weight * loss_of(extra, labels)
-            if (step - 1) % accumulate == 0:
-                optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss / accumulate)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss is {value} in epoch {epoch}, step {step}: lower "
-                    f"optimizer.learning_rate (it is {recipe.optimizer.learning_rate:g}); the "
-                    f"bundles of earlier epochs in {run.folder} are whole"
+    with Interrupts() as interrupts:
+        for epoch in range(progress.epoch, recipe.epochs + 1):
+            if epoch != progress.epoch:
+                progress.begin(epoch)
+            order.begin(epoch, done=progress.step)
+            network.train()
+            for norm in frozen:
+                norm.eval()
+            if math.isnan(progress.rate):
+                progress.rate = float(schedule.get_last_lr()[0])
+            began = time.perf_counter() - progress.seconds
+            loss_sum = torch.tensor(progress.loss_sum, device=fabric.device)
+            for step, (images, labels) in enumerate(loader, start=progress.step + 1):
+                before = torch.get_rng_state()
+                images = images.to(fabric.device).contiguous(memory_format=memory_format)
+                labels = labels.to(fabric.device)
+                logits, *auxiliary = network.with_auxiliary(
+                    run.normalisation(images), enlarge=loss_of.whole
                 )
-            if step % accumulate == 0 or step == len(order):
-                optimizer.step()
-                schedule.step()
-            loss_sum += loss.detach()
-            metrics.step(epoch=epoch, step=step, loss=value)
-            listener.step(epoch=epoch, step=step, steps=len(order), loss=value, images=len(images))
-        seconds = time.perf_counter() - started
+                loss = loss_of(logits, labels)
+                for extra in auxiliary:
+                    loss = loss + recipe.loss.auxiliary_weight * loss_of(extra, labels)
+                if (step - 1) % accumulate == 0:
+                    optimizer.zero_grad(set_to_none=True)
+                value = loss.item()
+                if not math.isfinite(value):
+                    torch.set_rng_state(before)
+                    _not_finite(run, saver, state, order, (images, labels), value, step=step)
+                fabric.backward(loss / accumulate)
+                updated = step % accumulate == 0 or step == len(order)
+                if updated:
+                    optimizer.step()
+                    schedule.step()
+                loss_sum += loss.detach()
+                with _writing(run):
+                    metrics.step(epoch=epoch, step=step, loss=value)
+                listener.step(
+                    epoch=epoch, step=step, steps=len(order), loss=value, images=len(images)
+                )
+                if updated:
+                    progress.step, progress.loss_sum = step, float(loss_sum)
+                    progress.seconds = time.perf_counter() - began
+                    if interrupts.requested is not None:
+                        _stop(saver, state, run, interrupts.requested)
+                    if saver.due():
+                        _save(saver, state, run)
 
-        predictor = Predictor(model, data.classes, normalisation, device=fabric.device)
-        evaluation = evaluate(predictor, data, "val", progress=listener.validating)
-        scores = evaluation.scores
-        row = {
-            "epoch": epoch,
-            "loss": float(loss_sum) / len(order),
-            "learning_rate": rate,
+            def validating(done: int, total: int) -> None:
+                if interrupts.requested is not None:
+                    _stop(saver, state, run, interrupts.requested)
+                listener.validating(done, total)
+
+            started = time.perf_counter()
+            predictor = Predictor(model, data.classes, run.normalisation, device=fabric.device)
+            evaluation = evaluate(predictor, data, "val", progress=validating)
+            with _writing(run):
+                _end_epoch(run, model, evaluation, val_seconds=time.perf_counter() - started)
+                metrics.write("epoch", run.history[-1])
+            listener.epoch_ended(run.history[-1])
+            progress.begin(epoch + 1)
+            _save(saver, state, run)
+            if interrupts.requested is not None and epoch < recipe.epochs:
+                _stop(saver, state, run, interrupts.requested, saved=True)
+    with _writing(run):
+        metrics.write("end", {"best_epoch": run.best_epoch})
+
+
+def _end_epoch(run: Run, model: Segmenter, evaluation: Evaluation, *, val_seconds: float) -> None:
+    """Write the bundles and add the epoch's row. Done again after a kill, it writes the same."""
+    progress, scores = run.progress, evaluation.scores
+    steps, images = progress.step, len(run.data.splits["train"])
+    bundle = run.bundle(model, evaluation, epoch=progress.epoch)
+    bundle.save(run.last)
+    if scores.mean_iou > progress.best or progress.best_epoch == 0:
+        progress.best = progress.best if math.isnan(scores.mean_iou) else scores.mean_iou
+        progress.best_epoch, progress.evaluation = progress.epoch, evaluation
+        bundle.save(run.best)
+    progress.history.append(
+        {
+            "epoch": progress.epoch,
+            "loss": progress.loss_sum / steps,
+            "learning_rate": progress.rate,
             "val_mean_iou": None if math.isnan(scores.mean_iou) else scores.mean_iou,
             "val_pixel_accuracy": (
                 None if math.isnan(scores.pixel_accuracy) else scores.pixel_accuracy
             ),
-            "seconds": round(seconds, 3),
-            "val_seconds": round(time.perf_counter() - started - seconds, 3),
-            "images_per_second": round(order.count / seconds, 3),
+            "seconds": round(progress.seconds, 3),
+            "val_seconds": round(val_seconds, 3),
+            "images_per_second": round(images / max(1e-9, progress.seconds), 3),
         }
-        bundle = _bundle(model, run, epoch=epoch, evaluation=evaluation)
-        bundle.save(run.last)
-        if scores.mean_iou > best or run.best_epoch == 0:
-            best = scores.mean_iou if not math.isnan(scores.mean_iou) else best
-            run.best_epoch, run.evaluation = epoch, evaluation
-            bundle.save(run.best)
-        run.history.append(row)
-        metrics.write("epoch", row)
-        listener.epoch_ended(row)
-    metrics.write("end", {"best_epoch": run.best_epoch})
+    )
+
+
+def _save(saver: Saver, state: State, run: Run) -> None:
+    with _writing(run):
+        saver.save(state)
+
+
+@contextmanager
+def _writing(run: Run) -> Iterator[None]:
+    """Says how to go on where a file of the run cannot be written, as on a full disk."""
+    try:
+        yield
+    except InputError as error:
+        raise TrainingError(
+            f"{error.problems[0]}, or make room here: `pixelwise train --resume {run.folder}` goes "
+            "on from the last whole checkpoint"
+        ) from error
+
+
+def _stop(saver: Saver, state: State, run: Run, signal_number: int, *, saved: bool = False) -> None:
+    if not saved:
+        _save(saver, state, run)
+    raise TrainingStoppedError(
+        f"stopped in epoch {run.progress.epoch} after step {run.progress.step}, all of it kept: go "
+        f"on with `pixelwise train --resume {run.folder}`",
+        signal_number=signal_number,
+    )
+
+
+def _not_finite(
+    run: Run,
+    saver: Saver,
+    state: State,
+    order: BatchOrder,
+    batch: tuple[Tensor, Tensor],
+    value: float,
+    *,
+    step: int,
+) -> NoReturn:
+    """Keep the batch and the state beside the run, and stop."""
+    epoch, recipe = run.progress.epoch, run.recipe
+    samples = run.data.splits["train"]
+    names = [samples[index].name for _, index in order.batch(epoch, step)]
+    folder = make_folder(run.folder / "not_finite")
+    images, labels = batch
+    write_sealed(
+        folder / "batch.safetensors",
+        {"images": images.cpu().contiguous(), "labels": labels.cpu()},
+        {"epoch": epoch, "step": step, "loss": str(value), "names": names},
+        key="pixelwise-batch",
+    )
+    write_state(folder / "state.safetensors", state, saver.fixed)
+    raise TrainingError(
+        f"the loss is {value} in epoch {epoch}, step {step}, on {', '.join(names)}: lower "
+        f"optimizer.learning_rate (it is {recipe.optimizer.learning_rate:g}); the batch and the "
+        f"state before it are in {folder}, the bundles of earlier epochs in {run.folder} are whole"
+    )
+
+
+class _Loss:
+    """Cross entropy as the recipe states it. whole: at the image's size, not the map's."""
+
+    def __init__(self, recipe: Recipe, data: SegmentationData, device: torch.device) -> None:
+        weights = class_weights(recipe.loss, data.pixel_counts["train"])
+        self.whole = recipe.loss.resolution == "image"
+        self.cross_entropy = partial(
+            cross_entropy,
+            weights=None if weights is None else weights.to(device),
+            reduction=recipe.loss.reduction,
+        )
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not self.whole:
+            labels = shrink(labels, size=(logits.shape[2], logits.shape[3]))
+        return self.cross_entropy(logits.float(), labels)
+
+
+def _augmentation(run: Run) -> Augmentation:
+    chosen = run.recipe.augmentation
+    return Augmentation(
+        crop=None if isinstance(chosen.crop, str) else chosen.crop,
+        scale=chosen.scale,
+        flip=chosen.flip,
+        brightness=chosen.brightness,
+        contrast=chosen.contrast,
+        saturation=chosen.saturation,
+        fill=run.normalisation.fill(),
+    )
 
 
 def _prepare_batch_norm(model: nn.Module, recipe: Recipe) -> list[nn.Module]:
@@ -243,87 +371,14 @@ def _prepare_batch_norm(model: nn.Module, recipe: Recipe) -> list[nn.Module]:
     return list(norms) if recipe.model.freeze_batch_norm else []
 
 
-def make_optimizer(model: Segmenter, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with the heads' rates multiples of the backbone's; only convolution kernels decay."""
-    rates = recipe.optimizer
-    parts = [
-        (model.backbone, rates.learning_rate),
-        (model.head, rates.learning_rate * rates.head_multiplier),
-    ]
-    if model.auxiliary is not None:
-        parts.append((model.auxiliary, rates.learning_rate * rates.auxiliary_multiplier))
-    groups = []
-    for part, rate in parts:
-        kernels: list[nn.Parameter] = []
-        biases: list[nn.Parameter] = []
-        norms: list[nn.Parameter] = []
-        for module in part.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                if not parameter.requires_grad:
-                    continue
-                if isinstance(module, nn.BatchNorm2d):
-                    norms.append(parameter)
-                else:
-                    (biases if name == "bias" else kernels).append(parameter)
-        groups += [
-            {"params": kernels, "lr": rate, "weight_decay": rates.weight_decay},
-            {"params": biases, "lr": rate * rates.bias_multiplier, "weight_decay": 0.0},
-            {"params": norms, "lr": rate, "weight_decay": 0.0},
-        ]
-    return torch.optim.SGD(groups, momentum=rates.momentum)
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, *, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """The poly rate of DeepLab v2 (arXiv:1606.00915, section 4.1), or the stages of v1, a tenth
-    each of the one before; stepped after each update."""
-    rates = recipe.optimizer
-    if rates.schedule == "stages":
-        return torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: 0.1 ** min(step * rates.stages // steps, rates.stages - 1)
-        )
-    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=rates.power)
-
-
 def _fabric(recipe: Recipe) -> Fabric:
     try:
-        return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
+        fabric = Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device = {recipe.device!r}: cannot be used here ({reason})") from error
-
-
-def _bundle(model: nn.Module, run: Run, *, epoch: int, evaluation: Evaluation) -> Bundle:
-    return Bundle(
-        model=run.recipe.model.name,
-        options=run.recipe.model.options,
-        classes=run.data.classes,
-        normalisation=run.normalisation,
-        weights=model.state_dict(),
-        recipe=run.recipe.to_json(),
-        scores={
-            "split": "val",
-            "epoch": epoch,
-            **evaluation.scores.to_json(run.data.classes.names),
-        },
-    )
-
-
-RUN_FILES = ("recipe.toml", "data.json", "metrics.jsonl", "best.safetensors", "last.safetensors")
-
-
-def _refuse_used(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file: give a folder for the run with --out")
-    if out.is_dir() and not overwrite and any((out / name).exists() for name in RUN_FILES):
-        raise InputError(f"{out}: holds a run already: choose another --out, or add --overwrite")
-
-
-def _clear(out: Path) -> None:
-    """Remove an earlier run's files, so that none of them is taken for one of this run."""
-    for name in (*RUN_FILES, "report.html"):
-        (out / name).unlink(missing_ok=True)
+    fabric.seed_everything(recipe.seed, verbose=False)
+    return fabric
 
 
 def _facts(
@@ -355,56 +410,3 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def _write_start(run: Run, layout: LayoutChoice) -> None:
-    _write_text(run.folder / "recipe.toml", run.recipe.to_toml())
-    splits = {
-        split: [{"name": s.name, "image": str(s.image), "mask": str(s.mask)} for s in samples]
-        for split, samples in run.data.splits.items()
-    }
-    about = {
-        "root": str(run.data.root.resolve()),
-        "layout": run.data.layout,
-        "notes": run.data.notes,
-        "classes": run.data.classes.to_json(),
-        "splits": splits,
-    }
-    _write_text(run.folder / "data.json", json.dumps(about, indent=1) + "\n")
-    _Metrics(run.folder / "metrics.jsonl").write(
-        "start",
-        {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "pixelwise": pixelwise.__version__,
-            "torch": torch.__version__,
-            "machine": f"{platform.system()} {platform.machine()}",
-            "threads": torch.get_num_threads(),
-            "layout": layout.name,
-            "layout_reason": layout.reason,
-        },
-    )
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic(path) as side:
-        side.write_text(text, encoding="utf-8")
-
-
-class _Metrics:
-    """Lines of JSON, appended and flushed one by one; a reader may meet a torn last line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.last_step = -math.inf
-
-    def write(self, event: str, values: Mapping[str, Any]) -> None:
-        line = json.dumps({"event": event, **values}, allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def step(self, **values: Any) -> None:
-        """Record a step, unless one was recorded a moment ago."""
-        now = time.monotonic()
-        if now - self.last_step >= STEP_RECORD_SECONDS:
-            self.last_step = now
-            self.write("step", values)

@@ -132,6 +132,9 @@ class Recipe(_Part):
         default="auto",
         description="memory order of the maps; auto: the faster one, by a measurement",
     )
+    checkpoint_minutes: float = Field(
+        default=5.0, ge=0, description="between checkpoints, besides those at an epoch's end"
+    )
     model: ModelRecipe = ModelRecipe()
     data: DataRecipe = DataRecipe()
     augmentation: AugmentationRecipe = AugmentationRecipe()

@@ -1,0 +1,73 @@
+"""A training process that kills itself at a given place. Not a test: test_resume.py starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pixelwise.files
+import pixelwise.training.checkpoint
+import pixelwise.training.loop
+from pixelwise.checkpoints import Bundle
+from pixelwise.training import load_recipe, resume, train
+
+
+def work(data: str, out: str, recipe: str, place: str) -> None:
+    """Train, or go on where there is a checkpoint, and leave OUT.done. The process dies at `place`,
+    the second time that it comes there; with "" it lives."""
+    torch.set_num_threads(1)
+    _arm(place)
+    folder = Path(out)
+    if any((folder / "checkpoints").glob("step-*.safetensors")):
+        resume(folder)
+    else:
+        file = folder.with_suffix(".toml")
+        file.write_text(recipe)
+        train(Path(data), folder, load_recipe(file), overwrite=True)
+    folder.with_suffix(".done").touch()
+
+
+def _arm(place: str) -> None:
+    if place == "epoch_end":  # the bundles are written, the checkpoint is not
+        pixelwise.training.loop._end_epoch = _dying(pixelwise.training.loop._end_epoch, after=True)
+    elif place == "bundle":  # amid an epoch's end: last.safetensors is new, best is not
+        Bundle.save = _dying(Bundle.save, after=True)  # type: ignore[method-assign]
+    elif place == "before_flush":  # amid a checkpoint: its side file is there, in part
+        write = pixelwise.training.checkpoint.write_sealed
+        os_fsync = os.fsync
+
+        def armed(*args: Any, **kwargs: Any) -> None:
+            pixelwise.files.os.fsync = _dying(os_fsync, after=False, times=1) if due() else os_fsync
+            write(*args, **kwargs)
+
+        calls = iter(range(1000))
+
+        def due() -> bool:
+            return next(calls) >= 1
+
+        pixelwise.training.checkpoint.write_sealed = armed
+    elif place == "after_rename":  # the new checkpoint is there, the oldest not yet removed
+        pixelwise.training.checkpoint.checkpoints = _dying(
+            pixelwise.training.checkpoint.checkpoints, after=False, times=3
+        )
+
+
+def _dying(function: Callable[..., Any], *, after: bool, times: int = 2) -> Callable[..., Any]:
+    calls = 0
+
+    def armed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == times and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **kwargs)
+        if calls == times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return armed
