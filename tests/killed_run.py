@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -21,6 +22,8 @@ def work(data: str, out: str, recipe: str, place: str) -> None:
     """Train, or go on where there is a checkpoint, and leave OUT.done. The process dies at `place`,
     the second time that it comes there; with "" it lives."""
     torch.set_num_threads(1)
+    # Here it would be the forkserver, whose first process imports everything anew.
+    multiprocessing.set_start_method("fork", force=True)
     _arm(place)
     folder = Path(out)
     if any((folder / "checkpoints").glob("step-*.safetensors")):
