@@ -210,7 +210,7 @@ def test_training_does_not_replace_a_run(
         (("--set", "epochs=0"), "epochs = 0", "greater than or equal to 1"),
         (("--epochs", "0"), "epochs = 0", "greater than or equal to 1"),
         (("--epochs", "many"), "--epochs", "valid integer"),
-        (("--set", "model.name=unet"), "'unet'", "there are deeplab_v3plus"),
+        (("--set", "model.name=unet"), "'unet'", "there are fcn32s, "),
         (("--set", "model.options.backbone=vgg99"), "'vgg99'", "there are mobilenet_v2"),
         (("--set", "model.options.output_stride=7"), "output_stride 7", "16"),
         (("--set", "model.pretrained=absent.pth"), "absent.pth", "cannot be read"),
