@@ -160,6 +160,7 @@ def test_an_epoch_holds_each_image_once_and_no_lonely_last_batch(
     assert batches == list(order)  # a pure function of seed and epoch
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
     data = open_dataset(scenes, splits=("train",))
     augmentation = Augmentation(crop=(32, 48), brightness=0.2, saturation=0.2)

@@ -1,4 +1,4 @@
-"""`pixelwise predict`, `pixelwise evaluate` and `pixelwise models`."""
+"""`pixelwise predict` and `pixelwise evaluate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from pixelwise.cli.console import Bar, command, complain, console, scores_table
 
@@ -126,43 +125,3 @@ def evaluate(
         with atomic(Path(json_file)) as side:
             side.write_text(text, encoding="utf-8")
         console.print(f"written to {json_file}", soft_wrap=True)
-
-
-@command
-def models() -> None:
-    """List the networks with their size and source."""
-    import torch
-
-    from pixelwise.models import MODELS, count_multiply_adds, count_parameters, create_model
-
-    table = Table()
-    for name in (
-        "model",
-        "backbone",
-        "stride",
-        "parameters",
-        "multiply-adds",
-        "VOC mIoU %",
-        "paper",
-    ):
-        numeric = name in {"stride", "parameters", "multiply-adds"}
-        table.add_column(name, justify="right" if numeric else "left")
-    for name, entry in MODELS.items():
-        for variant in entry.variants:
-            with torch.device("meta"):
-                model = create_model(name, num_classes=21, **variant.options)
-                operations = count_multiply_adds(model, height=entry.size, width=entry.size)
-            table.add_row(
-                name,
-                variant.backbone,
-                str(variant.stride),
-                f"{count_parameters(model) / 1e6:.2f} M",
-                f"{operations / 1e9:.2f} G at {entry.size}",
-                variant.voc or "-",
-                f"{entry.title}, {entry.paper}",
-            )
-    console.print(table)
-    console.print(
-        "Parameters and multiply-adds are for 21 classes, as in PASCAL VOC; the latter for a "
-        "square image of the size named. VOC figures are the published ones, with their source."
-    )
