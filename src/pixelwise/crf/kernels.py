@@ -1,0 +1,608 @@
+"""What runs compiled: building the permutohedral lattice, filtering on it, mean field's update.
+
+Rows of class values have `width` floats, the classes filled up to a multiple of LANES, and lie one
+after the other in arrays of one dimension: row n begins at n * width.
+
+The pixels are cut into strips, one for each core. A strip adds into rows of its own, so that no
+two cores write one place and the result does not depend on which is faster; `gather` then adds up
+the strips' rows of each lattice point.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from pixelwise.crf.vectors import (
+    LANES,
+    add8,
+    exp8,
+    fused8,
+    highest8,
+    load8,
+    max8,
+    store8,
+    sum8,
+    zero8,
+)
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+
+CLIP = 1e-5
+"""Smaller probabilities count as this, as in pydensecrf's `unary_from_softmax`."""
+
+_POSITION_CORNERS = 3  # of a simplex in 2 dimensions: x, y
+_BILATERAL_CORNERS = 6  # in 5 dimensions: x, y, red, green, blue
+_NOTHING = np.float32(-1e30)  # the logit of a class that only fills up a row
+_HALF = np.float32(0.5)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing
+_TILE = 64  # pixels transposed at a time, so that both sides stay in the cache
+
+_outer = njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+_inner = njit(forceinline=True, error_model="numpy")
+
+
+# Building. A vertex of the lattice is d+1 integers of which d are independent; `strides` packs
+# them into one integer, so that a step on the lattice is an addition.
+
+
+@_inner
+def _simplex(
+    features: Floats,
+    i: int,
+    scale: Floats,
+    elevated: Floats,
+    nearest: Floats,
+    rank: Longs,
+    barycentric: Floats,
+) -> None:
+    """The simplex around point i: its vertex of remainder 0, order of coordinates, weights.
+
+    Adams, Baek and Davis 2010, sections 3.1 and 3.2. Everything is float32 in pydensecrf's order
+    of operations: where two coordinates tie, as at the image's border, the same vertices come out.
+    """
+    d = len(scale)
+    up = np.float32(d + 1)
+    down = np.float32(1) / up
+    total = np.float32(0)
+    for j in range(d, 0, -1):
+        scaled = features[j - 1, i] * scale[j - 1]
+        elevated[j] = total - np.float32(j) * scaled
+        total += scaled
+    elevated[0] = total
+    excess = np.int64(0)
+    for j in range(d + 1):
+        rounded = np.rint(elevated[j] * down)
+        nearest[j] = rounded * up
+        excess += np.int64(rounded)
+    for j in range(d + 1):
+        rank[j] = excess
+    for j in range(d):
+        here = elevated[j] - nearest[j]
+        for k in range(j + 1, d + 1):
+            if here < elevated[k] - nearest[k]:
+                rank[j] += 1
+            else:
+                rank[k] += 1
+    for j in range(d + 1):  # off the plane by `excess` steps: back along the largest remainders
+        if rank[j] < 0:
+            rank[j] += d + 1
+            nearest[j] += up
+        elif rank[j] > d:
+            rank[j] -= d + 1
+            nearest[j] -= up
+    barycentric[:] = np.float32(0)
+    for j in range(d + 1):
+        part = (elevated[j] - nearest[j]) * down
+        barycentric[d - rank[j]] += part
+        barycentric[d + 1 - rank[j]] -= part
+    barycentric[0] += np.float32(1) + barycentric[d + 1]
+
+
+@_inner
+def _find(table: Ints, keys: Longs, key: int, shift: np.uint64) -> int:
+    """The slot of `key`, or the empty one where it belongs: table[slot] is its index, or -1."""
+    mask = len(table) - 1
+    slot = np.int64((np.uint64(key) * _GOLDEN) >> shift)
+    while table[slot] >= 0 and keys[table[slot]] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@njit
+def _table(keys: Longs, count: int, bits: int) -> Ints:
+    """A hash table of 2^bits slots that holds the first `count` keys."""
+    table = np.full(1 << bits, -1, np.int32)
+    shift = np.uint64(64 - bits)
+    for n in range(count):
+        table[_find(table, keys, keys[n], shift)] = n
+    return table
+
+
+@njit(error_model="numpy")
+def _place_strip(
+    features: Floats,
+    scale: Floats,
+    strides: Longs,
+    origin: int,
+    first: int,
+    last: int,
+    rows: Ints,
+    weights: Floats,
+    keys: Longs,
+) -> int:
+    d = len(scale)
+    corners = d + 1
+    elevated = np.empty(corners, np.float32)
+    nearest = np.empty(corners, np.float32)
+    barycentric = np.empty(corners + 1, np.float32)
+    rank = np.empty(corners, np.int64)
+    axis = np.empty(corners, np.int64)
+    own = keys[first * corners : last * corners]
+    step = strides.sum()
+    bits = 12
+    shift = np.uint64(64 - bits)
+    table = _table(own, 0, bits)
+    count = 0
+    for i in range(first, last):
+        _simplex(features, i, scale, elevated, nearest, rank, barycentric)
+        key = np.int64(origin)
+        for j in range(corners):
+            key += np.int64(nearest[j]) * strides[j]
+            axis[rank[j]] = j
+        for corner in range(corners):
+            if corner:  # one step along all axes, and back along one
+                key += step - corners * strides[axis[corners - corner]]
+            slot = _find(table, own, key, shift)
+            index = np.int64(table[slot])
+            if index < 0:
+                index = count
+                own[count] = key
+                table[slot] = count
+                count += 1
+                if 2 * count > len(table):
+                    bits += 2
+                    shift = np.uint64(64 - bits)
+                    table = _table(own, count, bits)
+            rows[i * corners + corner] = index
+            weights[i * corners + corner] = barycentric[corner]
+    return count
+
+
+@_outer
+def place(
+    bounds: Longs,
+    features: Floats,
+    scale: Floats,
+    strides: Longs,
+    origin: int,
+    rows: Ints,
+    weights: Floats,
+    keys: Longs,
+    counts: Longs,
+) -> None:
+    """Find the simplex of every point, (d, N), and number the vertices of each strip from 0.
+
+    Writes rows and weights (N * (d + 1)), how many vertices each strip has, and their keys, those
+    of strip k from bounds[k] * (d + 1) on. The last of `strides` (d + 1) is 0: that coordinate
+    follows from the others.
+    """
+    for k in prange(len(bounds) - 1):
+        counts[k] = _place_strip(
+            features, scale, strides, origin, bounds[k], bounds[k + 1], rows, weights, keys
+        )
+
+
+@njit(cache=True, nogil=True)
+def merge(bounds: Longs, corners: int, keys: Longs, counts: Longs) -> Any:
+    """Number the vertices of all strips together, M lattice points.
+
+    Returns the point of each strip's row; the points' keys (M) and hash table; and for each point
+    the strips' rows that make it up: order[starts[n] : starts[n + 1]].
+    """
+    rows = counts.sum()
+    bits = 4
+    while (1 << bits) < 2 * rows:
+        bits += 1
+    shift = np.uint64(64 - bits)
+    table = np.full(1 << bits, -1, np.int32)
+    found = np.empty(rows, np.int64)
+    point_of = np.empty(rows, np.int32)
+    points = 0
+    row = 0
+    for k in range(len(counts)):
+        first = bounds[k] * corners
+        for n in range(first, first + counts[k]):
+            slot = _find(table, found, keys[n], shift)
+            if table[slot] < 0:
+                found[points] = keys[n]
+                table[slot] = points
+                points += 1
+            point_of[row] = table[slot]
+            row += 1
+    starts = np.zeros(points + 1, np.int64)
+    for n in point_of:
+        starts[n + 1] += 1
+    for n in range(points):
+        starts[n + 1] += starts[n]
+    free = starts[:-1].copy()
+    order = np.empty(rows, np.int32)
+    for row in range(rows):
+        n = point_of[row]
+        order[free[n]] = row
+        free[n] += 1
+    return point_of, found[:points].copy(), table, starts, order
+
+
+@_outer
+def connect(
+    bounds: Longs,
+    row_starts: Longs,
+    corners: int,
+    point_of: Ints,
+    keys: Longs,
+    table: Ints,
+    strides: Longs,
+    step: int,
+    rows: Ints,
+    points: Ints,
+    neighbours: Ints,
+) -> None:
+    """Number rows through all strips, look up their points, and find the points' neighbours.
+
+    step: the sum of `strides`, one step along all axes.
+    neighbours: (d + 1, 2, M), those that are not in the lattice preset to M.
+    """
+    for k in prange(len(bounds) - 1):
+        for n in range(bounds[k] * corners, bounds[k + 1] * corners):
+            rows[n] += row_starts[k]
+            points[n] = point_of[rows[n]]
+    bits = 0
+    while (1 << bits) < len(table):
+        bits += 1
+    shift = np.uint64(64 - bits)
+    for n in prange(len(keys)):
+        for j in range(corners):
+            other = table[_find(table, keys, keys[n] + corners * strides[j] - step, shift)]
+            if other >= 0:
+                neighbours[j, 0, n] = other
+                neighbours[j, 1, other] = n
+
+
+# Filtering.
+
+
+@_inner
+def _splat(
+    row: Floats,
+    start: int,
+    width: int,
+    corners: int,
+    k: int,
+    rows: Ints,
+    weights: Floats,
+    sums: Floats,
+) -> None:
+    """Add one pixel's values onto the vertices of its simplex; k is pixel * corners."""
+    for corner in range(corners):
+        base = np.int64(rows[k + corner]) * width
+        weight = weights[k + corner]
+        for c in range(0, width, LANES):
+            store8(sums, base + c, fused8(weight, load8(row, start + c), load8(sums, base + c)))
+
+
+@_inner
+def _slice(
+    row: Floats,
+    start: int,
+    width: int,
+    corners: int,
+    k: int,
+    points: Ints,
+    weights: Floats,
+    scale: np.float32,
+    values: Floats,
+) -> None:
+    """Add to one pixel's values, scaled, what the vertices of its simplex hold."""
+    for c in range(0, width, LANES):
+        total = zero8()
+        for corner in range(corners):
+            base = np.int64(points[k + corner]) * width
+            total = fused8(weights[k + corner], load8(values, base + c), total)
+        store8(row, start + c, fused8(scale, total, load8(row, start + c)))
+
+
+@_inner
+def _splat_strip(
+    first: int,
+    last: int,
+    width: int,
+    corners: int,
+    rows: Ints,
+    weights: Floats,
+    source: Floats,
+    sums: Floats,
+) -> None:
+    for i in range(first, last):
+        _splat(source, i * width, width, corners, i * corners, rows, weights, sums)
+
+
+@_inner
+def _slice_strip(
+    first: int,
+    last: int,
+    width: int,
+    corners: int,
+    points: Ints,
+    weights: Floats,
+    scale: np.float32,
+    values: Floats,
+    out: Floats,
+) -> None:
+    for i in range(first, last):
+        _slice(out, i * width, width, corners, i * corners, points, weights, scale, values)
+
+
+@_inner
+def _clear(sums: Floats, begin: int, end: int) -> None:
+    for k in range(begin, end):
+        sums[k] = np.float32(0)
+
+
+@_inner
+def _gather_point(
+    n: int, starts: Longs, order: Ints, width: int, sums: Floats, values: Floats
+) -> None:
+    for c in range(0, width, LANES):
+        total = zero8()
+        for k in range(starts[n], starts[n + 1]):
+            total = add8(total, load8(sums, np.int64(order[k]) * width + c))
+        store8(values, n * width + c, total)
+
+
+@_inner
+def _blur_point(n: int, one: int, other: int, width: int, values: Floats, out: Floats) -> None:
+    for c in range(0, width, LANES):
+        both = add8(load8(values, one * width + c), load8(values, other * width + c))
+        store8(out, n * width + c, fused8(_HALF, both, load8(values, n * width + c)))
+
+
+@_outer
+def splat(
+    bounds: Longs,
+    row_starts: Longs,
+    width: int,
+    corners: int,
+    rows: Ints,
+    weights: Floats,
+    source: Floats,
+    sums: Floats,
+) -> None:
+    """Splat all pixels of `source` into the strips' rows of `sums`."""
+    for k in prange(len(bounds) - 1):
+        _clear(sums, row_starts[k] * width, row_starts[k + 1] * width)
+        _splat_strip(bounds[k], bounds[k + 1], width, corners, rows, weights, source, sums)
+
+
+@_outer
+def blur(
+    starts: Longs,
+    order: Ints,
+    neighbours: Ints,
+    width: int,
+    sums: Floats,
+    values: Floats,
+    spare: Floats,
+) -> Floats:
+    """Add up the strips' rows of each point and blur along each axis; returns `values` or `spare`.
+
+    Both have M + 1 rows, the last of them zeros: what stands for a neighbour that is not there.
+    """
+    count = len(starts) - 1
+    for n in prange(count):
+        _gather_point(n, starts, order, width, sums, values)
+    for j in range(len(neighbours)):
+        for n in prange(count):
+            one, other = np.int64(neighbours[j, 0, n]), np.int64(neighbours[j, 1, n])
+            _blur_point(n, one, other, width, values, spare)
+        values, spare = spare, values
+    return values
+
+
+@_outer
+def slice_(
+    bounds: Longs,
+    width: int,
+    corners: int,
+    points: Ints,
+    weights: Floats,
+    scale: np.float32,
+    values: Floats,
+    out: Floats,
+) -> None:
+    """Add to all pixels of `out`, scaled, the lattice's values."""
+    for k in prange(len(bounds) - 1):
+        _slice_strip(bounds[k], bounds[k + 1], width, corners, points, weights, scale, values, out)
+
+
+# Mean field.
+
+
+@_inner
+def _softmax(row: Floats, width: int) -> None:
+    """The softmax of one row, in place."""
+    largest = load8(row, 0)
+    for c in range(LANES, width, LANES):
+        largest = max8(largest, load8(row, c))
+    highest = highest8(largest)
+    total = zero8()
+    for c in range(0, width, LANES):
+        power = exp8(load8(row, c), highest)
+        total = add8(total, power)
+        store8(row, c, power)
+    factor = np.float32(1) / sum8(total)
+    for c in range(0, width, LANES):
+        store8(row, c, fused8(factor, load8(row, c), zero8()))
+
+
+@njit(error_model="numpy")
+def _update_strip(
+    first: int,
+    last: int,
+    width: int,
+    logits: Floats,
+    messages: bool,
+    final: bool,
+    bilateral_rows: Ints,
+    bilateral_points: Ints,
+    bilateral_weights: Floats,
+    bilateral_scale: np.float32,
+    bilateral_values: Floats,
+    bilateral_sums: Floats,
+    position_rows: Ints,
+    position_points: Ints,
+    position_weights: Floats,
+    position_scale: np.float32,
+    position_values: Floats,
+    position_sums: Floats,
+) -> None:
+    row = np.empty(width, np.float32)
+    for i in range(first, last):
+        b, p = i * _BILATERAL_CORNERS, i * _POSITION_CORNERS
+        for c in range(0, width, LANES):
+            store8(row, c, load8(logits, i * width + c))
+        if messages:
+            _slice(
+                row,
+                0,
+                width,
+                _BILATERAL_CORNERS,
+                b,
+                bilateral_points,
+                bilateral_weights,
+                bilateral_scale,
+                bilateral_values,
+            )
+            _slice(
+                row,
+                0,
+                width,
+                _POSITION_CORNERS,
+                p,
+                position_points,
+                position_weights,
+                position_scale,
+                position_values,
+            )
+        _softmax(row, width)
+        if final:
+            for c in range(0, width, LANES):
+                store8(logits, i * width + c, load8(row, c))
+        else:
+            _splat(
+                row,
+                0,
+                width,
+                _BILATERAL_CORNERS,
+                b,
+                bilateral_rows,
+                bilateral_weights,
+                bilateral_sums,
+            )
+            _splat(
+                row,
+                0,
+                width,
+                _POSITION_CORNERS,
+                p,
+                position_rows,
+                position_weights,
+                position_sums,
+            )
+
+
+@_outer
+def update(
+    bounds: Longs,
+    width: int,
+    logits: Floats,
+    messages: bool,
+    final: bool,
+    bilateral_starts: Longs,
+    bilateral_rows: Ints,
+    bilateral_points: Ints,
+    bilateral_weights: Floats,
+    bilateral_scale: np.float32,
+    bilateral_values: Floats,
+    bilateral_sums: Floats,
+    position_starts: Longs,
+    position_rows: Ints,
+    position_points: Ints,
+    position_weights: Floats,
+    position_scale: np.float32,
+    position_values: Floats,
+    position_sums: Floats,
+) -> None:
+    """One pass over the pixels: slice both kernels, softmax, and splat for the next iteration.
+
+    A pixel's probabilities stay in the innermost cache on this way and are not written to memory
+    but by the `final` pass, which puts them in the place of its logits. Without `messages` (the
+    first pass) the probabilities are the softmax of the logits alone.
+    """
+    for k in prange(len(bounds) - 1):
+        if not final:
+            _clear(bilateral_sums, bilateral_starts[k] * width, bilateral_starts[k + 1] * width)
+            _clear(position_sums, position_starts[k] * width, position_starts[k + 1] * width)
+        _update_strip(
+            bounds[k],
+            bounds[k + 1],
+            width,
+            logits,
+            messages,
+            final,
+            bilateral_rows,
+            bilateral_points,
+            bilateral_weights,
+            bilateral_scale,
+            bilateral_values,
+            bilateral_sums,
+            position_rows,
+            position_points,
+            position_weights,
+            position_scale,
+            position_values,
+            position_sums,
+        )
+
+
+@_outer
+def logits_from(bounds: Longs, probabilities: Floats, width: int, logits: Floats) -> None:
+    """Logarithms of the clipped probabilities, (C, N) to rows of `width`."""
+    classes = len(probabilities)
+    for k in prange(len(bounds) - 1):
+        for tile in range(bounds[k], bounds[k + 1], _TILE):
+            end = min(tile + _TILE, bounds[k + 1])
+            for c in range(classes):
+                for i in range(tile, end):
+                    clipped = min(max(probabilities[c, i], np.float32(CLIP)), np.float32(1))
+                    logits[i * width + c] = math.log(clipped)
+            for c in range(classes, width):
+                for i in range(tile, end):
+                    logits[i * width + c] = _NOTHING
+
+
+@_outer
+def classes_first(bounds: Longs, rows: Floats, width: int, out: Floats) -> None:
+    """Rows of `width` to (C, N)."""
+    for k in prange(len(bounds) - 1):
+        for tile in range(bounds[k], bounds[k + 1], _TILE):
+            end = min(tile + _TILE, bounds[k + 1])
+            for c in range(len(out)):
+                for i in range(tile, end):
+                    out[c, i] = rows[i * width + c]

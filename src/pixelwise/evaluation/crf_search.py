@@ -1,0 +1,197 @@
+"""Search a dense CRF's parameters on labelled images, coarse to fine as in arXiv:1606.00915."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.crf import CRFParameters, dense_crfs, require_numba
+from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.source import Sample
+from pixelwise.evaluation.confusion import ConfusionMatrix
+from pixelwise.inference import Predictor
+
+# Section 4.1 of the paper: the kernel on position is fixed, the other three are searched.
+START = CRFParameters(bi_w=4, bi_xy=50, bi_rgb=4, pos_w=3, pos_xy=3)
+COARSE = {"bi_xy": range(30, 101, 10), "bi_rgb": range(3, 7), "bi_w": range(3, 7)}
+FINE = {"bi_xy": (-5, 0, 5), "bi_rgb": (-0.5, 0, 0.5), "bi_w": (-0.5, 0, 0.5)}
+"""Steps around the best of the coarse grid."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Parameters and the mean IoU (0..1) that they reach on the images of the search."""
+
+    parameters: CRFParameters
+    mean_iou: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean IoU (0..1) of one set of images, without the CRF and with it."""
+
+    images: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class CRFSearch:
+    """What a search found.
+
+    trials: all that was tried, best first.
+    searched: the images that the parameters were chosen on, where the gain is flattered.
+    rest: the split's other images, which had no say; None where there are none.
+    """
+
+    trials: list[Trial]
+    searched: Comparison
+    rest: Comparison | None
+
+    @property
+    def best(self) -> CRFParameters:
+        return self.trials[0].parameters
+
+    @property
+    def helps(self) -> bool:
+        """Whether the score rises, on the images that had no say if there are any."""
+        fair = self.rest or self.searched
+        return fair.after > fair.before
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `parameters` is what `predict --crf-set FILE` reads."""
+        return {
+            "parameters": self.best.to_json(),
+            "helps": self.helps,
+            "searched": vars(self.searched),
+            "rest": None if self.rest is None else vars(self.rest),
+            "trials": [
+                {**trial.parameters.to_json(), "mean_iou": trial.mean_iou} for trial in self.trials
+            ],
+        }
+
+
+def search_crf(
+    predictor: Predictor,
+    data: SegmentationData,
+    split: str,
+    *,
+    limit: int = 100,
+    progress: Callable[[int, int], None] | None = None,
+) -> CRFSearch:
+    """Try the coarse grid, then the fine one around its best, on up to `limit` images.
+
+    The images are taken evenly over `split`. The network runs once for each; its probabilities
+    are kept in temporary files. The split's other images then compare the best parameters with
+    no CRF. progress: called with (done, total) after each CRF of an image.
+
+    Raises InputError where numba is not installed.
+    """
+    require_numba()
+    samples = data.splits[split]
+    picked = set(np.linspace(0, len(samples) - 1, min(limit, len(samples))).round().astype(int))
+    chosen = [sample for i, sample in enumerate(samples) if i in picked]
+    others = [sample for i, sample in enumerate(samples) if i not in picked]
+    coarse = _grid(COARSE)
+    fine_size = len(_grid(FINE)) - 1
+    count = _Counter(progress, len(chosen) * (len(coarse) + fine_size) + len(others))
+    with tempfile.TemporaryDirectory(prefix="pixelwise-crf-") as folder:
+        scorer = _Scorer(predictor, data, Path(folder), count)
+        before = scorer.plain(chosen)
+        trials = scorer.trials(chosen, coarse)
+        around = trials[0].parameters
+        # From 3 up, half a step down stays over 0.
+        fine = [
+            replace(around, **{name: getattr(around, name) + step for name, step in steps.items()})
+            for steps in _products(FINE)
+            if any(steps.values())
+        ]
+        trials = _ordered(trials + scorer.trials(chosen, fine))
+        best = trials[0]
+        rest = None
+        if others:
+            rest_before = scorer.plain(others)
+            (rest_after,) = scorer.trials(others, [best.parameters])
+            rest = Comparison(len(others), rest_before, rest_after.mean_iou)
+    return CRFSearch(trials, Comparison(len(chosen), before, best.mean_iou), rest)
+
+
+def _products(axes: dict[str, Any]) -> list[dict[str, float]]:
+    """All combinations, the last name varying fastest: the weight, for which lattices are kept."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _grid(axes: dict[str, Any]) -> list[CRFParameters]:
+    return [replace(START, **values) for values in _products(axes)]
+
+
+def _ordered(trials: list[Trial]) -> list[Trial]:
+    return sorted(trials, key=lambda trial: -trial.mean_iou)
+
+
+class _Counter:
+    """Adds up the CRFs that are done, for a `progress` callback."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self.progress, self.done, self.total = progress, 0, total
+
+    def step(self) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+class _Scorer:
+    """Scores images without and with a CRF, from probabilities that are computed once."""
+
+    def __init__(
+        self, predictor: Predictor, data: SegmentationData, folder: Path, counter: _Counter
+    ) -> None:
+        self.predictor, self.data, self.folder, self.counter = predictor, data, folder, counter
+        self.files: dict[str, Path] = {}
+
+    def probabilities(self, sample: Sample, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        path = self.files.get(sample.name)
+        if path is not None:
+            kept: NDArray[np.float32] = np.load(path)
+            return kept
+        computed = self.predictor.logits(image).softmax(dim=0).cpu().numpy()
+        path = self.folder / f"{len(self.files)}.npy"
+        np.save(path, computed)
+        self.files[sample.name] = path
+        return computed
+
+    def plain(self, samples: Sequence[Sample]) -> float:
+        """Mean IoU without a CRF."""
+        matrix = ConfusionMatrix(len(self.data.classes))
+        for sample in samples:
+            image, truth = self.data.read(sample)
+            matrix.update(truth, _labels(self.probabilities(sample, image)))
+        return matrix.scores().mean_iou
+
+    def trials(self, samples: Sequence[Sample], sets: Sequence[CRFParameters]) -> list[Trial]:
+        """Mean IoU with each of the parameters, best first; of equals the first."""
+        matrices = [ConfusionMatrix(len(self.data.classes)) for _ in sets]
+        for sample in samples:
+            image, truth = self.data.read(sample)
+            refined = dense_crfs(image, self.probabilities(sample, image), sets)
+            for matrix, probabilities in zip(matrices, refined, strict=True):
+                matrix.update(truth, _labels(probabilities))
+                self.counter.step()
+        return _ordered(
+            [
+                Trial(chosen, matrix.scores().mean_iou)
+                for chosen, matrix in zip(sets, matrices, strict=True)
+            ]
+        )
+
+
+def _labels(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return probabilities.argmax(axis=0).astype(np.uint8)
