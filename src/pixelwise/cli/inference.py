@@ -11,9 +11,9 @@ import typer
 from rich.table import Table
 
 from pixelwise.cli.console import Bar, command, complain, console, scores_table
-from pixelwise.crf import DEFAULT_PARAMETERS, PARAMETER_SETS, CRFParameters, find_parameters
 
 if TYPE_CHECKING:
+    from pixelwise.crf import CRFParameters
     from pixelwise.data.dataset import SegmentationData
     from pixelwise.evaluation import CRFSearch
     from pixelwise.inference import Predictor
@@ -23,8 +23,8 @@ CrfSet = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE",
-        help=f"Its parameters: {', '.join(PARAMETER_SETS)}, or a .json file of tune-crf; implies "
-        f"--crf, which alone means {DEFAULT_PARAMETERS}.",
+        help="Its parameters: v1-largefov, v2-vgg16, v2-resnet101 or camvid, or a .json file of "
+        "tune-crf; implies --crf, which alone means v2-resnet101.",
         show_default=False,
     ),
 ]
@@ -51,6 +51,8 @@ def _crf_parameters(wanted: bool, name: str | None) -> CRFParameters | None:
     """What --crf and --crf-set ask for. Raises InputError for an unknown set."""
     if name is None and not wanted:
         return None
+    from pixelwise.crf import DEFAULT_PARAMETERS, find_parameters
+
     return find_parameters(name or DEFAULT_PARAMETERS)
 
 
@@ -204,7 +206,7 @@ def tune_crf(
 
     predictor = Predictor.load(bundle, device=device)
     found = _open_split(predictor, data, split)
-    with Bar("searching", unit="CRFs") as bar:
+    with Bar("searching", unit="steps") as bar:
         search = search_crf(predictor, found, split, limit=limit, progress=bar)
     content = {"bundle": str(bundle), "data": str(data), "split": split, **search.to_json()}
     if json_file == "-":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,11 +36,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean IoU (0..1) of one set of images, without the CRF and with it."""
+    """Mean IoU (0..1) of one set of images, without the CRF and with it; NaN if all is void."""
 
     images: int
     before: float
     after: float
+
+    def to_json(self) -> dict[str, float | None]:
+        return {
+            "images": self.images,
+            "before": _plain(self.before),
+            "after": _plain(self.after),
+        }
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,11 @@ class CRFSearch:
         return {
             "parameters": self.best.to_json(),
             "helps": self.helps,
-            "searched": vars(self.searched),
-            "rest": None if self.rest is None else vars(self.rest),
+            "searched": self.searched.to_json(),
+            "rest": None if self.rest is None else self.rest.to_json(),
             "trials": [
-                {**trial.parameters.to_json(), "mean_iou": trial.mean_iou} for trial in self.trials
+                {**trial.parameters.to_json(), "mean_iou": _plain(trial.mean_iou)}
+                for trial in self.trials
             ],
         }
 
@@ -90,7 +99,7 @@ def search_crf(
 
     The images are taken evenly over `split`. The network runs once for each; its probabilities
     are kept in temporary files. The split's other images then compare the best parameters with
-    no CRF. progress: called with (done, total) after each CRF of an image.
+    no CRF. progress: called with (done, total) after each image's network and each CRF.
 
     Raises InputError where numba is not installed.
     """
@@ -101,7 +110,7 @@ def search_crf(
     others = [sample for i, sample in enumerate(samples) if i not in picked]
     coarse = _grid(COARSE)
     fine_size = len(_grid(FINE)) - 1
-    count = _Counter(progress, len(chosen) * (len(coarse) + fine_size) + len(others))
+    count = _Counter(progress, len(chosen) * (1 + len(coarse) + fine_size) + 2 * len(others))
     with tempfile.TemporaryDirectory(prefix="pixelwise-crf-") as folder:
         scorer = _Scorer(predictor, data, Path(folder), count)
         before = scorer.plain(chosen)
@@ -123,7 +132,7 @@ def search_crf(
     return CRFSearch(trials, Comparison(len(chosen), before, best.mean_iou), rest)
 
 
-def _products(axes: dict[str, Any]) -> list[dict[str, float]]:
+def _products(axes: dict[str, Any]) -> list[dict[str, Any]]:
     """All combinations, the last name varying fastest: the weight, for which lattices are kept."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
@@ -137,7 +146,7 @@ def _ordered(trials: list[Trial]) -> list[Trial]:
 
 
 class _Counter:
-    """Adds up the CRFs that are done, for a `progress` callback."""
+    """Adds up what is done, for a `progress` callback."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         self.progress, self.done, self.total = progress, 0, total
@@ -174,6 +183,7 @@ class _Scorer:
         for sample in samples:
             image, truth = self.data.read(sample)
             matrix.update(truth, _labels(self.probabilities(sample, image)))
+            self.counter.step()
         return matrix.scores().mean_iou
 
     def trials(self, samples: Sequence[Sample], sets: Sequence[CRFParameters]) -> list[Trial]:
@@ -191,6 +201,10 @@ class _Scorer:
                 for chosen, matrix in zip(sets, matrices, strict=True)
             ]
         )
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _labels(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
