@@ -49,14 +49,15 @@ def main(
     print(f"\n{title}")
     print(f"{_machine()}, {date.today().isoformat()}, {arguments.repeats} processes each, median\n")
     baseline = statistics.median(r["images_per_second"] for r in next(iter(results.values())))
-    print(f"{'':44} {'images/s':>9} {'min..max':>15} {'system time':>12} {'ratio':>6}")
+    columns = f"{'images/s':>9} {'min..max':>15} {'s/image':>8} {'system time':>12} {'ratio':>6}"
+    print(f"{'':44} {columns}")
     for name, runs in results.items():
         rates = [r["images_per_second"] for r in runs]
         median = statistics.median(rates)
         system = statistics.median(r["system_share"] for r in runs)
         spread = f"{min(rates):.2f}..{max(rates):.2f}"
         ratio = median / baseline
-        print(f"{name:44} {median:9.2f} {spread:>15} {system:12.0%} {ratio:6.2f}")
+        print(f"{name:44} {median:9.2f} {spread:>15} {1 / median:8.3f} {system:12.0%} {ratio:6.2f}")
 
 
 def measure(work: Work, images: int, *, units: int) -> dict[str, float]:

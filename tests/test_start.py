@@ -77,8 +77,8 @@ def test_training_goes_on_from_the_coarser_bundle(tmp_path: Path) -> None:
     run = train(data, tmp_path / "run", recipe)
     before, after = Bundle.load(tmp_path / "coarse.safetensors"), Bundle.load(run.last)
     for name, tensor in before.weights.items():
-        assert torch.equal(after.weights[name], tensor), name
-    assert not after.weights["head.skips.c4.weight"].any()
+        torch.testing.assert_close(after.weights[name], tensor, rtol=0, atol=1e-20)
+    assert after.weights["head.skips.c4.weight"].abs().max() < 1e-20
     assert "coarse.safetensors" in run.facts["model"]
 
 

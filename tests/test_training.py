@@ -303,7 +303,7 @@ def test_the_default_network_learns_four_images_by_heart(tmp_path: Path) -> None
         for path in (folder / "train").iterdir():
             (folder / "val" / path.name).write_bytes(path.read_bytes())
     overrides = {
-        "epochs": 60,
+        "epochs": 50,
         "batch_size": 2,
         "layout": "channels_last",
         "optimizer.learning_rate": 0.03,

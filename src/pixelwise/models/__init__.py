@@ -1,5 +1,6 @@
 """The networks, one file a paper. They see tensors: no data, no losses, no configuration."""
 
+from pixelwise.models.dense import convolutionalize, shift_and_stitch
 from pixelwise.models.measures import count_multiply_adds, count_parameters
 from pixelwise.models.registry import MODELS, ModelEntry, backbone_name, create_model
 from pixelwise.models.segmenter import Segmenter
@@ -9,7 +10,9 @@ __all__ = [
     "ModelEntry",
     "Segmenter",
     "backbone_name",
+    "convolutionalize",
     "count_multiply_adds",
     "count_parameters",
     "create_model",
+    "shift_and_stitch",
 ]

@@ -1,0 +1,300 @@
+"""Published weights as bundles: FCN by its authors (Caffe) and by torchvision, and classifiers.
+
+Names of the authors' layers are those of */net.py in their reference code, where every network has
+its score layers and one bilinear kernel for each upsampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.backbones import Backbone
+from pixelwise.checkpoints.bundle import Bundle
+from pixelwise.checkpoints.foreign import Fit, Foreign, lay_onto, read_foreign
+from pixelwise.checkpoints.normalisation import CAFFE, Normalisation, caffe_normalisation
+from pixelwise.checkpoints.pretrained import (
+    backbone_prefixes,
+    classifier_normalisation,
+    classifier_on,
+    unused_for_backbone,
+)
+from pixelwise.data.classes import MAX_CLASSES, Classes
+from pixelwise.data.voc import VOC_CLASSES
+from pixelwise.errors import InputError
+from pixelwise.layers import LearntUpsampling, bilinear_kernel
+from pixelwise.models import MODELS, Segmenter, create_model
+from pixelwise.models.fcn import FCNHead
+
+# The authors' layers behind fc7, and what they are called in FCNHead.
+_COARSE = {"score_fr": "score", "upscore": "upsampling"}
+_SIXTEEN = {
+    "score_fr": "score",
+    "upscore2": "doubling.c4",
+    "score_pool4": "skips.c4",
+    "upscore16": "upsampling",
+}
+_EIGHT = {
+    "score_fr": "score",
+    "upscore2": "doubling.c4",
+    "score_pool4": "skips.c4",
+    "upscore_pool4": "doubling.c3",
+    "score_pool3": "skips.c3",
+    "upscore8": "upsampling",
+}
+CAFFE_HEADS = {
+    "fcn32s": _COARSE,
+    "fcn16s": _SIXTEEN,
+    "fcn8s": _EIGHT,
+    "fcn8s_atonce": _EIGHT,
+    "fcn_alexnet": _COARSE,
+}
+# Layers that multiply a map before it is scored, channel by channel; FCNHead has one number.
+CAFFE_SCALES = {"fcn8s_atonce": {"scale_pool4": "c4", "scale_pool3": "c3"}}
+TORCHVISION_HEADS = {
+    "fcn_resnet_dilated": {"classifier.": "head.", "aux_classifier.": "auxiliary."}
+}
+TORCHVISION_SCORES = ("classifier.4.weight", "aux_classifier.4.weight")
+
+# The authors' data sets by their number of classes, with the mean of their photographs; where it
+# is not named here it is that of PASCAL VOC.
+OTHER_DATA: dict[int, tuple[str, Normalisation]] = {
+    33: ("SIFT Flow", caffe_normalisation(114.578, 115.294, 108.353)),
+    40: ("NYUDv2 in colour", caffe_normalisation(116.190, 97.203, 92.318)),
+    60: ("PASCAL-Context", CAFFE),
+}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A bundle, and what a person should know of how it came about: a text for each subject."""
+
+    bundle: Bundle
+    notes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a file fills one variant of a network. `network` has no values yet."""
+
+    backbone: str
+    options: dict[str, Any]
+    network: Segmenter
+    fit: Fit
+    notes: dict[str, str]
+
+
+def convert(
+    path: Path,
+    model: str,
+    *,
+    classes: Classes | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Make a bundle of `model` from a .caffemodel, or a .pth of torchvision.
+
+    Of an ImageNet classifier the backbone is used and the head stays as it is before training.
+    classes: by default those of PASCAL VOC where there are 21, or names made up.
+    options: of the network. The backbone, and whether its upsampling is learnt, follow from the
+    file where they are not given.
+
+    Raises InputError, a line for each fault, where anything in the file is missing, left over or
+    of another shape, and for unknown models and options.
+    """
+    if model not in MODELS:
+        raise InputError(f"model {model!r} is unknown: there are {', '.join(MODELS)}")
+    foreign = read_foreign(path)
+    if foreign.caffe:
+        foreign = _semantic_only(foreign)
+        if model not in CAFFE_HEADS:
+            known = ", ".join(CAFFE_HEADS)
+            raise InputError(f"{path}: Caffe's weights are known for {known}, not for {model}")
+    count = _count_classes(foreign)
+    notes = {"classes": f"{len(classes)}, as given"} if classes else {}
+    if classes is None:
+        classes, notes["classes"] = _assume_classes(count)
+    elif count not in {None, len(classes)}:
+        raise InputError(
+            f"{path}: has {count} classes, {len(classes)} are named: name each, in the file's order"
+        )
+    plans: list[_Plan] = []
+    for backbone, variant in _variants(model, foreign, dict(options or {})):
+        plan = _plan(
+            foreign, model, backbone, variant, num_classes=len(classes), whole=count is not None
+        )
+        plans.append(plan)
+        if not plan.fit.faults:
+            break
+    plan = min(plans, key=lambda plan: plan.fit.faults)
+    plan.fit.check()
+    normalisation = classifier_normalisation(foreign, plan.backbone)
+    if foreign.caffe and count in OTHER_DATA:
+        data, normalisation = OTHER_DATA[count]
+        notes["classes"] += f"; the mean colour is that of {data}, by their number"
+    bundle = Bundle(
+        model=model,
+        options=plan.options,
+        classes=classes,
+        normalisation=normalisation,
+        weights=_weights(plan, model, num_classes=len(classes)),
+    )
+    return Conversion(bundle, {**_describe(plan, foreign, normalisation), **notes})
+
+
+def _semantic_only(foreign: Foreign) -> Foreign:
+    """The authors' networks on SIFT Flow have two heads, *_sem and *_geo: the first is meant."""
+    tensors = {name.replace("_sem.", "."): tensor for name, tensor in foreign.tensors.items()}
+    return replace(foreign, tensors=tensors)
+
+
+def _count_classes(foreign: Foreign) -> int | None:
+    """How many classes the head in the file has; None where there is none, as in classifiers."""
+    if foreign.caffe:
+        scores = [f"{layer}.weight" for head in CAFFE_HEADS.values() for layer in head]
+    else:
+        scores = list(TORCHVISION_SCORES) if foreign.segments else []
+    found = [foreign.tensors[name] for name in scores if name in foreign.tensors]
+    count = int(found[0].shape[0]) if found and found[0].ndim else None
+    if count is not None and not 1 <= count <= MAX_CLASSES:
+        raise InputError(f"{foreign.path}: has {count} classes: allowed are 1 to {MAX_CLASSES}")
+    return count
+
+
+def _assume_classes(count: int | None) -> tuple[Classes, str]:
+    if count is None:
+        return VOC_CLASSES, "the 21 of PASCAL VOC, since the file has none"
+    if count == len(VOC_CLASSES):
+        return VOC_CLASSES, "the 21 of PASCAL VOC, by their number"
+    names = [f"class_{number}" for number in range(count)]
+    return Classes.make(names, ignore=255), f"{names[0]} to {names[-1]}: the file has no names"
+
+
+def _variants(
+    model: str, foreign: Foreign, options: dict[str, Any]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The backbones that a network is listed with, and the options for each."""
+    if "backbone" in options:
+        return [(str(options["backbone"]), options)]
+    return [
+        (variant.backbone, {**variant.options, **options})
+        for variant in MODELS[model].variants
+        if classifier_on(variant.backbone).caffe or not foreign.caffe
+    ]
+
+
+def _plan(
+    foreign: Foreign,
+    model: str,
+    backbone: str,
+    options: dict[str, Any],
+    *,
+    num_classes: int,
+    whole: bool,
+) -> _Plan:
+    prefixes: dict[str, str] = {}
+    unused = unused_for_backbone(foreign, backbone)
+    notes = {}
+    if whole and foreign.caffe:
+        layers = CAFFE_HEADS[model]
+        prefixes = {f"head.{ours}.": f"{theirs}." for theirs, ours in layers.items()}
+        unused = tuple(f"{layer}_geo." for layer in layers)
+        learnt = [layer for layer in layers if _is_learnt(foreign, layer)]
+        if learnt and "upsampling" not in options:
+            options = {**options, "upsampling": "learnt"}
+            notes["upsampling"] = f"learnt, since {', '.join(learnt)} is not bilinear"
+    elif whole:
+        heads = TORCHVISION_HEADS.get(model, {})
+        prefixes = {ours: theirs for theirs, ours in heads.items()}
+        unused = ()
+        if "aux_classifier." in heads:
+            present = any(name.startswith("aux_classifier.") for name in foreign.tensors)
+            options = {"auxiliary": present, **options}
+            if not options["auxiliary"]:
+                unused = ("aux_classifier.",)
+    with torch.device("meta"):
+        network = create_model(model, num_classes=num_classes, **options)
+    for ours, theirs in backbone_prefixes(network.backbone, backbone, foreign).items():
+        prefixes[f"backbone.{ours}"] = theirs
+    fit = lay_onto(
+        network.state_dict(),
+        foreign,
+        prefixes,
+        network=model,
+        unused=unused,
+        built_in=_built_in(network, model) if whole and foreign.caffe else None,
+    )
+    return _Plan(backbone, options, network, fit, notes)
+
+
+def _is_learnt(foreign: Foreign, layer: str) -> bool:
+    """Whether a layer upsamples by other than bilinear kernels."""
+    weight = foreign.tensors.get(f"{layer}.weight")
+    if not layer.startswith("upscore") or weight is None or weight.ndim != 4:
+        return False
+    if weight.shape[0] != weight.shape[1] or weight.shape[2] != weight.shape[3]:
+        return False  # of no use either way: its shape will be named
+    return not torch.allclose(weight, _bilinear(weight.shape[0], weight.shape[2]), atol=1e-6)
+
+
+def _bilinear(channels: int, size: int) -> Tensor:
+    """(C, C, size, size): each channel upsampled for itself, as a transposed convolution."""
+    weight = torch.zeros(channels, channels, size, size)
+    weight[range(channels), range(channels)] = bilinear_kernel(size)
+    return weight
+
+
+def _built_in(network: Segmenter, model: str) -> dict[str, Tensor]:
+    """What the authors' files hold, and our network computes: frozen kernels, scales of maps."""
+    head, channels = cast(FCNHead, network.head), cast(Backbone, network.backbone).channels
+    values = {}
+    for theirs, ours in CAFFE_HEADS[model].items():
+        module: nn.Module = head.get_submodule(ours)
+        if theirs.startswith("upscore") and not isinstance(module, LearntUpsampling):
+            size = cast(tuple[int, int, int], module.window)[0]
+            values[f"{theirs}.weight"] = _bilinear(head.score.out_channels, size)
+    for theirs, ours in CAFFE_SCALES.get(model, {}).items():
+        values[f"{theirs}.weight"] = torch.full((channels[ours],), head.scales[ours])
+    return values
+
+
+def _weights(plan: _Plan, model: str, *, num_classes: int) -> dict[str, Tensor]:
+    """The whole state dict. What the file does not hold starts as it does in training."""
+    start: dict[str, Tensor] = {}
+    if plan.fit.absent:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # one file, one bundle
+            network = create_model(model, num_classes=num_classes, **plan.options)
+        start = {name: network.state_dict()[name] for name in plan.fit.absent}
+    filled = {**start, **plan.fit.tensors}
+    return {
+        name: filled[name] if name in filled else torch.zeros(like.shape, dtype=like.dtype)
+        for name, like in plan.network.state_dict().items()  # zeros: counters of batch norm
+    }
+
+
+def _describe(plan: _Plan, foreign: Foreign, normalisation: Normalisation) -> dict[str, str]:
+    options = ", ".join(f"{key} {value}" for key, value in plan.options.items())
+    mean, deviation = (
+        ", ".join(f"{255 * part:.5g}" for part in parts)
+        for parts in (normalisation.mean, normalisation.std)
+    )
+    order = ", handed on as BGR" if normalisation.order == "bgr" else ""
+    notes = {
+        "weights": f"{len(plan.fit.tensors)} tensors of {foreign.path}",
+        "backbone": plan.backbone,
+        "options": options,
+        "input": f"RGB from 0 to 255, less ({mean}), divided by ({deviation}){order}",
+        **plan.notes,
+        "not used": plan.fit.unused,
+    }
+    if plan.fit.absent:
+        values = "zero" if isinstance(plan.network.head, FCNHead) else "random"
+        notes["head"] = (
+            f"untrained: the file is a classifier's; scores are {values} until it is trained"
+        )
+    return notes

@@ -1,0 +1,45 @@
+"""`pixelwise convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pixelwise.cli.console import command, console, facts_table
+
+
+@command
+def convert(
+    file: Annotated[Path, typer.Argument(help="A .caffemodel, or a .pth of torchvision.")],
+    model: Annotated[str, typer.Option(help="What it is for; see `pixelwise models`.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write.", metavar="BUNDLE")],
+    classes: Annotated[
+        Path | None, typer.Option(help="A classes.toml that names the file's classes in order.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the network."),
+    ] = None,
+) -> None:
+    """Make a bundle from published weights."""
+    from pixelwise.errors import InputError
+    from pixelwise.files import check_writable
+
+    if out.exists() and file.exists() and out.samefile(file):
+        raise InputError(f"{out}: is the file to convert: choose another --out")
+    check_writable(out)
+    from pixelwise.checkpoints import convert as make_bundle
+    from pixelwise.data.classes import read_classes_toml
+    from pixelwise.training.recipe import parse_override
+
+    conversion = make_bundle(
+        file,
+        model,
+        classes=read_classes_toml(classes) if classes else None,
+        options=dict(parse_override(text) for text in settings or []),
+    )
+    conversion.bundle.save(out)
+    console.print(facts_table(conversion.notes))
+    console.print(f"written to {out}", soft_wrap=True)

@@ -1,0 +1,74 @@
+"""Normalisation: the arithmetic of those that trained the networks, in RGB or BGR."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pixelwise.checkpoints import CAFFE, GOOGLENET, IMAGENET, Normalisation
+from pixelwise.data.voc import VOC_CLASSES, voc_colour
+
+BGR = Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 0.125), order="bgr")
+
+
+def pictures() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+
+
+def as_batch(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def test_caffe_sees_bgr_less_the_mean_of_the_reference_code() -> None:
+    images = pictures()
+    expected = images.astype(np.float64)[..., ::-1] - (104.00699, 116.66877, 122.67892)
+    out = CAFFE(as_batch(images))
+    assert out.dtype == torch.float32
+    assert np.allclose(out.numpy().transpose(0, 2, 3, 1), expected, atol=1e-4)
+
+
+def test_googlenet_is_what_transform_input_makes_of_imagenet() -> None:
+    images = as_batch(pictures())
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (IMAGENET.mean, IMAGENET.std))
+    expected = IMAGENET(images) * (std / 0.5) + (mean - 0.5) / 0.5
+    assert torch.allclose(GOOGLENET(images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalisation", [IMAGENET, CAFFE, GOOGLENET, BGR])
+def test_the_memory_layout_is_kept(normalisation: Normalisation) -> None:
+    images = as_batch(pictures())  # a view of H x W x C: channels_last
+    for batch in (images, images.contiguous(), images.float()):
+        assert normalisation(batch).stride() == batch.stride()
+    assert torch.equal(normalisation(images), normalisation(images.contiguous()))
+
+
+@pytest.mark.parametrize("normalisation", [IMAGENET, CAFFE, GOOGLENET, BGR])
+def test_the_fill_is_rgb_and_becomes_about_zero(normalisation: Normalisation) -> None:
+    fill = torch.tensor(normalisation.fill(), dtype=torch.uint8).view(1, 3, 1, 1)
+    half_a_step = 0.5 / 255 / min(normalisation.std)
+    assert normalisation(fill).abs().max() <= half_a_step * 1.001
+    assert CAFFE.fill() == (123, 117, 104)
+
+
+def test_json_keeps_it_and_without_an_order_it_is_rgb() -> None:
+    for normalisation in (IMAGENET, CAFFE, GOOGLENET, BGR):
+        assert Normalisation.from_json(normalisation.to_json()) == normalisation
+    earlier = {"mean": list(IMAGENET.mean), "std": list(IMAGENET.std)}
+    assert Normalisation.from_json(earlier) == IMAGENET
+    for order in ("grb", "RGB", 17, None, []):
+        with pytest.raises(ValueError, match="order"):
+            Normalisation.from_json({**earlier, "order": order})
+
+
+def test_voc_has_the_colours_of_its_development_kit() -> None:
+    colours = dict(zip(VOC_CLASSES.names, VOC_CLASSES.colours, strict=True))
+    assert len(VOC_CLASSES) == 21
+    assert colours["background"] == (0, 0, 0)
+    assert colours["aeroplane"] == (128, 0, 0)
+    assert colours["bottle"] == (128, 0, 128)
+    assert colours["cat"] == (64, 0, 0)
+    assert colours["person"] == (192, 128, 128)
+    assert colours["tvmonitor"] == (0, 64, 128)
+    assert (VOC_CLASSES.ignore, VOC_CLASSES.ignore_colour) == (255, (224, 224, 192))
+    assert len({voc_colour(value) for value in range(256)}) == 256
