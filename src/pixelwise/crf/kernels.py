@@ -3,18 +3,22 @@
 Rows of class values have `width` floats, the classes filled up to a multiple of LANES, and lie one
 after the other in arrays of one dimension: row n begins at n * width.
 
-The pixels are cut into strips, one for each core. A strip adds into rows of its own, so that no
-two cores write one place and the result does not depend on which is faster; `gather` then adds up
-the strips' rows of each lattice point.
+The pixels are cut into strips. A strip adds into rows of its own, so that no two cores write one
+place and the result depends neither on how many they are nor on which is faster; `gather` then adds
+up the strips' rows of each lattice point.
+
+Most functions do the part [begin, end) of their work, of strips, pixels or lattice points, so that
+`threads.Threads` can divide it. numba's own threads are not used: parallel functions take twice as
+long to compile, and its pools spin while they wait and do not outlive a fork.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from pixelwise.crf.vectors import (
@@ -24,7 +28,10 @@ from pixelwise.crf.vectors import (
     fused8,
     highest8,
     load8,
+    log8,
     max8,
+    min8,
+    spread8,
     store8,
     sum8,
     zero8,
@@ -44,8 +51,15 @@ _HALF = np.float32(0.5)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing
 _TILE = 64  # pixels transposed at a time, so that both sides stay in the cache
 
-_outer = njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 _inner = njit(forceinline=True, error_model="numpy")
+
+
+def _outer(function: Callable[..., Any]) -> Any:
+    """Compile at the first call, and keep the result for later processes where that is possible."""
+    try:
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # neither this folder nor the user's cache can be written
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 # Building. A vertex of the lattice is d+1 integers of which d are independent; `strides` packs
@@ -125,58 +139,10 @@ def _table(keys: Longs, count: int, bits: int) -> Ints:
     return table
 
 
-@njit(error_model="numpy")
-def _place_strip(
-    features: Floats,
-    scale: Floats,
-    strides: Longs,
-    origin: int,
-    first: int,
-    last: int,
-    rows: Ints,
-    weights: Floats,
-    keys: Longs,
-) -> int:
-    d = len(scale)
-    corners = d + 1
-    elevated = np.empty(corners, np.float32)
-    nearest = np.empty(corners, np.float32)
-    barycentric = np.empty(corners + 1, np.float32)
-    rank = np.empty(corners, np.int64)
-    axis = np.empty(corners, np.int64)
-    own = keys[first * corners : last * corners]
-    step = strides.sum()
-    bits = 12
-    shift = np.uint64(64 - bits)
-    table = _table(own, 0, bits)
-    count = 0
-    for i in range(first, last):
-        _simplex(features, i, scale, elevated, nearest, rank, barycentric)
-        key = np.int64(origin)
-        for j in range(corners):
-            key += np.int64(nearest[j]) * strides[j]
-            axis[rank[j]] = j
-        for corner in range(corners):
-            if corner:  # one step along all axes, and back along one
-                key += step - corners * strides[axis[corners - corner]]
-            slot = _find(table, own, key, shift)
-            index = np.int64(table[slot])
-            if index < 0:
-                index = count
-                own[count] = key
-                table[slot] = count
-                count += 1
-                if 2 * count > len(table):
-                    bits += 2
-                    shift = np.uint64(64 - bits)
-                    table = _table(own, count, bits)
-            rows[i * corners + corner] = index
-            weights[i * corners + corner] = barycentric[corner]
-    return count
-
-
 @_outer
 def place(
+    begin: int,
+    end: int,
     bounds: Longs,
     features: Floats,
     scale: Floats,
@@ -187,19 +153,51 @@ def place(
     keys: Longs,
     counts: Longs,
 ) -> None:
-    """Find the simplex of every point, (d, N), and number the vertices of each strip from 0.
+    """Find the simplices of strips' points, (d, N), and number each strip's vertices from 0.
 
     Writes rows and weights (N * (d + 1)), how many vertices each strip has, and their keys, those
     of strip k from bounds[k] * (d + 1) on. The last of `strides` (d + 1) is 0: that coordinate
     follows from the others.
     """
-    for k in prange(len(bounds) - 1):
-        counts[k] = _place_strip(
-            features, scale, strides, origin, bounds[k], bounds[k + 1], rows, weights, keys
-        )
+    corners = len(scale) + 1
+    elevated = np.empty(corners, np.float32)
+    nearest = np.empty(corners, np.float32)
+    barycentric = np.empty(corners + 1, np.float32)
+    rank = np.empty(corners, np.int64)
+    axis = np.empty(corners, np.int64)
+    step = strides.sum()
+    for strip in range(begin, end):
+        own = keys[bounds[strip] * corners : bounds[strip + 1] * corners]
+        bits = 12
+        shift = np.uint64(64 - bits)
+        table = _table(own, 0, bits)
+        count = 0
+        for i in range(bounds[strip], bounds[strip + 1]):
+            _simplex(features, i, scale, elevated, nearest, rank, barycentric)
+            key = np.int64(origin)
+            for j in range(corners):
+                key += np.int64(nearest[j]) * strides[j]
+                axis[rank[j]] = j
+            for corner in range(corners):
+                if corner:  # one step along all axes, and back along one
+                    key += step - corners * strides[axis[corners - corner]]
+                slot = _find(table, own, key, shift)
+                index = np.int64(table[slot])
+                if index < 0:
+                    index = count
+                    own[count] = key
+                    table[slot] = count
+                    count += 1
+                    if 2 * count > len(table):
+                        bits += 2
+                        shift = np.uint64(64 - bits)
+                        table = _table(own, count, bits)
+                rows[i * corners + corner] = index
+                weights[i * corners + corner] = barycentric[corner]
+        counts[strip] = count
 
 
-@njit(cache=True, nogil=True)
+@_outer
 def merge(bounds: Longs, corners: int, keys: Longs, counts: Longs) -> Any:
     """Number the vertices of all strips together, M lattice points.
 
@@ -241,38 +239,42 @@ def merge(bounds: Longs, corners: int, keys: Longs, counts: Longs) -> Any:
 
 
 @_outer
-def connect(
+def number(
+    begin: int,
+    end: int,
     bounds: Longs,
     row_starts: Longs,
     corners: int,
     point_of: Ints,
-    keys: Longs,
-    table: Ints,
-    strides: Longs,
-    step: int,
     rows: Ints,
     points: Ints,
-    neighbours: Ints,
 ) -> None:
-    """Number rows through all strips, look up their points, and find the points' neighbours.
+    """Number rows through all strips, and look up their points."""
+    for strip in range(begin, end):
+        for n in range(bounds[strip] * corners, bounds[strip + 1] * corners):
+            rows[n] += row_starts[strip]
+            points[n] = point_of[rows[n]]
+
+
+@_outer
+def connect(
+    begin: int, end: int, keys: Longs, table: Ints, strides: Longs, step: int, neighbours: Ints
+) -> None:
+    """Find lattice points' neighbours, (d + 1, 2, M), those not in the lattice preset to M.
 
     step: the sum of `strides`, one step along all axes.
-    neighbours: (d + 1, 2, M), those that are not in the lattice preset to M.
     """
-    for k in prange(len(bounds) - 1):
-        for n in range(bounds[k] * corners, bounds[k + 1] * corners):
-            rows[n] += row_starts[k]
-            points[n] = point_of[rows[n]]
+    corners = len(strides)
     bits = 0
     while (1 << bits) < len(table):
         bits += 1
     shift = np.uint64(64 - bits)
-    for n in prange(len(keys)):
+    for n in range(begin, end):
         for j in range(corners):
             other = table[_find(table, keys, keys[n] + corners * strides[j] - step, shift)]
             if other >= 0:
                 neighbours[j, 0, n] = other
-                neighbours[j, 1, other] = n
+                neighbours[j, 1, other] = n  # no other n has this neighbour: nobody else writes it
 
 
 # Filtering.
@@ -319,62 +321,15 @@ def _slice(
 
 
 @_inner
-def _splat_strip(
-    first: int,
-    last: int,
-    width: int,
-    corners: int,
-    rows: Ints,
-    weights: Floats,
-    source: Floats,
-    sums: Floats,
-) -> None:
-    for i in range(first, last):
-        _splat(source, i * width, width, corners, i * corners, rows, weights, sums)
-
-
-@_inner
-def _slice_strip(
-    first: int,
-    last: int,
-    width: int,
-    corners: int,
-    points: Ints,
-    weights: Floats,
-    scale: np.float32,
-    values: Floats,
-    out: Floats,
-) -> None:
-    for i in range(first, last):
-        _slice(out, i * width, width, corners, i * corners, points, weights, scale, values)
-
-
-@_inner
 def _clear(sums: Floats, begin: int, end: int) -> None:
     for k in range(begin, end):
         sums[k] = np.float32(0)
 
 
-@_inner
-def _gather_point(
-    n: int, starts: Longs, order: Ints, width: int, sums: Floats, values: Floats
-) -> None:
-    for c in range(0, width, LANES):
-        total = zero8()
-        for k in range(starts[n], starts[n + 1]):
-            total = add8(total, load8(sums, np.int64(order[k]) * width + c))
-        store8(values, n * width + c, total)
-
-
-@_inner
-def _blur_point(n: int, one: int, other: int, width: int, values: Floats, out: Floats) -> None:
-    for c in range(0, width, LANES):
-        both = add8(load8(values, one * width + c), load8(values, other * width + c))
-        store8(out, n * width + c, fused8(_HALF, both, load8(values, n * width + c)))
-
-
 @_outer
 def splat(
+    begin: int,
+    end: int,
     bounds: Longs,
     row_starts: Longs,
     width: int,
@@ -384,40 +339,45 @@ def splat(
     source: Floats,
     sums: Floats,
 ) -> None:
-    """Splat all pixels of `source` into the strips' rows of `sums`."""
-    for k in prange(len(bounds) - 1):
-        _clear(sums, row_starts[k] * width, row_starts[k + 1] * width)
-        _splat_strip(bounds[k], bounds[k + 1], width, corners, rows, weights, source, sums)
+    """Splat strips' pixels of `source` into the strips' rows of `sums`."""
+    _clear(sums, row_starts[begin] * width, row_starts[end] * width)
+    for i in range(bounds[begin], bounds[end]):
+        _splat(source, i * width, width, corners, i * corners, rows, weights, sums)
+
+
+@_outer
+def gather(
+    begin: int, end: int, starts: Longs, order: Ints, width: int, sums: Floats, values: Floats
+) -> None:
+    """Add up the strips' rows of each lattice point."""
+    for n in range(begin, end):
+        for c in range(0, width, LANES):
+            total = zero8()
+            for k in range(starts[n], starts[n + 1]):
+                total = add8(total, load8(sums, np.int64(order[k]) * width + c))
+            store8(values, n * width + c, total)
 
 
 @_outer
 def blur(
-    starts: Longs,
-    order: Ints,
-    neighbours: Ints,
-    width: int,
-    sums: Floats,
-    values: Floats,
-    spare: Floats,
-) -> Floats:
-    """Add up the strips' rows of each point and blur along each axis; returns `values` or `spare`.
+    begin: int, end: int, axis: int, neighbours: Ints, width: int, values: Floats, out: Floats
+) -> None:
+    """Blur lattice points along one axis.
 
-    Both have M + 1 rows, the last of them zeros: what stands for a neighbour that is not there.
+    `values` has M + 1 rows, the last of them zeros: what stands for a neighbour that is not there.
     """
-    count = len(starts) - 1
-    for n in prange(count):
-        _gather_point(n, starts, order, width, sums, values)
-    for j in range(len(neighbours)):
-        for n in prange(count):
-            one, other = np.int64(neighbours[j, 0, n]), np.int64(neighbours[j, 1, n])
-            _blur_point(n, one, other, width, values, spare)
-        values, spare = spare, values
-    return values
+    for n in range(begin, end):
+        one = np.int64(neighbours[axis, 0, n]) * width
+        other = np.int64(neighbours[axis, 1, n]) * width
+        for c in range(0, width, LANES):
+            both = add8(load8(values, one + c), load8(values, other + c))
+            store8(out, n * width + c, fused8(_HALF, both, load8(values, n * width + c)))
 
 
 @_outer
 def slice_(
-    bounds: Longs,
+    begin: int,
+    end: int,
     width: int,
     corners: int,
     points: Ints,
@@ -426,9 +386,9 @@ def slice_(
     values: Floats,
     out: Floats,
 ) -> None:
-    """Add to all pixels of `out`, scaled, the lattice's values."""
-    for k in prange(len(bounds) - 1):
-        _slice_strip(bounds[k], bounds[k + 1], width, corners, points, weights, scale, values, out)
+    """Add to pixels of `out`, scaled, the lattice's values."""
+    for i in range(begin, end):
+        _slice(out, i * width, width, corners, i * corners, points, weights, scale, values)
 
 
 # Mean field.
@@ -451,20 +411,23 @@ def _softmax(row: Floats, width: int) -> None:
         store8(row, c, fused8(factor, load8(row, c), zero8()))
 
 
-@njit(error_model="numpy")
-def _update_strip(
-    first: int,
-    last: int,
+@_outer
+def update(
+    begin: int,
+    end: int,
+    bounds: Longs,
     width: int,
     logits: Floats,
     messages: bool,
     final: bool,
+    bilateral_starts: Longs,
     bilateral_rows: Ints,
     bilateral_points: Ints,
     bilateral_weights: Floats,
     bilateral_scale: np.float32,
     bilateral_values: Floats,
     bilateral_sums: Floats,
+    position_starts: Longs,
     position_rows: Ints,
     position_points: Ints,
     position_weights: Floats,
@@ -472,8 +435,17 @@ def _update_strip(
     position_values: Floats,
     position_sums: Floats,
 ) -> None:
+    """One pass over strips' pixels: slice both kernels, softmax, splat for the next iteration.
+
+    A pixel's probabilities stay in the innermost cache on this way and are not written to memory
+    but by the `final` pass, which puts them in the place of its logits. Without `messages` (the
+    first pass) the probabilities are the softmax of the logits alone.
+    """
+    if not final:
+        _clear(bilateral_sums, bilateral_starts[begin] * width, bilateral_starts[end] * width)
+        _clear(position_sums, position_starts[begin] * width, position_starts[end] * width)
     row = np.empty(width, np.float32)
-    for i in range(first, last):
+    for i in range(bounds[begin], bounds[end]):
         b, p = i * _BILATERAL_CORNERS, i * _POSITION_CORNERS
         for c in range(0, width, LANES):
             store8(row, c, load8(logits, i * width + c))
@@ -528,81 +500,27 @@ def _update_strip(
 
 
 @_outer
-def update(
-    bounds: Longs,
-    width: int,
-    logits: Floats,
-    messages: bool,
-    final: bool,
-    bilateral_starts: Longs,
-    bilateral_rows: Ints,
-    bilateral_points: Ints,
-    bilateral_weights: Floats,
-    bilateral_scale: np.float32,
-    bilateral_values: Floats,
-    bilateral_sums: Floats,
-    position_starts: Longs,
-    position_rows: Ints,
-    position_points: Ints,
-    position_weights: Floats,
-    position_scale: np.float32,
-    position_values: Floats,
-    position_sums: Floats,
-) -> None:
-    """One pass over the pixels: slice both kernels, softmax, and splat for the next iteration.
-
-    A pixel's probabilities stay in the innermost cache on this way and are not written to memory
-    but by the `final` pass, which puts them in the place of its logits. Without `messages` (the
-    first pass) the probabilities are the softmax of the logits alone.
-    """
-    for k in prange(len(bounds) - 1):
-        if not final:
-            _clear(bilateral_sums, bilateral_starts[k] * width, bilateral_starts[k + 1] * width)
-            _clear(position_sums, position_starts[k] * width, position_starts[k + 1] * width)
-        _update_strip(
-            bounds[k],
-            bounds[k + 1],
-            width,
-            logits,
-            messages,
-            final,
-            bilateral_rows,
-            bilateral_points,
-            bilateral_weights,
-            bilateral_scale,
-            bilateral_values,
-            bilateral_sums,
-            position_rows,
-            position_points,
-            position_weights,
-            position_scale,
-            position_values,
-            position_sums,
-        )
-
-
-@_outer
-def logits_from(bounds: Longs, probabilities: Floats, width: int, logits: Floats) -> None:
-    """Logarithms of the clipped probabilities, (C, N) to rows of `width`."""
+def logits_from(begin: int, end: int, probabilities: Floats, width: int, logits: Floats) -> None:
+    """Logarithms of the clipped probabilities, (C, N) to rows of `width`, for some pixels."""
     classes = len(probabilities)
-    for k in prange(len(bounds) - 1):
-        for tile in range(bounds[k], bounds[k + 1], _TILE):
-            end = min(tile + _TILE, bounds[k + 1])
-            for c in range(classes):
-                for i in range(tile, end):
-                    clipped = min(max(probabilities[c, i], np.float32(CLIP)), np.float32(1))
-                    logits[i * width + c] = math.log(clipped)
-            for c in range(classes, width):
-                for i in range(tile, end):
-                    logits[i * width + c] = _NOTHING
+    least, one = spread8(np.float32(CLIP)), spread8(np.float32(1))
+    for tile in range(begin, end, _TILE):
+        last = min(tile + _TILE, end)
+        for c in range(classes):
+            for i in range(tile, last):
+                logits[i * width + c] = probabilities[c, i]
+        for i in range(tile, last):
+            for c in range(i * width, (i + 1) * width, LANES):
+                store8(logits, c, log8(min8(max8(load8(logits, c), least), one)))
+            for c in range(i * width + classes, (i + 1) * width):
+                logits[c] = _NOTHING
 
 
 @_outer
-def classes_first(bounds: Longs, rows: Floats, width: int, out: Floats) -> None:
-    """Rows of `width` to (C, N)."""
-    for k in prange(len(bounds) - 1):
-        for tile in range(bounds[k], bounds[k + 1], _TILE):
-            end = min(tile + _TILE, bounds[k + 1])
-            for c in range(len(out)):
-                for i in range(tile, end):
-                    out[c, i] = rows[i * width + c]
+def classes_first(begin: int, end: int, rows: Floats, width: int, out: Floats) -> None:
+    """Rows of `width` to (C, N), for some pixels."""
+    for tile in range(begin, end, _TILE):
+        last = min(tile + _TILE, end)
+        for c in range(len(out)):
+            for i in range(tile, last):
+                out[c, i] = rows[i * width + c]

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.crf import kernels
+from pixelwise.crf.threads import Threads
 from pixelwise.crf.vectors import LANES
 from pixelwise.errors import InputError
 
 Floats = NDArray[np.float32]
 
-_MIN_STRIP = 4096  # fewer pixels than this are not worth a core of their own
+_MIN_STRIP = 8192  # pixels; shorter ones would hold much the same vertices over and over
+_MAX_STRIPS = 64
 _KEY_BITS = 62
 
 
@@ -30,13 +31,17 @@ class Lattice:
     features: (d, N) float32, divided by the Gaussian's standard deviations.
     normalised: divide by the square root of the filtered ones before and after filtering, which
         keeps the kernel symmetric; pydensecrf's NORMALIZE_SYMMETRIC, its default.
+    threads: what building and filtering is shared among; the caller's thread alone if None.
 
     Raises InputError where the features spread over more lattice cells than can be numbered, as a
     standard deviation of a hundredth of a pixel makes them.
     """
 
-    def __init__(self, features: Floats, *, normalised: bool = True) -> None:
+    def __init__(
+        self, features: Floats, *, normalised: bool = True, threads: Threads | None = None
+    ) -> None:
         dimensions, count = features.shape
+        self.threads = threads or Threads(1)
         self.corners = corners = dimensions + 1
         self.pixels = count
         # Scaled so that splatting, blurring and slicing together have the variance of the Gaussian
@@ -46,14 +51,24 @@ class Lattice:
         self.scale = np.float32(1 / (1 + 2.0**-dimensions))
         axes = np.array(steps, dtype=np.float32)
         strides, origin = _packing(features, axes)
-        strips = max(1, min(numba.get_num_threads(), count // _MIN_STRIP))
-        self.bounds = np.linspace(0, count, strips + 1).astype(np.int64)
+        self.bounds = _strips(count)
+        self.strips = strips = len(self.bounds) - 1
         self.rows = np.empty(count * corners, np.int32)
         self.weights = np.empty(count * corners, np.float32)
         keys = np.empty(count * corners, np.int64)
         counts = np.empty(strips, np.int64)
-        kernels.place(
-            self.bounds, features, axes, strides, origin, self.rows, self.weights, keys, counts
+        self.threads.share(
+            kernels.place,
+            strips,
+            self.bounds,
+            features,
+            axes,
+            strides,
+            origin,
+            self.rows,
+            self.weights,
+            keys,
+            counts,
         )
         point_of, point_keys, table, self.starts, self.order = kernels.merge(
             self.bounds, corners, keys, counts
@@ -61,19 +76,20 @@ class Lattice:
         self.row_starts = np.concatenate([[0], np.cumsum(counts)])
         self.size = len(point_keys)
         self.points = np.empty_like(self.rows)
-        self.neighbours = np.full((corners, 2, self.size), self.size, np.int32)
-        kernels.connect(
+        self.threads.share(
+            kernels.number,
+            strips,
             self.bounds,
             self.row_starts,
             corners,
             point_of,
-            point_keys,
-            table,
-            strides,
-            int(strides.sum()),
             self.rows,
             self.points,
-            self.neighbours,
+        )
+        self.neighbours = np.full((corners, 2, self.size), self.size, np.int32)
+        step = int(strides.sum())
+        self.threads.share(
+            kernels.connect, self.size, point_keys, table, strides, step, self.neighbours
         )
         if normalised:
             weight = self.filter(np.ones((count, 1), np.float32))
@@ -81,17 +97,18 @@ class Lattice:
             self.weights = (self.weights.reshape(count, corners) * norm).reshape(-1)
 
     def buffers(self, width: int) -> tuple[Floats, Floats, Floats]:
-        """Zeroed memory for filtering rows of `width`: the strips' sums, and two for the points."""
+        """Memory for rows of `width`: the strips' sums, and twice zeros for the points."""
         point_rows = (self.size + 1) * width
         sums = np.empty(len(self.order) * width, np.float32)
         return sums, np.zeros(point_rows, np.float32), np.zeros(point_rows, np.float32)
 
     def blur(self, width: int, sums: Floats, values: Floats, spare: Floats) -> Floats:
         """The points' values from what was splatted; one of `values` and `spare`."""
-        blurred: Floats = kernels.blur(
-            self.starts, self.order, self.neighbours, width, sums, values, spare
-        )
-        return blurred
+        self.threads.share(kernels.gather, self.size, self.starts, self.order, width, sums, values)
+        for axis in range(self.corners):
+            self.threads.share(kernels.blur, self.size, axis, self.neighbours, width, values, spare)
+            values, spare = spare, values
+        return values
 
     def filter(self, values: Floats) -> Floats:
         """(N, C) float32 to the same, each column filtered."""
@@ -101,13 +118,30 @@ class Lattice:
         source[:, :columns] = values
         source = source.reshape(-1)
         sums, one, other = self.buffers(width)
-        kernels.splat(
-            self.bounds, self.row_starts, width, self.corners, self.rows, self.weights, source, sums
+        self.threads.share(
+            kernels.splat,
+            self.strips,
+            self.bounds,
+            self.row_starts,
+            width,
+            self.corners,
+            self.rows,
+            self.weights,
+            source,
+            sums,
         )
         blurred = self.blur(width, sums, one, other)
         out = np.zeros_like(source)
-        kernels.slice_(
-            self.bounds, width, self.corners, self.points, self.weights, self.scale, blurred, out
+        self.threads.share(
+            kernels.slice_,
+            count,
+            width,
+            self.corners,
+            self.points,
+            self.weights,
+            self.scale,
+            blurred,
+            out,
         )
         return out.reshape(count, width)[:, :columns]
 
@@ -115,6 +149,18 @@ class Lattice:
 def padded(columns: int) -> int:
     """`columns` filled up to whole vectors."""
     return -(-columns // LANES) * LANES
+
+
+def _strips(count: int) -> NDArray[np.int64]:
+    """Where each strip of `count` pixels begins, and the end.
+
+    A power of two, which two, four or eight cores share alike; and never by the number of cores,
+    so that all machines add in the same order.
+    """
+    strips = 1
+    while 2 * strips <= min(count // _MIN_STRIP, _MAX_STRIPS):
+        strips *= 2
+    return np.linspace(0, count, strips + 1).astype(np.int64)
 
 
 def _packing(features: Floats, axes: Floats) -> tuple[NDArray[np.int64], int]:

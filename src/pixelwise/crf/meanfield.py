@@ -9,7 +9,6 @@ the logits and takes the softmax (algorithm 1).
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
     from pixelwise.crf.lattice import Lattice
+    from pixelwise.crf.threads import Threads
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -28,9 +28,7 @@ Image = NDArray[np.uint8]
 SUM_TOLERANCE = 1e-3
 """How far from 1 the probabilities of a pixel may sum: half precision is let through."""
 
-# numba's plainest thread pool ends the process where two threads use it at once. One image takes
-# all cores, so that waiting costs nothing.
-_one_at_a_time = threading.Lock()
+_MIN_SHARED = 8192  # fewer pixels than this are quicker done by one thread
 
 
 def dense_crf(
@@ -62,25 +60,31 @@ def dense_crfs(
     _check(image, probabilities)
     require_numba()
     from pixelwise.crf.lattice import Lattice
+    from pixelwise.crf.threads import Threads
 
     flat = np.ascontiguousarray(probabilities, dtype=np.float32).reshape(len(probabilities), -1)
     bilateral: tuple[tuple[float, float], Lattice] | None = None
     position: tuple[float, Lattice] | None = None
-    for chosen in sets:
-        with _one_at_a_time:
+    with Threads(1 if flat.shape[1] < _MIN_SHARED else None) as threads:
+        for chosen in sets:
             colour = (chosen.bi_xy, chosen.bi_rgb)
             if bilateral is None or bilateral[0] != colour:
                 bilateral = None  # its memory goes before the next takes as much
-                bilateral = colour, Lattice(_bilateral_features(image, *colour))
+                features = _bilateral_features(image, *colour)
+                bilateral = colour, Lattice(features, threads=threads)
             if position is None or position[0] != chosen.pos_xy:
-                size = image.shape[:2]
-                position = chosen.pos_xy, Lattice(_position_features(*size, chosen.pos_xy))
-            refined = _mean_field(flat, chosen, bilateral[1], position[1])
-        yield refined.reshape(probabilities.shape)
+                features = _position_features(*image.shape[:2], chosen.pos_xy)
+                position = chosen.pos_xy, Lattice(features, threads=threads)
+            refined = _mean_field(flat, chosen, bilateral[1], position[1], threads)
+            yield refined.reshape(probabilities.shape)
 
 
 def _mean_field(
-    probabilities: Floats, parameters: CRFParameters, bilateral: Lattice, position: Lattice
+    probabilities: Floats,
+    parameters: CRFParameters,
+    bilateral: Lattice,
+    position: Lattice,
+    threads: Threads,
 ) -> Floats:
     """(C, N) to (C, N)."""
     from pixelwise.crf import kernels
@@ -89,15 +93,16 @@ def _mean_field(
     classes, count = probabilities.shape
     width = padded(classes)
     logits = np.empty(count * width, np.float32)
-    bounds = bilateral.bounds
-    kernels.logits_from(bounds, probabilities, width, logits)
+    threads.share(kernels.logits_from, count, probabilities, width, logits)
     bilateral_sums, bilateral_values, bilateral_spare = bilateral.buffers(width)
     position_sums, position_values, position_spare = position.buffers(width)
     bilateral_blurred, position_blurred = bilateral_values, position_values
     for iteration in range(parameters.iterations + 1):
         final = iteration == parameters.iterations
-        kernels.update(
-            bounds,
+        threads.share(
+            kernels.update,
+            bilateral.strips,
+            bilateral.bounds,
             width,
             logits,
             iteration > 0,
@@ -123,7 +128,7 @@ def _mean_field(
             )
             position_blurred = position.blur(width, position_sums, position_values, position_spare)
     refined = np.empty_like(probabilities)
-    kernels.classes_first(bounds, logits, width, refined)
+    threads.share(kernels.classes_first, count, logits, width, refined)
     return refined
 
 

@@ -23,6 +23,7 @@ LANES = 8
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
+_ROOT_OF_HALF = 0x3F3504F3  # the bits of float32's sqrt(1/2)
 _FLOAT_ALIGNMENT = 4  # rows begin anywhere in an array of float32
 
 
@@ -46,6 +47,14 @@ class _Float8Model(models.PrimitiveModel):
 def zero8(_: Any) -> Any:
     """Eight zeros."""
     return float8(), lambda context, builder, signature, arguments: _all(0.0)
+
+
+@intrinsic
+def spread8(_: Any, value: Any) -> Any:
+    """One float eight times."""
+    return float8(types.float32), lambda context, builder, signature, arguments: _spread(
+        builder, *arguments
+    )
 
 
 @intrinsic
@@ -97,6 +106,13 @@ def max8(_: Any, one: Any, other: Any) -> Any:
 
 
 @intrinsic
+def min8(_: Any, one: Any, other: Any) -> Any:
+    return float8(float8, float8), lambda context, builder, signature, arguments: _smaller(
+        builder, *arguments
+    )
+
+
+@intrinsic
 def highest8(_: Any, vector: Any) -> Any:
     """The largest of the eight."""
     return types.float32(float8), lambda context, builder, signature, arguments: _fold(
@@ -139,6 +155,29 @@ def exp8(_: Any, vector: Any, shift: Any) -> Any:
     return float8(float8, types.float32), generate
 
 
+@intrinsic
+def log8(_: Any, vector: Any) -> Any:
+    """log(vector) for normal positive numbers, to a few units of the last place."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # x = 2^n m with m in sqrt(1/2)..sqrt(2), by which float's exponent begins to count at
+        # sqrt(1/2); log m = 2 atanh((m - 1) / (m + 1)), whose series to s^9 leaves 4e-10.
+        bits = builder.bitcast(arguments[0], _INTS)
+        above = builder.sub(bits, ir.Constant(_INTS, [_ROOT_OF_HALF] * LANES))
+        n = builder.ashr(above, ir.Constant(_INTS, [23] * LANES))
+        m_bits = builder.sub(bits, builder.shl(n, ir.Constant(_INTS, [23] * LANES)))
+        m = builder.bitcast(m_bits, _FLOATS)
+        s = builder.fdiv(builder.fsub(m, _all(1.0)), builder.fadd(m, _all(1.0)))
+        square = builder.fmul(s, s)
+        series = _all(2 / 9)
+        for k in (7, 5, 3, 1):
+            series = _multiply_add(builder, series, square, _all(2 / k))
+        exponent = builder.sitofp(n, _FLOATS)
+        return _multiply_add(builder, exponent, _all(math.log(2)), builder.fmul(s, series))
+
+    return float8(float8), generate
+
+
 def _all(value: float) -> Any:
     return ir.Constant(_FLOATS, [value] * LANES)
 
@@ -158,6 +197,10 @@ def _spread(builder: Any, scalar: Any) -> Any:
 
 def _greater(builder: Any, one: Any, other: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", one, other), one, other)
+
+
+def _smaller(builder: Any, one: Any, other: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", one, other), one, other)
 
 
 def _multiply_add(builder: Any, one: Any, other: Any, addend: Any) -> Any:

@@ -109,7 +109,7 @@ def search_crf(
     chosen = [sample for i, sample in enumerate(samples) if i in picked]
     others = [sample for i, sample in enumerate(samples) if i not in picked]
     coarse = _grid(COARSE)
-    fine_size = len(_grid(FINE)) - 1
+    fine_size = len(_products(FINE)) - 1
     count = _Counter(progress, len(chosen) * (1 + len(coarse) + fine_size) + 2 * len(others))
     with tempfile.TemporaryDirectory(prefix="pixelwise-crf-") as folder:
         scorer = _Scorer(predictor, data, Path(folder), count)
