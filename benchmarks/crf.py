@@ -1,15 +1,18 @@
 """Our dense CRF and pydensecrf's, side by side: time, and how far the results are apart.
 
-    python benchmarks/crf.py [--peer PYTHON] [--record FILE]
+    python benchmarks/crf.py [--peer PYTHON] [--photo IMAGE MASK]... [--record FILE]
 
-A generated street scene of 500x375, probabilities as of a network of stride 8, 10 iterations.
-PYTHON is an interpreter that has pydensecrf2; without it only our times are printed. --record
-writes pydensecrf's results on small images to FILE, which tests/test_crf.py holds ours against.
+A generated street scene of 500x375 and photographs with their masks, brought to that size;
+probabilities as of a network of stride 8; 10 iterations. PYTHON is an interpreter that has
+pydensecrf2; without it only our times are printed. --record writes pydensecrf's results on small
+images to FILE, which tests/test_crf.py holds ours against. The time of a first call, which
+compiles, and of the first in a later process, and the memory of a large picture come last.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -22,6 +25,7 @@ from pathlib import Path
 HEIGHT, WIDTH, ITERATIONS = 375, 500, 10
 CLASS_COUNTS = (2, 11, 21)
 PARAMETERS = "v1-largefov"
+LARGE = (2000, 3000, 21)  # height, width, classes
 
 PEER = """
 import json, sys, time, numpy as np, pydensecrf.densecrf as dcrf
@@ -58,10 +62,39 @@ np.save(sys.argv[2], result)
 print(json.dumps(seconds))
 """
 
+FIRST = """
+import time, numpy as np
+from pixelwise.crf import dense_crf
+started = time.perf_counter()
+dense_crf(np.zeros((8, 8, 3), np.uint8), np.full((2, 8, 8), 0.5, np.float32))
+print(time.perf_counter() - started)
+"""
+MEMORY = """
+import json, resource, time, numpy as np
+from pixelwise.crf import dense_crf
+from pixelwise.data.scenes import generate_scene
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+image, mask = generate_scene(0, height={height}, width={width})
+probabilities = np.full(({classes}, {height}, {width}), 0.3 / ({classes} - 1), np.float32)
+for c in range({classes}):
+    probabilities[c][mask % {classes} == c] = 0.7
+before, started = peak(), time.perf_counter()
+dense_crf(image, probabilities, "v1-largefov")
+print(json.dumps([time.perf_counter() - started, before, peak()]))
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has pydensecrf2")
+    parser.add_argument(
+        "--photo",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("IMAGE", "MASK"),
+        help="repeatable",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="processes for each, in turn")
     parser.add_argument("--runs", type=int, default=5, help="timed runs in each process")
     parser.add_argument("--record", metavar="FILE", type=Path, help="write the tests' numbers")
@@ -69,10 +102,12 @@ def main() -> None:
     if arguments.record:
         record(arguments.peer, arguments.record)
     else:
-        compare(arguments.peer, repeats=arguments.repeats, runs=arguments.runs)
+        compare(arguments.peer, arguments.photo, repeats=arguments.repeats, runs=arguments.runs)
+        print_first_calls()
+        print_memory()
 
 
-def compare(peer: str | None, *, repeats: int, runs: int) -> None:
+def compare(peer: str | None, photos: list[tuple[str, str]], *, repeats: int, runs: int) -> None:
     """Print the table; the fastest run of each counts, since noise only ever adds."""
     import numpy as np
 
@@ -84,33 +119,62 @@ def compare(peer: str | None, *, repeats: int, runs: int) -> None:
     print(f"Dense CRF, {WIDTH}x{HEIGHT}, {ITERATIONS} iterations, {PARAMETERS}, best of")
     print(f"{repeats} x {runs} runs; {machine()}, {date.today().isoformat()}\n")
     print(
-        f"{'classes':>7} {'ours':>9} {'median':>9} {'pydensecrf':>11} {'median':>9} {'ratio':>6} "
-        f"{'max difference':>15} {'equal labels':>13}"
+        f"{'picture':16} {'classes':>7} {'ours':>9} {'median':>9} {'pydensecrf':>11} {'median':>9} "
+        f"{'ratio':>6} {'max difference':>15} {'equal labels':>13} {'changed':>8}"
     )
-    for classes in CLASS_COUNTS:
-        image, probabilities = scene(classes)
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
+    pictures = {"scene": scene(), **{Path(image).stem: read(image, mask) for image, mask in photos}}
+    for (name, (image, mask)), classes in itertools.product(pictures.items(), CLASS_COUNTS):
+        probabilities = network_like(mask, classes)
+        seconds: dict[str, list[float]] = {side: [] for side in sides}
         results = {}
         with tempfile.TemporaryDirectory() as folder:
             given = Path(folder) / "given.npz"
             numbers = list(PARAMETER_SETS[PARAMETERS].to_json().values())
             np.savez(given, image=image, probabilities=probabilities, parameters=numbers)
             for _ in range(repeats):
-                for name, (python, code) in sides.items():
-                    out = Path(folder) / f"{name}.npy"
-                    seconds[name] += execute(python, code + TIMED, given, out, runs)
-                    results[name] = np.load(out)
-        line = f"{classes:7} {_ms(min(seconds['ours'])):>9} {_ms(_middle(seconds['ours'])):>9}"
+                for side, (python, code) in sides.items():
+                    out = Path(folder) / f"{side}.npy"
+                    seconds[side] += execute(python, code + TIMED, given, out, runs)
+                    results[side] = np.load(out)
+        line = f"{name:16} {classes:7} {_ms(min(seconds['ours'])):>9}"
+        line += f" {_ms(_middle(seconds['ours'])):>9}"
         if peer:
             theirs = seconds["pydensecrf"]
             difference = np.abs(results["ours"] - results["pydensecrf"]).max()
             labels = [result.argmax(axis=0) for result in results.values()]
+            changed = (labels[0] != probabilities.argmax(axis=0)).mean()
             line += (
                 f" {_ms(min(theirs)):>11} {_ms(_middle(theirs)):>9}"
                 f" {min(theirs) / min(seconds['ours']):6.2f} {difference:15.1e}"
-                f" {(labels[0] == labels[1]).mean():13.4%}"
+                f" {(labels[0] == labels[1]).mean():13.4%} {changed:8.1%}"
             )
         print(line, flush=True)
+
+
+def print_first_calls() -> None:
+    """A first call in two processes that share a new cache of compiled functions."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        seconds = [_child(FIRST, environment) for _ in range(2)]
+    print(
+        f"\nfirst call, which compiles: {seconds[0]:.1f} s; in a later process {seconds[1]:.1f} s"
+    )
+
+
+def print_memory() -> None:
+    height, width, classes = LARGE
+    seconds, before, after = _child(MEMORY.format(height=height, width=width, classes=classes))
+    print(
+        f"{width}x{height}, {classes} classes: {seconds:.1f} s; peak memory {after:.2f} GiB, of "
+        f"which {before:.2f} GiB before the call (the image and its probabilities)"
+    )
+
+
+def _child(code: str, environment: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    return json.loads(done.stdout)
 
 
 def execute(python: str, code: str, given: Path, out: Path, runs: int) -> list[float]:
@@ -119,16 +183,32 @@ def execute(python: str, code: str, given: Path, out: Path, runs: int) -> list[f
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-def scene(classes: int):  # type: ignore[no-untyped-def]
-    """A picture (H, W, 3), and probabilities (C, H, W) as smooth as those of a stride of 8.
+def scene():  # type: ignore[no-untyped-def]
+    """A generated picture (H, W, 3) and its mask (H, W)."""
+    from pixelwise.data.scenes import generate_scene
 
-    The scene's classes come first; the others are spread over its parts by position.
+    return generate_scene(0, height=HEIGHT, width=WIDTH)
+
+
+def read(image: str, mask: str):  # type: ignore[no-untyped-def]
+    """A photograph and its mask, brought to WIDTH x HEIGHT."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(image) as picture, Image.open(mask) as truth:
+        return (
+            np.asarray(picture.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)),
+            np.asarray(truth.resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)),
+        )
+
+
+def network_like(mask, classes: int):  # type: ignore[no-untyped-def]
+    """Probabilities (C, H, W) around the mask, noisy and as smooth as those of a stride of 8.
+
+    The mask's classes come first; where there are more, they are spread over its parts by position.
     """
     import numpy as np
 
-    from pixelwise.data.scenes import generate_scene
-
-    image, mask = generate_scene(0, height=HEIGHT, width=WIDTH)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     label = (mask.astype(int) + 7 * (y // 125) + 3 * (x // 125)) % classes
     coarse = (np.arange(classes)[:, None, None] == label[4::8, 4::8]) * 4.0
@@ -139,7 +219,7 @@ def scene(classes: int):  # type: ignore[no-untyped-def]
     )
     logits = _between(_between(coarse, rows, 1), columns, 2)
     powers = np.exp(logits - logits.max(axis=0))
-    return image, (powers / powers.sum(axis=0)).astype(np.float32)
+    return (powers / powers.sum(axis=0)).astype(np.float32)
 
 
 def _between(values, places, axis: int):  # type: ignore[no-untyped-def]

@@ -7,6 +7,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pixelwise.evaluation import ConfusionMatrix, search_crf
 
 pytest.importorskip("numba")
 from pixelwise.crf.lattice import Lattice
+from pixelwise.crf.threads import Threads
 
 RECORDED = Path(__file__).parent / "recorded" / "pydensecrf.json"
 
@@ -168,13 +170,49 @@ def test_many_strips_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> Non
     features = np.random.default_rng(0).normal(0, 3, (5, 500)).astype(np.float32)
     values = np.random.default_rng(1).random((500, 3)).astype(np.float32)
     one = Lattice(features)
-    assert len(one.bounds) == 2
+    assert one.strips == 1
     monkeypatch.setattr("pixelwise.crf.lattice._MIN_STRIP", 50)
-    monkeypatch.setattr("numba.get_num_threads", lambda: 7)
     many = Lattice(features)
-    assert len(many.bounds) == 8
+    assert many.strips == 8
     assert many.size == one.size
     assert np.allclose(many.filter(values), one.filter(values), rtol=1e-5, atol=1e-6)
+
+
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixelwise.crf.lattice._MIN_STRIP", 100)
+    monkeypatch.setattr("pixelwise.crf.meanfield._MIN_SHARED", 0)
+    image, probabilities = noise((37, 41, 3)), random_probabilities(11, 37, 41)
+    results, used = [], set()
+    shared = Threads.share
+
+    def watched(self: Threads, *arguments: Any) -> None:
+        used.add(self.count)
+        shared(self, *arguments)
+
+    monkeypatch.setattr(Threads, "share", watched)
+    for threads in (1, 2, 3, 64):
+        monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", threads)
+        results.append(dense_crf(image, probabilities))
+    assert used == {1, 2, 3, 64}
+    assert all((result == results[0]).all() for result in results)
+
+
+def test_several_images_at_once_do_not_disturb_each_other() -> None:
+    cases = [(noise((60, 50, 3), n), random_probabilities(4, 60, 50, n)) for n in range(6)]
+    expected = [dense_crf(*case) for case in cases]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda case: dense_crf(*case), cases))
+    for one, other in zip(found, expected, strict=True):
+        assert (one == other).all()
+
+
+def test_what_is_shared_is_done_once_and_whole() -> None:
+    for count in (1, 2, 5):
+        for items in (0, 1, 2, 3, 17):
+            seen: list[int] = []
+            with Threads(count) as threads:
+                threads.share(lambda begin, end, into: into.extend(range(begin, end)), items, seen)
+            assert sorted(seen) == list(range(items))
 
 
 @pytest.mark.parametrize("dimensions", [2, 5])
@@ -274,8 +312,8 @@ def test_layout_and_float_type_do_not_matter() -> None:
     last = np.ascontiguousarray(probabilities.transpose(1, 2, 0)).transpose(2, 0, 1)
     assert (dense_crf(np.asfortranarray(image), last) == expected).all()
     assert np.allclose(dense_crf(image, probabilities.astype(np.float64)), expected, atol=1e-6)
-    half = dense_crf(image, probabilities.astype(np.float16))
-    assert np.allclose(half, expected, atol=0.05)
+    half = probabilities.astype(np.float16)
+    assert (dense_crf(image, half) == dense_crf(image, half.astype(np.float32))).all()
 
 
 def test_shared_lattices_change_nothing() -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pixelwise.crf.vectors import (
     LANES,
     add8,
+    at,
     exp8,
     fused8,
     highest8,
@@ -100,10 +101,9 @@ def _simplex(
     for j in range(d):
         here = elevated[j] - nearest[j]
         for k in range(j + 1, d + 1):
-            if here < elevated[k] - nearest[k]:
-                rank[j] += 1
-            else:
-                rank[k] += 1
+            less = np.int64(here < elevated[k] - nearest[k])  # no branch: nothing foretells it
+            rank[j] += less
+            rank[k] += 1 - less
     for j in range(d + 1):  # off the plane by `excess` steps: back along the largest remainders
         if rank[j] < 0:
             rank[j] += d + 1
@@ -293,8 +293,8 @@ def _splat(
 ) -> None:
     """Add one pixel's values onto the vertices of its simplex; k is pixel * corners."""
     for corner in range(corners):
-        base = np.int64(rows[k + corner]) * width
-        weight = weights[k + corner]
+        base = np.int64(at(rows, k + corner)) * width
+        weight = at(weights, k + corner)
         for c in range(0, width, LANES):
             store8(sums, base + c, fused8(weight, load8(row, start + c), load8(sums, base + c)))
 
@@ -311,13 +311,31 @@ def _slice(
     scale: np.float32,
     values: Floats,
 ) -> None:
-    """Add to one pixel's values, scaled, what the vertices of its simplex hold."""
-    for c in range(0, width, LANES):
+    """Add to one pixel's values, scaled, what the vertices of its simplex hold.
+
+    Three vectors at a time: for 24 classes the numbers and weights of vertices are loaded once.
+    """
+    c = 0
+    while c + 3 * LANES <= width:
+        total, second, third = zero8(), zero8(), zero8()
+        for corner in range(corners):
+            base = np.int64(at(points, k + corner)) * width + c
+            weight = at(weights, k + corner)
+            total = fused8(weight, load8(values, base), total)
+            second = fused8(weight, load8(values, base + LANES), second)
+            third = fused8(weight, load8(values, base + 2 * LANES), third)
+        place = start + c
+        store8(row, place, fused8(scale, total, load8(row, place)))
+        store8(row, place + LANES, fused8(scale, second, load8(row, place + LANES)))
+        store8(row, place + 2 * LANES, fused8(scale, third, load8(row, place + 2 * LANES)))
+        c += 3 * LANES
+    while c < width:
         total = zero8()
         for corner in range(corners):
-            base = np.int64(points[k + corner]) * width
-            total = fused8(weights[k + corner], load8(values, base + c), total)
+            base = np.int64(at(points, k + corner)) * width + c
+            total = fused8(at(weights, k + corner), load8(values, base), total)
         store8(row, start + c, fused8(scale, total, load8(row, start + c)))
+        c += LANES
 
 
 @_inner

@@ -20,7 +20,7 @@ from pixelwise.errors import InputError
 
 Floats = NDArray[np.float32]
 
-_MIN_STRIP = 8192  # pixels; shorter ones would hold much the same vertices over and over
+_MIN_STRIP = 16384  # pixels; shorter ones would hold much the same vertices over and over
 _MAX_STRIPS = 64
 _KEY_BITS = 62
 
