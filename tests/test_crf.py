@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +18,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import pixelwise
+from pixelwise.checkpoints import Bundle
 from pixelwise.crf import (
     DEFAULT_PARAMETERS,
     PARAMETER_SETS,
@@ -426,16 +431,72 @@ def test_an_unknown_set_is_refused_with_the_known() -> None:
 
 
 def test_without_numba_the_remedy_is_named(
-    monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
+    monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, cli: Callable[..., Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)  # its import fails
     with pytest.raises(InputError, match="pip install numba"):
         dense_crf(IMAGE, random_probabilities(3, 4, 5))
     with pytest.raises(InputError, match="pip install numba"):
         pixelwise.load(tiny_bundle, crf=DEFAULT_PARAMETERS)
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    for arguments in (
+        ("predict", tiny_bundle, tmp_path / "a.png", "--crf"),
+        ("evaluate", tiny_bundle, tmp_path, "--crf"),
+        ("tune-crf", tiny_bundle, tmp_path),
+    ):
+        result = cli(*arguments)
+        assert result.code == 2
+        assert "pip install numba" in result.err
+        assert len(result.err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_later_process_does_not_compile_again(tmp_path: Path) -> None:
+    """In a cache of its own: the first process fills it, the second takes all from it."""
+    code = (
+        "from pixelwise.crf import compile_dense_crf, kernels; compile_dense_crf();"
+        "used = [f for f in vars(kernels).values() if hasattr(f, 'stats') and f.signatures];"
+        "print(len(used), sum(len(f.stats.cache_misses) for f in used if f.stats.cache_path))"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert int(printed[0][1]) > 5
+    assert printed[1][1] == "0"
+
+
+def test_where_no_cache_can_be_written_it_still_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.core.caching import CacheImpl
+
+    from pixelwise.crf.kernels import _outer
+
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    assert _outer(lambda x: x + 1)(1) == 2
 
 
 # The Predictor and the commands.
+
+
+@pytest.fixture(scope="module")
+def scene_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle without the last layer's bias and surer of itself: it answers all classes."""
+    bundle = Bundle.load(tiny_bundle)
+    *_, bias = (name for name in bundle.weights if name.endswith("bias"))
+    weight = bundle.weights[bias.removesuffix("bias") + "weight"]
+    weight -= weight.mean(dim=0)
+    weight *= 1e4
+    bundle.weights[bias].zero_()
+    path = tmp_path_factory.mktemp("scene") / "scene.safetensors"
+    bundle.save(path)
+    return path
 
 
 def test_the_predictor_gives_refined_probabilities(tiny_bundle: Path) -> None:
@@ -467,12 +528,26 @@ def test_predict_and_evaluate_take_a_set_or_a_file(
         assert result.code == 0, result
         masks.append([path.read_bytes() for path in sorted(out.iterdir())])
     assert masks[0] == masks[1] == masks[2]
-    result = cli("evaluate", tiny_bundle, data, "--crf", "--json", "-")
+
+
+def test_evaluate_scores_what_the_crf_gives(
+    cli: Callable[..., Any],
+    scene_bundle: Path,
+    make_folder_data: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    data = make_folder_data(tmp_path / "data", splits={"train": 1, "val": 2})
+    refining = pixelwise.load(scene_bundle, crf="camvid")
+    for path in (data / "images" / "val").iterdir():  # the refined masks are the truth
+        Image.fromarray(refining(path).index).save(data / "masks" / "val" / path.name)
+    result = cli("evaluate", scene_bundle, data, "--crf-set", "camvid", "--json", "-")
     scores = json.loads(result.out)
-    assert scores["crf"] == PARAMETER_SETS[DEFAULT_PARAMETERS].to_json()
-    plain = json.loads(cli("evaluate", tiny_bundle, data, "--json", "-").out)
+    assert scores["crf"] == PARAMETER_SETS["camvid"].to_json()
+    assert scores["pixel_accuracy"] == 1
+    plain = json.loads(cli("evaluate", scene_bundle, data, "--json", "-").out)
     assert "crf" not in plain
-    assert plain["mean_iou"] != scores["mean_iou"]
+    assert plain["pixel_accuracy"] < 0.99
+    assert "with CRF" in cli("evaluate", scene_bundle, data, "--crf").out
 
 
 def test_an_unknown_set_writes_nothing(

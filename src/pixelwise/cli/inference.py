@@ -56,6 +56,14 @@ def _crf_parameters(wanted: bool, name: str | None) -> CRFParameters | None:
     return find_parameters(name or DEFAULT_PARAMETERS)
 
 
+def _compile_crf() -> None:
+    """What takes seconds at the first use of all, with a word about it on a terminal."""
+    from pixelwise.crf import compile_dense_crf
+
+    with console.status("preparing the dense CRF (compiled once, about ten seconds)"):
+        compile_dense_crf()
+
+
 def predict_files(
     bundle: Path,
     images: Sequence[Path],
@@ -79,6 +87,8 @@ def predict_files(
     from pixelwise.inference import Predictor
 
     predictor = Predictor.load(bundle, device=device, crf=crf)
+    if crf is not None:
+        _compile_crf()
     failed: list[str] = []
     written = 0
     with Bar("predicting") as bar:
@@ -129,6 +139,8 @@ def evaluate(
     from pixelwise.inference import Predictor
 
     predictor = Predictor.load(bundle, device=device, crf=parameters)
+    if parameters is not None:
+        _compile_crf()
     found = _open_split(predictor, data, split)
     with Bar(f"scoring {split}") as bar:
         result = score(predictor, found, split, progress=bar)
@@ -183,7 +195,7 @@ def tune_crf(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     limit: Annotated[
         int, typer.Option(min=1, metavar="N", help="Images to search on; the rest compares.")
-    ] = 100,
+    ] = 20,
     json_file: Annotated[
         str | None,
         typer.Option("--json", metavar="FILE", help="For predict --crf-set; - prints only that."),
@@ -206,6 +218,7 @@ def tune_crf(
 
     predictor = Predictor.load(bundle, device=device)
     found = _open_split(predictor, data, split)
+    _compile_crf()
     with Bar("searching", unit="steps") as bar:
         search = search_crf(predictor, found, split, limit=limit, progress=bar)
     content = {"bundle": str(bundle), "data": str(data), "split": split, **search.to_json()}

@@ -2,10 +2,11 @@
 
     refined = dense_crf(image, probabilities, "camvid")
 
-Importing this needs NumPy only; the first call needs numba and compiles for this machine.
+Importing this needs NumPy only. Calling needs numba, which compiles for this machine at the first call
+of all, about ten seconds, and keeps that for later processes.
 """
 
-from pixelwise.crf.meanfield import dense_crf, dense_crfs, require_numba
+from pixelwise.crf.meanfield import compile_dense_crf, dense_crf, dense_crfs, require_numba
 from pixelwise.crf.parameters import (
     DEFAULT_PARAMETERS,
     PARAMETER_SETS,
@@ -17,6 +18,7 @@ __all__ = [
     "DEFAULT_PARAMETERS",
     "PARAMETER_SETS",
     "CRFParameters",
+    "compile_dense_crf",
     "dense_crf",
     "dense_crfs",
     "find_parameters",

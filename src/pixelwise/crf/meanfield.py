@@ -8,7 +8,6 @@ the logits and takes the softmax (algorithm 1).
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -149,10 +148,23 @@ def _bilateral_features(image: Image, position: float, colour: float) -> Floats:
     return features
 
 
+def compile_dense_crf() -> None:
+    """Compile what `dense_crf` runs, or load what an earlier process compiled.
+
+    `dense_crf` does it itself at its first call; a service or a progress bar wants it done before.
+    Raises InputError where numba is not installed.
+    """
+    dense_crf(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1, 1), np.float32))
+
+
 def require_numba() -> None:
-    """Raise InputError, with the remedy, where numba is not installed."""
-    if importlib.util.find_spec("numba") is None:
-        raise InputError("the dense CRF needs numba, which is not installed: `pip install numba`")
+    """Raise InputError, with the remedy, where numba cannot be imported."""
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:  # missing, or for another NumPy than the one here
+        raise InputError(
+            f"the dense CRF needs numba, which cannot be imported ({error}): `pip install numba`"
+        ) from error
 
 
 def _check(image: Image, probabilities: NDArray[Any]) -> None:
