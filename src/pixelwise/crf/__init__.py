@@ -2,8 +2,8 @@
 
     refined = dense_crf(image, probabilities, "camvid")
 
-Importing this needs NumPy only. Calling needs numba, which compiles for this machine at the first call
-of all, about ten seconds, and keeps that for later processes.
+Importing this needs NumPy only. Calling needs numba, which compiles for this machine at the first
+call of all, about ten seconds, and keeps that for later processes.
 """
 
 from pixelwise.crf.meanfield import compile_dense_crf, dense_crf, dense_crfs, require_numba

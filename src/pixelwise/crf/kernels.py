@@ -120,7 +120,7 @@ def _simplex(
 
 
 @_inner
-def _find(table: Ints, keys: Longs, key: int, shift: np.uint64) -> int:
+def _find(table: Ints, keys: Longs, key: int, shift: np.uint64) -> Any:
     """The slot of `key`, or the empty one where it belongs: table[slot] is its index, or -1."""
     mask = len(table) - 1
     slot = np.int64((np.uint64(key) * _GOLDEN) >> shift)
@@ -184,7 +184,7 @@ def place(
                 slot = _find(table, own, key, shift)
                 index = np.int64(table[slot])
                 if index < 0:
-                    index = count
+                    index = np.int64(count)
                     own[count] = key
                     table[slot] = count
                     count += 1

@@ -114,9 +114,8 @@ class Lattice:
         """(N, C) float32 to the same, each column filtered."""
         count, columns = values.shape
         width = padded(columns)
-        source = np.zeros((count, width), np.float32)
-        source[:, :columns] = values
-        source = source.reshape(-1)
+        source = np.zeros(count * width, np.float32)
+        source.reshape(count, width)[:, :columns] = values
         sums, one, other = self.buffers(width)
         self.threads.share(
             kernels.splat,

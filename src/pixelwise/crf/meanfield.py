@@ -72,7 +72,8 @@ def dense_crfs(
                 features = _bilateral_features(image, *colour)
                 bilateral = colour, Lattice(features, threads=threads)
             if position is None or position[0] != chosen.pos_xy:
-                features = _position_features(*image.shape[:2], chosen.pos_xy)
+                height, width = image.shape[:2]
+                features = _position_features(height, width, chosen.pos_xy)
                 position = chosen.pos_xy, Lattice(features, threads=threads)
             refined = _mean_field(flat, chosen, bilateral[1], position[1], threads)
             yield refined.reshape(probabilities.shape)

@@ -214,4 +214,5 @@ def _plain(value: float) -> float | None:
 
 
 def _labels(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return probabilities.argmax(axis=0).astype(np.uint8)
+    labels: NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
+    return labels
