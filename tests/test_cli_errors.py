@@ -210,7 +210,7 @@ def test_training_does_not_replace_a_run(
         (("--set", "epochs=0"), "epochs = 0", "greater than or equal to 1"),
         (("--epochs", "0"), "epochs = 0", "greater than or equal to 1"),
         (("--epochs", "many"), "--epochs", "valid integer"),
-        (("--set", "model.name=unet"), "'unet'", "there are deeplab_v3plus"),
+        (("--set", "model.name=unet"), "'unet'", "there are fcn32s, "),
         (("--set", "model.options.backbone=vgg99"), "'vgg99'", "there are mobilenet_v2"),
         (("--set", "model.options.output_stride=7"), "output_stride 7", "16"),
         (("--set", "model.pretrained=absent.pth"), "absent.pth", "cannot be read"),
@@ -509,7 +509,7 @@ for arguments in {calls}:
 def test_help_and_version_answer_without_torch() -> None:
     from pixelwise.cli import app
 
-    commands = [command.callback.__name__ for command in app.registered_commands]
+    commands = [c.callback.__name__.replace("_", "-") for c in app.registered_commands]
     assert {"train", "predict", "evaluate"} <= set(commands)
     calls = [["--version"], ["--help"], *([name, "--help"] for name in commands)]
     done = subprocess.run(
