@@ -24,6 +24,7 @@ for function in (
     training.train,
     inference.evaluate,
     inference.predict,
+    inference.tune_crf,
     training.demo,
     models.models,
     convert.convert,
