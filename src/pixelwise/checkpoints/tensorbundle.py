@@ -91,8 +91,9 @@ def checkpoint_files(path: Path) -> tuple[Path, ...]:
     index = _index_of(path)
     if index is None:
         return ()
-    data = [file for file in index.parent.iterdir() if file.name.startswith(f"{index.stem}.data-")]
-    return (index, *sorted(data))
+    data = f"{index.stem}.data-"
+    beside = sorted(index.parent.iterdir()) if index.parent.is_dir() else []
+    return (index, *(file for file in beside if file.name.startswith(data)))
 
 
 def is_checkpoint(path: Path) -> bool:
