@@ -27,12 +27,42 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(input)
 
 
+class TensorFlowConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: H x W to ceil(H / stride) x ceil(W / stride).
+
+    Where the padding is uneven, the lower and right border have the greater part. At stride 1, and
+    at stride 2 on odd sizes, this is PyTorch's even padding. `padding` is not looked at.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        left_right_top_bottom: list[int] = []
+        for side, kernel, stride, dilation in zip(
+            input.shape[:1:-1],
+            reversed(self.kernel_size),
+            reversed(self.stride),
+            reversed(self.dilation),
+            strict=True,
+        ):
+            reach = (side - 1) // stride * stride + dilation * (kernel - 1) + 1
+            padding = max(0, reach - side)
+            left_right_top_bottom += [padding // 2, padding - padding // 2]
+        padded = F.pad(input, left_right_top_bottom)
+        return F.conv2d(
+            padded,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution that keeps the size at stride 1, batch normalisation, ReLU.
 
     `activation` is any module without parameters, None for none. The convolution has no bias,
     since the normalisation's shift takes its place. `eps` is what the normalisation adds to the
-    variance.
+    variance. `tensorflow_padding` pads as TensorFlow does, instead of evenly.
     """
 
     def __init__(
@@ -46,9 +76,11 @@ class ConvNormAct(nn.Sequential):
         groups: int = 1,
         activation: type[nn.Module] | None = nn.ReLU,
         eps: float = 1e-5,
+        tensorflow_padding: bool = False,
     ) -> None:
+        convolution = TensorFlowConv2d if tensorflow_padding else nn.Conv2d
         layers: list[nn.Module] = [
-            nn.Conv2d(
+            convolution(
                 in_channels,
                 out_channels,
                 kernel_size,
@@ -92,8 +124,8 @@ class ImagePooling(nn.Module):
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling (DeepLabV3, section 3.3): (B, C, H, W) to (B, out, H, W).
 
-    A 1x1 branch, one 3x3 branch for each rate, and image pooling, concatenated and projected, then
-    dropout. `separable` makes the 3x3 branches depthwise separable, as DeepLabV3+ does.
+    A 1x1 branch, one 3x3 branch for each rate, of which there may be none, and image pooling,
+    concatenated and projected, then dropout. `separable` makes the 3x3 branches depthwise separable, as DeepLabV3+ does.
     """
 
     def __init__(
@@ -123,11 +155,15 @@ class ASPP(nn.Module):
         return out
 
 
-def resize(x: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation of (B, C, H, W) to `size` (height, width), corners not aligned."""
+def resize(x: Tensor, *, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """Bilinear interpolation of (B, C, H, W) to `size` (height, width).
+
+    align_corners: the middles of the corner positions stay where they are, as Caffe's and
+    TensorFlow's DeepLab have it; else the outer borders do.
+    """
     if x.shape[-2:] == size:
         return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 
 def enlarge_from_pixels(x: Tensor, *, stride: int, size: tuple[int, int]) -> Tensor:
@@ -136,7 +172,7 @@ def enlarge_from_pixels(x: Tensor, *, stride: int, size: tuple[int, int]) -> Ten
     and one more, which it may have been padded to. Caffe's DeepLab enlarges so (layer Interp).
     """
     height, width = (stride * (side - 1) + 1 for side in x.shape[2:])
-    enlarged = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
+    enlarged = resize(x, size=(height, width), align_corners=True)
     return enlarged[:, :, : size[0], : size[1]]
 
 

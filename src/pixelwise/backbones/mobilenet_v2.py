@@ -26,18 +26,31 @@ STAGES = (
 TAPS = {1: "c1", 3: "c2", 6: "c3", 13: "c4", 17: "c5"}
 
 
+TENSORFLOW_EPS = 1e-3
+
+
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise 3x3, project 1x1 without activation; shortcut where shapes agree."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, expansion: int, stride: int, dilation: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        expansion: int,
+        stride: int,
+        dilation: int,
+        eps: float = 1e-5,
+        tensorflow_padding: bool = False,
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers.append(ConvNormAct(in_channels, hidden, kernel_size=1, activation=nn.ReLU6))
-        project = ConvNormAct(hidden, out_channels, kernel_size=1, activation=None)
+            layers.append(
+                ConvNormAct(in_channels, hidden, kernel_size=1, activation=nn.ReLU6, eps=eps)
+            )
+        project = ConvNormAct(hidden, out_channels, kernel_size=1, activation=None, eps=eps)
         self.conv = nn.Sequential(
             *layers,
             ConvNormAct(
@@ -47,6 +60,8 @@ class InvertedResidual(nn.Module):
                 dilation=dilation,
                 groups=hidden,
                 activation=nn.ReLU6,
+                eps=eps,
+                tensorflow_padding=tensorflow_padding,
             ),
             *project,
         )
@@ -63,11 +78,19 @@ class MobileNetV2(nn.Module):
     No stride passes `output_stride` (8, 16 or 32): a block that would pass it keeps stride 1, and
     the convolutions after it are dilated instead. The block itself keeps the rate it had, so that
     the dilated maps contain the strided ones at every other position.
+
+    tensorflow: the form of the authors' own weights, with TensorFlow's padding and a larger eps of
+    batch normalisation.
     """
 
-    def __init__(self, *, output_stride: int = 16) -> None:
+    def __init__(self, *, output_stride: int = 16, tensorflow: bool = False) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [ConvNormAct(3, 32, stride=2, activation=nn.ReLU6)]
+        eps = TENSORFLOW_EPS if tensorflow else 1e-5
+        blocks: list[nn.Module] = [
+            ConvNormAct(
+                3, 32, stride=2, activation=nn.ReLU6, eps=eps, tensorflow_padding=tensorflow
+            )
+        ]
         channels, reached, dilation = 32, 2, 1
         self.channels: dict[str, int] = {}
         self.strides: dict[str, int] = {}
@@ -84,6 +107,8 @@ class MobileNetV2(nn.Module):
                         expansion=expansion,
                         stride=step,
                         dilation=dilation,
+                        eps=eps,
+                        tensorflow_padding=tensorflow,
                     )
                 )
                 channels, dilation, reached = out_channels, next_dilation, reached * step

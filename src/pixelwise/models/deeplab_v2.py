@@ -63,6 +63,7 @@ def deeplab_v2(
     output_stride: int = 8,
     multi_scale: bool = True,
     caffe: bool = True,
+    align_corners: bool = False,
     width: float = 1.0,
 ) -> Segmenter:
     """DeepLab v2 with random weights.
@@ -71,7 +72,8 @@ def deeplab_v2(
     are those of stride 8. output_stride: 8, or 16 with half the rates, for a ResNet.
     multi_scale: the image at half and three quarters of its size, too; the largest logit wins.
     caffe: the ResNet is the authors' form of it; False: torchvision's, for its ImageNet weights.
-    width: scales the channels of VGG16, whose fields of view have 1024 at 1.
+    align_corners: in every resize, as in the authors' code; VGG16's maps, which lie on pixels, have
+    it always. width: scales the channels of VGG16, whose fields of view have 1024 at 1.
     Raises InputError for another value.
     """
     if aspp not in RATES:
@@ -98,4 +100,9 @@ def deeplab_v2(
         head = SummedASPP(features.channels["c5"], num_classes=num_classes, rates=rates)
     else:
         raise InputError(f"backbone {backbone!r}: DeepLab v2 has vgg16 and ResNets: try resnet101")
-    return Segmenter(features, head, scales=SCALES if multi_scale else ())
+    return Segmenter(
+        features,
+        head,
+        scales=SCALES if multi_scale else (),
+        align_corners=align_corners or backbone == "vgg16",
+    )

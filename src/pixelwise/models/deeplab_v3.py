@@ -7,6 +7,8 @@ torchvision's own DeepLabV3 is the same with other numbers: see `deeplab_v3`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from pixelwise.backbones import Backbone, create_backbone
@@ -89,12 +91,12 @@ def check_stride(network: str, output_stride: int) -> None:
         raise InputError(f"output_stride {output_stride}: {network} has {allowed}")
 
 
-def create_dilated(backbone: str, *, output_stride: int, multi_grid: bool) -> Backbone:
+def create_dilated(backbone: str, *, output_stride: int, multi_grid: bool, **form: Any) -> Backbone:
     """The backbone; one of bottlenecks with the multi-grid, if it is asked for. Others have no
     stage to put it in."""
     if multi_grid and backbone in BOTTLENECKS:
-        return create_backbone(backbone, output_stride=output_stride, multi_grid=MULTI_GRID)
-    return create_backbone(backbone, output_stride=output_stride)
+        form["multi_grid"] = MULTI_GRID
+    return create_backbone(backbone, output_stride=output_stride, **form)
 
 
 def deeplab_v3(
@@ -106,12 +108,14 @@ def deeplab_v3(
     dropout: float = 0.1,
     refine: bool = False,
     auxiliary: bool = False,
+    align_corners: bool = False,
 ) -> Segmenter:
     """DeepLabV3 with ASPP and random weights.
 
     output_stride: 16, or 8 for a denser, slower map with doubled rates. multi_grid: unit rates
     1, 2, 4 in the last stage of a ResNet with bottlenecks. dropout: behind the ASPP. refine: a 3x3
     convolution before the classes. auxiliary: a second head on c4, whose loss helps in training.
+    align_corners: in every resize, as in the authors' code.
     torchvision's: output_stride 8, multi_grid False, dropout 0.5, refine and auxiliary True.
     Raises InputError for another stride, and a dropout that is no probability.
     """
@@ -128,7 +132,7 @@ def deeplab_v3(
         refine=refine,
     )
     second = NarrowHead(channels["c4"], num_classes=num_classes, source="c4") if auxiliary else None
-    return Segmenter(features, head, auxiliary=second)
+    return Segmenter(features, head, auxiliary=second, align_corners=align_corners)
 
 
 def deeplab_v3_cascade(
@@ -137,10 +141,12 @@ def deeplab_v3_cascade(
     backbone: str = "resnet101",
     output_stride: int = 16,
     last_block: int = 7,
+    align_corners: bool = False,
 ) -> Segmenter:
     """DeepLabV3 with blocks in cascade instead of ASPP, and random weights (section 3.2).
 
     last_block: 7 for block5, block6 and block7 behind the ResNet's block4; 4 for none of them.
+    align_corners: as for `deeplab_v3`.
     Raises InputError for another stride or block, and a backbone without bottlenecks.
     """
     check_stride("DeepLabV3", output_stride)
@@ -155,4 +161,4 @@ def deeplab_v3_cascade(
         rate=32 // output_stride,
         last_block=last_block,
     )
-    return Segmenter(features, head)
+    return Segmenter(features, head, align_corners=align_corners)

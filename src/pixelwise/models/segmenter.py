@@ -12,6 +12,8 @@ from pixelwise.backbones import Backbone
 from pixelwise.errors import InputError
 from pixelwise.layers import resize
 
+Size = tuple[int, int]  # height, width
+
 
 class Segmenter(nn.Module):
     """(B, 3, H, W) normalised images to (B, num_classes, H, W) logits, for any H, W >= 1.
@@ -22,6 +24,7 @@ class Segmenter(nn.Module):
 
     scales: the image is seen at each of these sizes besides its own, and the largest logit at each
     position wins (DeepLab v2, arXiv:1606.00915, section 4.1.2): 0.5 and 0.75 there.
+    align_corners: in every resize, as Caffe and TensorFlow do, for weights that were trained so.
     Raises InputError for a scale that is not above 0.
     """
 
@@ -32,6 +35,7 @@ class Segmenter(nn.Module):
         *,
         auxiliary: nn.Module | None = None,
         scales: Sequence[float] = (),
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
         if any(scale <= 0 for scale in scales):
@@ -40,14 +44,16 @@ class Segmenter(nn.Module):
         self.head = head
         self.auxiliary = auxiliary
         self.scales = tuple(scales)
+        self.align_corners = align_corners
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._enlarge(self.coarse(images), images)
+        size = _size(images)
+        return self._enlarge(self.coarse(images), seen=size, size=size)
 
     def coarse(self, images: Tensor) -> Tensor:
         """The head's own logits, before they are enlarged to the image's size."""
         logits: Tensor = self.head(self.backbone(images))
-        return _largest([logits, *self._rescaled(images)])
+        return self._largest([logits, *self._rescaled(images)])
 
     def with_auxiliary(self, images: Tensor, *, enlarge: bool = True) -> tuple[Tensor, ...]:
         """The logits, and what else has a loss in training: the logits at each scale, that of the
@@ -55,32 +61,52 @@ class Segmenter(nn.Module):
 
         All at the image's size, or, without `enlarge`, as large as they come from their head.
         """
+        size = _size(images)
         features = self.backbone(images)
-        single = [self.head(features), *self._rescaled(images)]
-        logits = [_largest(single), *single] if self.scales else single
+        logits, seen = [self.head(features)], [size]
+        if self.scales:
+            logits += self._rescaled(images)
+            logits = [self._largest(logits), *logits]
+            seen = [size, size, *self._scaled(size)]
         if enlarge:
-            logits = [self._enlarge(each, images) for each in logits]
+            logits = [
+                self._enlarge(each, seen=one, size=size)
+                for each, one in zip(logits, seen, strict=True)
+            ]
         if self.auxiliary is not None:
             extra = self.auxiliary(features)
-            size = (images.shape[2], images.shape[3])
-            logits.append(resize(extra, size=size) if enlarge else extra)
+            logits.append(self._resize(extra, size) if enlarge else extra)
         return tuple(logits)
+
+    def _scaled(self, size: Size) -> list[Size]:
+        """The image's size at each of the scales; with corners aligned, those of 8k + 1 stay so."""
+        corner = int(self.align_corners)
+        height, width = (
+            [max(1, int((side - corner) * scale) + corner) for scale in self.scales]
+            for side in size
+        )
+        return list(zip(height, width, strict=True))
 
     def _rescaled(self, images: Tensor) -> list[Tensor]:
         """The head's logits of the image at each of the scales."""
-        height, width = images.shape[2:]
-        sizes = [(max(1, int(height * s)), max(1, int(width * s))) for s in self.scales]
-        return [self.head(self.backbone(resize(images, size=size))) for size in sizes]
+        sizes = self._scaled(_size(images))
+        return [self.head(self.backbone(self._resize(images, size))) for size in sizes]
 
-    def _enlarge(self, logits: Tensor, images: Tensor) -> Tensor:
-        size = (images.shape[2], images.shape[3])
-        enlarged: Tensor = getattr(self.head, "enlarge", resize)(logits, size=size)
-        return enlarged
+    def _largest(self, logits: list[Tensor]) -> Tensor:
+        """The pixelwise maximum, at the size of the first."""
+        fused, *others = logits
+        for other in others:
+            fused = torch.maximum(fused, self._resize(other, _size(fused)))
+        return fused
+
+    def _enlarge(self, logits: Tensor, *, seen: Size, size: Size) -> Tensor:
+        """Logits of an image that was seen at one size, at the image's own size."""
+        enlarge = getattr(self.head, "enlarge", None)
+        return self._resize(logits if enlarge is None else enlarge(logits, size=seen), size)
+
+    def _resize(self, x: Tensor, size: Size) -> Tensor:
+        return resize(x, size=size, align_corners=self.align_corners)
 
 
-def _largest(logits: list[Tensor]) -> Tensor:
-    """The pixelwise maximum, at the size of the first."""
-    fused, *others = logits
-    for other in others:
-        fused = torch.maximum(fused, resize(other, size=(fused.shape[2], fused.shape[3])))
-    return fused
+def _size(x: Tensor) -> Size:
+    return x.shape[2], x.shape[3]
