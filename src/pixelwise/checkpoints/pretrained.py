@@ -132,7 +132,9 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalisation:
 
     name: of the backbone, as in the list of networks. path: a classifier of torchvision (.pth) or
     of Caffe (.caffemodel), or a network with such a backbone: a bundle, FCN or DeepLabV3 by
-    torchvision, FCN by its authors, DeepLab v2 by kazuto1011, DeepLabV3+ by TensorFlow. Raises InputError where a tensor is missing, left over or of another shape.
+    torchvision, FCN by its authors, DeepLab v2 by kazuto1011, DeepLabV3+ by TensorFlow.
+
+    Raises InputError where a tensor is missing, left over or of another shape.
     """
     if path.suffix == ".safetensors":
         bundle = Bundle.load(path)

@@ -14,7 +14,7 @@ from pixelwise.cli.console import command, console, facts_table
 def convert(
     file: Annotated[
         Path,
-        typer.Argument(help="A .caffemodel, a .pth, or a TensorFlow checkpoint: see the README."),
+        typer.Argument(help="A .caffemodel, a .pth, or a TensorFlow checkpoint."),
     ],
     model: Annotated[str, typer.Option(help="What it is for; see `pixelwise models`.")],
     out: Annotated[Path, typer.Option(help="The bundle to write.", metavar="BUNDLE")],
@@ -32,9 +32,8 @@ def convert(
     from pixelwise.errors import InputError
     from pixelwise.files import check_writable
 
-    if out.exists() and any(
-        out.samefile(part) for part in (file, *checkpoint_files(file)) if part.exists()
-    ):
+    parts = [part for part in (file, *checkpoint_files(file)) if part.exists()]
+    if out.exists() and any(out.samefile(part) for part in parts):
         raise InputError(f"{out}: is the file to convert: choose another --out")
     check_writable(out)
     from pixelwise.data.classes import read_classes_toml
