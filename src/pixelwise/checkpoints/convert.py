@@ -208,7 +208,7 @@ def _plan_published(
     fit = lay_onto(
         wanted,
         publication.foreign,
-        publication.places_of(wanted),
+        publication.places_of(name for name in wanted if whole or name.startswith("backbone.")),
         network=model,
         unused=() if whole else publication.behind,
     )

@@ -230,7 +230,9 @@ def _layers(names: Iterable[str], others: Iterable[str]) -> str:
 
 
 def _layer(name: str) -> str:
-    return name.rpartition("/" if "/" in name else ".")[0] or name
+    if "/" in name:  # TensorFlow's, where the batch normalisation is part of its convolution
+        return name.rpartition("/")[0].removesuffix("/BatchNorm")
+    return name.rpartition(".")[0] or name
 
 
 def _is_text(head: bytes) -> bool:

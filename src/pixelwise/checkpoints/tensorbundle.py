@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -60,7 +61,8 @@ FOOTER = 48  # bytes: two handles, filled up with zeros, and the magic number
 TRAILER = 5  # bytes behind a block: how it is compressed, and its CRC
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 INDEX = ".index"
-ARCHIVES = (".tar.gz", ".tgz", ".tar")
+DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
+ARCHIVES = (".tar.gz", ".tgz")
 LARGEST = 2**32  # bytes read from an archive; the published ones hold half a gigabyte
 REMEDY = "give the model.ckpt.index, with the .data-00000-of-00001 beside it"
 
@@ -180,9 +182,13 @@ def _entries(files: _Files) -> dict[str, bytes]:
             f"number is missing): {REMEDY}"
         )
     try:
-        footer = index[-FOOTER:]
-        _, _, at = _handle(footer, 0)  # of a block with filters, which TensorFlow leaves empty
-        offset, size, _ = _handle(footer, at)
+        footer = index[-FOOTER:-8]
+        offset, size, at = _handle(footer, 0)  # of a block about filters: TensorFlow has none
+        if list(_block(files, offset, size)):
+            raise _damaged(files)
+        offset, size, at = _handle(footer, at)
+        if any(footer[at:]):
+            raise _damaged(files)
         entries = {}
         for _, handle in _block(files, offset, size):
             offset, size, _ = _handle(handle, 0)
@@ -269,10 +275,11 @@ def _index_of(path: Path) -> Path | None:
         return found[0] if found else None
     if path.suffix == INDEX:
         return path
-    prefix, mark, _ = path.name.rpartition(".data-")
-    index = path.with_name((prefix if mark else path.name) + INDEX)
+    if DATA.search(path.name):
+        return path.with_name(DATA.sub(INDEX, path.name))
     # A prefix is itself no file; a file that only has such a neighbour is something else.
-    return index if index.is_file() and (mark or not path.exists()) else None
+    index = path.with_name(path.name + INDEX)
+    return index if index.is_file() and not path.exists() else None
 
 
 def _open(path: Path) -> _Files:

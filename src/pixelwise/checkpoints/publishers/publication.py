@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from pixelwise.checkpoints.foreign import Foreign
 from pixelwise.checkpoints.normalisation import Normalisation
 from pixelwise.errors import InputError
