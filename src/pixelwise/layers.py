@@ -125,7 +125,8 @@ class ASPP(nn.Module):
     """Atrous spatial pyramid pooling (DeepLabV3, section 3.3): (B, C, H, W) to (B, out, H, W).
 
     A 1x1 branch, one 3x3 branch for each rate, of which there may be none, and image pooling,
-    concatenated and projected, then dropout. `separable` makes the 3x3 branches depthwise separable, as DeepLabV3+ does.
+    concatenated and projected, then dropout. `separable` makes the 3x3 branches depthwise
+    separable, as DeepLabV3+ does.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ connected layers are reshaped to kernels. The last layer, to 1000 classes, is no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 import torch.nn.functional as F
@@ -186,4 +187,6 @@ def _initialise(module: nn.Module) -> None:
 
 
 def _scaled(channels: int, width: float) -> int:
+    if not 0 < width < inf:
+        raise InputError(f"width {width}: is above 0, and 1 for the paper's channels")
     return max(1, round(channels * width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import cast
 
 import torch
@@ -38,8 +39,8 @@ class Segmenter(nn.Module):
         align_corners: bool = False,
     ) -> None:
         super().__init__()
-        if any(scale <= 0 for scale in scales):
-            raise InputError(f"scales {list(scales)}: all are above 0")
+        if not all(0 < scale < inf for scale in scales):
+            raise InputError(f"scales {list(scales)}: all are numbers above 0")
         self.backbone = cast(nn.Module, backbone)
         self.head = head
         self.auxiliary = auxiliary

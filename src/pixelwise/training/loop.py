@@ -254,7 +254,9 @@ def make_optimizer(model: Segmenter, recipe: Recipe) -> torch.optim.SGD:
         parts.append((model.auxiliary, rates.learning_rate * rates.auxiliary_multiplier))
     groups = []
     for part, rate in parts:
-        kernels, biases, norms = [], [], []
+        kernels: list[nn.Parameter] = []
+        biases: list[nn.Parameter] = []
+        norms: list[nn.Parameter] = []
         for module in part.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if not parameter.requires_grad:
