@@ -193,11 +193,11 @@ def _entries(files: _Files) -> dict[str, bytes]:
         for _, handle in _block(files, offset, size):
             offset, size, _ = _handle(handle, 0)
             for key, value in _block(files, offset, size):
-                name = key.decode()
+                name = key.decode(errors="backslashreplace")  # slices have keys that are no text
                 if name in entries:
                     raise _damaged(files)
                 entries[name] = value
-    except (IndexError, UnicodeDecodeError) as error:
+    except IndexError as error:
         raise _damaged(files) from error
     return entries
 
