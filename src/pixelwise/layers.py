@@ -27,11 +27,42 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(input)
 
 
+class TensorFlowConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: H x W to ceil(H / stride) x ceil(W / stride).
+
+    Where the padding is uneven, the lower and right border have the greater part. At stride 1, and
+    at stride 2 on odd sizes, this is PyTorch's even padding. `padding` is not looked at.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        left_right_top_bottom: list[int] = []
+        for side, kernel, stride, dilation in zip(
+            input.shape[:1:-1],
+            reversed(self.kernel_size),
+            reversed(self.stride),
+            reversed(self.dilation),
+            strict=True,
+        ):
+            reach = (side - 1) // stride * stride + dilation * (kernel - 1) + 1
+            padding = max(0, reach - side)
+            left_right_top_bottom += [padding // 2, padding - padding // 2]
+        padded = F.pad(input, left_right_top_bottom)
+        return F.conv2d(
+            padded,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution that keeps the size at stride 1, batch normalisation, ReLU.
 
     `activation` is any module without parameters, None for none. The convolution has no bias,
-    since the normalisation's shift takes its place.
+    since the normalisation's shift takes its place. `eps` is what the normalisation adds to the
+    variance. `tensorflow_padding` pads as TensorFlow does, instead of evenly.
     """
 
     def __init__(
@@ -44,9 +75,12 @@ class ConvNormAct(nn.Sequential):
         dilation: int = 1,
         groups: int = 1,
         activation: type[nn.Module] | None = nn.ReLU,
+        eps: float = 1e-5,
+        tensorflow_padding: bool = False,
     ) -> None:
+        convolution = TensorFlowConv2d if tensorflow_padding else nn.Conv2d
         layers: list[nn.Module] = [
-            nn.Conv2d(
+            convolution(
                 in_channels,
                 out_channels,
                 kernel_size,
@@ -56,7 +90,7 @@ class ConvNormAct(nn.Sequential):
                 groups=groups,
                 bias=False,
             ),
-            BatchNorm2d(out_channels),
+            BatchNorm2d(out_channels, eps=eps),
         ]
         if activation is not None:
             layers.append(activation(inplace=True))
@@ -66,10 +100,12 @@ class ConvNormAct(nn.Sequential):
 class SeparableConv(nn.Sequential):
     """Depthwise 3x3, pointwise 1x1, each with batch norm and ReLU (DeepLabV3+, section 3.1)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, dilation: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, dilation: int = 1, eps: float = 1e-5
+    ) -> None:
         super().__init__(
-            ConvNormAct(in_channels, in_channels, dilation=dilation, groups=in_channels),
-            ConvNormAct(in_channels, out_channels, kernel_size=1),
+            ConvNormAct(in_channels, in_channels, dilation=dilation, groups=in_channels, eps=eps),
+            ConvNormAct(in_channels, out_channels, kernel_size=1, eps=eps),
         )
 
 
@@ -88,8 +124,9 @@ class ImagePooling(nn.Module):
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling (DeepLabV3, section 3.3): (B, C, H, W) to (B, out, H, W).
 
-    A 1x1 branch, one 3x3 branch for each rate, and image pooling, concatenated and projected, then
-    dropout. `separable` makes the 3x3 branches depthwise separable, as DeepLabV3+ does.
+    A 1x1 branch, one 3x3 branch for each rate, of which there may be none, and image pooling,
+    concatenated and projected, then dropout. `separable` makes the 3x3 branches depthwise
+    separable, as DeepLabV3+ does.
     """
 
     def __init__(
@@ -119,11 +156,25 @@ class ASPP(nn.Module):
         return out
 
 
-def resize(x: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation of (B, C, H, W) to `size` (height, width), corners not aligned."""
+def resize(x: Tensor, *, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """Bilinear interpolation of (B, C, H, W) to `size` (height, width).
+
+    align_corners: the middles of the corner positions stay where they are, as Caffe's and
+    TensorFlow's DeepLab have it; else the outer borders do.
+    """
     if x.shape[-2:] == size:
         return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def enlarge_from_pixels(x: Tensor, *, stride: int, size: tuple[int, int]) -> Tensor:
+    """The same to `size`, for a map whose position i lies on pixel `stride * i` and not between
+    pixels: where every window is odd and padded evenly, and the image is a multiple of the stride
+    and one more, which it may have been padded to. Caffe's DeepLab enlarges so (layer Interp).
+    """
+    height, width = (stride * (side - 1) + 1 for side in x.shape[2:])
+    enlarged = resize(x, size=(height, width), align_corners=True)
+    return enlarged[:, :, : size[0], : size[1]]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""VGG16 (arXiv:1409.1556) with its fully connected layers as convolutions, as FCN casts it.
+"""VGG16 (arXiv:1409.1556) with its fully connected layers as convolutions, as FCN and DeepLab cast
+it.
 
 Parameter names are torchvision's, so its published ImageNet weights load once the two fully
 connected layers are reshaped to kernels. The last layer, to 1000 classes, is not part of it.
@@ -6,6 +7,11 @@ connected layers are reshaped to kernels. The last layer, to 1000 classes, is no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import inf
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelwise.errors import InputError
@@ -63,11 +69,7 @@ class VGG16(nn.Module):
             nn.Dropout(dropout),
         )
         self._describe("c5", hidden, [*layers, self.classifier])
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+        _initialise(self)
 
     def _describe(self, name: str, channels: int, layers: list[nn.Module]) -> None:
         self.channels[name] = channels
@@ -90,5 +92,101 @@ class VGG16(nn.Module):
         return maps
 
 
+class AtrousVGG16(nn.Module):
+    """VGG16 as DeepLab casts it (arXiv:1412.7062, section 3.1), at stride 8.
+
+    Pools have windows of 3, padded by 1; pool4 and pool5 keep stride 1, and the convolutions of
+    stage 5 have rate 2. On pool5 lie the fields of view: for each (kernel_size, rate) of `fields`
+    an fc6 of that window and an fc7 of 1x1, of `hidden` channels each. `average_pool` puts a mean
+    over 3x3 before them, as the authors' LargeFOV does. `width` scales the stages' channels.
+
+    (B, 3, H, W) to the image itself as c0, c1..c4 after pool1..pool4, and c5, all fc7 side by side.
+    The image is first padded with zeros, its mean, at the lower and right border to 8k + 1, as the
+    authors pad theirs to 513: position i of each map then lies on pixel stride * i.
+
+    Raises InputError for a field of view that makes no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        fields: Sequence[tuple[int, int]] = ((3, 12),),
+        hidden: int = 1024,
+        average_pool: bool = True,
+        width: float = 1.0,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.channels = {"c0": 3}
+        self.strides = {"c0": 1, "c1": 2, "c2": 4, "c3": 8, "c4": 8, "c5": 8}
+        layers: list[nn.Module] = []
+        self.taps: dict[int, str] = {}
+        channels = 3
+        for number, (base, repeats) in enumerate(STAGES, start=1):
+            rate = 2 if number == 5 else 1
+            for _ in range(repeats):
+                conv = nn.Conv2d(channels, _scaled(base, width), 3, padding=rate, dilation=rate)
+                layers += [conv, nn.ReLU(inplace=True)]
+                channels = conv.out_channels
+            layers.append(nn.MaxPool2d(3, stride=2 if number < 4 else 1, padding=1))
+            if number < 5:
+                self.taps[len(layers) - 1] = f"c{number}"
+                self.channels[f"c{number}"] = channels
+        self.features = nn.Sequential(*layers)
+        self.average = nn.AvgPool2d(3, stride=1, padding=1) if average_pool else nn.Identity()
+        self.classifiers = nn.ModuleList(
+            _field_of_view(channels, hidden, kernel_size, rate, dropout)
+            for kernel_size, rate in fields
+        )
+        self.channels["c5"] = hidden * len(self.classifiers)
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        below, right = (-(side - 1) % 8 for side in x.shape[2:])
+        x = F.pad(x, (0, right, 0, below))
+        maps = {"c0": x}
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in self.taps:
+                maps[self.taps[number]] = x
+        x = self.average(x)
+        maps["c5"] = torch.cat([classifier(x) for classifier in self.classifiers], dim=1)
+        return maps
+
+
+def _field_of_view(
+    channels: int, hidden: int, kernel_size: int, rate: int, dropout: float
+) -> nn.Sequential:
+    if min(kernel_size, rate, hidden) < 1:
+        raise InputError(
+            f"field of view with kernel_size {kernel_size}, rate {rate} and {hidden} channels: "
+            "all are 1 or more"
+        )
+    if (kernel_size - 1) * rate % 2:
+        raise InputError(
+            f"field of view with kernel_size {kernel_size} and rate {rate}: has its centre "
+            "between two positions: choose an odd kernel_size or an even rate"
+        )
+    padding = (kernel_size - 1) * rate // 2
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, kernel_size, padding=padding, dilation=rate),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Conv2d(hidden, hidden, 1),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+    )
+
+
+def _initialise(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            assert part.bias is not None
+            nn.init.zeros_(part.bias)
+
+
 def _scaled(channels: int, width: float) -> int:
+    if not 0 < width < inf:
+        raise InputError(f"width {width}: is above 0, and 1 for the paper's channels")
     return max(1, round(channels * width))

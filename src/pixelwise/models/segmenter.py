@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import inf
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from pixelwise.backbones import Backbone
+from pixelwise.errors import InputError
 from pixelwise.layers import resize
+
+Size = tuple[int, int]  # height, width
 
 
 class Segmenter(nn.Module):
@@ -16,34 +22,92 @@ class Segmenter(nn.Module):
     The head's logits are resized to the image, unless the head has a way of its own: a method
     `enlarge(logits, size=(height, width))`. An `auxiliary` head sees the same maps and is there for
     its loss alone: see `with_auxiliary`.
+
+    scales: the image is seen at each of these sizes besides its own, and the largest logit at each
+    position wins (DeepLab v2, arXiv:1606.00915, section 4.1.2): 0.5 and 0.75 there.
+    align_corners: in every resize, as Caffe and TensorFlow do, for weights that were trained so.
+    Raises InputError for a scale that is not above 0.
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, *, auxiliary: nn.Module | None = None
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        *,
+        auxiliary: nn.Module | None = None,
+        scales: Sequence[float] = (),
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
+        if not all(0 < scale < inf for scale in scales):
+            raise InputError(f"scales {list(scales)}: all are numbers above 0")
         self.backbone = cast(nn.Module, backbone)
         self.head = head
         self.auxiliary = auxiliary
+        self.scales = tuple(scales)
+        self.align_corners = align_corners
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._enlarge(self.coarse(images), images)
+        size = _size(images)
+        return self._enlarge(self.coarse(images), seen=size, size=size)
 
     def coarse(self, images: Tensor) -> Tensor:
         """The head's own logits, before they are enlarged to the image's size."""
         logits: Tensor = self.head(self.backbone(images))
-        return logits
+        return self._largest([logits, *self._rescaled(images)])
 
-    def with_auxiliary(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The logits, and where there is an auxiliary head its logits too, at the image's size."""
+    def with_auxiliary(self, images: Tensor, *, enlarge: bool = True) -> tuple[Tensor, ...]:
+        """The logits, and what else has a loss in training: the logits at each scale, that of the
+        image first, where there are several, and those of an auxiliary head where there is one.
+
+        All at the image's size, or, without `enlarge`, as large as they come from their head.
+        """
+        size = _size(images)
         features = self.backbone(images)
-        logits = [self._enlarge(self.head(features), images)]
+        logits, seen = [self.head(features)], [size]
+        if self.scales:
+            logits += self._rescaled(images)
+            logits = [self._largest(logits), *logits]
+            seen = [size, size, *self._scaled(size)]
+        if enlarge:
+            logits = [
+                self._enlarge(each, seen=one, size=size)
+                for each, one in zip(logits, seen, strict=True)
+            ]
         if self.auxiliary is not None:
-            size = (images.shape[2], images.shape[3])
-            logits.append(resize(self.auxiliary(features), size=size))
+            extra = self.auxiliary(features)
+            logits.append(self._resize(extra, size) if enlarge else extra)
         return tuple(logits)
 
-    def _enlarge(self, logits: Tensor, images: Tensor) -> Tensor:
-        size = (images.shape[2], images.shape[3])
-        enlarged: Tensor = getattr(self.head, "enlarge", resize)(logits, size=size)
-        return enlarged
+    def _scaled(self, size: Size) -> list[Size]:
+        """The image's size at each of the scales; with corners aligned, those of 8k + 1 stay so."""
+        corner = int(self.align_corners)
+        height, width = (
+            [max(1, int((side - corner) * scale) + corner) for scale in self.scales]
+            for side in size
+        )
+        return list(zip(height, width, strict=True))
+
+    def _rescaled(self, images: Tensor) -> list[Tensor]:
+        """The head's logits of the image at each of the scales."""
+        sizes = self._scaled(_size(images))
+        return [self.head(self.backbone(self._resize(images, size))) for size in sizes]
+
+    def _largest(self, logits: list[Tensor]) -> Tensor:
+        """The pixelwise maximum, at the size of the first."""
+        fused, *others = logits
+        for other in others:
+            fused = torch.maximum(fused, self._resize(other, _size(fused)))
+        return fused
+
+    def _enlarge(self, logits: Tensor, *, seen: Size, size: Size) -> Tensor:
+        """Logits of an image that was seen at one size, at the image's own size."""
+        enlarge = getattr(self.head, "enlarge", None)
+        return self._resize(logits if enlarge is None else enlarge(logits, size=seen), size)
+
+    def _resize(self, x: Tensor, size: Size) -> Tensor:
+        return resize(x, size=size, align_corners=self.align_corners)
+
+
+def _size(x: Tensor) -> Size:
+    return x.shape[2], x.shape[3]

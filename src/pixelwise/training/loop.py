@@ -42,7 +42,7 @@ from pixelwise.training.loading import (
     auto_workers,
     make_loader,
 )
-from pixelwise.training.losses import class_weights, cross_entropy
+from pixelwise.training.losses import class_weights, cross_entropy, shrink
 from pixelwise.training.recipe import Recipe
 from pixelwise.training.start import Start, make_start
 
@@ -155,29 +155,39 @@ def _epochs(
         AugmentedSplit(data, "train", augmentation, seed=recipe.seed), order, workers=workers
     )
     model.to(memory_format=memory_format)  # type: ignore[call-overload]
+    frozen = _prepare_batch_norm(model, recipe)
     network, optimizer = fabric.setup(model, make_optimizer(model, recipe))
     network.mark_forward_method("with_auxiliary")
     accumulate = min(recipe.optimizer.accumulate, len(order))
     updates = -(-len(order) // accumulate)
     schedule = make_schedule(optimizer, recipe, steps=recipe.epochs * updates)
     weights = None if weights is None else weights.to(fabric.device)
-    loss_of = partial(cross_entropy, weights=weights, reduction=recipe.loss.reduction)
+    cross_entropy_of = partial(cross_entropy, weights=weights, reduction=recipe.loss.reduction)
+    whole = recipe.loss.resolution == "image"
+
+    def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+        if not whole:
+            labels = shrink(labels, size=(logits.shape[2], logits.shape[3]))
+        return cross_entropy_of(logits.float(), labels)
+
     metrics = _Metrics(run.folder / "metrics.jsonl")
     best = -1.0
 
     for epoch in range(1, recipe.epochs + 1):
         order.epoch = epoch
         network.train()
+        for norm in frozen:
+            norm.eval()
         started = time.perf_counter()
         loss_sum = torch.zeros((), device=fabric.device)
         rate = schedule.get_last_lr()[0]
         for step, (images, labels) in enumerate(loader, start=1):
             images = images.to(fabric.device).contiguous(memory_format=memory_format)
             labels = labels.to(fabric.device)
-            logits, *auxiliary = network.with_auxiliary(normalisation(images))
-            loss = loss_of(logits.float(), labels)
+            logits, *auxiliary = network.with_auxiliary(normalisation(images), enlarge=whole)
+            loss = loss_of(logits, labels)
             for extra in auxiliary:
-                loss = loss + recipe.loss.auxiliary_weight * loss_of(extra.float(), labels)
+                loss = loss + recipe.loss.auxiliary_weight * loss_of(extra, labels)
             if (step - 1) % accumulate == 0:
                 optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss / accumulate)
@@ -223,6 +233,16 @@ def _epochs(
     metrics.write("end", {"best_epoch": run.best_epoch})
 
 
+def _prepare_batch_norm(model: nn.Module, recipe: Recipe) -> list[nn.Module]:
+    """Set its momentum. Returns the layers that are frozen, which learn nothing and are kept in
+    evaluation mode."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = recipe.model.batch_norm_momentum
+        norm.requires_grad_(not recipe.model.freeze_batch_norm)
+    return list(norms) if recipe.model.freeze_batch_norm else []
+
+
 def make_optimizer(model: Segmenter, recipe: Recipe) -> torch.optim.SGD:
     """SGD with the heads' rates multiples of the backbone's; only convolution kernels decay."""
     rates = recipe.optimizer
@@ -239,6 +259,8 @@ def make_optimizer(model: Segmenter, recipe: Recipe) -> torch.optim.SGD:
         norms: list[nn.Parameter] = []
         for module in part.modules():
             for name, parameter in module.named_parameters(recurse=False):
+                if not parameter.requires_grad:
+                    continue
                 if isinstance(module, nn.BatchNorm2d):
                     norms.append(parameter)
                 else:
@@ -253,11 +275,15 @@ def make_optimizer(model: Segmenter, recipe: Recipe) -> torch.optim.SGD:
 
 def make_schedule(
     optimizer: torch.optim.Optimizer, recipe: Recipe, *, steps: int
-) -> torch.optim.lr_scheduler.PolynomialLR:
-    """The poly rate of DeepLab v2 (arXiv:1606.00915, section 4.1), stepped after each batch."""
-    return torch.optim.lr_scheduler.PolynomialLR(
-        optimizer, total_iters=steps, power=recipe.optimizer.power
-    )
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The poly rate of DeepLab v2 (arXiv:1606.00915, section 4.1), or the stages of v1, a tenth
+    each of the one before; stepped after each update."""
+    rates = recipe.optimizer
+    if rates.schedule == "stages":
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.1 ** min(step * rates.stages // steps, rates.stages - 1)
+        )
+    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=rates.power)
 
 
 def _fabric(recipe: Recipe) -> Fabric:

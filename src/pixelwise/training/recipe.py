@@ -28,6 +28,15 @@ class ModelRecipe(_Part):
     options: dict[str, Any] = Field(
         default_factory=dict, description="the network's own, such as backbone, output_stride"
     )
+    freeze_batch_norm: bool = Field(
+        default=False, description="statistics, scales and shifts stay as they start"
+    )
+    batch_norm_momentum: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="share of a batch in the running statistics; TensorFlow counts the rest",
+    )
 
 
 class DataRecipe(_Part):
@@ -67,7 +76,11 @@ class AugmentationRecipe(_Part):
 
 
 class OptimizerRecipe(_Part):
-    """SGD with the poly rate: rate = learning_rate * (1 - step / steps) ** power."""
+    """SGD, with a rate that falls step by step.
+
+    poly: rate = learning_rate * (1 - step / steps) ** power. stages: the run has that many equal
+    parts, and after each the rate falls to a tenth.
+    """
 
     learning_rate: float = Field(default=0.01, gt=0)
     head_multiplier: float = Field(
@@ -84,7 +97,9 @@ class OptimizerRecipe(_Part):
     )
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=1e-4, ge=0, description="of convolution weights")
-    power: float = Field(default=0.9, ge=0)
+    schedule: Literal["poly", "stages"] = "poly"
+    power: float = Field(default=0.9, ge=0, description="of schedule poly; 0: a fixed rate")
+    stages: int = Field(default=3, ge=1, description="of schedule stages")
 
 
 class LossRecipe(_Part):
@@ -95,7 +110,13 @@ class LossRecipe(_Part):
         default="mean", description="over the pixels of a batch; sum: as Caffe's FCN"
     )
     auxiliary_weight: float = Field(
-        default=0.4, ge=0, description="of an auxiliary head's loss, where the network has one"
+        default=0.4,
+        ge=0,
+        description="of the loss of an auxiliary head, and at each single scale of several",
+    )
+    resolution: Literal["image", "map"] = Field(
+        default="image",
+        description="map: at the head's own size, with labels shrunk to it, as Caffe's DeepLab",
     )
 
 
