@@ -16,6 +16,7 @@ from PIL import Image
 from pixelwise.checkpoints import Bundle, find_imagenet_weights
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError
+from pixelwise.models import MODELS
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -120,8 +121,11 @@ def test_evaluate_repeats_the_score_in_the_bundle(tmp_path: Path) -> None:
 
 def test_models_lists_each_network_with_its_size(tmp_path: Path) -> None:
     out = run(["models"], tmp_path).stdout
-    assert "deeplab_v3plus" in out
-    assert "arXiv:1802.02611" in out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "deeplab_v3plus at 513 DeepLabV3+, arXiv:1802.02611" in lines
+    assert "vgg16 8 20.51 M 128.58 G 62.25 val, with CRF 67.64 (paper)" in lines
+    listed = {line.split()[0] for line in lines if " at 5" in line}
+    assert listed == set(MODELS)
 
 
 def test_recipe_prints_what_train_reads(tmp_path: Path) -> None:

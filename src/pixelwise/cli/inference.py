@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.padding import Padding
 from rich.table import Table
 
 from pixelwise.cli.console import Bar, command, complain, console, scores_table
+
+if TYPE_CHECKING:
+    from pixelwise.models.registry import Variant
 
 
 @command
@@ -135,34 +140,37 @@ def models() -> None:
 
     from pixelwise.models import MODELS, count_multiply_adds, count_parameters, create_model
 
-    table = Table()
-    for name in (
-        "model",
-        "backbone",
-        "stride",
-        "parameters",
-        "multiply-adds",
-        "VOC mIoU %",
-        "paper",
-    ):
-        numeric = name in {"stride", "parameters", "multiply-adds"}
-        table.add_column(name, justify="right" if numeric else "left")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", min_width=22)  # an option a line in the narrowest terminals
+    for name in ("stride", "parameters", "multiply-adds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("mIoU % on VOC, published")
     for name, entry in MODELS.items():
+        table.add_section()
+        table.add_row(name, "", "", f"at {entry.size}", f"{entry.title}, {entry.paper}")
         for variant in entry.variants:
             with torch.device("meta"):
                 model = create_model(name, num_classes=21, **variant.options)
                 operations = count_multiply_adds(model, height=entry.size, width=entry.size)
             table.add_row(
-                name,
-                variant.backbone,
+                Padding(_describe(variant), (0, 0, 0, 2)),
                 str(variant.stride),
                 f"{count_parameters(model) / 1e6:.2f} M",
-                f"{operations / 1e9:.2f} G at {entry.size}",
+                f"{operations / 1e9:.2f} G",
                 variant.voc or "-",
-                f"{entry.title}, {entry.paper}",
             )
     console.print(table)
     console.print(
         "Parameters and multiply-adds are for 21 classes, as in PASCAL VOC; the latter for a "
-        "square image of the size named. VOC figures are the published ones, with their source."
+        "square image of the side named. What a row names is set by "
+        "--set model.options.KEY=VALUE; backbone and output_stride are keys, too."
     )
+
+
+def _describe(variant: Variant) -> str:
+    """The backbone, and the options that it and the stride do not say."""
+    words = [variant.backbone]
+    for key, value in variant.options.items():
+        if key not in {"backbone", "output_stride"}:
+            words.append(f"{key}={json.dumps(value) if isinstance(value, bool) else value}")
+    return " ".join(words)
