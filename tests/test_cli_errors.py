@@ -216,7 +216,7 @@ def test_training_does_not_replace_a_run(
         (("--set", "model.pretrained=absent.pth"), "absent.pth", "cannot be read"),
         (("--set", "loss.class_weights=[1.0]"), "loss.class_weights", "give 3"),
         (("--set", "epochs"), "'epochs'", "write KEY=VALUE"),
-        (("--recipe", "voc2099"), "'voc2099'", "those shipped: demo"),
+        (("--recipe", "voc2099"), "'voc2099'", "those shipped: deeplab_v1"),
         (("--recipe", "absent.toml"), "absent.toml", "cannot be read"),
         (("--recipe", "broken.toml"), "broken.toml", "correct the line"),
         (("--recipe", "surplus.toml"), "surplus.toml: unknown key 'colour'", "allowed are epochs"),
