@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
 from pixelwise.checkpoints import IMAGENET, find_imagenet_weights
-from pixelwise.checkpoints.pretrained import read_state_dict
+from pixelwise.checkpoints.foreign import read_state_dict
 from pixelwise.data.images import read_image, write_image
 from pixelwise.data.scenes import generate_scene
 from pixelwise.errors import InputError

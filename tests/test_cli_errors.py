@@ -210,13 +210,13 @@ def test_training_does_not_replace_a_run(
         (("--set", "epochs=0"), "epochs = 0", "greater than or equal to 1"),
         (("--epochs", "0"), "epochs = 0", "greater than or equal to 1"),
         (("--epochs", "many"), "--epochs", "valid integer"),
-        (("--set", "model.name=unet"), "'unet'", "there are deeplab_v3plus"),
+        (("--set", "model.name=unet"), "'unet'", "there are fcn32s, "),
         (("--set", "model.options.backbone=vgg99"), "'vgg99'", "there are mobilenet_v2"),
         (("--set", "model.options.output_stride=7"), "output_stride 7", "16"),
         (("--set", "model.pretrained=absent.pth"), "absent.pth", "cannot be read"),
         (("--set", "loss.class_weights=[1.0]"), "loss.class_weights", "give 3"),
         (("--set", "epochs"), "'epochs'", "write KEY=VALUE"),
-        (("--recipe", "voc2099"), "'voc2099'", "those shipped: demo"),
+        (("--recipe", "voc2099"), "'voc2099'", "those shipped: deeplab_v1"),
         (("--recipe", "absent.toml"), "absent.toml", "cannot be read"),
         (("--recipe", "broken.toml"), "broken.toml", "correct the line"),
         (("--recipe", "surplus.toml"), "surplus.toml: unknown key 'colour'", "allowed are epochs"),
@@ -509,7 +509,7 @@ for arguments in {calls}:
 def test_help_and_version_answer_without_torch() -> None:
     from pixelwise.cli import app
 
-    commands = [command.callback.__name__ for command in app.registered_commands]
+    commands = [c.callback.__name__.replace("_", "-") for c in app.registered_commands]
     assert {"train", "predict", "evaluate"} <= set(commands)
     calls = [["--version"], ["--help"], *([name, "--help"] for name in commands)]
     done = subprocess.run(

@@ -120,8 +120,11 @@ def test_evaluate_repeats_the_score_in_the_bundle(tmp_path: Path) -> None:
 
 def test_models_lists_each_network_with_its_size(tmp_path: Path) -> None:
     out = run(["models"], tmp_path).stdout
-    assert "deeplab_v3plus" in out
-    assert "arXiv:1802.02611" in out
+    rows = [" ".join(line.split()) for line in out.splitlines()]
+    assert "fcn8s vgg16 8 134.36 M 181 G at 500 65.5 [1]" in rows
+    assert "  [1] seg11valid (authors' code)" in out
+    assert "arXiv:1802.02611: deeplab_v3plus" in out
+    assert max(map(len, out.splitlines())) <= 100  # in a terminal of 80 columns only notes wrap
 
 
 def test_recipe_prints_what_train_reads(tmp_path: Path) -> None:

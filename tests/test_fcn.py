@@ -434,14 +434,17 @@ def test_finer_networks_start_from_the_coarser_ones_scores() -> None:
 )
 def test_each_network_overfits_four_images(name: str, options: dict[str, object]) -> None:
     torch.manual_seed(0)
-    model = create_model(name, num_classes=3, **options).eval()  # without dropout
+    model = create_model(name, num_classes=3, **options)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     labels = torch.arange(4 * 64 * 64).reshape(4, 64, 64) // 2048 % 2 + torch.tensor(
         [0, 0, 1, 1]
     ).view(4, 1, 1)
     colours = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0, -1, 1]])
     images = colours[labels].permute(0, 3, 1, 2) + 0.1 * noise(4, 3, 64, 64)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(60):
+    for _ in range(20 if name == "fcn_googlenet" else 60):  # with batch norm it takes fewer
         loss = F.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()

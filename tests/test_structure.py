@@ -14,6 +14,7 @@ RANK = {
     "errors": 0,
     "files": 1,
     "process": 1,
+    "crf": 2,
     "data": 2,
     "layers": 2,
     "backbones": 3,

@@ -22,15 +22,19 @@ __version__ = "0.1.0"
 __all__ = ["InputError", "PixelwiseError", "__version__", "load", "train"]
 
 
-def load(path: str | Path, *, device: str | None = None) -> Predictor:
+def load(
+    path: str | Path, *, device: str | None = None, crf: str | Path | None = None
+) -> Predictor:
     """A predictor from a bundle: call it with a path, a PIL image or a uint8 (H, W, 3) array.
 
-    device: "cpu", "cuda", ...; None takes a GPU where there is one. Raises InputError where the
-    file is not a whole bundle.
+    device: "cpu", "cuda", ...; None takes a GPU where there is one.
+    crf: refine with a dense CRF: "v2-resnet101" or another name of pixelwise.crf.PARAMETER_SETS,
+    or a file of `pixelwise tune-crf`.
+    Raises InputError where the file is not a whole bundle.
     """
     from pixelwise.inference import Predictor
 
-    return Predictor.load(path, device=device)
+    return Predictor.load(path, device=device, crf=crf)
 
 
 def train(

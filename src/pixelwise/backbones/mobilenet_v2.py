@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pixelwise.errors import InputError
 from pixelwise.layers import ConvNormAct
 
 # (expansion, channels, repeats, stride): Table 2 of the paper.
@@ -27,6 +28,13 @@ TAPS = {1: "c1", 3: "c2", 6: "c3", 13: "c4", 17: "c5"}
 
 
 TENSORFLOW_EPS = 1e-3
+
+
+def _scaled(channels: int, width: float) -> int:
+    """The multiple of 8 next to `width` times the channels, at most a tenth below it."""
+    wanted = channels * width
+    scaled = max(8, int(wanted + 4) // 8 * 8)
+    return scaled if scaled >= 0.9 * wanted else scaled + 8
 
 
 class InvertedResidual(nn.Module):
@@ -80,21 +88,27 @@ class MobileNetV2(nn.Module):
     the dilated maps contain the strided ones at every other position.
 
     tensorflow: the form of the authors' own weights, with TensorFlow's padding and a larger eps of
-    batch normalisation.
+    batch normalisation. width: scales the channels, to multiples of 8 (section 6.1, "width
+    multiplier"). Raises InputError for one that is not above 0.
     """
 
-    def __init__(self, *, output_stride: int = 16, tensorflow: bool = False) -> None:
+    def __init__(
+        self, *, output_stride: int = 16, tensorflow: bool = False, width: float = 1.0
+    ) -> None:
         super().__init__()
+        if not 0 < width <= 4:
+            raise InputError(f"width {width:g}: allowed are above 0 to 4")
         eps = TENSORFLOW_EPS if tensorflow else 1e-5
+        channels, reached, dilation = _scaled(32, width), 2, 1
         blocks: list[nn.Module] = [
             ConvNormAct(
-                3, 32, stride=2, activation=nn.ReLU6, eps=eps, tensorflow_padding=tensorflow
+                3, channels, stride=2, activation=nn.ReLU6, eps=eps, tensorflow_padding=tensorflow
             )
         ]
-        channels, reached, dilation = 32, 2, 1
         self.channels: dict[str, int] = {}
         self.strides: dict[str, int] = {}
-        for expansion, out_channels, repeats, stride in STAGES:
+        for expansion, base, repeats, stride in STAGES:
+            out_channels = _scaled(base, width)
             for repeat in range(repeats):
                 step = stride if repeat == 0 else 1
                 next_dilation = dilation

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pixelwise.checkpoints.messages import message_classes
 from pixelwise.errors import InputError
 
-# Message: (field, number, type) with "*" where it is repeated. A packed list of numbers is, on the
-# wire, a string of bytes; declared as such it is read as one array and not number by number.
+# A packed list of numbers is, on the wire, a string of bytes; declared as such it is read as one
+# array and not number by number.
 SCHEMA = {
     "BlobShape": (("dim", 1, "INT64*"),),
     "BlobProto": (
@@ -62,9 +63,11 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
     Further blobs of a layer are `LAYER.blob2` and so on. Raises InputError where protobuf is not
     installed and for a file that is cut off, damaged, or holds no weights.
     """
-    net_class, error_class = _net_parameter(path)
+    classes, error_class = message_classes(
+        SCHEMA, package="caffe", path=path, reason="Caffe's files"
+    )
     try:
-        net = net_class.FromString(path.read_bytes())
+        net = classes["NetParameter"].FromString(path.read_bytes())
     except (error_class, OSError) as error:
         raise InputError(
             f"{path}: is no .caffemodel, or is cut off or damaged: fetch it again"
@@ -101,32 +104,3 @@ def _tensor(blob: Any, where: str) -> Tensor:
             "damaged: fetch it again"
         )
     return torch.from_numpy(np.frombuffer(whole, number).astype(np.float32).reshape(shape))
-
-
-def _net_parameter(path: Path) -> tuple[Any, type[Exception]]:
-    """The class of NetParameter messages, and the error of those that cannot be read."""
-    try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-        from google.protobuf.message import DecodeError
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading Caffe's files needs protobuf: run `pip install 'protobuf>=6'`"
-        ) from error
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="pixelwise/caffe.proto", package="caffe", syntax="proto2"
-    )
-    for name, fields in SCHEMA.items():
-        message = file.message_type.add(name=name)
-        for label, number, kind in fields:
-            bare = kind.removesuffix("*")
-            one = message.field.add(name=label, number=number)
-            one.label = field.LABEL_OPTIONAL if kind == bare else field.LABEL_REPEATED
-            if bare in SCHEMA:
-                one.type, one.type_name = field.TYPE_MESSAGE, f".caffe.{bare}"
-            else:
-                one.type = getattr(field, f"TYPE_{bare}")
-    pool = descriptor_pool.DescriptorPool()  # of its own: others may know a caffe.proto too
-    pool.AddSerializedFile(file.SerializeToString())
-    message_type = pool.FindMessageTypeByName("caffe.NetParameter")
-    return message_factory.GetMessageClass(message_type), DecodeError

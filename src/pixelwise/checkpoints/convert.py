@@ -1,4 +1,5 @@
-"""Published weights as bundles: FCN by its authors (Caffe) and by torchvision, and classifiers.
+"""Published weights as bundles: FCN by its authors (Caffe), FCN and DeepLabV3 by torchvision,
+classifiers, and what `publishers` knows.
 
 Names of the authors' layers are those of */net.py in their reference code, where every network has
 its score layers and one bilinear kernel for each upsampling.
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from pixelwise.backbones import Backbone
 from pixelwise.checkpoints.bundle import Bundle
-from pixelwise.checkpoints.foreign import Fit, Foreign, lay_onto, read_foreign
+from pixelwise.checkpoints.foreign import Fit, Foreign, by_prefix, lay_onto, read_foreign
 from pixelwise.checkpoints.normalisation import CAFFE, Normalisation, caffe_normalisation
 from pixelwise.checkpoints.pretrained import (
     backbone_prefixes,
@@ -24,12 +25,14 @@ from pixelwise.checkpoints.pretrained import (
     classifier_on,
     unused_for_backbone,
 )
+from pixelwise.checkpoints.publishers import Publication, find_publication
 from pixelwise.data.classes import MAX_CLASSES, Classes
 from pixelwise.data.voc import VOC_CLASSES
 from pixelwise.errors import InputError
 from pixelwise.layers import LearntUpsampling, bilinear_kernel
 from pixelwise.models import MODELS, Segmenter, create_model
 from pixelwise.models.fcn import FCNHead
+from pixelwise.models.registry import TORCHVISION, backbone_name
 
 # The authors' layers behind fc7, and what they are called in FCNHead.
 _COARSE = {"score_fr": "score", "upscore": "upsampling"}
@@ -56,10 +59,23 @@ CAFFE_HEADS = {
 }
 # Layers that multiply a map before it is scored, channel by channel; FCNHead has one number.
 CAFFE_SCALES = {"fcn8s_atonce": {"scale_pool4": "c4", "scale_pool3": "c3"}}
+# torchvision's networks: what stands in its names in front of layers of ours, by model.
 TORCHVISION_HEADS = {
-    "fcn_resnet_dilated": {"classifier.": "head.", "aux_classifier.": "auxiliary."}
+    "fcn_resnet_dilated": {"classifier.": "head.", "aux_classifier.": "auxiliary."},
+    "deeplab_v3": {
+        **{f"classifier.0.convs.{n}.": f"head.context.branches.{n}." for n in range(4)},
+        "classifier.0.convs.4.1.": "head.context.branches.4.project.0.",
+        "classifier.0.convs.4.2.": "head.context.branches.4.project.1.",
+        "classifier.0.project.": "head.context.project.",
+        "classifier.1.": "head.refine.0.",
+        "classifier.2.": "head.refine.1.",
+        "classifier.4.": "head.classify.",
+        "aux_classifier.": "auxiliary.",
+    },
 }
 TORCHVISION_SCORES = ("classifier.4.weight", "aux_classifier.4.weight")
+# What its networks have otherwise than ours by default, where that is not to be seen in a file.
+TORCHVISION_OPTIONS = {"deeplab_v3": {"output_stride": 8, **TORCHVISION}}
 
 # The authors' data sets by their number of classes, with the mean of their photographs; where it
 # is not named here it is that of PASCAL VOC.
@@ -86,6 +102,7 @@ class _Plan:
     options: dict[str, Any]
     network: Segmenter
     fit: Fit
+    normalisation: Normalisation
     notes: dict[str, str]
 
 
@@ -96,7 +113,7 @@ def convert(
     classes: Classes | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Conversion:
-    """Make a bundle of `model` from a .caffemodel, or a .pth of torchvision.
+    """Make a bundle of `model` from a .caffemodel, a .pth, or a TensorFlow checkpoint.
 
     Of an ImageNet classifier the backbone is used and the head stays as it is before training.
     classes: by default those of PASCAL VOC where there are 21, or names made up.
@@ -109,12 +126,13 @@ def convert(
     if model not in MODELS:
         raise InputError(f"model {model!r} is unknown: there are {', '.join(MODELS)}")
     foreign = read_foreign(path)
+    publication = find_publication(foreign)
     if foreign.caffe:
         foreign = _semantic_only(foreign)
         if model not in CAFFE_HEADS:
             known = ", ".join(CAFFE_HEADS)
             raise InputError(f"{path}: Caffe's weights are known for {known}, not for {model}")
-    count = _count_classes(foreign)
+    count = _count_classes(foreign, publication)
     notes = {"classes": f"{len(classes)}, as given"} if classes else {}
     if classes is None:
         classes, notes["classes"] = _assume_classes(count)
@@ -122,17 +140,13 @@ def convert(
         raise InputError(
             f"{path}: has {count} classes, {len(classes)} are named: name each, in the file's order"
         )
-    plans: list[_Plan] = []
-    for backbone, variant in _variants(model, foreign, dict(options or {})):
-        plan = _plan(
-            foreign, model, backbone, variant, num_classes=len(classes), whole=count is not None
-        )
-        plans.append(plan)
-        if not plan.fit.faults:
-            break
-    plan = min(plans, key=lambda plan: plan.fit.faults)
+    given, whole = dict(options or {}), count is not None
+    if publication is not None:
+        plan = _plan_published(publication, model, given, num_classes=len(classes), whole=whole)
+    else:
+        plan = _plan_best(foreign, model, given, num_classes=len(classes), whole=whole)
     plan.fit.check()
-    normalisation = classifier_normalisation(foreign, plan.backbone)
+    normalisation = plan.normalisation
     if foreign.caffe and count in OTHER_DATA:
         data, normalisation = OTHER_DATA[count]
         notes["classes"] += f"; the mean colour is that of {data}, by their number"
@@ -152,14 +166,17 @@ def _semantic_only(foreign: Foreign) -> Foreign:
     return replace(foreign, tensors=tensors)
 
 
-def _count_classes(foreign: Foreign) -> int | None:
+def _count_classes(foreign: Foreign, publication: Publication | None) -> int | None:
     """How many classes the head in the file has; None where there is none, as in classifiers."""
-    if foreign.caffe:
-        scores = [f"{layer}.weight" for head in CAFFE_HEADS.values() for layer in head]
+    if publication is not None:
+        count = publication.num_classes
     else:
-        scores = list(TORCHVISION_SCORES) if foreign.segments else []
-    found = [foreign.tensors[name] for name in scores if name in foreign.tensors]
-    count = int(found[0].shape[0]) if found and found[0].ndim else None
+        if foreign.caffe:
+            scores = [f"{layer}.weight" for head in CAFFE_HEADS.values() for layer in head]
+        else:
+            scores = list(TORCHVISION_SCORES) if foreign.segments else []
+        found = [foreign.tensors[name] for name in scores if name in foreign.tensors]
+        count = int(found[0].shape[0]) if found and found[0].ndim else None
     if count is not None and not 1 <= count <= MAX_CLASSES:
         raise InputError(f"{foreign.path}: has {count} classes: allowed are 1 to {MAX_CLASSES}")
     return count
@@ -174,17 +191,67 @@ def _assume_classes(count: int | None) -> tuple[Classes, str]:
     return Classes.make(names, ignore=255), f"{names[0]} to {names[-1]}: the file has no names"
 
 
+def _plan_published(
+    publication: Publication,
+    model: str,
+    given: Mapping[str, Any],
+    *,
+    num_classes: int,
+    whole: bool,
+) -> _Plan:
+    options = {**publication.options, **given}
+    backbone = backbone_name(model, options)
+    publication.check(model=model, backbone=backbone)
+    with torch.device("meta"):
+        network = create_model(model, num_classes=num_classes, **options)
+    wanted = network.state_dict()
+    fit = lay_onto(
+        wanted,
+        publication.foreign,
+        publication.places_of(name for name in wanted if whole or name.startswith("backbone.")),
+        network=model,
+        unused=() if whole else publication.behind,
+    )
+    unused = ", ".join(part for part in (fit.unused, publication.left_out) if part)
+    fit = replace(fit, unused=unused)
+    return _Plan(backbone, options, network, fit, publication.normalisation, {})
+
+
+def _plan_best(
+    foreign: Foreign,
+    model: str,
+    given: dict[str, Any],
+    *,
+    num_classes: int,
+    whole: bool,
+) -> _Plan:
+    """The plan for the backbone that fits best, of those that the network is listed with."""
+    plans: list[_Plan] = []
+    for backbone, options in _variants(model, foreign, given):
+        plan = _plan(foreign, model, backbone, options, num_classes=num_classes, whole=whole)
+        plans.append(plan)
+        if not plan.fit.faults:
+            break
+    return min(plans, key=lambda plan: plan.fit.faults)
+
+
 def _variants(
     model: str, foreign: Foreign, options: dict[str, Any]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The backbones that a network is listed with, and the options for each."""
+    """The backbones that a network is listed with, and the options for each: those given before
+    those that the file shows."""
+    found: dict[str, Any] = {}
+    if foreign.segments and model in TORCHVISION_HEADS:
+        found = dict(TORCHVISION_OPTIONS.get(model, {}))
+        found["auxiliary"] = any(name.startswith("aux_classifier.") for name in foreign.tensors)
     if "backbone" in options:
-        return [(str(options["backbone"]), options)]
-    return [
-        (variant.backbone, {**variant.options, **options})
+        return [(str(options["backbone"]), {**found, **options})]
+    variants = [
+        (variant.backbone, {**variant.options, **found, **options})
         for variant in MODELS[model].variants
         if classifier_on(variant.backbone).caffe or not foreign.caffe
     ]
+    return [each for number, each in enumerate(variants) if each not in variants[:number]]
 
 
 def _plan(
@@ -210,25 +277,22 @@ def _plan(
     elif whole:
         heads = TORCHVISION_HEADS.get(model, {})
         prefixes = {ours: theirs for theirs, ours in heads.items()}
-        unused = ()
-        if "aux_classifier." in heads:
-            present = any(name.startswith("aux_classifier.") for name in foreign.tensors)
-            options = {"auxiliary": present, **options}
-            if not options["auxiliary"]:
-                unused = ("aux_classifier.",)
+        unused = () if options.get("auxiliary", True) else ("aux_classifier.",)
     with torch.device("meta"):
         network = create_model(model, num_classes=num_classes, **options)
     for ours, theirs in backbone_prefixes(network.backbone, backbone, foreign).items():
         prefixes[f"backbone.{ours}"] = theirs
+    wanted = network.state_dict()
     fit = lay_onto(
-        network.state_dict(),
+        wanted,
         foreign,
-        prefixes,
+        by_prefix(wanted, prefixes),
         network=model,
         unused=unused,
         built_in=_built_in(network, model) if whole and foreign.caffe else None,
     )
-    return _Plan(backbone, options, network, fit, notes)
+    normalisation = classifier_normalisation(foreign, backbone)
+    return _Plan(backbone, options, network, fit, normalisation, notes)
 
 
 def _is_learnt(foreign: Foreign, layer: str) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.checkpoints.caffe import is_prototxt, looks_like_caffe, read_caffemodel
+from pixelwise.checkpoints.tensorbundle import is_checkpoint, read_tensorbundle
 from pixelwise.errors import InputError
 
 LISTED = 6  # layers named in one line
@@ -24,17 +25,21 @@ class Foreign:
     """A file of weights.
 
     tensors: by the file's names; those of Caffe are `LAYER.weight`, `LAYER.bias`.
-    caffe: whether Caffe wrote it, else PyTorch did.
+    kind: who wrote it: "caffe", "pytorch" or "tensorflow".
     """
 
     path: Path
     tensors: Mapping[str, Tensor]
-    caffe: bool
+    kind: str
+
+    @property
+    def caffe(self) -> bool:
+        return self.kind == "caffe"
 
     @property
     def segments(self) -> bool:
         """Whether it holds, by PyTorch's names, a backbone and a head and not a classifier."""
-        return not self.caffe and any(name.startswith("backbone.") for name in self.tensors)
+        return self.kind == "pytorch" and any(name.startswith("backbone.") for name in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,14 @@ class Fit:
 
 
 def read_foreign(path: Path) -> Foreign:
-    """Read a .caffemodel or a PyTorch state dict, told apart by how the file begins.
+    """Read a .caffemodel, a PyTorch state dict, or a TensorFlow checkpoint (its files, their prefix
+    or folder, or an archive), told apart by how the file begins and is named.
 
     Raises InputError for anything else and for what is cut off or damaged.
     """
-    remedy = "give a .caffemodel, or a .pth of torchvision"
+    remedy = "give a .caffemodel, a .pth, or a TensorFlow checkpoint"
+    if is_checkpoint(path):
+        return Foreign(path, read_tensorbundle(path), "tensorflow")
     if path.is_dir():
         raise InputError(f"{path}: is a folder: {remedy}")
     try:
@@ -89,7 +97,11 @@ def read_foreign(path: Path) -> Foreign:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         raise InputError(f"{path}: is a safetensors file: {remedy}")
     if head.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive, or a pickle as of old
-        return Foreign(path, read_state_dict(path), caffe=False)
+        return Foreign(path, read_state_dict(path), "pytorch")
+    if path.suffix == ".pb":
+        raise InputError(
+            f"{path}: is a frozen graph of TensorFlow: give the model.ckpt.index that comes with it"
+        )
     if _is_text(head):
         if is_prototxt(head.decode(errors="replace")):
             raise InputError(
@@ -99,7 +111,7 @@ def read_foreign(path: Path) -> Foreign:
         raise InputError(f"{path}: is a text and holds no weights: {remedy}")
     if not looks_like_caffe(head):
         raise InputError(f"{path}: is no file of weights that is known here: {remedy}")
-    return Foreign(path, read_caffemodel(path), caffe=True)
+    return Foreign(path, read_caffemodel(path), "caffe")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -116,10 +128,30 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def by_prefix(names: Iterable[str], prefixes: Mapping[str, str]) -> dict[str, str]:
+    """Places for `lay_onto`, where names differ in how they begin only.
+
+    prefixes: how a network's names begin, and what stands there in the file's: {"backbone.": ""}.
+    Names that begin with none of them have no place.
+    """
+    return {
+        ours: theirs + ours.removeprefix(prefix)
+        for ours in names
+        for prefix, theirs in prefixes.items()
+        if ours.startswith(prefix)
+    }
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor counts the steps of batch normalisation, which older files lack, and only a
+    momentum of None needs."""
+    return name.endswith("num_batches_tracked")
+
+
 def lay_onto(
     wanted: Mapping[str, Tensor],
     foreign: Foreign,
-    prefixes: Mapping[str, str],
+    places: Mapping[str, str],
     *,
     network: str,
     unused: tuple[str, ...] = (),
@@ -128,26 +160,16 @@ def lay_onto(
     """Give the tensors of a file the names and shapes of a network's state dict.
 
     wanted: that state dict, of which only shapes and types are looked at.
-    prefixes: how its names begin, and what stands there in the file's: {"backbone.": ""}. Names
-    that begin with none of them are not looked for.
+    places: the file's names by its own; those that are not in it are not looked for.
     network: its name, for messages.
     unused: how names of the file begin that may be left over.
     built_in: what the file has to hold too, by its names, and the network computes by itself.
     """
     built_in = built_in or {}
     have = foreign.tensors
-    places = {
-        ours: theirs + ours.removeprefix(prefix)
-        for ours in wanted
-        for prefix, theirs in prefixes.items()
-        if ours.startswith(prefix)
-    }
     known = {*places.values(), *built_in}
-    # Older files lack batch normalisation's step counters, which only a momentum of None needs.
     missing = [
-        name
-        for name in (*places.values(), *built_in)
-        if name not in have and not name.endswith("num_batches_tracked")
+        name for name in (*places.values(), *built_in) if name not in have and not is_counter(name)
     ]
     left = [name for name in have if name not in known]
     surplus = [name for name in left if not name.startswith(unused)]
@@ -175,9 +197,9 @@ def lay_onto(
         faults += 1
     return Fit(
         path=foreign.path,
-        places=places,
+        places=dict(places),
         tensors={ours: fitting[theirs] for ours, theirs in places.items() if theirs in fitting},
-        absent=tuple(name for name in wanted if name not in places),
+        absent=tuple(name for name in wanted if name not in places and not is_counter(name)),
         unused=_layers([name for name in left if name.startswith(unused)], known),
         problems=tuple(f"{foreign.path}: {line}" for line in lines),
         faults=faults,
@@ -208,6 +230,8 @@ def _layers(names: Iterable[str], others: Iterable[str]) -> str:
 
 
 def _layer(name: str) -> str:
+    if "/" in name:  # TensorFlow's, where the batch normalisation is part of its convolution
+        return name.rpartition("/")[0].removesuffix("/BatchNorm")
     return name.rpartition(".")[0] or name
 
 

@@ -66,5 +66,7 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # torchvision's GoogLeNet: with published weights its `transform_input` is on, which undoes IMAGENET
 # and then takes 0.5 and divides by 0.5
 GOOGLENET = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# What TensorFlow's networks were trained on: -1 to 1 (DeepLab's feature_extractor.py)
+TENSORFLOW = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # FCN's reference code on PASCAL VOC (voc-fcn*/net.py); the mean of ImageNet
 CAFFE = caffe_normalisation(104.00699, 116.66877, 122.67892)

@@ -15,8 +15,9 @@ from torch import nn
 
 from pixelwise.backbones.vgg import STAGES
 from pixelwise.checkpoints.bundle import Bundle
-from pixelwise.checkpoints.foreign import Foreign, lay_onto, read_foreign
+from pixelwise.checkpoints.foreign import Foreign, by_prefix, lay_onto, read_foreign
 from pixelwise.checkpoints.normalisation import CAFFE, GOOGLENET, IMAGENET, Normalisation
+from pixelwise.checkpoints.publishers import find_publication
 from pixelwise.errors import InputError
 
 
@@ -130,23 +131,28 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalisation:
     """Load published weights into a backbone; returns the normalisation that they want.
 
     name: of the backbone, as in the list of networks. path: a classifier of torchvision (.pth) or
-    of Caffe (.caffemodel), or a network with such a backbone: a bundle, or FCN by torchvision or
-    by its authors. Raises InputError where a tensor is missing, left over or of another shape.
+    of Caffe (.caffemodel), or a network with such a backbone: a bundle, FCN or DeepLabV3 by
+    torchvision, FCN by its authors, DeepLab v2 by kazuto1011, DeepLabV3+ by TensorFlow.
+
+    Raises InputError where a tensor is missing, left over or of another shape.
     """
     if path.suffix == ".safetensors":
         bundle = Bundle.load(path)
-        foreign = Foreign(path, bundle.weights, caffe=False)
+        foreign = Foreign(path, bundle.weights, "pytorch")
         normalisation = bundle.normalisation
     else:
         foreign = read_foreign(path)
         normalisation = classifier_normalisation(foreign, name)
-    fit = lay_onto(
-        backbone.state_dict(),
-        foreign,
-        backbone_prefixes(backbone, name, foreign),
-        network=name,
-        unused=unused_for_backbone(foreign, name),
-    )
+    wanted = backbone.state_dict()
+    publication = find_publication(foreign)
+    if publication is not None:
+        publication.check(backbone=name)
+        foreign, normalisation = publication.foreign, publication.normalisation
+        places, unused = publication.places_of(wanted, prefix="backbone."), publication.behind
+    else:
+        places = by_prefix(wanted, backbone_prefixes(backbone, name, foreign))
+        unused = unused_for_backbone(foreign, name)
+    fit = lay_onto(wanted, foreign, places, network=name, unused=unused)
     fit.check()
     backbone.load_state_dict(fit.tensors, strict=False)
     return normalisation

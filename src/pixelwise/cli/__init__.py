@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import convert, inference, training
+from pixelwise.cli import convert, inference, models, training
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -24,8 +24,9 @@ for function in (
     training.train,
     inference.evaluate,
     inference.predict,
+    inference.tune_crf,
     training.demo,
-    inference.models,
+    models.models,
     convert.convert,
     training.recipe,
 ):

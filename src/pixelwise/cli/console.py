@@ -80,8 +80,8 @@ def counting(description: str, *, unit: str = "images") -> Progress:
 class Bar:
     """A `counting` bar as a callback of (done, total), for the library's `progress` arguments."""
 
-    def __init__(self, description: str) -> None:
-        self.progress = counting(description)
+    def __init__(self, description: str, *, unit: str = "images") -> None:
+        self.progress = counting(description, unit=unit)
         self.task = self.progress.add_task("", total=None)
 
     def __enter__(self) -> Bar:

@@ -12,7 +12,10 @@ from pixelwise.cli.console import command, console, facts_table
 
 @command
 def convert(
-    file: Annotated[Path, typer.Argument(help="A .caffemodel, or a .pth of torchvision.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A .caffemodel, a .pth, or a TensorFlow checkpoint."),
+    ],
     model: Annotated[str, typer.Option(help="What it is for; see `pixelwise models`.")],
     out: Annotated[Path, typer.Option(help="The bundle to write.", metavar="BUNDLE")],
     classes: Annotated[
@@ -24,13 +27,15 @@ def convert(
     ] = None,
 ) -> None:
     """Make a bundle from published weights."""
+    from pixelwise.checkpoints import convert as make_bundle
+    from pixelwise.checkpoints.tensorbundle import checkpoint_files
     from pixelwise.errors import InputError
     from pixelwise.files import check_writable
 
-    if out.exists() and file.exists() and out.samefile(file):
+    parts = [part for part in (file, *checkpoint_files(file)) if part.exists()]
+    if out.exists() and any(out.samefile(part) for part in parts):
         raise InputError(f"{out}: is the file to convert: choose another --out")
     check_writable(out)
-    from pixelwise.checkpoints import convert as make_bundle
     from pixelwise.data.classes import read_classes_toml
     from pixelwise.training.recipe import parse_override
 

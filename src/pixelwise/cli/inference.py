@@ -1,16 +1,34 @@
-"""`pixelwise predict`, `pixelwise evaluate` and `pixelwise models`."""
+"""`pixelwise predict`, `pixelwise evaluate` and `pixelwise tune-crf`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from pixelwise.cli.console import Bar, command, complain, console, scores_table
+
+if TYPE_CHECKING:
+    from pixelwise.crf import CRFParameters
+    from pixelwise.data.dataset import SegmentationData
+    from pixelwise.evaluation import CRFSearch
+    from pixelwise.inference import Predictor
+
+Crf = Annotated[bool, typer.Option("--crf", help="Refine with a dense CRF (needs numba).")]
+CrfSet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Its parameters: v1-largefov, v2-vgg16, v2-resnet101 or camvid, or a .json file of "
+        "tune-crf; implies --crf, which alone means v2-resnet101.",
+        show_default=False,
+    ),
+]
+BEST_SHOWN = 10
 
 
 @command
@@ -21,14 +39,38 @@ def predict(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
+    crf: Crf = False,
+    crf_set: CrfSet = None,
 ) -> None:
     """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image."""
-    written = predict_files(bundle, images, out, device=device)
+    written = predict_files(bundle, images, out, device=device, crf=_crf_parameters(crf, crf_set))
     console.print(f"{written} masks and overlays written to {out}", soft_wrap=True)
 
 
+def _crf_parameters(wanted: bool, name: str | None) -> CRFParameters | None:
+    """What --crf and --crf-set ask for. Raises InputError for an unknown set."""
+    if name is None and not wanted:
+        return None
+    from pixelwise.crf import DEFAULT_PARAMETERS, find_parameters
+
+    return find_parameters(name or DEFAULT_PARAMETERS)
+
+
+def _compile_crf() -> None:
+    """What takes seconds at the first use of all, with a word about it on a terminal."""
+    from pixelwise.crf import compile_dense_crf
+
+    with console.status("preparing the dense CRF (compiled once, about ten seconds)"):
+        compile_dense_crf()
+
+
 def predict_files(
-    bundle: Path, images: Sequence[Path], out: Path, *, device: str | None = None
+    bundle: Path,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    device: str | None = None,
+    crf: CRFParameters | None = None,
 ) -> int:
     """Predict files into `out`; returns how many. A bad file is reported and the rest goes on.
 
@@ -44,7 +86,9 @@ def predict_files(
     from pixelwise.files import make_folder
     from pixelwise.inference import Predictor
 
-    predictor = Predictor.load(bundle, device=device)
+    predictor = Predictor.load(bundle, device=device, crf=crf)
+    if crf is not None:
+        _compile_crf()
     failed: list[str] = []
     written = 0
     with Bar("predicting") as bar:
@@ -80,6 +124,8 @@ def evaluate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
+    crf: Crf = False,
+    crf_set: CrfSet = None,
 ) -> None:
     """Score a bundle on a split: the four metrics of the FCN paper, and each class."""
     from pixelwise.files import atomic, check_writable
@@ -87,25 +133,15 @@ def evaluate(
 
     if json_file not in {None, "-"}:
         check_writable(Path(str(json_file)))
+    parameters = _crf_parameters(crf, crf_set)
     own_process()
-    from pixelwise.checkpoints import Bundle
-    from pixelwise.data.dataset import open_dataset
     from pixelwise.evaluation import evaluate as score
     from pixelwise.inference import Predictor
-    from pixelwise.training.recipe import load_recipe_of
 
-    predictor = Predictor.load(bundle, device=device)
-    assert isinstance(predictor.bundle, Bundle)
-    trained = load_recipe_of(predictor.bundle.recipe)
-    with Bar("checking the data") as bar:
-        found = open_dataset(
-            data,
-            splits=(split,),
-            classes=predictor.classes,
-            val_fraction=trained.data.val_fraction,
-            seed=trained.seed,
-            progress=bar,
-        )
+    predictor = Predictor.load(bundle, device=device, crf=parameters)
+    if parameters is not None:
+        _compile_crf()
+    found = _open_split(predictor, data, split)
     with Bar(f"scoring {split}") as bar:
         result = score(predictor, found, split, progress=bar)
     scores = {
@@ -113,56 +149,110 @@ def evaluate(
         "data": str(data),
         "split": split,
         "images": len(found.splits[split]),
+        **({} if parameters is None else {"crf": parameters.to_json()}),
         **result.scores.to_json(predictor.classes.names),
     }
-    text = json.dumps(scores, indent=1, allow_nan=False) + "\n"
     if json_file == "-":
-        print(text, end="")
+        print(_json(scores), end="")
         return
     for note in found.notes:
         console.print(note, soft_wrap=True)
-    console.print(scores_table(scores, title=f"{bundle} on {data}, {split}"))
+    title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
+    console.print(scores_table(scores, title=title))
     if json_file is not None:
         with atomic(Path(json_file)) as side:
-            side.write_text(text, encoding="utf-8")
+            side.write_text(_json(scores), encoding="utf-8")
         console.print(f"written to {json_file}", soft_wrap=True)
 
 
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _open_split(predictor: Predictor, data: Path, split: str) -> SegmentationData:
+    """Check `split`, divided off by the recipe that the bundle was trained with."""
+    from pixelwise.checkpoints import Bundle
+    from pixelwise.data.dataset import open_dataset
+    from pixelwise.training.recipe import load_recipe_of
+
+    assert isinstance(predictor.bundle, Bundle)
+    trained = load_recipe_of(predictor.bundle.recipe)
+    with Bar("checking the data") as bar:
+        return open_dataset(
+            data,
+            splits=(split,),
+            classes=predictor.classes,
+            val_fraction=trained.data.val_fraction,
+            seed=trained.seed,
+            progress=bar,
+        )
+
+
 @command
-def models() -> None:
-    """List the networks with their size and source."""
-    import torch
+def tune_crf(
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images to search on; the rest compares.")
+    ] = 20,
+    json_file: Annotated[
+        str | None,
+        typer.Option("--json", metavar="FILE", help="For predict --crf-set; - prints only that."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
+    ] = None,
+) -> None:
+    """Search the dense CRF's parameters for a bundle, and say whether it helps at all."""
+    from pixelwise.crf import require_numba
+    from pixelwise.files import atomic, check_writable
+    from pixelwise.process import own_process
 
-    from pixelwise.models import MODELS, count_multiply_adds, count_parameters, create_model
+    if json_file not in {None, "-"}:
+        check_writable(Path(str(json_file)))
+    require_numba()
+    own_process()
+    from pixelwise.evaluation import search_crf
+    from pixelwise.inference import Predictor
 
-    table = Table()
-    for name in (
-        "model",
-        "backbone",
-        "stride",
-        "parameters",
-        "multiply-adds",
-        "VOC mIoU %",
-        "paper",
-    ):
-        numeric = name in {"stride", "parameters", "multiply-adds"}
-        table.add_column(name, justify="right" if numeric else "left")
-    for name, entry in MODELS.items():
-        for variant in entry.variants:
-            with torch.device("meta"):
-                model = create_model(name, num_classes=21, **variant.options)
-                operations = count_multiply_adds(model, height=entry.size, width=entry.size)
-            table.add_row(
-                name,
-                variant.backbone,
-                str(variant.stride),
-                f"{count_parameters(model) / 1e6:.2f} M",
-                f"{operations / 1e9:.2f} G at {entry.size}",
-                variant.voc or "-",
-                f"{entry.title}, {entry.paper}",
-            )
+    predictor = Predictor.load(bundle, device=device)
+    found = _open_split(predictor, data, split)
+    _compile_crf()
+    with Bar("searching", unit="steps") as bar:
+        search = search_crf(predictor, found, split, limit=limit, progress=bar)
+    content = {"bundle": str(bundle), "data": str(data), "split": split, **search.to_json()}
+    if json_file == "-":
+        print(_json(content), end="")
+        return
+    for note in found.notes:
+        console.print(note, soft_wrap=True)
+    _print_search(search, split)
+    if json_file is not None:
+        with atomic(Path(json_file)) as side:
+            side.write_text(_json(content), encoding="utf-8")
+        console.print(f"written to {json_file}, for predict --crf-set", soft_wrap=True)
+
+
+def _print_search(search: CRFSearch, split: str) -> None:
+    names = list(search.best.to_json())
+    table = Table(title=f"best of {len(search.trials)} parameters", title_justify="left")
+    for name in (*names, "mean IoU %"):
+        table.add_column(name, justify="right")
+    for trial in search.trials[:BEST_SHOWN]:
+        numbers = [f"{value:g}" for value in trial.parameters.to_json().values()]
+        table.add_row(*numbers, f"{100 * trial.mean_iou:.2f}")
     console.print(table)
-    console.print(
-        "Parameters and multiply-adds are for 21 classes, as in PASCAL VOC; the latter for a "
-        "square image of the size named. VOC figures are the published ones, with their source."
-    )
+    what = [(f"the {search.searched.images} images searched on", search.searched)]
+    if search.rest is not None:
+        what.append((f"the other {search.rest.images}, which had no say", search.rest))
+    for words, scores in what:
+        console.print(
+            f"mean IoU on {split}, {words}: {100 * scores.before:.2f} % without the CRF, "
+            f"{100 * scores.after:.2f} % with it",
+            soft_wrap=True,
+        )
+    if not search.helps:
+        console.print("The CRF does not help this model on these images: leave it out.")
+    elif search.rest is None:
+        console.print("No image was left to compare on: expect less on others (see --limit).")

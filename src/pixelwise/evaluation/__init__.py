@@ -1,6 +1,7 @@
 """How good a model is, counted."""
 
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
+from pixelwise.evaluation.crf_search import CRFSearch, search_crf
 from pixelwise.evaluation.evaluate import Evaluation, evaluate
 
-__all__ = ["ConfusionMatrix", "Evaluation", "Scores", "evaluate"]
+__all__ = ["CRFSearch", "ConfusionMatrix", "Evaluation", "Scores", "evaluate", "search_crf"]

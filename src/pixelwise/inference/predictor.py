@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.checkpoints import Bundle, Normalisation
+from pixelwise.crf import CRFParameters, dense_crf, find_parameters, require_numba
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import read_image, upright
 from pixelwise.errors import InputError
@@ -25,6 +26,8 @@ class Predictor:
 
     device: any PyTorch device. On a CPU the network runs in channels_last order with batch
     normalisation folded in, which changes logits by rounding only.
+    crf: parameters of a dense CRF, the name of a paper's set or a file of `pixelwise tune-crf`;
+    every result is then the refined one. Raises InputError where numba is not installed.
     """
 
     def __init__(
@@ -35,24 +38,42 @@ class Predictor:
         *,
         device: str | torch.device = "cpu",
         bundle: Bundle | None = None,
+        crf: CRFParameters | str | Path | None = None,
     ) -> None:
         self.classes = classes
         self.normalisation = normalisation
         self.device = torch.device(device)
         self.bundle = bundle
+        self.crf = None if crf is None else find_parameters(crf)
+        if self.crf is not None:
+            require_numba()
         folded = fold_batch_norm(model)
         self.model = folded.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> Predictor:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        crf: CRFParameters | str | Path | None = None,
+    ) -> Predictor:
         """A predictor from a bundle. Raises InputError where the file is not a whole bundle.
 
         device: None takes a GPU where there is one.
         """
+        if crf is not None:  # its faults are told before the bundle is read
+            crf = find_parameters(crf)
+            require_numba()
         chosen = find_device(device)
         bundle = Bundle.load(Path(path))
         return cls(
-            bundle.build(), bundle.classes, bundle.normalisation, device=chosen, bundle=bundle
+            bundle.build(),
+            bundle.classes,
+            bundle.normalisation,
+            device=chosen,
+            bundle=bundle,
+            crf=crf,
         )
 
     def __call__(self, image: ImageLike) -> Prediction:
@@ -61,21 +82,30 @@ class Predictor:
         Raises InputError for a file that is no picture, or an array of another type or shape.
         """
         pixels = as_rgb(image)
-        logits = self.logits(pixels)
+        logits = self.scores(pixels)
         index = logits.argmax(dim=0).to(torch.uint8)
         return Prediction(pixels, index.cpu().numpy(), self.classes, logits.cpu().numpy())
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """(H, W, 3) uint8 RGB to (C, H, W) float32 logits on the predictor's device."""
+        """(H, W, 3) uint8 RGB to the network's (C, H, W) float32 logits, on its device."""
         # A view of H x W x C as C x H x W is channels_last already: nothing is copied or reordered.
         batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
         out: torch.Tensor = self.model(self.normalisation(batch))[0].float()
         return out
 
+    def scores(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """The logits, (C, H, W) float32; with a CRF the logarithms of its probabilities."""
+        logits = self.logits(image)
+        if self.crf is None:
+            return logits
+        refined = dense_crf(image, logits.softmax(dim=0).cpu().numpy(), self.crf)
+        smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
+        return torch.from_numpy(np.log(np.maximum(refined, smallest)))
+
     def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB to (H, W) class indices: a call without what only a person needs."""
-        return self.logits(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return self.scores(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
         """Predictions one after the other, in order; one image is in memory at a time."""

@@ -25,7 +25,8 @@ class Prediction:
 
     image: (H, W, 3) uint8 RGB, as it was given.
     index: (H, W) uint8, class indices 0..C-1.
-    logits: (C, H, W) float32, the scores before the softmax.
+    logits: (C, H, W) float32, the scores before the softmax; after a CRF their softmax is its
+        probabilities.
     """
 
     image: NDArray[np.uint8]

@@ -7,6 +7,8 @@ depthwise separable, with ResNets they are plain (tables 5 and 3). Rates are tho
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +60,7 @@ def deeplab_v3plus(
     multi_grid: bool = True,
     align_corners: bool = False,
     tensorflow: bool = False,
+    width: float = 1.0,
 ) -> Segmenter:
     """DeepLabV3+ with random weights.
 
@@ -68,17 +71,21 @@ def deeplab_v3plus(
 
     The authors' published weights ask for align_corners, corners aligned in every resize, and those
     on MobileNetV2 for tensorflow, its form there, and neither decoder nor ASPP
-    (arXiv:1801.04381, section 6.3).
+    (arXiv:1801.04381, section 6.3). width: scales MobileNetV2's channels; 0.5 was published, too.
 
     Raises InputError for another stride, whose rates the paper does not give, and for tensorflow
-    with another backbone.
+    and width with another backbone.
     """
     check_stride("DeepLabV3+", output_stride)
     if tensorflow and backbone != "mobilenet_v2":
         raise InputError(f"tensorflow True: is a form of mobilenet_v2, not of {backbone}")
     if separable is None:
         separable = not backbone.startswith("resnet")
-    form = {"tensorflow": True} if tensorflow else {}
+    if width != 1 and backbone != "mobilenet_v2":
+        raise InputError(f"width {width:g}: is of mobilenet_v2, not of {backbone}")
+    form: dict[str, Any] = {"tensorflow": True} if tensorflow else {}
+    if width != 1:
+        form["width"] = width
     features = create_dilated(backbone, output_stride=output_stride, multi_grid=multi_grid, **form)
     rates = RATES[output_stride] if aspp else ()
     head: nn.Module

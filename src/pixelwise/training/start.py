@@ -67,9 +67,11 @@ def _from_bundle(model: Segmenter, recipe: ModelRecipe, classes: Classes, bundle
         if name in bundle.weights and bundle.weights[name].shape == tensor.shape
     }
     if not any(name.startswith("backbone.") for name in used):
+        options = "".join(f" --set model.options.{k}={v}" for k, v in bundle.options.items())
         raise InputError(
             f"{bundle.path}: none of its backbone's weights fits {recipe.name}: start from a "
-            "bundle of a network with the same backbone"
+            "bundle of a network with the same backbone and options; this one was made with "
+            f"--model {bundle.model}{options}"
         )
     model.load_state_dict(used, strict=False)
     new = [name for name in state if name not in used]

@@ -1,0 +1,298 @@
+"""Our dense CRF and pydensecrf's, side by side: time, and how far the results are apart.
+
+    python benchmarks/crf.py [--peer PYTHON] [--photo IMAGE MASK]... [--record FILE]
+
+A generated street scene of 500x375 and photographs with their masks, brought to that size;
+probabilities as of a network of stride 8; 10 iterations. PYTHON is an interpreter that has
+pydensecrf2; without it only our times are printed. --record writes pydensecrf's results on small
+images to FILE, which tests/test_crf.py holds ours against. The time of a first call, which
+compiles, and of the first in a later process, and the memory of a large picture come last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+HEIGHT, WIDTH, ITERATIONS = 375, 500, 10
+CLASS_COUNTS = (2, 11, 21)
+PARAMETERS = "v1-largefov"
+LARGE = (2000, 3000, 21)  # height, width, classes
+
+PEER = """
+import json, sys, time, numpy as np, pydensecrf.densecrf as dcrf
+from pydensecrf.utils import unary_from_softmax
+given = np.load(sys.argv[1])
+image, probabilities = given["image"], given["probabilities"]
+bi_w, bi_xy, bi_rgb, pos_w, pos_xy, iterations = given["parameters"].tolist()
+def run():
+    classes, height, width = probabilities.shape
+    crf = dcrf.DenseCRF2D(width, height, classes)
+    crf.setUnaryEnergy(unary_from_softmax(probabilities))
+    crf.addPairwiseGaussian(sxy=pos_xy, compat=pos_w)
+    crf.addPairwiseBilateral(sxy=bi_xy, srgb=bi_rgb, rgbim=image, compat=bi_w)
+    return np.array(crf.inference(int(iterations))).reshape(probabilities.shape)
+"""
+OURS = """
+import sys, time, numpy as np
+from pixelwise.crf import CRFParameters, dense_crf
+given = np.load(sys.argv[1])
+image, probabilities = given["image"], given["probabilities"]
+*numbers, iterations = given["parameters"].tolist()
+parameters = CRFParameters(*numbers, iterations=int(iterations))
+run = lambda: dense_crf(image, probabilities, parameters)
+"""
+TIMED = """
+import json
+run()
+seconds = []
+for _ in range(int(sys.argv[3])):
+    started = time.perf_counter()
+    result = run()
+    seconds.append(time.perf_counter() - started)
+np.save(sys.argv[2], result)
+print(json.dumps(seconds))
+"""
+
+FIRST = """
+import time, numpy as np
+from pixelwise.crf import dense_crf
+started = time.perf_counter()
+dense_crf(np.zeros((8, 8, 3), np.uint8), np.full((2, 8, 8), 0.5, np.float32))
+print(time.perf_counter() - started)
+"""
+MEMORY = """
+import json, resource, time, numpy as np
+from pixelwise.crf import dense_crf
+from pixelwise.data.scenes import generate_scene
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+image, mask = generate_scene(0, height={height}, width={width})
+probabilities = np.full(({classes}, {height}, {width}), 0.3 / ({classes} - 1), np.float32)
+for c in range({classes}):
+    probabilities[c][mask % {classes} == c] = 0.7
+before, started = peak(), time.perf_counter()
+dense_crf(image, probabilities, "v1-largefov")
+print(json.dumps([time.perf_counter() - started, before, peak()]))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has pydensecrf2")
+    parser.add_argument(
+        "--photo",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("IMAGE", "MASK"),
+        help="repeatable",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="processes for each, in turn")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs in each process")
+    parser.add_argument("--record", metavar="FILE", type=Path, help="write the tests' numbers")
+    arguments = parser.parse_args()
+    if arguments.record:
+        record(arguments.peer, arguments.record)
+    else:
+        compare(arguments.peer, arguments.photo, repeats=arguments.repeats, runs=arguments.runs)
+        print_first_calls()
+        print_memory()
+
+
+def compare(peer: str | None, photos: list[tuple[str, str]], *, repeats: int, runs: int) -> None:
+    """Print the table; the fastest run of each counts, since noise only ever adds."""
+    import numpy as np
+
+    from pixelwise.crf import PARAMETER_SETS
+
+    sides = {"ours": (sys.executable, OURS)}
+    if peer:
+        sides["pydensecrf"] = (peer, PEER)
+    print(f"Dense CRF, {WIDTH}x{HEIGHT}, {ITERATIONS} iterations, {PARAMETERS}, best of")
+    print(f"{repeats} x {runs} runs; {machine()}, {date.today().isoformat()}\n")
+    print(
+        f"{'picture':16} {'classes':>7} {'ours':>9} {'median':>9} {'pydensecrf':>11} {'median':>9} "
+        f"{'ratio':>6} {'max difference':>15} {'equal labels':>13} {'changed':>8}"
+    )
+    pictures = {"scene": scene(), **{Path(image).stem: read(image, mask) for image, mask in photos}}
+    for (name, (image, mask)), classes in itertools.product(pictures.items(), CLASS_COUNTS):
+        probabilities = network_like(mask, classes)
+        seconds: dict[str, list[float]] = {side: [] for side in sides}
+        results = {}
+        with tempfile.TemporaryDirectory() as folder:
+            given = Path(folder) / "given.npz"
+            numbers = list(PARAMETER_SETS[PARAMETERS].to_json().values())
+            np.savez(given, image=image, probabilities=probabilities, parameters=numbers)
+            for _ in range(repeats):
+                for side, (python, code) in sides.items():
+                    out = Path(folder) / f"{side}.npy"
+                    seconds[side] += execute(python, code + TIMED, given, out, runs)
+                    results[side] = np.load(out)
+        line = f"{name:16} {classes:7} {_ms(min(seconds['ours'])):>9}"
+        line += f" {_ms(_middle(seconds['ours'])):>9}"
+        if peer:
+            theirs = seconds["pydensecrf"]
+            difference = np.abs(results["ours"] - results["pydensecrf"]).max()
+            labels = [result.argmax(axis=0) for result in results.values()]
+            changed = (labels[0] != probabilities.argmax(axis=0)).mean()
+            line += (
+                f" {_ms(min(theirs)):>11} {_ms(_middle(theirs)):>9}"
+                f" {min(theirs) / min(seconds['ours']):6.2f} {difference:15.1e}"
+                f" {(labels[0] == labels[1]).mean():13.4%} {changed:8.1%}"
+            )
+        print(line, flush=True)
+
+
+def print_first_calls() -> None:
+    """A first call in two processes that share a new cache of compiled functions."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        seconds = [_child(FIRST, environment) for _ in range(2)]
+    print(
+        f"\nfirst call, which compiles: {seconds[0]:.1f} s; in a later process {seconds[1]:.1f} s"
+    )
+
+
+def print_memory() -> None:
+    height, width, classes = LARGE
+    seconds, before, after = _child(MEMORY.format(height=height, width=width, classes=classes))
+    print(
+        f"{width}x{height}, {classes} classes: {seconds:.1f} s; peak memory {after:.2f} GiB, of "
+        f"which {before:.2f} GiB before the call (the image and its probabilities)"
+    )
+
+
+def _child(code: str, environment: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    return json.loads(done.stdout)
+
+
+def execute(python: str, code: str, given: Path, out: Path, runs: int) -> list[float]:
+    command = [python, "-c", code, str(given), str(out), str(runs)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def scene():  # type: ignore[no-untyped-def]
+    """A generated picture (H, W, 3) and its mask (H, W)."""
+    from pixelwise.data.scenes import generate_scene
+
+    return generate_scene(0, height=HEIGHT, width=WIDTH)
+
+
+def read(image: str, mask: str):  # type: ignore[no-untyped-def]
+    """A photograph and its mask, brought to WIDTH x HEIGHT."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(image) as picture, Image.open(mask) as truth:
+        return (
+            np.asarray(picture.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)),
+            np.asarray(truth.resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)),
+        )
+
+
+def network_like(mask, classes: int):  # type: ignore[no-untyped-def]
+    """Probabilities (C, H, W) around the mask, noisy and as smooth as those of a stride of 8.
+
+    The mask's classes come first; where there are more, they are spread over its parts by position.
+    """
+    import numpy as np
+
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    label = (mask.astype(int) + 7 * (y // 125) + 3 * (x // 125)) % classes
+    coarse = (np.arange(classes)[:, None, None] == label[4::8, 4::8]) * 4.0
+    coarse += np.random.default_rng(0).normal(0, 1, coarse.shape)
+    rows, columns = (
+        np.clip((np.arange(size) - 4) / 8, 0, limit - 1.001)
+        for size, limit in zip((HEIGHT, WIDTH), coarse.shape[1:], strict=True)
+    )
+    logits = _between(_between(coarse, rows, 1), columns, 2)
+    powers = np.exp(logits - logits.max(axis=0))
+    return (powers / powers.sum(axis=0)).astype(np.float32)
+
+
+def _between(values, places, axis: int):  # type: ignore[no-untyped-def]
+    """Linear interpolation of `values` along an axis at fractional places."""
+    import numpy as np
+
+    first = places.astype(int)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    part = (places - first).reshape(shape)
+    return values.take(first, axis) * (1 - part) + np.take(values, first + 1, axis) * part
+
+
+def record(peer: str | None, path: Path) -> None:
+    """Small cases with sizes of a multiple of 4 pixels: pydensecrf's SSE code fills other sizes up
+    with points at the origin, whose lattice vertices then take part in the blur.
+    """
+    import numpy as np
+
+    if peer is None:
+        sys.exit("--record needs --peer PYTHON with pydensecrf2")
+    cases = []
+    for name, classes, (height, width), numbers in (
+        ("v1-largefov", 3, (12, 16), (4, 49, 5, 3, 3, 10)),
+        ("v2-resnet101", 2, (10, 14), (4, 67, 3, 3, 1, 10)),
+        ("five iterations", 9, (8, 11), (5, 20, 13, 2, 2, 5)),
+    ):
+        rng = np.random.default_rng(classes)
+        side = np.arange(width) >= width // 2
+        image = np.where(side[:, None], 170, 80) + rng.integers(0, 24, (height, width, 3))
+        image = image.astype(np.uint8)
+        logits = rng.normal(0, 1.5, (classes, height, width))
+        logits[0] += 1.5 * side
+        powers = np.exp(logits)
+        probabilities = np.round(powers / powers.sum(axis=0), 4)
+        probabilities[0] += 1 - probabilities.sum(axis=0)
+        probabilities = probabilities.astype(np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            given, out = Path(folder) / "given.npz", Path(folder) / "out.npy"
+            np.savez(given, image=image, probabilities=probabilities, parameters=numbers)
+            execute(peer, PEER + TIMED, given, out, 1)
+            refined = np.load(out)
+        names = ("bi_w", "bi_xy", "bi_rgb", "pos_w", "pos_xy", "iterations")
+        cases.append(
+            {
+                "name": name,
+                "parameters": dict(zip(names, numbers, strict=True)),
+                "image": image.tolist(),
+                "probabilities": np.round(probabilities.astype(float), 6).tolist(),
+                "refined": np.round(refined.astype(float), 6).tolist(),
+            }
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
+    path.write_text(f"[{lines}]\n", encoding="utf-8")
+
+
+def _middle(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
+
+
+def machine() -> str:
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
+
+
+if __name__ == "__main__":
+    main()

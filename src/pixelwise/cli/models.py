@@ -1,0 +1,84 @@
+"""`pixelwise models`."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from pixelwise.cli.console import command, console
+
+
+@command
+def models() -> None:
+    """List the networks: size, work, and the published score with its source."""
+    import torch
+
+    from pixelwise.models import MODELS, count_multiply_adds, count_parameters, create_model
+
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    for name in ("model", "backbone", "stride", "parameters", "multiply-adds", "VOC %"):
+        justify = "left" if name in {"model", "backbone"} else "right"
+        table.add_column(name, no_wrap=True, justify=justify)  # type: ignore[arg-type]
+    papers: dict[str, list[str]] = {}
+    options, sources = _Notes(string.ascii_lowercase), _Notes(range(1, 100))
+    for name, entry in MODELS.items():
+        papers.setdefault(entry.paper, []).append(name)
+        for variant in entry.variants:
+            with torch.device("meta"):
+                model = create_model(name, num_classes=21, **variant.options)
+                operations = count_multiply_adds(model, height=entry.size, width=entry.size) / 1e9
+            table.add_row(
+                name + options.mark(_beyond_the_columns(variant.options)),
+                variant.backbone,
+                str(variant.stride),
+                f"{count_parameters(model) / 1e6:.2f} M",
+                f"{operations:.{0 if operations >= 100 else 1}f} G at {entry.size}",
+                _figure(variant.voc, sources),
+            )
+    console.print(table)
+    console.print(
+        "For 21 classes, as in PASCAL VOC; multiply-adds for a square image of the size named.\n"
+        f"Options\n{options}\nVOC %: mean IoU as published\n{sources}\nPapers\n"
+        + "\n".join(f"  {paper}: {', '.join(names)}" for paper, names in papers.items()),
+        soft_wrap=True,
+    )
+
+
+def _beyond_the_columns(options: Mapping[str, Any]) -> str:
+    """The options without a column of their own, as `--set model.options.KEY=VALUE` takes them."""
+    shown = {"backbone", "output_stride"}
+    return ", ".join(
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in options.items()
+        if key not in shown
+    )
+
+
+def _figure(voc: str, sources: _Notes) -> str:
+    """`62.25 val (paper)` as its number and a mark for the rest; `-` where it has no number."""
+    number, _, source = voc.partition(" ")
+    if not number.replace(".", "", 1).isdigit():
+        number, source = "-", voc
+    return number + sources.mark(source)
+
+
+class _Notes:
+    """Texts below the table, each with a mark of its own in it."""
+
+    def __init__(self, marks: Any) -> None:
+        self.marks = iter(marks)
+        self.by_text: dict[str, str] = {}
+
+    def mark(self, text: str) -> str:
+        if not text:
+            return ""
+        if text not in self.by_text:
+            self.by_text[text] = f"[{next(self.marks)}]"
+        return f" {self.by_text[text]}"
+
+    def __str__(self) -> str:
+        return "\n".join(f"  {mark} {text}" for text, mark in self.by_text.items())
