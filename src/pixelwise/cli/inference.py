@@ -140,7 +140,7 @@ def models() -> None:
 
     from pixelwise.models import MODELS, count_multiply_adds, count_parameters, create_model
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("model", min_width=22)  # an option a line in the narrowest terminals
     for name in ("stride", "parameters", "multiply-adds"):
         table.add_column(name, justify="right", no_wrap=True)
