@@ -641,7 +641,7 @@ def on_meta(number: int) -> Segmenter:
         return create_model(name, num_classes=2, **options).eval()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.sampled_from(range(len(SMALL))), st.integers(1, 600), st.integers(1, 600))
 def test_every_size_comes_out_at_its_own(number: int, height: int, width: int) -> None:
     model = on_meta(number)
