@@ -198,7 +198,10 @@ def test_training_does_not_replace_a_run(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_text("of an earlier run")
     line = refused(cli, tmp_path, "train", "data", "--out", "run", *QUICK)
-    assert line == "run: holds a run already: choose another --out, or add --overwrite"
+    assert line == (
+        "run: holds a run already: choose another --out, add --overwrite, or go on with "
+        "--resume run"
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,7 +246,7 @@ def test_training_refuses_a_bad_recipe(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("train",), "Missing argument 'data': see `pixelwise train --help`"),
+        (("train",), "Missing argument 'data', or --resume RUN: see `pixelwise train --help`"),
         (("predict",), "Missing argument 'bundle': see `pixelwise predict --help`"),
         (("predict", "b"), "Missing argument 'images': see `pixelwise predict --help`"),
         (("evaluate", "b"), "Missing argument 'data': see `pixelwise evaluate --help`"),

@@ -323,7 +323,7 @@ def test_the_default_network_learns_four_images_by_heart(tmp_path: Path) -> None
     height, width = 192, 240
     data = write_shapes(tmp_path / "data", height=height, width=width)
     overrides = {
-        "epochs": 32,
+        "epochs": 48,
         "batch_size": 2,
         "layout": "channels_last",
         "optimizer.learning_rate": 0.03,

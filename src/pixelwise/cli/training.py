@@ -78,7 +78,7 @@ def train(
         _resume(resume)
         return
     if data is None:
-        raise InputError("train: needs the folder of images and masks, or --resume RUN")
+        raise InputError("Missing argument 'data', or --resume RUN: see `pixelwise train --help`")
     overrides = dict(parse_override(text) for text in settings or [])
     flags = {
         "model.name": model,
