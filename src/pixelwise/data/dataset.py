@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pixelwise.data import layouts
 from pixelwise.data.classes import Classes, distinct_colours
-from pixelwise.data.images import mask_palette, read_image, read_mask, turned_by_exif
-from pixelwise.data.source import Sample, Source
+from pixelwise.data.images import mask_palette, read_image, turned_by_exif
+from pixelwise.data.source import MaskFile, MaskSource, Sample, Source
 from pixelwise.errors import InputError
 
 Image = NDArray[np.uint8]
@@ -51,7 +51,8 @@ class SegmentationData:
         cached = self._cache.get(sample.name)
         if cached is not None:
             return cached
-        return read_image(sample.image), _index_mask(sample.mask, self.classes)
+        image = read_image(sample.image)
+        return image, _index_mask(sample.mask, image.shape[:2], self.classes)
 
 
 def open_dataset(
@@ -139,7 +140,10 @@ def _look(sample: Sample) -> _Finding:
     except InputError as error:
         problems += error.problems
     try:
-        mask = read_mask(sample.mask)
+        if image is not None:
+            mask = sample.mask.read(image.shape[:2])
+        elif isinstance(sample.mask, MaskFile):  # its faults can be told without the image
+            sample.mask.read((0, 0))
     except InputError as error:
         problems += error.problems
     if image is None or mask is None:
@@ -150,8 +154,8 @@ def _look(sample: Sample) -> _Finding:
         if (mask_height, mask_width) == (width, height) and turned_by_exif(sample.image):
             why = "the photo is turned by its EXIF orientation, turn the mask the same way"
         problems.append(
-            f"{sample.mask}: is {mask_width}x{mask_height} but its image {sample.image.name} is "
-            f"{width}x{height}: {why}"
+            f"{sample.mask.path}: is {mask_width}x{mask_height} but its image "
+            f"{sample.image.name} is {width}x{height}: {why}"
         )
         return _Finding(problems)
     counts = np.bincount(mask.reshape(-1), minlength=256) if mask.ndim == 2 else None
@@ -179,7 +183,7 @@ def _checked(source: Source, *, cache_bytes: int, progress: Progress | None) -> 
         for sample in usable:
             if findings[sample.name].counts is None:
                 findings[sample.name].problems.append(
-                    f"{sample.mask}: is an RGB mask, and no colour table says which colour is "
+                    f"{sample.mask.path}: is an RGB mask, and no colour table says which colour is "
                     f"which class: write {source.root / 'classes.toml'} with a name and colour for "
                     "each class, or save index masks"
                 )
@@ -187,7 +191,7 @@ def _checked(source: Source, *, cache_bytes: int, progress: Progress | None) -> 
         _raise_problems(samples, findings)
         counts = [finding.counts for finding in findings.values() if finding.counts is not None]
         values = [int(value) for value in np.flatnonzero(np.sum(counts, axis=0))]
-        classes = guess_classes(source, values, samples[0].mask)
+        classes = guess_classes(source, values, samples[0].mask.path)
     return _settled(source, classes, findings)
 
 
@@ -213,13 +217,13 @@ def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) ->
                     mask = _to_index(stored, classes)
                     cache[sample.name] = (image, mask)
                 elif finding.counts is None:
-                    mask = _index_mask(sample.mask, classes)
+                    mask = _index_mask(sample.mask, finding.size, classes)
                 else:  # the values that occur are enough, the file need not be opened again
                     values = np.flatnonzero(finding.counts).astype(np.uint8)
                     mask = np.repeat(classes.to_index(values), finding.counts[values])
             except InputError as error:
                 finding.problems.append(
-                    f"{sample.mask}: {error}: correct the mask or the class table"
+                    f"{sample.mask.path}: {error}: correct the mask or the class table"
                 )
                 continue
             total += np.bincount(mask.reshape(-1), minlength=256)
@@ -276,5 +280,5 @@ def _to_index(stored: NDArray[np.uint8], classes: Classes) -> Mask:
     return classes.rgb_to_index(stored) if stored.ndim == 3 else classes.to_index(stored)
 
 
-def _index_mask(path: Path, classes: Classes) -> Mask:
-    return _to_index(read_mask(path), classes)
+def _index_mask(mask: MaskSource, size: tuple[int, int], classes: Classes) -> Mask:
+    return _to_index(mask.read(size), classes)

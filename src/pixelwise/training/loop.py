@@ -334,7 +334,7 @@ def _device_name(device: torch.device) -> str:
 def _write_start(run: Run, layout: LayoutChoice) -> None:
     _write_text(run.folder / "recipe.toml", run.recipe.to_toml())
     splits = {
-        split: [{"name": s.name, "image": str(s.image), "mask": str(s.mask)} for s in samples]
+        split: [{"name": s.name, "image": str(s.image), "mask": str(s.mask.path)} for s in samples]
         for split, samples in run.data.splits.items()
     }
     about = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
-from pixelwise.data.source import Sample
+from pixelwise.data.source import MaskFile, Sample
 from pixelwise.errors import InputError
 
 _MASK_LIKE = MASK_SUFFIXES | {".jpg", ".jpeg"}  # a JPEG mask is found, so that it can be refused
@@ -55,7 +55,7 @@ def pair(root: Path, images: Path, masks: Path, *, notes: list[str]) -> list[Sam
     if problems:
         raise InputError(*problems)
     return [
-        Sample(path.relative_to(root).with_suffix("").as_posix(), path, mask_of[stem])
+        Sample(path.relative_to(root).with_suffix("").as_posix(), path, MaskFile(mask_of[stem]))
         for stem, path in image_of.items()
     ]
 
