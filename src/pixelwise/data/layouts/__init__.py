@@ -15,14 +15,32 @@ LAYOUTS = (camvid, folders)
 def find(root: Path) -> Source:
     """Recognise the layout of `root` and list its pairs.
 
-    Raises InputError where there is no such folder, no layout fits, or a file lacks its partner.
+    Raises InputError where there is no such folder, no layout fits, a file lacks its partner, or an
+    image is in two splits.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "is not there"
         raise InputError(f"{root}: {what}: give the folder that holds the images and masks")
     for layout in LAYOUTS:
         if layout.detect(root):
-            source: Source = layout.read(root)
-            return source
+            return _distinct(layout.read(root))
+    if folders.half(root):
+        return _distinct(folders.read(root))
     known = "; ".join(layout.DESCRIPTION for layout in LAYOUTS)
     raise InputError(f"{root}: no images and masks found in a known layout. Known are: {known}")
+
+
+def _distinct(source: Source) -> Source:
+    """`source`, if no sample stands in it twice: scores on what was trained on mean nothing."""
+    seen: dict[str, str] = {}
+    problems = []
+    for split, samples in source.splits.items():
+        for sample in samples:
+            if sample.name in seen:
+                problems.append(
+                    f"{sample.image}: is in {seen[sample.name]} and in {split}: leave it in one"
+                )
+            seen[sample.name] = split
+    if problems:
+        raise InputError(*problems)
+    return source
