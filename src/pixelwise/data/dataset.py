@@ -63,6 +63,7 @@ def open_dataset(
     seed: int = 0,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     progress: Progress | None = None,
+    divide: bool = True,
 ) -> SegmentationData:
     """Find the layout of `root`, open every file of `splits` once, and settle the classes.
 
@@ -70,11 +71,13 @@ def open_dataset(
         and val by `seed`, `val_fraction` of it to val; a folder with train but no val likewise.
     classes: the table to hold the masks against, in place of the folder's own (a bundle's).
     cache_bytes: decoded pictures are kept up to this much memory.
+    divide: False leaves the splits as the folder has them, `all` where it has none.
 
     Raises InputError with a line for each fault: pairs, unreadable files, sizes, mask values.
     """
     source = layouts.find(root)
-    _divide(source, val_fraction=val_fraction, seed=seed)
+    if divide:
+        _divide(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:
         for split in splits:
             if split not in source.splits:

@@ -4,11 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.data.layouts import camvid, folders
+from pixelwise.data.layouts import (
+    ade20k,
+    camvid,
+    camvid32,
+    cityscapes,
+    coco,
+    coco_stuff,
+    cvat,
+    folders,
+    label_studio,
+    labelme,
+    roboflow,
+    sbd,
+    ultralytics,
+    voc,
+    yolo,
+)
 from pixelwise.data.source import Source
 from pixelwise.errors import InputError
 
-LAYOUTS = (camvid, folders)
+LAYOUTS = (
+    camvid,
+    camvid32,
+    cityscapes,
+    ade20k,
+    voc,
+    sbd,
+    cvat,
+    coco,
+    coco_stuff,
+    labelme,
+    label_studio,
+    roboflow,
+    ultralytics,
+    yolo,
+    folders,
+)
 """In the order in which they are tried; each has DESCRIPTION, detect(root) and read(root)."""
 
 

@@ -56,7 +56,7 @@ def _pick(root: Path, names: tuple[str, ...], holds: Callable[[Path], bool]) -> 
     present = folders_in(root)
     found = [present[name] for name in names if name in present]
     full = [f for f in found if any(holds(x) for x in (f, *split_folders(f).values()))]
-    return (full or found or [None])[0]
+    return next(iter(full or found), None)
 
 
 def _parts(root: Path) -> dict[str, tuple[Path, Path]]:
@@ -166,8 +166,8 @@ def _stray(parts: dict[str, tuple[Path, Path]]) -> list[str]:
 
 def _endings(images: Path, masks: Path) -> tuple[str, str]:
     """What follows the common name in the files of images and of masks: those that fit best."""
-    image_stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES)}
-    mask_stems = {Path(name).stem for name in first_names(masks, MASK_LIKE)}
+    image_stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, most=None)}
+    mask_stems = {Path(name).stem for name in first_names(masks, MASK_LIKE, most=None)}
     best, most = ("", ""), 0
     for image_ending in IMAGE_ENDINGS:
         for mask_ending in MASK_ENDINGS if images == masks else ("", *MASK_ENDINGS):
@@ -179,9 +179,8 @@ def _endings(images: Path, masks: Path) -> tuple[str, str]:
             if fits > most:
                 best, most = (image_ending, mask_ending), fits
     if images == masks and most == 0:
-        return "", next(
-            (e for e in MASK_ENDINGS if any(s.endswith(e) for s in mask_stems)), "_mask"
-        )
+        used = [e for e in MASK_ENDINGS if any(stem.endswith(e) for stem in mask_stems)]
+        return "", used[0]
     return best
 
 

@@ -15,7 +15,7 @@ from pixelwise.errors import InputError
 
 def list_files(folder: Path) -> dict[str, Path]:
     """train, val and test to `train.txt`, `val.txt` and `test.txt`, those that are there."""
-    found = {}
+    found: dict[str, Path] = {}
     for split, aliases in ALIASES.items():
         for alias in aliases:
             if (folder / f"{alias}.txt").is_file():

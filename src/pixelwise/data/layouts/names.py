@@ -34,14 +34,16 @@ def split_folders(root: Path) -> dict[str, Path]:
     }
 
 
-def first_names(folder: Path, suffixes: frozenset[str] | set[str]) -> list[str]:
-    """Some names of files with these suffixes in `folder`; an empty list where there are none."""
+def first_names(
+    folder: Path, suffixes: frozenset[str], *, most: int | None = LOOKED_AT
+) -> list[str]:
+    """Names of files with these suffixes among the first `most` (None: all) in `folder`."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
         return [
             entry.name
-            for entry in islice(entries, LOOKED_AT)
+            for entry in islice(entries, most)
             if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in suffixes
         ]
 
