@@ -112,11 +112,14 @@ def read(root: Path) -> Source:
                 regions.append(_region(part, value_of[label]))
             except InputError as error:
                 raise InputError(f"{path}: task {key}: {label}: {error}") from error
-        mask = Drawn(path, image.name, tuple(regions))
+        # The names of PNG files keep no order of the strokes, the JSON does.
+        by_area = any(isinstance(region, Stroke) for region in regions)
+        mask = Drawn(path, image.name, tuple(regions), by_area=by_area)
         samples.append(Sample(sample_name(root, image), image, mask))
+    above = "smaller strokes lie on larger" if strokes else "later strokes lie on earlier"
     notes = [
         f"Label Studio: {len(classes)} classes from the labels used, background where nothing is "
-        "drawn; later strokes lie on earlier ones"
+        f"drawn; {above} ones"
     ]
     if undone:
         notes.append(f"left out: {undone} tasks without an annotation")
