@@ -329,6 +329,8 @@ def camvid11(root: Path) -> Expected:
         mask = blobs(number, 11, void=True)
         photo(root / split / f"{stem}.png", number)
         save(root / f"{split}annot" / f"{stem}.png", np.where(mask == 255, 11, mask).astype("u1"))
+        with (root / f"{split}.txt").open("a") as stream:
+            stream.write(f"/SegNet/CamVid/{split}/{stem}.png /SegNet/{split}annot/{stem}.png\n")
         expected.add(split, stem, mask)
     return expected
 

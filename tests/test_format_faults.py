@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -357,6 +358,15 @@ def test_a_fault_is_one_line_with_the_file_and_the_remedy(tmp_path: Path, fault:
     assert line.startswith(f"{path}: ")
     assert re.search(said, line), line
     assert "\n" not in line
+
+
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MINIATURES["sbd"](tmp_path)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(InputError, match=r"pip install 'pixelwise\[sbd\]'"):
+        open_dataset(tmp_path)
 
 
 # What is decided where a format leaves it open, and said.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,30 @@ def test_a_format_is_found_by_itself_and_by_no_other(made: Made, name: str) -> N
     found = [layout.__name__.split(".")[-1] for layout in layouts.LAYOUTS if layout.detect(root)]
     assert [module.replace("_", "-") for module in found] == [expected.layout]
     assert layouts.find(root).layout == expected.layout
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_looking_opens_few_files(
+    made: Made, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = made(name)
+    copy = tmp_path / "many"
+    shutil.copytree(root, copy)
+    for folder in (copy, *(path for path in copy.rglob("*") if path.is_dir())):
+        for file in [path for path in folder.iterdir() if path.is_file()][:4]:
+            for number in range(100):
+                (folder / f"{number}_{file.name}").hardlink_to(file)
+    opened: list[str] = []
+    real = io.open
+
+    def counting(file: Any, *arguments: Any, **options: Any) -> Any:
+        opened.append(str(file))
+        return real(file, *arguments, **options)
+
+    monkeypatch.setattr(io, "open", counting)
+    for layout in layouts.LAYOUTS:
+        layout.detect(copy)
+    assert len(opened) < 60
 
 
 @pytest.mark.parametrize("name", MINIATURES)
