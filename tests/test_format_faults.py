@@ -25,6 +25,7 @@ from miniatures import (
     splits_above,
     yolo,
 )
+from pixelwise.data import layouts
 from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.convert import convert_data
 from pixelwise.data.dataset import open_dataset
@@ -212,6 +213,14 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda root: edit(coco_file(root), lambda c: c.pop("categories")),
         "categories = None",
     ),
+    "coco: a name twice": (
+        "coco",
+        lambda root: [
+            edit(path, lambda c: c["categories"][0].update(name="car"))
+            for path in sorted(root.glob("annotations/instances_*.json"), reverse=True)
+        ][1],
+        "class name 'car' is used twice",
+    ),
     "coco: names that differ": (
         "coco",
         lambda root: edit(
@@ -367,6 +376,43 @@ def test_a_package_that_is_missing_is_named(
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(InputError, match=r"pip install 'pixelwise\[sbd\]'"):
         open_dataset(tmp_path)
+
+
+def nodes(content: Any, *, depth: int = 0) -> list[tuple[Any, Any]]:
+    """(container, key) of the parts of a JSON document; of lists the first two entries."""
+    keys = list(content) if isinstance(content, dict) else range(min(2, len(content)))
+    found = [(content, key) for key in keys]
+    for key in keys:
+        if isinstance(content[key], (dict, list)) and depth < 7:
+            found += nodes(content[key], depth=depth + 1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("coco", "instances_train.json"), ("labelme", "photo_0.json"), ("label studio", "*.json")],
+)
+def test_a_json_file_with_any_part_spoilt_is_read_or_refused_in_lines(
+    tmp_path: Path, name: str, pattern: str
+) -> None:
+    MINIATURES[name](tmp_path)
+    path = first_file(tmp_path, pattern)
+    whole = path.read_text()
+    refused: list[str] = []
+    for place in range(len(nodes(json.loads(whole)))):
+        for odd in (None, -1, 1e308, "x", "", [], {}, [[]], [{}], True):
+            content = json.loads(whole)
+            container, key = nodes(content)[place]
+            container[key] = odd
+            path.write_text(json.dumps(content))
+            try:
+                for samples in layouts.find(tmp_path).splits.values():
+                    for sample in samples[:1]:
+                        sample.mask.read((40, 56))
+            except InputError as error:
+                refused += error.problems
+    assert len(refused) > 50
+    assert [line for line in refused if not line.startswith(str(tmp_path))] == []
 
 
 # What is decided where a format leaves it open, and said.

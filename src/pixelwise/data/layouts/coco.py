@@ -69,7 +69,7 @@ def read(root: Path) -> Source:
         )
     contents = {split: (path, documents.read_json(path)) for split, path in by_split.items()}
     names = _categories(contents)
-    classes, value_of = classes_above_background(list(names.values()))
+    classes, value_of = classes_above_background(files[0], list(names.values()))
     values = {key: value_of[name] for key, name in names.items()}
     tally = _Tally()
     splits = {

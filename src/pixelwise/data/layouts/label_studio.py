@@ -25,6 +25,8 @@ DESCRIPTION = "Label Studio: the JSON export beside images/ (and task-...-tag-LA
 
 _KEYS = {"annotations", "completions", "predictions", "data", "file_upload", "image", "annotator"}
 _PNG = re.compile(r"task-(\d+)-annotation-(\d+)-by-(.+)-\d+\.png")
+_OF_THE_WHOLE = {"choices", "textarea", "rating", "number", "relation"}
+"""Results that say something about the whole image and cover none of it."""
 _FOLDERS = ("images", "image", "imgs", "img", "upload", "media")
 _HASH = re.compile(r"^[0-9a-f]{8}-")  # what an upload puts before the file's own name
 
@@ -102,7 +104,7 @@ def read(root: Path) -> Source:
     if not found:
         raise InputError(f"{path}: no task in it is annotated: annotate, then export again")
     classes, value_of = classes_above_background(
-        sorted({label for _, parts, _ in found for label, _ in parts})
+        path, sorted({label for _, parts, _ in found for label, _ in parts})
     )
     samples = []
     for image, parts, key in found:
@@ -131,7 +133,7 @@ def read(root: Path) -> Source:
     return Source(root, "label-studio", {"all": samples}, classes, False, notes)
 
 
-def _results(task: Any) -> tuple[list[Any] | None, int]:
+def _results(task: Any) -> tuple[Any, int]:
     """The results of the first annotation that was not cancelled, and how many there are.
 
     JSON-MIN has no annotations: the results stand under the name of the control, as lists.
@@ -146,19 +148,27 @@ def _results(task: Any) -> tuple[list[Any] | None, int]:
 
 
 def _labelled(
-    path: Path, key: int, results: list[Any], strokes: dict[int, list[tuple[str, Path]]]
+    path: Path, key: int, results: Any, strokes: dict[int, list[tuple[str, Path]]]
 ) -> list[tuple[str, Any]]:
     """(label, result or PNG file) of each region of a task."""
     parts: list[tuple[str, Any]] = []
+    if not isinstance(results, list):
+        raise InputError(f"{path}: task {key}: result = {results!r}: export it again")
     for result in results:
         value = result.get("value") if isinstance(result, dict) else None
         if not isinstance(value, dict):
             raise InputError(f"{path}: task {key}: a result has no value: export it again")
         labels = value.get("brushlabels") or value.get("polygonlabels")
-        if not labels:
+        if not isinstance(labels, list) or not labels:
             kind = result.get("type") or next((k for k in value if k.endswith("labels")), "?")
-            if kind in {"choices", "textarea", "rating", "number", "relation"}:
-                continue  # says something about the whole image
+            if isinstance(kind, str) and kind in {
+                "choices",
+                "textarea",
+                "rating",
+                "number",
+                "relation",
+            }:
+                continue
             raise InputError(
                 f"{path}: task {key}: a result of type {kind!r} has no area that is read: "
                 "brushlabels and polygonlabels are; draw it so or remove it"
@@ -176,6 +186,8 @@ def _region(part: Any, value: int) -> Region:
     content = part["value"]
     if "points" in content:
         points = content["points"]
+        if not isinstance(points, list) or not all(isinstance(point, list) for point in points):
+            raise InputError("its points are not pairs of numbers: export the project again")
         ring = as_ring([x for point in points for x in point])
         return Polygons(value, (ring / 100,), relative=True)  # stored as percent
     numbers = whole_numbers(content["rle"])
