@@ -4,10 +4,51 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from pixelwise.data.classes import Classes
+from pixelwise.data.images import read_mask
 
 SPLITS = ("train", "val", "test")
+
+
+class MaskSource(Protocol):
+    """Where one mask comes from: a picture, or outlines that have to be drawn."""
+
+    @property
+    def path(self) -> Path:
+        """The file that a message about this mask names."""
+
+    def read(self, size: tuple[int, int]) -> NDArray[Any]:
+        """The stored numbers, unsigned, (H, W), or the colours (H, W, 3) of an RGB mask.
+
+        size: (height, width) of the upright image, which outlines are drawn to. A picture has its
+            own, whatever `size` says.
+
+        Raises InputError with the file, the fault and the remedy.
+        """
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask that is a picture of its own."""
+
+    path: Path
+
+    def read(self, size: tuple[int, int]) -> NDArray[Any]:
+        return read_mask(self.path)
+
+
+@dataclass(frozen=True)
+class GreyRgbFile:
+    """An index mask that was saved as RGB: three equal channels, the first of which is read."""
+
+    path: Path
+
+    def read(self, size: tuple[int, int]) -> NDArray[Any]:
+        return read_mask(self.path)[..., 0]
 
 
 @dataclass(frozen=True)
@@ -16,7 +57,7 @@ class Sample:
 
     name: str
     image: Path
-    mask: Path
+    mask: MaskSource
 
 
 @dataclass

@@ -116,7 +116,7 @@ def write_start(run: Run) -> None:
     """Write all that is known before the first step."""
     write_text(run.folder / "recipe.toml", run.recipe.to_toml())
     splits = {
-        split: [{"name": s.name, "image": str(s.image), "mask": str(s.mask)} for s in samples]
+        split: [{"name": s.name, "image": str(s.image), "mask": str(s.mask.path)} for s in samples]
         for split, samples in run.data.splits.items()
     }
     about = {
