@@ -62,6 +62,12 @@ def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(scenes, tmp_path_factory.mktemp("whole") / "run", recipe())
 
 
+@pytest.fixture(scope="module")
+def seldom(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same with checkpoints at an epoch's end only: the recipe is in the bundle."""
+    return train(scenes, tmp_path_factory.mktemp("seldom") / "run", recipe(checkpoint_minutes=100))
+
+
 def assert_same_bundles(one: Path, other: Path) -> None:
     for name in BUNDLES:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
@@ -103,17 +109,17 @@ class StopAt(Listener):
 )
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    place: tuple[Any, ...], workers: int, scenes: Path, whole: Run, tmp_path: Path
+    place: tuple[Any, ...], workers: int, scenes: Path, whole: Run, seldom: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    chosen = recipe(**{"data.workers": workers, "checkpoint_minutes": 100})
+    more = {"data.workers": workers} if workers else {}
+    chosen = recipe(checkpoint_minutes=100, **more)
     with pytest.raises(TrainingStoppedError, match=f"--resume {out}") as stopped:
         train(scenes, out, chosen, listener=StopAt(*place))
     assert stopped.value.exit_code == 143
     run = go_on(out)
     if workers == 0:
-        expected = train(scenes, tmp_path / "whole", chosen).folder  # the recipe is in the bundle
-        assert_same_bundles(out, expected)
+        assert_same_bundles(out, seldom.folder)
     before, after = Bundle.load(whole.last), Bundle.load(run.last)
     assert all(torch.equal(before.weights[name], after.weights[name]) for name in before.weights)
     assert before.scores == after.scores
