@@ -75,7 +75,7 @@ def open_dataset(
     Raises InputError with a line for each fault: pairs, unreadable files, sizes, mask values.
     """
     source = layouts.find(root)
-    _divide(source, val_fraction=val_fraction, seed=seed)
+    divide(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:
         for split in splits:
             if split not in source.splits:
@@ -99,7 +99,7 @@ def _hold_against(source: Source, classes: Classes) -> None:
         )
 
 
-def _divide(source: Source, *, val_fraction: float, seed: int) -> None:
+def divide(source: Source, *, val_fraction: float, seed: int) -> None:
     """Give a source without val one, by a seeded draw, and say so in its notes."""
     whole = "all" if "all" in source.splits else "train"
     if "val" in source.splits or whole not in source.splits:

@@ -8,7 +8,7 @@ from pixelwise.data.classes import read_classes_toml, toml_has_colours
 from pixelwise.data.images import list_images
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import InputError
+from pixelwise.errors import Fault, InputError, tolerable
 
 DESCRIPTION = "images/ and masks/, each plain or with train/, val/, test/ below"
 
@@ -27,7 +27,7 @@ def read(root: Path) -> Source:
     splits: dict[str, list[Sample]] = {}
     if named:
         problems = [
-            f"{path}: lies beside the folder {named[0]}/: move it into a split"
+            Fault("stray-file", path, f"lies beside the folder {named[0]}/: move it into a split")
             for folder in (images, masks)
             for path in list_images(folder)
         ]
@@ -36,15 +36,17 @@ def read(root: Path) -> Source:
                 splits[split] = pair(root, images / split, masks / split, notes=notes)
             except InputError as error:
                 problems += error.problems
-        if problems:
-            raise InputError(*problems)
+        with tolerable():
+            if problems:
+                raise InputError(*problems)
         notes.append("splits from the folders " + ", ".join(f"images/{s}" for s in named))
     else:
         splits["all"] = pair(root, images, masks, notes=notes)
     classes, rgb_allowed = None, False
     table = root / "classes.toml"
     if table.exists():
-        classes = read_classes_toml(table)
-        rgb_allowed = toml_has_colours(table)
-        notes.append(f"{len(classes)} classes from {table}")
+        with tolerable():
+            classes = read_classes_toml(table)
+            rgb_allowed = toml_has_colours(table)
+            notes.append(f"{len(classes)} classes from {table}")
     return Source(root, "folders", splits, classes, rgb_allowed, notes)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.source import MaskFile, Sample
-from pixelwise.errors import InputError
+from pixelwise.errors import Fault, InputError, tolerable
 
 _MASK_LIKE = MASK_SUFFIXES | {".jpg", ".jpeg"}  # a JPEG mask is found, so that it can be refused
 _OTHER_PICTURES = frozenset(
@@ -23,40 +23,62 @@ def pair(root: Path, images: Path, masks: Path, *, notes: list[str]) -> list[Sam
     """
     for folder, what in ((images, "images"), (masks, "masks")):
         if not folder.is_dir():
-            raise InputError(f"{folder}: is not there: the {what} of this split belong into it")
+            raise InputError(
+                Fault("empty-split", folder, f"is not there: the {what} of this split belong there")
+            )
     problems = _foreign(images, IMAGE_SUFFIXES, notes) + _foreign(masks, _MASK_LIKE, notes)
     image_of: dict[str, Path] = {}
     for path in list_images(images, IMAGE_SUFFIXES):
         if path.stem in image_of:
             problems.append(
-                f"{path}: has the same name as {image_of[path.stem].name}: rename one and its mask"
+                Fault(
+                    "duplicate-stem",
+                    path,
+                    f"has the same name as {image_of[path.stem].name}: rename one and its mask",
+                )
             )
         image_of.setdefault(path.stem, path)
     mask_of: dict[str, Path] = {}
     for path in list_images(masks, _MASK_LIKE):
         if path.stem in mask_of:
             problems.append(
-                f"{path}: has the same name as {mask_of[path.stem].name}: keep one mask an image"
+                Fault(
+                    "duplicate-stem",
+                    path,
+                    f"has the same name as {mask_of[path.stem].name}: keep one mask an image",
+                )
             )
         mask_of.setdefault(path.stem, path)
     if not image_of and not problems:
         allowed = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{images}: no images in it: put pictures there ({allowed})")
+        raise InputError(
+            Fault("empty-split", images, f"no images in it: put pictures there ({allowed})")
+        )
     problems += [
-        f"{path}: has no mask: expected {masks / (stem + '.png')}, or remove the image"
+        Fault(
+            "image-without-mask",
+            path,
+            f"has no mask: expected {masks / (stem + '.png')}, or remove the image",
+        )
         for stem, path in image_of.items()
         if stem not in mask_of
     ]
     problems += [
-        f"{path}: has no image: expected {images / stem}.jpg or .png, or remove the mask"
+        Fault(
+            "mask-without-image",
+            path,
+            f"has no image: expected {images / stem}.jpg or .png, or remove the mask",
+        )
         for stem, path in mask_of.items()
         if stem not in image_of
     ]
-    if problems:
-        raise InputError(*problems)
+    with tolerable():
+        if problems:
+            raise InputError(*problems)
     return [
         Sample(path.relative_to(root).with_suffix("").as_posix(), path, MaskFile(mask_of[stem]))
         for stem, path in image_of.items()
+        if stem in mask_of
     ]
 
 
@@ -77,7 +99,10 @@ def _foreign(folder: Path, suffixes: frozenset[str], notes: list[str]) -> list[s
         sorted(suffixes - {".jpg", ".jpeg"} if suffixes == _MASK_LIKE else suffixes)
     )
     return [
-        f"{path}: is of a format that is not read here (allowed are {allowed}): convert it or "
-        "remove it"
+        Fault(
+            "foreign-format",
+            path,
+            f"is of a format that is not read here (allowed are {allowed}): convert it or remove it",
+        )
         for path in pictures
     ]
