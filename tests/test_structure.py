@@ -15,6 +15,7 @@ RANK = {
     "files": 1,
     "process": 1,
     "data": 2,
+    "doctor": 3,
     "layers": 2,
     "backbones": 3,
     "models": 4,

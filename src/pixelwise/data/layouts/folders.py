@@ -26,7 +26,7 @@ def read(root: Path) -> Source:
     notes: list[str] = []
     splits: dict[str, list[Sample]] = {}
     if named:
-        problems = [
+        problems: list[str] = [
             Fault("stray-file", path, f"lies beside the folder {named[0]}/: move it into a split")
             for folder in (images, masks)
             for path in list_images(folder)

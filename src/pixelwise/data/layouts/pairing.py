@@ -102,7 +102,8 @@ def _foreign(folder: Path, suffixes: frozenset[str], notes: list[str]) -> list[s
         Fault(
             "foreign-format",
             path,
-            f"is of a format that is not read here (allowed are {allowed}): convert it or remove it",
+            f"is of a format that is not read here (allowed are {allowed}): convert it or "
+            "remove it",
         )
         for path in pictures
     ]

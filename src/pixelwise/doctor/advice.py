@@ -1,0 +1,90 @@
+"""Settings for `train` that follow from what was seen, each with the flag and the reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from pixelwise.doctor.checks import classes as by_class
+from pixelwise.doctor.diagnosis import Suggestion
+from pixelwise.doctor.survey import Survey
+
+MULTIPLE = 32
+MAX_SIDE = 512
+"""As training's own choice of a crop."""
+
+BYTES_PER_PIXEL = 3100
+"""Of memory for each pixel of a batch while the default network trains, and ..."""
+BASE_BYTES = 460 << 20
+"""... whatever the batch: peak of the process for batches of 2 and 4 of 352x480 (DeepLabV3+ on
+MobileNetV2, output stride 16, float32, CPU)."""
+USABLE = 0.6
+"""Share of the free memory to plan with; the rest is for pictures and for others."""
+MAX_BATCH = 16
+
+
+def suggestions(survey: Survey) -> list[Suggestion]:
+    sizes = [s.image.size for s in survey.usable()]
+    if not sizes or survey.classes is None:
+        return []
+    crop = _crop(sizes)
+    found = [
+        Suggestion(
+            "augmentation.crop",
+            list(crop),
+            f'--set augmentation.crop="[{crop[0]}, {crop[1]}]"',
+            "the usual size of the images, rounded down to a multiple of 32, at most 512 a side",
+        )
+    ]
+    counts = by_class.pixels(survey, "train")[:-1]
+    present = counts[counts > 0]
+    if len(present) > 1 and present.max() / present.min() >= by_class.IMBALANCED:
+        weights = np.median(present / present.sum()) / (present / present.sum())
+        found.append(
+            Suggestion(
+                "loss.class_weights",
+                "median_frequency",
+                by_class.WEIGHTS_FLAG,
+                f"the classes differ {present.max() / present.min():.0f}-fold in size; the weights "
+                f"would be {weights.min():.2g} to {weights.max():.2g}",
+            )
+        )
+    batch, reason = _batch(crop, train=sum(1 for _ in survey.usable("train")))
+    found.append(Suggestion("batch_size", batch, f"--batch-size {batch}", reason))
+    return found
+
+
+def _crop(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    height, width = (
+        max(MULTIPLE, min(MAX_SIDE, int(side)) // MULTIPLE * MULTIPLE)
+        for side in np.median(np.array(sizes), axis=0)
+    )
+    return height, width
+
+
+def _batch(crop: tuple[int, int], *, train: int) -> tuple[int, str]:
+    """A power of two from 2, which batch normalisation needs, and why."""
+    each = BYTES_PER_PIXEL * crop[0] * crop[1]
+    memory = free_memory()
+    room = MAX_BATCH if memory is None else int((memory * USABLE - BASE_BYTES) // each)
+    limit = max(2, min(room, MAX_BATCH, max(2, train // 4)))
+    batch = 1 << (limit.bit_length() - 1)
+    reason = f"about {each / 2**20:.0f} MiB an image of this crop, with the default network"
+    if memory is not None:
+        reason += f"; {memory / 2**30:.1f} GiB of memory are free here"
+    if train // 4 < min(room, MAX_BATCH):
+        reason += f"; {train} images to train on"
+    return batch, reason
+
+
+def free_memory() -> int | None:
+    """Bytes that this machine can give now, None where the system does not say so."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
