@@ -92,8 +92,9 @@ def relative(path: Path, root: Path) -> str:
 class ClassFacts:
     """One class. By split: `pixels`, its `share` of them (0..1), and the `images` it is in.
 
-    objects: connected parts of more than SPECK pixels, over all splits; `smallest` and `typical` in
-    pixels of area. Half of the class's pixels lie in objects of the typical area or less.
+    objects: connected parts of more than SPECK pixels, over all splits. `smallest`, `small` and
+    `typical` are areas in pixels: of the least of them, and those up to which objects hold 5 % and
+    half of the class's pixels.
     """
 
     name: str
@@ -103,6 +104,7 @@ class ClassFacts:
     images: dict[str, int]
     objects: int
     smallest: int | None
+    small: int | None
     typical: int | None
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixelwise.doctor.checks import classes as by_class
-from pixelwise.doctor.checks.objects import SPECK, areas_by_class, typical
+from pixelwise.doctor.checks.objects import SPECK, area_up_to, areas_by_class
 from pixelwise.doctor.diagnosis import ClassFacts, Facts
 from pixelwise.doctor.survey import Survey
 
@@ -34,8 +35,9 @@ def facts_of(survey: Survey) -> Facts:
     )
 
 
-def _rounded(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float, ...]:
-    return tuple(round(float(value), 2) for value in values)
+def _rounded(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    red, green, blue = (round(float(value), 2) for value in values)
+    return red, green, blue
 
 
 def _class_facts(survey: Survey) -> list[ClassFacts]:
@@ -59,7 +61,8 @@ def _class_facts(survey: Survey) -> list[ClassFacts]:
                 images={split: int(counts[place]) for split, counts in images.items()},
                 objects=len(objects),
                 smallest=int(objects[0]) if len(objects) else None,
-                typical=typical(objects),
+                small=area_up_to(objects, 0.05),
+                typical=area_up_to(objects, 0.5),
             )
         )
     return rows

@@ -18,9 +18,9 @@ RARE_CLASS = Kind("rare-class", Severity.WARNING, "Very rare classes")
 FEW_IMAGES_OF_CLASS = Kind("few-images-of-class", Severity.WARNING, "Classes in very few images")
 IMBALANCE = Kind("imbalance", Severity.NOTE, "Classes of very different size")
 
-RARE = 0.1
+RARE = 0.15
 """Of the share that each class would have if all had the same, and ..."""
-RARE_AT_MOST = 0.01
+RARE_AT_MOST = 0.015
 """... of all pixels: below both a class is very rare."""
 FEW_IMAGES = 3
 IMBALANCED = 30.0

@@ -1,4 +1,4 @@
-"""The same picture twice: in two splits it makes scores too good, in one it may be labelled twice."""
+"""The same picture twice: in two splits scores are too good, in one the masks may differ."""
 
 from __future__ import annotations
 

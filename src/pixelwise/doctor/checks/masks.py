@@ -46,8 +46,8 @@ def colour_masks_without_a_table(survey: Survey) -> Iterator[Finding]:
         more = ", ..." if len(mask.keys) > 4 else ""
         yield RGB_WITHOUT_TABLE.found(
             [mask.path],
-            f"is an RGB mask with {len(mask.keys)} colours ({shown}{more}), and no table says which "
-            "is which class",
+            f"is an RGB mask with {len(mask.keys)} colours ({shown}{more}), and no table says "
+            "which is which class",
             remedy=f"write {survey.root / 'classes.toml'} with a name and a colour for each class, "
             "or save index masks",
             stops=sighting.split != "test",

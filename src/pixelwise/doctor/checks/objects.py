@@ -38,19 +38,19 @@ def areas_by_class(survey: Survey) -> list[NDArray[np.int64]]:
     ]
 
 
-def typical(areas: NDArray[np.int64]) -> int | None:
-    """The area up to which objects hold half of the pixels; `areas` rising, without specks."""
+def area_up_to(areas: NDArray[np.int64], share: float) -> int | None:
+    """The area up to which objects hold this share of the pixels; `areas` rising."""
     if len(areas) == 0:
         return None
     sums = np.cumsum(areas)
-    return int(areas[np.searchsorted(sums, sums[-1] / 2)])
+    return int(areas[np.searchsorted(sums, sums[-1] * share)])
 
 
 def tiny_objects(survey: Survey) -> Iterator[Finding]:
     if survey.classes is None:
         return
     for name, areas in zip(survey.classes.names, areas_by_class(survey), strict=True):
-        usual = typical(areas)
+        usual = area_up_to(areas[areas > SPECK], 0.5)
         if usual is not None and usual < TINY_SIDE**2:
             yield TINY.found(
                 [],

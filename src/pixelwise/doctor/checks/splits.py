@@ -29,17 +29,17 @@ def few_images(survey: Survey) -> Iterator[Finding]:
             "these by heart",
             remedy="label some dozens; until then take the scores as a test of the chain only",
         )
-    if train and val < max(MIN_VAL, MIN_VAL_SHARE * train):
-        # A drawn val of a tiny folder is as small as that folder makes it: said once, above.
-        if survey.stored_splits or train >= MIN_TRAIN:
-            yield TINY_VAL.found(
-                [],
-                f"val has {val} usable {'image' if val == 1 else 'images'} beside {train} in "
-                "train: its score is mostly chance",
-                remedy="move images from train to val, a tenth to a fifth of them"
-                if survey.stored_splits
-                else "--set data.val_fraction=0.2",
-            )
+    # A drawn val of a tiny folder is as small as that folder makes it: said once, above.
+    told = survey.stored_splits or train >= MIN_TRAIN
+    if train and told and val < max(MIN_VAL, MIN_VAL_SHARE * train):
+        yield TINY_VAL.found(
+            [],
+            f"val has {val} usable {'image' if val == 1 else 'images'} beside {train} in train: its "
+            "score is mostly chance",
+            remedy="move images from train to val, a tenth to a fifth of them"
+            if survey.stored_splits
+            else "--set data.val_fraction=0.2",
+        )
 
 
 def splits_that_differ(survey: Survey) -> Iterator[Finding]:

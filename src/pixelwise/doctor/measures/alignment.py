@@ -2,9 +2,10 @@
 
 The map of the image's gradients and the map of the mask's borders are correlated at all shifts at
 once, by FFT. The spectrum is whitened (Knapp and Carter 1976, the generalised correlation; phase
-correlation is its limit), which makes a peak one or two pixels wide where the two agree. The peak is
-told in standard deviations of the whole surface, so one threshold serves all pictures: 62 images of
-CamVid have 15 to 42 with their own mask, -3 to 5.4 with another's, -2 to 4 with their own mirrored.
+correlation is its limit), which makes a peak one or two pixels wide where the two agree. Its height
+is told in standard deviations of the whole surface, so one threshold serves all pictures: 62 images
+of CamVid have 15 to 42 with their own mask, -3 to 5.4 with another's, -2 to 4 with their own
+mirrored.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Agreement:
 
 
 def edges_of_image(grey: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
-    """The roots of the gradients of a picture (H, W), reduced by `step`: strong edges do not rule."""
+    """The roots of the gradients of a picture (H, W), reduced by `step`: strong ones do not rule."""
     small = np.asarray(Image.fromarray(grey).reduce(step), dtype=np.float32)
     down, across = np.zeros_like(small), np.zeros_like(small)
     down[1:-1] = small[2:] - small[:-2]
