@@ -46,4 +46,4 @@ def diagnose(seen: Survey) -> Diagnosis:
     findings = [finding for check in CHECKS for finding in check(seen)]
     place = {kind: number for number, kind in enumerate(dict.fromkeys(f.kind for f in findings))}
     findings.sort(key=lambda f: (_ORDER.index(f.severity), not f.stops, place[f.kind]))
-    return Diagnosis(seen.root, findings, facts_of(seen), suggestions(seen))
+    return Diagnosis(seen.root, findings, facts_of(seen), suggestions(seen), seen)

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pixelwise.doctor.survey import Survey
+
 
 class Severity(StrEnum):
     """error: it cannot be right. warning: it may cost accuracy or trust. note: good to know."""
@@ -138,12 +140,16 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All of it; findings with the errors first, then by kind and file."""
+    """All of it; findings with the errors first, then by kind and file.
+
+    survey: what was seen, for those who want to show it.
+    """
 
     root: Path
     findings: list[Finding]
     facts: Facts
-    suggestions: list[Suggestion] = field(default_factory=list)
+    suggestions: list[Suggestion]
+    survey: Survey = field(repr=False)
 
     @property
     def trains(self) -> bool:

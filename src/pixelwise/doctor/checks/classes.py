@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,14 @@ def images(survey: Survey, split: str) -> NDArray[np.int64]:
     for sighting in survey.usable(split):
         total += survey.counts(sighting.mask) > 0
     return total
+
+
+def largest(survey: Survey, place: int, *, count: int = 3) -> list[Path]:
+    """The masks of train that hold most pixels of one class."""
+    holding = [(int(survey.counts(s.mask)[place]), s) for s in survey.usable("train")]
+    holding = [pair for pair in holding if pair[0]]
+    holding.sort(key=lambda pair: (-pair[0], pair[1].sample.name))
+    return [sighting.mask.path for _, sighting in holding[:count]]
 
 
 def shared_colours(survey: Survey) -> Iterator[Finding]:
@@ -95,27 +104,28 @@ def rare_classes(survey: Survey) -> Iterator[Finding]:
     if total == 0:
         return
     limit = min(RARE / len(classes), RARE_AT_MOST)
-    for name, count, within in zip(classes.names, counts, seen_in, strict=True):
+    rows = enumerate(zip(classes.names, counts, seen_in, strict=True))
+    for place, (name, count, within) in rows:
         share = int(count) / total
         if 0 < share < limit:
             yield RARE_CLASS.found(
-                [],
+                largest(survey, place),
                 f"{name} has {100 * share:.2g} % of the train pixels, in {within} of {number} "
                 "images",
                 remedy=f"{WEIGHTS_FLAG}, and more images of it where there are some",
             )
         if 0 < within < FEW_IMAGES <= number // 3:
             yield FEW_IMAGES_OF_CLASS.found(
-                [],
+                largest(survey, place),
                 f"{name} is in {within} of {number} train images only",
                 remedy=f"add images of {name}, or join it with another class",
             )
     present = counts[counts > 0]
     if len(present) > 1 and present.max() / present.min() >= IMBALANCED:
-        largest, smallest = int(counts.argmax()), int(np.where(counts > 0, counts, total).argmin())
+        most, least = int(counts.argmax()), int(np.where(counts > 0, counts, total).argmin())
         yield IMBALANCE.found(
             [],
-            f"{classes.names[largest]} has {present.max() / present.min():.0f} times the pixels of "
-            f"{classes.names[smallest]}",
+            f"{classes.names[most]} has {present.max() / present.min():.0f} times the pixels of "
+            f"{classes.names[least]}",
             remedy=WEIGHTS_FLAG,
         )

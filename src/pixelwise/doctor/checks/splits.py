@@ -34,8 +34,8 @@ def few_images(survey: Survey) -> Iterator[Finding]:
     if train and told and val < max(MIN_VAL, MIN_VAL_SHARE * train):
         yield TINY_VAL.found(
             [],
-            f"val has {val} usable {'image' if val == 1 else 'images'} beside {train} in train: its "
-            "score is mostly chance",
+            f"val has {val} usable {'image' if val == 1 else 'images'} beside {train} in train: "
+            "its score is mostly chance",
             remedy="move images from train to val, a tenth to a fifth of them"
             if survey.stored_splits
             else "--set data.val_fraction=0.2",

@@ -40,7 +40,7 @@ class Agreement:
 
 
 def edges_of_image(grey: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
-    """The roots of the gradients of a picture (H, W), reduced by `step`: strong ones do not rule."""
+    """The roots of the gradients of a picture (H, W), reduced by `step`: so none rules."""
     small = np.asarray(Image.fromarray(grey).reduce(step), dtype=np.float32)
     down, across = np.zeros_like(small), np.zeros_like(small)
     down[1:-1] = small[2:] - small[:-2]
