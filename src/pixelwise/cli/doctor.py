@@ -105,18 +105,15 @@ def _classes_table(diagnosis: Diagnosis) -> Table:
 
 def _findings_table(diagnosis: Diagnosis) -> Table:
     """A row a kind: how many, the first one whole, and the remedy."""
-    from pixelwise.doctor.diagnosis import relative
-
     table = Table(title="findings", title_justify="left", show_lines=True)
     for name in ("kind", "cases", "first", "remedy"):
         table.add_column(name, justify="right" if name == "cases" else "left", overflow="fold")
     for kind, severity, findings in diagnosis.by_kind():
         first = findings[0]
-        name = f"{relative(first.files[0], diagnosis.root)} " if first.files else ""
-        if kind.id == "rare-class":  # each is a name to know
+        if kind.by_example:  # each is a name to know
             sentence = "; ".join(finding.sentence for finding in findings)
         else:
-            sentence = name + first.sentence
+            sentence = f"{first.subject(diagnosis.root)} {first.sentence}".lstrip()
         table.add_row(
             Text(f"{severity.value}\n{kind.id}", style=STYLES[severity.value]),
             str(len(findings)),
@@ -128,4 +125,5 @@ def _findings_table(diagnosis: Diagnosis) -> Table:
 
 def _line(text: str) -> str:
     """With control characters of file names made visible."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    spaced = text.replace("\N{NARROW NO-BREAK SPACE}", " ")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in spaced)

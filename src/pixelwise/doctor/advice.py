@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +19,8 @@ BYTES_PER_PIXEL = 3100
 BASE_BYTES = 460 << 20
 """... whatever the batch: peak of the process for batches of 2 and 4 of 352x480 (DeepLabV3+ on
 MobileNetV2, output stride 16, float32, CPU)."""
-USABLE = 0.6
-"""Share of the free memory to plan with; the rest is for pictures and for others."""
+USABLE = 0.5
+"""Share of the memory to plan with; the rest is for the pictures, the system and others."""
 MAX_BATCH = 16
 
 
@@ -67,24 +66,21 @@ def _crop(sizes: list[tuple[int, int]]) -> tuple[int, int]:
 def _batch(crop: tuple[int, int], *, train: int) -> tuple[int, str]:
     """A power of two from 2, which batch normalisation needs, and why."""
     each = BYTES_PER_PIXEL * crop[0] * crop[1]
-    memory = free_memory()
+    memory = total_memory()
     room = MAX_BATCH if memory is None else int((memory * USABLE - BASE_BYTES) // each)
     limit = max(2, min(room, MAX_BATCH, max(2, train // 4)))
     batch = 1 << (limit.bit_length() - 1)
     reason = f"about {each / 2**20:.0f} MiB an image of this crop, with the default network"
     if memory is not None:
-        reason += f"; {memory / 2**30:.1f} GiB of memory are free here"
+        reason += f"; this machine has {memory / 2**30:.0f} GiB of memory"
     if train // 4 < min(room, MAX_BATCH):
         reason += f"; {train} images to train on"
     return batch, reason
 
 
-def free_memory() -> int | None:
-    """Bytes that this machine can give now, None where the system does not say so."""
+def total_memory() -> int | None:
+    """Bytes of memory of this machine, None where the system does not say so."""
     try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):  # Windows has no sysconf
         return None

@@ -26,12 +26,14 @@ class Kind:
     id: for programs, as `size-mismatch`; it stays the same from version to version.
     title: for people, as a heading over all of its findings.
     stops: whether `train` refuses a folder with an error of this kind.
+    by_example: whether the files of its findings only show what the sentence says of a class.
     """
 
     id: str
     severity: Severity
     title: str
     stops: bool = False
+    by_example: bool = False
 
     def found(
         self,
@@ -73,6 +75,12 @@ class Finding:
     sentence: str
     remedy: str
     stops: bool
+
+    def subject(self, root: Path) -> str:
+        """The file that the sentence is about, as it is shown before it; may be empty."""
+        if not self.files or self.kind.by_example:
+            return ""
+        return relative(self.files[0], root)
 
     def to_json(self, root: Path) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from pixelwise.doctor.diagnosis import Diagnosis, Severity, relative
+from pixelwise.doctor.diagnosis import Diagnosis, Severity
 from pixelwise.doctor.pictures import Album
 from pixelwise.files import atomic
 
@@ -82,7 +82,7 @@ def _groups(diagnosis: Diagnosis) -> list[dict[str, Any]]:
                 "stops": any(finding.stops for finding in findings),
                 "cases": [
                     {
-                        "name": relative(finding.files[0], diagnosis.root) if finding.files else "",
+                        "name": finding.subject(diagnosis.root),
                         "sentence": finding.sentence,
                         "pictures": album.pictures(finding),
                         "remedy": finding.remedy if len(remedies) > 1 else "",
@@ -91,7 +91,7 @@ def _groups(diagnosis: Diagnosis) -> list[dict[str, Any]]:
                 ],
                 "rest": [
                     (
-                        relative(finding.files[0], diagnosis.root) if finding.files else "",
+                        finding.subject(diagnosis.root),
                         finding.sentence,
                     )
                     for finding in rest[:LISTED]

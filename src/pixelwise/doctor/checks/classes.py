@@ -15,8 +15,10 @@ SHARED_COLOUR = Kind("shared-colour", Severity.WARNING, "Classes of one colour")
 ABSENT_FROM_TRAIN = Kind("absent-from-train", Severity.ERROR, "Classes that train does not hold")
 ABSENT_FROM_VAL = Kind("absent-from-val", Severity.WARNING, "Classes that val does not hold")
 ABSENT_FROM_TEST = Kind("absent-from-test", Severity.NOTE, "Classes that test does not hold")
-RARE_CLASS = Kind("rare-class", Severity.WARNING, "Very rare classes")
-FEW_IMAGES_OF_CLASS = Kind("few-images-of-class", Severity.WARNING, "Classes in very few images")
+RARE_CLASS = Kind("rare-class", Severity.WARNING, "Very rare classes", by_example=True)
+FEW_IMAGES_OF_CLASS = Kind(
+    "few-images-of-class", Severity.WARNING, "Classes in very few images", by_example=True
+)
 IMBALANCE = Kind("imbalance", Severity.NOTE, "Classes of very different size")
 
 RARE = 0.15

@@ -1,0 +1,569 @@
+"""The doctor: planted faults, each found with its file and remedy, and nothing in clean folders."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from pixelwise.data.classes import Classes, write_classes_toml
+from pixelwise.data.dataset import open_dataset
+from pixelwise.doctor import Diagnosis, Severity, examine
+from pixelwise.errors import InputError
+
+CAMVID = Path(__file__).parents[2] / "shared" / "camvid"
+CLASSES = Classes.make(
+    ["soil", "plant", "stone"],
+    colours=[(120, 90, 60), (60, 160, 70), (150, 150, 170)],
+    ignore=255,
+    ignore_colour=(255, 255, 255),
+)
+SIZE = (96, 128)
+
+
+def scene(seed: int, size: tuple[int, int] = SIZE) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A picture (H, W, 3) of boxes and discs before a ground of its own, and its classes (H, W)."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    ground = Image.fromarray(rng.integers(60, 130, (5, 6, 3), dtype=np.uint8))
+    image = np.asarray(ground.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float64)
+    mask = np.zeros(size, dtype=np.uint8)
+    rows, columns = np.indices(size)
+    for number in range(6):
+        value = 1 + number % 2
+        y, x = rng.uniform(0.15, 0.85, 2) * size
+        tall, wide = rng.uniform(0.08, 0.2, 2) * height
+        if value == 1:
+            inside = ((rows - y) / tall) ** 2 + ((columns - x) / wide) ** 2 < 1
+        else:
+            inside = (abs(rows - y) < tall) & (abs(columns - x) < wide)
+        image[inside] = np.array(((40, 190, 60), (210, 200, 230))[value - 1]) + rng.uniform(
+            -30, 25, 3
+        )
+        mask[inside] = value
+    image += rng.normal(0, 4, image.shape)
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def make(
+    root: Path,
+    *,
+    splits: dict[str, int] | None = None,
+    form: str = "index",
+    table: bool = True,
+    suffix: str = ".png",
+    size: tuple[int, int] = SIZE,
+) -> Path:
+    """A clean folder. form: of the masks: index, palette, binary, rgb. splits {"": n}: none."""
+    seed = 0
+    for split, count in (splits or {"train": 12, "val": 4}).items():
+        for kind in ("images", "masks"):
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            image, mask = scene(seed, size)
+            seed += 1
+            stem = f"{split or 'all'}_{number:02d}"
+            Image.fromarray(image).save(root / "images" / split / f"{stem}{suffix}", quality=95)
+            save(root / "masks" / split / f"{stem}.png", mask, form)
+    if table:
+        write_classes_toml(root / "classes.toml", CLASSES)
+    return root
+
+
+def save(path: Path, mask: NDArray[np.uint8], form: str = "index") -> None:
+    if form == "binary":
+        mask = np.where(mask == 1, 255, 0).astype(np.uint8)
+    picture = Image.fromarray(CLASSES.colour_table()[mask] if form == "rgb" else mask)
+    if form == "palette":
+        picture.putpalette(CLASSES.palette())
+    picture.save(path)
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path))
+
+
+def change(path: Path, function: Callable[[NDArray[np.uint8]], NDArray[np.generic]]) -> None:
+    Image.fromarray(function(read(path))).save(path)
+
+
+# Clean folders.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"form": "palette"},
+        {"form": "rgb"},
+        {"form": "binary", "table": False},
+        {"table": False},
+        {"splits": {"": 20}},
+        {"splits": {"train": 12, "val": 4, "test": 3}, "suffix": ".jpg"},
+        {"size": (128, 128), "suffix": ".jpg"},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())) or "plain",
+)
+def test_nothing_is_wrong_with_a_clean_folder(tmp_path: Path, options: dict[str, object]) -> None:
+    diagnosis = examine(make(tmp_path, **options))  # type: ignore[arg-type]
+    bad = [f for f in diagnosis.findings if f.severity is not Severity.NOTE]
+    assert bad == []
+    assert diagnosis.trains
+    open_dataset(tmp_path)
+
+
+# Planted faults. Each plants one and says which file is named, by which kind, with what remedy.
+
+
+@dataclass(frozen=True)
+class Fault:
+    kind: str
+    file: str  # of the finding, the one to mend first; "" for none
+    remedy: str  # a part of it
+    plant: Callable[[Path], None]
+    options: dict[str, object]
+    severity: str = "error"
+    stops: bool | None = None  # whether train refuses it; None: if it is an error
+
+
+FAULTS: list[Fault] = []
+IMAGE, MASK = "images/train/train_03.png", "masks/train/train_03.png"
+
+
+def fault(
+    kind: str,
+    file: str,
+    remedy: str,
+    *,
+    severity: str = "error",
+    stops: bool | None = None,
+    **options: object,
+) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
+    def note(plant: Callable[[Path], None]) -> Callable[[Path], None]:
+        FAULTS.append(Fault(kind, file, remedy, plant, options, severity, stops))
+        return plant
+
+    return note
+
+
+@fault("image-without-mask", IMAGE, "expected")
+def _(root: Path) -> None:
+    (root / MASK).unlink()
+
+
+@fault("mask-without-image", MASK, "remove the mask")
+def _(root: Path) -> None:
+    (root / IMAGE).unlink()
+
+
+@fault("duplicate-stem", IMAGE, "rename one and its mask")
+def _(root: Path) -> None:
+    Image.open(root / IMAGE).save((root / IMAGE).with_suffix(".jpg"))
+
+
+@fault("foreign-format", "images/train/extra.gif", "convert it or remove it")
+def _(root: Path) -> None:
+    Image.open(root / IMAGE).save(root / "images/train/extra.gif")
+
+
+@fault("stray-file", "images/stray.png", "move it into a split")
+def _(root: Path) -> None:
+    shutil.copy(root / IMAGE, root / "images/stray.png")
+
+
+@fault("empty-split", "images/val", "put pictures there")
+def _(root: Path) -> None:
+    for kind in ("images", "masks"):
+        shutil.rmtree(root / kind / "val")
+        (root / kind / "val").mkdir()
+
+
+@fault("corrupt-image", IMAGE, "restore the file")
+def _(root: Path) -> None:
+    whole = (root / IMAGE).read_bytes()
+    (root / IMAGE).write_bytes(whole[: len(whole) // 2])
+
+
+@fault("corrupt-image", "images/train/train_03.jpg", "restore the file", suffix=".jpg")
+def _(root: Path) -> None:
+    path = root / "images/train/train_03.jpg"
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+@fault("corrupt-mask", MASK, "restore the file")
+def _(root: Path) -> None:
+    whole = (root / MASK).read_bytes()
+    (root / MASK).write_bytes(whole[: len(whole) // 2])
+
+
+@fault("empty-file", IMAGE, "restore the file")
+def _(root: Path) -> None:
+    (root / IMAGE).write_bytes(b"")
+
+
+@fault("empty-file", MASK, "restore the file")
+def _(root: Path) -> None:
+    (root / MASK).write_bytes(b"")
+
+
+@fault("wrong-extension", IMAGE, "it holds GIF: convert it to PNG")
+def _(root: Path) -> None:
+    picture = Image.open(root / IMAGE).convert("RGB")
+    picture.save(root / IMAGE, format="GIF")
+
+
+@fault("wrong-extension", IMAGE, "rename it to .jpeg", severity="warning")
+def _(root: Path) -> None:
+    picture = Image.open(root / IMAGE).convert("RGB")
+    picture.save(root / IMAGE, format="JPEG", quality=95)
+
+
+@fault("size-mismatch", MASK, "nearest neighbour")
+def _(root: Path) -> None:
+    change(root / MASK, lambda mask: mask[::2, ::2])
+
+
+@fault("size-mismatch", MASK, "turn one of the two by 90 degrees")
+def _(root: Path) -> None:
+    change(root / MASK, lambda mask: np.rot90(mask))
+
+
+def turn_photo(path: Path, orientation: int, *, turned_pixels: Image.Transpose) -> None:
+    """Store a photo turned, with the EXIF orientation that brings it upright again."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = Image.open(path).convert("RGB")
+    upright.transpose(turned_pixels).save(path, exif=exif, quality=95)
+
+
+PHOTO = "images/train/train_03.jpg"
+
+
+@fault("exif-mismatch", MASK, "turn the mask the same way", suffix=".jpg")
+def _(root: Path) -> None:
+    turn_photo(root / PHOTO, 6, turned_pixels=Image.Transpose.ROTATE_90)
+    change(root / MASK, lambda mask: np.rot90(mask))
+
+
+@fault("exif-unturned-mask", MASK, "turn the mask the same way", severity="warning", suffix=".jpg")
+def _(root: Path) -> None:
+    turn_photo(root / PHOTO, 3, turned_pixels=Image.Transpose.ROTATE_180)
+    change(root / MASK, lambda mask: mask[::-1, ::-1])
+
+
+@fault(
+    "exif-unturned-mask", MASK, "draw the mask on it", severity="warning", suffix=".jpg",
+    size=(128, 128),
+)  # fmt: skip
+def _(root: Path) -> None:
+    turn_photo(root / PHOTO, 6, turned_pixels=Image.Transpose.ROTATE_90)
+    change(root / MASK, lambda mask: np.rot90(mask))
+
+
+@fault("all-void", MASK, "label it, or remove it", severity="warning")
+def _(root: Path) -> None:
+    change(root / MASK, lambda mask: np.full_like(mask, 255))
+
+
+@fault("single-class", MASK, "nothing, if the picture is meant to be empty", severity="note")
+def _(root: Path) -> None:
+    change(root / MASK, np.zeros_like)
+
+
+@fault("one-class-everywhere", "masks/train/train_00.png", "export the masks again", stops=False)
+def _(root: Path) -> None:
+    for path in root.glob("masks/*/*.png"):
+        change(path, np.zeros_like)
+
+
+@fault("unknown-value", MASK, "or add the value to")
+def _(root: Path) -> None:
+    change(root / MASK, lambda mask: np.where(mask == 2, 7, mask).astype(np.uint8))
+
+
+@fault("unknown-value", "masks/train/train_00.png", "subtract 1 from the masks")
+def _(root: Path) -> None:
+    for path in root.glob("masks/*/*.png"):
+        change(path, lambda mask: mask + np.uint8(1))
+
+
+@fault("unknown-value", MASK, "`ignore = 255`")
+def _(root: Path) -> None:
+    write_classes_toml(root / "classes.toml", Classes.make(CLASSES.names))
+    change(root / MASK, lambda mask: np.where(mask == 2, 255, mask).astype(np.uint8))
+
+
+@fault("binary-255", "masks/train/train_00.png", "`ignore = 255`", severity="note",
+       form="binary", table=False)  # fmt: skip
+def _(root: Path) -> None:
+    """It is said of every binary folder."""
+
+
+@fault("ignored-255", MASK, "to confirm it", severity="note", table=False)
+def _(root: Path) -> None:
+    change(root / MASK, lambda mask: np.where(mask == 2, 255, mask).astype(np.uint8))
+
+
+@fault("mixed-binary", "masks/train/train_03.png", "save all masks with 0 and 1",
+       severity="warning", table=False)  # fmt: skip
+def _(root: Path) -> None:
+    for path in root.glob("masks/*/*.png"):
+        change(path, lambda mask: (mask == 1).astype(np.uint8))
+    change(root / MASK, lambda mask: mask * np.uint8(255))
+
+
+@fault("off-by-one", "masks/train/train_00.png", "`value`", severity="warning", table=False)
+def _(root: Path) -> None:
+    for path in root.glob("masks/*/*.png"):
+        change(path, lambda mask: mask + np.uint8(1))
+
+
+@fault("value-gaps", "masks/train/train_00.png", "`value` of each class", severity="warning",
+       table=False)  # fmt: skip
+def _(root: Path) -> None:
+    for path in root.glob("masks/*/*.png"):
+        change(path, lambda mask: mask * np.uint8(100))
+
+
+@fault("rgb-without-table", MASK, "a name and a colour for each class", table=False)
+def _(root: Path) -> None:
+    save(root / MASK, read(root / MASK), "rgb")
+
+
+@fault("unknown-colour", MASK, "as ignore_colour", form="rgb")
+def _(root: Path) -> None:
+    def recolour(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        mask = mask.copy()
+        mask[:9, :9] = 1, 2, 3
+        return mask
+
+    change(root / MASK, recolour)
+
+
+@fault("jpeg-mask", "masks/train/train_03.jpg", "export the masks again as PNG")
+def _(root: Path) -> None:
+    Image.open(root / MASK).save((root / MASK).with_suffix(".jpg"))
+    (root / MASK).unlink()
+
+
+@fault("soft-edges", MASK, "nearest neighbour", form="binary", table=False)
+def _(root: Path) -> None:
+    Image.open(root / MASK).filter(ImageFilter.GaussianBlur(1.5)).save(root / MASK)
+
+
+@fault("transparent-mask", MASK, "without an alpha channel", form="rgb")
+def _(root: Path) -> None:
+    picture = Image.open(root / MASK).convert("RGBA")
+    picture.putpixel((5, 5), (0, 0, 0, 0))
+    picture.save(root / MASK)
+
+
+@fault("absent-from-train", "", "add images of stone to train", stops=False)
+def _(root: Path) -> None:
+    for path in root.glob("masks/train/*.png"):
+        change(path, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8))
+
+
+@fault("absent-from-val", "", "move some images of stone into val", severity="warning")
+def _(root: Path) -> None:
+    for path in root.glob("masks/val/*.png"):
+        change(path, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8))
+
+
+@fault("rare-class", MASK, "--set loss.class_weights=median_frequency", severity="warning")
+def _(root: Path) -> None:
+    for path in root.glob("masks/train/*.png"):
+        change(path, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8))
+    change(root / MASK, lambda mask: _with_box(mask, 20))
+
+
+def _with_box(mask: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    mask = mask.copy()
+    mask[10 : 10 + side, 10 : 10 + side] = 2
+    return mask
+
+
+@fault("duplicate-across-splits", "images/val/val_01.png", "remove one of the two",
+       severity="warning")  # fmt: skip
+def _(root: Path) -> None:
+    shutil.copy(root / IMAGE, root / "images/val/val_01.png")
+    shutil.copy(root / MASK, root / "masks/val/val_01.png")
+
+
+@fault("near-duplicate-across-splits", "images/val/val_01.jpg", "in one split",
+       severity="warning")  # fmt: skip
+def _(root: Path) -> None:
+    size = (round(SIZE[1] * 0.9), round(SIZE[0] * 0.9))
+    (root / "images/val/val_01.png").unlink()
+    small = Image.open(root / IMAGE).resize(size, Image.Resampling.BICUBIC)
+    small.save(root / "images/val/val_01.jpg", quality=70)
+    mask = Image.open(root / MASK).resize(size, Image.Resampling.NEAREST)
+    mask.save(root / "masks/val/val_01.png")
+
+
+@fault("duplicate-with-other-mask", "images/train/train_02.png", "keep the right mask",
+       severity="warning")  # fmt: skip
+def _(root: Path) -> None:
+    shutil.copy(root / IMAGE, root / "images/train/train_02.png")
+    mask = read(root / MASK).copy()
+    mask[mask == 2] = 1
+    Image.fromarray(mask).save(root / "masks/train/train_02.png")
+
+
+@fault("duplicate-within-split", "images/train/train_02.png", "remove one pair", severity="note")
+def _(root: Path) -> None:
+    shutil.copy(root / IMAGE, root / "images/train/train_02.png")
+    shutil.copy(root / MASK, root / "masks/train/train_02.png")
+
+
+@fault("unusual-size", IMAGE, "to the usual scale", severity="warning")
+def _(root: Path) -> None:
+    image, mask = scene(99, (300, 400))
+    Image.fromarray(image).save(root / IMAGE)
+    Image.fromarray(mask).save(root / MASK)
+
+
+@fault("grey-among-colour", IMAGE, "keep it if new pictures", severity="warning")
+def _(root: Path) -> None:
+    Image.open(root / IMAGE).convert("L").save(root / IMAGE)
+
+
+@fault("alpha", IMAGE, "flatten the images", severity="note")
+def _(root: Path) -> None:
+    Image.open(root / IMAGE).convert("RGBA").save(root / IMAGE)
+
+
+@fault("cmyk", PHOTO, "save them as RGB", severity="note", suffix=".jpg")
+def _(root: Path) -> None:
+    Image.open(root / PHOTO).convert("CMYK").save(root / PHOTO, quality=95)
+
+
+@fault("blank-image", IMAGE, "remove it and its mask", severity="warning")
+def _(root: Path) -> None:
+    change(root / IMAGE, np.zeros_like)
+
+
+@fault("blank-image", IMAGE, "export it again", severity="warning")
+def _(root: Path) -> None:
+    change(root / IMAGE, lambda image: np.full_like(image, 130))
+
+
+@fault("shifted-masks", "masks/train/train_00.png", "in the export of the masks",
+       severity="warning")  # fmt: skip
+def _(root: Path) -> None:
+    for path in root.glob("masks/*/*.png"):
+        change(path, lambda mask: np.roll(mask, (6, 9), (0, 1)))
+
+
+@fault("shifted-mask", MASK, "move it back", severity="warning")
+def _(root: Path) -> None:
+    change(root / MASK, lambda mask: np.roll(mask, (7, -8), (0, 1)))
+
+
+@fault("turned-mask", MASK, "turn or mirror it so", severity="warning")
+def _(root: Path) -> None:
+    change(root / MASK, lambda mask: mask[:, ::-1])
+
+
+@fault("mismatched-pair", MASK, "export the right mask", severity="warning")
+def _(root: Path) -> None:
+    Image.fromarray(scene(77)[1]).save(root / MASK)
+
+
+@fault("few-images", "", "label some dozens", severity="warning", splits={"train": 5, "val": 4})
+def _(root: Path) -> None:
+    """The options do it."""
+
+
+@fault("tiny-val", "", "move images from train to val", severity="warning",
+       splits={"train": 12, "val": 1})  # fmt: skip
+def _(root: Path) -> None:
+    """The options do it."""
+
+
+@fault("layout", "", "at least 2 are needed", splits={"": 1})
+def _(root: Path) -> None:
+    """The options do it."""
+
+
+@fault("tiny-objects", "", '--set augmentation.scale="[1.0, 2.0]"', severity="warning")
+def _(root: Path) -> None:
+    def dots(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        mask = np.where(mask == 2, 0, mask).astype(np.uint8)
+        for y, x in ((10, 10), (10, 30), (40, 60), (80, 20), (70, 100), (30, 90)) * 1:
+            mask[y : y + 5, x : x + 5] = 2
+        return mask
+
+    for path in root.glob("masks/*/*.png"):
+        change(path, dots)
+
+
+@fault("splits-differ", "", "draw the splits from all of them", severity="warning")
+def _(root: Path) -> None:
+    for number in range(4):
+        image, mask = scene(50 + number, (170, 220))
+        Image.fromarray(image).save(root / f"images/val/val_{number:02d}.png")
+        Image.fromarray(mask).save(root / f"masks/val/val_{number:02d}.png")
+
+
+@fault("class-table", "classes.toml", "each is one class")
+def _(root: Path) -> None:
+    (root / "classes.toml").write_text('[[class]]\nname = "a"\n[[class]]\nname = "a"\n')
+
+
+@fault("class-table", "classes.toml", "correct the line")
+def _(root: Path) -> None:
+    (root / "classes.toml").write_text("[[class\n")
+
+
+@fault("shared-colour", "classes.toml", "give each class its own colour", severity="warning")
+def _(root: Path) -> None:
+    colours = [(1, 2, 3), (9, 9, 9), (9, 9, 9)]
+    write_classes_toml(root / "classes.toml", Classes.make(CLASSES.names, colours=colours))
+
+
+def found(diagnosis: Diagnosis, planted: Fault) -> list[str]:
+    """The remedies of the findings of the planted kind, about the planted file."""
+    return [
+        row["remedy"]
+        for row in diagnosis.to_json()["findings"]
+        if row["kind"] == planted.kind
+        and row["severity"] == planted.severity
+        and (row["files"] or [""])[0] == planted.file
+    ]
+
+
+@pytest.mark.parametrize("planted", FAULTS, ids=lambda f: f"{f.kind}-{f.file.split('/')[0]}")
+def test_a_planted_fault_is_found_in_its_file_with_its_remedy(
+    tmp_path: Path, planted: Fault
+) -> None:
+    make(tmp_path, **planted.options)  # type: ignore[arg-type]
+    planted.plant(tmp_path)
+    diagnosis = examine(tmp_path)
+    remedies = found(diagnosis, planted)
+    assert remedies, [(f.kind.id, f.files, f.sentence) for f in diagnosis.findings]
+    assert planted.remedy in remedies[0]
+    stops = planted.severity == "error" if planted.stops is None else planted.stops
+    assert diagnosis.trains is not stops
+    if planted.kind != "soft-edges":  # training would take a few blended values for classes
+        assert opens(tmp_path) is diagnosis.trains
+    others = {f.kind.id for f in diagnosis.findings if f.severity is not Severity.NOTE}
+    print(planted.kind, others - {planted.kind})
+
+
+def opens(root: Path) -> bool:
+    try:
+        open_dataset(root, splits=("train", "val"))
+    except InputError:
+        return False
+    return True
+
+
+def test_there_are_more_than_25_kinds() -> None:
+    assert len({planted.kind for planted in FAULTS}) >= 40
