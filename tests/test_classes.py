@@ -194,7 +194,7 @@ SKY = '[[class]]\nname = "sky"\n'
         (SKY + SKY, "'sky' is used twice"),
         (SKY + "color = [1, 2, 3]", "unknown key 'color'"),
         ("ignored = 255\n" + SKY, "unknown key 'ignored'"),
-        (SKY + "value = 256", "mask value 256"),
+        (SKY + "value = 65536", "mask value 65536"),
         (SKY + "value = -1", "mask value -1"),
         (SKY + "value = 1.5", "mask value 1.5"),
         (SKY + "value = true", "mask value True"),
@@ -237,7 +237,8 @@ def test_a_bad_classes_toml_is_refused_in_one_line_with_its_name(
         ({"names": ["a", "b"], "values": [1, 1]}, "1 is used twice"),
         ({"names": ["a", "b"], "values": [0]}, "2 names, 2 colours and 1 values"),
         ({"names": ["a", "b"], "colours": [(0, 0, 0)]}, "2 names, 1 colours and 2 values"),
-        ({"names": ["a"], "values": [256]}, "mask value 256"),
+        ({"names": ["a"], "values": [65536]}, "mask value 65536"),
+        ({"names": ["a"], "also_ignored": (7,)}, "also_ignored without ignore"),
         ({"names": ["a"], "values": [0.5]}, "mask value 0.5"),
         ({"names": ["a"], "ignore": -1}, "mask value -1"),
         ({"names": ["a"], "ignore": 0}, "a class and ignored at once"),
@@ -250,3 +251,29 @@ def test_a_table_that_makes_no_sense_is_refused(arguments: dict[str, Any], fault
     with pytest.raises(InputError) as raised:
         Classes.make(**arguments)
     assert fault in str(raised.value)
+
+
+def test_several_values_can_be_ignored(tmp_path: Path) -> None:
+    classes = Classes.make(["road", "car"], values=[7, 26], ignore=0, also_ignored=(1, 9))
+    index = classes.to_index(np.array([[7, 26, 0, 1, 9]], dtype=np.uint8))
+    assert index.tolist() == [[0, 1, IGNORE, IGNORE, IGNORE]]
+    assert classes.to_value(index).tolist() == [[7, 26, 0, 0, 0]]
+    write_classes_toml(tmp_path / "classes.toml", classes)
+    assert read_classes_toml(tmp_path / "classes.toml") == classes
+    assert Classes.from_json(classes.to_json()) == classes
+
+
+def test_values_of_sixteen_bits_are_read_and_written_as_indices() -> None:
+    classes = Classes.make(["wood", "field"], values=[311, 40000], ignore=0)
+    index = classes.to_index(np.array([[311, 40000, 0]], dtype=np.uint16))
+    assert index.tolist() == [[0, 1, IGNORE]]
+    assert classes.to_value(index).tolist() == [[0, 1, 255]]
+    palette = np.frombuffer(classes.palette(), dtype=np.uint8).reshape(256, 3)
+    assert [tuple(colour) for colour in palette[:2].tolist()] == list(classes.colours)
+    with pytest.raises(InputError, match="mask value 312 is not among the classes"):
+        classes.to_index(np.array([[312]], dtype=np.uint16))
+
+
+def test_the_indexed_classes_hold_what_files_of_indices_mean() -> None:
+    classes = Classes.make(["a", "b"], values=[7, 9], ignore=3, also_ignored=(4,))
+    assert classes.indexed() == Classes.make(["a", "b"], colours=classes.colours, ignore=255)

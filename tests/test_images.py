@@ -238,8 +238,10 @@ def test_a_jpeg_mask_is_refused_even_under_another_name(tmp_path: Path, name: st
     assert "PNG" in line
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize(
+    ("read", "channels"),
+    [*((read_image, n) for n in (1, 2, 3, 4)), *((read_mask, n) for n in (2, 3, 4))],
+)
 def test_sixteen_bits_are_refused(
     tmp_path: Path, read: Callable[[Path], object], channels: int
 ) -> None:
@@ -249,8 +251,22 @@ def test_sixteen_bits_are_refused(
     assert "save it as an 8-bit PNG" in problem(read, tmp_path / "deep.png")
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.int32, np.uint16])
-@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("top", "kind"), [(255, np.uint8), (256, np.uint16), (65535, np.uint16)])
+def test_a_grey_mask_of_sixteen_bits_gives_its_numbers(
+    tmp_path: Path, suffix: str, top: int, kind: type
+) -> None:
+    stored = np.array([[0, 1, 254, top]], dtype=np.uint16)
+    Image.fromarray(stored).save(tmp_path / f"deep{suffix}")
+    mask = read_mask(tmp_path / f"deep{suffix}")
+    np.testing.assert_array_equal(mask, stored)
+    assert mask.dtype == kind
+
+
+@pytest.mark.parametrize(
+    ("read", "kind"),
+    [*((read_image, k) for k in (np.float32, np.int32, np.uint16)), (read_mask, np.float32)],
+)
 def test_numbers_that_are_no_bytes_are_refused(
     tmp_path: Path, read: Callable[[Path], object], kind: type
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -53,6 +53,13 @@ def tolerable() -> Iterator[None]:
         if kept is None:
             raise
         kept += error.problems
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise InputError for `problems`, if there are any; inside `collecting` they are kept."""
+    with tolerable():
+        if problems:
+            raise InputError(*problems)
 
 
 @contextmanager

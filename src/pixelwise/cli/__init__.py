@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import convert, doctor, inference, models, training
+from pixelwise.cli import convert, data, doctor, inference, models, training
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -28,6 +28,7 @@ for function in (
     training.demo,
     models.models,
     convert.convert,
+    data.convert_data,
     training.recipe,
 ):
     app.command()(function)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import colorsys
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ IGNORE = 255
 """The index, inside pixelwise, of pixels that loss and metrics leave out."""
 
 MAX_CLASSES = 255
+MAX_VALUE = 65535
 
 Colour = tuple[int, int, int]
 
@@ -45,9 +47,13 @@ class Classes:
 
     names: one for each class, unique, not empty.
     colours: RGB, 0..255, one for each class; used for palettes, overlays and RGB masks.
-    values: the value of each class in mask files, 0..255, unique.
+    values: the value of each class in mask files, 0..MAX_VALUE, unique.
     ignore: the mask value that loss and metrics leave out, or None.
     ignore_colour: its colour in RGB masks and palettes.
+    also_ignored: further mask values that are left out, as the many of Cityscapes; needs `ignore`.
+
+    Values over 255 are read from 16-bit masks only. Masks that are written have 8 bits: with such
+    values they hold the class indices instead, and 255 for what is ignored.
     """
 
     names: tuple[str, ...]
@@ -55,6 +61,7 @@ class Classes:
     values: tuple[int, ...]
     ignore: int | None = None
     ignore_colour: Colour = (0, 0, 0)
+    also_ignored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_CLASSES:
@@ -79,16 +86,22 @@ class Classes:
                 raise InputError(
                     f"class name {name!r}: is not valid text: write it anew"
                 ) from error
-        for value in (*self.values, *(() if self.ignore is None else (self.ignore,))):
-            if not _is_byte(value):
-                raise InputError(f"mask value {value!r}: whole numbers from 0 to 255 are allowed")
+        for value in (*self.values, *self._ignored):
+            if not _is_whole(value, MAX_VALUE):
+                raise InputError(
+                    f"mask value {value!r}: whole numbers from 0 to 255 are allowed, in 16-bit "
+                    f"masks to {MAX_VALUE}"
+                )
         for colour in (*self.colours, self.ignore_colour):
-            if len(colour) != 3 or not all(_is_byte(part) for part in colour):
+            if len(colour) != 3 or not all(_is_whole(part, 255) for part in colour):
                 raise InputError(f"colour {colour}: three whole numbers, 0 to 255, are allowed")
-        if self.ignore in self.values:
-            raise InputError(
-                f"mask value {self.ignore} is a class and ignored at once: it can be one of them"
-            )
+        for value in self._ignored:
+            if value in self.values:
+                raise InputError(
+                    f"mask value {value} is a class and ignored at once: it can be one of them"
+                )
+        if self.also_ignored and self.ignore is None:
+            raise InputError("also_ignored without ignore: give the value to write as `ignore`")
 
     @classmethod
     def make(
@@ -99,6 +112,7 @@ class Classes:
         values: list[int] | tuple[int, ...] | None = None,
         ignore: int | None = None,
         ignore_colour: Colour = (0, 0, 0),
+        also_ignored: tuple[int, ...] = (),
     ) -> Classes:
         """Classes with what is not given filled in: distinct colours, values 0..C-1."""
         return cls(
@@ -107,48 +121,65 @@ class Classes:
             values=tuple(values) if values else tuple(range(len(names))),
             ignore=ignore,
             ignore_colour=ignore_colour,
+            also_ignored=also_ignored,
         )
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
+    def _ignored(self) -> tuple[int, ...]:
+        return self.also_ignored if self.ignore is None else (self.ignore, *self.also_ignored)
+
+    @property
+    def written_values(self) -> tuple[int, ...]:
+        """The value of each class in masks that are written: `values`, where 8 bits hold them."""
+        wide = max((*self.values, self.ignore or 0)) > 255
+        return tuple(range(len(self))) if wide else self.values
+
+    @property
     def file_ignore(self) -> int:
         """The mask value to write for an ignored pixel: the declared one, else a free one."""
-        if self.ignore is not None:
+        if self.ignore is not None and self.written_values is self.values:
             return self.ignore
-        return next(value for value in range(255, -1, -1) if value not in self.values)
+        return next(value for value in range(255, -1, -1) if value not in self.written_values)
 
     @cached_property
     def _to_index(self) -> NDArray[np.int16]:
-        table = np.full(256, -1, dtype=np.int16)
+        table = np.full(MAX_VALUE + 1, -1, dtype=np.int16)
         table[list(self.values)] = np.arange(len(self))
-        if self.ignore is not None:
-            table[self.ignore] = IGNORE
+        table[list(self._ignored)] = IGNORE
         return table
 
     @cached_property
     def _to_value(self) -> NDArray[np.uint8]:
         table = np.zeros(256, dtype=np.uint8)
-        table[: len(self)] = self.values
+        table[: len(self)] = self.written_values
         table[IGNORE] = self.file_ignore
         return table
 
-    def unknown_values(self, mask: NDArray[np.uint8]) -> list[int]:
-        """The values of `mask` (H, W) that are neither a class nor ignored, in rising order."""
-        present = np.bincount(mask.reshape(-1), minlength=256) > 0
-        return [int(value) for value in np.flatnonzero(present & (self._to_index < 0))]
+    def indexed(self) -> Classes:
+        """The same classes for masks that hold 0..C-1, with 255 for what is ignored."""
+        ignore = None if self.ignore is None else IGNORE
+        return Classes.make(
+            self.names, colours=self.colours, ignore=ignore, ignore_colour=self.ignore_colour
+        )
 
-    def to_index(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """File values (H, W) to class indices 0..C-1 and IGNORE.
+    def unknown_values(self, mask: NDArray[Any]) -> list[int]:
+        """The values of `mask` (H, W) that are neither a class nor ignored, in rising order."""
+        present = np.flatnonzero(np.bincount(mask.reshape(-1)))
+        return [int(value) for value in present[self._to_index[present] < 0]]
+
+    def to_index(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """File values (H, W), 8 or 16 bits, to class indices 0..C-1 and IGNORE.
 
         Raises InputError for a value that is neither a class nor ignored.
         """
         index = self._to_index[mask]
         if index.size and index.min() < 0:
-            unknown = ", ".join(map(str, self.unknown_values(mask)))
+            unknown = listed(self.unknown_values(mask))
             raise InputError(f"mask value {unknown} is not among the classes ({self.allowed()})")
-        return index.astype(np.uint8)
+        return np.asarray(index, dtype=np.uint8)
 
     def to_value(self, index: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Class indices 0..C-1 and IGNORE (H, W) to the values that mask files hold."""
@@ -167,10 +198,10 @@ class Classes:
                 f"classes {names} have one colour, {shared}: an RGB mask cannot tell them apart: "
                 "give each its own in classes.toml"
             )
-        packed = _pack(mask)
+        packed = pack_rgb(mask)
         colours = list(self.colours) + ([self.ignore_colour] if self.ignore is not None else [])
         indices = [*range(len(self)), IGNORE][: len(colours)]
-        keys = _pack(np.array(colours, dtype=np.uint8)[None])[0]
+        keys = pack_rgb(np.array(colours, dtype=np.uint8)[None])[0]
         order = np.argsort(keys, kind="stable")  # a class comes before an ignore_colour like it
         place = np.searchsorted(keys[order], packed).clip(max=len(keys) - 1)
         known = keys[order][place] == packed
@@ -183,6 +214,11 @@ class Classes:
         index: NDArray[np.uint8] = np.array(indices, dtype=np.uint8)[order][place]
         return index
 
+    def knows_colours(self, packed: NDArray[np.uint32]) -> bool:
+        """Whether `rgb_to_index` has an index for all of these colours (as of `pack_rgb`)."""
+        colours = [*self.colours, *([self.ignore_colour] if self.ignore is not None else [])]
+        return bool(np.isin(packed, pack_rgb(np.array(colours, dtype=np.uint8))).all())
+
     def allowed(self) -> str:
         """The permitted mask values in words, for messages: `0..10, 11 ignored`."""
         low, high = min(self.values), max(self.values)
@@ -190,12 +226,12 @@ class Classes:
             text = f"{low}..{high}"
         else:
             text = ", ".join(map(str, sorted(self.values)))
-        return text if self.ignore is None else f"{text}, {self.ignore} ignored"
+        return f"{text}, {listed(self._ignored)} ignored" if self._ignored else text
 
     def palette(self) -> bytes:
         """768 bytes of RGB: the colour of each mask value, for palette PNG files."""
         table = np.zeros((256, 3), dtype=np.uint8)
-        table[list(self.values)] = self.colours
+        table[list(self.written_values)] = self.colours
         table[self.file_ignore] = self.ignore_colour
         return table.tobytes()
 
@@ -214,6 +250,7 @@ class Classes:
             "values": list(self.values),
             "ignore": self.ignore,
             "ignore_colour": list(self.ignore_colour),
+            "also_ignored": list(self.also_ignored),
         }
 
     @classmethod
@@ -225,10 +262,18 @@ class Classes:
             values=tuple(data["values"]),
             ignore=data["ignore"],
             ignore_colour=_colour(data["ignore_colour"]),
+            also_ignored=tuple(data.get("also_ignored", ())),  # bundles of 0.1 have none
         )
 
 
-def _pack(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
+def listed(items: Sequence[object], *, most: int = 12) -> str:
+    """`a, b, c`, or the first of them and the number of the others."""
+    text = ", ".join(map(str, items[:most]))
+    return text if len(items) <= most else f"{text} and {len(items) - most} more"
+
+
+def pack_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Colours (..., 3) as one number each (...): red << 16 | green << 8 | blue."""
     wide = rgb.astype(np.uint32)
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], dtype=np.uint32)
 
@@ -238,8 +283,8 @@ def _colour(value: Any) -> Colour:
     return red, green, blue
 
 
-def _is_byte(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+def _is_whole(value: object, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
 
 
 TOML_EXAMPLE = 'class = [{name = "sky", colour = [128, 128, 128]}]'
@@ -248,7 +293,8 @@ TOML_EXAMPLE = 'class = [{name = "sky", colour = [128, 128, 128]}]'
 def read_classes_toml(path: Path) -> Classes:
     """Read a classes.toml.
 
-        ignore = 255                 # optional: a mask value left out by loss and metrics
+        ignore = 255                 # optional: a mask value left out by loss and metrics, or
+                                     # several, [255, 0]: the first is what masks are written with
         ignore_colour = [0, 0, 0]    # optional: its colour in RGB masks
 
         [[class]]
@@ -282,6 +328,8 @@ def read_classes_toml(path: Path) -> Classes:
                 "name, colour, value"
             )
     defaults = distinct_colours(len(entries))
+    ignored = data.get("ignore", [])
+    ignored = ignored if isinstance(ignored, list) else [ignored]
     try:
         classes = Classes(
             names=tuple(entry["name"] for entry in entries),
@@ -290,7 +338,8 @@ def read_classes_toml(path: Path) -> Classes:
                 for entry, default in zip(entries, defaults, strict=True)
             ),
             values=tuple(entry.get("value", i) for i, entry in enumerate(entries)),
-            ignore=data.get("ignore"),
+            ignore=ignored[0] if ignored else None,
+            also_ignored=tuple(ignored[1:]),
             ignore_colour=_colour(data.get("ignore_colour", (0, 0, 0))),
         )
     except InputError as error:
@@ -311,7 +360,8 @@ def write_classes_toml(path: Path, classes: Classes) -> None:
     """Write `classes` so that `read_classes_toml` gives them back equal."""
     lines = [f"ignore_colour = {list(classes.ignore_colour)}"]
     if classes.ignore is not None:
-        lines.insert(0, f"ignore = {classes.ignore}")
+        ignored = [classes.ignore, *classes.also_ignored]
+        lines.insert(0, f"ignore = {ignored if classes.also_ignored else classes.ignore}")
     for name, colour, value in zip(classes.names, classes.colours, classes.values, strict=True):
         # A JSON string is a TOML basic string once DEL and non-BMP escapes are kept out of it.
         quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -6,25 +6,24 @@ import os
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data import layouts
-from pixelwise.data.classes import Classes, distinct_colours
-from pixelwise.data.images import mask_palette, read_image, turned_by_exif
-from pixelwise.data.source import MaskFile, MaskSource, Sample, Source
+from pixelwise.data.classes import Classes, pack_rgb
+from pixelwise.data.guessing import guess_classes, is_grey, learn_classes
+from pixelwise.data.images import read_image, turned_by_exif
+from pixelwise.data.source import GreyRgbFile, MaskFile, MaskSource, Sample, Source
 from pixelwise.errors import InputError
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with (done, total) while the files are checked."""
-
-MAX_GUESSED_CLASSES = 64
-"""More different values than this, without a class table, is a blurred or scaled mask."""
 
 DEFAULT_CACHE_BYTES = 2 << 30
 
@@ -64,6 +63,7 @@ def open_dataset(
     seed: int = 0,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     progress: Progress | None = None,
+    divide: bool = True,
 ) -> SegmentationData:
     """Find the layout of `root`, open every file of `splits` once, and settle the classes.
 
@@ -71,20 +71,23 @@ def open_dataset(
         and val by `seed`, `val_fraction` of it to val; a folder with train but no val likewise.
     classes: the table to hold the masks against, in place of the folder's own (a bundle's).
     cache_bytes: decoded pictures are kept up to this much memory.
+    divide: False leaves the splits as the folder has them, `all` where it has none.
 
     Raises InputError with a line for each fault: pairs, unreadable files, sizes, mask values.
     """
     source = layouts.find(root)
-    divide(source, val_fraction=val_fraction, seed=seed)
+    if divide:
+        make_splits(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:
         for split in splits:
             if split not in source.splits:
                 have = ", ".join(source.splits)
                 raise InputError(f"{root}: has no split {split!r}: it has {have}")
         source.splits = {split: source.splits[split] for split in splits}
+    stated = source.classes is not None
     if classes is not None:
         _hold_against(source, classes)
-    return _checked(source, cache_bytes=cache_bytes, progress=progress)
+    return _checked(source, stated=stated, cache_bytes=cache_bytes, progress=progress)
 
 
 def _hold_against(source: Source, classes: Classes) -> None:
@@ -99,7 +102,7 @@ def _hold_against(source: Source, classes: Classes) -> None:
         )
 
 
-def divide(source: Source, *, val_fraction: float, seed: int) -> None:
+def make_splits(source: Source, *, val_fraction: float, seed: int) -> None:
     """Give a source without val one, by a seeded draw, and say so in its notes."""
     whole = "all" if "all" in source.splits else "train"
     if "val" in source.splits or whole not in source.splits:
@@ -128,8 +131,9 @@ class _Finding:
 
     problems: list[str]
     size: tuple[int, int] = (0, 0)
-    counts: NDArray[np.int64] | None = None  # (256,) of stored values; None for an RGB mask
-    pair: tuple[Image, NDArray[np.uint8]] | None = None
+    counts: NDArray[np.int64] | None = None  # (256,) or more, of stored values; None if RGB
+    colours: NDArray[np.uint32] | None = None  # the different ones of an RGB mask, packed
+    pair: tuple[Image, NDArray[Any]] | None = None
 
 
 def _look(sample: Sample) -> _Finding:
@@ -158,11 +162,18 @@ def _look(sample: Sample) -> _Finding:
             f"{sample.image.name} is {width}x{height}: {why}"
         )
         return _Finding(problems)
-    counts = np.bincount(mask.reshape(-1), minlength=256) if mask.ndim == 2 else None
-    return _Finding(problems, image.shape[:2], counts, (image, mask))
+    finding = _Finding(problems, image.shape[:2], pair=(image, mask))
+    if mask.ndim == 2:
+        finding.counts = np.bincount(mask.reshape(-1), minlength=256)
+    else:
+        finding.colours = np.unique(pack_rgb(mask))
+    return finding
 
 
-def _checked(source: Source, *, cache_bytes: int, progress: Progress | None) -> SegmentationData:
+def _checked(
+    source: Source, *, stated: bool, cache_bytes: int, progress: Progress | None
+) -> SegmentationData:
+    """stated: whether the folder itself says what its masks hold, so that nothing is guessed."""
     samples = [sample for split in source.splits.values() for sample in split]
     findings: dict[str, _Finding] = {}
     room = cache_bytes
@@ -179,9 +190,18 @@ def _checked(source: Source, *, cache_bytes: int, progress: Progress | None) -> 
                 progress(done, len(samples))
     classes = source.classes
     usable = [sample for sample in samples if not findings[sample.name].problems]
-    if classes is None or not source.rgb_allowed:
+    coloured = {s.name: c for s in usable if (c := findings[s.name].colours) is not None}
+    if coloured and len(coloured) == len(usable) and (classes is None or source.rgb_allowed):
+        colours = np.unique(np.concatenate(list(coloured.values())))
+        known = classes is not None and classes.knows_colours(colours)
+        if not stated and not known and is_grey(colours):
+            _read_as_numbers(source, findings)
+        elif classes is None:
+            _raise_problems(samples, findings)
+            classes = learn_classes(source, colours)
+    elif classes is None or not source.rgb_allowed:
         for sample in usable:
-            if findings[sample.name].counts is None:
+            if sample.name in coloured:
                 findings[sample.name].problems.append(
                     f"{sample.mask.path}: is an RGB mask, and no colour table says which colour is "
                     f"which class: write {source.root / 'classes.toml'} with a name and colour for "
@@ -189,10 +209,30 @@ def _checked(source: Source, *, cache_bytes: int, progress: Progress | None) -> 
                 )
     if classes is None:
         _raise_problems(samples, findings)
-        counts = [finding.counts for finding in findings.values() if finding.counts is not None]
-        values = [int(value) for value in np.flatnonzero(np.sum(counts, axis=0))]
-        classes = guess_classes(source, values, samples[0].mask.path)
+        values = sorted({v for s in samples for v in _values(findings[s.name])})
+        classes = guess_classes(source, values, samples[0].mask)
     return _settled(source, classes, findings)
+
+
+def _values(finding: _Finding) -> list[int]:
+    return [] if finding.counts is None else [int(v) for v in np.flatnonzero(finding.counts)]
+
+
+def _read_as_numbers(source: Source, findings: dict[str, _Finding]) -> None:
+    """Take RGB masks whose channels are all equal for the index masks that they were."""
+    source.notes.append("the RGB masks are grey everywhere: read by their numbers, as index masks")
+    for samples in source.splits.values():
+        for place, sample in enumerate(samples):
+            finding = findings[sample.name]
+            samples[place] = replace(sample, mask=GreyRgbFile(sample.mask.path))
+            if finding.problems:
+                continue
+            if finding.pair is not None:
+                finding.pair = (finding.pair[0], finding.pair[1][..., 0])
+                stored = finding.pair[1]
+            else:
+                stored = samples[place].mask.read(finding.size)
+            finding.counts, finding.colours = np.bincount(stored.reshape(-1), minlength=256), None
 
 
 def _raise_problems(samples: list[Sample], findings: dict[str, _Finding]) -> None:
@@ -219,7 +259,7 @@ def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) ->
                 elif finding.counts is None:
                     mask = _index_mask(sample.mask, finding.size, classes)
                 else:  # the values that occur are enough, the file need not be opened again
-                    values = np.flatnonzero(finding.counts).astype(np.uint8)
+                    values = np.flatnonzero(finding.counts)
                     mask = np.repeat(classes.to_index(values), finding.counts[values])
             except InputError as error:
                 finding.problems.append(
@@ -242,41 +282,7 @@ def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) ->
     )
 
 
-def guess_classes(source: Source, values: list[int], example: Path) -> Classes:
-    """Classes from the mask values seen, with a note that says what was assumed.
-
-    0 and 255 alone are background and foreground; 255 beside other values is ignored, as in VOC;
-    every other value is a class. Colours come from a palette where the masks have one.
-    """
-    remedy = f"write {source.root / 'classes.toml'} with the classes' names to state otherwise"
-    if len(values) > MAX_GUESSED_CLASSES:
-        raise InputError(
-            f"{source.root}: {len(values)} different values in the masks, too many for classes "
-            f"(blurred or scaled masks?): {remedy}"
-        )
-    ignore = None
-    if values == [0, 255]:
-        names = ["background", "foreground"]
-        assumed = "binary masks: 0 is background, 255 is foreground"
-    else:
-        if 255 in values and len(values) > 1:
-            ignore = 255
-            values = values[:-1]
-        names = [f"class_{value}" for value in values]
-        assumed = f"{len(values)} classes from the mask values {', '.join(map(str, values))}"
-        if ignore is not None:
-            assumed += "; 255 is ignored"
-    colours = distinct_colours(len(values))
-    palette = mask_palette(example)
-    if palette is not None and len(palette) > max(values):
-        own = [(int(r), int(g), int(b)) for r, g, b in palette[values]]
-        if len(set(own)) == len(own):
-            colours = tuple(own)
-    source.notes.append(f"assumed {assumed}; {remedy}")
-    return Classes.make(names, colours=colours, values=values, ignore=ignore)
-
-
-def _to_index(stored: NDArray[np.uint8], classes: Classes) -> Mask:
+def _to_index(stored: NDArray[Any], classes: Classes) -> Mask:
     return classes.rgb_to_index(stored) if stored.ndim == 3 else classes.to_index(stored)
 
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,19 +75,23 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
+def read_mask(path: Path) -> NDArray[Any]:
     """Decode a mask: (H, W) with the stored numbers (index or palette), or (H, W, 3) if it is RGB.
 
-    A palette mask gives its indices, not its colours; a 1-bit mask gives 0 and 1. Raises InputError
-    like `read_image`, and for JPEG, whose compression blurs the class values.
+    A palette mask gives its indices, not its colours; a 1-bit mask gives 0 and 1. The numbers are
+    uint8, or uint16 where a 16-bit grey mask holds one over 255. Raises InputError like
+    `read_image`, and for JPEG, whose compression blurs the class values.
     """
     if path.suffix.lower() in {".jpg", ".jpeg"}:
         raise InputError(
             f"{path}: a JPEG mask has blurred class values at every edge: export the masks as PNG"
         )
-    with _opened(path, MASK_FORMATS) as image:
+    with _opened(path, MASK_FORMATS, deep_grey=True) as image:
         if image.mode in {"P", "L"}:
             return np.asarray(image)
+        if image.mode in {"I;16", "I;16B", "I;16L", "I;16N"}:
+            deep = np.asarray(image).astype(np.uint16)
+            return deep if deep.max(initial=0) > 255 else deep.astype(np.uint8)
         if image.mode == "1":
             return np.asarray(image, dtype=np.uint8)
         if image.mode in {"RGB", "RGBA"}:
@@ -98,8 +103,8 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
                 )
             return pixels[..., :3]
         raise InputError(
-            f"{path}: has mode {image.mode}: masks are 8-bit index, palette or RGB pictures: save "
-            "it as an 8-bit PNG"
+            f"{path}: has mode {image.mode}: masks are index, palette or RGB pictures: save it as "
+            "an 8-bit PNG"
         )
 
 
@@ -123,8 +128,13 @@ def exif_turn(image: Image.Image) -> Image.Transpose | None:
 
 
 @contextmanager
-def _opened(path: Path, formats: tuple[str, ...], *, decode: bool = True) -> Iterator[Image.Image]:
-    """Open and decode a picture; every way in which a file can be bad becomes one InputError."""
+def _opened(
+    path: Path, formats: tuple[str, ...], *, decode: bool = True, deep_grey: bool = False
+) -> Iterator[Image.Image]:
+    """Open and decode a picture; every way in which a file can be bad becomes one InputError.
+
+    deep_grey: whether one channel of 16 bits is welcome.
+    """
     too_large = f"{path}: is over the limit of {MAX_PIXELS} pixels: cut it into parts"
     try:
         if path.is_dir():
@@ -140,7 +150,8 @@ def _opened(path: Path, formats: tuple[str, ...], *, decode: bool = True) -> Ite
                     f"{path}: holds several pictures (animation or pages): save the one you mean"
                 )
             # Pillow has no mode for colour of 16 bits a channel: it would drop half of each.
-            if any(_SIXTEEN_BIT.search(str(tile.args)) for tile in image.tile):
+            welcome = deep_grey and image.mode.startswith("I;16")
+            if not welcome and any(_SIXTEEN_BIT.search(str(tile.args)) for tile in image.tile):
                 raise InputError(
                     f"{path}: has 16 bits a channel, 8 are read: save it as an 8-bit PNG"
                 )

@@ -42,6 +42,16 @@ class MaskFile:
 
 
 @dataclass(frozen=True)
+class GreyRgbFile:
+    """An index mask that was saved as RGB: three equal channels, the first of which is read."""
+
+    path: Path
+
+    def read(self, size: tuple[int, int]) -> NDArray[Any]:
+        return read_mask(self.path)[..., 0]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One photograph and its mask; `name` is unique in the data set, the same on every system."""
 

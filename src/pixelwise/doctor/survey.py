@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from pixelwise.data import layouts
 from pixelwise.data.classes import IGNORE, Classes
-from pixelwise.data.dataset import Progress, divide
+from pixelwise.data.dataset import Progress, make_splits
 from pixelwise.data.source import Source
-from pixelwise.doctor.settling import settle, soft
+from pixelwise.doctor.settling import settle
 from pixelwise.doctor.sighting import MaskLook, Sighting, look_at
-from pixelwise.errors import InputError, collecting, tolerable
+from pixelwise.errors import InputError, collecting, refuse, tolerable
 
 UNKNOWN = -1
 
@@ -101,11 +101,12 @@ def survey(
 
     Raises InputError where there is no such folder or no layout fits.
     """
+    root = Path(root)
     with collecting() as faults:
-        source = layouts.find(root)
+        source = _find(root)
         stored = "val" in source.splits
         with tolerable():
-            divide(source, val_fraction=val_fraction, seed=seed)
+            make_splits(source, val_fraction=val_fraction, seed=seed)
     stated = source.classes is not None
     pairs = [(sample, split) for split, samples in source.splits.items() for sample in samples]
     sightings = []
@@ -117,7 +118,17 @@ def survey(
                 progress(done, len(pairs))
     found = Survey(root, source, faults, sightings, stated, stored_splits=stored)
     with collecting() as more, tolerable():
-        masks = [s.mask for s in sightings if s.mask.fault is None]
-        found.classes = settle(source, [mask for mask in masks if not soft(mask)] or masks)
+        found.classes = settle(source, sightings)
     found.faults += more
     return found
+
+
+def _find(root: Path) -> Source:
+    """The folder's layout. One that could read nothing at all is an empty one, with its faults."""
+    try:
+        return layouts.find(root)
+    except InputError as error:
+        if any(line.startswith(f"{root}: ") for line in error.problems):
+            raise
+        refuse(error.problems)
+    return Source(root, "unreadable", {})

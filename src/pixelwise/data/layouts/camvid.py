@@ -7,7 +7,7 @@ from pathlib import Path
 from pixelwise.data.classes import Classes, read_classes_toml
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import InputError, tolerable
+from pixelwise.errors import InputError, refuse, tolerable
 
 DESCRIPTION = "CamVid: train/ and trainannot/, val/ and valannot/, test/ and testannot/"
 
@@ -58,9 +58,7 @@ def read(root: Path) -> Source:
                 splits[split] = pair(root, images, masks, notes=notes)
             except InputError as error:
                 problems += error.problems
-    with tolerable():
-        if problems:
-            raise InputError(*problems)
+    refuse(problems)
     table = root / "classes.toml"
     classes = CLASSES
     if table.exists():

@@ -1,52 +1,196 @@
-"""The plain layout: images/ and masks/, with or without train/, val/ and test/ below them."""
+"""Folder pairs: images and masks beside each other, in one folder, or named by list files."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from pixelwise.data.classes import read_classes_toml, toml_has_colours
-from pixelwise.data.images import list_images
-from pixelwise.data.layouts.pairing import pair
+from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
+from pixelwise.data.layouts.lists import (
+    choose,
+    is_pair_list,
+    list_files,
+    read_pair_list,
+    read_stems,
+)
+from pixelwise.data.layouts.names import (
+    data_yaml,
+    first_names,
+    folders_in,
+    has_pictures,
+    split_folders,
+)
+from pixelwise.data.layouts.pairing import MASK_LIKE, pair
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import Fault, InputError, tolerable
+from pixelwise.data.tables import find_table
+from pixelwise.errors import Fault, InputError, refuse, tolerable
 
-DESCRIPTION = "images/ and masks/, each plain or with train/, val/, test/ below"
+DESCRIPTION = (
+    "images/ and masks/ (or names like them), each plain or with train/, val/, test/ below or "
+    "above; NAME.jpg with NAME_mask.png; train.txt with an image and a mask a line"
+)
+
+IMAGE_FOLDERS = ("images", "imgs", "img", "image", "jpegimages", "photos")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "gt", "segmentationclass")
+MASK_ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg")
+IMAGE_ENDINGS = ("", "_image", "_img", "_sat")
 
 
 def detect(root: Path) -> bool:
-    return (root / "images").is_dir() or (root / "masks").is_dir()
+    if data_yaml(root) or (root / "ImageSets").is_dir() or (root / "labelmap.txt").is_file():
+        return False  # of a tool that says more about its masks
+    if any((folder / "_classes.csv").is_file() for folder in (root, *split_folders(root).values())):
+        return False
+    if any(is_pair_list(path) for path in list_files(root).values()):
+        return True
+    parts = _parts(root) or _suffixed(root)
+    return any(_holds_masks(masks) for _, masks in parts.values())
+
+
+def _holds_masks(folder: Path) -> bool:
+    return bool(first_names(folder, MASK_LIKE))
+
+
+def _pick(root: Path, names: tuple[str, ...], holds: Callable[[Path], bool]) -> Path | None:
+    """The folder of `root` with one of these names: the first that holds something, else any."""
+    present = folders_in(root)
+    found = [present[name] for name in names if name in present]
+    full = [f for f in found if any(holds(x) for x in (f, *split_folders(f).values()))]
+    return next(iter(full or found), None)
+
+
+def _parts(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Split (or `all`) to its folders of images and masks, where these are folders of their own."""
+    images = _pick(root, IMAGE_FOLDERS, has_pictures)
+    masks = _pick(root, MASK_FOLDERS, _holds_masks)
+    if images is not None and masks is not None:
+        below, beside = split_folders(images), split_folders(masks)
+        named = [split for split in SPLITS if split in below or split in beside]
+        if not named:
+            return {"all": (images, masks)}
+        return {s: (below.get(s, images / s), beside.get(s, masks / s)) for s in named}
+    parts = {}
+    for split, folder in split_folders(root).items():
+        images = _pick(folder, IMAGE_FOLDERS, has_pictures)
+        masks = _pick(folder, MASK_FOLDERS, _holds_masks)
+        if images is not None and masks is not None:
+            parts[split] = (images, masks)
+    return parts
+
+
+def _suffixed(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Split (or `all`) to the one folder that holds NAME.jpg and NAME_mask.png, twice."""
+    folders = {"all": root} if has_pictures(root) else split_folders(root)
+    images = folders_in(root).get("images")
+    if not folders and images is not None:
+        folders = {"all": images} if has_pictures(images) else split_folders(images)
+    return {
+        split: (folder, folder)
+        for split, folder in folders.items()
+        if any(
+            Path(name).stem.endswith(MASK_ENDINGS) for name in first_names(folder, MASK_SUFFIXES)
+        )
+    }
 
 
 def read(root: Path) -> Source:
-    images, masks = root / "images", root / "masks"
-    for folder, what in ((images, "images"), (masks, "masks")):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: is not there: put the {what} into it")
-    named = [s for s in SPLITS if (images / s).is_dir() or (masks / s).is_dir()]
     notes: list[str] = []
+    lists = list_files(root)
+    pair_lists = {split: path for split, path in lists.items() if is_pair_list(path)}
     splits: dict[str, list[Sample]] = {}
-    if named:
-        problems: list[str] = [
-            Fault("stray-file", path, f"lies beside the folder {named[0]}/: move it into a split")
-            for folder in (images, masks)
-            for path in list_images(folder)
-        ]
-        for split in named:
+    problems: list[str] = []
+    if pair_lists:
+        for split, path in pair_lists.items():
             try:
-                splits[split] = pair(root, images / split, masks / split, notes=notes)
+                splits[split] = read_pair_list(root, path)
             except InputError as error:
                 problems += error.problems
-        with tolerable():
-            if problems:
-                raise InputError(*problems)
-        notes.append("splits from the folders " + ", ".join(f"images/{s}" for s in named))
+        notes.append("splits from " + ", ".join(path.name for path in pair_lists.values()))
     else:
-        splits["all"] = pair(root, images, masks, notes=notes)
-    classes, rgb_allowed = None, False
-    table = root / "classes.toml"
-    if table.exists():
-        with tolerable():
-            classes = read_classes_toml(table)
-            rgb_allowed = toml_has_colours(table)
-            notes.append(f"{len(classes)} classes from {table}")
-    return Source(root, "folders", splits, classes, rgb_allowed, notes)
+        parts = _parts(root) or _suffixed(root)
+        if not parts:
+            raise InputError(*_half(root))
+        problems += _stray(parts)
+        for split, (images, masks) in parts.items():
+            try:
+                image_ending, mask_ending = _endings(images, masks)
+                splits[split] = pair(
+                    root,
+                    images,
+                    masks,
+                    notes=notes,
+                    image_ending=image_ending,
+                    mask_ending=mask_ending,
+                )
+            except InputError as error:
+                problems += error.problems
+        if "all" in parts and lists and not problems:
+            splits = _by_lists(splits["all"], lists, notes)
+        elif "all" not in parts:
+            named = (images.relative_to(root).as_posix() for images, _ in parts.values())
+            notes.append("splits from the folders " + ", ".join(named))
+    refuse(problems)
+    table = None
+    with tolerable():
+        table = find_table(root)
+    if table is None:
+        return Source(root, "folders", splits, notes=notes)
+    notes.append(table.note())
+    return Source(root, "folders", splits, table.classes, table.has_colours, notes)
+
+
+def _half(root: Path) -> list[str]:
+    return [
+        f"{folder}: is not there: put the {what} into it"
+        for folder, what in ((root / "images", "images"), (root / "masks", "masks"))
+        if not folder.is_dir()
+    ][:1] or [f"{root}: has no images and masks that belong together: put them there"]
+
+
+def half(root: Path) -> bool:
+    """Whether `root` looks like the start of the plain layout, so that `read` can say the rest."""
+    return (root / "images").is_dir() or (root / "masks").is_dir()
+
+
+def _stray(parts: dict[str, tuple[Path, Path]]) -> list[str]:
+    """Pictures beside the folders of the splits, which would be left out in silence."""
+    problems: list[str] = []
+    for above in {folder.parent: None for pair_ in parts.values() for folder in pair_}:
+        beside = "all" not in parts and above.name.casefold() in IMAGE_FOLDERS + MASK_FOLDERS
+        first = next(iter(parts.values()))[0].name
+        problems += [
+            Fault("stray-file", path, f"lies beside the folder {first}/: move it into a split")
+            for path in (list_images(above) if beside else [])
+        ]
+    return problems
+
+
+def _endings(images: Path, masks: Path) -> tuple[str, str]:
+    """What follows the common name in the files of images and of masks: those that fit best."""
+    image_stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, most=None)}
+    mask_stems = {Path(name).stem for name in first_names(masks, MASK_LIKE, most=None)}
+    best, most = ("", ""), 0
+    for image_ending in IMAGE_ENDINGS:
+        for mask_ending in MASK_ENDINGS if images == masks else ("", *MASK_ENDINGS):
+            named = {s.removesuffix(mask_ending) for s in mask_stems if s.endswith(mask_ending)}
+            fits = sum(
+                stem.endswith(image_ending) and stem.removesuffix(image_ending) in named
+                for stem in image_stems
+            )
+            if fits > most:
+                best, most = (image_ending, mask_ending), fits
+    if images == masks and most == 0:
+        used = [e for e in MASK_ENDINGS if any(stem.endswith(e) for stem in mask_stems)]
+        return "", used[0]
+    return best
+
+
+def _by_lists(
+    samples: list[Sample], lists: dict[str, Path], notes: list[str]
+) -> dict[str, list[Sample]]:
+    splits = {split: choose(samples, read_stems(path), path=path) for split, path in lists.items()}
+    listed = {sample.name for chosen in splits.values() for sample in chosen}
+    rest = len(samples) - len(listed)
+    left = f"; {rest} images stand in no list and are left out" if rest else ""
+    notes.append("splits from " + ", ".join(path.name for path in lists.values()) + left)
+    return splits

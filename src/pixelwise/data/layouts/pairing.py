@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pixelwise.data.arrays import ARRAY_SUFFIXES, ArrayFile
 from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
-from pixelwise.data.source import MaskFile, Sample
-from pixelwise.errors import Fault, InputError, tolerable
+from pixelwise.data.source import MaskFile, MaskSource, Sample
+from pixelwise.errors import Fault, InputError, refuse
 
-_MASK_LIKE = MASK_SUFFIXES | {".jpg", ".jpeg"}  # a JPEG mask is found, so that it can be refused
+# A JPEG mask is found, so that it can be refused.
+MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg"}
 _OTHER_PICTURES = frozenset(
     {".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".dng", ".npy", ".npz", ".psd", ".exr"}
 )
 
 
-def pair(root: Path, images: Path, masks: Path, *, notes: list[str]) -> list[Sample]:
+def mask_source(path: Path) -> MaskSource:
+    """The reader of a mask's file: a picture, or an array."""
+    return ArrayFile(path) if path.suffix.lower() in ARRAY_SUFFIXES else MaskFile(path)
+
+
+def pair(
+    root: Path,
+    images: Path,
+    masks: Path,
+    *,
+    notes: list[str],
+    image_ending: str = "",
+    mask_ending: str = "",
+) -> list[Sample]:
     """The samples of one split: `images/NAME.jpg` with `masks/NAME.png`.
+
+    image_ending, mask_ending: what follows NAME, as in `NAME_mask.png`. With a mask_ending both may
+        be one folder; what does not end so in it is an image.
 
     Files that are not pictures are named in `notes`. Raises InputError with a line for each image
     without a mask, mask without an image, name that two images share, picture of a format that is
@@ -26,29 +44,38 @@ def pair(root: Path, images: Path, masks: Path, *, notes: list[str]) -> list[Sam
             raise InputError(
                 Fault("empty-split", folder, f"is not there: the {what} of this split belong there")
             )
-    problems = _foreign(images, IMAGE_SUFFIXES, notes) + _foreign(masks, _MASK_LIKE, notes)
+    if images == masks:
+        problems = _foreign(images, IMAGE_SUFFIXES | MASK_LIKE, notes)
+    else:
+        problems = _foreign(images, IMAGE_SUFFIXES, notes) + _foreign(masks, MASK_LIKE, notes)
     image_of: dict[str, Path] = {}
     for path in list_images(images, IMAGE_SUFFIXES):
-        if path.stem in image_of:
+        if images == masks and path.stem.endswith(mask_ending):
+            continue
+        key = path.stem.removesuffix(image_ending)
+        if key in image_of:
             problems.append(
                 Fault(
                     "duplicate-stem",
                     path,
-                    f"has the same name as {image_of[path.stem].name}: rename one and its mask",
+                    f"has the same name as {image_of[key].name}: rename one and its mask",
                 )
             )
-        image_of.setdefault(path.stem, path)
+        image_of.setdefault(key, path)
     mask_of: dict[str, Path] = {}
-    for path in list_images(masks, _MASK_LIKE):
-        if path.stem in mask_of:
+    for path in list_images(masks, MASK_LIKE):
+        if images == masks and not path.stem.endswith(mask_ending):
+            continue
+        key = path.stem.removesuffix(mask_ending)
+        if key in mask_of:
             problems.append(
                 Fault(
                     "duplicate-stem",
                     path,
-                    f"has the same name as {mask_of[path.stem].name}: keep one mask an image",
+                    f"has the same name as {mask_of[key].name}: keep one mask an image",
                 )
             )
-        mask_of.setdefault(path.stem, path)
+        mask_of.setdefault(key, path)
     if not image_of and not problems:
         allowed = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(
@@ -58,28 +85,33 @@ def pair(root: Path, images: Path, masks: Path, *, notes: list[str]) -> list[Sam
         Fault(
             "image-without-mask",
             path,
-            f"has no mask: expected {masks / (stem + '.png')}, or remove the image",
+            f"has no mask: expected {masks / (key + mask_ending + '.png')}, or remove the image",
         )
-        for stem, path in image_of.items()
-        if stem not in mask_of
+        for key, path in image_of.items()
+        if key not in mask_of
     ]
     problems += [
         Fault(
             "mask-without-image",
             path,
-            f"has no image: expected {images / stem}.jpg or .png, or remove the mask",
+            f"has no image: expected {images / (key + image_ending)}.jpg or .png, or remove the "
+            "mask",
         )
-        for stem, path in mask_of.items()
-        if stem not in image_of
+        for key, path in mask_of.items()
+        if key not in image_of
     ]
-    with tolerable():
-        if problems:
-            raise InputError(*problems)
+    refuse(problems)
     return [
-        Sample(path.relative_to(root).with_suffix("").as_posix(), path, MaskFile(mask_of[stem]))
-        for stem, path in image_of.items()
-        if stem in mask_of
+        Sample(sample_name(root, path), path, mask_source(mask_of[key]))
+        for key, path in image_of.items()
+        if key in mask_of
     ]
+
+
+def sample_name(root: Path, image: Path) -> str:
+    """The image's path below `root`, without its suffix, with forward slashes."""
+    bare = image.with_suffix("")
+    return (bare.relative_to(root) if bare.is_relative_to(root) else bare).as_posix()
 
 
 def _foreign(folder: Path, suffixes: frozenset[str], notes: list[str]) -> list[str]:
@@ -95,15 +127,13 @@ def _foreign(folder: Path, suffixes: frozenset[str], notes: list[str]) -> list[s
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         notes.append(f"left out, not a picture: {folder / others[0]}{more}")
-    allowed = ", ".join(
-        sorted(suffixes - {".jpg", ".jpeg"} if suffixes == _MASK_LIKE else suffixes)
-    )
+    allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
     return [
         Fault(
             "foreign-format",
             path,
-            f"is of a format that is not read here (allowed are {allowed}): convert it or "
-            "remove it",
+            f"is of a format that is not read here (allowed are {allowed}): convert it or remove "
+            "it",
         )
         for path in pictures
     ]

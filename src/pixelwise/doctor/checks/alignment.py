@@ -10,6 +10,7 @@ from PIL import Image
 from pixelwise.data.images import read_image
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
 from pixelwise.doctor.measures.alignment import Agreement, agreement
+from pixelwise.doctor.settling import soft
 from pixelwise.doctor.sighting import Sighting, levels_of
 from pixelwise.doctor.survey import Survey
 from pixelwise.errors import InputError
@@ -91,7 +92,7 @@ def _systematic(survey: Survey) -> tuple[tuple[int, int], list[Sighting]] | None
 
 def single_masks(survey: Survey) -> Iterator[Finding]:
     """Outliers; nothing is said where the folder as a whole shows no agreement of edges."""
-    known = [s for s in survey.sightings if s.agreement is not None]
+    known = [s for s in survey.sightings if s.agreement is not None and not soft(s.mask)]
     whole = _systematic(survey)
     common = {id(sighting) for sighting in whole[1]} if whole else set()
     heights = [_height(s) for s in known]

@@ -19,6 +19,7 @@ _OF_THE_LAYOUT = {
         stopping("foreign-format", "Pictures of a format that is not read"),
         stopping("stray-file", "Pictures beside the splits"),
         stopping("empty-split", "A split without images"),
+        stopping("in-two-splits", "Images in two splits"),
     )
 }
 CLASS_TABLE = stopping("class-table", "The class table cannot be used")

@@ -28,15 +28,10 @@ def blank_images(survey: Survey) -> Iterator[Finding]:
         look = sighting.image
         if look.fault is not None:
             continue
-        mean, deviation = look.grey
-        if mean < DARK and deviation < 2 * DARK:
-            what = "is nearly black"
-        elif mean > BRIGHT and deviation < 2 * DARK:
-            what = "is nearly white"
-        elif deviation < FLAT:
-            what = "has one tone all over"
-        else:
+        what = _blank(look)
+        if what is None:
             continue
+        mean, deviation = look.grey
         yield BLANK.found(
             [look.path],
             f"{what} (mean {mean:.0f}, deviation {deviation:.1f} of 255)",
@@ -44,8 +39,19 @@ def blank_images(survey: Survey) -> Iterator[Finding]:
         )
 
 
+def _blank(look: ImageLook) -> str | None:
+    """How nothing is to be seen on an image; None where something is."""
+    mean, deviation = look.grey
+    if mean < DARK and deviation < 2 * DARK:
+        return "is nearly black"
+    if mean > BRIGHT and deviation < 2 * DARK:
+        return "is nearly white"
+    return "has one tone all over" if deviation < FLAT else None
+
+
 def mixed_modes(survey: Survey) -> Iterator[Finding]:
     looks = [s.image for s in survey.sightings if s.image.fault is None]
+    looks = [look for look in looks if _blank(look) is None]
     if not looks:
         return
     modes = Counter(_mode(look) for look in looks)

@@ -13,6 +13,7 @@ UNKNOWN_COLOUR = stopping("unknown-colour", "Mask colours outside the class tabl
 BINARY_255 = Kind("binary-255", Severity.NOTE, "Binary masks of 0 and 255")
 IGNORED_255 = Kind("ignored-255", Severity.NOTE, "255 taken as ignored")
 MIXED_BINARY = Kind("mixed-binary", Severity.WARNING, "Masks of 0/255 beside masks of 0/1")
+LEARNT_COLOURS = Kind("learnt-colours", Severity.NOTE, "Classes learnt from colours")
 OFF_BY_ONE = Kind("off-by-one", Severity.WARNING, "No mask holds 0")
 VALUE_GAPS = Kind("value-gaps", Severity.WARNING, "Mask values with gaps between")
 
@@ -69,6 +70,14 @@ def _without_zero(survey: Survey) -> bool:
 def assumptions(survey: Survey) -> Iterator[Finding]:
     """Without a table the values decide; each decision that can be wrong is said."""
     if survey.stated or survey.classes is None:
+        return
+    if survey.source.rgb_allowed:
+        yield LEARNT_COLOURS.found(
+            [],
+            f"{len(survey.classes)} colours occur in the RGB masks: each was taken for a class",
+            remedy=f"write {survey.root / 'classes.toml'} with a name for each colour, and "
+            "`ignore_colour` for what is to be left out",
+        )
         return
     masks = [s.mask for s in survey.sightings if s.mask.fault is None and s.mask.keys.ndim == 1]
     masks = [mask for mask in masks if not soft(mask)] or masks

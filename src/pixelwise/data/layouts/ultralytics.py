@@ -1,0 +1,50 @@
+"""Ultralytics' semantic format: data.yaml, images/SPLIT/, masks/SPLIT/ of class indices, 255 void.
+
+https://docs.ultralytics.com/datasets/semantic
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixelwise.data import documents
+from pixelwise.data.classes import Classes
+from pixelwise.data.layouts.names import data_yaml, first_names, split_folders
+from pixelwise.data.layouts.pairing import MASK_LIKE, pair
+from pixelwise.data.layouts.yolo import class_names
+from pixelwise.data.source import Sample, Source
+from pixelwise.errors import InputError, refuse
+
+DESCRIPTION = "Ultralytics semantic: data.yaml with names, images/SPLIT/, masks/SPLIT/"
+
+
+def detect(root: Path) -> bool:
+    masks = root / "masks"
+    return data_yaml(root) is not None and any(
+        first_names(folder, MASK_LIKE) for folder in (masks, *split_folders(masks).values())
+    )
+
+
+def read(root: Path) -> Source:
+    path = data_yaml(root)
+    assert path is not None  # as detect has found
+    names = class_names(path)
+    chosen = documents.read_yaml(path).get("masks_dir", "masks")
+    masks = root / str(chosen)
+    images = split_folders(root / "images") or {"all": root / "images"}
+    notes: list[str] = []
+    problems: list[str] = []
+    splits: dict[str, list[Sample]] = {}
+    for split, folder in images.items():
+        try:
+            beside = masks if split == "all" else masks / folder.name
+            splits[split] = pair(root, folder, beside, notes=notes)
+        except InputError as error:
+            problems += error.problems
+    refuse(problems)
+    try:
+        classes = Classes.make(names, ignore=255)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    notes.append(f"{len(classes)} classes from {path}; 255 is ignored")
+    return Source(root, "ultralytics", splits, classes, False, notes)
