@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +20,12 @@ from PIL import Image, ImageFilter
 from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.dataset import open_dataset
 from pixelwise.doctor import Diagnosis, Severity, examine
+from pixelwise.doctor.measures.alignment import agreement
+from pixelwise.doctor.measures.fingerprint import fingerprint, near_pairs
+from pixelwise.doctor.measures.objects import objects
+from pixelwise.doctor.page import write_page
 from pixelwise.errors import InputError
+from pixelwise.training.recipe import load_recipe, parse_override
 
 CAMVID = Path(__file__).parents[2] / "shared" / "camvid"
 CLASSES = Classes.make(
@@ -110,8 +120,8 @@ def change(path: Path, function: Callable[[NDArray[np.uint8]], NDArray[np.generi
     ],
     ids=lambda options: " ".join(map(str, options.values())) or "plain",
 )
-def test_nothing_is_wrong_with_a_clean_folder(tmp_path: Path, options: dict[str, object]) -> None:
-    diagnosis = examine(make(tmp_path, **options))  # type: ignore[arg-type]
+def test_nothing_is_wrong_with_a_clean_folder(tmp_path: Path, options: dict[str, Any]) -> None:
+    diagnosis = examine(make(tmp_path, **options))
     bad = [f for f in diagnosis.findings if f.severity is not Severity.NOTE]
     assert bad == []
     assert diagnosis.trains
@@ -127,7 +137,7 @@ class Fault:
     file: str  # of the finding, the one to mend first; "" for none
     remedy: str  # a part of it
     plant: Callable[[Path], None]
-    options: dict[str, object]
+    options: dict[str, Any]
     severity: str = "error"
     stops: bool | None = None  # whether train refuses it; None: if it is an error
 
@@ -143,7 +153,7 @@ def fault(
     *,
     severity: str = "error",
     stops: bool | None = None,
-    **options: object,
+    **options: Any,
 ) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
     def note(plant: Callable[[Path], None]) -> Callable[[Path], None]:
         FAULTS.append(Fault(kind, file, remedy, plant, options, severity, stops))
@@ -551,7 +561,7 @@ def found(diagnosis: Diagnosis, planted: Fault) -> list[str]:
 def test_a_planted_fault_is_found_in_its_file_with_its_remedy(
     tmp_path: Path, planted: Fault
 ) -> None:
-    make(tmp_path, **planted.options)  # type: ignore[arg-type]
+    make(tmp_path, **planted.options)
     planted.plant(tmp_path)
     diagnosis = examine(tmp_path)
     remedies = found(diagnosis, planted)
@@ -573,5 +583,371 @@ def opens(root: Path) -> bool:
     return True
 
 
-def test_there_are_more_than_25_kinds() -> None:
-    assert len({planted.kind for planted in FAULTS}) >= 40
+def test_there_are_many_kinds() -> None:
+    assert len({planted.kind for planted in FAULTS}) >= 45
+
+
+def kinds(diagnosis: Diagnosis) -> set[str]:
+    return {finding.kind.id for finding in diagnosis.findings}
+
+
+def test_one_fault_does_not_hide_another(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "masks/train/train_00.png").unlink()
+    (tmp_path / "images/train/train_01.png").write_bytes(b"")
+    (tmp_path / "masks/train/train_02.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    change(tmp_path / "masks/train/train_04.png", lambda mask: mask[1:])
+    change(tmp_path / "masks/val/val_00.png", lambda mask: mask + np.uint8(40))
+    change(tmp_path / "masks/val/val_01.png", lambda mask: np.roll(mask, (7, -8), (0, 1)))
+    wanted = {
+        "image-without-mask",
+        "empty-file",
+        "corrupt-mask",
+        "size-mismatch",
+        "unknown-value",
+        "shifted-mask",
+    }
+    diagnosis = examine(tmp_path)
+    assert kinds(diagnosis) >= wanted
+    assert sum(diagnosis.facts.pairs.values()) == 15
+    assert diagnosis.facts.classes[1].images == {"train": 8, "val": 3}
+
+
+def test_exchanged_masks_name_each_other(tmp_path: Path) -> None:
+    make(tmp_path)
+    one, other = tmp_path / "masks/train/train_03.png", tmp_path / "masks/train/train_08.png"
+    one.rename(tmp_path / "aside.png")
+    other.rename(one)
+    (tmp_path / "aside.png").rename(other)
+    found = [f for f in examine(tmp_path).findings if f.kind.id == "mismatched-pair"]
+    assert sorted((f.files[0].name, f.sentence.split("it fits ")[1]) for f in found) == [
+        ("train_03.png", "train_08.png"),
+        ("train_08.png", "train_03.png"),
+    ]
+
+
+def test_what_only_test_holds_does_not_stop_training(tmp_path: Path) -> None:
+    make(tmp_path, splits={"train": 12, "val": 4, "test": 3})
+    (tmp_path / "images/test/test_01.png").write_bytes(b"")
+    diagnosis = examine(tmp_path)
+    assert kinds(diagnosis) == {"empty-file"}
+    assert diagnosis.trains
+    assert "learn something wrong" in diagnosis.verdict
+    assert opens(tmp_path)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    real = Path.open
+
+    def denied(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "train_03.png" and path.parent.parent.name == "images":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr("builtins.open", lambda path, *a, **o: denied(Path(path), *a, **o))
+    (finding,) = examine(tmp_path).findings
+    assert finding.kind.id == "unreadable-file"
+    assert finding.files == (tmp_path / "images/train/train_03.png",)
+    assert "chmod" in finding.remedy
+
+
+def test_images_of_16_bits_are_named_or_read(tmp_path: Path) -> None:
+    make(tmp_path)
+    deep = np.asarray(Image.open(tmp_path / IMAGE).convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / IMAGE)
+    diagnosis = examine(tmp_path)
+    assert diagnosis.trains is opens(tmp_path)
+    assert diagnosis.trains or "image-16-bit" in kinds(diagnosis)
+
+
+def test_names_that_differ_by_case_only(tmp_path: Path) -> None:
+    make(tmp_path)
+    for kind in ("images", "masks"):
+        for source, target in (("train_02.png", "a.png"), ("train_03.png", "A.png")):
+            (tmp_path / kind / "train" / source).rename(tmp_path / kind / "train" / target)
+    if len(list((tmp_path / "images/train").iterdir())) < 12:
+        pytest.skip("this file system knows no case")
+    found = [f for f in examine(tmp_path).findings if f.kind.id == "case-collision"]
+    assert [f.files[0].parent.parent.name for f in found] == ["images", "masks"]
+    assert found[0].files == (tmp_path / "images/train/A.png", tmp_path / "images/train/a.png")
+
+
+def test_specks_and_imbalance_are_notes(tmp_path: Path) -> None:
+    make(tmp_path)
+
+    def peppered(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        mask = np.where(mask == 2, 0, mask).astype(np.uint8)
+        mask[2:90:8, 2:120:12] = 2
+        return mask
+
+    for path in tmp_path.glob("masks/*/*.png"):
+        change(path, peppered)
+    diagnosis = examine(tmp_path)
+    notes = {f.kind.id for f in diagnosis.findings if f.severity is Severity.NOTE}
+    assert {"specks", "imbalance"} <= notes
+
+
+def test_a_folder_of_outlines_is_examined_too(tmp_path: Path) -> None:
+    """COCO: masks are drawn from one file, which all of them name."""
+    (tmp_path / "images").mkdir()
+    images, annotations = [], []
+    for number in range(14):
+        image, _ = scene(number)
+        image = image.copy()
+        left = 10 + 5 * number
+        image[20:70, left : left + 40] = 250, 240, 20
+        name = f"{number:02d}.png"
+        Image.fromarray(image).save(tmp_path / "images" / name)
+        images.append({"id": number, "file_name": name, "height": SIZE[0], "width": SIZE[1]})
+        ring = [left, 20, left + 40, 20, left + 40, 70, left, 70]
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "segmentation": [ring],
+                "iscrowd": 0,
+                "area": 2000,
+                "bbox": [left, 20, 40, 50],
+            }
+        )
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "tag"}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    diagnosis = examine(tmp_path)
+    assert diagnosis.facts.layout == "coco"
+    assert [f for f in diagnosis.findings if f.severity is not Severity.NOTE] == []
+    assert diagnosis.facts.classes[1].images["train"] == diagnosis.facts.pairs["train"] == 11
+
+
+def test_the_real_camvid_trains_and_its_rare_classes_are_named() -> None:
+    if not CAMVID.is_dir():
+        pytest.skip("no shared/camvid beside the repository: CamVid is not part of it")
+    diagnosis = examine(CAMVID)
+    assert diagnosis.trains
+    warnings = [f for f in diagnosis.findings if f.severity is not Severity.NOTE]
+    assert {f.kind.id for f in warnings} == {"rare-class"}
+    assert {f.sentence.split(" has ")[0] for f in warnings} == {
+        "pole",
+        "sign symbol",
+        "fence",
+        "pedestrian",
+        "bicyclist",
+    }
+
+
+# Facts and suggestions.
+
+
+def test_facts_are_those_of_the_files(tmp_path: Path) -> None:
+    make(tmp_path, splits={"train": 12, "val": 4})
+    facts = examine(tmp_path).facts
+    assert facts.pairs == {"train": 12, "val": 4}
+    assert facts.sizes == [(SIZE, 16)]
+    pixels = np.concatenate([read(p).reshape(-1, 3) for p in tmp_path.glob("images/*/*.png")])
+    np.testing.assert_allclose(facts.mean or (), pixels.mean(axis=0), atol=0.006)
+    np.testing.assert_allclose(facts.deviation or (), pixels.std(axis=0), atol=0.006)
+    data = open_dataset(tmp_path)
+    for split, counts in data.pixel_counts.items():
+        assert [row.pixels[split] for row in facts.classes] == counts.tolist()
+        assert sum(row.share[split] for row in facts.classes) == pytest.approx(1, abs=1e-5)
+
+
+def test_suggestions_are_flags_that_train_knows(tmp_path: Path) -> None:
+    make(tmp_path)
+    for path in tmp_path.glob("masks/*/*.png"):
+        change(path, lambda mask: _with_box(np.where(mask == 2, 0, mask).astype(np.uint8), 9))
+    suggestions = examine(tmp_path).suggestions
+    assert [s.key for s in suggestions] == [
+        "augmentation.crop",
+        "loss.class_weights",
+        "batch_size",
+    ]
+    for suggestion in suggestions:
+        recipe = load_recipe(None, {suggestion.key: suggestion.value}).to_json()
+        if suggestion.flag.startswith("--set "):
+            text = suggestion.flag.removeprefix("--set ").replace('"', "")
+            assert parse_override(text) == (suggestion.key, suggestion.value)
+        for key in suggestion.key.split("."):
+            recipe = recipe[key]
+        assert recipe == suggestion.value
+    assert suggestions[0].value == [96, 128]
+    assert suggestions[2].flag == f"--batch-size {suggestions[2].value}"
+
+
+# Measures.
+
+
+def test_objects_are_the_4_connected_parts_of_a_value() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        shape = tuple(rng.integers(1, 25, 2))
+        mask = rng.integers(0, rng.integers(1, 5), shape, dtype=np.uint8)
+        values, areas = objects(mask)
+        assert sorted(zip(values.tolist(), areas.tolist(), strict=True)) == flooded(mask)
+
+
+def flooded(mask: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """Value and area of each part, by filling one after another."""
+    seen = np.zeros(mask.shape, dtype=bool)
+    parts = []
+    for start in np.ndindex(mask.shape):
+        if seen[start]:
+            continue
+        seen[start], waiting, area = True, [start], 0
+        while waiting:
+            y, x = waiting.pop()
+            area += 1
+            for place in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+                inside = 0 <= place[0] < mask.shape[0] and 0 <= place[1] < mask.shape[1]
+                if inside and not seen[place] and mask[place] == mask[start]:
+                    seen[place] = True
+                    waiting.append(place)
+        parts.append((int(mask[start]), area))
+    return sorted(parts)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (5, 0), (-4, 9)])
+def test_agreement_tells_the_shift(shift: tuple[int, int]) -> None:
+    image, mask = scene(3)
+    grey = np.asarray(Image.fromarray(image).convert("L"))
+    found = agreement(grey, np.roll(mask, shift, (0, 1)))
+    assert found is not None
+    assert found.shift == (-shift[0], -shift[1])
+    assert found.best > 10
+
+
+def test_agreement_of_nothing_is_none() -> None:
+    image, mask = scene(3)
+    grey = np.asarray(Image.fromarray(image).convert("L"))
+    assert agreement(grey, np.zeros_like(mask)) is None
+    assert agreement(np.zeros_like(grey), mask) is None
+    assert agreement(grey[:4, :4], mask[:4, :4]) is None
+
+
+def test_copies_are_alike_and_other_pictures_are_not(tmp_path: Path) -> None:
+    def mark(picture: Image.Image) -> Any:
+        return fingerprint(np.asarray(picture), np.asarray(picture.convert("L")))
+
+    originals, copies = [], []
+    for number in range(20):
+        picture = Image.fromarray(scene(number)[0])
+        originals.append(mark(picture))
+        small = picture.resize((109, 82), Image.Resampling.BILINEAR)
+        small.save(tmp_path / "copy.jpg", quality=60)
+        copies.append(mark(Image.open(tmp_path / "copy.jpg")))
+    pairs = near_pairs(originals, copies)
+    assert sorted((one, other) for one, other, _ in pairs) == [(i, i) for i in range(20)]
+
+
+# The command, its JSON and its page.
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (None, 0),
+        (MASK, 1),
+        ("", 2),
+    ],
+)
+def test_exit_codes(tmp_path: Path, cli: Callable[..., Any], spoil: str, code: int) -> None:
+    make(tmp_path / "data")
+    if spoil:
+        (tmp_path / "data" / spoil).write_bytes(b"")
+    result = cli("doctor", tmp_path / ("data" if spoil != "" else "absent"))
+    assert result.code == code
+    text = result.out + result.err
+    said = {0: "Ready to train", 1: "Training would fail", 2: "is not there: give the folder"}
+    assert said[code] in text
+
+
+def test_a_folder_of_no_known_layout_is_bad_input(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    result = cli("doctor", tmp_path)
+    assert result.code == 2
+    assert "no images and masks found" in result.err
+
+
+def test_the_json_is_valid_and_stable(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    make(tmp_path / "data")
+    (tmp_path / "data" / MASK).write_bytes(b"")
+    texts = []
+    for workers in (1, 4):
+        target = tmp_path / f"{workers}.json"
+        cli("doctor", "data", "--json", target, "--workers", workers)
+        texts.append(target.read_text("utf-8"))
+    texts.append(cli("doctor", "data", "--json", "-").out)
+    assert texts[0] == texts[1] == texts[2]
+    content = json.loads(texts[0])
+    assert content["trains"] is False
+    assert content["findings"][0] == {
+        "kind": "empty-file",
+        "severity": "error",
+        "stops_training": True,
+        "files": [MASK],
+        "message": "is empty (0 bytes)",
+        "remedy": "restore the file from its source, or remove it and its partner",
+    }
+
+
+class Links(HTMLParser):
+    """Everything that a page could fetch, and the pictures it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [v or "" for k, v in attrs if k in {"src", "href", "srcset", "data"}]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names are not possible there")
+def test_the_page_asks_for_nothing_and_escapes_names(tmp_path: Path) -> None:
+    make(tmp_path / "data")
+    for kind in ("images", "masks"):
+        folder = tmp_path / "data" / kind / "train"
+        (folder / "train_03.png").rename(folder / "<b>x.png")
+        (folder / "train_04.png").rename(folder / "a\nb.png")
+    change(tmp_path / "data/masks/train/<b>x.png", lambda mask: np.roll(mask, (7, -8), (0, 1)))
+    (tmp_path / "data/masks/train/a\nb.png").write_bytes(b"")
+    page = tmp_path / "page.html"
+    write_page(page, examine(tmp_path / "data"))
+    text = page.read_text("utf-8")
+    links = Links()
+    links.feed(text)
+    assert links.links
+    assert all(link.startswith("data:") for link in links.links)
+    assert links.tags.count("img") >= 3  # the shifted pair, and the image of the empty mask
+    assert "b" not in links.tags
+    assert "&lt;b&gt;x.png" in text
+    assert not re.search(r"url\(|@import|<script", text)
+    assert "default-src 'none'" in text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names are not possible there")
+def test_control_characters_in_names_do_not_reach_the_terminal(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    make(tmp_path / "data")
+    (tmp_path / "data/masks/train/train_03.png").unlink()
+    folder = tmp_path / "data/images/train"
+    (folder / "train_03.png").rename(folder / "a\x1b[31m.png")
+    result = cli("doctor", "data")
+    assert result.code == 1
+    assert "\x1b" not in result.out
+
+
+def test_every_planted_fault_makes_a_page(tmp_path: Path) -> None:
+    for number, planted in enumerate(FAULTS[::4]):
+        root = tmp_path / str(number)
+        make(root, **planted.options)
+        planted.plant(root)
+        write_page(tmp_path / "page.html", examine(root))
+        assert f'id="{planted.kind}-{planted.severity}"' in (tmp_path / "page.html").read_text()

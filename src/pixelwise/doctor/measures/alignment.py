@@ -31,12 +31,14 @@ class Agreement:
     best: the greatest height within a quarter of the picture, and `shift` (dy, dx), in pixels of
         the full picture, where it is: the mask would have to be moved by it.
     step: the pixels of the full picture that are one here: nothing finer is seen.
+    borders: the pixels here that are beside a border of the mask: what there was to agree with.
     """
 
     at_zero: float
     best: float
     shift: tuple[int, int]
     step: int
+    borders: int
 
 
 def edges_of_image(grey: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
@@ -88,4 +90,4 @@ def agreement(grey: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Agreement | N
     window = np.roll(surface, near, (0, 1))[: 2 * near[0] + 1, : 2 * near[1] + 1]
     down, across = np.unravel_index(int(window.argmax()), window.shape)
     shift = (int(down) - near[0]) * step, (int(across) - near[1]) * step
-    return Agreement(float(surface[0, 0]), float(window.max()), shift, step)
+    return Agreement(float(surface[0, 0]), float(window.max()), shift, step, int(borders.sum()))
