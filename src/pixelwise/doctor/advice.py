@@ -21,7 +21,8 @@ BASE_BYTES = 460 << 20
 MobileNetV2, output stride 16, float32, CPU)."""
 USABLE = 0.5
 """Share of the memory to plan with; the rest is for the pictures, the system and others."""
-MAX_BATCH = 16
+MAX_BATCH = 8
+"""The default; a larger one would ask for another learning rate."""
 
 
 def suggestions(survey: Survey) -> list[Suggestion]:

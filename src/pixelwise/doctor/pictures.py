@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.classes import IGNORE, distinct_colours
-from pixelwise.data.images import read_image
+from pixelwise.data.images import IMAGE_SUFFIXES, read_image
 from pixelwise.doctor.diagnosis import Finding, relative
 from pixelwise.doctor.sighting import Sighting, levels_of
 from pixelwise.doctor.survey import UNKNOWN, Survey
@@ -56,11 +56,21 @@ class Album:
             for path in finding.files
             if (sighting := self.of_file.get(path)) is not None
         }
+        if not pairs:  # as where one of the two is missing
+            first = finding.files[:1]
+            return [self._alone(path) for path in first if path.suffix in IMAGE_SUFFIXES]
         return [
             picture
             for sighting in list(pairs.values())[:MAX_PAIRS]
             for picture in self._of_pair(sighting)
         ]
+
+    def _alone(self, path: Path) -> Picture:
+        name = relative(path, self.survey.root)
+        try:
+            return _picture(name, read_image(path))
+        except InputError:
+            return Picture(f"{name}: cannot be shown", None)
 
     def _of_pair(self, sighting: Sighting) -> list[Picture]:
         name = relative(sighting.image.path, self.survey.root)

@@ -228,7 +228,7 @@ def _measure_mask(look: MaskLook, stored: NDArray[Any]) -> NDArray[np.uint8] | N
         look.too_many = True
         return None
     levels, look.keys, look.counts = found
-    if stored.ndim == 2 and len(look.keys) > 3:
+    if stored.ndim == 2 and len(look.keys) > 2:
         look.soft = ramps(stored)
     step = int(np.ceil(np.sqrt(levels.size / MAX_OBJECT_PIXELS)))
     values, areas = objects(np.ascontiguousarray(levels[::step, ::step]))

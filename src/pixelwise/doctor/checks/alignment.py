@@ -26,6 +26,11 @@ AGREES = 8.0
 """From this height image and mask agree: foreign masks reach 5.4 on CamVid."""
 DISAGREES = 6.0
 """Below this they do not, if most others of the folder agree."""
+USUAL = 0.4
+"""A shift must reach this part of what pairs of the folder usually reach: chance peaks grow with
+the contrast of the pictures. The limit of disagreement likewise, with ..."""
+USUAL_AT_MOST = 0.15
+"""... this part of it, where that is more."""
 MARGIN = 4.0
 """By which another place or turn must be better than the one the mask lies in."""
 MIN_BORDERS = 0.5
@@ -68,11 +73,11 @@ def shifted_as_a_whole(survey: Survey) -> Iterator[Finding]:
     found = _systematic(survey)
     if found is None:
         return
-    (down, across), members = found
+    shift, members = found
     yield SHIFTED_SET.found(
         [sighting.mask.path for sighting in members],
-        f"and {len(members) - 1} more fit their images best when moved by {across} pixels to the "
-        f"right and {down} down: the masks are shifted",
+        f"and {len(members) - 1} more fit their images best when moved by {_words(shift)}: the "
+        "masks are shifted",
         remedy="look for padding, cropping or an offset in the export of the masks",
     )
 
@@ -102,7 +107,8 @@ def single_masks(survey: Survey) -> Iterator[Finding]:
     whole = _systematic(survey)
     common = {id(sighting) for sighting in whole[1]} if whole else set()
     heights = [_height(s) for s in known]
-    if len(known) < MIN_SET or float(np.median(heights)) < AGREES:
+    height = float(np.median(heights)) if heights else 0.0
+    if len(known) < MIN_SET or height < AGREES:
         return
     usual = float(np.median([s.agreement.borders for s in known if s.agreement]))
     suspects = []
@@ -111,15 +117,14 @@ def single_masks(survey: Survey) -> Iterator[Finding]:
         assert here is not None
         if id(sighting) in common:
             continue
-        if _moved(here):
-            down, across = here.shift
+        if _moved(here) and here.best >= USUAL * height:
             yield SHIFTED.found(
                 [sighting.mask.path, sighting.image.path],
-                f"fits its image best when moved by {across} pixels to the right and {down} down",
+                f"fits its image best when moved by {_words(here.shift)}",
                 remedy="move it back, or export it again",
             )
         elif (
-            here.at_zero < DISAGREES
+            here.at_zero < max(DISAGREES, USUAL_AT_MOST * height)
             and here.borders >= MIN_BORDERS * usual
             and not _exif_explains(sighting)
         ):
@@ -150,6 +155,16 @@ def single_masks(survey: Survey) -> Iterator[Finding]:
             sentence,
             remedy="look at the two together; export the right mask",
         )
+
+
+def _words(shift: tuple[int, int]) -> str:
+    """(dy, dx) as `3 pixels up and 5 to the left`; a part that is 0 is left out."""
+    down, across = shift
+    parts = [f"{abs(down)} pixels {'down' if down > 0 else 'up'}"] if down else []
+    if across:
+        unit = "" if parts else " pixels"
+        parts.append(f"{abs(across)}{unit} to the {'right' if across > 0 else 'left'}")
+    return " and ".join(parts)
 
 
 def _height(sighting: Sighting) -> float:
