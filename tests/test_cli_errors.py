@@ -509,7 +509,7 @@ for arguments in {calls}:
 def test_help_and_version_answer_without_torch() -> None:
     from pixelwise.cli import app
 
-    commands = [command.callback.__name__ for command in app.registered_commands]
+    commands = [c.callback.__name__.replace("_", "-") for c in app.registered_commands]
     assert {"train", "predict", "evaluate"} <= set(commands)
     calls = [["--version"], ["--help"], *([name, "--help"] for name in commands)]
     done = subprocess.run(

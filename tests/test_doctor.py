@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from miniatures import MINIATURES
 from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.dataset import open_dataset
 from pixelwise.doctor import Diagnosis, Severity, examine
@@ -699,6 +700,37 @@ def test_specks_and_imbalance_are_notes(tmp_path: Path) -> None:
     diagnosis = examine(tmp_path)
     notes = {f.kind.id for f in diagnosis.findings if f.severity is Severity.NOTE}
     assert {"specks", "imbalance"} <= notes
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_every_format_is_seen_as_training_sees_it(tmp_path: Path, name: str) -> None:
+    MINIATURES[name](tmp_path)
+    diagnosis = examine(tmp_path)
+    data = open_dataset(tmp_path)
+    facts = diagnosis.facts
+    assert diagnosis.trains
+    assert facts.layout == data.layout
+    assert facts.pairs == {split: len(samples) for split, samples in data.splits.items()}
+    assert [row.name for row in facts.classes] == list(data.classes.names)
+    for split, counts in data.pixel_counts.items():
+        assert [row.pixels[split] for row in facts.classes] == counts.tolist()
+    expected = {
+        "few-images", "tiny-val", "absent-from-train", "absent-from-val", "rare-class",
+        "tiny-objects", "few-images-of-class", "ignored-255", "value-gaps", "shared-colour",
+    }  # fmt: skip
+    bad = {f.kind.id for f in diagnosis.findings if f.severity is not Severity.NOTE}
+    assert bad <= expected
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_a_bad_image_in_any_format_is_one_finding(tmp_path: Path, name: str) -> None:
+    MINIATURES[name](tmp_path)
+    bad = open_dataset(tmp_path).splits["train"][0].image
+    bad.write_bytes(b"")
+    diagnosis = examine(tmp_path)
+    assert [f.files for f in diagnosis.findings if f.kind.id == "empty-file"] == [(bad,)]
+    assert not diagnosis.trains
+    assert any(row.pixels["train"] for row in diagnosis.facts.classes)
 
 
 def test_a_folder_of_outlines_is_examined_too(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ ARRAY_SUFFIXES = frozenset({".npy"})
 class ArrayFile:
     """A mask in a .npy file: see `MaskSource`.
 
-    (H, W) are numbers from 0 to 65535; (H, W, C) or (C, H, W) of 0 and 1 (or 0 and 255) are one
-    channel a class, exactly one of them set at every pixel; other (H, W, 3) of uint8 are RGB.
+    (H, W) are numbers from 0 to 65535; (H, W, C) or (C, H, W) of 0 and 1 are one channel a class,
+    exactly one of them set at every pixel, and so are those of 0 and 255 that are not (H, W, 3);
+    other (H, W, 3) of uint8 are RGB.
     """
 
     path: Path
@@ -35,10 +36,11 @@ class ArrayFile:
             )
         channels_first = stored.shape[:2] != size and stored.shape[1:] == size
         by_class = np.moveaxis(stored, 0, 2) if channels_first else stored
-        present = np.unique(by_class)
-        if len(present) <= 2 and present[0] == 0 and present[-1] in (0, 1, 255):
+        present = set(np.unique(by_class).tolist())
+        coloured = by_class.shape[2] == 3 and by_class.dtype == np.uint8
+        if present <= {0, 1} or (present <= {0, 255} and not coloured):
             return self._from_channels(by_class != 0)
-        if by_class.shape[2] == 3 and by_class.dtype == np.uint8:
+        if coloured:
             return by_class
         raise InputError(
             f"{self.path}: its {by_class.shape[2]} channels hold other values than 0 and 1: save "

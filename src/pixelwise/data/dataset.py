@@ -245,6 +245,8 @@ def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) ->
     """Hold every mask against the classes; keep what was decoded as class indices."""
     cache: dict[str, tuple[Image, Mask]] = {}
     pixel_counts: dict[str, NDArray[np.int64]] = {}
+    table = source.root / "classes.toml"
+    other = "" if table.exists() else f", or write {table} with classes of your own"
     for split, samples in source.splits.items():
         total = np.zeros(256, dtype=np.int64)
         for sample in samples:
@@ -263,7 +265,7 @@ def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) ->
                     mask = np.repeat(classes.to_index(values), finding.counts[values])
             except InputError as error:
                 finding.problems.append(
-                    f"{sample.mask.path}: {error}: correct the mask or the class table"
+                    f"{sample.mask.path}: {error}: correct the mask or the class table{other}"
                 )
                 continue
             total += np.bincount(mask.reshape(-1), minlength=256)

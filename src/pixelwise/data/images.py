@@ -110,7 +110,7 @@ def read_mask(path: Path) -> NDArray[Any]:
 
 def mask_palette(path: Path) -> NDArray[np.uint8] | None:
     """The colours (N, 3) of a palette mask, or None if the mask has no palette."""
-    with _opened(path, MASK_FORMATS) as image:
+    with _opened(path, MASK_FORMATS, deep_grey=True) as image:
         if image.mode != "P" or image.palette is None:
             return None
         return np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)

@@ -222,6 +222,8 @@ def _measure_image(look: ImageLook, pixels: NDArray[np.uint8]) -> NDArray[np.uin
 def _measure_mask(look: MaskLook, stored: NDArray[Any]) -> NDArray[np.uint8] | None:
     """Fill in the figures of a mask; returns it as places in `look.keys`, None for too many."""
     look.size = stored.shape[0], stored.shape[1]
+    if stored.size == 0:  # outlines, drawn for an image that cannot be read
+        return None
     look.mark = digest(stored)
     found = _levels(stored)
     if found is None:

@@ -58,8 +58,11 @@ def find(root: Path) -> Source:
             return _distinct(layout.read(root))
     if folders.half(root):
         return _distinct(folders.read(root))
-    known = "; ".join(layout.DESCRIPTION for layout in LAYOUTS)
-    raise InputError(f"{root}: no images and masks found in a known layout. Known are: {known}")
+    others = ", ".join(layout.DESCRIPTION.split(":")[0] for layout in LAYOUTS[:-1])
+    raise InputError(
+        f"{root}: no images and masks found in a known layout. Known are: images/ and masks/ with "
+        f"files of the same names; as their authors lay them out, {others}"
+    )
 
 
 def _distinct(source: Source) -> Source:

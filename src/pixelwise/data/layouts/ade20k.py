@@ -17,7 +17,7 @@ _COUNT = 150
 
 
 def detect(root: Path) -> bool:
-    return any((root / part / "training").is_dir() for part in ("images", "annotations"))
+    return all((root / part / "training").is_dir() for part in ("images", "annotations"))
 
 
 def read(root: Path) -> Source:

@@ -44,6 +44,7 @@ CLASSES = Classes.make(
 
 
 def detect(root: Path) -> bool:
+    """The lists train.txt and val.txt beside the folders name the authors' paths: not needed."""
     return any((root / f"{split}annot").is_dir() for split in SPLITS)
 
 

@@ -14,7 +14,7 @@ from pixelwise.data.layouts.lists import read_stems
 from pixelwise.data.layouts.names import folders_in
 from pixelwise.data.layouts.pairing import MASK_LIKE, sample_name
 from pixelwise.data.source import Sample, Source
-from pixelwise.data.tables import read_labelmap
+from pixelwise.data.tables import find_table
 from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "CVAT segmentation mask 1.1: labelmap.txt, SegmentationClass/, ImageSets/, images"
@@ -47,7 +47,8 @@ def detect(root: Path) -> bool:
 
 
 def read(root: Path) -> Source:
-    table = read_labelmap(root / "labelmap.txt")
+    table = find_table(root)  # classes.toml, else labelmap.txt
+    assert table is not None
     masks = root / "SegmentationClass"
     mask_of = {path.stem: path for path in list_images(masks, MASK_LIKE)}
     present = folders_in(root)
@@ -85,4 +86,4 @@ def read(root: Path) -> Source:
             "rename or remove them"
         )
     refuse(problems)
-    return Source(root, "cvat", splits, table.classes, True, [table.note()])
+    return Source(root, "cvat", splits, table.classes, table.has_colours, [table.note()])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pixelwise.data.classes import Classes
 from pixelwise.data.voc import voc_colour
+from pixelwise.errors import InputError
 
 BACKGROUND = "background"
 _BACKGROUNDS = frozenset({"background", "_background_"})
@@ -11,20 +14,25 @@ IGNORED = frozenset({"__ignore__"})
 """labelme's name for what is to be left out."""
 
 
-def classes_above_background(names: list[str]) -> tuple[Classes, dict[str, int]]:
+def classes_above_background(path: Path, names: list[str]) -> tuple[Classes, dict[str, int]]:
     """Classes with the background as 0 and `names` from 1 on, and the mask value of each name.
 
     A name that means the background has its value, 0; one of IGNORED has 255, which is ignored.
     Colours are those of VOC's palette, which labelling tools give as well.
+
+    Raises InputError that names `path` where they make no classes: too many, one twice, one empty.
     """
     kept = [name for name in names if name.casefold() not in _BACKGROUNDS and name not in IGNORED]
     values = {name: 255 if name in IGNORED else 0 for name in names}
     values |= {name: place for place, name in enumerate(kept, start=1)}
     ignored = any(name in IGNORED for name in names)
-    classes = Classes.make(
-        [BACKGROUND, *kept],
-        colours=[voc_colour(value) for value in range(len(kept) + 1)],
-        ignore=255 if ignored else None,
-        ignore_colour=voc_colour(255),
-    )
+    try:
+        classes = Classes.make(
+            [BACKGROUND, *kept],
+            colours=[voc_colour(value & 255) for value in range(len(kept) + 1)],
+            ignore=255 if ignored else None,
+            ignore_colour=voc_colour(255),
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return classes, values

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
+from pixelwise.data.layouts import ade20k, camvid
 from pixelwise.data.layouts.lists import (
     choose,
     is_pair_list,
@@ -37,8 +38,10 @@ IMAGE_ENDINGS = ("", "_image", "_img", "_sat")
 
 
 def detect(root: Path) -> bool:
-    if data_yaml(root) or (root / "ImageSets").is_dir() or (root / "labelmap.txt").is_file():
-        return False  # of a tool that says more about its masks
+    if camvid.detect(root) or ade20k.detect(root) or data_yaml(root) is not None:
+        return False  # of a format that says more about its masks
+    if (root / "ImageSets").is_dir() or (root / "labelmap.txt").is_file():
+        return False
     if any((folder / "_classes.csv").is_file() for folder in (root, *split_folders(root).values())):
         return False
     if any(is_pair_list(path) for path in list_files(root).values()):

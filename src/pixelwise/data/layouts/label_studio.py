@@ -25,6 +25,8 @@ DESCRIPTION = "Label Studio: the JSON export beside images/ (and task-...-tag-LA
 
 _KEYS = {"annotations", "completions", "predictions", "data", "file_upload", "image", "annotator"}
 _PNG = re.compile(r"task-(\d+)-annotation-(\d+)-by-(.+)-\d+\.png")
+_OF_THE_WHOLE = {"choices", "textarea", "rating", "number", "relation"}
+"""Results that say something about the whole image and cover none of it."""
 _FOLDERS = ("images", "image", "imgs", "img", "upload", "media")
 _HASH = re.compile(r"^[0-9a-f]{8}-")  # what an upload puts before the file's own name
 
@@ -101,7 +103,7 @@ def read(root: Path) -> Source:
     if not found:
         raise InputError(f"{path}: no task in it is annotated: annotate, then export again")
     classes, value_of = classes_above_background(
-        sorted({label for _, parts, _ in found for label, _ in parts})
+        path, sorted({label for _, parts, _ in found for label, _ in parts})
     )
     samples = []
     for image, parts, key in found:
@@ -111,11 +113,14 @@ def read(root: Path) -> Source:
                 regions.append(_region(part, value_of[label]))
             except InputError as error:
                 raise InputError(f"{path}: task {key}: {label}: {error}") from error
-        mask = Drawn(path, image.name, tuple(regions))
+        # The names of PNG files keep no order of the strokes, the JSON does.
+        by_area = any(isinstance(region, Stroke) for region in regions)
+        mask = Drawn(path, image.name, tuple(regions), by_area=by_area)
         samples.append(Sample(sample_name(root, image), image, mask))
+    above = "smaller strokes lie on larger" if strokes else "later strokes lie on earlier"
     notes = [
         f"Label Studio: {len(classes)} classes from the labels used, background where nothing is "
-        "drawn; later strokes lie on earlier ones"
+        f"drawn; {above} ones"
     ]
     if undone:
         notes.append(f"left out: {undone} tasks without an annotation")
@@ -127,7 +132,7 @@ def read(root: Path) -> Source:
     return Source(root, "label-studio", {"all": samples}, classes, False, notes)
 
 
-def _results(task: Any) -> tuple[list[Any] | None, int]:
+def _results(task: Any) -> tuple[Any, int]:
     """The results of the first annotation that was not cancelled, and how many there are.
 
     JSON-MIN has no annotations: the results stand under the name of the control, as lists.
@@ -142,19 +147,27 @@ def _results(task: Any) -> tuple[list[Any] | None, int]:
 
 
 def _labelled(
-    path: Path, key: int, results: list[Any], strokes: dict[int, list[tuple[str, Path]]]
+    path: Path, key: int, results: Any, strokes: dict[int, list[tuple[str, Path]]]
 ) -> list[tuple[str, Any]]:
     """(label, result or PNG file) of each region of a task."""
     parts: list[tuple[str, Any]] = []
+    if not isinstance(results, list):
+        raise InputError(f"{path}: task {key}: result = {results!r}: export it again")
     for result in results:
         value = result.get("value") if isinstance(result, dict) else None
         if not isinstance(value, dict):
             raise InputError(f"{path}: task {key}: a result has no value: export it again")
         labels = value.get("brushlabels") or value.get("polygonlabels")
-        if not labels:
+        if not isinstance(labels, list) or not labels:
             kind = result.get("type") or next((k for k in value if k.endswith("labels")), "?")
-            if kind in {"choices", "textarea", "rating", "number", "relation"}:
-                continue  # says something about the whole image
+            if isinstance(kind, str) and kind in {
+                "choices",
+                "textarea",
+                "rating",
+                "number",
+                "relation",
+            }:
+                continue
             raise InputError(
                 f"{path}: task {key}: a result of type {kind!r} has no area that is read: "
                 "brushlabels and polygonlabels are; draw it so or remove it"
@@ -172,6 +185,8 @@ def _region(part: Any, value: int) -> Region:
     content = part["value"]
     if "points" in content:
         points = content["points"]
+        if not isinstance(points, list) or not all(isinstance(point, list) for point in points):
+            raise InputError("its points are not pairs of numbers: export the project again")
         ring = as_ring([x for point in points for x in point])
         return Polygons(value, (ring / 100,), relative=True)  # stored as percent
     numbers = whole_numbers(content["rle"])

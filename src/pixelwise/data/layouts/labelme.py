@@ -76,10 +76,7 @@ def read(root: Path) -> Source:
         unknown = sorted(used - set(names))
         if unknown:
             raise InputError(f"{labels}: has no {listed(unknown)}, which shapes have: add a line")
-    try:
-        classes, value_of = classes_above_background(names)
-    except InputError as error:
-        raise InputError(f"{root}: {error}") from error
+    classes, value_of = classes_above_background(labels if labels.is_file() else root, names)
     splits = {
         split: [_sample(root, *parts, value_of) for parts in group]
         for split, group in found.items()
@@ -148,6 +145,8 @@ def _region(shape: dict[str, Any], value: int) -> Region:
         for p in points
     ):
         raise InputError("its points are not pairs of numbers: export the file again")
+    if not isinstance(kind, str):
+        raise InputError(f"shape_type = {kind!r}: export the file again")
     if kind == "polygon":
         return Polygons(value, (as_ring([x for point in points for x in point]),))
     if kind in {"rectangle", "circle"} and len(points) != 2:

@@ -9,7 +9,11 @@ from pathlib import Path
 from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from pixelwise.data.source import SPLITS
 
-ALIASES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+ALIASES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 
 LOOKED_AT = 1000
 """Names of a folder that a quick look goes through, at most."""

@@ -13,6 +13,7 @@ from pixelwise.data.layouts.names import data_yaml, first_names, split_folders
 from pixelwise.data.layouts.pairing import MASK_LIKE, pair
 from pixelwise.data.layouts.yolo import class_names
 from pixelwise.data.source import Sample, Source
+from pixelwise.data.tables import find_table
 from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "Ultralytics semantic: data.yaml with names, images/SPLIT/, masks/SPLIT/"
@@ -42,6 +43,10 @@ def read(root: Path) -> Source:
         except InputError as error:
             problems += error.problems
     refuse(problems)
+    table = find_table(root)
+    if table is not None:
+        notes.append(table.note())
+        return Source(root, "ultralytics", splits, table.classes, table.has_colours, notes)
     try:
         classes = Classes.make(names, ignore=255)
     except InputError as error:

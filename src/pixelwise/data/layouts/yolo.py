@@ -59,10 +59,7 @@ def read(root: Path) -> Source:
     path = data_yaml(root)
     assert path is not None  # as detect has found
     names = class_names(path)
-    try:
-        classes, value_of = classes_above_background(names)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    classes, value_of = classes_above_background(path, names)
     values = [value_of[name] for name in names]
     problems: list[str] = []
     splits: dict[str, list[Sample]] = {}

@@ -1,0 +1,676 @@
+"""A miniature of each published format, written to its public rules and without our readers.
+
+Each writer fills a folder and returns what a reader has to find in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+HEIGHT, WIDTH = 40, 56
+SPLITS = {"train": 3, "val": 2}
+Mask = np.ndarray[Any, np.dtype[np.uint8]]
+
+# Three things on a background, as outlines with corners x, y. Listed from the largest to the
+# smallest, so that the rule "small ones on top" and the rule "later ones on top" agree.
+ROAD, TREE, CAR = "road", "tree", "car"
+VOC_COLOURS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]  # 0..3, as published
+
+
+def outlines(number: int) -> list[tuple[str, list[tuple[float, float]]]]:
+    shift = 2.5 * number
+    return [
+        (ROAD, [(0, 25), (56, 25), (56, 40), (0, 40)]),
+        (TREE, [(34 + shift, 3), (44 + shift, 30), (26 + shift, 28.2)]),
+        (CAR, [(4 + shift, 20), (20 + shift, 20), (20 + shift, 31), (4 + shift, 31)]),
+    ]
+
+
+def inside(x: float, y: float, ring: list[tuple[float, float]]) -> bool:
+    """The even-odd rule, by the crossings of a ray to the left."""
+    crossings = 0
+    for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True):
+        if (y0 <= y) != (y1 <= y):
+            crossings += x0 + (y - y0) / (y1 - y0) * (x1 - x0) <= x
+    return crossings % 2 == 1
+
+
+def member(ring: list[tuple[float, float]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.array([[inside(c + 0.5, r + 0.5, ring) for c in range(WIDTH)] for r in range(HEIGHT)])
+
+
+def drawn(number: int, values: dict[str, int]) -> Mask:
+    mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    for name, ring in outlines(number):
+        mask[member(ring)] = values[name]
+    return mask
+
+
+@dataclass
+class Expected:
+    """What a reader has to find: masks as class indices, 255 ignored, by split and image name."""
+
+    layout: str
+    names: list[str]
+    colours: list[tuple[int, int, int]] | None = None
+    ignored: bool = False
+    masks: dict[str, dict[str, Mask]] = field(default_factory=dict)
+
+    def add(self, split: str, stem: str, mask: Mask) -> None:
+        self.masks.setdefault(split, {})[stem] = mask
+
+
+def photo(path: Path, number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(number)
+    Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(path)
+
+
+def save(path: Path, mask: Any, palette: list[tuple[int, int, int]] | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(np.asarray(mask))
+    if palette is not None:
+        picture.putpalette([part for colour in palette for part in colour])
+    picture.save(path)
+
+
+def stems() -> list[tuple[str, int, str]]:
+    """split, number, name of each image of a format with splits."""
+    found, number = [], 0
+    for split, count in SPLITS.items():
+        for _ in range(count):
+            found.append((split, number, f"photo_{number}"))
+            number += 1
+    return found
+
+
+def blobs(number: int, count: int, *, void: bool = False) -> Mask:
+    """(H, W) of class indices in blocks of 4x4, each class at least once; void: 255 as well."""
+    rng = np.random.default_rng(100 + number)
+    blocks = rng.integers(0, count, (HEIGHT // 4, WIDTH // 4), dtype=np.uint8)
+    blocks.reshape(-1)[:count] = range(count)
+    if void:
+        blocks[-1] = 255
+    return blocks.repeat(4, axis=0).repeat(4, axis=1)
+
+
+def plain(root: Path) -> Expected:
+    """images/train and masks/train, numbers, no table."""
+    expected = Expected("folders", ["class_0", "class_1", "class_2"])
+    for split, number, stem in stems():
+        mask = blobs(number, 3)
+        photo(root / "images" / split / f"{stem}.png", number)
+        save(root / "masks" / split / f"{stem}.png", mask)
+        expected.add(split, stem, mask)
+    return expected
+
+
+def splits_above(root: Path) -> Expected:
+    """train/images and train/labels; masks of 0 and 255."""
+    expected = Expected("folders", ["background", "foreground"])
+    for split, number, stem in stems():
+        mask = blobs(number, 2)
+        photo(root / split / "images" / f"{stem}.jpg", number)
+        save(root / split / "labels" / f"{stem}.png", mask * np.uint8(255))
+        expected.add(split, stem, mask)
+    return expected
+
+
+def suffixes(root: Path) -> Expected:
+    """NAME.jpg and NAME_mask.png in one folder."""
+    expected = Expected("folders", ["class_0", "class_1"])
+    for _, number, stem in stems():
+        mask = blobs(number, 2)
+        photo(root / f"{stem}.jpg", number)
+        save(root / f"{stem}_mask.png", mask)
+        expected.add("all", stem, mask)
+    return expected
+
+
+def suffixes_across(root: Path) -> Expected:
+    """JPEGImages/NAME.jpg and SegmentationClass/NAME_gt.png, colours and no table."""
+    colours = [(0, 0, 0), (10, 20, 200), (250, 3, 3)]
+    expected = Expected("folders", ["colour_1", "colour_2", "colour_3"], colours)
+    for _, number, stem in stems():
+        mask = blobs(number, 3)
+        photo(root / "JPEGImages" / f"{stem}.jpg", number)
+        save(root / "SegmentationClass" / f"{stem}_gt.png", np.array(colours, np.uint8)[mask])
+        expected.add("all", stem, mask)
+    return expected
+
+
+def pair_lists(root: Path) -> Expected:
+    """train.txt and val.txt with an image and a mask a line."""
+    expected = Expected("folders", ["class_0", "class_1", "class_2"])
+    lines: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for split, number, stem in stems():
+        mask = blobs(number, 3)
+        photo(root / "pictures" / f"{stem}.jpg", number)
+        save(root / "truth" / f"{stem}.png", mask)
+        separator = {"train": "\t", "val": " "}[split]
+        lines[split].append(f"pictures/{stem}.jpg{separator}truth/{stem}.png")
+        expected.add(split, stem, mask)
+    for split, text in lines.items():
+        (root / f"{split}.txt").write_text("\n".join(text) + "\n")
+    return expected
+
+
+def one_hot(root: Path) -> Expected:
+    """images/ and masks/ of .npy arrays with one channel a class, last or first."""
+    expected = Expected("folders", ["class_0", "class_1", "class_2"])
+    (root / "masks").mkdir(parents=True)
+    for _, number, stem in stems():
+        mask = blobs(number, 3)
+        photo(root / "images" / f"{stem}.png", number)
+        channels = np.eye(3, dtype=np.uint8)[mask]
+        np.save(root / "masks" / f"{stem}.npy", channels if number else channels.transpose(2, 0, 1))
+        expected.add("all", stem, mask)
+    return expected
+
+
+VOC = [
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
+
+VOC_PALETTE = (
+    "000000 800000 008000 808000 000080 800080 008080 808080 400000 c00000 408000 "
+    "c08000 400080 c00080 408080 c08080 004000 804000 00c000 80c000 004080"
+)
+"""The 21 colours of the development kit, in hexadecimal, as they are printed everywhere."""
+
+
+def voc_colours() -> list[tuple[int, int, int]]:
+    parts = [bytes.fromhex(text) for text in VOC_PALETTE.split()]
+    return [(red, green, blue) for red, green, blue in parts]
+
+
+def voc(root: Path) -> Expected:
+    """VOC2012: palette PNG, 255 at the borders, lists of names; test without masks."""
+    expected = Expected("voc", VOC, voc_colours(), ignored=True)
+    palette = voc_colours() + [(0, 0, 0)] * 234 + [(224, 224, 192)]
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split, number, stem in stems():
+        mask = blobs(number, 21, void=True)
+        photo(root / "JPEGImages" / f"{stem}.jpg", number)
+        save(root / "SegmentationClass" / f"{stem}.png", mask, palette)
+        save(root / "SegmentationObject" / f"{stem}.png", mask)
+        with (lists / f"{split}.txt").open("a") as stream:
+            stream.write(f"{stem}\n")
+        expected.add(split, stem, mask)
+    photo(root / "JPEGImages" / "unmarked.jpg", 99)
+    (lists / "test.txt").write_text("unmarked\n")
+    (lists / "trainval.txt").write_text("\n".join(stem for _, _, stem in stems()))
+    return expected
+
+
+def voc_aug(root: Path) -> Expected:
+    """VOC2012 with SBD's masks as PNG, below VOCdevkit/."""
+    year = root / "VOCdevkit" / "VOC2012"
+    expected = voc(year)
+    lists = year / "ImageSets" / "Segmentation"
+    for split, number, stem in stems():
+        save(year / "SegmentationClassAug" / f"{stem}.png", expected.masks[split][stem])
+        if number < 2:
+            (year / "SegmentationClass" / f"{stem}.png").unlink()
+    (lists / "train_aug.txt").write_text((lists / "train.txt").read_text())
+    (lists / "train.txt").write_text("photo_2\n")
+    return expected
+
+
+def sbd(root: Path) -> Expected:
+    """SBD's release: dataset/img, dataset/cls with MATLAB structures, lists."""
+    from scipy.io import savemat
+
+    expected = Expected("sbd", VOC, voc_colours(), ignored=True)
+    (root / "dataset" / "cls").mkdir(parents=True)
+    for split, number, stem in stems():
+        mask = blobs(number, 21)
+        photo(root / "dataset" / "img" / f"{stem}.jpg", number)
+        content = {"Boundaries": np.zeros((20, 1)), "Segmentation": mask}
+        savemat(root / "dataset" / "cls" / f"{stem}.mat", {"GTcls": content})
+        with (root / "dataset" / f"{split}.txt").open("a") as stream:
+            stream.write(f"{stem}\n")
+        expected.add(split, stem, mask)
+    return expected
+
+
+# trainId: (name, id), from the benchmark's own table.
+CITYSCAPES = [
+    ("road", 7),
+    ("sidewalk", 8),
+    ("building", 11),
+    ("wall", 12),
+    ("fence", 13),
+    ("pole", 17),
+    ("traffic light", 19),
+    ("traffic sign", 20),
+    ("vegetation", 21),
+    ("terrain", 22),
+    ("sky", 23),
+    ("person", 24),
+    ("rider", 25),
+    ("car", 26),
+    ("truck", 27),
+    ("bus", 28),
+    ("train", 31),
+    ("motorcycle", 32),
+    ("bicycle", 33),
+]
+
+
+def cityscapes(root: Path, *, truth: str = "gtFine", train_ids: bool = False) -> Expected:
+    expected = Expected("cityscapes", [name for name, _ in CITYSCAPES], ignored=True)
+    ids = np.full(256, 0, dtype=np.uint8)
+    ids[: len(CITYSCAPES)] = [value for _, value in CITYSCAPES]
+    for split, number, _ in stems():
+        city = "ulm" if number % 2 else "bonn"
+        name = f"{city}_{number:06d}_000019"
+        mask = blobs(number, 19, void=True)
+        stored = mask if train_ids else ids[mask]
+        if not train_ids:
+            stored[-1, :8] = [0, 1, 4, 9, 15, 18, 29, 30]  # all of them outside the evaluation
+        kind = "labelTrainIds" if train_ids else "labelIds"
+        photo(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", number)
+        save(root / truth / split / city / f"{name}_{truth}_{kind}.png", stored)
+        save(root / truth / split / city / f"{name}_{truth}_color.png", stored)
+        expected.add(split, f"{name}_leftImg8bit", mask)
+    return expected
+
+
+def ade20k(root: Path) -> Expected:
+    names = [f"thing {value}" for value in range(1, 151)]
+    expected = Expected("ade20k", names, ignored=True)
+    folders = {"train": "training", "val": "validation"}
+    for split, number, _ in stems():
+        stem = f"ADE_{split}_{number:08d}"
+        mask = blobs(number, 140, void=True)
+        stored = np.where(mask == 255, 0, mask + 1).astype(np.uint8)
+        photo(root / "images" / folders[split] / f"{stem}.jpg", number)
+        save(root / "annotations" / folders[split] / f"{stem}.png", stored)
+        expected.add(split, stem, mask)
+    rows = [f"{v}\t0.1\t10\t2\t0\tthing {v}, another {v}" for v in range(1, 151)]
+    table = ["Idx\tRatio\tTrain\tVal\tStuff\tName", *rows]
+    (root / "objectInfo150.txt").write_text("\n".join(table) + "\n")
+    return expected
+
+
+def camvid11(root: Path) -> Expected:
+    names = "sky,building,pole,road,pavement,tree,sign symbol,fence,car,pedestrian,bicyclist"
+    expected = Expected("camvid", names.split(","), ignored=True)
+    for split, number, stem in stems():
+        mask = blobs(number, 11, void=True)
+        photo(root / split / f"{stem}.png", number)
+        save(root / f"{split}annot" / f"{stem}.png", np.where(mask == 255, 11, mask).astype("u1"))
+        with (root / f"{split}.txt").open("a") as stream:
+            stream.write(f"/SegNet/CamVid/{split}/{stem}.png /SegNet/{split}annot/{stem}.png\n")
+        expected.add(split, stem, mask)
+    return expected
+
+
+CAMVID32 = """64 128 64\tAnimal
+192 0 128\tArchway
+0 128 192\tBicyclist
+128 64 128\tRoad
+0 0 0\tVoid
+64 192 0\tWall
+"""
+
+
+def camvid32(root: Path, *, repack: bool = False) -> Expected:
+    """RGB masks NAME_L.png by a table; as published, or as train/ and train_labels/."""
+    rows = [line.split() for line in CAMVID32.splitlines()]
+    named = {name: (int(r), int(g), int(b)) for r, g, b, name in rows}
+    void = named.pop("Void")
+    expected = Expected("camvid32", [*named], [*named.values()], ignored=True)
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(named)] = [*named.values()]
+    table[255] = void
+    for split, number, stem in stems():
+        mask = blobs(number, len(named), void=True)
+        images = root / split if repack else root / "701_StillsRaw_full"
+        masks = root / f"{split}_labels" if repack else root / "LabeledApproved_full"
+        photo(images / f"{stem}.png", number)
+        save(masks / f"{stem}_L.png", table[mask])
+        expected.add(split if repack else "all", stem, mask)
+    if repack:
+        lines = ["name, r, g, b", *(f"{name}, {r}, {g}, {b}" for r, g, b, name in rows)]
+        (root / "class_dict.csv").write_text("\n".join(lines) + "\n")
+    else:
+        (root / "label_colors.txt").write_text(CAMVID32)
+    return expected
+
+
+def coco_counts(mask: Any) -> list[int]:
+    """Runs down the columns, of zeros first."""
+    flat = mask.T.reshape(-1).tolist()
+    counts, last = [0], False
+    for value in flat:
+        if value != last:
+            counts.append(0)
+            last = value
+        counts[-1] += 1
+    return counts
+
+
+def coco_text(counts: list[int]) -> str:
+    """COCO's compression of runs: differences to the one but last, five bits a character."""
+    text = ""
+    for place, count in enumerate(counts):
+        number = count - counts[place - 2] if place > 2 else count
+        while True:
+            code = number & 31
+            number >>= 5
+            done = number == (-1 if code & 16 else 0)
+            text += chr(48 + (code if done else code | 32))
+            if done:
+                break
+    return text
+
+
+def coco(root: Path) -> Expected:
+    """annotations/instances_SPLIT.json: outlines, runs and compressed runs; ids with gaps."""
+    expected = Expected("coco", ["background", ROAD, CAR, TREE], VOC_COLOURS)
+    ids = {ROAD: 3, CAR: 7, TREE: 90}
+    (root / "annotations").mkdir(parents=True)
+    for split in SPLITS:
+        content: dict[str, Any] = {
+            "info": {},
+            "images": [],
+            "annotations": [],
+            "categories": [{"id": value, "name": name} for name, value in ids.items()],
+        }
+        for own, number, stem in stems():
+            if own != split:
+                continue
+            photo(root / "images" / split / f"{stem}.jpg", number)
+            content["images"].append(
+                {"id": number, "file_name": f"{stem}.jpg", "height": HEIGHT, "width": WIDTH}
+            )
+            empty = number == 1
+            # The file's order is no order of drawing: the small ones come first in it.
+            for place, (name, ring) in enumerate([] if empty else outlines(number)[::-1]):
+                counts = coco_counts(member(ring))
+                stored: Any = [[part for corner in ring for part in corner]]
+                if (number + place) % 3:
+                    text = coco_text(counts)
+                    stored = {
+                        "size": [HEIGHT, WIDTH],
+                        "counts": text if (number + place) % 3 == 1 else counts,
+                    }
+                content["annotations"].append(
+                    {
+                        "id": 10 * number + place,
+                        "image_id": number,
+                        "category_id": ids[name],
+                        "segmentation": stored,
+                        "iscrowd": int(isinstance(stored, dict)),
+                        "bbox": [0, 0, 1, 1],
+                    }
+                )
+            mask = drawn(number, {ROAD: 1, CAR: 2, TREE: 3})
+            expected.add(split, stem, np.zeros_like(mask) if empty else mask)
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        (root / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))
+    return expected
+
+
+def coco_beside(root: Path) -> Expected:
+    """_annotations.coco.json beside the images, as Roboflow writes it."""
+    source = root / "coco"
+    expected = coco(source)
+    for split, folder in (("train", "train"), ("val", "valid")):
+        (source / "images" / split).rename(root / folder)
+        (source / "annotations" / f"instances_{split}.json").rename(
+            root / folder / "_annotations.coco.json"
+        )
+        (source / "annotations" / f"captions_{split}.json").unlink()
+    for path in (source / "annotations", source / "images", source):
+        path.rmdir()
+    return expected
+
+
+def coco_stuff(root: Path) -> Expected:
+    names = ["person", "bicycle", "car"]
+    expected = Expected("coco-stuff", names, ignored=True)
+    for split, number, stem in stems():
+        mask = blobs(number, 3, void=True)
+        photo(root / "images" / f"{split}2017" / f"{stem}.jpg", number)
+        save(root / "stuffthingmaps" / f"{split}2017" / f"{stem}.png", mask)
+        expected.add(split, stem, mask)
+    (root / "labels.txt").write_text("0: unlabeled\n1: person\n2: bicycle\n3: car\n")
+    return expected
+
+
+def labelme(root: Path) -> Expected:
+    """NAME.json beside NAME.jpg; a rectangle, a circle; __ignore__ is left out."""
+    expected = Expected("labelme", ["background", CAR, "pole", ROAD, TREE], ignored=True)
+    for _, number, stem in stems():
+        photo(root / f"{stem}.jpg", number)
+        mask = drawn(number, {CAR: 1, ROAD: 3, TREE: 4})
+        shapes = [
+            {"label": name, "shape_type": "polygon", "points": [list(corner) for corner in ring]}
+            for name, ring in outlines(number)
+        ]
+        shapes.append({"label": "pole", "shape_type": "rectangle", "points": [[8, 36], [2, 30]]})
+        mask[30:36, 2:8] = 2
+        shapes.append(
+            {"label": "__ignore__", "shape_type": "circle", "points": [[50, 8], [50, 12]]}
+        )
+        for row in range(HEIGHT):
+            for column in range(WIDTH):
+                if (column + 0.5 - 50) ** 2 + (row + 0.5 - 8) ** 2 <= 16:
+                    mask[row, column] = 255
+        content = {
+            "version": "5.4.1",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": f"..\\{stem}.jpg" if number == 0 else f"{stem}.jpg",
+            "imageData": None,
+            "imageHeight": HEIGHT,
+            "imageWidth": WIDTH,
+        }
+        (root / f"{stem}.json").write_text(json.dumps(content))
+        expected.add("all", stem, mask)
+    return expected
+
+
+def cvat(root: Path, *, palette: bool = False) -> Expected:
+    """labelmap.txt in an order of its own; the masks are RGB, or have a palette."""
+    colours = {"background": (0, 0, 0), "car": (250, 50, 83), "road": (52, 209, 183)}
+    expected = Expected("cvat", [*colours], [*colours.values()])
+    table = [*colours.values()]
+    for split, number, stem in stems():
+        mask = blobs(number, 3)
+        photo(root / "JPEGImages" / f"{stem}.jpg", number)
+        path = root / "SegmentationClass" / f"{stem}.png"
+        if palette:
+            save(path, (2 - mask).astype(np.uint8), table[::-1])
+        else:
+            save(path, np.array(table, dtype=np.uint8)[mask])
+        save(root / "SegmentationObject" / f"{stem}.png", mask)
+        lists = root / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True, exist_ok=True)
+        with (lists / f"{split.capitalize()}.txt").open("a") as stream:
+            stream.write(f"{stem}\n")
+        expected.add(split, stem, mask)
+    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in colours.items()]
+    (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + "\n".join(lines))
+    return expected
+
+
+def roboflow(root: Path) -> Expected:
+    expected = Expected("roboflow", ["background", "leaf", "stem"])
+    for split, number, stem in stems():
+        folder = root / {"train": "train", "val": "valid"}[split]
+        mask = blobs(number, 3)
+        photo(folder / f"{stem}.jpg", number)
+        save(folder / f"{stem}_mask.png", mask)
+        (folder / "_classes.csv").write_text(
+            "Pixel Value, Class\n0, background\n1, leaf\n2, stem\n"
+        )
+        expected.add(split, stem, mask)
+    return expected
+
+
+def yolo(root: Path) -> Expected:
+    expected = Expected("yolo", ["background", TREE, CAR, ROAD], VOC_COLOURS)
+    for split, number, stem in stems():
+        photo(root / "images" / split / f"{stem}.jpg", number)
+        labels = root / "labels" / split
+        labels.mkdir(parents=True, exist_ok=True)
+        mask = drawn(number, {TREE: 1, CAR: 2, ROAD: 3})
+        if number == 4:  # no file: nothing is in the picture
+            mask = np.zeros_like(mask)
+        else:
+            lines = []
+            for name, ring in outlines(number)[::-1]:
+                corners = " ".join(f"{x / WIDTH:.17g} {y / HEIGHT:.17g}" for x, y in ring)
+                lines.append(f"{[TREE, CAR, ROAD].index(name)} {corners}")
+            (labels / f"{stem}.txt").write_text("\n".join(lines) + "\n")
+        expected.add(split, stem, mask)
+    (root / "data.yaml").write_text(
+        "path: ../datasets/x\ntrain: images/train\nval: images/val\nnames:\n  0: tree\n  1: car\n"
+        "  2: road\n"
+    )
+    return expected
+
+
+def ultralytics(root: Path) -> Expected:
+    expected = Expected("ultralytics", ["wood", "water"], ignored=True)
+    for split, number, stem in stems():
+        mask = blobs(number, 2, void=True)
+        photo(root / "images" / split / f"{stem}.png", number)
+        save(root / "masks" / split / f"{stem}.png", mask)
+        expected.add(split, stem, mask)
+    (root / "data.yaml").write_text(
+        "train: images/train\nval: images/val\nmasks_dir: masks\nnames: [wood, water]\n"
+    )
+    return expected
+
+
+def rle_pack(words: list[int]) -> list[int]:
+    """Label Studio's coding: bits of a header, then runs of equal words or of words as they are."""
+    bits = f"{len(words):032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
+    at = 0
+    while at < len(words):
+        end = at
+        while end < len(words) and words[end] == words[at]:
+            end += 1
+        end = min(end, at + 65536)
+        repeated = end - at > 1
+        if not repeated:
+            while end < len(words) and words[end] != words[end - 1] and end - at < 16:
+                end += 1
+        length = end - at - 1
+        kind = next(k for k, size in enumerate((3, 4, 8, 16)) if length < 1 << size)
+        bits += f"{int(repeated)}{kind:02b}{length:0{(3, 4, 8, 16)[kind]}b}"
+        bits += "".join(
+            f"{word:08b}" for word in (words[at : at + 1] if repeated else words[at:end])
+        )
+        at = end
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
+
+
+def label_studio(root: Path, *, png: bool = False) -> Expected:
+    """The JSON export: brush strokes and a polygon in percent; or PNG files and a bare JSON."""
+    expected = Expected("label-studio", ["background", CAR, ROAD, TREE], VOC_COLOURS)
+    tasks: list[dict[str, Any]] = []
+    for _, number, stem in stems():
+        photo(root / "images" / f"{stem}.jpg", number)
+        results = []
+        for place, (name, ring) in enumerate(outlines(number)):
+            covered = member(ring)
+            if png:
+                folder = root / "brush"
+                file = f"task-{number}-annotation-7-by-me@example.org-tag-{name}-{place}.png"
+                save(folder / file, covered.astype(np.uint8) * np.uint8(255))
+                continue
+            value: dict[str, Any] = {"format": "rle", "brushlabels": [name]}
+            pixels = np.repeat(covered.astype(np.uint8)[..., None] * 255, 4, axis=2)
+            value["rle"] = rle_pack(pixels.reshape(-1).tolist())
+            if name == TREE:
+                points = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in ring]
+                value = {"points": points, "polygonlabels": [name]}
+            results.append(
+                {
+                    "type": "polygonlabels" if name == TREE else "brushlabels",
+                    "value": value,
+                    "original_width": WIDTH,
+                    "original_height": HEIGHT,
+                    "from_name": "tag",
+                    "to_name": "image",
+                }
+            )
+        annotation = {"id": 7, "was_cancelled": False, "result": results}
+        tasks.append(
+            {
+                "id": number,
+                "annotations": [{"was_cancelled": True, "result": []}, annotation],
+                "data": {"image": f"/data/upload/1/0a1b2c3d-{stem}.jpg"},
+            }
+        )
+        expected.add("all", stem, drawn(number, {CAR: 1, ROAD: 2, TREE: 3}))
+    photo(root / "images" / "later.jpg", 50)
+    tasks.append({"id": 99, "annotations": [], "data": {"image": "/data/upload/1/later.jpg"}})
+    (root / "project-1-at-2026.json").write_text(json.dumps(tasks))
+    return expected
+
+
+MINIATURES: dict[str, Callable[[Path], Expected]] = {
+    "plain": plain,
+    "splits above": splits_above,
+    "suffixes": suffixes,
+    "suffixes across folders": suffixes_across,
+    "lists of pairs": pair_lists,
+    "one-hot arrays": one_hot,
+    "voc": voc,
+    "voc with sbd": voc_aug,
+    "sbd": sbd,
+    "cityscapes": cityscapes,
+    "cityscapes trainIds": lambda root: cityscapes(root, train_ids=True),
+    "cityscapes coarse": lambda root: cityscapes(root, truth="gtCoarse"),
+    "ade20k": ade20k,
+    "camvid 11": camvid11,
+    "camvid 32": camvid32,
+    "camvid 32 repacked": lambda root: camvid32(root, repack=True),
+    "coco": coco,
+    "coco beside": coco_beside,
+    "coco-stuff": coco_stuff,
+    "labelme": labelme,
+    "cvat": cvat,
+    "cvat palette": lambda root: cvat(root, palette=True),
+    "roboflow": roboflow,
+    "yolo": yolo,
+    "ultralytics": ultralytics,
+    "label studio": label_studio,
+    "label studio png": lambda root: label_studio(root, png=True),
+}
