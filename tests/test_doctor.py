@@ -380,6 +380,12 @@ def _(root: Path) -> None:
     Image.fromarray(boxes).save(root / MASK)
 
 
+@fault("unclear-values", MASK, "classes.toml", table=False)
+def _(root: Path) -> None:
+    deep = read(root / MASK).astype(np.uint16) * 300
+    Image.fromarray(deep).save(root / MASK)
+
+
 @fault("transparent-mask", MASK, "without an alpha channel", form="rgb")
 def _(root: Path) -> None:
     picture = Image.open(root / MASK).convert("RGBA")

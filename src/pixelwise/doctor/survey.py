@@ -27,6 +27,7 @@ class Survey:
     """What the checks are given.
 
     faults: lines of the layout and of the division that the rest could go on without.
+    unclear: lines that say why the masks' values tell no classes.
     stated: whether the folder itself says what its masks hold. classes: None where nothing tells.
     stored_splits: whether the folder has splits of its own; else train and val were drawn.
     """
@@ -38,6 +39,7 @@ class Survey:
     stated: bool
     classes: Classes | None = None
     stored_splits: bool = True
+    unclear: list[str] = field(default_factory=list)
     _indices: dict[int, NDArray[np.int16]] = field(default_factory=dict, repr=False)
 
     @property
@@ -119,7 +121,7 @@ def survey(
     found = Survey(root, source, faults, sightings, stated, stored_splits=stored)
     with collecting() as more, tolerable():
         found.classes = settle(source, sightings)
-    found.faults += more
+    found.unclear += more
     return found
 
 

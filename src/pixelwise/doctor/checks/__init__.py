@@ -34,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     masks.all_void,
     masks.one_class,
     values.unknown_values,
+    values.unclear_values,
     values.assumptions,
     classes.shared_colours,
     classes.absent_classes,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pixelwise.doctor.checks.folder import split_line
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
 from pixelwise.doctor.settling import soft
 from pixelwise.doctor.survey import UNKNOWN, Survey
 
 UNKNOWN_VALUE = stopping("unknown-value", "Mask values outside the classes")
 UNKNOWN_COLOUR = stopping("unknown-colour", "Mask colours outside the class table")
+UNCLEAR_VALUES = stopping("unclear-values", "Mask values that cannot be classes")
 BINARY_255 = Kind("binary-255", Severity.NOTE, "Binary masks of 0 and 255")
 IGNORED_255 = Kind("ignored-255", Severity.NOTE, "255 taken as ignored")
 MIXED_BINARY = Kind("mixed-binary", Severity.WARNING, "Masks of 0/255 beside masks of 0/1")
@@ -59,6 +61,19 @@ def unknown_values(survey: Survey) -> Iterator[Finding]:
             f"holds {shown}; the classes are {classes.allowed()}",
             remedy=remedy,
             stops=stops,
+        )
+
+
+def unclear_values(survey: Survey) -> Iterator[Finding]:
+    """Without a table: too many values, or such as no classes have. The oddest mask is named."""
+    masks = [s.mask for s in survey.sightings if s.mask.fault is None and len(s.mask.keys)]
+    masks.sort(key=lambda mask: (-int(mask.keys.max()), -len(mask.keys), mask.path))
+    for line in survey.unclear:
+        sentence, remedy = split_line(line.removeprefix(f"{survey.root}: "))
+        yield UNCLEAR_VALUES.found(
+            [mask.path for mask in masks[:3]],
+            f"shows what holds for all masks: {sentence}",
+            remedy=remedy,
         )
 
 
