@@ -16,6 +16,7 @@ RANK = {
     "process": 1,
     "crf": 2,
     "data": 2,
+    "doctor": 3,
     "layers": 2,
     "backbones": 3,
     "models": 4,
@@ -59,6 +60,6 @@ def test_imports_run_one_way() -> None:
     assert wrong == []
 
 
-def test_data_is_free_of_torch() -> None:
-    for path in (SOURCE / "data").rglob("*.py"):
+def test_data_and_doctor_are_free_of_torch() -> None:
+    for path in (*(SOURCE / "data").rglob("*.py"), *(SOURCE / "doctor").rglob("*.py")):
         assert "import torch" not in path.read_text(encoding="utf-8"), path

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import convert, data, inference, models, training
+from pixelwise.cli import convert, data, doctor, inference, models, training
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 for function in (
+    doctor.doctor,
     training.train,
     inference.evaluate,
     inference.predict,

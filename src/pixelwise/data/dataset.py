@@ -77,7 +77,7 @@ def open_dataset(
     """
     source = layouts.find(root)
     if divide:
-        _divide(source, val_fraction=val_fraction, seed=seed)
+        make_splits(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:
         for split in splits:
             if split not in source.splits:
@@ -102,7 +102,7 @@ def _hold_against(source: Source, classes: Classes) -> None:
         )
 
 
-def _divide(source: Source, *, val_fraction: float, seed: int) -> None:
+def make_splits(source: Source, *, val_fraction: float, seed: int) -> None:
     """Give a source without val one, by a seeded draw, and say so in its notes."""
     whole = "all" if "all" in source.splits else "train"
     if "val" in source.splits or whole not in source.splits:

@@ -63,7 +63,7 @@ def upright(image: Image.Image) -> Image.Image:
 
     `ImageOps.exif_transpose` raises what the bytes of a damaged EXIF block provoke.
     """
-    turn = _TURNS.get(_orientation(image))
+    turn = exif_turn(image)
     return image if turn is None else image.transpose(turn)
 
 
@@ -122,6 +122,11 @@ def turned_by_exif(path: Path) -> bool:
         return _orientation(image) in {5, 6, 7, 8}
 
 
+def exif_turn(image: Image.Image) -> Image.Transpose | None:
+    """How `upright` turns this picture; None where it leaves it."""
+    return _TURNS.get(_orientation(image))
+
+
 @contextmanager
 def _opened(
     path: Path, formats: tuple[str, ...], *, decode: bool = True, deep_grey: bool = False
@@ -136,7 +141,7 @@ def _opened(
             raise InputError(f"{path}: is a folder, not a picture: give a file")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: is empty (0 bytes): restore the file or remove it")
-        with _quiet, Image.open(path, formats=formats) as image:
+        with quiet, Image.open(path, formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(too_large)
             # In an MPO, which is how some cameras write a JPEG, what follows are previews.
@@ -202,7 +207,7 @@ class _Quiet:
                 self.caught.__exit__(None, None, None)
 
 
-_quiet = _Quiet()
+quiet = _Quiet()
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], *, palette: bytes) -> None:

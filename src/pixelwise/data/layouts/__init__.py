@@ -22,7 +22,7 @@ from pixelwise.data.layouts import (
     yolo,
 )
 from pixelwise.data.source import Source
-from pixelwise.errors import InputError
+from pixelwise.errors import Fault, InputError, refuse
 
 LAYOUTS = (
     camvid,
@@ -73,9 +73,12 @@ def _distinct(source: Source) -> Source:
         for sample in samples:
             if sample.name in seen:
                 problems.append(
-                    f"{sample.image}: is in {seen[sample.name]} and in {split}: leave it in one"
+                    Fault(
+                        "in-two-splits",
+                        sample.image,
+                        f"is in {seen[sample.name]} and in {split}: leave it in one",
+                    )
                 )
             seen[sample.name] = split
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     return source

@@ -8,7 +8,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.tables import Table, find_table, read_lines
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "ADE20K: images/training, annotations/training, and validation beside them"
 
@@ -31,8 +31,7 @@ def read(root: Path) -> Source:
                 splits[split] = pair(root, images, masks, notes=notes)
             except InputError as error:
                 problems += error.problems
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     table = find_table(root)
     if table is not None:
         notes.append(table.note())

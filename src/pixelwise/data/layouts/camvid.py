@@ -7,7 +7,7 @@ from pathlib import Path
 from pixelwise.data.classes import Classes, read_classes_toml
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse, tolerable
 
 DESCRIPTION = "CamVid: train/ and trainannot/, val/ and valannot/, test/ and testannot/"
 
@@ -59,13 +59,13 @@ def read(root: Path) -> Source:
                 splits[split] = pair(root, images, masks, notes=notes)
             except InputError as error:
                 problems += error.problems
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     table = root / "classes.toml"
+    classes = CLASSES
     if table.exists():
-        classes = read_classes_toml(table)
-        notes.append(f"the published CamVid layout with {len(classes)} classes from {table}")
+        with tolerable():
+            classes = read_classes_toml(table)
+            notes.append(f"the published CamVid layout with {len(classes)} classes from {table}")
     else:
-        classes = CLASSES
         notes.append("the published CamVid layout: 11 classes, mask value 11 is void and ignored")
     return Source(root, "camvid", splits, classes, True, notes)

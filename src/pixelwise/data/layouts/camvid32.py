@@ -11,7 +11,7 @@ from pixelwise.data.layouts.names import first_names, folders_in
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.data.tables import find_table
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = (
     "CamVid with 32 classes: 701_StillsRaw_full/ and LabeledApproved_full/, or train/ and "
@@ -127,8 +127,7 @@ def read(root: Path) -> Source:
             splits[split] = pair(root, images, masks, notes=notes, mask_ending="_L")
         except InputError as error:
             problems += error.problems
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     lists = list_files(root)
     if "all" in splits and lists:
         every = splits["all"]

@@ -14,7 +14,7 @@ from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.outlines import Drawn, Polygons, Region, as_ring
 from pixelwise.data.runs import CocoRuns, whole_numbers
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "COCO: annotations/instances_SPLIT.json, or _annotations.coco.json beside the images"
 
@@ -76,8 +76,7 @@ def read(root: Path) -> Source:
         split: _samples(root, split, path, content, values, tally)
         for split, (path, content) in contents.items()
     }
-    if tally.problems:
-        raise InputError(*tally.problems)
+    refuse(tally.problems)
     order = [split for split in (*SPLITS, "all") if split in splits]
     notes = [
         f"COCO: {len(classes)} classes, {classes.names[0]} where nothing is drawn; smaller objects "

@@ -11,7 +11,7 @@ from pixelwise.data.layouts.names import first_names, folders_in
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.tables import find_table, read_lines
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "COCO-Stuff: images/train2017 (or train2017/), stuffthingmaps/train2017 with PNG"
 
@@ -51,8 +51,7 @@ def read(root: Path) -> Source:
             splits.setdefault(name[:-4], []).extend(samples)
         except InputError as error:
             problems += error.problems
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     table = find_table(root)
     if table is not None:
         notes.append(table.note())

@@ -15,7 +15,7 @@ from pixelwise.data.layouts.names import folders_in
 from pixelwise.data.layouts.pairing import MASK_LIKE, sample_name
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.tables import find_table
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "CVAT segmentation mask 1.1: labelmap.txt, SegmentationClass/, ImageSets/, images"
 
@@ -85,6 +85,5 @@ def read(root: Path) -> Source:
             f"{lists[0].parent}: lists of other names beside train.txt, val.txt and test.txt: "
             "rename or remove them"
         )
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     return Source(root, "cvat", splits, table.classes, table.has_colours, [table.note()])

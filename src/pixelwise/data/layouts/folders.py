@@ -24,7 +24,7 @@ from pixelwise.data.layouts.names import (
 from pixelwise.data.layouts.pairing import MASK_LIKE, pair
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.data.tables import find_table
-from pixelwise.errors import InputError
+from pixelwise.errors import Fault, InputError, refuse, tolerable
 
 DESCRIPTION = (
     "images/ and masks/ (or names like them), each plain or with train/, val/, test/ below or "
@@ -132,9 +132,10 @@ def read(root: Path) -> Source:
         elif "all" not in parts:
             named = (images.relative_to(root).as_posix() for images, _ in parts.values())
             notes.append("splits from the folders " + ", ".join(named))
-    if problems:
-        raise InputError(*problems)
-    table = find_table(root)
+    refuse(problems)
+    table = None
+    with tolerable():
+        table = find_table(root)
     if table is None:
         return Source(root, "folders", splits, notes=notes)
     notes.append(table.note())
@@ -156,12 +157,12 @@ def half(root: Path) -> bool:
 
 def _stray(parts: dict[str, tuple[Path, Path]]) -> list[str]:
     """Pictures beside the folders of the splits, which would be left out in silence."""
-    problems = []
+    problems: list[str] = []
     for above in {folder.parent: None for pair_ in parts.values() for folder in pair_}:
         beside = "all" not in parts and above.name.casefold() in IMAGE_FOLDERS + MASK_FOLDERS
         first = next(iter(parts.values()))[0].name
         problems += [
-            f"{path}: lies beside the folder {first}/: move it into a split"
+            Fault("stray-file", path, f"lies beside the folder {first}/: move it into a split")
             for path in (list_images(above) if beside else [])
         ]
     return problems

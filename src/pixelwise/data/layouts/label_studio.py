@@ -19,7 +19,7 @@ from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.outlines import Drawn, Polygons, Region, as_ring
 from pixelwise.data.runs import BrushRuns, whole_numbers
 from pixelwise.data.source import Sample, Source
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "Label Studio: the JSON export beside images/ (and task-...-tag-LABEL-0.png if any)"
 
@@ -99,8 +99,7 @@ def read(root: Path) -> Source:
             found.append((image, _labelled(path, key, results, strokes), key))
         except InputError as error:
             problems += error.problems
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     if not found:
         raise InputError(f"{path}: no task in it is annotated: annotate, then export again")
     classes, value_of = classes_above_background(

@@ -16,7 +16,7 @@ from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.outlines import Disc, Drawn, Polygons, Region, as_ring
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.tables import read_lines
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "labelme: NAME.json with the shapes of NAME.jpg, beside it or in annotations/"
 
@@ -67,8 +67,7 @@ def read(root: Path) -> Source:
                 problems += error.problems
         for place in {image.parent for image in images}:
             unmarked += sum(image not in images for image in list_images(place))
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     labels = root / "labels.txt"
     used = {label for group in found.values() for _, _, shapes, _ in group for label, _ in shapes}
     names = sorted(used)

@@ -10,7 +10,7 @@ from pixelwise.data.layouts.names import ALIASES
 from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source, sample_name
 from pixelwise.data.source import Sample
 from pixelwise.data.tables import read_lines
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 
 def list_files(folder: Path) -> dict[str, Path]:
@@ -60,16 +60,16 @@ def read_pair_list(root: Path, path: Path) -> list[Sample]:
             )
             continue
         files = [root / cell for cell in cells]
-        problems += [
-            f"{file}: is not there: line {number} of {path} names it"
-            for file in files
-            if not file.is_file()
-        ]
+        absent = [file for file in files if not file.is_file()]
+        if absent:
+            problems += [
+                f"{file}: is not there: line {number} of {path} names it" for file in absent
+            ]
+            continue
         if files[1].suffix.lower() not in MASK_LIKE:
             problems.append(f"{files[1]}: is no mask: line {number} of {path} names it as one")
         samples.append(Sample(sample_name(root, files[0]), files[0], mask_source(files[1])))
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     if not samples:
         raise InputError(f"{path}: no images in it: write a line for each")
     return samples

@@ -7,7 +7,7 @@ from pathlib import Path
 from pixelwise.data.arrays import ARRAY_SUFFIXES, ArrayFile
 from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.source import MaskFile, MaskSource, Sample
-from pixelwise.errors import InputError
+from pixelwise.errors import Fault, InputError, refuse
 
 # A JPEG mask is found, so that it can be refused.
 MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg"}
@@ -41,7 +41,9 @@ def pair(
     """
     for folder, what in ((images, "images"), (masks, "masks")):
         if not folder.is_dir():
-            raise InputError(f"{folder}: is not there: the {what} of this split belong into it")
+            raise InputError(
+                Fault("empty-split", folder, f"is not there: the {what} of this split belong there")
+            )
     if images == masks:
         problems = _foreign(images, IMAGE_SUFFIXES | MASK_LIKE, notes)
     else:
@@ -53,7 +55,11 @@ def pair(
         key = path.stem.removesuffix(image_ending)
         if key in image_of:
             problems.append(
-                f"{path}: has the same name as {image_of[key].name}: rename one and its mask"
+                Fault(
+                    "duplicate-stem",
+                    path,
+                    f"has the same name as {image_of[key].name}: rename one and its mask",
+                )
             )
         image_of.setdefault(key, path)
     mask_of: dict[str, Path] = {}
@@ -63,28 +69,42 @@ def pair(
         key = path.stem.removesuffix(mask_ending)
         if key in mask_of:
             problems.append(
-                f"{path}: has the same name as {mask_of[key].name}: keep one mask an image"
+                Fault(
+                    "duplicate-stem",
+                    path,
+                    f"has the same name as {mask_of[key].name}: keep one mask an image",
+                )
             )
         mask_of.setdefault(key, path)
     if not image_of and not problems:
         allowed = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{images}: no images in it: put pictures there ({allowed})")
+        raise InputError(
+            Fault("empty-split", images, f"no images in it: put pictures there ({allowed})")
+        )
     problems += [
-        f"{path}: has no mask: expected {masks / (key + mask_ending + '.png')}, or remove the image"
+        Fault(
+            "image-without-mask",
+            path,
+            f"has no mask: expected {masks / (key + mask_ending + '.png')}, or remove the image",
+        )
         for key, path in image_of.items()
         if key not in mask_of
     ]
     problems += [
-        f"{path}: has no image: expected {images / (key + image_ending)}.jpg or .png, or remove "
-        "the mask"
+        Fault(
+            "mask-without-image",
+            path,
+            f"has no image: expected {images / (key + image_ending)}.jpg or .png, or remove the "
+            "mask",
+        )
         for key, path in mask_of.items()
         if key not in image_of
     ]
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     return [
         Sample(sample_name(root, path), path, mask_source(mask_of[key]))
         for key, path in image_of.items()
+        if key in mask_of
     ]
 
 
@@ -109,7 +129,11 @@ def _foreign(folder: Path, suffixes: frozenset[str], notes: list[str]) -> list[s
         notes.append(f"left out, not a picture: {folder / others[0]}{more}")
     allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
     return [
-        f"{path}: is of a format that is not read here (allowed are {allowed}): convert it or "
-        "remove it"
+        Fault(
+            "foreign-format",
+            path,
+            f"is of a format that is not read here (allowed are {allowed}): convert it or remove "
+            "it",
+        )
         for path in pictures
     ]

@@ -10,7 +10,7 @@ from pixelwise.data.layouts.names import split_folders
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.tables import find_table, read_lines
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "Roboflow semantic masks: train/, valid/, test/ with NAME_mask.png and _classes.csv"
 
@@ -37,8 +37,9 @@ def read(root: Path) -> Source:
                 tables[folder / TABLE] = _read_table(folder / TABLE)
         except InputError as error:
             problems += error.problems
-    if problems:
+    if not tables:
         raise InputError(*problems)
+    refuse(problems)
     notes = [note for note in notes if not note.endswith(TABLE)]  # it is read, not left out
     own = find_table(root)
     if own is not None:

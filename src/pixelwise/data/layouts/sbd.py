@@ -15,7 +15,7 @@ from pixelwise.data.layouts.names import first_names
 from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.voc import VOC_CLASSES
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "SBD: img/, cls/ with .mat files, train.txt, val.txt (also below dataset/)"
 
@@ -76,6 +76,5 @@ def read(root: Path) -> Source:
             else:
                 sample = Sample(sample_name(root, image), image, MatFile(mask))
                 splits.setdefault(split, []).append(sample)
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     return Source(root, "sbd", splits, VOC_CLASSES, False, ["SBD: the 21 classes of PASCAL VOC"])

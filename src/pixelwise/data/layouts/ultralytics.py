@@ -14,7 +14,7 @@ from pixelwise.data.layouts.pairing import MASK_LIKE, pair
 from pixelwise.data.layouts.yolo import class_names
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.tables import find_table
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "Ultralytics semantic: data.yaml with names, images/SPLIT/, masks/SPLIT/"
 
@@ -42,8 +42,7 @@ def read(root: Path) -> Source:
             splits[split] = pair(root, folder, beside, notes=notes)
         except InputError as error:
             problems += error.problems
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     table = find_table(root)
     if table is not None:
         notes.append(table.note())

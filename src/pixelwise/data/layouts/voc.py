@@ -11,7 +11,7 @@ from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source, sample_name
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.tables import Table, find_table
 from pixelwise.data.voc import VOC_CLASSES
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "PASCAL VOC: JPEGImages/, SegmentationClass/ (or ...Aug), ImageSets/Segmentation/"
 
@@ -91,14 +91,11 @@ def read_lists(root: Path, year: Path, notes: list[str]) -> dict[str, list[Sampl
                 problems.append(f"{images / (stem + '.jpg')}: is not there, but {path} names it")
             elif stem not in mask_of:
                 problems.append(f"{masks / (stem + '.png')}: is not there, but {path} names it")
-        if not problems:
-            splits[split] = [
-                Sample(
-                    sample_name(root, image_of[stem]), image_of[stem], mask_source(mask_of[stem])
-                )
-                for stem in stems
-            ]
-    if problems:
-        raise InputError(*problems)
+        splits[split] = [
+            Sample(sample_name(root, image_of[stem]), image_of[stem], mask_source(mask_of[stem]))
+            for stem in stems
+            if stem in image_of and stem in mask_of
+        ]
+    refuse(problems)
     notes.append("splits from " + ", ".join(path.name for path in used.values()))
     return splits

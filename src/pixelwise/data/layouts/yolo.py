@@ -13,7 +13,7 @@ from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.outlines import Drawn, Polygons, as_ring
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.data.tables import read_lines
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "YOLO polygons: data.yaml with names, images/SPLIT/, labels/SPLIT/NAME.txt"
 
@@ -90,8 +90,7 @@ def read(root: Path) -> Source:
         ]
         if not stems:
             problems.append(f"{images}: no images in it: put them there")
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     notes = [
         f"YOLO: {len(classes)} classes from {path}, {classes.names[0]} where nothing is drawn; "
         "smaller objects lie on larger ones"
@@ -131,6 +130,5 @@ def _regions(path: Path, values: list[int]) -> tuple[Polygons, ...]:
                     "write shares of the width and height, 0 to 1"
                 )
             regions.append(Polygons(values[index], (ring,), relative=True))
-    if problems:
-        raise InputError(*problems)
+    refuse(problems)
     return tuple(regions)

@@ -1,0 +1,129 @@
+"""`pixelwise doctor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pixelwise.cli.console import Bar, command, console, facts_table
+
+if TYPE_CHECKING:
+    from pixelwise.doctor import Diagnosis
+
+STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+@command
+def doctor(
+    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", "--out", metavar="FILE", help="Also as a page with pictures."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Files looked at at once.", show_default="all cores")
+    ] = None,
+    val_fraction: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Drawn as val where the folder has none.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Of that draw, as in train.")] = 0,
+) -> None:
+    """Say what is wrong with a folder before it is trained on, and how to mend it.
+
+    Exit code: 0 where training would run, 1 where it would not, 2 where there is no such folder.
+    """
+    from pixelwise.doctor import examine
+    from pixelwise.files import atomic, check_writable
+
+    for path in (None if json_file in {None, "-"} else Path(str(json_file)), html):
+        if path is not None:
+            check_writable(path)
+    with Bar("looking at the pairs") as bar:
+        diagnosis = examine(
+            data, val_fraction=val_fraction, seed=seed, workers=workers, progress=bar
+        )
+    text = json.dumps(diagnosis.to_json(), indent=1, allow_nan=False) + "\n"
+    if html is not None:
+        from pixelwise.doctor.page import write_page
+
+        write_page(html, diagnosis)
+    if json_file == "-":
+        print(text, end="")
+    else:
+        show(diagnosis)
+        if json_file is not None:
+            with atomic(Path(json_file)) as side:
+                side.write_text(text, encoding="utf-8")
+        for written in (json_file, html):
+            if written is not None:
+                console.print(f"written to {written}", soft_wrap=True)
+    if not diagnosis.trains:
+        raise SystemExit(1)
+
+
+def show(diagnosis: Diagnosis) -> None:
+    """Print facts, classes, findings by kind, suggestions and the verdict."""
+    from pixelwise.doctor.page import fact_lines
+
+    console.print(facts_table({key: _line(text) for key, text in fact_lines(diagnosis).items()}))
+    if diagnosis.facts.classes:
+        console.print(_classes_table(diagnosis))
+    if diagnosis.findings:
+        console.print(_findings_table(diagnosis))
+    for suggestion in diagnosis.suggestions:
+        console.print(f"{suggestion.flag}  {suggestion.reason}", soft_wrap=True)
+    style = "bold red" if not diagnosis.trains else "bold"
+    console.print(Text(diagnosis.verdict, style=style), soft_wrap=True)
+
+
+def _classes_table(diagnosis: Diagnosis) -> Table:
+    splits = list(diagnosis.facts.pairs)
+    table = Table(title="classes", title_justify="left")
+    table.add_column("class")
+    for split in splits:
+        table.add_column(f"{split} %", justify="right")
+    for split in splits:
+        table.add_column(f"in {split}", justify="right")
+    table.add_column("typical part, pixels", justify="right")
+    for row in diagnosis.facts.classes:
+        table.add_row(
+            _line(row.name),
+            *(f"{100 * row.share[split]:.2f}" for split in splits),
+            *(str(row.images[split]) for split in splits),
+            "-" if row.typical is None else str(row.typical),
+        )
+    return table
+
+
+def _findings_table(diagnosis: Diagnosis) -> Table:
+    """A row a kind: how many, the first one whole, and the remedy."""
+    table = Table(title="findings", title_justify="left", show_lines=True)
+    for name in ("kind", "cases", "first", "remedy"):
+        table.add_column(name, justify="right" if name == "cases" else "left", overflow="fold")
+    for kind, severity, findings in diagnosis.by_kind():
+        first = findings[0]
+        if kind.by_example:  # each is a name to know
+            sentence = "; ".join(finding.sentence for finding in findings)
+        else:
+            sentence = f"{first.subject(diagnosis.root)} {first.sentence}".lstrip()
+        table.add_row(
+            Text(f"{severity.value}\n{kind.id}", style=STYLES[severity.value]),
+            str(len(findings)),
+            _line(sentence),
+            _line(first.remedy),
+        )
+    return table
+
+
+def _line(text: str) -> str:
+    """With control characters of file names made visible."""
+    spaced = text.replace("\N{NARROW NO-BREAK SPACE}", " ")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in spaced)

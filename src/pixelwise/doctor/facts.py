@@ -1,0 +1,78 @@
+"""The facts of a survey: sizes, classes, mean and deviation."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.doctor.checks import classes as by_class
+from pixelwise.doctor.checks.objects import SPECK, area_up_to, areas_by_class
+from pixelwise.doctor.diagnosis import ClassFacts, Facts
+from pixelwise.doctor.survey import Survey
+
+
+def facts_of(survey: Survey) -> Facts:
+    looks = [s.image for s in survey.sightings if s.image.fault is None]
+    sizes = Counter(look.size for look in looks)
+    mean = deviation = None
+    if looks:
+        number = sum(look.size[0] * look.size[1] for look in looks)
+        means = sum((look.sums for look in looks), np.zeros(3)) / number
+        squares = sum((look.squares for look in looks), np.zeros(3)) / number
+        spread = np.sqrt(np.maximum(0, squares - means**2))
+        mean, deviation = _rounded(means), _rounded(spread)
+    return Facts(
+        layout=survey.source.layout,
+        pairs={split: len(sightings) for split, sightings in survey.splits.items()},
+        sizes=sorted(sizes.items(), key=lambda item: (-item[1], item[0])),
+        mean=mean,
+        deviation=deviation,
+        classes=_class_facts(survey),
+        ignored=_ignored(survey),
+        notes=list(survey.source.notes),
+    )
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    red, green, blue = (round(float(value), 2) for value in values)
+    return red, green, blue
+
+
+def _class_facts(survey: Survey) -> list[ClassFacts]:
+    classes = survey.classes
+    if classes is None:
+        return []
+    pixels = {split: by_class.pixels(survey, split)[:-1] for split in survey.splits}
+    images = {split: by_class.images(survey, split) for split in survey.splits}
+    rows = []
+    for place, areas in enumerate(areas_by_class(survey)):
+        objects = areas[areas > SPECK]
+        rows.append(
+            ClassFacts(
+                name=classes.names[place],
+                colour=classes.colours[place],
+                pixels={split: int(counts[place]) for split, counts in pixels.items()},
+                share={
+                    split: round(int(counts[place]) / max(1, int(counts.sum())), 6)
+                    for split, counts in pixels.items()
+                },
+                images={split: int(counts[place]) for split, counts in images.items()},
+                objects=len(objects),
+                smallest=int(objects[0]) if len(objects) else None,
+                small=area_up_to(objects, 0.05),
+                typical=area_up_to(objects, 0.5),
+            )
+        )
+    return rows
+
+
+def _ignored(survey: Survey) -> dict[str, float]:
+    if survey.classes is None:
+        return {}
+    totals = {split: by_class.pixels(survey, split) for split in survey.splits}
+    return {
+        split: round(int(counts[-1]) / max(1, int(counts.sum())), 6)
+        for split, counts in totals.items()
+    }

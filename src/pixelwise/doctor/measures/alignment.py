@@ -1,0 +1,93 @@
+"""Does a mask belong to its image: do its class borders lie where the image has edges?
+
+The map of the image's gradients and the map of the mask's borders are correlated at all shifts at
+once, by FFT. The spectrum is whitened (Knapp and Carter 1976, the generalised correlation; phase
+correlation is its limit), which makes a peak one or two pixels wide where the two agree. Its height
+is told in standard deviations of the whole surface, so one threshold serves all pictures: 62 images
+of CamVid have 15 to 42 with their own mask, -3 to 5.4 with another's, -2 to 4 with their own
+mirrored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+WORKING_SIDE = 256
+"""Pictures are reduced by a whole factor until their longer side is at most this, in pixels."""
+
+WHITENING = 0.8
+"""The power of the magnitude that is divided out: 0 plain correlation, 1 phase correlation."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How image and mask agree.
+
+    at_zero: the height of the correlation where they lie, in standard deviations.
+    best: the greatest height within a quarter of the picture, and `shift` (dy, dx), in pixels of
+        the full picture, where it is: the mask would have to be moved by it.
+    step: the pixels of the full picture that are one here: nothing finer is seen.
+    borders: the pixels here that are beside a border of the mask: what there was to agree with.
+    """
+
+    at_zero: float
+    best: float
+    shift: tuple[int, int]
+    step: int
+    borders: int
+
+
+def edges_of_image(grey: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
+    """The roots of the gradients of a picture (H, W), reduced by `step`: so none rules."""
+    small = np.asarray(Image.fromarray(grey).reduce(step), dtype=np.float32)
+    down, across = np.zeros_like(small), np.zeros_like(small)
+    down[1:-1] = small[2:] - small[:-2]
+    across[:, 1:-1] = small[:, 2:] - small[:, :-2]
+    return np.sqrt(np.hypot(down, across))
+
+
+def edges_of_mask(mask: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
+    """1 on either side of a border between values of a mask (H, W), reduced by `step`, else 0."""
+    small = mask[step // 2 :: step, step // 2 :: step]
+    borders = np.zeros(small.shape, dtype=np.float32)
+    down, across = small[1:] != small[:-1], small[:, 1:] != small[:, :-1]
+    borders[1:][down] = borders[:-1][down] = 1
+    borders[:, 1:][across] = borders[:, :-1][across] = 1
+    return borders
+
+
+def step_of(size: tuple[int, int]) -> int:
+    """The whole factor by which a picture of (height, width) is reduced."""
+    return max(1, -(-max(size) // WORKING_SIDE))
+
+
+def agreement(grey: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Agreement | None:
+    """How a picture (H, W) agrees with a mask (H, W) of any values; None where one has no edges."""
+    step = step_of((grey.shape[0], grey.shape[1]))
+    edges, borders = edges_of_image(grey, step), edges_of_mask(mask, step)
+    rows, columns = (min(a, b) for a, b in zip(edges.shape, borders.shape, strict=True))
+    edges, borders = edges[:rows, :columns], borders[:rows, :columns]
+    if min(rows, columns) < 8 or not edges.any() or not borders.any() or borders.all():
+        return None
+    size = tuple(1 << (side - 1).bit_length() for side in (rows, columns))
+    spectrum = np.fft.rfft2(edges - edges.mean(), size)
+    spectrum *= np.conj(np.fft.rfft2(borders - borders.mean(), size))
+    magnitude = np.abs(spectrum)
+    # What is 0 in one of the two says nothing; a floor keeps rounding from being blown up.
+    spectrum /= np.maximum(magnitude, 1e-3 * magnitude.mean() + 1e-12) ** WHITENING
+    surface = np.fft.irfft2(spectrum, size)
+    spread = float(surface.std())
+    if spread == 0:
+        return None
+    surface = (surface - surface.mean()) / spread
+    near = [
+        min(side // 4, extent // 2 - 1) for side, extent in zip((rows, columns), size, strict=True)
+    ]
+    window = np.roll(surface, near, (0, 1))[: 2 * near[0] + 1, : 2 * near[1] + 1]
+    down, across = np.unravel_index(int(window.argmax()), window.shape)
+    shift = (int(down) - near[0]) * step, (int(across) - near[1]) * step
+    return Agreement(float(surface[0, 0]), float(window.max()), shift, step, int(borders.sum()))
