@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.classes import Classes
-from pixelwise.data.layouts.pairing import pair
-from pixelwise.data.source import Sample, Source
+from pixelwise.data.layouts.pairing import pair_splits
+from pixelwise.data.source import Source
 from pixelwise.data.tables import Table, find_table, read_lines
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError
 
 DESCRIPTION = "ADE20K: images/training, annotations/training, and validation beside them"
 
@@ -22,16 +22,12 @@ def detect(root: Path) -> bool:
 
 def read(root: Path) -> Source:
     notes: list[str] = []
-    problems: list[str] = []
-    splits: dict[str, list[Sample]] = {}
-    for split, name in _SPLITS.items():
-        images, masks = root / "images" / name, root / "annotations" / name
-        if images.is_dir() or masks.is_dir():
-            try:
-                splits[split] = pair(root, images, masks, notes=notes)
-            except InputError as error:
-                problems += error.problems
-    refuse(problems)
+    parts = [
+        (split, root / "images" / name, root / "annotations" / name)
+        for split, name in _SPLITS.items()
+    ]
+    present = [part for part in parts if part[1].is_dir() or part[2].is_dir()]
+    splits = pair_splits(root, present, notes=notes)
     table = find_table(root)
     if table is not None:
         notes.append(table.note())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.classes import Classes, read_classes_toml
-from pixelwise.data.layouts.pairing import pair
-from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import InputError, refuse, tolerable
+from pixelwise.data.layouts.pairing import pair_splits
+from pixelwise.data.source import SPLITS, Source
+from pixelwise.errors import tolerable
 
 DESCRIPTION = "CamVid: train/ and trainannot/, val/ and valannot/, test/ and testannot/"
 
@@ -49,17 +49,10 @@ def detect(root: Path) -> bool:
 
 
 def read(root: Path) -> Source:
-    splits: dict[str, list[Sample]] = {}
-    problems: list[str] = []
     notes: list[str] = []
-    for split in SPLITS:
-        images, masks = root / split, root / f"{split}annot"
-        if images.is_dir() or masks.is_dir():
-            try:
-                splits[split] = pair(root, images, masks, notes=notes)
-            except InputError as error:
-                problems += error.problems
-    refuse(problems)
+    parts = [(split, root / split, root / f"{split}annot") for split in SPLITS]
+    present = [part for part in parts if part[1].is_dir() or part[2].is_dir()]
+    splits = pair_splits(root, present, notes=notes)
     table = root / "classes.toml"
     classes = CLASSES
     if table.exists():

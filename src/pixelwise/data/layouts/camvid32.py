@@ -6,12 +6,11 @@ from pathlib import Path
 
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import MASK_SUFFIXES
-from pixelwise.data.layouts.lists import choose, list_files, read_stems
+from pixelwise.data.layouts.lists import list_files, split_by_lists
 from pixelwise.data.layouts.names import first_names, folders_in
-from pixelwise.data.layouts.pairing import pair
-from pixelwise.data.source import SPLITS, Sample, Source
+from pixelwise.data.layouts.pairing import pair_splits
+from pixelwise.data.source import SPLITS, Source
 from pixelwise.data.tables import find_table
-from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = (
     "CamVid with 32 classes: 701_StillsRaw_full/ and LabeledApproved_full/, or train/ and "
@@ -120,24 +119,11 @@ def _parts(root: Path) -> dict[str, tuple[Path, Path]]:
 
 def read(root: Path) -> Source:
     notes: list[str] = []
-    problems: list[str] = []
-    splits: dict[str, list[Sample]] = {}
-    for split, (images, masks) in _parts(root).items():
-        try:
-            splits[split] = pair(root, images, masks, notes=notes, mask_ending="_L")
-        except InputError as error:
-            problems += error.problems
-    refuse(problems)
+    parts = [(split, *folders) for split, folders in _parts(root).items()]
+    splits = pair_splits(root, parts, notes=notes, mask_ending="_L")
     lists = list_files(root)
     if "all" in splits and lists:
-        every = splits["all"]
-        splits = {s: choose(every, read_stems(path), path=path) for s, path in lists.items()}
-        left = len(every) - sum(map(len, splits.values()))
-        notes.append(
-            "splits from "
-            + ", ".join(path.name for path in lists.values())
-            + (f"; {left} images stand in no list and are left out" if left else "")
-        )
+        splits = split_by_lists(splits["all"], lists, notes)
     table = find_table(root)
     if table is not None and table.has_colours:
         notes.append(table.note())

@@ -8,10 +8,10 @@ from pathlib import Path
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import MASK_SUFFIXES
 from pixelwise.data.layouts.names import first_names, folders_in
-from pixelwise.data.layouts.pairing import pair
-from pixelwise.data.source import Sample, Source
+from pixelwise.data.layouts.pairing import pair_splits
+from pixelwise.data.source import Source
 from pixelwise.data.tables import find_table, read_lines
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError
 
 DESCRIPTION = "COCO-Stuff: images/train2017 (or train2017/), stuffthingmaps/train2017 with PNG"
 
@@ -42,16 +42,11 @@ def read(root: Path) -> Source:
     masks = _masks(root)
     assert masks is not None  # as detect has found
     notes: list[str] = []
-    problems: list[str] = []
-    splits: dict[str, list[Sample]] = {}
+    parts = []
     for name, folder in sorted(_named(masks).items()):
         images = root / "images" / name
-        try:
-            samples = pair(root, images if images.is_dir() else root / name, folder, notes=notes)
-            splits.setdefault(name[:-4], []).extend(samples)
-        except InputError as error:
-            problems += error.problems
-    refuse(problems)
+        parts.append((name[:-4], images if images.is_dir() else root / name, folder))
+    splits = pair_splits(root, parts, notes=notes)
     table = find_table(root)
     if table is not None:
         notes.append(table.note())

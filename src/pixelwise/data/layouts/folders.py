@@ -8,11 +8,10 @@ from pathlib import Path
 from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts import ade20k, camvid
 from pixelwise.data.layouts.lists import (
-    choose,
     is_pair_list,
     list_files,
     read_pair_list,
-    read_stems,
+    split_by_lists,
 )
 from pixelwise.data.layouts.names import (
     data_yaml,
@@ -128,7 +127,7 @@ def read(root: Path) -> Source:
             except InputError as error:
                 problems += error.problems
         if "all" in parts and lists and not problems:
-            splits = _by_lists(splits["all"], lists, notes)
+            splits = split_by_lists(splits["all"], lists, notes)
         elif "all" not in parts:
             named = (images.relative_to(root).as_posix() for images, _ in parts.values())
             notes.append("splits from the folders " + ", ".join(named))
@@ -186,14 +185,3 @@ def _endings(images: Path, masks: Path) -> tuple[str, str]:
         used = [e for e in MASK_ENDINGS if any(stem.endswith(e) for stem in mask_stems)]
         return "", used[0]
     return best
-
-
-def _by_lists(
-    samples: list[Sample], lists: dict[str, Path], notes: list[str]
-) -> dict[str, list[Sample]]:
-    splits = {split: choose(samples, read_stems(path), path=path) for split, path in lists.items()}
-    listed = {sample.name for chosen in splits.values() for sample in chosen}
-    rest = len(samples) - len(listed)
-    left = f"; {rest} images stand in no list and are left out" if rest else ""
-    notes.append("splits from " + ", ".join(path.name for path in lists.values()) + left)
-    return splits

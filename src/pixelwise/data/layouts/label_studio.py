@@ -160,13 +160,7 @@ def _labelled(
         labels = value.get("brushlabels") or value.get("polygonlabels")
         if not isinstance(labels, list) or not labels:
             kind = result.get("type") or next((k for k in value if k.endswith("labels")), "?")
-            if isinstance(kind, str) and kind in {
-                "choices",
-                "textarea",
-                "rating",
-                "number",
-                "relation",
-            }:
+            if isinstance(kind, str) and kind in _OF_THE_WHOLE:
                 continue
             raise InputError(
                 f"{path}: task {key}: a result of type {kind!r} has no area that is read: "

@@ -106,3 +106,15 @@ def choose(samples: list[Sample], stems: list[str], *, path: Path) -> list[Sampl
             *(f"{path}: {stem}: no image is called so: correct the list" for stem in missing)
         )
     return [by_stem[key] for key in keys]
+
+
+def split_by_lists(
+    samples: list[Sample], lists: dict[str, Path], notes: list[str]
+) -> dict[str, list[Sample]]:
+    """The samples that each split's list names, in its order; what no list names is counted."""
+    splits = {split: choose(samples, read_stems(path), path=path) for split, path in lists.items()}
+    listed = {sample.name for chosen in splits.values() for sample in chosen}
+    rest = len(samples) - len(listed)
+    left = f"; {rest} images stand in no list and are left out" if rest else ""
+    notes.append("splits from " + ", ".join(path.name for path in lists.values()) + left)
+    return splits

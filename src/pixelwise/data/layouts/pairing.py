@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pixelwise.data.arrays import ARRAY_SUFFIXES, ArrayFile
@@ -106,6 +107,26 @@ def pair(
         for key, path in image_of.items()
         if key in mask_of
     ]
+
+
+def pair_splits(
+    root: Path, parts: Iterable[tuple[str, Path, Path]], *, notes: list[str], mask_ending: str = ""
+) -> dict[str, list[Sample]]:
+    """`pair` for each (split, images, masks); parts of one split are joined.
+
+    Raises InputError with the faults of all parts.
+    """
+    problems: list[str] = []
+    splits: dict[str, list[Sample]] = {}
+    for split, images, masks in parts:
+        try:
+            samples = pair(root, images, masks, notes=notes, mask_ending=mask_ending)
+        except InputError as error:
+            problems += error.problems
+        else:
+            splits.setdefault(split, []).extend(samples)
+    refuse(problems)
+    return splits
 
 
 def sample_name(root: Path, image: Path) -> str:

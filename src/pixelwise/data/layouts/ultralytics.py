@@ -10,11 +10,11 @@ from pathlib import Path
 from pixelwise.data import documents
 from pixelwise.data.classes import Classes
 from pixelwise.data.layouts.names import data_yaml, first_names, split_folders
-from pixelwise.data.layouts.pairing import MASK_LIKE, pair
+from pixelwise.data.layouts.pairing import MASK_LIKE, pair_splits
 from pixelwise.data.layouts.yolo import class_names
-from pixelwise.data.source import Sample, Source
+from pixelwise.data.source import Source
 from pixelwise.data.tables import find_table
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError
 
 DESCRIPTION = "Ultralytics semantic: data.yaml with names, images/SPLIT/, masks/SPLIT/"
 
@@ -34,15 +34,11 @@ def read(root: Path) -> Source:
     masks = root / str(chosen)
     images = split_folders(root / "images") or {"all": root / "images"}
     notes: list[str] = []
-    problems: list[str] = []
-    splits: dict[str, list[Sample]] = {}
-    for split, folder in images.items():
-        try:
-            beside = masks if split == "all" else masks / folder.name
-            splits[split] = pair(root, folder, beside, notes=notes)
-        except InputError as error:
-            problems += error.problems
-    refuse(problems)
+    parts = [
+        (split, folder, masks if split == "all" else masks / folder.name)
+        for split, folder in images.items()
+    ]
+    splits = pair_splits(root, parts, notes=notes)
     table = find_table(root)
     if table is not None:
         notes.append(table.note())
