@@ -16,15 +16,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pixelwise.errors import InputError
 from pixelwise.files import atomic
 
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MASK_FORMATS = ("PNG", "BMP", "TIFF")
-MASK_SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff"})
+FORMAT_OF_SUFFIX = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
+MASK_SUFFIXES = frozenset(s for s, name in FORMAT_OF_SUFFIX.items() if name in MASK_FORMATS)
 
 MAX_PIXELS = 178_956_970
 """The size at which Pillow itself refuses a picture; held here too, for programs that lift it."""
@@ -122,6 +131,11 @@ def turned_by_exif(path: Path) -> bool:
         return _orientation(image) in {5, 6, 7, 8}
 
 
+def has_16_bits(image: ImageFile.ImageFile) -> bool:
+    """Whether an opened picture that is not decoded yet has 16 bits a channel in its file."""
+    return any(_SIXTEEN_BIT.search(str(tile.args)) for tile in image.tile)
+
+
 def exif_turn(image: Image.Image) -> Image.Transpose | None:
     """How `upright` turns this picture; None where it leaves it."""
     return _TURNS.get(_orientation(image))
@@ -151,7 +165,7 @@ def _opened(
                 )
             # Pillow has no mode for colour of 16 bits a channel: it would drop half of each.
             welcome = deep_grey and image.mode.startswith("I;16")
-            if not welcome and any(_SIXTEEN_BIT.search(str(tile.args)) for tile in image.tile):
+            if not welcome and has_16_bits(image):
                 raise InputError(
                     f"{path}: has 16 bits a channel, 8 are read: save it as an 8-bit PNG"
                 )

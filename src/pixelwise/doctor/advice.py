@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
+from pixelwise.data.statistics import median_frequency, usual_crop
 from pixelwise.doctor.checks import classes as by_class
 from pixelwise.doctor.diagnosis import Suggestion
 from pixelwise.doctor.survey import Survey
-
-MULTIPLE = 32
-MAX_SIDE = 512
-"""As training's own choice of a crop."""
 
 BYTES_PER_PIXEL = 3100
 """Of memory for each pixel of a batch while the default network trains, and ..."""
@@ -29,7 +24,7 @@ def suggestions(survey: Survey) -> list[Suggestion]:
     sizes = [s.image.size for s in survey.usable()]
     if not sizes or survey.classes is None:
         return []
-    crop = _crop(sizes)
+    crop = usual_crop(sizes)
     found = [
         Suggestion(
             "augmentation.crop",
@@ -41,7 +36,7 @@ def suggestions(survey: Survey) -> list[Suggestion]:
     counts = by_class.pixels(survey, "train")[:-1]
     present = counts[counts > 0]
     if len(present) > 1 and present.max() / present.min() >= by_class.IMBALANCED:
-        weights = np.median(present / present.sum()) / (present / present.sum())
+        weights = median_frequency(present)
         found.append(
             Suggestion(
                 "loss.class_weights",
@@ -54,14 +49,6 @@ def suggestions(survey: Survey) -> list[Suggestion]:
     batch, reason = _batch(crop, train=sum(1 for _ in survey.usable("train")))
     found.append(Suggestion("batch_size", batch, f"--batch-size {batch}", reason))
     return found
-
-
-def _crop(sizes: list[tuple[int, int]]) -> tuple[int, int]:
-    height, width = (
-        max(MULTIPLE, min(MAX_SIDE, int(side)) // MULTIPLE * MULTIPLE)
-        for side in np.median(np.array(sizes), axis=0)
-    )
-    return height, width
 
 
 def _batch(crop: tuple[int, int], *, train: int) -> tuple[int, str]:

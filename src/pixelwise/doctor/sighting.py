@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.data.images import IMAGE_FORMATS, exif_turn, quiet, read_image
+from pixelwise.data.classes import pack_rgb
+from pixelwise.data.images import IMAGE_FORMATS, exif_turn, has_16_bits, quiet, read_image
 from pixelwise.data.source import Sample
 from pixelwise.doctor.measures.alignment import Agreement, agreement
 from pixelwise.doctor.measures.fingerprint import Fingerprint, digest, fingerprint
@@ -48,16 +49,6 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b"<svg", 0, "SVG"),
     (b"version https://git-lfs", 0, "Git LFS pointer"),
 )
-
-FORMAT_OF_SUFFIX = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
 
 
 @dataclass
@@ -184,9 +175,7 @@ def _look(look: Look) -> None:
         with quiet, Image.open(look.path, formats=IMAGE_FORMATS) as picture:
             look.mode, look.turn = picture.mode, exif_turn(picture)
             look.size = picture.height, picture.width
-            if any(
-                "16" in str(tile.args) and "BGR;16" not in str(tile.args) for tile in picture.tile
-            ):
+            if has_16_bits(picture):
                 look.mode += ";16"
     except Exception:  # as above: Pillow raises whatever the bytes provoke
         return
@@ -250,8 +239,7 @@ def _levels(
         return table[stored], keys, counts[keys]
     packed = stored
     if stored.ndim == 3:
-        wide = stored.astype(np.uint32)
-        packed = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+        packed = pack_rgb(stored)
     keys, counts = np.unique(packed, return_counts=True)
     if len(keys) > MAX_LEVELS:
         return None

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.statistics import usual_crop
 from pixelwise.data.transforms import Augmentation
 
-MAX_AUTO_CROP = 512
-CROP_MULTIPLE = 32
 MAX_WORKERS = 8
 
 
@@ -106,10 +105,5 @@ def auto_workers(device: torch.device) -> int:
 
 
 def auto_crop(data: SegmentationData) -> tuple[int, int]:
-    """(height, width): the median size of the images, at most 512 a side, in steps of 32."""
-    sizes = np.array(list(data.sizes.values()))
-    height, width = (
-        max(CROP_MULTIPLE, min(MAX_AUTO_CROP, int(side)) // CROP_MULTIPLE * CROP_MULTIPLE)
-        for side in np.median(sizes, axis=0)
-    )
-    return height, width
+    """(height, width) of the crop for images such as these."""
+    return usual_crop(list(data.sizes.values()))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelwise.data.classes import IGNORE
+from pixelwise.data.statistics import median_frequency
 from pixelwise.errors import InputError
 from pixelwise.training.recipe import LossRecipe
 
@@ -51,19 +52,6 @@ def shrink(labels: Tensor, *, size: tuple[int, int]) -> Tensor:
         for full, small in zip(labels.shape[1:], size, strict=True)
     )
     return labels[:, rows[:, None], columns]
-
-
-def median_frequency(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights of classes by median frequency (arXiv:1411.4734, section 6.1): median share / share.
-
-    counts: (C,) pixels of each class. Classes that do not occur get weight 1: nothing is known.
-    """
-    share = counts / max(1, counts.sum())
-    present = share > 0
-    weights = np.ones(len(counts), dtype=np.float64)
-    if present.any():
-        weights[present] = np.median(share[present]) / share[present]
-    return weights
 
 
 def class_weights(recipe: LossRecipe, counts: NDArray[np.int64]) -> Tensor | None:

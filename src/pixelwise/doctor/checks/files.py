@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pixelwise.data.images import FORMAT_OF_SUFFIX
 from pixelwise.doctor.checks.folder import split_line
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
-from pixelwise.doctor.sighting import FORMAT_OF_SUFFIX, Look
+from pixelwise.doctor.sighting import Look
 from pixelwise.doctor.survey import Survey
 
 EMPTY = stopping("empty-file", "Empty files")
