@@ -74,8 +74,8 @@ def train(
     listener = listener or Listener()
     refuse_used(out, overwrite=overwrite)
     data = _open(root, recipe, listener)
-    class_weights(recipe.loss, data.pixel_counts["train"])  # its faults come before the run's files
     fabric = _fabric(recipe)
+    loss_of = _Loss(recipe, data, fabric.device)
     start = make_start(recipe.model, data.classes)
     make_folder(out)
     clear(out)
@@ -95,7 +95,7 @@ def train(
     run = Run(out, recipe, data, start.normalisation, facts)
     write_start(run)
     listener.planned(run.facts)
-    _train(run, start.model, fabric, listener=listener)
+    _train(run, start.model, fabric, loss_of, listener=listener)
     return run
 
 
@@ -121,7 +121,8 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
     run = Run(folder, recipe, data, checkpoint.normalisation, facts, progress)
     model = create_model(recipe.model.name, num_classes=len(data.classes), **recipe.model.options)
     listener.planned(facts)
-    _train(run, model, fabric, listener=listener, checkpoint=checkpoint)
+    loss_of = _Loss(recipe, data, fabric.device)
+    _train(run, model, fabric, loss_of, listener=listener, checkpoint=checkpoint)
     return run
 
 
@@ -140,6 +141,7 @@ def _train(
     run: Run,
     model: Segmenter,
     fabric: Fabric,
+    loss_of: _Loss,
     *,
     listener: Listener,
     checkpoint: Checkpoint | None = None,
@@ -162,7 +164,6 @@ def _train(
     accumulate = min(recipe.optimizer.accumulate, len(order))
     updates = -(-len(order) // accumulate)
     schedule = make_schedule(optimizer, recipe, steps=recipe.epochs * updates)
-    loss_of = _Loss(recipe, data, fabric.device)
     metrics = Metrics(run.folder)
     state = State(model, optimizer.optimizer, schedule, fabric, progress)
     saver = Saver(
