@@ -19,7 +19,7 @@ from pixelwise.errors import InputError
 from pixelwise.layers import Coordinates, crop, make_upsampling
 from pixelwise.models.segmenter import Segmenter
 
-EIGHT_LAYERS = {"caffenet": CaffeNet, "alexnet": AlexNet}
+EIGHT_LAYERS: dict[str, type[AlexNet] | type[CaffeNet]] = {"caffenet": CaffeNet, "alexnet": AlexNet}
 AT_ONCE = {"c4": 0.01, "c3": 0.0001}
 
 
@@ -151,31 +151,27 @@ def fcn_alexnet(
     """
     if backbone not in EIGHT_LAYERS:
         raise InputError(f"backbone {backbone!r}: allowed are {', '.join(EIGHT_LAYERS)}")
-    features = EIGHT_LAYERS[backbone](width=width)
-    head = FCNHead(
-        features.channels,
-        features.strides,
-        num_classes=num_classes,
-        coordinates=features.coordinates,
-        upsampling=upsampling,
-        kernel_size=63,
-    )
-    return Segmenter(features, head)
+    return _at_stride_32(EIGHT_LAYERS[backbone](width=width), num_classes, upsampling)
 
 
 def fcn_googlenet(*, num_classes: int, upsampling: str = "frozen") -> Segmenter:
     """FCN-GoogLeNet: scores of the last inception. Its kernels are 63 wide, as FCN-AlexNet's, since
     64 would set the scores between pixels. Arguments as for `fcn_alexnet`."""
-    features = GoogLeNet()
+    return _at_stride_32(GoogLeNet(), num_classes, upsampling)
+
+
+def _at_stride_32(
+    backbone: AlexNet | CaffeNet | GoogLeNet, num_classes: int, upsampling: str
+) -> Segmenter:
     head = FCNHead(
-        features.channels,
-        features.strides,
+        backbone.channels,
+        backbone.strides,
         num_classes=num_classes,
-        coordinates=features.coordinates,
+        coordinates=backbone.coordinates,
         upsampling=upsampling,
         kernel_size=63,
     )
-    return Segmenter(features, head)
+    return Segmenter(backbone, head)
 
 
 def _on_vgg16(
