@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from rich.console import Console
@@ -61,6 +63,28 @@ def complain(error: PixelwiseError) -> None:
             f"pixelwise: error: and {len(problems) - MAX_PROBLEMS} more faults like these",
             file=sys.stderr,
         )
+
+
+def check_json(file: str | None) -> None:
+    """Raise InputError now where `write_json` could not write later."""
+    from pixelwise.files import check_writable
+
+    if file not in {None, "-"}:
+        check_writable(Path(str(file)))
+
+
+def write_json(file: str | None, content: Mapping[str, Any], *, use: str = "") -> None:
+    """What --json asks for: a file, which is said with its `use`; with - standard output; without
+    it nothing."""
+    from pixelwise.files import atomic
+
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    if file == "-":
+        print(text, end="")
+    elif file is not None:
+        with atomic(Path(file)) as side:
+            side.write_text(text, encoding="utf-8")
+        console.print(f"written to {file}{use}", soft_wrap=True)
 
 
 def counting(description: str, *, unit: str = "images") -> Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pixelwise.cli.console import Bar, command, console, facts_table
+from pixelwise.cli.console import Bar, check_json, command, console, facts_table, write_json
 
 if TYPE_CHECKING:
     from pixelwise.doctor import Diagnosis
@@ -41,30 +40,24 @@ def doctor(
     Exit code: 0 where training would run, 1 where it would not, 2 where there is no such folder.
     """
     from pixelwise.doctor import examine
-    from pixelwise.files import atomic, check_writable
+    from pixelwise.files import check_writable
 
-    for path in (None if json_file in {None, "-"} else Path(str(json_file)), html):
-        if path is not None:
-            check_writable(path)
+    check_json(json_file)
+    if html is not None:
+        check_writable(html)
     with Bar("looking at the pairs") as bar:
         diagnosis = examine(
             data, val_fraction=val_fraction, seed=seed, workers=workers, progress=bar
         )
-    text = json.dumps(diagnosis.to_json(), indent=1, allow_nan=False) + "\n"
     if html is not None:
         from pixelwise.doctor.page import write_page
 
         write_page(html, diagnosis)
-    if json_file == "-":
-        print(text, end="")
-    else:
+    if json_file != "-":
         show(diagnosis)
-        if json_file is not None:
-            with atomic(Path(json_file)) as side:
-                side.write_text(text, encoding="utf-8")
-        for written in (json_file, html):
-            if written is not None:
-                console.print(f"written to {written}", soft_wrap=True)
+    write_json(json_file, diagnosis.to_json())
+    if html is not None and json_file != "-":
+        console.print(f"written to {html}", soft_wrap=True)
     if not diagnosis.trains:
         raise SystemExit(1)
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from pixelwise.cli.console import Bar, command, complain, console, scores_table
+from pixelwise.cli.console import (
+    Bar,
+    check_json,
+    command,
+    complain,
+    console,
+    scores_table,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from pixelwise.crf import CRFParameters
@@ -60,7 +67,7 @@ def _compile_crf() -> None:
     """What takes seconds at the first use of all, with a word about it on a terminal."""
     from pixelwise.crf import compile_dense_crf
 
-    with console.status("preparing the dense CRF (compiled once, about ten seconds)"):
+    with console.status("preparing the dense CRF (compiled once, some seconds)"):
         compile_dense_crf()
 
 
@@ -128,11 +135,9 @@ def evaluate(
     crf_set: CrfSet = None,
 ) -> None:
     """Score a bundle on a split: the four metrics of the FCN paper, and each class."""
-    from pixelwise.files import atomic, check_writable
     from pixelwise.process import own_process
 
-    if json_file not in {None, "-"}:
-        check_writable(Path(str(json_file)))
+    check_json(json_file)
     parameters = _crf_parameters(crf, crf_set)
     own_process()
     from pixelwise.evaluation import evaluate as score
@@ -152,21 +157,12 @@ def evaluate(
         **({} if parameters is None else {"crf": parameters.to_json()}),
         **result.scores.to_json(predictor.classes.names),
     }
-    if json_file == "-":
-        print(_json(scores), end="")
-        return
-    for note in found.notes:
-        console.print(note, soft_wrap=True)
-    title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
-    console.print(scores_table(scores, title=title))
-    if json_file is not None:
-        with atomic(Path(json_file)) as side:
-            side.write_text(_json(scores), encoding="utf-8")
-        console.print(f"written to {json_file}", soft_wrap=True)
-
-
-def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    if json_file != "-":
+        for note in found.notes:
+            console.print(note, soft_wrap=True)
+        title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
+        console.print(scores_table(scores, title=title))
+    write_json(json_file, scores)
 
 
 def _open_split(predictor: Predictor, data: Path, split: str) -> SegmentationData:
@@ -206,11 +202,9 @@ def tune_crf(
 ) -> None:
     """Search the dense CRF's parameters for a bundle, and say whether it helps at all."""
     from pixelwise.crf import require_numba
-    from pixelwise.files import atomic, check_writable
     from pixelwise.process import own_process
 
-    if json_file not in {None, "-"}:
-        check_writable(Path(str(json_file)))
+    check_json(json_file)
     require_numba()
     own_process()
     from pixelwise.evaluation import search_crf
@@ -222,16 +216,11 @@ def tune_crf(
     with Bar("searching", unit="steps") as bar:
         search = search_crf(predictor, found, split, limit=limit, progress=bar)
     content = {"bundle": str(bundle), "data": str(data), "split": split, **search.to_json()}
-    if json_file == "-":
-        print(_json(content), end="")
-        return
-    for note in found.notes:
-        console.print(note, soft_wrap=True)
-    _print_search(search, split)
-    if json_file is not None:
-        with atomic(Path(json_file)) as side:
-            side.write_text(_json(content), encoding="utf-8")
-        console.print(f"written to {json_file}, for predict --crf-set", soft_wrap=True)
+    if json_file != "-":
+        for note in found.notes:
+            console.print(note, soft_wrap=True)
+        _print_search(search, split)
+    write_json(json_file, content, use=", for predict --crf-set")
 
 
 def _print_search(search: CRFSearch, split: str) -> None:
