@@ -21,8 +21,8 @@ def models() -> None:
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("model", "backbone", "stride", "parameters", "multiply-adds", "VOC %"):
-        justify = "left" if name in {"model", "backbone"} else "right"
-        table.add_column(name, no_wrap=True, justify=justify)  # type: ignore[arg-type]
+        words = name in {"model", "backbone"}
+        table.add_column(name, no_wrap=True, justify="left" if words else "right")
     papers: dict[str, list[str]] = {}
     options, sources = _Notes(string.ascii_lowercase), _Notes(range(1, 100))
     for name, entry in MODELS.items():

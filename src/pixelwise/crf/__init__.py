@@ -3,7 +3,7 @@
     refined = dense_crf(image, probabilities, "camvid")
 
 Importing this needs NumPy only. Calling needs numba, which compiles for this machine at the first
-call of all, about ten seconds, and keeps that for later processes.
+call of all, some seconds, and keeps that for later processes.
 """
 
 from pixelwise.crf.meanfield import compile_dense_crf, dense_crf, dense_crfs, require_numba

@@ -32,7 +32,7 @@ class MatFile:
         except ImportError as error:
             raise InputError(
                 f"{self.path}: SBD's .mat files are read by scipy, which is not installed: "
-                "pip install 'pixelwise[sbd]'"
+                "pip install 'scipy>=1.14'"
             ) from error
         try:
             content = loadmat(self.path, squeeze_me=True, struct_as_record=True)
