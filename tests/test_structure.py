@@ -14,6 +14,7 @@ RANK = {
     "errors": 0,
     "files": 1,
     "process": 1,
+    "passes": 1,
     "crf": 2,
     "data": 2,
     "doctor": 3,

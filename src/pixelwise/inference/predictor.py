@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from pixelwise.crf import CRFParameters, dense_crf, find_parameters, require_num
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import read_image, upright
 from pixelwise.errors import InputError
+from pixelwise.inference.anysize import AUTO, AnySize, check_window
+from pixelwise.inference.ensemble import Ensemble, as_scales
 from pixelwise.inference.result import Prediction, softmax
 from pixelwise.inference.runtimes import Runtime
 
@@ -30,7 +32,9 @@ class Predictor:
 
     runtime: what runs the network. recipe: what the network was trained with, as plain JSON.
     crf: parameters of a dense CRF, the name of a paper's set or a file of `pixelwise tune-crf`;
-    every result is then the refined one. Raises InputError where numba is not installed.
+    every result is then the refined one. window: of pictures that are too large for one pass, see
+    `AnySize`. scales, flip: several looks at each picture, see `Ensemble`.
+    Raises InputError for a wrong one of these, and where a CRF is asked for without numba.
     """
 
     def __init__(
@@ -40,8 +44,13 @@ class Predictor:
         *,
         recipe: dict[str, Any] | None = None,
         crf: CRFParameters | str | Path | None = None,
+        window: int | str = AUTO,
+        scales: Sequence[float] = (),
+        flip: bool = False,
     ) -> None:
         self.runtime = runtime
+        self.network = AnySize(runtime, window=window)
+        self.ensemble = Ensemble(as_scales(scales), flip)
         self.classes = classes
         self.recipe = recipe or {}
         self.crf = _checked(crf)
@@ -53,19 +62,32 @@ class Predictor:
         *,
         device: str | None = None,
         crf: CRFParameters | str | Path | None = None,
+        window: int | str = AUTO,
+        scales: Sequence[float] = (),
+        flip: bool = False,
     ) -> Predictor:
         """A predictor from a bundle. Raises InputError where the file is not a whole bundle.
 
-        device: None takes a GPU where there is one.
+        device: None takes a GPU where there is one. The others: as for the class.
         """
-        crf = _checked(crf)  # its faults are told before the bundle is read
+        crf = _checked(crf)  # faults are told before the bundle is read
+        check_window(window)
+        Ensemble(as_scales(scales), flip)
         from pixelwise.checkpoints import Bundle
         from pixelwise.inference.runtimes.pytorch import TorchRuntime, find_device
 
         chosen = find_device(device)
         bundle = Bundle.load(Path(path))
         runtime = TorchRuntime(bundle.build(), bundle.normalisation, device=chosen)
-        return cls(runtime, bundle.classes, recipe=bundle.recipe, crf=crf)
+        return cls(
+            runtime,
+            bundle.classes,
+            recipe=bundle.recipe,
+            crf=crf,
+            window=window,
+            scales=scales,
+            flip=flip,
+        )
 
     @classmethod
     def of(
@@ -91,22 +113,24 @@ class Predictor:
         return Prediction(pixels, _largest(logits), self.classes, logits)
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB to the network's own (C, H, W) float32 logits."""
-        return self.runtime.logits(image)
+        """(H, W, 3) uint8 RGB to the network's own (C, H, W) float32 logits, by windows where the
+        picture is too large for one pass; of several looks the logarithms of their mean
+        probabilities."""
+        if self.ensemble.single:
+            return self.network.logits(image)
+        return _logarithms(self.ensemble.probabilities(image, self.network.logits))
 
     def scores(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The logits, (C, H, W) float32; with a CRF the logarithms of its probabilities."""
         logits = self.logits(image)
         if self.crf is None:
             return logits
-        refined = dense_crf(image, softmax(logits), self.crf)
-        smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
-        return np.log(np.maximum(refined, smallest))
+        return _logarithms(dense_crf(image, softmax(logits), self.crf))
 
     def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB to (H, W) class indices: a call without what only a person needs."""
-        if self.crf is None:
-            return self.runtime.classify(image)
+        if self.crf is None and self.ensemble.single:
+            return self.network.classify(image)
         return _largest(self.scores(image))
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
@@ -121,6 +145,11 @@ def _checked(crf: CRFParameters | str | Path | None) -> CRFParameters | None:
     parameters = find_parameters(crf)
     require_numba()
     return parameters
+
+
+def _logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
+    return np.log(np.maximum(probabilities, smallest))
 
 
 def _largest(logits: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """The networks, one file a paper. They see tensors: no data, no losses, no configuration."""
 
 from pixelwise.models.dense import convolutionalize, shift_and_stitch
-from pixelwise.models.measures import count_multiply_adds, count_parameters
+from pixelwise.models.measures import count_multiply_adds, count_parameters, peak_bytes
+from pixelwise.models.reach import alignment, measure_reach, trace_sizes
 from pixelwise.models.registry import MODELS, ModelEntry, backbone_name, create_model
 from pixelwise.models.segmenter import Segmenter
 
@@ -9,10 +10,14 @@ __all__ = [
     "MODELS",
     "ModelEntry",
     "Segmenter",
+    "alignment",
     "backbone_name",
     "convolutionalize",
     "count_multiply_adds",
     "count_parameters",
     "create_model",
+    "measure_reach",
+    "peak_bytes",
     "shift_and_stitch",
+    "trace_sizes",
 ]

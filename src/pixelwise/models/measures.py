@@ -1,11 +1,15 @@
-"""How large a network is: parameters and multiply-adds."""
+"""How large a network is: parameters, multiply-adds, memory."""
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -41,3 +45,48 @@ def count_multiply_adds(model: nn.Module, *, height: int, width: int) -> int:
         for hook in hooks:
             hook.remove()
     return total
+
+
+def peak_bytes(model: nn.Module, *, height: int, width: int, in_channels: int = 3) -> int:
+    """The most memory that the maps of one (in_channels, height, width) image take at once.
+
+    Without the weights, and without what libraries take for a layer's own work: some 15 % more on a
+    CPU. Nothing is computed. The model is in evaluation mode.
+    """
+    with torch.inference_mode(), _Memory() as memory:
+        run_on_meta(model, height=height, width=width, in_channels=in_channels)
+    return memory.peak
+
+
+def run_on_meta(model: nn.Module, *, height: int, width: int, in_channels: int = 3) -> None:
+    """A forward of one image without any arithmetic, and without copying the weights."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    functional_call(model, shapes, torch.empty(1, in_channels, height, width, device="meta"))
+
+
+class _Memory(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations give, until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self.counted:  # a view, or a layer that works in place
+            return
+        self.counted.add(storage)
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._let_go, storage.nbytes())
+
+    def _let_go(self, size: int) -> None:
+        self.live -= size

@@ -1,5 +1,5 @@
 """What runs a network: one file a runtime. The Predictor sees this contract and nothing else."""
 
-from pixelwise.inference.runtimes.runtime import Runtime
+from pixelwise.inference.runtimes.runtime import PartRuntime, Runtime, Traits, View
 
-__all__ = ["Runtime"]
+__all__ = ["PartRuntime", "Runtime", "Traits", "View"]
