@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -18,6 +18,8 @@ from pixelwise.cli.console import (
     scores_table,
     write_json,
 )
+from pixelwise.cli.large import predict_large_files
+from pixelwise.cli.looks import Flip, Scales, Window, looks
 
 if TYPE_CHECKING:
     from pixelwise.crf import CRFParameters
@@ -48,9 +50,21 @@ def predict(
     ] = None,
     crf: Crf = False,
     crf_set: CrfSet = None,
+    window: Window = "auto",
+    scales: Scales = "1",
+    flip: Flip = False,
+    large: Annotated[
+        bool,
+        typer.Option("--large", help="TIFF files of any size to NAME.tif, a window in memory."),
+    ] = False,
 ) -> None:
     """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image."""
-    written = predict_files(bundle, images, out, device=device, crf=_crf_parameters(crf, crf_set))
+    parameters = _crf_parameters(crf, crf_set)
+    how = looks(window, scales, flip)
+    if large:
+        predict_large_files(bundle, images, out, device=device, how={**how, "crf": parameters})
+        return
+    written = predict_files(bundle, images, out, device=device, crf=parameters, how=how)
     console.print(f"{written} masks and overlays written to {out}", soft_wrap=True)
 
 
@@ -78,9 +92,11 @@ def predict_files(
     *,
     device: str | None = None,
     crf: CRFParameters | None = None,
+    how: Mapping[str, Any] | None = None,
 ) -> int:
     """Predict files into `out`; returns how many. A bad file is reported and the rest goes on.
 
+    how: further arguments of `Predictor.load`.
     Raises InputError where nothing could be predicted; exits with 1 where some could not.
     """
     from pixelwise.inference.outputs import find_images, output_names
@@ -93,7 +109,7 @@ def predict_files(
     from pixelwise.files import make_folder
     from pixelwise.inference import Predictor
 
-    predictor = Predictor.load(bundle, device=device, crf=crf)
+    predictor = Predictor.load(bundle, device=device, crf=crf, **(how or {}))
     if crf is not None:
         _compile_crf()
     failed: list[str] = []
@@ -133,17 +149,21 @@ def evaluate(
     ] = None,
     crf: Crf = False,
     crf_set: CrfSet = None,
+    window: Window = "auto",
+    scales: Scales = "1",
+    flip: Flip = False,
 ) -> None:
     """Score a bundle on a split: the four metrics of the FCN paper, and each class."""
     from pixelwise.process import own_process
 
     check_json(json_file)
     parameters = _crf_parameters(crf, crf_set)
+    how = looks(window, scales, flip)
     own_process()
     from pixelwise.evaluation import evaluate as score
     from pixelwise.inference import Predictor
 
-    predictor = Predictor.load(bundle, device=device, crf=parameters)
+    predictor = Predictor.load(bundle, device=device, crf=parameters, **how)
     if parameters is not None:
         _compile_crf()
     found = _open_split(predictor, data, split)
@@ -155,12 +175,15 @@ def evaluate(
         "split": split,
         "images": len(found.splits[split]),
         **({} if parameters is None else {"crf": parameters.to_json()}),
+        **({} if predictor.ensemble.single else predictor.ensemble.to_json()),
         **result.scores.to_json(predictor.classes.names),
     }
     if json_file != "-":
         for note in found.notes:
             console.print(note, soft_wrap=True)
         title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
+        if not predictor.ensemble.single:
+            title += f", {predictor.ensemble}"
         console.print(scores_table(scores, title=title))
     write_json(json_file, scores)
 

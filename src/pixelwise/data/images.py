@@ -149,7 +149,10 @@ def _opened(
 
     deep_grey: whether one channel of 16 bits is welcome.
     """
-    too_large = f"{path}: is over the limit of {MAX_PIXELS} pixels: cut it into parts"
+    too_large = (
+        f"{path}: is over the limit of {MAX_PIXELS} pixels: cut it into parts; for predict, "
+        "--large takes TIFF files of any size"
+    )
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, not a picture: give a file")

@@ -43,9 +43,7 @@ class AnySize:
     Raises InputError for another window.
     """
 
-    def __init__(
-        self, runtime: Runtime, *, window: int | str = AUTO, memory: int = MEMORY
-    ) -> None:
+    def __init__(self, runtime: Runtime, *, window: int | str = AUTO, memory: int = MEMORY) -> None:
         check_window(window)
         self.runtime = runtime
         self.window = window

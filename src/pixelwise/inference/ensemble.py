@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,13 @@ class Ensemble:
     def single(self) -> bool:
         """Whether one look at the picture as it is is all."""
         return self.scales == (1.0,) and not self.flip
+
+    def __str__(self) -> str:
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
+        return f"scales {scales}" + (", mirrored too" if self.flip else "")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"scales": list(self.scales), "flip": self.flip}
 
     def probabilities(self, image: NDArray[np.uint8], logits: Logits) -> NDArray[np.float32]:
         """The mean of all looks' probabilities, (C, H, W), of a picture (H, W, 3).

@@ -46,9 +46,7 @@ class Block:
     def cropped(self, size: tuple[int, int]) -> Block:
         """Without what lies beyond a picture of `size` (height, width)."""
         height, width = size
-        return Block(
-            self.top, self.left, self.scores[:, : height - self.top, : width - self.left]
-        )
+        return Block(self.top, self.left, self.scores[:, : height - self.top, : width - self.left])
 
     def place(self, values: NDArray[Any], whole: NDArray[Any]) -> None:
         """Write `values` (..., h, w) of this block where it lies in those of the picture."""

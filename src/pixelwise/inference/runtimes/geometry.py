@@ -75,7 +75,9 @@ def own_positions(
         origin = round(place.on_map(place.start, part, whole))
         first = round(place.on_map(place.start + share.start, part, whole)) - origin
         at_end = place.start + share.stop == place.whole
-        last = part if at_end else round(place.on_map(place.start + share.stop, part, whole)) - origin
+        last = (
+            part if at_end else round(place.on_map(place.start + share.stop, part, whole)) - origin
+        )
         found.append(slice(first, last))
     rows, columns = found
     return rows, columns

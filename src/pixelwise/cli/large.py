@@ -1,0 +1,57 @@
+"""`pixelwise predict --large`: pictures larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixelwise.cli.console import Bar, complain, console
+
+
+def predict_large_files(
+    bundle: Path,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    device: str | None,
+    how: Mapping[str, Any],
+) -> None:
+    """Write NAME.tif into `out` for each TIFF; a bad file is reported and the rest goes on.
+
+    Raises InputError where nothing could be predicted; exits with 1 where some could not.
+    """
+    from pixelwise.errors import InputError
+    from pixelwise.files import make_folder
+    from pixelwise.inference.outputs import find_images, output_names
+    from pixelwise.process import own_process
+
+    paths = find_images(images)
+    names = output_names(paths, out)
+    own_process()
+    from pixelwise.inference import Predictor
+    from pixelwise.inference.large import TiffPicture, predict_large
+
+    predictor = Predictor.load(bundle, device=device, **how)
+    failed: list[str] = []
+    written = 0
+    for path, name in zip(paths, names, strict=True):
+        try:
+            with TiffPicture.open(path) as picture:  # before a folder is made for its mask
+                height, width = picture.size
+            make_folder(out)
+            with Bar(f"{path.name}, {width}x{height}", unit="windows") as bar:
+                predict_large(predictor, path, out / f"{name}.tif", progress=bar)
+        except InputError as error:
+            failed += error.problems
+        else:
+            written += 1
+            console.print(
+                f"{width}x{height} pixels of {path} written to {out / name}.tif", soft_wrap=True
+            )
+    if failed:
+        faults = InputError(*failed)
+        if not written:
+            raise faults
+        complain(faults)
+        raise SystemExit(1)
