@@ -1,7 +1,7 @@
 """Passes over a window that compute what a pass over the whole picture would.
 
-Two kinds of layers look at more than a neighbourhood. A resize lays its positions by the size of the
-whole map: 3000 pixels at stride 16 are 188 positions, and each is a little less than 16 pixels wide.
+Two kinds of layers look at more than a neighbourhood. A resize lays its positions by the size of
+the whole map: 3000 pixels at stride 16 are 188 positions, each a little less than 16 pixels wide.
 An image pooling is the mean of the whole map. `resize` and `ImagePooling` of `pixelwise.layers` ask
 here what pass they are in, so that networks are written once, for whole pictures.
 
@@ -83,7 +83,7 @@ class Reach:
         return torch.zeros_like(x[:, :, :1, :1])
 
 
-class Summed(Exception):
+class Summed(Exception):  # noqa: N818 - no error, but the way out
     """Ends a pass that was made for the sums of a pooled map: nothing after it is needed."""
 
 
@@ -114,9 +114,7 @@ class PartOfWhole:
         lines = next(self.resizes)
         if lines is None:
             return None
-        vertical, horizontal = lines
-        rows = interpolate(x, size[0], vertical, dim=2)
-        return interpolate(rows, size[1], horizontal, dim=3)
+        return interpolate(x, size=size, lines=lines)
 
     def mean(self, x: Tensor) -> Tensor:
         given = next(self.pooled, None)
@@ -134,22 +132,25 @@ def whole_mean(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 3), keepdim=True)
 
 
-def interpolate(x: Tensor, length: int, line: Tensor, *, dim: int) -> Tensor:
-    """Linear interpolation along `dim`: position i of `length` reads at line[0] * i + line[1].
+def interpolate(x: Tensor, *, size: Size, lines: Tensor) -> Tensor:
+    """Bilinear interpolation of (B, C, H, W) to `size`: along each axis, vertical before
+    horizontal, position i reads at scale * i + offset, where `lines` (2, 2) holds (scale, offset).
 
     Beyond the map's border its last position is repeated.
     """
-    last = x.shape[dim] - 1
-    place = torch.arange(length, device=x.device, dtype=torch.float64) * line[0] + line[1]
-    place = place.clamp(0, last)
-    low = place.floor()
-    part = (place - low).to(x.dtype)
-    index = low.long()
-    shape = [1, 1, 1, 1]
-    shape[dim] = length
-    before = x.index_select(dim, index)
-    after = x.index_select(dim, (index + 1).clamp(max=last))
-    return before.lerp_(after, part.view(shape))
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    maps = x.permute(0, 2, 3, 1) if last else x  # so that what is selected lies together
+    for axis, length in enumerate(size, start=1 if last else 2):
+        end = maps.shape[axis] - 1
+        scale, offset = lines[axis - (1 if last else 2)]
+        place = torch.arange(length, device=x.device, dtype=torch.float64) * scale + offset
+        place = place.clamp(0, end)
+        index = place.floor().long()
+        part = (place - index).to(x.dtype)
+        before = maps.index_select(axis, index)
+        after = maps.index_select(axis, (index + 1).clamp(max=end))
+        maps = before.lerp_(after, part.view([-1 if i == axis else 1 for i in range(4)]))
+    return maps.permute(0, 3, 1, 2) if last else maps
 
 
 def _size(x: Tensor) -> Size:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,10 +84,7 @@ def cut(length: int, *, window: int, margin: int, step: int) -> list[Span]:
         side -= step  # as many windows, with less in common
     steps = (length - side) // step
     starts = [i * steps // (count - 1) * step for i in range(count)]
-    seams = [
-        (left + side + right) // 2 // step * step
-        for left, right in zip(starts, starts[1:], strict=False)
-    ]
+    seams = [(left + side + right) // 2 // step * step for left, right in pairwise(starts)]
     return [
         Span(start, start + side, first, last)
         for start, first, last in zip(starts, [0, *seams], [*seams, length], strict=True)

@@ -25,7 +25,8 @@ def alignment(model: Segmenter) -> int:
 
 
 def trace_sizes(model: nn.Module, *, height: int, width: int, in_channels: int = 3) -> Sizes:
-    """The sizes of the maps that a pass over a picture would resize and pool; nothing is computed."""
+    """The sizes of the maps that a pass over a picture would resize and pool. Nothing is
+    computed."""
     sizes = Sizes()
     with running(sizes):
         run_on_meta(model, height=height, width=width, in_channels=in_channels)

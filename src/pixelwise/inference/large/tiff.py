@@ -47,8 +47,8 @@ class TiffPicture:
     """A TIFF file as a picture that is read by windows: see `open`.
 
     8 bits a channel: grey, palette, RGB, with or without alpha, by strips or tiles, with any
-    compression that tifffile and imagecodecs know. `georeference` is what places it on the earth, as
-    tags for the mask; `nodata` the value that stands for no data, or None.
+    compression that tifffile and imagecodecs know. `georeference` is what places it on the earth,
+    as tags for the mask; `nodata` the value that stands for no data, or None.
     """
 
     def __init__(self, path: Path, file: TiffFile, page: TiffPage) -> None:
