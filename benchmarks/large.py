@@ -2,9 +2,9 @@
 
     python benchmarks/large.py --sizes 7500 15000 30000
 
-Square pictures of generated scenes, as tiled TIFF, are written and predicted by windows; the command
-runs in a process of its own. The smallest is predicted in memory, too, and every pixel compared.
-Without --bundle a small network with random weights is taken, which has an image pooling.
+Square pictures of generated scenes, as tiled TIFF, are written and predicted by windows; the
+command runs in a process of its own. The smallest is predicted in memory, too, and every pixel
+compared. Without --bundle a small network with random weights is taken, which has an image pooling.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import harness
 import numpy as np
+
+import harness
 
 TILE = 512
 

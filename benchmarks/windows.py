@@ -12,10 +12,10 @@ import argparse
 import time
 from pathlib import Path
 
-import harness
 import numpy as np
 from PIL import Image
 
+import harness
 from pixelwise.data.images import read_image
 from pixelwise.inference import Predictor, anysize
 from pixelwise.inference.anysize import AnySize

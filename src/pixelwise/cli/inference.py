@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,14 +37,22 @@ CrfSet = Annotated[
         show_default=False,
     ),
 ]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        help="auto (the fastest there is), torch, or one that the bundle was exported for: "
+        "openvino, openvino-bf16, openvino-int8, onnx, onnx-int8."
+    ),
+]
 BEST_SHOWN = 10
 
 
 @command
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file of train, or an export.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("masks"),
+    runtime: Runtime = "auto",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
@@ -60,11 +68,11 @@ def predict(
 ) -> None:
     """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image."""
     parameters = _crf_parameters(crf, crf_set)
-    how = looks(window, scales, flip)
+    how = {"runtime": runtime, "device": device, "crf": parameters, **looks(window, scales, flip)}
     if large:
-        predict_large_files(bundle, images, out, device=device, how={**how, "crf": parameters})
+        predict_large_files(bundle, images, out, how=how)
         return
-    written = predict_files(bundle, images, out, device=device, crf=parameters, how=how)
+    written = predict_files(bundle, images, out, **how)
     console.print(f"{written} masks and overlays written to {out}", soft_wrap=True)
 
 
@@ -90,13 +98,14 @@ def predict_files(
     images: Sequence[Path],
     out: Path,
     *,
+    runtime: str = "auto",
     device: str | None = None,
     crf: CRFParameters | None = None,
-    how: Mapping[str, Any] | None = None,
+    **further: Any,
 ) -> int:
     """Predict files into `out`; returns how many. A bad file is reported and the rest goes on.
 
-    how: further arguments of `Predictor.load`.
+    further: more arguments of `Predictor.load`.
     Raises InputError where nothing could be predicted; exits with 1 where some could not.
     """
     from pixelwise.inference.outputs import find_images, output_names
@@ -109,7 +118,7 @@ def predict_files(
     from pixelwise.files import make_folder
     from pixelwise.inference import Predictor
 
-    predictor = Predictor.load(bundle, device=device, crf=crf, **(how or {}))
+    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=crf, **further)
     if crf is not None:
         _compile_crf()
     failed: list[str] = []
@@ -138,12 +147,13 @@ def predict_files(
 
 @command
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file of train, or an export.")],
     data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
     ] = None,
+    runtime: Runtime = "torch",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
@@ -163,7 +173,7 @@ def evaluate(
     from pixelwise.evaluation import evaluate as score
     from pixelwise.inference import Predictor
 
-    predictor = Predictor.load(bundle, device=device, crf=parameters, **how)
+    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=parameters, **how)
     if parameters is not None:
         _compile_crf()
     found = _open_split(predictor, data, split)
@@ -174,6 +184,7 @@ def evaluate(
         "data": str(data),
         "split": split,
         "images": len(found.splits[split]),
+        "runtime": predictor.runtime.name,
         **({} if parameters is None else {"crf": parameters.to_json()}),
         **({} if predictor.ensemble.single else predictor.ensemble.to_json()),
         **result.scores.to_json(predictor.classes.names),

@@ -14,11 +14,11 @@ def predict_large_files(
     images: Sequence[Path],
     out: Path,
     *,
-    device: str | None,
     how: Mapping[str, Any],
 ) -> None:
     """Write NAME.tif into `out` for each TIFF; a bad file is reported and the rest goes on.
 
+    how: further arguments of `Predictor.load`.
     Raises InputError where nothing could be predicted; exits with 1 where some could not.
     """
     from pixelwise.errors import InputError
@@ -32,7 +32,7 @@ def predict_large_files(
     from pixelwise.inference import Predictor
     from pixelwise.inference.large import TiffPicture, predict_large
 
-    predictor = Predictor.load(bundle, device=device, **how)
+    predictor = Predictor.load(bundle, **how)
     failed: list[str] = []
     written = 0
     for path, name in zip(paths, names, strict=True):

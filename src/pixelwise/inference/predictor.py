@@ -14,8 +14,9 @@ from pixelwise.crf import CRFParameters, dense_crf, find_parameters, require_num
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import read_image, upright
 from pixelwise.errors import InputError
-from pixelwise.inference.anysize import AUTO, AnySize, check_window
+from pixelwise.inference.anysize import AnySize, check_window
 from pixelwise.inference.ensemble import Ensemble, as_scales
+from pixelwise.inference.opening import AUTO, open_network
 from pixelwise.inference.result import Prediction, softmax
 from pixelwise.inference.runtimes import Runtime
 
@@ -44,7 +45,7 @@ class Predictor:
         *,
         recipe: dict[str, Any] | None = None,
         crf: CRFParameters | str | Path | None = None,
-        window: int | str = AUTO,
+        window: int | str = "auto",
         scales: Sequence[float] = (),
         flip: bool = False,
     ) -> None:
@@ -60,29 +61,30 @@ class Predictor:
         cls,
         path: str | Path,
         *,
+        runtime: str = AUTO,
         device: str | None = None,
         crf: CRFParameters | str | Path | None = None,
-        window: int | str = AUTO,
+        window: int | str = "auto",
         scales: Sequence[float] = (),
         flip: bool = False,
     ) -> Predictor:
-        """A predictor from a bundle. Raises InputError where the file is not a whole bundle.
+        """A predictor from a bundle or an export.
 
-        device: None takes a GPU where there is one. The others: as for the class.
+        runtime: "torch", or one that the bundle has been exported for, as "openvino"; "auto" takes
+        the fastest of those, measured at the first time.
+        device: of PyTorch, which then is the runtime; None takes a GPU where there is one.
+        The others: as for the class.
+        Raises InputError where the file is not a whole bundle or export, or the runtime is not to
+        be had.
         """
         crf = _checked(crf)  # faults are told before the bundle is read
         check_window(window)
         Ensemble(as_scales(scales), flip)
-        from pixelwise.checkpoints import Bundle
-        from pixelwise.inference.runtimes.pytorch import TorchRuntime, find_device
-
-        chosen = find_device(device)
-        bundle = Bundle.load(Path(path))
-        runtime = TorchRuntime(bundle.build(), bundle.normalisation, device=chosen)
+        opened = open_network(Path(path), runtime=runtime, device=device)
         return cls(
-            runtime,
-            bundle.classes,
-            recipe=bundle.recipe,
+            opened.runtime,
+            opened.classes,
+            recipe=opened.recipe,
             crf=crf,
             window=window,
             scales=scales,

@@ -90,7 +90,7 @@ class TiffPicture:
         except ImportError as error:
             raise InputError(
                 f"{path}: reading large TIFF files needs tifffile: "
-                "pip install 'tifffile>=2025.1' 'imagecodecs>=2025.3'"
+                "pip install 'tifffile>=2025.5.10' imagecodecs"
             ) from error
         with open_file(tifffile, path) as file:
             pages = [page for page in file.pages if not page.subfiletype & (REDUCED | MASK)]
@@ -246,7 +246,7 @@ class TiffPicture:
             if "imagecodecs" in str(error):
                 raise InputError(
                     f"{self.path}: is compressed by {page.compression.name}, which needs "
-                    "imagecodecs: pip install 'imagecodecs>=2025.3'"
+                    "imagecodecs: pip install imagecodecs"
                 ) from error
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         _, rows, columns, samples = shape
