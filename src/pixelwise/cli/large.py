@@ -31,8 +31,15 @@ def predict_large_files(
     own_process()
     from pixelwise.inference import Predictor
     from pixelwise.inference.large import TiffPicture, predict_large
+    from pixelwise.inference.runtimes import knows_parts
 
     predictor = Predictor.load(bundle, **how)
+    if not knows_parts(predictor.runtime):
+        console.print(
+            f"runtime {predictor.runtime.name} sees each window as a picture of its own: labels "
+            "can differ from those of one pass; with --runtime torch they agree",
+            soft_wrap=True,
+        )
     failed: list[str] = []
     written = 0
     for path, name in zip(paths, names, strict=True):

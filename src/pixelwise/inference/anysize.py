@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import InputError
 from pixelwise.inference.pictures import ArrayPicture, PaddedPicture, Picture
-from pixelwise.inference.runtimes import PartRuntime, Runtime, Traits, View
+from pixelwise.inference.runtimes import PartRuntime, Runtime, Traits, View, knows_parts
 from pixelwise.inference.windows import Block, Span, blend, cut, smallest_window
 
 AUTO, NONE = "auto", "none"
@@ -51,7 +51,7 @@ class AnySize:
 
     @property
     def traits(self) -> Traits:
-        return self.runtime.traits if isinstance(self.runtime, PartRuntime) else UNKNOWN
+        return self.runtime.traits if knows_parts(self.runtime) else UNKNOWN
 
     def in_one_pass(self, size: tuple[int, int]) -> bool:
         """Whether a picture of this size (height, width) needs no windows."""
@@ -96,7 +96,7 @@ class AnySize:
             yield Block(0, 0, self.runtime.logits(picture.read(0, 0, height, width)))
             return
         side = self._side()
-        if isinstance(self.runtime, PartRuntime):
+        if knows_parts(self.runtime):
             yield from _of_whole(self.runtime, picture, side, progress)
         else:
             yield from _alone(self.runtime, picture, side, progress)

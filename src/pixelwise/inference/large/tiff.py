@@ -6,6 +6,7 @@ the neighbouring windows need it. Nothing is mapped into memory, so that memory 
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it finds odd, it logs
 
 CACHE_BYTES = 192 << 20
 SEGMENT_BYTES = 128 << 20  # the largest strip or tile that is decoded

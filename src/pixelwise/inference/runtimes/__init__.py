@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
-from pixelwise.inference.runtimes.runtime import PartRuntime, Runtime, Traits, View
+from pixelwise.inference.runtimes.runtime import PartRuntime, Runtime, Traits, View, knows_parts
 
 __all__ = [
     "EXPORTED",
@@ -24,6 +24,7 @@ __all__ = [
     "Traits",
     "View",
     "installed",
+    "knows_parts",
     "open_export",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,6 @@ class Traits:
     bytes_per_pixel: float
 
 
-@runtime_checkable
 class PartRuntime(Runtime, Protocol):
     """A runtime that can compute a window as part of its picture, as `pixelwise.passes` has it.
 
@@ -94,3 +93,8 @@ class PartRuntime(Runtime, Protocol):
         own: the rows and columns of the window that are its share, in pixels from its corner; they
         begin at multiples of the step, and end there or at the picture's border.
         """
+
+
+def knows_parts(runtime: Runtime) -> TypeGuard[PartRuntime]:
+    """Whether a runtime is a `PartRuntime`."""
+    return hasattr(runtime, "part_logits")
