@@ -36,10 +36,11 @@ class AnySize:
     """The logits of a runtime for pictures of any size.
 
     window: "auto" for one pass where that takes no more than `memory` bytes, and windows that do so
-    else; "none" for one pass always; or the largest side of a window. The result is that of one
-    pass but for what lies beyond the margins. A runtime that is no `PartRuntime` sees each
-    window as a picture of its own, padded to a multiple of 32: then image poolings are those of the
-    window, and maps are not stretched to sides that are no such multiple.
+    else, but never smaller ones than their margins ask for; "none" for one pass always; or the
+    largest side of a window. The result is that of one pass but for what lies beyond the margins.
+    A runtime that is no `PartRuntime` sees each window as a picture of its own, padded to a multiple
+    of 32: then image poolings are those of the window, and maps are not stretched to sides that are
+    no such multiple.
     Raises InputError for another window.
     """
 
@@ -94,6 +95,8 @@ class AnySize:
         if self.in_one_pass(picture.size):
             height, width = picture.size
             yield Block(0, 0, self.runtime.logits(picture.read(0, 0, height, width)))
+            if progress is not None:
+                progress(1, 1)
             return
         side = self._side()
         if knows_parts(self.runtime):
