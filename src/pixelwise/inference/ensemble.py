@@ -79,12 +79,15 @@ def as_scales(scales: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(scale) for scale in scales) or (1.0,)
 
 
-def _resize_picture(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _resize_picture(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """To `size` (height, width); bilinear, over all pixels that a smaller one stands for."""
     if image.shape[:2] == size:
         return image
-    picture = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+    if image.shape[2] == 3 and image.dtype == np.uint8:
+        return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    channels = np.moveaxis(image, 2, 0).astype(np.float32)
+    scaled = np.ascontiguousarray(np.moveaxis(_resize_maps(channels, size), 0, 2))
+    return np.rint(scaled).astype(image.dtype) if image.dtype.kind in "ui" else scaled
 
 
 def _resize_maps(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -53,16 +54,28 @@ def peak_bytes(model: nn.Module, *, height: int, width: int, in_channels: int = 
     Without the weights, and without what libraries take for a layer's own work: some 15 % more on a
     CPU. Nothing is computed. The model is in evaluation mode.
     """
-    with torch.inference_mode(), _Memory() as memory:
-        run_on_meta(model, height=height, width=width, in_channels=in_channels)
+    memory = _Memory()
+    run_on_meta(model, height=height, width=width, in_channels=in_channels, mode=memory)
     return memory.peak
 
 
-def run_on_meta(model: nn.Module, *, height: int, width: int, in_channels: int = 3) -> None:
-    """A forward of one image without any arithmetic, and without copying the weights."""
+@torch.inference_mode()
+def run_on_meta(
+    model: nn.Module,
+    *,
+    height: int,
+    width: int,
+    in_channels: int = 3,
+    mode: AbstractContextManager[object] | None = None,
+) -> None:
+    """A forward of one image without any arithmetic, and without copying the weights.
+
+    mode: what the image is made and the forward is run in.
+    """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    functional_call(model, shapes, torch.empty(1, in_channels, height, width, device="meta"))
+    with mode or nullcontext():
+        functional_call(model, shapes, torch.empty(1, in_channels, height, width, device="meta"))
 
 
 class _Memory(TorchDispatchMode):

@@ -41,7 +41,14 @@ def measure_reach(model: nn.Module, *, step: int, in_channels: int = 3) -> tuple
     Found by running a strip with rows that are not numbers, which every window takes on, and
     longer strips until their ends stay clean. The model is in evaluation mode.
     """
+    taps = [
+        layer.dilation[0] * (layer.kernel_size[0] // 2) * step
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
     length = FIRST_LENGTH
+    while length < 3 * max(taps, default=0):  # rows beyond the strip would not be seen
+        length *= 2
     device = next(model.parameters()).device
     while True:
         strip = torch.zeros(1, in_channels, length, max(32, step), device=device)

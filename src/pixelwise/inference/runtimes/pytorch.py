@@ -56,11 +56,11 @@ class TorchRuntime:
     @cached_property
     def traits(self) -> Traits:
         """What windows of its pictures need."""
-        step = alignment(self.model)
-        reach, pooled_reach = measure_reach(self.model, step=step)
+        step, channels = alignment(self.model), len(self.normalisation.mean)
+        reach, pooled_reach = measure_reach(self.model, step=step, in_channels=channels)
         side = -(-MEASURED // step) * step
         poolings = len(self._sizes(side, side).pooled)
-        size = peak_bytes(self.model, height=side, width=side) / side**2
+        size = peak_bytes(self.model, height=side, width=side, in_channels=channels) / side**2
         return Traits(step, reach, pooled_reach, poolings, LAYERS_OWN * size)
 
     def part_logits(self, window: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
@@ -105,8 +105,9 @@ class TorchRuntime:
     def _sizes(self, height: int, width: int) -> MapSizes:
         size = (height, width)
         if size not in self._traced:
-            with torch.inference_mode():
-                sizes = trace_sizes(self.model, height=height, width=width)
+            sizes = trace_sizes(
+                self.model, height=height, width=width, in_channels=len(self.normalisation.mean)
+            )
             self._traced[size] = MapSizes(tuple(sizes.resized), tuple(sizes.pooled))
         return self._traced[size]
 
