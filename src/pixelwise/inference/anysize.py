@@ -38,9 +38,9 @@ class AnySize:
     window: "auto" for one pass where that takes no more than `memory` bytes, and windows that do so
     else, but never smaller ones than their margins ask for; "none" for one pass always; or the
     largest side of a window. The result is that of one pass but for what lies beyond the margins.
-    A runtime that is no `PartRuntime` sees each window as a picture of its own, padded to a multiple
-    of 32: then image poolings are those of the window, and maps are not stretched to sides that are
-    no such multiple.
+    A runtime that is no `PartRuntime` sees each window as a picture of its own, padded to a
+    multiple of 32: then image poolings are those of the window, and maps are not stretched to sides
+    that are no such multiple.
     Raises InputError for another window.
     """
 
