@@ -107,6 +107,14 @@ def test_grey_palette_white_is_zero_and_alpha_are_read_as_rgb(tmp_path: Path) ->
             assert (picture.read(5, 7, 400, 500) == wanted[5:405, 7:507]).all(), name
 
 
+def test_jpeg_tiles_are_decoded_to_rgb(tmp_path: Path) -> None:
+    form = {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (2, 2)}
+    path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128), **form)
+    with TiffPicture.open(path) as picture, Image.open(path) as image:
+        wanted = np.asarray(image.convert("RGB"))[9:409, 7:507]
+        assert (picture.read(9, 7, 400, 500) == wanted).all()
+
+
 def test_the_mask_is_that_of_the_picture_in_memory(predictor: Predictor, tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128))
     seen: list[tuple[int, int]] = []
