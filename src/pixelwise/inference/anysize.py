@@ -144,7 +144,7 @@ def _of_whole(
     count = _Count(traits.poolings * len(sums_grid) + len(grid), progress)
     pooled: list[NDArray[np.float32]] = []
     for _ in range(traits.poolings):
-        total: NDArray[np.float64] | float = 0.0
+        total = np.zeros(1)
         positions = 0
         for row, column in sums_grid.windows():
             view = View(picture.size, row.start, column.start, tuple(pooled))
@@ -153,7 +153,7 @@ def _of_whole(
             )
             total, positions = total + sums, positions + counted
             count.one()
-        pooled.append(np.float32(total / positions))
+        pooled.append((total / positions).astype(np.float32))
     means = tuple(pooled)
 
     def score(row: Span, column: Span) -> NDArray[np.float32]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from math import lcm
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pixelwise.models.measures import run_on_meta
-from pixelwise.models.segmenter import Segmenter
 from pixelwise.passes import Reach, Sizes, running
 
 LARGEST_DENOMINATOR = 64
 FIRST_LENGTH = 1024
 
 
-def alignment(model: Segmenter) -> int:
-    """Pixels between windows whose maps are parts of one map: the coarsest stride, times what the
-    network's own image scales ask for."""
-    strides: dict[str, int] = model.backbone.strides  # type: ignore[assignment]
-    scales = [Fraction(scale).limit_denominator(LARGEST_DENOMINATOR) for scale in model.scales]
+def alignment(model: nn.Module) -> int:
+    """Pixels between windows whose maps are parts of one map: the coarsest stride of a `Segmenter`,
+    times what its own image scales ask for."""
+    segmenter: Any = model  # or a copy of one, with layers folded
+    strides: Mapping[str, int] = segmenter.backbone.strides
+    scales = [Fraction(scale).limit_denominator(LARGEST_DENOMINATOR) for scale in segmenter.scales]
     return max(strides.values()) * lcm(*(scale.denominator for scale in scales))
 
 

@@ -140,7 +140,7 @@ class TiffPicture:
             page.photometric == YCBCR and page.compression in JPEGS
         ):
             raise InputError(
-                f"{path}: has colours of kind {page.photometric.name}, read are grey, palette and "
+                f"{path}: has colours of kind {_name(page.photometric)}, read are grey, palette and "
                 "RGB: convert it to RGB"
             )
         if page.imagedepth != 1:
@@ -248,7 +248,7 @@ class TiffPicture:
         except Exception as error:  # codecs raise whatever the file's bytes provoke
             if "imagecodecs" in str(error):
                 raise InputError(
-                    f"{self.path}: is compressed by {page.compression.name}, which needs "
+                    f"{self.path}: is compressed by {_name(page.compression)}, which needs "
                     "imagecodecs: pip install imagecodecs"
                 ) from error
             raise self._damaged(f"{type(error).__name__}: {error}") from error
@@ -275,6 +275,11 @@ class TiffPicture:
         return InputError(
             f"{self.path}: is damaged or cut off ({line}): restore the file or remove it"
         )
+
+
+def _name(value: object) -> str:
+    """Of one of tifffile's enumerations; a number that it does not know stays one."""
+    return str(getattr(value, "name", value))
 
 
 @contextmanager
