@@ -233,6 +233,10 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), photometric="separated"),
         "has colours of kind SEPARATED",
     ),
+    "four colours": (
+        lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), extrasamples=[0]),
+        "has 4 channels, 1 or 3 are read",
+    ),
     "turned": (
         lambda p: write_tiff(p, PICTURE, extratags=[(274, 3, 1, 6, True)]),
         r"is to be turned \(orientation 6\)",

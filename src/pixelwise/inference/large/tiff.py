@@ -66,7 +66,6 @@ class TiffPicture:
         )
         self.cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self.cached = 0
-        self._check()
         self.palette = None if page.colormap is None else (page.colormap >> 8).astype(np.uint8).T
         self.alpha = next(
             (
@@ -76,6 +75,7 @@ class TiffPicture:
             ),
             None,
         )
+        self._check()
         self.nodata = self._nodata()
         self.georeference = [
             (tag.code, int(tag.dtype), tag.count, tag.value, True)
@@ -140,8 +140,14 @@ class TiffPicture:
             page.photometric == YCBCR and page.compression in JPEGS
         ):
             raise InputError(
-                f"{path}: has colours of kind {_name(page.photometric)}, read are grey, palette and "
-                "RGB: convert it to RGB"
+                f"{path}: has colours of kind {_name(page.photometric)}, read are grey, palette "
+                "and RGB: convert it to RGB"
+            )
+        colours = page.samplesperpixel - (self.alpha is not None)
+        if colours not in {1, 3}:
+            raise InputError(
+                f"{path}: has {colours} channels, 1 or 3 are read by windows: keep three, as by "
+                "`gdal_translate -b 1 -b 2 -b 3 IN OUT`"
             )
         if page.imagedepth != 1:
             raise InputError(f"{path}: is a volume, not a picture: save one slice of it")
