@@ -252,7 +252,7 @@ class TiffPicture:
         except (InputError, MemoryError):
             raise
         except Exception as error:  # codecs raise whatever the file's bytes provoke
-            if "imagecodecs" in str(error):
+            if "requires the 'imagecodecs'" in str(error):
                 raise InputError(
                     f"{self.path}: is compressed by {_name(page.compression)}, which needs "
                     "imagecodecs: pip install imagecodecs"
