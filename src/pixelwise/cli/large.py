@@ -24,11 +24,10 @@ def predict_large_files(
     from pixelwise.errors import InputError
     from pixelwise.files import make_folder
     from pixelwise.inference.outputs import find_images, output_names
-    from pixelwise.process import own_process
 
     paths = find_images(images)
     names = output_names(paths, out)
-    own_process()
+    # Not `own_process`: a heap that keeps what was freed grows from window to window.
     from pixelwise.inference import Predictor
     from pixelwise.inference.large import TiffPicture, predict_large
     from pixelwise.inference.runtimes import knows_parts

@@ -16,9 +16,9 @@ from pixelwise.inference.large.tiff import TiffPicture
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.windows import Block
 
-MEMORY = 5 << 28
-"""Bytes that one pass may take, 1.25 GiB: with PyTorch, the tiles of the picture and the rows of
-the mask the process stays below 2 GiB."""
+MEMORY = 3 << 28
+"""Bytes that one pass may take, 0.75 GiB: with PyTorch, the tiles of the picture, two windows'
+logits and the rows of the mask the process stays below 2 GiB."""
 
 
 def predict_large(
