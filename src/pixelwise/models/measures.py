@@ -78,11 +78,11 @@ def run_on_meta(
         functional_call(model, shapes, torch.empty(1, in_channels, height, width, device="meta"))
 
 
-class _Memory(TorchDispatchMode):
+class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that operations give, until they are let go."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counted: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
         self.live = self.peak = 0
 

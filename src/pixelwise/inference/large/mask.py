@@ -38,7 +38,8 @@ def write_mask_tiff(
     if nodata is not None:
         text = str(nodata)
         tags.append((GDAL_NODATA, ASCII, len(text) + 1, text, True))
-    with tifffile.TiffWriter(side, bigtiff=size[0] * size[1] > CLASSIC_BYTES) as writer:
+    big = size[0] * size[1] > CLASSIC_BYTES
+    with side.open("wb+") as stream, tifffile.TiffWriter(stream, bigtiff=big) as writer:
         writer.write(
             _tiles(strips, width=size[1]),
             shape=size,

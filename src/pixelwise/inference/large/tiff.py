@@ -96,12 +96,13 @@ class TiffPicture:
                 "pip install 'tifffile>=2025.5.10' imagecodecs"
             ) from error
         with open_file(tifffile, path) as file:
-            pages = [page for page in file.pages if not page.subfiletype & (REDUCED | MASK)]
+            every = (page.aspage() for page in file.pages)
+            pages = [page for page in every if not page.subfiletype & (REDUCED | MASK)]
             if len(pages) != 1:
                 raise InputError(
                     f"{path}: holds {len(pages)} pictures (pages): save the one you mean"
                 )
-            yield cls(path, file, pages[0].aspage())
+            yield cls(path, file, pages[0])
 
     def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         """The window (height, width, 3), uint8 RGB."""
