@@ -19,6 +19,7 @@ from pixelwise.passes import PartOfWhole, Summed, running
 
 MEASURED = 512  # pixels a side at which memory is measured; it grows with the area
 LAYERS_OWN = 1.15  # what layers take beyond their maps: see `peak_bytes`
+AROUND = 100  # bytes a pixel around the network: the picture as numbers, copies of the logits
 
 
 class TorchRuntime:
@@ -61,7 +62,7 @@ class TorchRuntime:
         side = -(-MEASURED // step) * step
         poolings = len(self._sizes(side, side).pooled)
         size = peak_bytes(self.model, height=side, width=side, in_channels=channels) / side**2
-        return Traits(step, reach, pooled_reach, poolings, LAYERS_OWN * size)
+        return Traits(step, reach, pooled_reach, poolings, LAYERS_OWN * size + AROUND)
 
     def part_logits(self, window: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
         """(h, w, 3) to (C, h, w), as `PartRuntime` has it."""
