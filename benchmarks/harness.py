@@ -47,7 +47,7 @@ def main(
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             results[name].append(json.loads(out.splitlines()[-1]))
     print(f"\n{title}")
-    print(f"{_machine()}, {date.today().isoformat()}, {arguments.repeats} processes each, median\n")
+    print(f"{machine()}, {date.today().isoformat()}, {arguments.repeats} processes each, median\n")
     baseline = statistics.median(r["images_per_second"] for r in next(iter(results.values())))
     columns = f"{'images/s':>9} {'min..max':>15} {'s/image':>8} {'system time':>12} {'ratio':>6}"
     print(f"{'':44} {columns}")
@@ -75,7 +75,8 @@ def measure(work: Work, images: int, *, units: int) -> dict[str, float]:
     }
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The processor, its cores and the system, as figures are quoted with them."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
