@@ -48,10 +48,26 @@ def predict(
     ] = None,
     crf: Crf = False,
     crf_set: CrfSet = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay/--no-overlay", help="Also NAME_overlay.png, for the eye.")
+    ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Again what an interrupted run has finished, too.")
+    ] = False,
 ) -> None:
-    """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image."""
-    written = predict_files(bundle, images, out, device=device, crf=_crf_parameters(crf, crf_set))
-    console.print(f"{written} masks and overlays written to {out}", soft_wrap=True)
+    """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image.
+
+    Given again after an interruption, it goes on where it was.
+    """
+    predict_files(
+        bundle,
+        images,
+        out,
+        device=device,
+        crf=_crf_parameters(crf, crf_set),
+        overlay=overlay,
+        overwrite=overwrite,
+    )
 
 
 def _crf_parameters(wanted: bool, name: str | None) -> CRFParameters | None:
@@ -78,46 +94,45 @@ def predict_files(
     *,
     device: str | None = None,
     crf: CRFParameters | None = None,
-) -> int:
-    """Predict files into `out`; returns how many. A bad file is reported and the rest goes on.
-
-    Raises InputError where nothing could be predicted; exits with 1 where some could not.
-    """
+    overlay: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Predict files into `out` and say how it went; exits with 1 where some could not be."""
     from pixelwise.inference.outputs import find_images, output_names
     from pixelwise.process import own_process
 
     paths = find_images(images)
-    names = output_names(paths, out)
+    output_names(paths, out, overlay=overlay)  # its faults are told before anything is loaded
     own_process()
     from pixelwise.errors import InputError
-    from pixelwise.files import make_folder
-    from pixelwise.inference import Predictor
+    from pixelwise.inference import Predictor, predict_folder
+    from pixelwise.inference.identity import identity
 
     predictor = Predictor.load(bundle, device=device, crf=crf)
     if crf is not None:
         _compile_crf()
-    failed: list[str] = []
-    written = 0
+    settings = {"bundle": identity(bundle), "crf": None if crf is None else crf.to_json()}
     with Bar("predicting") as bar:
-        for done, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
-            try:
-                result = predictor(path)
-            except InputError as error:
-                failed += error.problems
-            else:
-                if not written:  # a folder is made only for something to lie in it
-                    make_folder(out)
-                result.save(out, name)
-                written += 1
-            bar(done, len(paths))
-    if failed:
-        faults = InputError(*failed)
-        if not written:
-            raise faults
-        complain(faults)
-        console.print(f"{written} of {len(paths)} images predicted into {out}", soft_wrap=True)
+        result = predict_folder(
+            predictor,
+            paths,
+            out,
+            settings=settings,
+            overlay=overlay,
+            overwrite=overwrite,
+            progress=bar,
+        )
+    if result.outdated:
+        console.print(f"{out}: what was there was of another bundle or other settings")
+    if result.kept:
+        console.print(f"{result.kept} of {len(paths)} images were finished before, and are kept")
+    if result.faults:
+        complain(InputError(*result.faults))
+        done = result.written + result.kept
+        console.print(f"{done} of {len(paths)} images predicted into {out}", soft_wrap=True)
         raise SystemExit(1)
-    return written
+    what = "masks and overlays" if overlay else "masks"
+    console.print(f"{result.written} {what} written to {out}", soft_wrap=True)
 
 
 @command
