@@ -35,14 +35,22 @@ CrfSet = Annotated[
         show_default=False,
     ),
 ]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        help="auto (the fastest there is), torch, or one that the bundle was exported for: "
+        "openvino, openvino-bf16, openvino-int8, onnx, onnx-int8."
+    ),
+]
 BEST_SHOWN = 10
 
 
 @command
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file of train, or an export.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("masks"),
+    runtime: Runtime = "auto",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
@@ -63,6 +71,7 @@ def predict(
         bundle,
         images,
         out,
+        runtime=runtime,
         device=device,
         crf=_crf_parameters(crf, crf_set),
         overlay=overlay,
@@ -92,6 +101,7 @@ def predict_files(
     images: Sequence[Path],
     out: Path,
     *,
+    runtime: str = "auto",
     device: str | None = None,
     crf: CRFParameters | None = None,
     overlay: bool = True,
@@ -108,7 +118,7 @@ def predict_files(
     from pixelwise.inference import Predictor, predict_folder
     from pixelwise.inference.identity import identity
 
-    predictor = Predictor.load(bundle, device=device, crf=crf)
+    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=crf)
     if crf is not None:
         _compile_crf()
     settings = {"bundle": identity(bundle), "crf": None if crf is None else crf.to_json()}
@@ -137,12 +147,13 @@ def predict_files(
 
 @command
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file of train, or an export.")],
     data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
     ] = None,
+    runtime: Runtime = "torch",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
@@ -158,7 +169,7 @@ def evaluate(
     from pixelwise.evaluation import evaluate as score
     from pixelwise.inference import Predictor
 
-    predictor = Predictor.load(bundle, device=device, crf=parameters)
+    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=parameters)
     if parameters is not None:
         _compile_crf()
     found = _open_split(predictor, data, split)
@@ -169,6 +180,7 @@ def evaluate(
         "data": str(data),
         "split": split,
         "images": len(found.splits[split]),
+        "runtime": predictor.runtime.name,
         **({} if parameters is None else {"crf": parameters.to_json()}),
         **result.scores.to_json(predictor.classes.names),
     }
