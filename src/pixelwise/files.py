@@ -55,12 +55,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for file in side.iterdir():
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
-        _flush_folder(side)
+        flush_folder(side)
         replaced = side.with_suffix(".old.part")
         if path.exists():
             path.replace(replaced)
         side.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         raise not_writable(path, error) from error
