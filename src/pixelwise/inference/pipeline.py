@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +16,6 @@ Prepared = TypeVar("Prepared")
 Worked = TypeVar("Worked")
 Finished = TypeVar("Finished")
 
-LOWEST_PRIORITY = 19
 AHEAD = 4
 BUDGET = 256 << 20
 """At most so many items, and about so many bytes, wait ahead of the middle step and behind it."""
@@ -58,7 +54,7 @@ def overlapped(
     coming: deque[tuple[Item, Future[Prepared]]] = deque()
     going: deque[tuple[Item, Future[Finished] | InputError]] = deque()
     room = AHEAD
-    with ThreadPoolExecutor(_threads(), "pixelwise", _give_way) as pool:
+    with ThreadPoolExecutor(_threads(), "pixelwise") as pool:
         try:
             while True:
                 while not stop() and len(coming) < room:
@@ -96,16 +92,6 @@ def _done(item: Item, state: Future[Finished] | InputError) -> Done[Item, Finish
     if isinstance(state, InputError):
         return Done(item, None, state)
     return Done(item, state.result())
-
-
-def _give_way() -> None:
-    """Let the network's threads go first: each of them that has to wait keeps the others waiting.
-
-    Linux knows the priority of a thread; elsewhere nothing is done.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
 
 
 def _threads() -> int:

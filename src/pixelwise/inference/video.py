@@ -223,8 +223,9 @@ class _Writer:
         self.last = -1
         with _as_os_error():
             self.container = av.open(f"file:{path}", "w", format="mp4")
-            self.stream = self.container.add_stream(ENCODER, rate=film.rate, options=QUALITY)
-        assert isinstance(self.stream, av.VideoStream)
+            stream = self.container.add_stream(ENCODER, rate=film.rate, options=QUALITY)
+        assert isinstance(stream, av.VideoStream)
+        self.stream = stream
         self.stream.width = _even(max(size[0], self.legend.width))
         self.stream.height = _even(size[1] + self.legend.height)
         self.stream.pix_fmt = "yuv420p"
