@@ -105,7 +105,8 @@ class Journal:
         try:
             self.commit()
         finally:
-            self._remove_staged()
+            if self._open:  # else they are not ours
+                self._remove_staged()
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
@@ -209,11 +210,12 @@ class Journal:
 
     def _append(self, text: str) -> None:
         """All of it, or nothing."""
-        with self.path.open("ab") as stream:
+        with self.path.open("ab", buffering=0) as stream:
             length = stream.tell()
             try:
-                stream.write(text.encode())
-                stream.flush()
+                rest = memoryview(text.encode())
+                while rest:
+                    rest = rest[stream.write(rest) :]
                 os.fsync(stream.fileno())
             except OSError:
                 os.truncate(self.path, length)
