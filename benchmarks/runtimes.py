@@ -30,7 +30,12 @@ from pixelwise.models import create_model
 # name: network, options, classes, rows and columns
 NETWORKS = {
     "DeepLabV3+ MobileNetV2": ("deeplab_v3plus", {}, 11, (360, 480)),
-    "DeepLabV3 ResNet-50": ("deeplab_v3", {"backbone": "resnet50", "output_stride": 8}, 21, (520, 520)),
+    "DeepLabV3 ResNet-50": (
+        "deeplab_v3",
+        {"backbone": "resnet50", "output_stride": 8},
+        21,
+        (520, 520),
+    ),
     "FCN ResNet-50": ("fcn_resnet_dilated", {"backbone": "resnet50"}, 21, (520, 520)),
     "FCN-8s": ("fcn8s", {}, 21, (500, 500)),
 }
