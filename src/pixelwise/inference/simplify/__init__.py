@@ -1,0 +1,28 @@
+"""Networks that give the same result with less work, for every runtime: one file a way."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from pixelwise.inference.simplify.batch_norm import fold_batch_norm
+from pixelwise.inference.simplify.frame import fold_frame
+from pixelwise.inference.simplify.image_pooling import fold_image_pooling
+from pixelwise.models import Segmenter
+
+__all__ = ["simplify"]
+
+
+def simplify(model: nn.Module, *, every_size: bool = False) -> nn.Module:
+    """A copy of `model` for prediction: the same function, up to rounding, with less work.
+
+    For any image size. every_size: what depends on the size is worked out for all sizes now, which
+    takes seconds and is what `torch.export` needs, and not when a size first comes.
+    """
+    simplified = copy.deepcopy(model).eval()
+    if isinstance(simplified, Segmenter):
+        simplified.auxiliary = None  # is there for its loss
+    simplified = fold_batch_norm(simplified)
+    simplified = fold_frame(simplified, every_size=every_size)
+    return fold_image_pooling(simplified)
