@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.export import Dim
 
 from pixelwise.backbones.vgg import VGG16
 from pixelwise.errors import InputError
@@ -87,9 +87,7 @@ def test_the_frame_saves_a_third() -> None:
     simple = simplify(plain)
     with torch.no_grad():
         simple(noise(1, 3, 500, 500))  # works out the frame's constants, which is not counted
-    before, after = (
-        count_multiply_adds(each, height=500, width=500) for each in (plain, simple)
-    )
+    before, after = (count_multiply_adds(each, height=500, width=500) for each in (plain, simple))
     assert after < 0.7 * before
 
 
@@ -97,6 +95,13 @@ def test_an_image_too_small_for_fc6_is_still_refused() -> None:
     plain = randomise(create_model("fcn8s", num_classes=3, width=NARROW, ceil_mode=False))
     with pytest.raises(InputError, match="image of 20x40: is too small for fc6"):
         simplify(plain)(noise(1, 3, 20, 40))
+
+
+def test_an_export_that_would_hold_for_some_sizes_only_is_refused() -> None:
+    simple = simplify(randomise(create_model("fcn8s", num_classes=3, width=NARROW)))
+    simple(noise(1, 3, 20, 40))
+    with pytest.raises(ValueError, match="simplify with every_size"):
+        torch.export.export(simple, (noise(1, 3, 20, 40),), strict=False)
 
 
 def test_what_has_another_frame_is_left() -> None:
@@ -124,3 +129,37 @@ def test_image_pooling_is_a_bias(name: str, options: dict[str, object]) -> None:
         assert ASPP not in kinds
         for size in ((1, 1), (33, 47), (64, 31)):
             assert difference(plain, alone, noise(2, 3, *size)) < 1e-5
+
+
+# --- For every size in one exported graph.
+
+
+@pytest.mark.filterwarnings("ignore")  # of other people's export and conversion
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fcn8s", {"width": NARROW}),
+        ("fcn16s", {"width": NARROW, "ceil_mode": False}),
+        ("deeplab_v3plus", {"backbone": "tiny"}),
+    ],
+)
+def test_one_exported_graph_serves_every_size(name: str, options: dict[str, object]) -> None:
+    openvino = pytest.importorskip("openvino")
+    plain = randomise(create_model(name, num_classes=3, **options))
+    simple = simplify(plain, every_size=True)
+    free = {0: None, 1: None, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(
+        simple, (noise(1, 3, 97, 131),), dynamic_shapes=(free,), strict=False
+    )
+    graph = openvino.convert_model(program)
+    run = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for size in ((97, 131), (26, 64), (45, 31), (80, 203), (1, 1)):
+        image = noise(1, 3, *size)
+        if "ceil_mode" in options and min(size) < 26:
+            continue
+        with torch.no_grad():
+            expected = plain(image)
+        got = torch.from_numpy(run(image.numpy())[0])
+        assert got.shape == expected.shape
+        spread = expected.max() - expected.min()
+        assert ((got - expected).abs().max() / spread).item() < 1e-5, size

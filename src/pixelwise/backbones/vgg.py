@@ -152,7 +152,7 @@ class AtrousVGG16(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        below, right = (-(side - 1) % 8 for side in x.shape[2:])
+        below, right = ((side + 6) // 8 * 8 + 1 - side for side in x.shape[2:])
         x = F.pad(x, (0, right, 0, below))
         maps = {"c0": x}
         for number, layer in enumerate(self.features):

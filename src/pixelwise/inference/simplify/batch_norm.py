@@ -25,6 +25,7 @@ def fold_batch_norm(model: nn.Module, *, in_channels: int = 3) -> nn.Module:
         model.set_submodule(names[norm], nn.Identity())
     return model
 
+
 def _followers(model: nn.Module, in_channels: int) -> dict[nn.BatchNorm2d, nn.Conv2d]:
     """Each normalisation with the convolution that it alone follows, and that it alone follows."""
     given: list[tuple[Tensor, nn.Conv2d]] = []

@@ -51,9 +51,10 @@ class FramedVGG16(nn.Module):
         super().__init__()
         self.backbone = backbone
         boxed: list[nn.Module] = []
-        first = backbone.features[0].weight
-        values = [first.new_zeros(first.shape[1], dtype=torch.float64)]  # of an image, outside it
-        for layer in backbone.features[:CONV4_3]:
+        layers = list(backbone.features)[:CONV4_3]
+        device = next(backbone.parameters()).device
+        values = [torch.zeros(3, dtype=torch.float64, device=device)]  # around the image
+        for layer in layers:
             if isinstance(layer, nn.Conv2d):
                 # conv1_1 by one more than the image reaches: at pools, boxes begin at even places.
                 boxed.append(BoxedConvolution(layer, values[-1], padding=2 if boxed else 3))
@@ -71,14 +72,18 @@ class FramedVGG16(nn.Module):
         phases = (self._phase(height), self._phase(width))
         if not torch.compiler.is_exporting():
             self._learn(phases)
+        elif len(self.learnt) < PERIOD**2:
+            raise ValueError("constants are known for some sizes only: simplify with every_size")
         sides = (self._side(height), self._side(width))
-        below, right = (_remainder(2 - side) for side in (height, width))  # to even places at pools
+        # To 8k + 2, so that boxes end as they begin. Numbers stay above zero, where all runtimes
+        # divide alike.
+        below, right = ((side + 5) // PERIOD * PERIOD + 2 - side for side in (height, width))
         box = self.to_pool3(F.pad(images, (0, right, 0, below)))
         maps = {}
         if self.pool3 is not None:
             maps["c3"] = self.pool3(box, sides=sides, phases=phases)
         x = self.conv4_3(self.to_conv4_3(box), sides=sides, phases=phases)
-        pool4, *stage5 = self.backbone.features[CONV4_3:]
+        pool4, *stage5 = list(self.backbone.features)[CONV4_3:]
         maps["c4"] = x = pool4(x)
         for layer in stage5:
             x = layer(x)
@@ -87,7 +92,7 @@ class FramedVGG16(nn.Module):
 
     def learn_every_size(self) -> None:
         """Work out the constants for every size; takes seconds."""
-        for phases in product(range(PERIOD), repeat=2):
+        for phases in product(range(PERIOD), range(PERIOD)):
             self._learn(phases)
 
     @torch.no_grad()
@@ -97,7 +102,9 @@ class FramedVGG16(nn.Module):
         if phases in self.learnt:
             return
         height, width = (PERIOD * (2 * self.conv4_3.border + 1) + phase for phase in phases)
-        conv1_1, *layers = self.backbone.features[:CONV4_3]
+        conv1_1, *layers = list(self.backbone.features)[:CONV4_3]
+        assert isinstance(conv1_1, nn.Conv2d)
+        assert conv1_1.bias is not None
         x = conv1_1.bias.view(1, -1, 1, 1).repeat(1, 1, height, width)
         for number, layer in enumerate(layers, start=2):
             x = layer(x)
@@ -107,12 +114,13 @@ class FramedVGG16(nn.Module):
         self.learnt.add(phases)
 
     def _phase(self, side: int) -> int:
-        return _remainder(side + 2 * PADDING - 2)
+        frame = side + 2 * PADDING - 2
+        return frame - frame // PERIOD * PERIOD  # OpenVINO reads no modulo of an exported graph
 
     def _side(self, side: int) -> int:
         """Of pool3 and conv4_3, for an image's height or width."""
         frame = side + 2 * PADDING - 2
-        return -(-frame // PERIOD) if self.backbone.ceil_mode else frame // PERIOD
+        return (frame + PERIOD - 1 if self.backbone.ceil_mode else frame) // PERIOD
 
 
 class BoxedConvolution(nn.Module):
@@ -159,8 +167,7 @@ class Frame(nn.Module):
         )
         constants = self.constants.index_select(1, rows).index_select(2, columns)
         below, right = (
-            side - self.begin - length
-            for side, length in zip(sides, box.shape[2:], strict=True)
+            side - self.begin - length for side, length in zip(sides, box.shape[2:], strict=True)
         )
         return F.pad(box, (self.begin, right, self.begin, below)) + constants
 
@@ -188,8 +195,3 @@ def sum_of_taps(layer: nn.Conv2d, before: Tensor) -> Tensor:
 def uniform_value(layer: nn.Conv2d, before: Tensor) -> Tensor:
     """The same after ReLU."""
     return sum_of_taps(layer, before).relu()
-
-
-def _remainder(number: int) -> int:
-    """`number` modulo PERIOD, in operations that OpenVINO reads from an exported graph."""
-    return number - number // PERIOD * PERIOD

@@ -31,11 +31,10 @@ class SplitASPP(nn.Module):
         assert isinstance(pooling, ImagePooling)
         assert isinstance(convolution, nn.Conv2d)
         local = convolution.in_channels - convolution.in_channels // len(aspp.branches)
-        weights = convolution.weight.split([local, convolution.in_channels - local], dim=1)
         self.branches = nn.ModuleList(branches)
         self.pooling = pooling.project
-        self.project = _with_weight(weights[0], bias=None)
-        self.project_pooled = _with_weight(weights[1], bias=convolution.bias)
+        self.project = _with_weight(convolution.weight[:, :local], bias=None)
+        self.project_pooled = _with_weight(convolution.weight[:, local:], bias=convolution.bias)
         self.after = nn.Sequential(*after, aspp.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
