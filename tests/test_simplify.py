@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -163,3 +164,36 @@ def test_one_exported_graph_serves_every_size(name: str, options: dict[str, obje
         assert got.shape == expected.shape
         spread = expected.max() - expected.min()
         assert ((got - expected).abs().max() / spread).item() < 1e-5, size
+
+
+# --- Pools that quantised values pass through.
+
+
+def pools(graph: Any) -> list[str]:
+    kinds = [one.get_type_info() for one in graph.get_ordered_ops()]
+    return [kind.version_id for kind in kinds if kind.name == "MaxPool"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("pool", "lowered"),
+    [
+        (nn.MaxPool2d(2, ceil_mode=True), True),
+        (nn.MaxPool2d(3, stride=2, ceil_mode=True), True),
+        (nn.MaxPool2d(3, stride=2, padding=1), True),
+        (nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True), False),  # windows beyond the map
+        (nn.MaxPool2d(2, stride=3, ceil_mode=True), False),
+        (nn.MaxPool2d(2, dilation=2), False),
+    ],
+)
+def test_max_pools_are_lowered_where_they_stay_the_same(pool: nn.Module, lowered: bool) -> None:
+    openvino = pytest.importorskip("openvino")
+    from pixelwise.export.pools import lower_max_pools
+
+    graph = openvino.convert_model(pool.eval(), example_input=noise(1, 2, 9, 9))
+    lower_max_pools(graph)
+    assert (pools(graph) == ["opset1"]) == lowered
+    run = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for size in ((9, 8), (6, 7), (5, 10)):
+        image = noise(1, 2, *size)
+        assert torch.equal(torch.from_numpy(run(image.numpy())[0]), pool(image))
