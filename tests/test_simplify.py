@@ -17,6 +17,7 @@ from pixelwise.errors import InputError
 from pixelwise.inference.simplify import simplify
 from pixelwise.inference.simplify.frame import FramedVGG16, fold_frame
 from pixelwise.inference.simplify.image_pooling import SplitASPP, fold_image_pooling
+from pixelwise.inference.simplify.product import WindowProduct, multiply_large_windows
 from pixelwise.layers import ASPP
 from pixelwise.models import count_multiply_adds, create_model
 
@@ -85,11 +86,18 @@ def test_each_map_of_the_frame_equals_the_backbones() -> None:
 
 def test_the_frame_saves_a_third() -> None:
     plain = create_model("fcn8s", num_classes=21, width=1 / 8).eval()
-    simple = simplify(plain)
+    simple = fold_frame(copy.deepcopy(plain))
     with torch.no_grad():
         simple(noise(1, 3, 500, 500))  # works out the frame's constants, which is not counted
     before, after = (count_multiply_adds(each, height=500, width=500) for each in (plain, simple))
     assert after < 0.7 * before
+
+
+def test_what_int8_starts_from_is_the_whole_frame() -> None:
+    plain = create_model("fcn8s", num_classes=3, width=NARROW)
+    kinds = {type(module) for module in simplify(plain, quantizable=True).modules()}
+    assert VGG16 in kinds
+    assert not kinds & {FramedVGG16, WindowProduct}
 
 
 def test_an_image_too_small_for_fc6_is_still_refused() -> None:
@@ -109,6 +117,27 @@ def test_what_has_another_frame_is_left() -> None:
     model = create_model("fcn8s", num_classes=3, width=NARROW).eval()
     model.backbone = VGG16(width=NARROW, padding=50).eval()
     assert isinstance(fold_frame(model).backbone, VGG16)
+
+
+# --- Large windows.
+
+
+@pytest.mark.parametrize("name", ["fcn8s", "fcn_alexnet"])
+def test_fc6_is_a_product(name: str) -> None:
+    plain = randomise(create_model(name, num_classes=3, width=NARROW))
+    alone = multiply_large_windows(copy.deepcopy(plain))
+    assert sum(isinstance(module, WindowProduct) for module in alone.modules()) == 1
+    for size in ((1, 1), (33, 147), (64, 31)):
+        assert difference(plain, alone, noise(2, 3, *size)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "changed", [{"padding": 1}, {"stride": 2}, {"dilation": 2}, {"groups": 2}, {"kernel_size": 3}]
+)
+def test_other_convolutions_stay(changed: dict[str, int]) -> None:
+    convolution = nn.Conv2d(4, 4, **{"kernel_size": 5, **changed})
+    model = multiply_large_windows(nn.Sequential(convolution))
+    assert next(iter(model)) is convolution
 
 
 # --- Image pooling.

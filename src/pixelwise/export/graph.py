@@ -26,12 +26,14 @@ class Deployed(nn.Module):
         return logits.argmax(dim=1).to(torch.uint8), logits
 
 
-def capture(bundle: Bundle) -> ExportedProgram:
+def capture(bundle: Bundle, *, quantizable: bool = False) -> ExportedProgram:
     """The graph of a bundle's network, its height and width left open.
+
+    quantizable: in the form that int8 is made of.
 
     Raises PixelwiseError where PyTorch cannot capture it.
     """
-    model = simplify(bundle.build(), every_size=True)
+    model = simplify(bundle.build(), every_size=True, quantizable=quantizable)
     deployed = Deployed(model, bundle.normalisation).eval()
     image = torch.zeros(1, *EXAMPLE, 3, dtype=torch.uint8)
     shapes = {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
