@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,45 @@ def atomic(path: Path) -> Iterator[Path]:
         raise not_writable(path, error) from error
     finally:
         side.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; on success it takes that name, and what had it is gone.
+
+    On any error the side folder is removed and `path` stays as it was. Raises InputError where
+    there is no place to write, or no room.
+    """
+    try:
+        side = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    except OSError as error:
+        raise not_writable(path, error) from error
+    try:
+        yield side
+        umask = os.umask(0)
+        os.umask(umask)
+        side.chmod(0o777 & ~umask)  # mkdtemp makes it private
+        _put_in_place(side, path)
+    except OSError as error:
+        raise not_writable(path, error) from error
+    finally:
+        shutil.rmtree(side, ignore_errors=True)
+
+
+def _put_in_place(side: Path, target: Path) -> None:
+    if not target.exists():
+        side.replace(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+    try:
+        target.replace(old)
+        try:
+            side.replace(target)
+        except OSError:
+            old.replace(target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_side_files(folder: Path) -> None:
