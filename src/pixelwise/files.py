@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -102,6 +103,18 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise not_writable(path, error) from error
     return path
+
+
+def check_folder(path: Path) -> None:
+    """Raise InputError now where `make_folder(path)` could not make or write it later."""
+    present = next(place for place in (path.resolve(), *path.resolve().parents) if place.exists())
+    reason: OSError | None = None
+    if not present.is_dir():
+        reason = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    elif not os.access(present, os.W_OK | os.X_OK):
+        reason = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if reason is not None:
+        raise not_writable(path, reason)
 
 
 def check_writable(path: Path) -> None:
