@@ -71,7 +71,9 @@ def _batches(*, workers: int, cache_bytes: int) -> tuple[harness.Work, int]:
         saturation=chosen.saturation,
     )
     order = BatchOrder(IMAGES, batch_size=BATCH, seed=0)
-    loader = make_loader(AugmentedSplit(data, "train", augmentation, seed=0), order, workers=workers)
+    loader = make_loader(
+        AugmentedSplit(data, "train", augmentation, seed=0), order, workers=workers
+    )
     batches = _endless(loader, order)
     return lambda: next(batches), BATCH
 

@@ -645,7 +645,7 @@ def label_studio(root: Path, *, png: bool = False) -> Expected:
             if name == TREE:
                 points = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in ring]
                 value = {"points": points, "polygonlabels": [name]}
-            if name == CAR and number % 2:
+            if name == CAR and number % 2 == 0:  # its corners are whole pixels then
                 (left, top), _, (right, bottom), _ = ring
                 value = {"x": 100 * left / WIDTH, "y": 100 * top / HEIGHT, "rotation": 0}
                 value |= {

@@ -158,8 +158,10 @@ def _run(data: Path, out: Path, resolved: Any, *, overwrite: bool) -> Run:
 
 
 def _plan(data: Path, out: Path, chosen: Any, *, overwrite: bool) -> None:
+    from pixelwise.process import own_process
     from pixelwise.training import Listener, plan
 
+    own_process()  # as in the run, so that what is measured is that
     with Bar("checking the data") as checking:
 
         class Checking(Listener):

@@ -28,6 +28,7 @@ from pixelwise.evaluation import Evaluation, evaluate
 from pixelwise.files import check_folder, make_folder, remove_side_files
 from pixelwise.inference import Predictor
 from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
+from pixelwise.planning import PLANNED
 from pixelwise.training.checkpoint import Checkpoint, Saver, State, newest, write_state
 from pixelwise.training.events import Listener
 from pixelwise.training.interrupts import Interrupts, TrainingStoppedError
@@ -137,6 +138,11 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
     listener = listener or Listener()
     root = read_root(folder)
     recipe = load_recipe(folder / "recipe.toml")
+    for key in PLANNED:
+        if recipe.value(key) == "auto":
+            raise InputError(
+                f"{folder / 'recipe.toml'}: {key} is auto, and the run had a number: restore it"
+            )
     checkpoint, damaged = newest(folder)
     data = _open(root, recipe, listener)
     check_same_data(folder, data)
