@@ -4,7 +4,7 @@
 
 Generated scenes of 360x480 as JPEG and PNG, the default recipe's augmentation to 352x480, batch 8.
 Training is DeepLabV3+ on MobileNetV2, as `pixelwise train` runs it. On a CPU a run loads in its own
-process, between two steps: the table's last line says which share of a step that takes.
+process, between two steps; beside a GPU in processes of their own.
 """
 
 from __future__ import annotations

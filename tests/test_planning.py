@@ -130,6 +130,7 @@ def test_a_gpu_has_time_for_more_epochs_of_a_large_set() -> None:
         # The median of two shares lies between them: 0.5, over 0.96 and 0.04.
         ([96, 4], pytest.approx([math.sqrt(0.5 / 0.96), math.sqrt(0.5 / 0.04)], abs=1e-3)),
         ([96, 0, 4], pytest.approx([0.722, 1, 3.536], abs=1e-3)),  # a class that never occurs
+        ([999_999, 1], pytest.approx([math.sqrt(0.5), 10], abs=1e-3)),
         ([100, 0], "none"),
         ([0, 0], "none"),
     ],

@@ -34,7 +34,9 @@ STEPS = 1104
 """24 epochs of CamVid in batches of 8."""
 LEAST_EPOCHS, LEAST_EPOCHS_GPU, MOST_EPOCHS = 12, 24, 200
 DOMINANT = 0.9
-"""Share of the largest class from which the others are given more weight."""
+"""Share of the largest class from which the others are given more weight, and ..."""
+MAX_WEIGHT = 10.0
+"""... at most as much: a class of a few pixels would else be all that counts."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,8 @@ def _class_weights(material: Material) -> Choice:
             f"the largest class has {100 * largest:.0f} % of the pixels; they are planned from "
             f"{100 * DOMINANT:.0f} % on",
         )
-    weights = tuple(round(float(w), 3) for w in np.sqrt(median_frequency(pixels)))
+    roots = np.clip(np.sqrt(median_frequency(pixels)), 1 / MAX_WEIGHT, MAX_WEIGHT)
+    weights = tuple(round(float(root), 3) for root in roots)
     return Choice(
         CLASS_WEIGHTS,
         weights,

@@ -62,7 +62,6 @@ def unpack(
 
     places: (beginning of a name in the archive, what stands there below `target`); the first that
         fits counts, and entries that begin with none of them are left out, once they are looked at.
-
     progress: called with what is done, and the bytes written so far.
 
     Raises InputError that names the archive and the entry; what was written by then stays.
@@ -90,7 +89,7 @@ def unpack(
                         (target / path).mkdir(parents=True, exist_ok=True)
                         continue
                     (target / path).parent.mkdir(parents=True, exist_ok=True)
-                except FileExistsError as error:
+                except (FileExistsError, NotADirectoryError) as error:
                     raise InputError(
                         f"{archive}: {entry.name!r} is a file and a folder at once{_REFUSED}"
                     ) from error
