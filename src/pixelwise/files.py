@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -37,11 +38,13 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; on success it takes that name, and what had it is gone.
+def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """Give an empty folder beside `path`; on success flush its files and let it replace `path`.
 
-    On any error the side folder is removed and `path` stays as it was. Raises InputError where
-    there is no place to write, or no room.
+    On any error it is removed and `path` stays as it was. flush: False where the files are on disk
+    already, or so many and so easily had again that it is not worth the time.
+
+    Raises InputError where the place cannot be written or is full.
     """
     try:
         side = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
@@ -52,11 +55,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         side.chmod(0o777 & ~umask)  # mkdtemp makes it private
+        if flush:
+            _flush_below(side)
         _put_in_place(side, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error) from error
     finally:
         shutil.rmtree(side, ignore_errors=True)
+
+
+def _flush_below(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            _flush_folder(path)
+        else:
+            with path.open("rb+") as stream:
+                os.fsync(stream.fileno())
 
 
 def _put_in_place(side: Path, target: Path) -> None:
@@ -73,6 +88,17 @@ def _put_in_place(side: Path, target: Path) -> None:
             raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Weights laid by hand, and what can be made again: $PIXELWISE_CACHE or ~/.cache/pixelwise."""
+    return Path(os.environ.get("PIXELWISE_CACHE") or Path.home() / ".cache" / "pixelwise")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove_side_files(folder: Path) -> None:

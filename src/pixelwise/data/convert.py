@@ -44,7 +44,7 @@ def convert_data(
     _refuse(source, target, overwrite=overwrite)
     data = open_dataset(source, divide=False, cache_bytes=0, progress=checking)
     make_folder(target.parent)
-    with atomic_folder(target) as side:
+    with atomic_folder(target, flush=False) as side:  # each file is flushed as it is written
         _write(data, side, writing)
     return data
 

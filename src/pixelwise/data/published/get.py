@@ -52,7 +52,7 @@ def get(name: str, to: Path | None = None, *, progress: Progress | None = None) 
         except NotFetchedError as error:
             raise _not_fetched(entry, missing[place:], to, reason=str(error)) from error
         _verify(archive, laid / archive.file, progress, fetched=True)
-    with atomic_folder(to) as side:
+    with atomic_folder(to, flush=False) as side:
         for archive in entry.archives:
             unpack(laid / archive.file, side, places=archive.places, progress=progress)
         for file, text in entry.files:
