@@ -29,6 +29,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/crf.py
 

@@ -2,7 +2,7 @@
 
 from pixelwise.training.events import Listener
 from pixelwise.training.interrupts import TrainingStoppedError
-from pixelwise.training.loop import TrainingError, resume, train
+from pixelwise.training.loop import TrainingError, plan, resume, train
 from pixelwise.training.recipe import Recipe, load_recipe
 from pixelwise.training.run import Run
 
@@ -13,6 +13,7 @@ __all__ = [
     "TrainingError",
     "TrainingStoppedError",
     "load_recipe",
+    "plan",
     "resume",
     "train",
 ]
