@@ -13,6 +13,7 @@ SOURCE = Path(pixelwise.__file__).parent
 RANK = {
     "errors": 0,
     "files": 1,
+    "interrupts": 1,
     "process": 1,
     "seals": 1,
     "crf": 2,
