@@ -202,9 +202,7 @@ def _predict_films(predictor: Predictor, paths: Sequence[Path], out: Path, *, ma
         for note in result.notes:
             console.print(note, soft_wrap=True)
         faults += result.faults
-        written = (
-            str(result.overlay) if result.masks is None else f"{result.overlay}, {result.masks}"
-        )
+        written = " and ".join(str(path) for path in (result.overlay, result.masks) if path)
         console.print(f"{result.frames} frames written to {written}", soft_wrap=True)
     if faults:
         complain(InputError(*faults))
