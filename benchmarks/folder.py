@@ -1,11 +1,12 @@
 """images/s of a folder, from files to files, beside the network alone and a plain loop.
 
-    python benchmarks/folder.py [--images FOLDER] [--bundle FILE] [--count N] [--stand-in MS]
+    python benchmarks/folder.py [--images FOLDER] [--bundle FILE [--runtime NAME]]
+        [--count N]
     python benchmarks/folder.py --parts
 
 Without --images scenes of 360x480 are drawn, as JPEG; without --bundle it is DeepLabV3+ on
-MobileNetV2 with random weights. --stand-in takes a network that multiplies matrices on all cores
-for about MS milliseconds an image. --parts prints what each step that is not the network costs.
+MobileNetV2 with random weights, by PyTorch. --parts prints what each step that is not the network
+costs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--stand-in", type=float, metavar="MS")
+    parser.add_argument("--runtime", default="auto")
     parser.add_argument("--parts", action="store_true")
     return parser.parse_known_args()[0]
 
@@ -113,39 +114,10 @@ def _predictor() -> Any:
     from pixelwise.process import own_process
 
     own_process()
-    if options().stand_in is not None:
-        from pixelwise.data.layouts.camvid import CLASSES as CAMVID
-
-        return Predictor(StandIn(options().stand_in / 1000), CAMVID)
+    if options().bundle is not None:
+        return Predictor.load(options().bundle, runtime=options().runtime)
     model, classes, normalisation = _network()
     return Predictor.of(model, classes, normalisation)
-
-
-class StandIn:
-    """A fixed amount of work on all cores, which takes `seconds` where nothing else runs."""
-
-    name = "stand-in"
-
-    def __init__(self, seconds: float) -> None:
-        import torch
-
-        self.factor = torch.rand(512, 512)
-        self.times = 50
-        for _ in range(3):
-            started = time.perf_counter()
-            self._burn()
-            self.times = max(1, round(self.times * seconds / (time.perf_counter() - started)))
-
-    def _burn(self) -> None:
-        for _ in range(self.times):
-            self.factor @ self.factor
-
-    def classify(self, image: Any) -> Any:
-        self._burn()
-        return image[..., 0] // 32
-
-    def logits(self, image: Any) -> Any:
-        raise NotImplementedError
 
 
 @contextmanager
@@ -192,10 +164,8 @@ def parts() -> None:
     from pixelwise.data.png import encode_palette, encode_rgb
     from pixelwise.inference import Segmentation
 
-    model, classes, normalisation = _network()
-    from pixelwise.inference import Predictor
-
-    predictor = Predictor.of(model, classes, normalisation)
+    predictor = _predictor()
+    classes = predictor.classes
     with _pictures() as paths:
         results = [predictor.segment(path) for path in paths[:20]]
         overlays = [np.asarray(result.overlay()) for result in results]
