@@ -13,6 +13,7 @@ SOURCE = Path(pixelwise.__file__).parent
 RANK = {
     "errors": 0,
     "files": 1,
+    "interrupts": 1,
     "process": 1,
     "seals": 1,
     "crf": 2,
@@ -27,6 +28,7 @@ RANK = {
     "evaluation": 7,
     "training": 8,
     "export": 8,
+    "benchmark": 8,
     "report": 9,
     "cli": 10,
     "__main__": 11,

@@ -30,7 +30,7 @@ def atomic(path: Path) -> Iterator[Path]:
         os.umask(umask)
         side.chmod(0o666 & ~umask)  # mkstemp makes it private
         side.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error) from error
     finally:
@@ -58,7 +58,7 @@ def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
         if flush:
             _flush_below(side)
         _put_in_place(side, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error) from error
     finally:
@@ -68,7 +68,7 @@ def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
 def _flush_below(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         if path.is_dir():
-            _flush_folder(path)
+            flush_folder(path)
         else:
             with path.open("rb+") as stream:
                 os.fsync(stream.fileno())
@@ -107,14 +107,35 @@ def remove_side_files(folder: Path) -> None:
         side.unlink(missing_ok=True)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Have the new name itself on disk, where the system can (Windows cannot open a folder)."""
+def flush_folder(folder: Path) -> None:
+    """Have new names in it on disk, where the system can (Windows cannot open a folder)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Keep other processes that ask from `folder`, until the handle is closed or the process ends.
+
+    None where the system cannot lock a folder. Raises BlockingIOError where another process has it.
+    """
+    if os.name != "posix":
+        return None
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:  # some network file systems
+        os.close(handle)
+        return None
+    return handle
 
 
 def make_folder(path: Path) -> Path:

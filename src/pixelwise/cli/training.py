@@ -131,8 +131,7 @@ def demo(
     from pixelwise.cli.inference import predict_files
     from pixelwise.data.images import list_images
 
-    written = predict_files(run.best, list_images(scenes / "images" / "test"), out / "masks")
-    console.print(f"masks and overlays of {written} test scenes: {out / 'masks'}")
+    predict_files(run.best, list_images(scenes / "images" / "test"), out / "masks")
     console.print(f"all of it took {duration(time.monotonic() - started)}")
 
 

@@ -27,11 +27,11 @@ from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import Evaluation, evaluate
 from pixelwise.files import check_folder, make_folder, remove_side_files
 from pixelwise.inference import Predictor
+from pixelwise.interrupts import Interrupts, StoppedError
 from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
 from pixelwise.planning import PLANNED
 from pixelwise.training.checkpoint import Checkpoint, Saver, State, newest, write_state
 from pixelwise.training.events import Listener
-from pixelwise.training.interrupts import Interrupts, TrainingStoppedError
 from pixelwise.training.layout import LAYOUTS, LayoutChoice, choose_layout
 from pixelwise.training.loading import (
     AugmentedSplit,
@@ -57,6 +57,10 @@ from pixelwise.training.start import Start, make_start
 
 class TrainingError(PixelwiseError):
     """A run that cannot go on, though what was given was usable."""
+
+
+class TrainingStoppedError(StoppedError):
+    """A run that was asked to stop, and can go on. `exit_code`: 130 by Ctrl-C, 143 by SIGTERM."""
 
 
 def train(
