@@ -338,6 +338,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_pa
             killed = attempt(pictures, out, place, rng.randint(1, 3), after)
             kills += killed
             named = contents(out) if out.is_dir() else {}
+            if named == expected:  # its journal is gone: it had come to its end before the kill
+                killed = False
+                break
             named = {name: data for name, data in named.items() if not name.startswith(".")}
             assert named.items() <= expected.items()
             done = [

@@ -169,7 +169,7 @@ def test_image_pooling_is_a_bias(name: str, options: dict[str, object]) -> None:
     ("name", "options"),
     [
         ("fcn8s", {"width": NARROW}),
-        ("fcn16s", {"width": NARROW, "ceil_mode": False}),
+        pytest.param("fcn16s", {"width": NARROW, "ceil_mode": False}, marks=pytest.mark.slow),
         ("deeplab_v3plus", {"backbone": "tiny"}),
     ],
 )
