@@ -1,7 +1,7 @@
 """PNG files (W3C PNG, third edition), encoded for speed.
 
 Pillow tries five filters on each row and searches for matches in colours that hold few: for an
-overlay of 360x480 it takes 46 ms. One filter and run lengths take 6 ms and make a file 9 % larger
+overlay of 360x480 it takes 52 ms. One filter and run lengths take 6 ms and make a file 11 % larger
 (benchmarks/folder.py --parts). zlib lets other threads run meanwhile.
 """
 
