@@ -246,8 +246,9 @@ class Journal:
             return False
 
     def _remove_staged(self) -> None:
-        for side in self.out.glob(f"{NAME}.*.part"):
-            side.unlink(missing_ok=True)
+        for pattern in (f"{NAME}.*.part", f".{NAME}.jsonl.*.part"):  # results; the journal anew
+            for side in self.out.glob(pattern):
+                side.unlink(missing_ok=True)
 
 
 def _key(path: Path) -> str:
