@@ -25,7 +25,7 @@ from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.training import TrainingError, load_recipe, train
 from pixelwise.training.layout import choose_layout
-from pixelwise.training.loading import AugmentedSplit, BatchOrder, auto_crop, make_loader
+from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
 from pixelwise.training.losses import class_weights, cross_entropy, median_frequency
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.training.recipe import LossRecipe, Recipe, parse_override, shipped_recipes
@@ -136,7 +136,7 @@ def test_median_frequency_by_hand() -> None:
     # Shares 0.1, 0.2, 0.7: the median is 0.2. An absent class is left at 1.
     assert median_frequency(np.array([10, 20, 70])) == pytest.approx([2, 1, 2 / 7])
     assert median_frequency(np.array([10, 0, 30])) == pytest.approx([2, 1, 2 / 3])
-    assert class_weights(LossRecipe(), np.array([1, 2])) is None
+    assert class_weights(LossRecipe(class_weights="none"), np.array([1, 2])) is None
     with pytest.raises(InputError, match="give 3"):
         class_weights(LossRecipe(class_weights=(1.0, 2.0)), np.array([1, 2, 3]))
 
@@ -173,13 +173,6 @@ def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
     for (images, masks), (other_images, other_masks) in zip(*results, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(masks, other_masks)
-
-
-def test_the_automatic_crop_fits_the_images(scenes: Path) -> None:
-    data = open_dataset(scenes, splits=("train",))
-    assert auto_crop(data) == (32, 64)
-    data.sizes = {"a": (2000, 20)}
-    assert auto_crop(data) == (512, 32)
 
 
 # --- Optimiser

@@ -120,9 +120,14 @@ class ImagePooling(nn.Module):
         self.project = ConvNormAct(in_channels, out_channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        here = current_pass()
-        pooled: Tensor = self.project(whole_mean(x) if here is None else here.mean(x))
+        pooled: Tensor = self.project(image_mean(x))
         return pooled.expand(-1, -1, x.shape[2], x.shape[3])
+
+
+def image_mean(x: Tensor) -> Tensor:
+    """The mean (B, C, 1, 1) of a map over the whole picture."""
+    here = current_pass()
+    return whole_mean(x) if here is None else here.mean(x)
 
 
 class ASPP(nn.Module):

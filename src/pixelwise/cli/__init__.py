@@ -35,6 +35,7 @@ for function in (
     training.recipe,
 ):
     app.command()(function)
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

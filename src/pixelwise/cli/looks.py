@@ -39,4 +39,4 @@ def looks(window: str, scales: str, flip: bool) -> dict[str, Any]:
             f"scales {scales!r}: give numbers with commas between them, as 0.75,1,1.25"
         ) from error
     ensemble = Ensemble(numbers, flip)
-    return {"window": side, "scales": ensemble.scales, "flip": ensemble.flip}
+    return {"window": side, "scales": list(ensemble.scales), "flip": ensemble.flip}

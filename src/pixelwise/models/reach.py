@@ -15,12 +15,15 @@ from pixelwise.passes import Reach, Sizes, running
 
 LARGEST_DENOMINATOR = 64
 FIRST_LENGTH = 1024
+COARSEST = 32
 
 
 def alignment(model: nn.Module) -> int:
     """Pixels between windows whose maps are parts of one map: the coarsest stride of a `Segmenter`,
-    times what its own image scales ask for."""
-    segmenter: Any = model  # or a copy of one, with layers folded
+    times what its own image scales ask for. Of another network it is taken for COARSEST."""
+    if not hasattr(model, "backbone"):
+        return COARSEST
+    segmenter: Any = model
     strides: Mapping[str, int] = segmenter.backbone.strides
     scales = [Fraction(scale).limit_denominator(LARGEST_DENOMINATOR) for scale in segmenter.scales]
     return max(strides.values()) * lcm(*(scale.denominator for scale in scales))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from pixelwise.checkpoints import Normalisation
 from pixelwise.errors import InputError
-from pixelwise.inference.runtimes.fusion import fold_batch_norm
 from pixelwise.inference.runtimes.geometry import MapSizes, Place, own_positions, resize_lines
 from pixelwise.inference.runtimes.runtime import Traits, View
+from pixelwise.inference.simplify import simplify
 from pixelwise.models import alignment, measure_reach, peak_bytes, trace_sizes
 from pixelwise.passes import PartOfWhole, Summed, running
 
@@ -23,8 +23,7 @@ AROUND = 100  # bytes a pixel around the network: the picture as numbers, copies
 
 
 class TorchRuntime:
-    """A network in channels_last order with batch normalisation folded in, which changes logits by
-    rounding only.
+    """A network in channels_last order and simplified, which changes logits by rounding only.
 
     device: any PyTorch device. Raises InputError where it cannot be used.
     """
@@ -40,9 +39,10 @@ class TorchRuntime:
     ) -> None:
         self.device = find_device(device)
         self.normalisation = normalisation
+        self._step = alignment(model)
         self._traced: dict[tuple[int, int], MapSizes] = {}
-        folded = fold_batch_norm(model)
-        self.model = folded.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        simplified = simplify(model)
+        self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(H, W, 3) uint8 RGB to (C, H, W) float32."""
@@ -57,7 +57,7 @@ class TorchRuntime:
     @cached_property
     def traits(self) -> Traits:
         """What windows of its pictures need."""
-        step, channels = alignment(self.model), len(self.normalisation.mean)
+        step, channels = self._step, len(self.normalisation.mean)
         reach, pooled_reach = measure_reach(self.model, step=step, in_channels=channels)
         side = -(-MEASURED // step) * step
         poolings = len(self._sizes(side, side).pooled)
