@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +37,7 @@ from pixelwise.training.loading import (
     auto_workers,
     make_loader,
 )
-from pixelwise.training.losses import class_weights, cross_entropy, shrink
+from pixelwise.training.losses import Loss
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.training.recipe import Recipe, load_recipe
 from pixelwise.training.run import (
@@ -75,7 +74,7 @@ def train(
     refuse_used(out, overwrite=overwrite)
     data = _open(root, recipe, listener)
     fabric = _fabric(recipe)
-    loss_of = _Loss(recipe, data, fabric.device)
+    loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
     start = make_start(recipe.model, data.classes)
     make_folder(out)
     clear(out)
@@ -121,7 +120,7 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
     run = Run(folder, recipe, data, checkpoint.normalisation, facts, progress)
     model = create_model(recipe.model.name, num_classes=len(data.classes), **recipe.model.options)
     listener.planned(facts)
-    loss_of = _Loss(recipe, data, fabric.device)
+    loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
     _train(run, model, fabric, loss_of, listener=listener, checkpoint=checkpoint)
     return run
 
@@ -141,7 +140,7 @@ def _train(
     run: Run,
     model: Segmenter,
     fabric: Fabric,
-    loss_of: _Loss,
+    loss_of: Loss,
     *,
     listener: Listener,
     checkpoint: Checkpoint | None = None,
@@ -329,24 +328,6 @@ def _not_finite(
         f"optimizer.learning_rate (it is {recipe.optimizer.learning_rate:g}); the batch and the "
         f"state before it are in {folder}, the bundles of earlier epochs in {run.folder} are whole"
     )
-
-
-class _Loss:
-    """Cross entropy as the recipe states it. whole: at the image's size, not the map's."""
-
-    def __init__(self, recipe: Recipe, data: SegmentationData, device: torch.device) -> None:
-        weights = class_weights(recipe.loss, data.pixel_counts["train"])
-        self.whole = recipe.loss.resolution == "image"
-        self.cross_entropy = partial(
-            cross_entropy,
-            weights=None if weights is None else weights.to(device),
-            reduction=recipe.loss.reduction,
-        )
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if not self.whole:
-            labels = shrink(labels, size=(logits.shape[2], logits.shape[3]))
-        return self.cross_entropy(logits.float(), labels)
 
 
 def _augmentation(run: Run) -> Augmentation:
