@@ -200,6 +200,7 @@ def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None
         "metrics.jsonl",
         "best.safetensors",
         "last.safetensors",
+        "val_images.safetensors",
         "checkpoints",
     }
     assert load_recipe(out / "recipe.toml") == run.recipe

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -135,23 +135,63 @@ def facts_table(facts: Mapping[str, str]) -> Table:
     return table
 
 
+COLUMNS = {
+    "iou": "IoU %",
+    "accuracy": "accuracy %",
+    "precision": "precision %",
+    "dice": "Dice %",
+    "boundary_f1": "border F1 %",
+    "boundary_iou": "border IoU %",
+    "share": "pixels %",
+}
+SUMMARY = {
+    "mean_iou": "mean IoU",
+    "mean_accuracy": "mean accuracy",
+    "pixel_accuracy": "pixel accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "mean_dice": "mean Dice",
+    "mean_boundary_f1": "mean border F1",
+    "mean_boundary_iou": "mean border IoU",
+    "expected_calibration_error": "calibration error",
+}
+
+
 def scores_table(scores: Mapping[str, Any], *, title: str) -> Table:
-    """The per-class table with the four summary scores below, in percent."""
+    """The table of the classes with the summary scores below, in percent: what `scores`, which is
+    `Evaluation.to_json` or `Scores.to_json`, has of COLUMNS and SUMMARY, and intervals of IoU."""
+    intervals = scores.get("intervals")
+    shown = {
+        key: label for key, label in COLUMNS.items() if all(key in row for row in _rows(scores))
+    }
     table = Table(title=title, title_justify="left")
     table.add_column("class")
-    for name in ("IoU %", "accuracy %", "pixels %"):
-        table.add_column(name, justify="right")
+    for key, label in shown.items():
+        table.add_column(label, justify="right")
+        if key == "iou" and intervals is not None:
+            table.add_column(f"{100 * intervals['level']:.0f} % interval", justify="right")
+    width = len(table.columns) - 1
     for name, row in scores["classes"].items():
-        table.add_row(name, percent(row["iou"]), percent(row["accuracy"]), percent(row["share"]))
+        cells = [percent(row[key]) for key in shown]
+        if intervals is not None:
+            cells.insert(1, percents(intervals["classes"][name]["iou"]))
+        table.add_row(name, *cells)
     table.add_section()
-    for label, key in (
-        ("mean IoU", "mean_iou"),
-        ("mean accuracy", "mean_accuracy"),
-        ("pixel accuracy", "pixel_accuracy"),
-        ("frequency-weighted IoU", "frequency_weighted_iou"),
-    ):
-        table.add_row(label, percent(scores[key]), "", "")
+    for key, label in SUMMARY.items():
+        if key in scores:
+            cells = [percent(scores[key])]
+            if intervals is not None:
+                cells.append(percents(intervals.get(key)))
+            table.add_row(label, *cells, *[""] * (width - len(cells)))
     return table
+
+
+def _rows(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(scores["classes"].values())
+
+
+def percents(interval: Sequence[float | None] | None) -> str:
+    """`62.1 to 70.0`, or nothing."""
+    return "" if interval is None else " to ".join(percent(bound) for bound in interval)
 
 
 def percent(value: float | None) -> str:

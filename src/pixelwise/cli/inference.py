@@ -128,16 +128,23 @@ def evaluate(
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the scores by image here, for compare."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
     crf: Crf = False,
     crf_set: CrfSet = None,
 ) -> None:
-    """Score a bundle on a split: the four metrics of the FCN paper, and each class."""
+    """Score a bundle on a split: IoU and its kin with intervals, borders, calibration."""
+    from pixelwise.files import check_writable
     from pixelwise.process import own_process
 
     check_json(json_file)
+    if images is not None:
+        check_writable(images)
     parameters = _crf_parameters(crf, crf_set)
     own_process()
     from pixelwise.evaluation import evaluate as score
@@ -148,20 +155,22 @@ def evaluate(
         _compile_crf()
     found = _open_split(predictor, data, split)
     with Bar(f"scoring {split}") as bar:
-        result = score(predictor, found, split, progress=bar)
+        result = score(predictor, found, split, details=True, progress=bar)
     scores = {
         "bundle": str(bundle),
         "data": str(data),
         "split": split,
         "images": len(found.splits[split]),
         **({} if parameters is None else {"crf": parameters.to_json()}),
-        **result.scores.to_json(predictor.classes.names),
+        **result.to_json(predictor.classes.names),
     }
     if json_file != "-":
         for note in found.notes:
             console.print(note, soft_wrap=True)
         title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
         console.print(scores_table(scores, title=title))
+    if images is not None:
+        result.tallies.save(images, classes=predictor.classes.names, split=split)
     write_json(json_file, scores)
 
 

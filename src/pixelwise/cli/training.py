@@ -171,7 +171,7 @@ def _show(work: Callable[[Listener], Run], *, epochs: int) -> Run:
     with _Display(epochs, kept) as display:
         run = work(display.listener)
     assert run.evaluation is not None
-    scores = run.evaluation.scores.to_json(run.data.classes.names)
+    scores = run.evaluation.to_json(run.data.classes.names)
     console.print(scores_table(scores, title=f"val, epoch {run.best_epoch} of {epochs}"))
     with console.status("writing the report"):
         report = write_run_report(run, command=_command_line())

@@ -20,7 +20,9 @@ def write_run_report(run: Run, *, command: str) -> Path:
     assert run.evaluation is not None
     predictor = Predictor.load(run.best)
     scored = {
-        name: score for name, score in run.evaluation.by_image.items() if not math.isnan(score)
+        name: score
+        for name, score in run.evaluation.tallies.mean_iou.items()
+        if not math.isnan(score)
     }
     ranked = sorted(scored, key=lambda name: scored[name], reverse=True)
     samples = {sample.name: sample for sample in run.data.splits["val"]}

@@ -257,6 +257,7 @@ def _end_epoch(run: Run, model: Segmenter, evaluation: Evaluation, *, val_second
         progress.best = progress.best if math.isnan(scores.mean_iou) else scores.mean_iou
         progress.best_epoch, progress.evaluation = progress.epoch, evaluation
         bundle.save(run.best)
+        evaluation.tallies.save(run.val_images, classes=run.data.classes.names, split="val")
     progress.history.append(
         {
             "epoch": progress.epoch,

@@ -4,6 +4,7 @@ RUN/recipe.toml          the resolved recipe
 RUN/data.json            the splits, the classes, their pixels, and what was assumed
 RUN/metrics.jsonl        one JSON object a line: start, resume, step, epoch, end
 RUN/best.safetensors     the bundle of the epoch with the highest val mIoU
+RUN/val_images.safetensors   what each val image adds to the scores of the best bundle
 RUN/last.safetensors     the bundle of the last finished epoch
 RUN/checkpoints          what `train --resume RUN` goes on from
 RUN/not_finite           the batch, and the state before it, where the loss stopped being finite
@@ -34,7 +35,14 @@ from pixelwise.models import Segmenter
 from pixelwise.training.checkpoint import Progress
 from pixelwise.training.recipe import Recipe
 
-RUN_FILES = ("recipe.toml", "data.json", "metrics.jsonl", "best.safetensors", "last.safetensors")
+RUN_FILES = (
+    "recipe.toml",
+    "data.json",
+    "metrics.jsonl",
+    "best.safetensors",
+    "last.safetensors",
+    "val_images.safetensors",
+)
 RUN_FOLDERS = ("checkpoints", "not_finite")
 STEP_RECORD_SECONDS = 10.0
 
@@ -56,6 +64,10 @@ class Run:
     @property
     def best(self) -> Path:
         return self.folder / "best.safetensors"
+
+    @property
+    def val_images(self) -> Path:
+        return self.folder / "val_images.safetensors"
 
     @property
     def last(self) -> Path:
