@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import convert, data, doctor, inference, models, training
+from pixelwise.cli import compare, convert, data, doctor, inference, models, training
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -24,6 +24,7 @@ for function in (
     doctor.doctor,
     training.train,
     inference.evaluate,
+    compare.compare,
     inference.predict,
     inference.tune_crf,
     training.demo,

@@ -173,8 +173,8 @@ def _show(work: Callable[[Listener], Run], *, epochs: int) -> Run:
     assert run.evaluation is not None
     scores = run.evaluation.to_json(run.data.classes.names)
     console.print(scores_table(scores, title=f"val, epoch {run.best_epoch} of {epochs}"))
-    with console.status("writing the report"):
-        report = write_run_report(run, command=_command_line())
+    with Bar("scoring for the report") as bar:
+        report = write_run_report(run, command=_command_line(), progress=bar)
     console.print(f"best bundle  {run.best}", soft_wrap=True)
     console.print(f"report       {report}", soft_wrap=True)
     console.print(f"use it       pixelwise predict {run.best} PHOTOS --out masks", soft_wrap=True)

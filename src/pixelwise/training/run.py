@@ -35,13 +35,14 @@ from pixelwise.models import Segmenter
 from pixelwise.training.checkpoint import Progress
 from pixelwise.training.recipe import Recipe
 
+VAL_IMAGES = "val_images.safetensors"
 RUN_FILES = (
     "recipe.toml",
     "data.json",
     "metrics.jsonl",
     "best.safetensors",
     "last.safetensors",
-    "val_images.safetensors",
+    VAL_IMAGES,
 )
 RUN_FOLDERS = ("checkpoints", "not_finite")
 STEP_RECORD_SECONDS = 10.0
@@ -67,7 +68,7 @@ class Run:
 
     @property
     def val_images(self) -> Path:
-        return self.folder / "val_images.safetensors"
+        return self.folder / VAL_IMAGES
 
     @property
     def last(self) -> Path:
@@ -225,7 +226,7 @@ class Metrics:
     def resume(self, progress: Progress) -> None:
         """Take back what was recorded beyond the place from which a run goes on; say so."""
         kept = []
-        for line in self._lines():
+        for line in read_metrics(self.path.parent):
             place = (line.get("epoch", 0), line.get("step", math.inf))
             if line["event"] == "step" and place > (progress.epoch, progress.step):
                 continue
@@ -235,15 +236,15 @@ class Metrics:
         write_text(self.path, "".join(kept))
         self.write("resume", {**_where(), "epoch": progress.epoch, "step": progress.step})
 
-    def _lines(self) -> list[dict[str, Any]]:
-        lines = []
-        for text in (
-            self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ()
-        ):
-            try:
-                line = json.loads(text)
-            except ValueError:  # torn by a kill
-                continue
-            if isinstance(line, dict) and "event" in line:
-                lines.append(line)
-        return lines
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, none where there is no file."""
+    path, lines = folder / "metrics.jsonl", []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:  # torn by a kill
+            continue
+        if isinstance(line, dict) and "event" in line:
+            lines.append(line)
+    return lines
