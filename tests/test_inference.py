@@ -19,7 +19,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.images import read_mask
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
-from pixelwise.inference.fusion import fold_batch_norm
+from pixelwise.inference.runtimes.fusion import fold_batch_norm
 from pixelwise.models import create_model
 
 CLASSES = Classes.make(["soil", "plant <i>", "stone"], values=[0, 10, 200], ignore=255)
@@ -123,7 +123,7 @@ def test_pictures_of_one_stem_do_not_overwrite_each_other(bundle: Path, tmp_path
 def test_every_size_gives_a_whole_result(height: int, width: int) -> None:
     torch.manual_seed(0)
     model = create_model("deeplab_v3plus", num_classes=3, backbone="tiny")
-    result = Predictor(model, CLASSES, IMAGENET)(photo(height, width))
+    result = Predictor.of(model, CLASSES, IMAGENET)(photo(height, width))
     assert result.mask.shape == (height, width)
     assert result.probabilities.shape == (3, height, width)
     assert np.allclose(result.probabilities.sum(axis=0), 1, atol=1e-5)
@@ -162,3 +162,42 @@ def test_a_notebook_shows_the_overlay_and_escapes_names(bundle: Path) -> None:
 def test_what_is_no_image_is_refused(bundle: Path, image: object) -> None:
     with pytest.raises(InputError, match="uint8 array of shape"):
         pixelwise.load(bundle)(image)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet_dilated", "deeplab_v3"])
+def test_normalisations_outside_a_sequential_are_folded_too(name: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=2, backbone="resnet50").eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.8, 1.2)
+    folded = fold_batch_norm(model)
+    left = [n for n, m in folded.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert [n for n in left if not n.startswith("auxiliary")] == []  # no part of prediction
+    x = torch.randn(1, 3, 33, 47)
+    with torch.no_grad():
+        one, other = model(x), folded(x)
+    assert ((one - other).abs().max() / (one.max() - one.min())).item() < 1e-5
+
+
+def test_a_convolution_that_two_normalisations_share_is_left() -> None:
+    class Shared(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(3, 4, 3)
+            self.one, self.other = torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.convolution(x)
+            return self.one(y) + 2 * self.other(y)
+
+    model = Shared().eval()
+    x = torch.randn(1, 3, 9, 9)
+    with torch.no_grad():
+        assert torch.equal(fold_batch_norm(model)(x), model(x))
+
+
+def test_importing_the_predictor_imports_no_torch() -> None:
+    code = "import sys, pixelwise.inference; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

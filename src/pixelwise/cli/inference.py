@@ -176,12 +176,10 @@ def evaluate(
 
 def _open_split(predictor: Predictor, data: Path, split: str) -> SegmentationData:
     """Check `split`, divided off by the recipe that the bundle was trained with."""
-    from pixelwise.checkpoints import Bundle
     from pixelwise.data.dataset import open_dataset
     from pixelwise.training.recipe import load_recipe_of
 
-    assert isinstance(predictor.bundle, Bundle)
-    trained = load_recipe_of(predictor.bundle.recipe)
+    trained = load_recipe_of(predictor.recipe)
     with Bar("checking the data") as bar:
         return open_dataset(
             data,

@@ -17,6 +17,7 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.source import Sample
 from pixelwise.evaluation.confusion import ConfusionMatrix, plain
 from pixelwise.inference import Predictor
+from pixelwise.inference.result import softmax
 
 # Section 4.1 of the paper: the kernel on position is fixed, the other three are searched.
 START = CRFParameters(bi_w=4, bi_xy=50, bi_rgb=4, pos_w=3, pos_xy=3)
@@ -176,7 +177,7 @@ class _Scorer:
         if path is not None:
             kept: NDArray[np.float32] = np.load(path)
             return kept
-        computed = self.predictor.logits(image).softmax(dim=0).cpu().numpy()
+        computed = softmax(self.predictor.logits(image))
         path = self.folder / f"{len(self.files)}.npy"
         np.save(path, computed)
         self.files[sample.name] = path

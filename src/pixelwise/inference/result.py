@@ -42,8 +42,7 @@ class Prediction:
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """(C, H, W) float32 in 0..1, summing to one over the classes."""
-        weights = np.exp(self.logits - self.logits.max(axis=0, keepdims=True))
-        return np.asarray(weights / weights.sum(axis=0, keepdims=True), dtype=np.float32)
+        return softmax(self.logits)
 
     def shares(self) -> dict[str, float]:
         """The part of the image (0..1) that each class covers, largest first, absent ones out."""
@@ -84,6 +83,13 @@ class Prediction:
         data = base64.b64encode(buffer.getvalue()).decode()
         alt = html.escape(text, quote=True)
         return f'<img alt="{alt}" title="{alt}" src="data:image/png;base64,{data}">'
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(C, H, W) float32 logits to probabilities over the classes."""
+    weights: NDArray[np.float32] = np.exp(logits - logits.max(axis=0, keepdims=True))
+    weights /= weights.sum(axis=0, keepdims=True)
+    return weights
 
 
 def _percent(share: float) -> str:

@@ -233,7 +233,7 @@ def _train(
                 listener.validating(done, total)
 
             started = time.perf_counter()
-            predictor = Predictor(model, data.classes, run.normalisation, device=fabric.device)
+            predictor = Predictor.of(model, data.classes, run.normalisation, device=fabric.device)
             evaluation = evaluate(predictor, data, "val", progress=validating)
             with _writing(run):
                 _end_epoch(run, model, evaluation, val_seconds=time.perf_counter() - started)
