@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import compare, convert, data, doctor, inference, models, training
+from pixelwise.cli import compare, convert, data, doctor, inference, models, sweep, training
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 for function in (
     doctor.doctor,
     training.train,
+    sweep.sweep,
     inference.evaluate,
     compare.compare,
     inference.predict,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -136,13 +137,13 @@ def facts_table(facts: Mapping[str, str]) -> Table:
 
 
 COLUMNS = {
-    "iou": "IoU %",
-    "accuracy": "accuracy %",
-    "precision": "precision %",
-    "dice": "Dice %",
-    "boundary_f1": "border F1 %",
-    "boundary_iou": "border IoU %",
-    "share": "pixels %",
+    "iou": "IoU",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "dice": "Dice",
+    "boundary_f1": "border F1",
+    "boundary_iou": "border IoU",
+    "share": "pixels",
 }
 SUMMARY = {
     "mean_iou": "mean IoU",
@@ -156,37 +157,34 @@ SUMMARY = {
 }
 
 
-def scores_table(scores: Mapping[str, Any], *, title: str) -> Table:
-    """The table of the classes with the summary scores below, in percent: what `scores`, which is
-    `Evaluation.to_json` or `Scores.to_json`, has of COLUMNS and SUMMARY, and intervals of IoU."""
+def show_scores(scores: Mapping[str, Any], *, title: str) -> None:
+    """Print the table of the classes and the summary scores, in percent: what `scores`, which is
+    `Evaluation.to_json` or `Scores.to_json`, has of COLUMNS and SUMMARY."""
     intervals = scores.get("intervals")
-    shown = {
-        key: label for key, label in COLUMNS.items() if all(key in row for row in _rows(scores))
-    }
-    table = Table(title=title, title_justify="left")
-    table.add_column("class")
+    rows: dict[str, Mapping[str, Any]] = scores["classes"]
+    shown = {key: label for key, label in COLUMNS.items() if key in next(iter(rows.values()))}
+    # Without lines between the columns all of them fit into 80 characters.
+    table = Table(title=f"{title}, in %", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("class", overflow="fold")
     for key, label in shown.items():
-        table.add_column(label, justify="right")
+        table.add_column(label, justify="right", max_width=len(label) if key == "iou" else 6)
         if key == "iou" and intervals is not None:
-            table.add_column(f"{100 * intervals['level']:.0f} % interval", justify="right")
-    width = len(table.columns) - 1
-    for name, row in scores["classes"].items():
+            level = f"in {100 * intervals['level']:.0f} %"
+            table.add_column(level, justify="right", no_wrap=True)
+    for name, row in rows.items():
         cells = [percent(row[key]) for key in shown]
         if intervals is not None:
             cells.insert(1, percents(intervals["classes"][name]["iou"]))
         table.add_row(name, *cells)
-    table.add_section()
+    console.print(table)
+    summary = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "left"):
+        summary.add_column(justify=justify)
     for key, label in SUMMARY.items():
         if key in scores:
-            cells = [percent(scores[key])]
-            if intervals is not None:
-                cells.append(percents(intervals.get(key)))
-            table.add_row(label, *cells, *[""] * (width - len(cells)))
-    return table
-
-
-def _rows(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(scores["classes"].values())
+            interval = percents((intervals or {}).get(key))
+            summary.add_row(label, percent(scores[key]), interval)
+    console.print(summary)
 
 
 def percents(interval: Sequence[float | None] | None) -> str:

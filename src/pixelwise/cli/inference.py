@@ -15,7 +15,7 @@ from pixelwise.cli.console import (
     command,
     complain,
     console,
-    scores_table,
+    show_scores,
     write_json,
 )
 
@@ -168,7 +168,7 @@ def evaluate(
         for note in found.notes:
             console.print(note, soft_wrap=True)
         title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
-        console.print(scores_table(scores, title=title))
+        show_scores(scores, title=title)
     if images is not None:
         result.tallies.save(images, classes=predictor.classes.names, split=split)
     write_json(json_file, scores)

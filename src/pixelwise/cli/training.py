@@ -20,7 +20,7 @@ from pixelwise.cli.console import (
     duration,
     facts_table,
     percent,
-    scores_table,
+    show_scores,
     stop,
 )
 
@@ -63,6 +63,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Also write OUT/tensorboard (needs TensorBoard).")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run that OUT holds.")] = False,
 ) -> None:
     """Train a network on a folder of images and masks."""
@@ -71,7 +74,7 @@ def train(
 
     others = (data, out, recipe, model, start, epochs, batch_size, learning_rate, seed, device)
     if resume is not None:
-        if settings or overwrite or any(given is not None for given in others):
+        if settings or overwrite or tensorboard or any(given is not None for given in others):
             raise InputError(
                 f"--resume {resume}: goes on with the run's own settings: give no others"
             )
@@ -88,6 +91,7 @@ def train(
         "optimizer.learning_rate": learning_rate,
         "seed": seed,
         "device": device,
+        "tensorboard": tensorboard or None,
     }
     overrides |= {key: value for key, value in flags.items() if value is not None}
     _run(
@@ -172,7 +176,7 @@ def _show(work: Callable[[Listener], Run], *, epochs: int) -> Run:
         run = work(display.listener)
     assert run.evaluation is not None
     scores = run.evaluation.to_json(run.data.classes.names)
-    console.print(scores_table(scores, title=f"val, epoch {run.best_epoch} of {epochs}"))
+    show_scores(scores, title=f"val, epoch {run.best_epoch} of {epochs}")
     with Bar("scoring for the report") as bar:
         report = write_run_report(run, command=_command_line(), progress=bar)
     console.print(f"best bundle  {run.best}", soft_wrap=True)

@@ -7,10 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pixelwise.checkpoints.sealed import read_sealed, write_sealed
 from pixelwise.errors import InputError
 from pixelwise.evaluation.confusion import ratios
 
@@ -33,6 +31,10 @@ class Tallies:
 
     def save(self, path: Path, *, classes: tuple[str, ...], split: str) -> None:
         """Write a file, whole or not at all. Raises InputError where that is impossible."""
+        import torch
+
+        from pixelwise.checkpoints.sealed import write_sealed
+
         about = {"format": FORMAT, "split": split, "classes": classes, "names": self.names}
         write_sealed(path, {"counts": torch.from_numpy(self.counts)}, about, key=KEY)
 
@@ -48,6 +50,8 @@ class SavedTallies:
 
 def load_tallies(path: Path) -> SavedTallies:
     """What `Tallies.save` wrote. Raises InputError for any other file, and a damaged one."""
+    from pixelwise.checkpoints.sealed import read_sealed
+
     remedy = "write it with pixelwise evaluate --images"
     tensors, about = read_sealed(path, key=KEY, kind="file of scores by image", remedy=remedy)
     if about.get("format") != FORMAT:

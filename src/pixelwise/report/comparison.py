@@ -128,21 +128,11 @@ def _read(path: Path) -> Contender:
         saved.tallies,
         saved.classes,
         saved.split,
-        _flat(recipe.to_json()),
+        recipe.flat(),
         epochs=recipe.epochs,
         best_epoch=None if best is None else best["epoch"],
         seconds=sum(row["seconds"] + row["val_seconds"] for row in rows) if rows else None,
     )
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _verdict(first: str, second: str, difference: Difference) -> str:

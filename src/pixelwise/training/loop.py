@@ -50,6 +50,7 @@ from pixelwise.training.run import (
     write_start,
 )
 from pixelwise.training.start import Start, make_start
+from pixelwise.training.tensorboard import recording, summary_writer
 
 
 class TrainingError(PixelwiseError):
@@ -72,6 +73,8 @@ def train(
     """
     listener = listener or Listener()
     refuse_used(out, overwrite=overwrite)
+    if recipe.tensorboard:
+        summary_writer()  # a fault of it is told now
     data = _open(root, recipe, listener)
     fabric = _fabric(recipe)
     loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
@@ -94,7 +97,8 @@ def train(
     run = Run(out, recipe, data, start.normalisation, facts)
     write_start(run)
     listener.planned(run.facts)
-    _train(run, start.model, fabric, loss_of, listener=listener)
+    with recording(listener, out, wanted=recipe.tensorboard) as told:
+        _train(run, start.model, fabric, loss_of, listener=told)
     return run
 
 
@@ -121,7 +125,8 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
     model = create_model(recipe.model.name, num_classes=len(data.classes), **recipe.model.options)
     listener.planned(facts)
     loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
-    _train(run, model, fabric, loss_of, listener=listener, checkpoint=checkpoint)
+    with recording(listener, folder, wanted=recipe.tensorboard) as told:
+        _train(run, model, fabric, loss_of, listener=told, checkpoint=checkpoint)
     return run
 
 

@@ -171,6 +171,9 @@ class Recipe(_Part):
     checkpoint_minutes: float = Field(
         default=5.0, ge=0, description="between checkpoints, besides those at an epoch's end"
     )
+    tensorboard: bool = Field(
+        default=False, description="also write RUN/tensorboard (needs TensorBoard)"
+    )
     model: ModelRecipe = ModelRecipe()
     data: DataRecipe = DataRecipe()
     augmentation: AugmentationRecipe = AugmentationRecipe()
@@ -194,9 +197,23 @@ class Recipe(_Part):
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
+    def flat(self) -> dict[str, Any]:
+        """Plain values by dotted key, as `load_recipe` takes them for overrides."""
+        return _flat(self.to_json())
+
     def to_toml(self) -> str:
         """The recipe as a file that `load_recipe` reads back to an equal one."""
         return tomli_w.dumps(self.to_json())
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def load_recipe(

@@ -7,6 +7,7 @@ RUN/best.safetensors     the bundle of the epoch with the highest val mIoU
 RUN/val_images.safetensors   what each val image adds to the scores of the best bundle
 RUN/last.safetensors     the bundle of the last finished epoch
 RUN/checkpoints          what `train --resume RUN` goes on from
+RUN/tensorboard          what TensorBoard shows, where the recipe asks for it
 RUN/not_finite           the batch, and the state before it, where the loss stopped being finite
 """
 
@@ -44,7 +45,7 @@ RUN_FILES = (
     "last.safetensors",
     VAL_IMAGES,
 )
-RUN_FOLDERS = ("checkpoints", "not_finite")
+RUN_FOLDERS = ("checkpoints", "not_finite", "tensorboard")
 STEP_RECORD_SECONDS = 10.0
 
 
