@@ -145,7 +145,7 @@ def test_an_evaluation_is_compared_with_its_run(tmp_path: Path, cli: Callable[..
     train(data, tmp_path / "run", load_recipe(None, {**TINY, "batch_size": 2}))
     scored = cli("evaluate", "run/best.safetensors", "scenes", "--images", "images.safetensors")
     assert scored.code == 0, scored.err  # type: ignore[attr-defined]
-    for word in ("in 95 %", "precision", "mean border IoU", "calibration error"):
+    for word in ("in 95 %", "prec.", "mean border IoU", "calibration error"):
         assert word in scored.out  # type: ignore[attr-defined]
     result = cli("compare", "run", "images.safetensors", "--json", "-")
     found = json.loads(result.out)  # type: ignore[attr-defined]

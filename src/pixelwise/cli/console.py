@@ -138,12 +138,12 @@ def facts_table(facts: Mapping[str, str]) -> Table:
 
 COLUMNS = {
     "iou": "IoU",
-    "accuracy": "accuracy",
-    "precision": "precision",
+    "accuracy": "acc.",
+    "precision": "prec.",
     "dice": "Dice",
-    "boundary_f1": "border F1",
-    "boundary_iou": "border IoU",
-    "share": "pixels",
+    "boundary_f1": "border\nF1",
+    "boundary_iou": "border\nIoU",
+    "share": "share",
 }
 SUMMARY = {
     "mean_iou": "mean IoU",
@@ -167,7 +167,7 @@ def show_scores(scores: Mapping[str, Any], *, title: str) -> None:
     table = Table(title=f"{title}, in %", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("class", overflow="fold")
     for key, label in shown.items():
-        table.add_column(label, justify="right", max_width=len(label) if key == "iou" else 6)
+        table.add_column(label, justify="right", no_wrap=True)
         if key == "iou" and intervals is not None:
             level = f"in {100 * intervals['level']:.0f} %"
             table.add_column(level, justify="right", no_wrap=True)

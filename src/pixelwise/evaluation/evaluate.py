@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.source import Sample
@@ -107,7 +108,13 @@ class _Details:
         self.calibration = Calibration()
         self.wrong: dict[str, int] = {}
 
-    def update(self, name: str, truth: Any, predicted: Any, confidence: Any) -> None:
+    def update(
+        self,
+        name: str,
+        truth: NDArray[np.uint8],
+        predicted: NDArray[np.uint8],
+        confidence: NDArray[np.float32],
+    ) -> None:
         self.boundary.append(boundary_tally(truth, predicted, classes=self.classes))
         self.calibration.update(truth, predicted, confidence)
         self.wrong[name] = int(sure_and_wrong(truth, predicted, confidence).sum())

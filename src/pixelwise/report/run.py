@@ -87,8 +87,8 @@ def _galleries(run: Run, predictor: Predictor, evaluation: Evaluation) -> list[G
         Gallery(
             "Where confidence misleads",
             examples(misled[:EXAMPLES], sure=True),
-            f"The images with the most pixels that are wrong though the network gave them "
-            f"{SURE:.0%} or more.",
+            "The images with the most pixels that are wrong though the network gave their class "
+            f"{100 * SURE:.0f} % or more.",
         ),
     ]
 

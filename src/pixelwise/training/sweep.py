@@ -53,18 +53,11 @@ class Space:
 
     def suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         """Recipe keys for a trial; the same ones for one that had its values before."""
-        low, high = self.rate
-        values: dict[str, Any] = {
-            "optimizer.learning_rate": trial.suggest_float("learning_rate", low, high, log=True)
-        }
-        names = [f"{height}x{width}" for height, width in self.crops]
-        chosen = trial.suggest_categorical("crop", names)
-        values["augmentation.crop"] = list(self.crops[names.index(chosen)])
+        trial.suggest_float("learning_rate", *self.rate, log=True)
+        trial.suggest_categorical("crop", [f"{height}x{width}" for height, width in self.crops])
         if self.backbones:
-            values["model.options.backbone"] = trial.suggest_categorical(
-                "backbone", list(self.backbones)
-            )
-        return values
+            trial.suggest_categorical("backbone", list(self.backbones))
+        return _settings(trial.params)
 
 
 @dataclass(frozen=True)
@@ -316,18 +309,23 @@ def _next_trial(study: optuna.Study, count: int) -> optuna.trial.Trial | None:
     return study.ask() if len(existing) < count else None
 
 
+def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipe keys from the names that Optuna has for them."""
+    settings: dict[str, Any] = {}
+    if "learning_rate" in params:
+        settings["optimizer.learning_rate"] = params["learning_rate"]
+    if "crop" in params:
+        settings["augmentation.crop"] = [int(side) for side in params["crop"].split("x")]
+    if "backbone" in params:
+        settings["model.options.backbone"] = params["backbone"]
+    return settings
+
+
 def _tried(frozen: optuna.trial.FrozenTrial) -> Tried:
     values = frozen.intermediate_values
-    settings: dict[str, Any] = {}
-    if "learning_rate" in frozen.params:
-        settings["optimizer.learning_rate"] = frozen.params["learning_rate"]
-    if "crop" in frozen.params:
-        settings["augmentation.crop"] = [int(side) for side in frozen.params["crop"].split("x")]
-    if "backbone" in frozen.params:
-        settings["model.options.backbone"] = frozen.params["backbone"]
     score = frozen.value if frozen.value is not None else max(values.values(), default=None)
     state = {"FAIL": "failed"}.get(frozen.state.name, frozen.state.name.lower())
-    return Tried(frozen.number, state, settings, score, len(values))
+    return Tried(frozen.number, state, _settings(frozen.params), score, len(values))
 
 
 def _ranked(study: optuna.Study) -> list[Tried]:

@@ -53,7 +53,7 @@ def focal(
     """The focal loss, (1 - p)^gamma * -log(p) of the true class's probability p, over all classes
     (arXiv:1708.02002, section 3.2); arguments and mean as in `cross_entropy`, which gamma 0 gives.
 
-    Where the paper divides by the number of objects' anchors, this divides by that of the pixels.
+    Where the paper divides by the number of anchors with an object, this divides by that of pixels.
     """
     labels = labels.long()
     surprise = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
