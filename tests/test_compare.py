@@ -50,6 +50,8 @@ def test_a_difference_by_hand() -> None:
     assert 0 < low < found.mean < high < 2 * found.mean
     assert found.is_shown
     assert found.images == 8
+    few = [Tallies(side.names[:5], side.counts[:5]) for side in (one, two)]
+    assert not paired_difference(*few).is_shown  # five heads in a row are no rarity
     back = paired_difference(two, one)
     assert back.mean == -found.mean
     assert back.mean_interval == pytest.approx([-high, -low])
@@ -129,7 +131,7 @@ def test_the_command_shows_recipes_scores_and_verdict(
     out = " ".join(result.out.split())  # type: ignore[attr-defined]
     assert "optimizer.learning_rate │ 0.01 │ 0.02" in out
     assert "epochs" not in out.split("IoU")[0]  # equal in both
-    assert "that these 3 images can show" in out or "points of mean IoU (95%" in out
+    assert "and 3 images are too few to say whether by chance: score 6 or more" in out
     written = json.loads((tmp_path / "compared.json").read_text())
     assert written["recipe_differences"] == {"optimizer.learning_rate": [0.01, 0.02]}
     assert [run["name"] for run in written["runs"]] == ["one", "two"]

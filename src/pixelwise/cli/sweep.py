@@ -123,7 +123,7 @@ def _show(found: Sweep, data: Path) -> None:
     console.print(table)
     best = found.best
     if best is None:
-        console.print("no trial is complete: give the same command again to go on")
+        console.print("no trial is complete: give the same command with more --trials or --minutes")
         return
     console.print(f"best         {_settings(best.settings)}: {percent(best.mean_iou)} % val mIoU")
     console.print(f"its bundle   {found.out / best.folder / 'best.safetensors'}", soft_wrap=True)

@@ -12,6 +12,10 @@ from pixelwise.evaluation.bootstrap import drawn_sums, interval
 from pixelwise.evaluation.confusion import plain, ratios
 from pixelwise.evaluation.tallies import Tallies
 
+FEWEST = 6
+"""Images below which no difference is shown: that all of five favour one of two equal networks has
+a chance of 2 / 2**5, over 5 %, and draws of them all say so."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -29,9 +33,9 @@ class Difference:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval of the mean IoU's difference leaves 0 out."""
+        """Whether the interval of the mean leaves 0 out; never of fewer images than FEWEST."""
         low, high = self.mean_interval
-        return bool(low > 0 or high < 0)
+        return self.images >= FEWEST and bool(low > 0 or high < 0)
 
     def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ from typing import Any
 from pixelwise.errors import InputError
 from pixelwise.evaluation.bootstrap import LEVEL, score_intervals
 from pixelwise.evaluation.confusion import plain, ratios
-from pixelwise.evaluation.paired import Difference, paired_difference
+from pixelwise.evaluation.paired import FEWEST, Difference, paired_difference
 from pixelwise.evaluation.tallies import Tallies, load_tallies
 from pixelwise.training.recipe import load_recipe
 from pixelwise.training.run import VAL_IMAGES, read_metrics
@@ -58,11 +58,15 @@ class Comparison:
 
     @property
     def recipe_differences(self) -> dict[str, list[Any]]:
-        """The dotted keys whose values are not all equal, with the value of each; None: none."""
+        """The dotted keys in which runs differ, with the value of each contender; None: none."""
         recipes = [contender.recipe for contender in self.contenders]
-        keys = dict.fromkeys(key for recipe in recipes for key in recipe)
-        values = {key: [recipe.get(key) for recipe in recipes] for key in keys}
-        return {key: row for key, row in values.items() if any(v != row[0] for v in row)}
+        runs = [recipe for recipe in recipes if recipe]
+        keys = dict.fromkeys(key for recipe in runs for key in recipe)
+        return {
+            key: [recipe.get(key) for recipe in recipes]
+            for key in keys
+            if any(recipe.get(key) != runs[0].get(key) for recipe in runs)
+        }
 
     @property
     def verdicts(self) -> list[str]:
@@ -138,6 +142,11 @@ def _read(path: Path) -> Contender:
 def _verdict(first: str, second: str, difference: Difference) -> str:
     low, high = (100 * bound for bound in difference.mean_interval)
     points = 100 * difference.mean
+    if difference.images < FEWEST:
+        return (
+            f"{second} has {points:+.1f} points of mean IoU to {first}, and {difference.images} "
+            f"images are too few to say whether by chance: score {FEWEST} or more"
+        )
     if not difference.is_shown:
         return (
             f"no difference between {first} and {second} that these {difference.images} images can "
