@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import compare, convert, data, doctor, inference, models, sweep, training
+from pixelwise.cli import (
+    compare,
+    convert,
+    data,
+    doctor,
+    export,
+    inference,
+    models,
+    sweep,
+    training,
+)
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -31,6 +41,7 @@ for function in (
     training.demo,
     models.models,
     convert.convert,
+    export.export,
     data.convert_data,
     training.recipe,
 ):

@@ -163,8 +163,9 @@ def show_scores(scores: Mapping[str, Any], *, title: str) -> None:
     intervals = scores.get("intervals")
     rows: dict[str, Mapping[str, Any]] = scores["classes"]
     shown = {key: label for key, label in COLUMNS.items() if key in next(iter(rows.values()))}
-    # Without lines between the columns all of them fit into 80 characters.
+    # With little between the columns all of them fit into 80 characters.
     table = Table(title=f"{title}, in %", title_justify="left", box=box.SIMPLE_HEAD)
+    table.collapse_padding, table.pad_edge = True, False
     table.add_column("class", overflow="fold")
     for key, label in shown.items():
         table.add_column(label, justify="right", no_wrap=True)

@@ -14,6 +14,7 @@ from pixelwise.crf import CRFParameters, dense_crf, find_parameters, require_num
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import read_image, upright
 from pixelwise.errors import InputError
+from pixelwise.inference.opening import AUTO, open_network
 from pixelwise.inference.result import Prediction, softmax
 from pixelwise.inference.runtimes import Runtime
 
@@ -51,21 +52,21 @@ class Predictor:
         cls,
         path: str | Path,
         *,
+        runtime: str = AUTO,
         device: str | None = None,
         crf: CRFParameters | str | Path | None = None,
     ) -> Predictor:
-        """A predictor from a bundle. Raises InputError where the file is not a whole bundle.
+        """A predictor from a bundle or an export.
 
-        device: None takes a GPU where there is one.
+        runtime: "torch", or one that the bundle has been exported for, as "openvino"; "auto" takes
+        the fastest of those, measured at the first time.
+        device: of PyTorch, which then is the runtime; None takes a GPU where there is one.
+        Raises InputError where the file is not a whole bundle or export, or the runtime is not to
+        be had.
         """
         crf = _checked(crf)  # its faults are told before the bundle is read
-        from pixelwise.checkpoints import Bundle
-        from pixelwise.inference.runtimes.pytorch import TorchRuntime, find_device
-
-        chosen = find_device(device)
-        bundle = Bundle.load(Path(path))
-        runtime = TorchRuntime(bundle.build(), bundle.normalisation, device=chosen)
-        return cls(runtime, bundle.classes, recipe=bundle.recipe, crf=crf)
+        opened = open_network(Path(path), runtime=runtime, device=device)
+        return cls(opened.runtime, opened.classes, recipe=opened.recipe, crf=crf)
 
     @classmethod
     def of(
