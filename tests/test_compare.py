@@ -131,7 +131,7 @@ def test_the_command_shows_recipes_scores_and_verdict(
     out = " ".join(result.out.split())  # type: ignore[attr-defined]
     assert "optimizer.learning_rate │ 0.01 │ 0.02" in out
     assert "epochs" not in out.split("IoU")[0]  # equal in both
-    assert "and 3 images are too few to say whether by chance: score 6 or more" in out
+    assert "points of mean IoU, and 3 images are too few to say whether by chance" in out
     written = json.loads((tmp_path / "compared.json").read_text())
     assert written["recipe_differences"] == {"optimizer.learning_rate": [0.01, 0.02]}
     assert [run["name"] for run in written["runs"]] == ["one", "two"]

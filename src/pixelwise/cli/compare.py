@@ -56,7 +56,7 @@ def _show(comparison: Comparison, content: dict[str, Any]) -> None:
         console.print(table)
     table = _table(f"IoU % on {content['split']}, {content['images']} images", "class", runs)
     for number in range(1, len(runs)):
-        table.add_column(f"{number + 1} less 1", justify="right")
+        table.add_column(f"{number + 1} minus 1", justify="right")
     for name in runs[0]["classes"]:
         changes = [_change(each["classes"][name], "iou") for each in content["differences"]]
         table.add_row(name, *(percent(run["classes"][name]) for run in runs), *changes)

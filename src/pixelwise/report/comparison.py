@@ -144,8 +144,8 @@ def _verdict(first: str, second: str, difference: Difference) -> str:
     points = 100 * difference.mean
     if difference.images < FEWEST:
         return (
-            f"{second} has {points:+.1f} points of mean IoU to {first}, and {difference.images} "
-            f"images are too few to say whether by chance: score {FEWEST} or more"
+            f"{second} differs from {first} by {points:+.1f} points of mean IoU, and "
+            f"{difference.images} images are too few to say whether by chance: score {FEWEST}"
         )
     if not difference.is_shown:
         return (
