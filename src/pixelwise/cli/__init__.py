@@ -9,6 +9,7 @@ import typer
 
 import pixelwise
 from pixelwise.cli import (
+    benchmark,
     compare,
     convert,
     data,
@@ -42,6 +43,7 @@ for function in (
     models.models,
     convert.convert,
     export.export,
+    benchmark.benchmark,
     data.convert_data,
     training.recipe,
 ):

@@ -142,7 +142,10 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Keep the scores by image here, for compare."),
     ] = None,
-    runtime: Runtime = "torch",
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="As for predict; torch if not given.", show_default=False),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
@@ -160,8 +163,11 @@ def evaluate(
     own_process()
     from pixelwise.evaluation import evaluate as score
     from pixelwise.inference import Predictor
+    from pixelwise.inference.exported import is_export
 
-    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=parameters)
+    # The figure of a bundle is PyTorch's; that of an export is its own.
+    chosen = runtime or ("auto" if is_export(bundle) else "torch")
+    predictor = Predictor.load(bundle, runtime=chosen, device=device, crf=parameters)
     if parameters is not None:
         _compile_crf()
     found = _open_split(predictor, data, split)
