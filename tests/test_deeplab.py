@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from networks import noise, overfit, randomise, relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
-from pixelwise.inference.runtimes.fusion import fold_batch_norm
+from pixelwise.inference.simplify import simplify
 from pixelwise.layers import TensorFlowConv2d, enlarge_from_pixels
 from pixelwise.models import Segmenter, count_multiply_adds, count_parameters, create_model
 
@@ -421,7 +421,7 @@ def test_mobilenet_without_aspp_and_decoder_equals_a_plain_forward() -> None:
         x = unit(head, torch.cat([one, mean.expand_as(one)], 1), "context.project").relu()
         expected = bilinear(conv(head, x, "classify"), (51, 70), True)
         assert relative_difference(model(image), expected) < 1e-5
-        assert relative_difference(fold_batch_norm(model)(image), expected) < 1e-5
+        assert relative_difference(simplify(model)(image), expected) < 1e-5
 
 
 @pytest.mark.parametrize(("kernel_size", "stride", "rate"), [(3, 2, 1), (3, 2, 2), (4, 3, 1)])

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def make(name: str, classes: int = 3, **settings: object) -> Loss:
-    recipe = LossRecipe.model_validate({"name": name, **settings})
+    recipe = LossRecipe.model_validate({"name": name, "class_weights": "none", **settings})
     return Loss(recipe, np.ones(classes, dtype=np.int64), device=CPU)
 
 
@@ -329,6 +329,6 @@ def test_a_loss_that_cannot_be_is_refused_in_one_line(
 
 
 def test_class_weights_fit_the_classes() -> None:
-    assert class_weights(LossRecipe(), np.array([1, 2])) is None
+    assert class_weights(LossRecipe(class_weights="none"), np.array([1, 2])) is None
     with pytest.raises(InputError, match="give 3"):
         class_weights(LossRecipe(class_weights=(1.0, 2.0)), np.array([1, 2, 3]))

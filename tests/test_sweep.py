@@ -14,8 +14,7 @@ from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.training import load_recipe
 from pixelwise.training import sweep as module
-from pixelwise.training.interrupts import TrainingStoppedError
-from pixelwise.training.loop import TrainingError
+from pixelwise.training.loop import TrainingError, TrainingStoppedError
 from pixelwise.training.recipe import Recipe
 from pixelwise.training.sweep import Space, SweepListener, Tried, make_space, sweep
 

@@ -24,7 +24,7 @@ from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.training import TrainingError, load_recipe, train
 from pixelwise.training.layout import choose_layout
-from pixelwise.training.loading import AugmentedSplit, BatchOrder, auto_crop, make_loader
+from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.training.recipe import Recipe, parse_override, shipped_recipes
 
@@ -142,13 +142,6 @@ def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
     for (images, masks), (other_images, other_masks) in zip(*results, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(masks, other_masks)
-
-
-def test_the_automatic_crop_fits_the_images(scenes: Path) -> None:
-    data = open_dataset(scenes, splits=("train",))
-    assert auto_crop(data) == (32, 64)
-    data.sizes = {"a": (2000, 20)}
-    assert auto_crop(data) == (512, 32)
 
 
 # --- Optimiser

@@ -48,6 +48,7 @@ for function in (
     training.recipe,
 ):
     app.command()(function)
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -13,7 +13,16 @@ from typing import Any, ParamSpec, TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from pixelwise.errors import InputError, PixelwiseError
@@ -55,7 +64,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 def complain(error: PixelwiseError) -> None:
     """Print a line for each fault, control characters in file names made visible."""
-    problems = error.problems if isinstance(error, InputError) else (str(error),)
+    problems = error.problems
     for problem in problems[:MAX_PROBLEMS]:
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in problem)
         print(f"pixelwise: error: {text}", file=sys.stderr)
@@ -117,6 +126,42 @@ class Bar:
         stop(self.progress)
 
     def __call__(self, done: int, total: int) -> None:
+        self.progress.update(self.task, completed=done, total=total)
+
+
+class Transfer:
+    """A bar in bytes for each thing that is done to a file, with speed and time left."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.what = ""
+        self.done = 0
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> Transfer:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stop(self.progress)
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """`done` of `total` bytes of `what`; another name, or less done, starts a new bar."""
+        if self.task is None or what != self.what or done < self.done:
+            if self.task is not None:
+                self.progress.remove_task(self.task)
+            # What an earlier call has fetched is there from the start: the speed is this one's.
+            self.task = self.progress.add_task(what, total=total, completed=done)
+        self.what, self.done = what, done
         self.progress.update(self.task, completed=done, total=total)
 
 
@@ -195,6 +240,11 @@ def percents(interval: Sequence[float | None] | None) -> str:
 
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def gigabytes(size: int | None) -> str:
+    """`1.86 GiB`; `size not known` for None."""
+    return "size not known" if size is None else f"{size / 2**30:.2f} GiB"
 
 
 def duration(seconds: float) -> str:

@@ -44,6 +44,8 @@ def sweep(
     check_json(json_file)
     own_process()
     from pixelwise.data.dataset import open_dataset
+    from pixelwise.inference.runtimes.pytorch import find_device
+    from pixelwise.training.plan import plan_run
     from pixelwise.training.recipe import load_recipe, parse_override
     from pixelwise.training.sweep import make_space, require_optuna
     from pixelwise.training.sweep import sweep as search
@@ -59,6 +61,8 @@ def sweep(
             cache_bytes=0,
             progress=bar,
         )
+    device = find_device(None if chosen.device == "auto" else chosen.device)
+    chosen, _ = plan_run(chosen, checked, device)
     space = make_space(chosen, checked, backbones=backbones or ())
     quiet = json_file == "-"
     found = search(

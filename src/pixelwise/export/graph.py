@@ -8,7 +8,7 @@ from torch.export import Dim, ExportedProgram
 
 from pixelwise.checkpoints import Bundle, Normalisation
 from pixelwise.errors import PixelwiseError
-from pixelwise.inference.runtimes.fusion import fold_batch_norm
+from pixelwise.inference.simplify import simplify
 
 EXAMPLE = (97, 131)  # no multiples of anything, so that no size is taken for a rule
 
@@ -26,12 +26,15 @@ class Deployed(nn.Module):
         return logits.argmax(dim=1).to(torch.uint8), logits
 
 
-def capture(bundle: Bundle) -> ExportedProgram:
+def capture(bundle: Bundle, *, quantizable: bool = False) -> ExportedProgram:
     """The graph of a bundle's network, its height and width left open.
+
+    quantizable: in the form that int8 is made of.
 
     Raises PixelwiseError where PyTorch cannot capture it.
     """
-    deployed = Deployed(fold_batch_norm(bundle.build()), bundle.normalisation).eval()
+    model = simplify(bundle.build(), every_size=True, quantizable=quantizable)
+    deployed = Deployed(model, bundle.normalisation).eval()
     image = torch.zeros(1, *EXAMPLE, 3, dtype=torch.uint8)
     shapes = {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
     try:

@@ -15,7 +15,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.images import read_image, upright
 from pixelwise.errors import InputError
 from pixelwise.inference.opening import AUTO, open_network
-from pixelwise.inference.result import Prediction, softmax
+from pixelwise.inference.result import Prediction, Segmentation, softmax
 from pixelwise.inference.runtimes import Runtime
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class Predictor:
         pixels = as_rgb(image)
         logits = self.scores(pixels)
         return Prediction(pixels, _largest(logits), self.classes, logits)
+
+    def segment(self, image: ImageLike) -> Segmentation:
+        """The mask alone, without the probabilities: what takes least. Raises as a call does."""
+        pixels = as_rgb(image)
+        return Segmentation(pixels, self.classify(pixels), self.classes)
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(H, W, 3) uint8 RGB to the network's own (C, H, W) float32 logits."""

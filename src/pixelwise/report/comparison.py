@@ -12,7 +12,7 @@ from pixelwise.evaluation.bootstrap import LEVEL, score_intervals
 from pixelwise.evaluation.confusion import plain, ratios
 from pixelwise.evaluation.paired import FEWEST, Difference, paired_difference
 from pixelwise.evaluation.tallies import Tallies, load_tallies
-from pixelwise.training.recipe import load_recipe
+from pixelwise.training.recipe import load_recipe, settled
 from pixelwise.training.run import VAL_IMAGES, read_metrics
 
 
@@ -133,7 +133,7 @@ def _read(path: Path) -> Contender:
         saved.classes,
         saved.split,
         recipe.flat(),
-        epochs=recipe.epochs,
+        epochs=settled(recipe.epochs),
         best_epoch=None if best is None else best["epoch"],
         seconds=sum(row["seconds"] + row["val_seconds"] for row in rows) if rows else None,
     )

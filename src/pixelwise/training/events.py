@@ -12,8 +12,8 @@ class Listener:
     def checking(self, done: int, total: int) -> None:
         """Files of the data set that were opened."""
 
-    def planned(self, facts: Mapping[str, str]) -> None:
-        """What was found, assumed and chosen, before the first step."""
+    def planned(self, facts: Mapping[str, str], *, epochs: int) -> None:
+        """What was found, assumed and chosen, before the first step of a run of `epochs`."""
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
         """A step was made: `step` of `steps` in this epoch, over `images` images."""
@@ -35,9 +35,9 @@ class Listeners(Listener):
         for listener in self.listeners:
             listener.checking(done, total)
 
-    def planned(self, facts: Mapping[str, str]) -> None:
+    def planned(self, facts: Mapping[str, str], *, epochs: int) -> None:
         for listener in self.listeners:
-            listener.planned(facts)
+            listener.planned(facts, epochs=epochs)
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
         for listener in self.listeners:

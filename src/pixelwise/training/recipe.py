@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,8 +58,8 @@ class AugmentationRecipe(_Part):
 
     crop: tuple[int, int] | Literal["auto", "image"] = Field(
         default="auto",
-        description="[height, width]; auto: the images' usual size, 512 a side at most; image: "
-        "each image whole, in batches of one",
+        description="[height, width]; auto: by the plan, the images' usual size, 512 a side at "
+        "most; image: each image whole, in batches of one",
     )
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -114,7 +115,9 @@ class LossRecipe(_Part):
         description="cross_entropy, focal, ohem, dice, lovasz_softmax, boundary, or a sum of some, "
         "as cross_entropy+0.5*dice",
     )
-    class_weights: tuple[float, ...] | Literal["none", "median_frequency"] = "none"
+    class_weights: tuple[float, ...] | Literal["auto", "none", "median_frequency"] = Field(
+        default="auto", description="auto: by the plan, none but for a class that has nearly all"
+    )
     reduction: Literal["mean", "sum"] = Field(
         default="mean", description="over the pixels of a batch; sum: as Caffe's FCN"
     )
@@ -157,10 +160,14 @@ class LossRecipe(_Part):
 
 
 class Recipe(_Part):
-    """All of it. Unknown keys are refused."""
+    """All of it. Unknown keys are refused; what is `auto` is decided before the first step."""
 
-    epochs: int = Field(default=24, ge=1)
-    batch_size: int = Field(default=8, ge=1)
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: by the plan, from the number of images"
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: by the plan, from the crop, the memory, the images"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -182,17 +189,26 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _images_fit_a_batch(self) -> Recipe:
-        if self.augmentation.crop == "image" and self.batch_size != 1:
+        if self.augmentation.crop == "image" and self.batch_size not in ("auto", 1):
             raise ValueError(
                 f"augmentation.crop = 'image' with batch_size = {self.batch_size}: whole images "
                 "differ in size: set batch_size = 1, and optimizer.accumulate for more a step"
             )
         return self
 
-    def resolved(self, *, crop: tuple[int, int] | Literal["image"], layout: str) -> Recipe:
+    def value(self, dotted: str) -> Any:
+        """The value of a key such as `optimizer.learning_rate`."""
+        found: Any = self
+        for name in dotted.split("."):
+            found = getattr(found, name)
+        return found
+
+    def resolved(self, choices: Mapping[str, Any]) -> Recipe:
         """The recipe with what `auto` turned out to be, so that a run can be repeated exactly."""
-        augmentation = self.augmentation.model_copy(update={"crop": crop})
-        return self.model_copy(update={"augmentation": augmentation, "layout": layout})
+        values = self.model_dump()
+        for key, value in choices.items():
+            _set(values, key, value)
+        return Recipe.model_validate(values)
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -214,6 +230,12 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def settled(value: int | Literal["auto"]) -> int:
+    """A number of a recipe that was planned."""
+    assert value != "auto", "the recipe has to be planned first"
+    return value
 
 
 def load_recipe(

@@ -27,9 +27,8 @@ from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.files import make_folder
 from pixelwise.models import create_model
 from pixelwise.training.events import Listener, Listeners
-from pixelwise.training.interrupts import TrainingStoppedError
-from pixelwise.training.loop import TrainingError, resume, train
-from pixelwise.training.recipe import Recipe, load_recipe
+from pixelwise.training.loop import TrainingError, TrainingStoppedError, resume, train
+from pixelwise.training.recipe import Recipe, load_recipe, settled
 from pixelwise.training.run import write_text
 
 if TYPE_CHECKING:
@@ -144,6 +143,7 @@ def sweep(
 ) -> Sweep:
     """Try up to `trials` settings, in all that were ever tried in `out`.
 
+    recipe: with its epochs planned or stated, so that trials can be held against each other.
     minutes: after which no epoch is begun; the trial that is amid its epochs goes on when the sweep
     is called again. A trial whose loss stops being finite counts as failed.
 
@@ -232,7 +232,7 @@ def _run_trial(
 
     folder = out / f"trial-{trial.number:03d}"
     known = dict(study.trials[trial.number].intermediate_values)
-    reporter = _Reporter(trial, known, recipe.epochs, deadline)
+    reporter = _Reporter(trial, known, settled(recipe.epochs), deadline)
     both = Listeners(listener, reporter)
     try:
         if any((folder / "checkpoints").glob("step-*.safetensors")):
@@ -293,7 +293,7 @@ def _study(out: Path, recipe: Recipe) -> optuna.Study:
         seed=recipe.seed + len(study.trials), n_startup_trials=FIRST
     )
     study.pruner = optuna.pruners.MedianPruner(
-        n_startup_trials=FIRST, n_warmup_steps=recipe.epochs // 4
+        n_startup_trials=FIRST, n_warmup_steps=settled(recipe.epochs) // 4
     )
     return study
 

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from pixelwise.checkpoints import Normalisation
 from pixelwise.errors import InputError
-from pixelwise.inference.runtimes.fusion import fold_batch_norm
+from pixelwise.inference.simplify import simplify
 
 
 class TorchRuntime:
-    """A network in channels_last order with batch normalisation folded in, which changes logits by
-    rounding only.
+    """A network in channels_last order and simplified, which changes logits by rounding only.
 
     device: any PyTorch device. Raises InputError where it cannot be used.
     """
@@ -29,8 +28,8 @@ class TorchRuntime:
     ) -> None:
         self.device = find_device(device)
         self.normalisation = normalisation
-        folded = fold_batch_norm(model)
-        self.model = folded.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        simplified = simplify(model)
+        self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(H, W, 3) uint8 RGB to (C, H, W) float32."""

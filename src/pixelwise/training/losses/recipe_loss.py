@@ -56,6 +56,7 @@ def shrink(labels: Tensor, *, size: tuple[int, int]) -> Tensor:
 def class_weights(recipe: LossRecipe, counts: NDArray[np.int64]) -> Tensor | None:
     """The weights (C,) that the recipe asks for, None for none. Raises InputError for a misfit."""
     chosen = recipe.class_weights
+    assert chosen != "auto", "the recipe has to be planned first"
     if chosen == "none":
         return None
     if chosen == "median_frequency":
