@@ -19,6 +19,7 @@ RANK = {
     "seals": 1,
     "crf": 2,
     "data": 2,
+    "pages": 3,
     "planning": 3,
     "doctor": 4,
     "layers": 2,

@@ -15,7 +15,7 @@ from pixelwise.cli.console import (
     command,
     complain,
     console,
-    scores_table,
+    show_scores,
     write_json,
 )
 from pixelwise.cli.large import predict_large_files
@@ -239,6 +239,10 @@ def evaluate(
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the scores by image here, for compare."),
+    ] = None,
     runtime: Annotated[
         str | None,
         typer.Option(help="As for predict; torch if not given.", show_default=False),
@@ -252,10 +256,13 @@ def evaluate(
     scales: Scales = "1",
     flip: Flip = False,
 ) -> None:
-    """Score a bundle on a split: the four metrics of the FCN paper, and each class."""
+    """Score a bundle on a split: IoU and its kin with intervals, borders, calibration."""
+    from pixelwise.files import check_writable
     from pixelwise.process import own_process
 
     check_json(json_file)
+    if images is not None:
+        check_writable(images)
     parameters = _crf_parameters(crf, crf_set)
     how = looks(window, scales, flip)
     own_process()
@@ -270,7 +277,7 @@ def evaluate(
         _compile_crf()
     found = _open_split(predictor, data, split)
     with Bar(f"scoring {split}") as bar:
-        result = score(predictor, found, split, progress=bar)
+        result = score(predictor, found, split, details=True, progress=bar)
     scores = {
         "bundle": str(bundle),
         "data": str(data),
@@ -279,7 +286,7 @@ def evaluate(
         "runtime": predictor.runtime.name,
         **({} if parameters is None else {"crf": parameters.to_json()}),
         **({} if predictor.ensemble.single else predictor.ensemble.to_json()),
-        **result.scores.to_json(predictor.classes.names),
+        **result.to_json(predictor.classes.names),
     }
     if json_file != "-":
         for note in found.notes:
@@ -287,7 +294,9 @@ def evaluate(
         title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
         if not predictor.ensemble.single:
             title += f", {predictor.ensemble}"
-        console.print(scores_table(scores, title=title))
+        show_scores(scores, title=title)
+    if images is not None:
+        result.tallies.save(images, classes=predictor.classes.names, split=split)
     write_json(json_file, scores)
 
 

@@ -20,7 +20,7 @@ from pixelwise.cli.console import (
     duration,
     facts_table,
     percent,
-    scores_table,
+    show_scores,
     stop,
 )
 
@@ -63,6 +63,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Also write OUT/tensorboard (needs TensorBoard).")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run that OUT holds.")] = False,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Print the plan, check everything, and stop.")
@@ -78,7 +81,8 @@ def train(
 
     others = (data, out, recipe, model, start, epochs, batch_size, learning_rate, seed, device)
     if resume is not None:
-        if settings or overwrite or plan_only or any(given is not None for given in others):
+        stated = settings or overwrite or tensorboard or plan_only
+        if stated or any(given is not None for given in others):
             raise InputError(
                 f"--resume {resume}: goes on with the run's own settings: give no others"
             )
@@ -95,6 +99,7 @@ def train(
         "optimizer.learning_rate": learning_rate,
         "seed": seed,
         "device": device,
+        "tensorboard": tensorboard or None,
     }
     overrides |= {key: value for key, value in flags.items() if value is not None}
     chosen = load_recipe(recipe, overrides)
@@ -190,10 +195,10 @@ def _show(work: Callable[[Listener], Run]) -> Run:
     with _Display(kept) as display:
         run = work(display.listener)
     assert run.evaluation is not None
-    scores = run.evaluation.scores.to_json(run.data.classes.names)
-    console.print(scores_table(scores, title=f"val, epoch {run.best_epoch} of {display.epochs}"))
-    with console.status("writing the report"):
-        report = write_run_report(run, command=_command_line())
+    scores = run.evaluation.to_json(run.data.classes.names)
+    show_scores(scores, title=f"val, epoch {run.best_epoch} of {display.epochs}")
+    with Bar("scoring for the report") as bar:
+        report = write_run_report(run, command=_command_line(), progress=bar)
     console.print(f"best bundle  {run.best}", soft_wrap=True)
     console.print(f"report       {report}", soft_wrap=True)
     console.print(f"use it       pixelwise predict {run.best} PHOTOS --out masks", soft_wrap=True)

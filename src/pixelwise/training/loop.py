@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,7 +38,7 @@ from pixelwise.training.loading import (
     auto_workers,
     make_loader,
 )
-from pixelwise.training.losses import class_weights, cross_entropy, shrink
+from pixelwise.training.losses import Loss
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.training.plan import plan_run
 from pixelwise.training.recipe import ModelRecipe, Recipe, load_recipe, settled
@@ -53,6 +52,7 @@ from pixelwise.training.run import (
     write_start,
 )
 from pixelwise.training.start import Start, make_start
+from pixelwise.training.tensorboard import recording, summary_writer
 
 
 class TrainingError(PixelwiseError):
@@ -84,7 +84,8 @@ def train(
     clear(out)
     write_start(run)
     listener.planned(run.facts, epochs=settled(run.recipe.epochs))
-    _train(run, model, fabric, loss_of, listener=listener)
+    with recording(listener, out, wanted=run.recipe.tensorboard) as told:
+        _train(run, model, fabric, loss_of, listener=told)
     return run
 
 
@@ -108,14 +109,16 @@ def plan(
 
 def _prepare(
     root: Path, out: Path, recipe: Recipe, overwrite: bool, listener: Listener
-) -> tuple[Run, Segmenter, Fabric, _Loss]:
+) -> tuple[Run, Segmenter, Fabric, Loss]:
     """All that is before a run's first step, without writing."""
     refuse_used(out, overwrite=overwrite)
     check_folder(out)
+    if recipe.tensorboard:
+        summary_writer()  # a fault of it is told now
     data = _open(root, recipe, listener)
     fabric = _fabric(recipe)
     recipe, planned = plan_run(recipe, data, fabric.device)
-    loss_of = _Loss(recipe, data, fabric.device)
+    loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
     start = make_start(recipe.model, data.classes)
     if recipe.layout == "auto":
         crop = recipe.augmentation.crop
@@ -157,8 +160,9 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
     run = Run(folder, recipe, data, checkpoint.normalisation, facts, progress)
     model = create_model(recipe.model.name, num_classes=len(data.classes), **recipe.model.options)
     listener.planned(facts, epochs=settled(recipe.epochs))
-    loss_of = _Loss(recipe, data, fabric.device)
-    _train(run, model, fabric, loss_of, listener=listener, checkpoint=checkpoint)
+    loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
+    with recording(listener, folder, wanted=recipe.tensorboard) as told:
+        _train(run, model, fabric, loss_of, listener=told, checkpoint=checkpoint)
     return run
 
 
@@ -177,7 +181,7 @@ def _train(
     run: Run,
     model: Segmenter,
     fabric: Fabric,
-    loss_of: _Loss,
+    loss_of: Loss,
     *,
     listener: Listener,
     checkpoint: Checkpoint | None = None,
@@ -295,6 +299,7 @@ def _end_epoch(run: Run, model: Segmenter, evaluation: Evaluation, *, val_second
         progress.best = progress.best if math.isnan(scores.mean_iou) else scores.mean_iou
         progress.best_epoch, progress.evaluation = progress.epoch, evaluation
         bundle.save(run.best)
+        evaluation.tallies.save(run.val_images, classes=run.data.classes.names, split="val")
     progress.history.append(
         {
             "epoch": progress.epoch,
@@ -366,24 +371,6 @@ def _not_finite(
         f"optimizer.learning_rate (it is {recipe.optimizer.learning_rate:g}); the batch and the "
         f"state before it are in {folder}, the bundles of earlier epochs in {run.folder} are whole"
     )
-
-
-class _Loss:
-    """Cross entropy as the recipe states it. whole: at the image's size, not the map's."""
-
-    def __init__(self, recipe: Recipe, data: SegmentationData, device: torch.device) -> None:
-        weights = class_weights(recipe.loss, data.pixel_counts["train"])
-        self.whole = recipe.loss.resolution == "image"
-        self.cross_entropy = partial(
-            cross_entropy,
-            weights=None if weights is None else weights.to(device),
-            reduction=recipe.loss.reduction,
-        )
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if not self.whole:
-            labels = shrink(labels, size=(logits.shape[2], logits.shape[3]))
-        return self.cross_entropy(logits.float(), labels)
 
 
 def _augmentation(run: Run) -> Augmentation:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pixelwise.errors import InputError
+from pixelwise.training.losses.registry import SMOOTHED, SUMMED, parse_terms
 
 
 class _Part(BaseModel):
@@ -104,13 +105,29 @@ class OptimizerRecipe(_Part):
 
 
 class LossRecipe(_Part):
-    """Cross entropy over the pixels that are not ignored."""
+    """What is minimised over the pixels that are not ignored.
 
+    name: one of the losses in `training.losses.registry`, or a sum of some with factors.
+    """
+
+    name: str = Field(
+        default="cross_entropy",
+        description="cross_entropy, focal, ohem, dice, lovasz_softmax, boundary, or a sum of some, "
+        "as cross_entropy+0.5*dice",
+    )
     class_weights: tuple[float, ...] | Literal["auto", "none", "median_frequency"] = Field(
         default="auto", description="auto: by the plan, none but for a class that has nearly all"
     )
     reduction: Literal["mean", "sum"] = Field(
         default="mean", description="over the pixels of a batch; sum: as Caffe's FCN"
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of cross_entropy and ohem")
+    focal_gamma: float = Field(default=2.0, ge=0, description="0: as cross_entropy")
+    ohem_threshold: float = Field(
+        default=0.7, gt=0, le=1, description="probability of the true class up to which it is hard"
+    )
+    ohem_kept: float = Field(
+        default=1 / 16, ge=0, le=1, description="part of the pixels that counts at least"
     )
     auxiliary_weight: float = Field(
         default=0.4,
@@ -121,6 +138,25 @@ class LossRecipe(_Part):
         default="image",
         description="map: at the head's own size, with labels shrunk to it, as Caffe's DeepLab",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _names_losses(cls, name: str) -> str:
+        parse_terms(name)
+        return name
+
+    @model_validator(mode="after")
+    def _settings_apply(self) -> LossRecipe:
+        names = {term.name for term in parse_terms(self.name)}
+        if self.reduction == "sum" and not names <= set(SUMMED):
+            raise ValueError(
+                f"reduction = 'sum' with {self.name}: is for {' and '.join(SUMMED)} alone"
+            )
+        if self.label_smoothing and not names & set(SMOOTHED):
+            raise ValueError(
+                f"label_smoothing with {self.name}: is for {' and '.join(SMOOTHED)} alone"
+            )
+        return self
 
 
 class Recipe(_Part):
@@ -141,6 +177,9 @@ class Recipe(_Part):
     )
     checkpoint_minutes: float = Field(
         default=5.0, ge=0, description="between checkpoints, besides those at an epoch's end"
+    )
+    tensorboard: bool = Field(
+        default=False, description="also write RUN/tensorboard (needs TensorBoard)"
     )
     model: ModelRecipe = ModelRecipe()
     data: DataRecipe = DataRecipe()
@@ -174,9 +213,23 @@ class Recipe(_Part):
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
+    def flat(self) -> dict[str, Any]:
+        """Plain values by dotted key, as `load_recipe` takes them for overrides."""
+        return _flat(self.to_json())
+
     def to_toml(self) -> str:
         """The recipe as a file that `load_recipe` reads back to an equal one."""
         return tomli_w.dumps(self.to_json())
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def settled(value: int | Literal["auto"]) -> int:

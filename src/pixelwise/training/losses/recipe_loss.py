@@ -1,45 +1,44 @@
-"""What is minimised."""
+"""The loss as a recipe states it: terms, weights of the classes, and the size it is taken at."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelwise.data.classes import IGNORE
 from pixelwise.data.statistics import median_frequency
 from pixelwise.errors import InputError
+from pixelwise.training.losses.boundary import require_scipy
+from pixelwise.training.losses.registry import LOSSES, parse_terms
 from pixelwise.training.recipe import LossRecipe
 
 
-def cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    weights: Tensor | None = None,
-    *,
-    reduction: Literal["mean", "sum"] = "mean",
-) -> Tensor:
-    """Mean or sum of the cross entropy over the pixels that are not IGNORE; 0 where all are.
+class Loss:
+    """Logits (B, C, h, w) and labels (B, H, W) to the number that is minimised.
 
-    logits: (B, C, H, W); labels: (B, H, W) class indices; weights: (C,) or None. With weights the
-    mean is weighted. PyTorch's own mean divides by the number of counted pixels, and gives NaN for
-    a crop that is all void.
+    counts: (C,) pixels of each class in training, for class weights that follow from them.
+    whole: whether logits are wanted at the image's size, not the map's. Raises InputError for
+    class weights that do not fit, and where a loss needs a package that is not installed.
     """
-    labels = labels.long()
-    total = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE, reduction="sum")
-    if reduction == "sum":
-        return total
-    counted = labels != IGNORE
-    if weights is None:
-        count = counted.sum()
-    else:
-        count = weights[torch.where(counted, labels, 0)].mul(counted).sum()
-    # A crop without a single counted pixel has a sum of 0: any divisor above 0 keeps it there.
-    return total / torch.where(count > 0, count, torch.ones_like(count))
+
+    def __init__(
+        self, recipe: LossRecipe, counts: NDArray[np.int64], *, device: torch.device
+    ) -> None:
+        weights = class_weights(recipe, counts)
+        self.weights = None if weights is None else weights.to(device)
+        self.whole = recipe.resolution == "image"
+        terms = parse_terms(recipe.name)
+        self.terms = [(term.factor, LOSSES[term.name](recipe)) for term in terms]
+        if any(term.name == "boundary" for term in terms):
+            require_scipy()
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not self.whole:
+            labels = shrink(labels, size=(logits.shape[2], logits.shape[3]))
+        logits = logits.float()
+        values = [factor * loss(logits, labels, self.weights) for factor, loss in self.terms]
+        return torch.stack(values).sum() if len(values) > 1 else values[0]
 
 
 def shrink(labels: Tensor, *, size: tuple[int, int]) -> Tensor:
