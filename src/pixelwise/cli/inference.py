@@ -79,7 +79,11 @@ def predict(
 
     Given again after an interruption, it goes on where it was. Of a film NAME_overlay.mp4 is made.
     """
-    how = {"runtime": runtime, "device": device, "crf": _crf_parameters(crf, crf_set)}
+    how: dict[str, Any] = {
+        "runtime": runtime,
+        "device": device,
+        "crf": _crf_parameters(crf, crf_set),
+    }
     seen = looks(window, scales, flip)
     if large:
         predict_large_files(bundle, images, out, how={**how, **seen})
