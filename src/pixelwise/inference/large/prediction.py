@@ -17,7 +17,7 @@ from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.windows import Block
 
 MEMORY = 9 << 27
-"""Bytes that one pass may take, 1.1 GiB: with PyTorch, the tiles of the picture, two windows
+"""Bytes that one pass may take, 1.1 GiB: with PyTorch, the tiles of the picture, two windows'
 logits and the rows of the mask the process stays below 2 GiB."""
 
 
