@@ -164,7 +164,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
             assert abs(read_image(path).astype(int) - colour).max() <= 2, path
 
 
-@pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES | {".JPG"}))
+@pytest.mark.parametrize("suffix", sorted(images.PICTURE_SUFFIXES | {".JPG"}))
 def test_each_format_is_read_whatever_the_suffix_says(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"photo{suffix}"
     Image.fromarray(PHOTO).save(path)
