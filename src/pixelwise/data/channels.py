@@ -72,6 +72,16 @@ class ChannelStatistics:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def rescaled(self, before: PixelFormat, now: PixelFormat) -> ChannelStatistics:
+        """The same with another range of values."""
+        (low, high), (new_low, new_high) = before.value_range, now.value_range
+        factor = (high - low) / (new_high - new_low)
+        shift = 255 * (low - new_low) / (new_high - new_low)
+        return ChannelStatistics(
+            tuple(mean * factor + shift for mean in self.mean),
+            tuple(std * factor for std in self.std),
+        )
+
 
 def choose_format(
     found: Sequence[RawFacts],

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import write_image, write_mask
+from pixelwise.data.pixels import Pixels, as_shown
 
 OVERLAY_OPACITY = 0.5
 
@@ -23,13 +24,13 @@ OVERLAY_OPACITY = 0.5
 class Prediction:
     """The classes of every pixel of one image.
 
-    image: (H, W, 3) uint8 RGB, as it was given.
+    image: (H, W, C) in units of 0..255; of RGB pictures uint8, as it was given.
     index: (H, W) uint8, class indices 0..C-1.
     logits: (C, H, W) float32, the scores before the softmax; after a CRF their softmax is its
         probabilities.
     """
 
-    image: NDArray[np.uint8]
+    image: Pixels
     index: NDArray[np.uint8]
     classes: Classes
     logits: NDArray[np.float32] = field(repr=False)
@@ -58,7 +59,7 @@ class Prediction:
         opacity: 0 (photograph only) to 1 (colours only).
         """
         colours = self.classes.colour_table()[self.index]
-        blended = self.image * np.float32(1 - opacity) + colours * np.float32(opacity)
+        blended = as_shown(self.image) * np.float32(1 - opacity) + colours * np.float32(opacity)
         picture = Image.fromarray(np.rint(blended).astype(np.uint8))
         return _with_legend(picture, self._legend_entries()) if legend else picture
 

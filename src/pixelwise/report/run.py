@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 import pixelwise
+from pixelwise.data.pixels import as_shown
 from pixelwise.inference import Predictor
 from pixelwise.report.page import Example, write_report
 from pixelwise.training import Run
@@ -29,7 +30,7 @@ def write_run_report(run: Run, *, command: str) -> Path:
         image, truth = run.data.read(samples[name])
         return Example(
             name=name,
-            image=image,
+            image=as_shown(image),
             truth=truth,
             predicted=predictor.classify(image),
             score=scored[name],

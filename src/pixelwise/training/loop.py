@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pixelwise.checkpoints.sealed import write_sealed
 from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.data.pixels import RGB
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import Evaluation, evaluate
@@ -76,7 +77,14 @@ def train(
     data = _open(root, recipe, listener)
     fabric = _fabric(recipe)
     loss_of = _Loss(recipe, data, fabric.device)
-    start = make_start(recipe.model, data.classes)
+    start = make_start(
+        recipe.model,
+        data.classes,
+        pixels=data.pixels,
+        statistics=data.statistics,
+        keep_range=recipe.data.value_range != "auto",
+    )
+    data.pixels = start.pixels
     make_folder(out)
     clear(out)
 
@@ -86,11 +94,15 @@ def train(
         crop = usual
     if recipe.layout == "auto":
         layout = choose_layout(
-            start.model, crop=usual, num_classes=len(data.classes), device=fabric.device
+            start.model,
+            crop=usual,
+            channels=data.pixels.channels,
+            num_classes=len(data.classes),
+            device=fabric.device,
         )
     else:
         layout = LayoutChoice(recipe.layout, "as the recipe says")
-    recipe = recipe.resolved(crop=crop, layout=layout.name)
+    recipe = recipe.resolved(crop=crop, layout=layout.name, pixels=data.pixels)
     facts = _facts(data, start, recipe, layout, fabric.device)
     run = Run(out, recipe, data, start.normalisation, facts)
     write_start(run)
@@ -119,7 +131,12 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
     origin = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
     facts = {**checkpoint.facts, "resumed": "; ".join([origin, *damaged])}
     run = Run(folder, recipe, data, checkpoint.normalisation, facts, progress)
-    model = create_model(recipe.model.name, num_classes=len(data.classes), **recipe.model.options)
+    model = create_model(
+        recipe.model.name,
+        num_classes=len(data.classes),
+        in_channels=data.pixels.channels,
+        **recipe.model.options,
+    )
     listener.planned(facts)
     loss_of = _Loss(recipe, data, fabric.device)
     _train(run, model, fabric, loss_of, listener=listener, checkpoint=checkpoint)
@@ -134,6 +151,8 @@ def _open(root: Path, recipe: Recipe, listener: Listener) -> SegmentationData:
         seed=recipe.seed,
         cache_bytes=recipe.data.cache_mib << 20,
         progress=listener.checking,
+        channels=None if recipe.data.channels == "auto" else recipe.data.channels,
+        value_range=None if recipe.data.value_range == "auto" else recipe.data.value_range,
     )
 
 
@@ -234,7 +253,13 @@ def _train(
                 listener.validating(done, total)
 
             started = time.perf_counter()
-            predictor = Predictor.of(model, data.classes, run.normalisation, device=fabric.device)
+            predictor = Predictor.of(
+                model,
+                data.classes,
+                run.normalisation,
+                pixels=data.pixels,
+                device=fabric.device,
+            )
             evaluation = evaluate(predictor, data, "val", progress=validating)
             with _writing(run):
                 _end_epoch(run, model, evaluation, val_seconds=time.perf_counter() - started)
@@ -397,6 +422,7 @@ def _facts(
     shown = "whole images" if isinstance(crop, str) else f"crop {crop[0]}x{crop[1]}"
     return {
         "data": f"{data.root} ({counts})",
+        "pictures": "" if data.pixels == RGB else str(data.pixels),
         "classes": ", ".join(data.classes.names),
         "assumed": "; ".join(data.notes),
         "model": f"{model.name} ({shown_options}), {count_parameters(start.model):,} parameters, "

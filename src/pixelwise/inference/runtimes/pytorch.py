@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixelwise.checkpoints import Normalisation
+from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes.fusion import fold_batch_norm
 
@@ -29,21 +30,21 @@ class TorchRuntime:
     ) -> None:
         self.device = find_device(device)
         self.normalisation = normalisation
-        folded = fold_batch_norm(model)
+        folded = fold_batch_norm(model, in_channels=normalisation.channels)
         self.model = folded.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB to (C, H, W) float32."""
+    def logits(self, image: Pixels) -> NDArray[np.float32]:
+        """(H, W, C) in units of 0..255 to (C, H, W) float32."""
         logits: NDArray[np.float32] = self._run(image).cpu().numpy()
         return logits
 
-    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB to (H, W) class indices."""
+    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+        """(H, W, C) in units of 0..255 to (H, W) class indices."""
         index: NDArray[np.uint8] = self._run(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
         return index
 
     @torch.inference_mode()
-    def _run(self, image: NDArray[np.uint8]) -> torch.Tensor:
+    def _run(self, image: Pixels) -> torch.Tensor:
         # A view of H x W x C as C x H x W is channels_last already: nothing is copied or reordered.
         batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
         out: torch.Tensor = self.model(self.normalisation(batch))[0].float()
