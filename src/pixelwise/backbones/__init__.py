@@ -50,4 +50,6 @@ def create_backbone(
     if output_stride not in OUTPUT_STRIDES:
         allowed = ", ".join(map(str, OUTPUT_STRIDES))
         raise InputError(f"output_stride {output_stride}: allowed are {allowed}")
-    return cast(Backbone, BACKBONES[name](output_stride=output_stride, in_channels=in_channels, **form))
+    return cast(
+        Backbone, BACKBONES[name](output_stride=output_stride, in_channels=in_channels, **form)
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pixelwise.data.pixels import PixelFormat, RawImage
 from pixelwise.errors import InputError
@@ -51,18 +52,26 @@ def facts_of(raw: RawImage) -> RawFacts:
     if raw.dtype != "uint8":
         step = max(1, int(np.sqrt(height * width / SAMPLED)))
         sample = pixels[::step, ::step, :3].astype(np.float32).reshape(-1)
-    sums, squares = np.zeros(stored), np.zeros(stored)
-    for channel in range(stored):
-        values = pixels[..., channel]
-        if raw.dtype == "uint8":
-            counts = np.bincount(values.reshape(-1), minlength=256)
-            sums[channel] = counts @ np.arange(256.0)
-            squares[channel] = counts @ np.arange(256.0) ** 2
-        else:
-            wide = values.astype(np.float64)
+    if raw.dtype == "uint8":
+        counts, levels = _histogram(pixels), np.arange(256.0)
+        sums, squares = counts @ levels, counts @ levels**2
+    else:
+        sums, squares = np.zeros(stored), np.zeros(stored)
+        for channel in range(stored):
+            wide = pixels[..., channel].astype(np.float64)
             sums[channel], squares[channel] = wide.sum(), np.square(wide).sum()
     one = replace(raw, pixels=pixels[:1, :1].copy())
     return RawFacts(one, opaque, sample, height * width, sums, squares)
+
+
+def _histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(C, 256) pixels of each value, of bytes (H, W, C)."""
+    if pixels.shape[2] == 3:
+        counted = Image.fromarray(pixels).histogram()
+    else:
+        channels = (np.ascontiguousarray(pixels[..., c]) for c in range(pixels.shape[2]))
+        counted = [count for c in channels for count in Image.fromarray(c).histogram()]
+    return np.array(counted, dtype=np.float64).reshape(-1, 256)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def choose_format(
     """
     doubted = [facts for facts in found if facts.raw.doubtful]
     as_data = sum(not facts.opaque for facts in doubted) * 2 > len(doubted)
-    notes = []
+    notes: list[str] = []
     votes: Counter[tuple[int, str]] = Counter()
     for facts in found:
         raw = facts.raw
@@ -117,8 +126,6 @@ def choose_format(
         if why:
             notes.append(f"{why} (--set data.value_range for another)")
     picked = PixelFormat(channels or most, dtype, value_range)
-    if picked.channels != 3:
-        notes.append(f"pictures of {picked.channels} channels")
     return picked, notes
 
 
@@ -133,13 +140,13 @@ def _find_range(dtype: str, sample: NDArray[np.float32]) -> tuple[tuple[float, f
         return (0.0, top), f"16-bit pictures that use {bits} bits: 0 to {top:g} become 0 to 255"
     if sample.min() >= 0 and sample.max() <= 1 and high > 0:
         return (0.0, 1.0), "floating point pictures of 0 to 1: they become 0 to 255"
-    if sample.min() >= 0 and 1 < high and sample.max() <= 255:
+    if sample.min() >= 0 and high > 1 and sample.max() <= 255:
         return (0.0, 255.0), "floating point pictures of 0 to 255: taken as they are"
     if high <= low:
         high = low + 1
     return (low, high), (
-        f"floating point pictures: {low:g} to {high:g}, between which 99.8 % of the values of train "
-        "lie, become 0 to 255"
+        f"floating point pictures: {low:g} to {high:g}, between which 99.8 % of the values of "
+        "train lie, become 0 to 255"
     )
 
 

@@ -125,7 +125,10 @@ def _finite(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def _decoded(path: Path, image: ImageFile.ImageFile) -> RawImage:
-    """The numbers of an opened picture. Raises _BeyondPillowError where Pillow would change them."""
+    """The numbers of an opened picture.
+
+    Raises _BeyondPillowError where Pillow would change them.
+    """
     mode, stored, tiff = image.mode, _stored(image), image.format == "TIFF"
     if tiff:
         tags = image.tag_v2  # type: ignore[attr-defined]
@@ -184,8 +187,10 @@ def _sixteen_bits(path: Path, image: ImageFile.ImageFile) -> RawImage:
 
 def _stored(image: ImageFile.ImageFile) -> str:
     """Pillow's raw mode: how the pixels lie in the file."""
-    arguments = image.tile[0].args if image.tile else ""
-    return str(arguments if isinstance(arguments, str) else next(iter(arguments or ()), ""))
+    arguments = image.tile[0].args if image.tile else None
+    if isinstance(arguments, tuple):
+        arguments = arguments[0] if arguments else None
+    return str(arguments or "")
 
 
 def _decoded_as(path: Path, mode: str, stored: str) -> NDArray[np.uint8]:
@@ -193,7 +198,7 @@ def _decoded_as(path: Path, mode: str, stored: str) -> NDArray[np.uint8]:
     with Image.open(path, formats=IMAGE_FORMATS) as image:
         image._mode = mode
         image.tile = [
-            tile._replace(args=stored if isinstance(tile.args, str) else (stored, *tile.args[1:]))
+            tile._replace(args=(stored, *tile.args[1:]) if isinstance(tile.args, tuple) else stored)
             for tile in image.tile
         ]
         image.load()
@@ -279,8 +284,10 @@ def turned_by_exif(path: Path) -> bool:
     """Whether an EXIF orientation swaps width and height of this picture."""
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return False
-    with suppress(_BeyondPillowError), _opened(path, IMAGE_FORMATS, decode=False, deep=True) as image:
-        return _orientation(image) in {5, 6, 7, 8}  # decoding a TIFF turns it already
+    # Not decoded, for decoding turns a TIFF already.
+    opened = _opened(path, IMAGE_FORMATS, decode=False, deep=True)
+    with suppress(_BeyondPillowError), opened as image:
+        return _orientation(image) in {5, 6, 7, 8}
     return False
 
 

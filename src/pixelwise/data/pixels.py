@@ -1,4 +1,4 @@
-"""What the numbers of pictures mean: how many channels, of which type, and which values are 0 and 255.
+"""What the numbers of pictures mean: how many channels, of which type, what is 0 and what 255.
 
 A network sees every picture in one unit: 0..255, as 8-bit pictures have it. Those of 8 bits stay
 as they are. Deeper ones become float32 by one straight line, `PixelFormat.value_range`, which is

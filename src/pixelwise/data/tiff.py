@@ -70,8 +70,10 @@ def _check(path: Path, page: Any, axes: str, shape: tuple[int, ...], max_pixels:
     if height * width > max_pixels or values > 4 * max_pixels:
         raise InputError(f"{path}: is over the limit of {max_pixels} pixels: cut it into parts")
     if values == 0 or values // (height * width) > MAX_CHANNELS:
-        raise InputError(f"{path}: has {values // max(1, height * width)} channels: allowed are 1 "
-                         f"to {MAX_CHANNELS}")
+        raise InputError(
+            f"{path}: has {values // max(1, height * width)} channels: allowed are 1 "
+            f"to {MAX_CHANNELS}"
+        )
     if page.dtype is None or page.dtype.kind not in "uif" or page.photometric not in PHOTOMETRIC:
         raise InputError(
             f"{path}: holds {page.dtype} as {getattr(page.photometric, 'name', page.photometric)}, "

@@ -82,18 +82,17 @@ class Augmentation:
                 picture = ImageEnhance.Contrast(picture).enhance(contrast)
             if self.saturation:
                 picture = ImageEnhance.Color(picture).enhance(saturation)
-            colours = np.asarray(picture)
-            return np.dstack([colours, *layers[1:]]) if len(layers) > 1 else colours
-        pixels: Pixels = np.dstack(layers)
-        if pixels.dtype == np.uint8 or len(layers) < 3:
-            return pixels
-        # The same steps as Pillow's, which knows bytes only.
-        colours = pixels[..., :3]
-        colours *= np.float32(bright)
-        mean = np.float32((colours @ _GREY).mean())
-        colours += (mean - colours) * np.float32(1 - contrast)
-        grey = (colours @ _GREY)[..., None]
-        colours += (grey - colours) * np.float32(1 - saturation)
+            layers = [picture, *layers[1:]]
+        parts = [np.asarray(layer) for layer in layers]
+        pixels: Pixels = np.dstack(parts) if len(parts) > 1 else np.atleast_3d(parts[0])
+        if pixels.dtype == np.float32 and pixels.shape[2] >= 3:
+            # The same steps as Pillow's, which knows bytes only.
+            colours = pixels[..., :3]
+            colours *= np.float32(bright)
+            mean = np.float32((colours @ _GREY).mean())
+            colours += (mean - colours) * np.float32(1 - contrast)
+            grey = (colours @ _GREY)[..., None]
+            colours += (grey - colours) * np.float32(1 - saturation)
         return pixels
 
 

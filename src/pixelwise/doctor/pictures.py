@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.classes import IGNORE, distinct_colours
-from pixelwise.data.images import IMAGE_SUFFIXES, read_image
+from pixelwise.data.images import IMAGE_SUFFIXES, read_raw
 from pixelwise.doctor.diagnosis import Finding, relative
-from pixelwise.doctor.sighting import Sighting, levels_of
+from pixelwise.doctor.sighting import Sighting, levels_of, shown
 from pixelwise.doctor.survey import UNKNOWN, Survey
 from pixelwise.errors import InputError
 
@@ -68,7 +68,7 @@ class Album:
     def _alone(self, path: Path) -> Picture:
         name = relative(path, self.survey.root)
         try:
-            return _picture(name, read_image(path))
+            return _picture(name, shown(read_raw(path)))
         except InputError:
             return Picture(f"{name}: cannot be shown", None)
 
@@ -77,7 +77,7 @@ class Album:
         mask_name = relative(sighting.mask.path, self.survey.root)
         image = colours = None
         try:
-            image = read_image(sighting.image.path)
+            image = shown(read_raw(sighting.image.path))
             size = image.shape[0], image.shape[1]
         except InputError:
             size = sighting.image.size

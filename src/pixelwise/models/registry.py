@@ -241,9 +241,7 @@ def backbone_name(name: str, options: Mapping[str, Any]) -> str:
     return str(options.get("backbone", MODELS[name].variants[0].backbone))
 
 
-def create_model(
-    name: str, *, num_classes: int, in_channels: int = 3, **options: Any
-) -> Segmenter:
+def create_model(name: str, *, num_classes: int, in_channels: int = 3, **options: Any) -> Segmenter:
     """A network with random weights: `create_model("deeplab_v3plus", num_classes=11)`.
 
     in_channels: of the pictures. options: those of the network, such as `backbone` and

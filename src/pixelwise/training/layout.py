@@ -24,7 +24,12 @@ class LayoutChoice:
 
 
 def choose_layout(
-    model: nn.Module, *, crop: tuple[int, int], channels: int, num_classes: int, device: torch.device
+    model: nn.Module,
+    *,
+    crop: tuple[int, int],
+    channels: int,
+    num_classes: int,
+    device: torch.device,
 ) -> LayoutChoice:
     """Time training steps of a copy of `model` in both orders; the model and the random state of
     the caller stay as they are."""

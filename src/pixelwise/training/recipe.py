@@ -59,7 +59,6 @@ class DataRecipe(_Part):
         default="auto", description="loading processes; 0: none"
     )
 
-
     @model_validator(mode="after")
     def _rising(self) -> DataRecipe:
         if self.value_range != "auto" and not self.value_range[0] < self.value_range[1]:

@@ -47,8 +47,8 @@ def make_start(
 ) -> Start:
     """Build the network and give it its first weights.
 
-    pixels, statistics: of the pictures. Weights of other channels are widened: the first three stay,
-    a new one gets their mean; what is not RGB is normalised by the pictures' own statistics.
+    pixels, statistics: of the pictures. Weights for other channels are widened: the first three
+    stay, a new one gets their mean; what is not RGB is normalised by the pictures' own statistics.
     keep_range: whether the range of values in `pixels` is stated; else it is a bundle's, if the
     start is a bundle for pictures of the same type.
 
