@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -62,6 +63,12 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise not_writable(path, error) from error
     return path
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for a pipe or a device, at which reading would wait for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
 
 
 def check_writable(path: Path) -> None:

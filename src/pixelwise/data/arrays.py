@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.pixels import MAX_CHANNELS
 from pixelwise.errors import InputError
+from pixelwise.files import check_regular
 
 ARRAY_SUFFIXES = frozenset({".npy"})
 
@@ -109,6 +110,7 @@ def read_array(path: Path) -> NDArray[Any]:
 def load_array(path: Path) -> NDArray[Any]:
     """Any array of a .npy file. Raises InputError where it is none."""
     try:
+        check_regular(path)
         # Mapped first: a header that promises more than the file holds is then refused.
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError, MemoryError) as error:

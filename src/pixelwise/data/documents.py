@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import InputError
+from pixelwise.files import check_regular
 
 HEAD = 1 << 16
 """Characters that a quick look reads of a file."""
@@ -15,6 +16,7 @@ HEAD = 1 << 16
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises InputError where it is none."""
     try:
+        check_regular(path)
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
@@ -30,6 +32,7 @@ def top_keys(path: Path) -> set[str]:
     Of a list: those of its first object, and "[]" with them. Empty for what is no JSON object.
     """
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig") as stream:
             text = stream.read(HEAD)
     except (OSError, UnicodeDecodeError):
@@ -67,6 +70,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
+        check_regular(path)
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error

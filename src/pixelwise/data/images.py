@@ -25,7 +25,7 @@ from pixelwise.data.arrays import ARRAY_SUFFIXES, as_mask, read_array
 from pixelwise.data.pixels import RGB, PixelFormat, Pixels, RawImage
 from pixelwise.data.tiff import read_tiff
 from pixelwise.errors import InputError
-from pixelwise.files import atomic
+from pixelwise.files import atomic, check_regular
 
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 MASK_FORMATS = ("PNG", "BMP", "TIFF")
@@ -316,6 +316,7 @@ def _opened(
     with _readable(path, formats):
         if path.is_dir():
             raise InputError(f"{path}: is a folder, not a picture: give a file")
+        check_regular(path)
         if path.stat().st_size == 0:
             raise InputError(f"{path}: is empty (0 bytes): restore the file or remove it")
         with quiet, Image.open(path, formats=formats) as image:

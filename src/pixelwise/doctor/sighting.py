@@ -23,6 +23,7 @@ from pixelwise.doctor.measures.alignment import Agreement, agreement
 from pixelwise.doctor.measures.fingerprint import Fingerprint, digest, fingerprint
 from pixelwise.doctor.measures.objects import objects
 from pixelwise.errors import InputError
+from pixelwise.files import check_regular
 
 MAX_LEVELS = 256
 """More different values or colours than this in one mask are no classes."""
@@ -165,6 +166,7 @@ def shown(raw: RawImage, facts: RawFacts | None = None) -> NDArray[np.uint8]:
 
 def _look(look: Look) -> None:
     try:
+        check_regular(look.path)
         with look.path.open("rb") as stream:
             head = stream.read(64)
     except PermissionError:

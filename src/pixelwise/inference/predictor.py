@@ -111,7 +111,7 @@ class Predictor:
         return np.log(np.maximum(refined, smallest))
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
-        """(H, W, C) in units of 0..255 to (H, W) class indices: nothing that only a person needs."""
+        """(H, W, C) in units of 0..255 to (H, W) class indices, and nothing else."""
         if self.crf is None:
             return self.runtime.classify(image)
         return _largest(self.scores(image))

@@ -45,7 +45,7 @@ def detect(root: Path) -> bool:
         return False
     if any(is_pair_list(path) for path in list_files(root).values()):
         return True
-    parts = _parts(root) or _suffixed(root)
+    parts = folder_parts(root) or _suffixed(root)
     return any(_holds_masks(masks) for _, masks in parts.values())
 
 
@@ -61,7 +61,7 @@ def _pick(root: Path, names: tuple[str, ...], holds: Callable[[Path], bool]) -> 
     return next(iter(full or found), None)
 
 
-def _parts(root: Path) -> dict[str, tuple[Path, Path]]:
+def folder_parts(root: Path) -> dict[str, tuple[Path, Path]]:
     """Split (or `all`) to its folders of images and masks, where these are folders of their own."""
     images = _pick(root, IMAGE_FOLDERS, has_pictures)
     masks = _pick(root, MASK_FOLDERS, _holds_masks)
@@ -109,7 +109,7 @@ def read(root: Path) -> Source:
                 problems += error.problems
         notes.append("splits from " + ", ".join(path.name for path in pair_lists.values()))
     else:
-        parts = _parts(root) or _suffixed(root)
+        parts = folder_parts(root) or _suffixed(root)
         if not parts:
             raise InputError(*_half(root))
         problems += _stray(parts)

@@ -11,6 +11,7 @@ from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source, sample_name
 from pixelwise.data.source import Sample
 from pixelwise.data.tables import read_lines
 from pixelwise.errors import InputError, refuse
+from pixelwise.files import check_regular
 
 
 def list_files(folder: Path) -> dict[str, Path]:
@@ -35,6 +36,7 @@ def columns(line: str) -> list[str]:
 def is_pair_list(path: Path) -> bool:
     """Whether the first line names an image and a mask. Reads the start of the file only."""
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig") as stream:
             cells = columns(stream.readline(10_000))
     except (OSError, UnicodeDecodeError):
