@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hostile
 import pytest
+
+import hostile
 
 HERE = Path(__file__).parent
 SECONDS = 5.0
@@ -79,8 +80,7 @@ def run(tmp_path: Path, jobs: list[Any]) -> list[dict[str, Any]]:
         if (
             done["trouble"]
             or done["code"] not in (0, 1, 2)
-            or (done["code"] == 2) != bool(lines)
-            and isinstance(done["job"], dict)
+            or ((done["code"] == 2) != bool(lines) and isinstance(done["job"], dict))
             or not all(line.startswith(prefix) and line.isprintable() for line in lines if prefix)
             or done["seconds"] > SECONDS
             or len(done["err"]) > 100_000
@@ -161,9 +161,7 @@ def test_all_of_them_in_one_folder(tree: Tree, tmp_path: Path, part: str) -> Non
     assert tree.listing() == before
 
 
-def test_all_of_them_are_given_to_a_network(
-    tree: Tree, tmp_path: Path, tiny_bundle: Path
-) -> None:
+def test_all_of_them_are_given_to_a_network(tree: Tree, tmp_path: Path, tiny_bundle: Path) -> None:
     before = tree.listing()
     masks = tmp_path / "masks"
     pipe = tree.files / "pipe.png"
@@ -174,5 +172,3 @@ def test_all_of_them_are_given_to_a_network(
     codes = [done["code"] for done in run(tmp_path, jobs)]
     assert codes == [2, 2]
     assert tree.listing() == before
-
-

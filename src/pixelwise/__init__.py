@@ -23,18 +23,25 @@ __all__ = ["InputError", "PixelwiseError", "__version__", "load", "train"]
 
 
 def load(
-    path: str | Path, *, device: str | None = None, crf: str | Path | None = None
+    path: str | Path,
+    *,
+    runtime: str = "auto",
+    device: str | None = None,
+    crf: str | Path | None = None,
 ) -> Predictor:
-    """A predictor from a bundle: call it with a path, a PIL image or a uint8 (H, W, 3) array.
+    """A predictor from a bundle or an export: call it with a path, a PIL image or a uint8
+    (H, W, 3) array.
 
+    runtime: "torch", or one that the bundle was exported for, as "openvino"; "auto" takes the
+    fastest of those, measured at the first time.
     device: "cpu", "cuda", ...; None takes a GPU where there is one.
     crf: refine with a dense CRF: "v2-resnet101" or another name of pixelwise.crf.PARAMETER_SETS,
     or a file of `pixelwise tune-crf`.
-    Raises InputError where the file is not a whole bundle.
+    Raises InputError where the file is not a whole bundle or export, or the runtime is missing.
     """
     from pixelwise.inference import Predictor
 
-    return Predictor.load(path, device=device, crf=crf)
+    return Predictor.load(path, runtime=runtime, device=device, crf=crf)
 
 
 def train(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,49 @@ def atomic(path: Path) -> Iterator[Path]:
         raise not_writable(path, error) from error
     finally:
         side.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; on success flush its files and let it replace `path`.
+
+    On any error it is removed and `path` stays as it was. Raises InputError where the place cannot
+    be written or is full.
+    """
+    try:
+        side = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    except OSError as error:
+        raise not_writable(path, error) from error
+    try:
+        yield side
+        umask = os.umask(0)
+        os.umask(umask)
+        side.chmod(0o777 & ~umask)  # mkdtemp makes it private
+        for file in side.iterdir():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        _flush_folder(side)
+        replaced = side.with_suffix(".old.part")
+        if path.exists():
+            path.replace(replaced)
+        side.replace(path)
+        _flush_folder(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise not_writable(path, error) from error
+    finally:
+        shutil.rmtree(side, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Weights laid by hand, and what can be made again: $PIXELWISE_CACHE or ~/.cache/pixelwise."""
+    return Path(os.environ.get("PIXELWISE_CACHE") or Path.home() / ".cache" / "pixelwise")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove_side_files(folder: Path) -> None:

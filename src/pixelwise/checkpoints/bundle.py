@@ -18,9 +18,9 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.pixels import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.models import Segmenter, create_model
+from pixelwise.seals import BUNDLE_KEY, BUNDLE_REMEDY
 
 FORMAT = 1
-KEY = "pixelwise"
 
 
 @dataclass
@@ -81,13 +81,13 @@ class Bundle:
             "recipe": self.recipe,
             "scores": self.scores,
         }
-        write_sealed(path, self.weights, about, key=KEY)
+        write_sealed(path, self.weights, about, key=BUNDLE_KEY)
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
         """Read a bundle. Raises InputError for anything that is not a whole, undamaged one."""
-        remedy = "give the best.safetensors or last.safetensors of a run"
-        tensors, about = read_sealed(path, key=KEY, kind="bundle", remedy=remedy)
+        remedy = BUNDLE_REMEDY
+        tensors, about = read_sealed(path, key=BUNDLE_KEY, kind="bundle", remedy=remedy)
         try:
             if about["format"] != FORMAT:
                 raise InputError(

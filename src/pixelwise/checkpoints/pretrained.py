@@ -5,9 +5,7 @@ And how those of ImageNet classifiers are laid out, torchvision's and Caffe's, f
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from pixelwise.checkpoints.normalisation import CAFFE, GOOGLENET, IMAGENET, Norm
 from pixelwise.checkpoints.publishers import find_publication
 from pixelwise.checkpoints.widening import image_kernel, widen
 from pixelwise.errors import InputError
+from pixelwise.files import cache_folder, sha256
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,6 @@ CAFFE_HEAD = ("fc8.", "score", "upscore", "scale_pool")
 SEGMENTATION_HEAD = ("head.", "auxiliary.", "classifier.", "aux_classifier.")
 
 
-def cache_folder() -> Path:
-    """Where weights may be laid by hand: $PIXELWISE_CACHE, else ~/.cache/pixelwise."""
-    return Path(os.environ.get("PIXELWISE_CACHE") or Path.home() / ".cache" / "pixelwise")
-
-
 def find_imagenet_weights(backbone: str) -> Path:
     """The file with ImageNet weights for `backbone`, its hash checked.
 
@@ -108,7 +102,7 @@ def find_imagenet_weights(backbone: str) -> Path:
         places.insert(0, root / published.folder / published.file)
     for place in places:
         if place.is_file():
-            digest = hashlib.sha256(place.read_bytes()).hexdigest()
+            digest = sha256(place)
             if digest != published.sha256:
                 raise InputError(
                     f"{place}: is not the published file (SHA-256 {digest}, expected "

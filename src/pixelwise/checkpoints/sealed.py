@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pixelwise.errors import InputError
 from pixelwise.files import atomic
+from pixelwise.seals import read_seal
 
 
 def write_sealed(
@@ -47,25 +48,14 @@ def read_sealed(
     kind and remedy: for messages, as "bundle". Raises InputError for anything that is not a whole,
     undamaged file with this key.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a {kind}: {remedy}")
-    if not path.exists():
-        raise InputError(f"{path}: is not there: {remedy}")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: is empty (0 bytes): {remedy}")
+    digest, text = read_seal(path, key=key, kind=kind, remedy=remedy)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if key not in metadata:
-                raise InputError(
-                    f"{path}: is a safetensors file but not a pixelwise {kind}: {remedy}"
-                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: is not a {kind}, or is cut off or damaged ({error}): {remedy}"
         ) from error
-    digest, _, text = metadata[key].partition("\n")
     if digest != _digest(text, tensors):
         raise InputError(f"{path}: is damaged (its SHA-256 differs): {remedy}")
     try:

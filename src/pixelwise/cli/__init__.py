@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import convert, data, doctor, inference, models, training
+from pixelwise.cli import convert, data, doctor, export, inference, models, training
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -29,6 +29,7 @@ for function in (
     training.demo,
     models.models,
     convert.convert,
+    export.export,
     data.convert_data,
     training.recipe,
 ):

@@ -35,14 +35,22 @@ CrfSet = Annotated[
         show_default=False,
     ),
 ]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        help="auto (the fastest there is), torch, or one that the bundle was exported for: "
+        "openvino, openvino-bf16, openvino-int8, onnx, onnx-int8."
+    ),
+]
 BEST_SHOWN = 10
 
 
 @command
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file of train, or an export.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("masks"),
+    runtime: Runtime = "auto",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
@@ -50,7 +58,8 @@ def predict(
     crf_set: CrfSet = None,
 ) -> None:
     """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image."""
-    written = predict_files(bundle, images, out, device=device, crf=_crf_parameters(crf, crf_set))
+    parameters = _crf_parameters(crf, crf_set)
+    written = predict_files(bundle, images, out, runtime=runtime, device=device, crf=parameters)
     console.print(f"{written} masks and overlays written to {out}", soft_wrap=True)
 
 
@@ -76,6 +85,7 @@ def predict_files(
     images: Sequence[Path],
     out: Path,
     *,
+    runtime: str = "auto",
     device: str | None = None,
     crf: CRFParameters | None = None,
 ) -> int:
@@ -93,7 +103,7 @@ def predict_files(
     from pixelwise.files import make_folder
     from pixelwise.inference import Predictor
 
-    predictor = Predictor.load(bundle, device=device, crf=crf)
+    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=crf)
     if crf is not None:
         _compile_crf()
     failed: list[str] = []
@@ -122,12 +132,13 @@ def predict_files(
 
 @command
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file of train, or an export.")],
     data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
     ] = None,
+    runtime: Runtime = "torch",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
@@ -143,7 +154,7 @@ def evaluate(
     from pixelwise.evaluation import evaluate as score
     from pixelwise.inference import Predictor
 
-    predictor = Predictor.load(bundle, device=device, crf=parameters)
+    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=parameters)
     if parameters is not None:
         _compile_crf()
     found = _open_split(predictor, data, split)
@@ -154,6 +165,7 @@ def evaluate(
         "data": str(data),
         "split": split,
         "images": len(found.splits[split]),
+        "runtime": predictor.runtime.name,
         **({} if parameters is None else {"crf": parameters.to_json()}),
         **result.scores.to_json(predictor.classes.names),
     }

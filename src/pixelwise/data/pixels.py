@@ -93,6 +93,11 @@ class PixelFormat:
         """Whether pictures stay the bytes they are."""
         return self.dtype == "uint8" and self.value_range == (0, 255)
 
+    @property
+    def given(self) -> str:
+        """The type in which networks are given pictures: uint8, or float32 for what is scaled."""
+        return "uint8" if self.is_bytes else "float32"
+
     def __str__(self) -> str:
         low, high = self.value_range
         shown = "" if self.is_bytes else f", values {low:g} to {high:g} as 0 to 255"

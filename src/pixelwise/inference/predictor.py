@@ -15,6 +15,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.images import read_raw, upright
 from pixelwise.data.pixels import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
+from pixelwise.inference.opening import AUTO, open_network
 from pixelwise.inference.result import Prediction, softmax
 from pixelwise.inference.runtimes import Runtime
 
@@ -55,21 +56,23 @@ class Predictor:
         cls,
         path: str | Path,
         *,
+        runtime: str = AUTO,
         device: str | None = None,
         crf: CRFParameters | str | Path | None = None,
     ) -> Predictor:
-        """A predictor from a bundle. Raises InputError where the file is not a whole bundle.
+        """A predictor from a bundle or an export.
 
-        device: None takes a GPU where there is one.
+        runtime: "torch", or one that the bundle has been exported for, as "openvino"; "auto" takes
+        the fastest of those, measured at the first time.
+        device: of PyTorch, which then is the runtime; None takes a GPU where there is one.
+        Raises InputError where the file is not a whole bundle or export, or the runtime is not to
+        be had.
         """
         crf = _checked(crf)  # its faults are told before the bundle is read
-        from pixelwise.checkpoints import Bundle
-        from pixelwise.inference.runtimes.pytorch import TorchRuntime, find_device
-
-        chosen = find_device(device)
-        bundle = Bundle.load(Path(path))
-        runtime = TorchRuntime(bundle.build(), bundle.normalisation, device=chosen)
-        return cls(runtime, bundle.classes, recipe=bundle.recipe, pixels=bundle.pixels, crf=crf)
+        opened = open_network(Path(path), runtime=runtime, device=device)
+        return cls(
+            opened.runtime, opened.classes, recipe=opened.recipe, pixels=opened.pixels, crf=crf
+        )
 
     @classmethod
     def of(

@@ -1,0 +1,123 @@
+"""`pixelwise export`: write, check, and only then put in place."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pixelwise.checkpoints import Bundle
+from pixelwise.data.dataset import SegmentationData
+from pixelwise.errors import InputError, PixelwiseError
+from pixelwise.export.graph import capture
+from pixelwise.export.int8 import Int8Settings, quantize, require_nncf
+from pixelwise.export.parity import LIMIT, Parity, compare
+from pixelwise.export.program import ProgramRuntime
+from pixelwise.export.writers import WRITERS, quiet, require
+from pixelwise.files import atomic_folder
+from pixelwise.inference.exported import Export, export_folder, is_export
+from pixelwise.inference.runtimes import EXPORTED, Runtime, installed, open_export
+from pixelwise.inference.runtimes.pytorch import TorchRuntime
+from pixelwise.seals import bundle_digest
+
+TARGETS = tuple(WRITERS)
+PACKAGES = ("torch", "openvino", "onnx", "onnxruntime", "nncf")
+
+
+def export(
+    path: Path,
+    target: str,
+    *,
+    out: Path | None = None,
+    int8: Int8Settings | None = None,
+    data: SegmentationData | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Export:
+    """Write the bundle at `path` in the format of `target`, one of TARGETS.
+
+    out: a folder; beside the bundle if not given, where `Predictor.load(path)` finds it.
+    int8: quantise, with `data` to calibrate on (train) and to score (val).
+    say: called with a line at each stage.
+
+    Raises InputError for bad arguments and missing packages; PixelwiseError where the result is not
+    the bundle's: logits further off than LIMIT, or for int8 a score below the limit or no gain in
+    speed. Nothing is written then.
+    """
+    check_request(path, target, out=out, int8=int8 is not None)
+    bundle, digest = Bundle.load(path), bundle_digest(path)
+    reference = TorchRuntime(bundle.build(), bundle.normalisation)
+
+    def described(folder: Path, file: str, precision: str, checks: dict[str, object]) -> Export:
+        export = Export(
+            folder=folder,
+            file=file,
+            target=target,
+            precision=precision,
+            bundle=digest,
+            model=bundle.model,
+            classes=bundle.classes,
+            recipe=bundle.recipe,
+            pixels=bundle.pixels,
+            checks={**checks, "made with": {name: installed(name) for name in PACKAGES}},
+        )
+        export.describe()
+        return export
+
+    def write_float(folder: Path) -> Export:
+        say(f"capturing {bundle.model}")
+        with quiet():
+            program = capture(bundle)
+            say(f"writing it for {target}")
+            file = WRITERS[target].write(program, folder)
+        export = described(folder, file, "float32", {})
+        say("comparing it with PyTorch")
+        found = compare(_open(export), reference, bundle.pixels)
+        _refuse_difference(path, target, found)
+        return described(folder, file, "float32", {"parity": [one.to_json() for one in found]})
+
+    name = target if int8 is None else f"{target}-int8"
+    final = out or export_folder(path, name)
+    if int8 is None:
+        with atomic_folder(final) as side:
+            made = write_float(side)
+    else:
+        assert data is not None
+        with tempfile.TemporaryDirectory(prefix="pixelwise-export-") as folder, quiet():
+            exact = write_float(Path(folder))
+            with atomic_folder(final) as side:
+                quantized = quantize(exact, side, data, int8, describe=described, say=say)
+                made = described(side, quantized.file, "int8", quantized.checks)
+    return Export.load(final) if made.folder != final else made
+
+
+def check_request(path: Path, target: str, *, out: Path | None, int8: bool) -> None:
+    """Raise InputError now for what could not be exported later."""
+    if target not in WRITERS:
+        raise InputError(f"target {target!r}: allowed are {', '.join(WRITERS)}")
+    require(WRITERS[target].packages, what=f"export to {target}")
+    if int8:
+        if f"{target}-int8" not in EXPORTED:
+            raise InputError(f"{target}: has no int8: choose openvino or onnx")
+        require_nncf()
+    if out is not None and out.exists() and not is_export(out):
+        raise InputError(f"{out}: is there and is no export: choose another --out")
+    bundle_digest(path)
+
+
+def _open(export: Export) -> Runtime:
+    if export.name in EXPORTED:
+        return open_export(export)
+    return ProgramRuntime(torch.export.load(export.path).module(), export.name)
+
+
+def _refuse_difference(path: Path, target: str, found: list[Parity]) -> None:
+    wrong = [one for one in found if not one.holds]
+    if wrong:
+        worst = max(wrong, key=lambda one: one.difference)
+        raise PixelwiseError(
+            f"{path}: not exported to {target}: at {worst.size[0]}x{worst.size[1]} its logits are "
+            f"{worst.difference:.1e} of their range from PyTorch's (allowed {LIMIT:.0e}): this is "
+            "a fault of pixelwise or of the converter: report it"
+        )

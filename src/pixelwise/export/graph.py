@@ -1,0 +1,47 @@
+"""The whole way from pixels to labels as one graph, for any size of picture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from pixelwise.checkpoints import Bundle, Normalisation
+from pixelwise.errors import PixelwiseError
+from pixelwise.inference.runtimes.fusion import fold_batch_norm
+
+EXAMPLE = (97, 131)  # no multiples of anything, so that no size is taken for a rule
+
+
+class Deployed(nn.Module):
+    """(1, H, W, N) in units of 0..255 to labels (1, H, W) uint8 and logits (1, C, H, W) float32."""
+
+    def __init__(self, model: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.model = model
+        self.normalisation = normalisation
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(self.normalisation(image.permute(0, 3, 1, 2)))
+        return logits.argmax(dim=1).to(torch.uint8), logits
+
+
+def capture(bundle: Bundle) -> ExportedProgram:
+    """The graph of a bundle's network, its height and width left open.
+
+    Raises PixelwiseError where PyTorch cannot capture it.
+    """
+    folded = fold_batch_norm(bundle.build(), in_channels=bundle.pixels.channels)
+    deployed = Deployed(folded, bundle.normalisation).eval()
+    image = torch.zeros(
+        1, *EXAMPLE, bundle.pixels.channels, dtype=getattr(torch, bundle.pixels.given)
+    )
+    shapes = {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
+    try:
+        with torch.no_grad():
+            return torch.export.export(deployed, (image,), dynamic_shapes=shapes)
+    except Exception as error:  # of many classes, none of them told
+        reason = str(error).strip().splitlines()[0]
+        raise PixelwiseError(
+            f"{bundle.path}: PyTorch cannot export {bundle.model} ({reason})"
+        ) from error

@@ -1,0 +1,115 @@
+"""From a path to a network that is ready to run: a bundle or an export, and the runtime for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pixelwise.data.classes import Classes
+from pixelwise.data.pixels import PixelFormat
+from pixelwise.errors import InputError
+from pixelwise.inference.exported import Export, exports_of, is_export, load_fresh
+from pixelwise.inference.runtimes import EXPORTED, TORCH, Runtime, installed, open_export
+from pixelwise.inference.runtimes.choice import fastest
+from pixelwise.seals import bundle_digest
+
+AUTO = "auto"
+NAMES = (AUTO, TORCH, *EXPORTED)
+# What `auto` leaves out: nothing has measured what its rounding costs this network.
+UNPROVEN = ("openvino-bf16",)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A runtime, with what its network knows of itself."""
+
+    runtime: Runtime
+    classes: Classes
+    recipe: dict[str, Any]
+    pixels: PixelFormat
+
+
+def open_network(path: Path, *, runtime: str = AUTO, device: str | None = None) -> Opened:
+    """What `Predictor.load` opens; arguments and errors as there."""
+    if runtime not in NAMES:
+        raise InputError(f"runtime {runtime!r}: allowed are {', '.join(NAMES)}")
+    if device is not None and runtime not in {AUTO, TORCH}:
+        raise InputError(
+            f"device {device!r}: is one of PyTorch's, and runtime {runtime} runs on the CPU: leave "
+            "one of the two out"
+        )
+    if is_export(path):
+        if runtime == TORCH or device is not None:
+            raise InputError(f"{path}: is an export: give the bundle to run it by PyTorch")
+        export = Export.load(path)
+        return _opened(export, None if runtime == AUTO else runtime)
+    if device is not None or runtime == TORCH:
+        return _open_torch(path, device)
+    return _open_bundle(path, runtime)
+
+
+def _open_bundle(path: Path, name: str) -> Opened:
+    beside = exports_of(path)
+    if name == AUTO and not beside:
+        return _open_torch(path, None)
+    digest = bundle_digest(path)
+    if name != AUTO:
+        entry = EXPORTED[name]
+        if entry.export not in beside:
+            target, _, precision = entry.export.partition("-")
+            data = " --int8 --data DATA" if precision else ""
+            raise InputError(
+                f"{path}: has no export for runtime {name}: make it with `pixelwise export {path} "
+                f"--to {target}{data}`"
+            )
+        return _opened(load_fresh(beside[entry.export], bundle=path, digest=digest), name)
+
+    opened: dict[str, Opened] = {}
+
+    def opener(candidate: str, how: Callable[[], Opened]) -> Callable[[], Runtime]:
+        def make() -> Runtime:
+            opened[candidate] = how()
+            return opened[candidate].runtime
+
+        return make
+
+    ways: dict[str, Callable[[], Opened]] = {}
+    for candidate, entry in EXPORTED.items():
+        if candidate in UNPROVEN or entry.export not in beside or not installed(entry.package):
+            continue
+        folder = beside[entry.export]
+        ways[candidate] = partial(_open_fresh, folder, path, digest, candidate)
+    if installed("torch"):
+        ways[TORCH] = partial(_open_torch, path, None)
+    if not ways:
+        packages = sorted({EXPORTED[n].package for n in EXPORTED if EXPORTED[n].export in beside})
+        raise InputError(
+            f"{path}: no runtime for it is installed: `pip install {' or '.join(packages)}`"
+        )
+    best, _ = fastest(
+        digest,
+        {one: opener(one, how) for one, how in ways.items()},
+        pixels=lambda: next(iter(opened.values())).pixels,
+    )
+    return opened.get(best) or ways[best]()
+
+
+def _open_fresh(folder: Path, bundle: Path, digest: str, name: str) -> Opened:
+    return _opened(load_fresh(folder, bundle=bundle, digest=digest), name)
+
+
+def _opened(export: Export, name: str | None) -> Opened:
+    return Opened(open_export(export, name), export.classes, export.recipe, export.pixels)
+
+
+def _open_torch(path: Path, device: str | None) -> Opened:
+    from pixelwise.checkpoints import Bundle
+    from pixelwise.inference.runtimes.pytorch import TorchRuntime, find_device
+
+    chosen = find_device(device)  # its faults are told before the bundle is read
+    bundle = Bundle.load(path)
+    runtime = TorchRuntime(bundle.build(), bundle.normalisation, device=chosen)
+    return Opened(runtime, bundle.classes, bundle.recipe, bundle.pixels)

@@ -1,0 +1,86 @@
+"""Which runtime is the fastest here: measured once for a bundle on a machine, then remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from pixelwise.data.pixels import RGB, PixelFormat
+from pixelwise.errors import InputError
+from pixelwise.files import atomic, cache_folder, make_folder
+from pixelwise.inference.runtimes import installed
+from pixelwise.inference.runtimes.runtime import Runtime
+
+MEASURED = (360, 480)  # pixels, rows and columns
+REPEATS = 3
+PACKAGES = ("torch", "openvino", "onnxruntime")
+
+
+def fastest(
+    digest: str,
+    candidates: Mapping[str, Callable[[], Runtime]],
+    *,
+    pixels: Callable[[], PixelFormat] = lambda: RGB,
+) -> tuple[str, Runtime | None]:
+    """The name of the fastest of `candidates`, and the runtime itself where it was opened for that.
+
+    digest: of the bundle that they all run. pixels: what they are to be given, asked for when they
+    are open. What was measured is kept in the cache's runtimes.json,
+    for this bundle, machine, set of candidates and versions of their packages.
+    """
+    names = list(candidates)
+    if len(names) == 1:
+        return names[0], None
+    file = cache_folder() / "runtimes.json"
+    known = _read(file)
+    key = _key(digest, names)
+    if known.get(key, {}).get("fastest") in candidates:
+        return str(known[key]["fastest"]), None
+    opened = {name: make() for name, make in candidates.items()}
+    wanted = pixels()
+    noise = np.random.default_rng(0).integers(0, 256, (*MEASURED, wanted.channels))
+    image = noise.astype(wanted.given)
+    seconds = {name: _measure(runtime, image) for name, runtime in opened.items()}
+    best = min(seconds, key=lambda name: seconds[name])
+    milliseconds = {name: round(1000 * value, 2) for name, value in seconds.items()}
+    known[key] = {"fastest": best, "milliseconds": milliseconds, "size": list(MEASURED)}
+    try:
+        make_folder(file.parent)
+        with atomic(file) as side:
+            side.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    except InputError:
+        pass  # a cache that cannot be written costs the measurement again, nothing else
+    return best, opened[best]
+
+
+def _measure(runtime: Runtime, image: Any) -> float:
+    runtime.classify(image)  # what is compiled at the first picture
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        runtime.classify(image)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def _key(digest: str, names: list[str]) -> str:
+    versions = [f"{package} {installed(package)}" for package in PACKAGES]
+    machine = [platform.node(), platform.machine(), platform.processor(), str(os.cpu_count())]
+    return hashlib.sha256(
+        "|".join([digest, *sorted(names), *versions, *machine]).encode()
+    ).hexdigest()
+
+
+def _read(file: Any) -> dict[str, Any]:
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
