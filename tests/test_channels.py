@@ -109,6 +109,7 @@ def test_a_tiff_gives_what_was_written(tmp_path: Path, kind: str, dtype: str) ->
         tifffile.imwrite(path, np.ascontiguousarray(written), **options, **form)
         raw = read_raw(path)
         np.testing.assert_array_equal(raw.pixels, stored, err_msg=str(form))
+        assert raw.dtype == dtype, form
         assert raw.alpha == (kind in {"alpha", "planes4"}), form
 
 

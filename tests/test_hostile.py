@@ -41,7 +41,7 @@ class Tree:
     def listing(self) -> set[str]:
         """Everything that lies in it; links are not followed."""
         return {
-            os.path.join(place, name)
+            f"{place}/{name}"
             for place, folders, files in os.walk(self.root)
             for name in (*folders, *files)
         }

@@ -310,7 +310,7 @@ def read_classes_toml(path: Path) -> Classes:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not TOML ({error}): correct the line") from error
     surplus = sorted(set(data) - {"class", "ignore", "ignore_colour"})
     if surplus:

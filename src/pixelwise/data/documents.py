@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ HEAD = 1 << 16
 """Characters that a quick look reads of a file."""
 
 
+def brief(value: Any) -> str:
+    """What a document holds, for a message: the beginning of what is large."""
+    return _BRIEF.repr(value)
+
+
+_BRIEF = reprlib.Repr(maxstring=200, maxother=60, maxlist=3, maxdict=3, maxlevel=2)
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises InputError where it is none."""
     try:
@@ -20,7 +29,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers of thousands of digits
         raise InputError(
             f"{path}: is not whole JSON ({error}): export or download it again"
         ) from error
@@ -74,7 +83,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: is not YAML ({reason}): correct the line") from error
     if not isinstance(content, dict):
@@ -86,5 +95,5 @@ def field(path: Path, entry: Any, key: str, kind: type | tuple[type, ...], what:
     """`entry[key]`, checked to be of `kind`. Raises InputError that names the file and `what`."""
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f"{path}: {what}: {key} = {value!r}: export the file again")
+        raise InputError(f"{path}: {what}: {key} = {brief(value)}: export the file again")
     return value

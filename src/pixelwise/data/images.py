@@ -109,8 +109,8 @@ def _read_tiff(path: Path) -> RawImage:
 
 def _finite(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
     """`pixels` as one of DTYPES. Raises InputError where they are not finite numbers."""
-    if pixels.dtype in (np.uint8, np.uint16):
-        return pixels
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     with np.errstate(over="ignore"):
         wide = pixels.astype(np.float32)
     bad = ~np.isfinite(wide)
