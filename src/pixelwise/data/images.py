@@ -362,6 +362,8 @@ def _readable(path: Path, formats: tuple[str, ...] = IMAGE_FORMATS) -> Iterator[
         raise too_large(path) from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: is not there: check the path") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory: cut it into parts") from error
     except Exception as error:  # decoders raise whatever the file's bytes provoke
         if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
             raise InputError(
