@@ -19,7 +19,8 @@ def brief(value: Any) -> str:
     return _BRIEF.repr(value)
 
 
-_BRIEF = reprlib.Repr(maxstring=200, maxother=60, maxlist=3, maxdict=3, maxlevel=2)
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxlevel = 200, 3, 3, 2
 
 
 def read_json(path: Path) -> Any:

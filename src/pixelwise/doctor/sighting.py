@@ -16,7 +16,8 @@ from PIL import Image
 
 from pixelwise.data.channels import RawFacts, choose_format, facts_of
 from pixelwise.data.classes import pack_rgb
-from pixelwise.data.images import IMAGE_FORMATS, exif_turn, has_16_bits, quiet, read_raw
+from pixelwise.data.images import read_raw
+from pixelwise.data.opening import IMAGE_FORMATS, exif_turn, has_16_bits, quiet
 from pixelwise.data.pixels import RawImage, as_shown
 from pixelwise.data.source import Sample
 from pixelwise.doctor.measures.alignment import Agreement, agreement

@@ -12,7 +12,8 @@ from PIL import Image
 
 from pixelwise.crf import CRFParameters, dense_crf, find_parameters, require_numba
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import read_raw, upright
+from pixelwise.data.images import read_raw
+from pixelwise.data.opening import upright
 from pixelwise.data.pixels import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
 from pixelwise.inference.opening import AUTO, open_network

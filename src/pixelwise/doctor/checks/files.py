@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pixelwise.data.arrays import ARRAY_SUFFIXES
-from pixelwise.data.images import FORMAT_OF_SUFFIX
+from pixelwise.data.opening import FORMAT_OF_SUFFIX
 from pixelwise.doctor.checks.folder import split_line
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
 from pixelwise.doctor.sighting import ImageLook, Look
