@@ -335,7 +335,7 @@ def _coco(**changes: Any) -> dict[str, Any]:
 
 
 def _ring(count: int, value: float = 1e300) -> list[float]:
-    return [(-1) ** n * value for n in range(2 * count)]
+    return [(-1) ** (n // 2) * value for n in range(2 * count)]
 
 
 def _documents() -> dict[str, tuple[str, str]]:

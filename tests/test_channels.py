@@ -560,7 +560,9 @@ def test_a_fourth_channel_is_learnt_from_without_a_flag(tmp_path: Path) -> None:
     assert run.facts["pictures"] == "4 channels of 16 bits, values 0 to 4095 as 0 to 255"
     assert "use 12 bits" in run.facts["assumed"]
     assert run.evaluation is not None
-    assert run.evaluation.scores.mean_iou > 0.85  # the colours are noise
+    assert (
+        run.evaluation.scores.mean_iou > 0.7
+    )  # without that channel there is nothing to see: 0.45 at most
     predictor = Predictor.load(run.best)
     assert predictor.pixels == PixelFormat(4, "uint16", (0, 4095))
     sample = run.data.splits["val"][0]

@@ -110,6 +110,14 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def is_file(path: Path) -> bool:
+    """`Path.is_file`, and False for a name that no file can have, as from a document."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def check_regular(path: Path) -> None:
     """Raise OSError for a pipe or a device, at which reading would wait for ever."""
     if path.exists() and not (path.is_file() or path.is_dir()):

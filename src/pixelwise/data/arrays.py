@@ -112,9 +112,10 @@ def load_array(path: Path) -> NDArray[Any]:
     try:
         check_regular(path)
         # Mapped first: a header that promises more than the file holds is then refused.
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+        with np.errstate(over="ignore"):
+            return np.array(np.lib.format.open_memmap(path, mode="r"))
+    except Exception as error:  # numpy parses the header as Python, and raises what that provokes
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(
-            f"{path}: is not an array that can be read ({str(error).splitlines()[0]}): save it "
-            "with numpy.save"
+            f"{path}: is not an array that can be read ({reason}): save it with numpy.save"
         ) from error

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import InputError
 
+FARTHEST = 1e9
+"""From an image's corner, in pixels; beyond it differences of coordinates lose the pixel."""
+
 BLOCK = 1 << 22
 """Crossings of edges with rows that are worked on at once."""
 
@@ -66,7 +69,9 @@ class Disc:
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         rows, columns = np.ogrid[0.5 : size[0] + 0.5, 0.5 : size[1] + 0.5]
         x, y = self.centre
-        return np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= self.radius**2)
+        with np.errstate(over="ignore"):  # far away is far enough
+            distance = (columns - x) ** 2 + (rows - y) ** 2
+            return np.asarray(distance <= np.float64(self.radius) ** 2)
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,10 @@ def as_ring(numbers: Sequence[Any]) -> NDArray[np.float64]:
         )
     if not np.isfinite(flat).all():
         raise InputError("an outline holds a number that is not finite: correct it")
+    if np.abs(flat).max() > FARTHEST:
+        raise InputError(
+            f"an outline reaches to {np.abs(flat).max():g}, {FARTHEST:g} is allowed: correct it"
+        )
     return flat.reshape(-1, 2)
 
 

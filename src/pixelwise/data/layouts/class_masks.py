@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images, read_mask
-from pixelwise.data.layouts.folders import MASK_ENDINGS, folder_parts
 from pixelwise.data.layouts.names import first_names, folders_in
 from pixelwise.data.layouts.pairing import sample_name
+from pixelwise.data.layouts.parts import folder_parts
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import Fault, InputError, refuse
 
@@ -97,9 +97,7 @@ def _by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:
         if cut is None:
             return {}
         found.setdefault(stem[:cut], {})[stem[cut + 1 :]] = masks / name
-    several = any(len(of_image) > 1 for of_image in found.values())
-    endings = {f"_{name}" for of_image in found.values() for name in of_image}
-    return found if several and not endings <= set(MASK_ENDINGS) else {}
+    return found if any(len(of_image) > 1 for of_image in found.values()) else {}
 
 
 def _cuts(stem: str, place: int, stems: set[str]) -> bool:

@@ -11,7 +11,7 @@ from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source, sample_name
 from pixelwise.data.source import Sample
 from pixelwise.data.tables import read_lines
 from pixelwise.errors import InputError, refuse
-from pixelwise.files import check_regular
+from pixelwise.files import check_regular, is_file
 
 
 def list_files(folder: Path) -> dict[str, Path]:
@@ -62,7 +62,7 @@ def read_pair_list(root: Path, path: Path) -> list[Sample]:
             )
             continue
         files = [root / cell for cell in cells]
-        absent = [file for file in files if not file.is_file()]
+        absent = [file for file in files if not is_file(file)]
         if absent:
             problems += [
                 f"{file}: is not there: line {number} of {path} names it" for file in absent
