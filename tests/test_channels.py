@@ -353,6 +353,8 @@ def test_the_first_three_channels_keep_their_normalisation() -> None:
         torch.testing.assert_close(out[:, 3], (images[:, 3] - 13.0) / (6 * ratio))
         assert torch.isfinite(out).all()  # a channel of one value has no deviation
         assert Normalisation.from_json(wide.to_json()) == wide
+        in_order = images.contiguous(memory_format=torch.channels_last)
+        assert wide(in_order).is_contiguous(memory_format=torch.channels_last)
     two = CAFFE.widened(mean[:2], std[:2])
     torch.testing.assert_close(
         two(images[:, :2])[:, 0] * sum(CAFFE.std) / sum(IMAGENET.std), (images[:, 0] - 10.0) / 3

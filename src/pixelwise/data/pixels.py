@@ -135,7 +135,7 @@ class PixelFormat:
         return {
             "channels": self.channels,
             "dtype": self.dtype,
-            "value_range": list(self.value_range),
+            "value_range": [float(end) for end in self.value_range],
         }
 
     @classmethod

@@ -27,7 +27,7 @@ def choose_layout(
     model: nn.Module,
     *,
     crop: tuple[int, int],
-    channels: int,
+    channels: int = 3,
     num_classes: int,
     device: torch.device,
 ) -> LayoutChoice:
