@@ -202,7 +202,7 @@ def _look_at_all(
         ):
             if finding.pair is not None:
                 image, mask = finding.pair
-                room -= image.pixels.nbytes + mask.nbytes
+                room -= image.kept_bytes + mask.nbytes
                 if room < 0:
                     finding.pair = None
             findings[sample.name] = finding

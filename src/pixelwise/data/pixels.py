@@ -51,6 +51,12 @@ class RawImage:
         return 3 if own == 1 else own
 
     @property
+    def kept_bytes(self) -> int:
+        """Of memory, when grey has become RGB."""
+        height, width, stored = self.pixels.shape
+        return height * width * max(stored, self.channels) * self.pixels.itemsize
+
+    @property
     def dtype(self) -> str:
         return str(self.pixels.dtype)
 
