@@ -26,6 +26,7 @@ RANK = {
     "evaluation": 7,
     "training": 8,
     "export": 8,
+    "benchmark": 8,
     "report": 9,
     "cli": 10,
     "__main__": 11,

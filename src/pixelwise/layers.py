@@ -44,7 +44,9 @@ class TensorFlowConv2d(nn.Conv2d):
             strict=True,
         ):
             reach = (side - 1) // stride * stride + dilation * (kernel - 1) + 1
-            padding = max(0, reach - side)
+            padding = reach - side
+            if dilation * (kernel - 1) < stride - 1:  # else it never is below 0
+                padding = max(0, padding) if kernel > 1 else 0
             left_right_top_bottom += [padding // 2, padding - padding // 2]
         padded = F.pad(input, left_right_top_bottom)
         return F.conv2d(

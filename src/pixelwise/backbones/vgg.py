@@ -144,7 +144,8 @@ class AtrousVGG16(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        below, right = (-(side - 1) % 8 for side in x.shape[2:])
+        # -(side - 1) % 8, by a division: exporters know no remainder of an open size
+        below, right = ((side + 6) // 8 * 8 - (side - 1) for side in x.shape[2:])
         x = F.pad(x, (0, right, 0, below))
         maps = {"c0": x}
         for number, layer in enumerate(self.features):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import convert, data, doctor, export, inference, models, training
+from pixelwise.cli import benchmark, convert, data, doctor, export, inference, models, training
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -30,6 +30,7 @@ for function in (
     models.models,
     convert.convert,
     export.export,
+    benchmark.benchmark,
     data.convert_data,
     training.recipe,
 ):

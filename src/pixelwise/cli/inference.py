@@ -138,7 +138,10 @@ def evaluate(
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
     ] = None,
-    runtime: Runtime = "torch",
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="As for predict; torch if not given.", show_default=False),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
     ] = None,
@@ -153,8 +156,11 @@ def evaluate(
     own_process()
     from pixelwise.evaluation import evaluate as score
     from pixelwise.inference import Predictor
+    from pixelwise.inference.exported import is_export
 
-    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=parameters)
+    # The figure of a bundle is PyTorch's; that of an export is its own.
+    chosen = runtime or ("auto" if is_export(bundle) else "torch")
+    predictor = Predictor.load(bundle, runtime=chosen, device=device, crf=parameters)
     if parameters is not None:
         _compile_crf()
     found = _open_split(predictor, data, split)

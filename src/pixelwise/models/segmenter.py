@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import inf
 from typing import cast
 
@@ -14,6 +15,7 @@ from pixelwise.errors import InputError
 from pixelwise.layers import resize
 
 Size = tuple[int, int]  # height, width
+FINEST = 1000  # scales are fractions with denominators up to this
 
 
 class Segmenter(nn.Module):
@@ -82,11 +84,11 @@ class Segmenter(nn.Module):
     def _scaled(self, size: Size) -> list[Size]:
         """The image's size at each of the scales; with corners aligned, those of 8k + 1 stay so."""
         corner = int(self.align_corners)
-        height, width = (
-            [max(1, int((side - corner) * scale) + corner) for scale in self.scales]
-            for side in size
-        )
-        return list(zip(height, width, strict=True))
+        fractions = [Fraction(scale).limit_denominator(FINEST) for scale in self.scales]
+        return [
+            (_scaled_side(size[0], scale, corner), _scaled_side(size[1], scale, corner))
+            for scale in fractions
+        ]
 
     def _rescaled(self, images: Tensor) -> list[Tensor]:
         """The head's logits of the image at each of the scales."""
@@ -107,6 +109,13 @@ class Segmenter(nn.Module):
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
         return resize(x, size=size, align_corners=self.align_corners)
+
+
+def _scaled_side(side: int, scale: Fraction, corner: int) -> int:
+    """At least 1. In whole numbers and without a comparison, for `side` may stand for any size when
+    the network is exported."""
+    scaled = (side - corner) * scale.numerator // scale.denominator + corner
+    return scaled + 1 // (scaled + 1)  # 1 where it is 0
 
 
 def _size(x: Tensor) -> Size:
