@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
-from pixelwise.inference.fusion import fold_batch_norm
+from pixelwise.inference.runtimes.fusion import fold_batch_norm
 from pixelwise.layers import TensorFlowConv2d, enlarge_from_pixels
 from pixelwise.models import Segmenter, count_multiply_adds, count_parameters, create_model
 

@@ -137,6 +137,12 @@ class PixelFormat:
         low, high = self.value_range
         return (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
 
+    def like(self, image: NDArray[np.uint8]) -> Pixels:
+        """A picture (H, W, 3) as a network of this format is given one, its colours repeated for
+        further channels: to try the network out."""
+        chosen: Pixels = image[..., np.arange(self.channels) % 3].astype(self.given)
+        return chosen
+
     def to_json(self) -> dict[str, Any]:
         return {
             "channels": self.channels,

@@ -39,8 +39,7 @@ def compare(runtime: Runtime, reference: Runtime, pixels: PixelFormat = RGB) -> 
     """Both on a generated scene at each of SIZES, its colours repeated for further channels."""
     found = []
     for seed, (height, width) in enumerate(SIZES):
-        scene = generate_scene(seed, height=height, width=width)[0]
-        image = scene[..., np.arange(pixels.channels) % 3].astype(pixels.given)
+        image = pixels.like(generate_scene(seed, height=height, width=width)[0])
         one, other = runtime.logits(image), reference.logits(image)
         spread = float(other.max() - other.min()) or 1.0
         difference = float(np.abs(one - other).max()) / spread

@@ -44,9 +44,8 @@ def fastest(
     if known.get(key, {}).get("fastest") in candidates:
         return str(known[key]["fastest"]), None
     opened = {name: make() for name, make in candidates.items()}
-    wanted = pixels()
-    noise = np.random.default_rng(0).integers(0, 256, (*MEASURED, wanted.channels))
-    image = noise.astype(wanted.given)
+    noise = np.random.default_rng(0).integers(0, 256, (*MEASURED, 3), dtype=np.uint8)
+    image = pixels().like(noise)
     seconds = {name: _measure(runtime, image) for name, runtime in opened.items()}
     best = min(seconds, key=lambda name: seconds[name])
     milliseconds = {name: round(1000 * value, 2) for name, value in seconds.items()}
