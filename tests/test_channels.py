@@ -27,6 +27,7 @@ from pixelwise.data.pixels import RGB, PixelFormat, RawImage, as_shown
 from pixelwise.data.transforms import Augmentation
 from pixelwise.doctor import examine
 from pixelwise.errors import InputError
+from pixelwise.export import export
 from pixelwise.inference import Predictor
 from pixelwise.models import MODELS, create_model
 from pixelwise.training import load_recipe, train
@@ -499,6 +500,20 @@ def test_a_predictor_takes_what_its_network_was_trained_on(tmp_path: Path) -> No
     assert two(noise(2, "float32")).overlay(legend=False).size == (WIDTH, HEIGHT)
     with pytest.raises(InputError, match="not finite"):
         two(np.full((9, 9, 2), np.nan, np.float32))
+
+
+def test_an_export_takes_what_its_bundle_takes(tmp_path: Path) -> None:
+    path = tmp_path / "four.safetensors"
+    stated = PixelFormat(4, "uint16", (0, 1023))
+    bundle_of(4, stated).save(path)
+    made = export(path, "openvino")
+    assert made.pixels == stated
+    image = noise(4, "uint16", top=1023)
+    one, other = (pixelwise.load(path, runtime=name) for name in ("openvino", "torch"))
+    assert one.runtime.name == "openvino"
+    np.testing.assert_allclose(one(image).logits, other(image).logits, atol=1e-4)
+    with pytest.raises(InputError, match="a uint16 array"):
+        one(noise(3))
 
 
 def test_a_picture_of_other_channels_is_one_clear_line(
