@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,25 +128,28 @@ def test_each_folder_is_examined_and_converted(tree: Tree, tmp_path: Path) -> No
         assert b"root:" not in (path.read_bytes() if path.is_file() else b"")
 
 
-def as_data(tree: Tree, root: Path, part: str) -> Path:
-    """All files as the images, or the masks, of one data set, the other half of which is good."""
-    good = root / "good"
+def as_data(tree: Tree, root: Path, part: str) -> None:
+    """Every regular file as an image, or as a mask, of one data set whose other half is good."""
+    good = root.parent / "good"
     hostile.good_pair(good, "a")
     other = {"images": "masks", "masks": "images"}[part]
-    (root / other).mkdir()
-    (root / part).symlink_to(tree.files)
+    for folder in (part, other):
+        (root / folder).mkdir(parents=True)
+    suffixes = IMAGE_SUFFIXES if part == "images" else MASK_SUFFIXES | ARRAY_SUFFIXES
+    stems = Counter(path.stem for path in tree.files.iterdir())
     for path in tree.files.iterdir():
-        hostile.write_named(
-            root / other / f"{path.stem}.png", (good / other / "a.png").read_bytes()
-        )
-    return root
+        if path.is_symlink() or not path.is_file() or path.suffix not in suffixes:
+            continue
+        stem = path.stem if stems[path.stem] == 1 else f"{path.stem}_{path.suffix[1:]}"
+        (root / part / f"{stem}{path.suffix}").symlink_to(path)
+        (root / other / f"{stem}.png").symlink_to(good / other / "a.png")
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])
 def test_all_of_them_in_one_folder(tree: Tree, tmp_path: Path, part: str) -> None:
     data = tmp_path / "data"
-    data.mkdir()
     as_data(tree, data, part)
+    assert len(list((data / part).iterdir())) > 300 - 100 * (part == "masks")
     before = tree.listing()
     page = tmp_path / "page.html"
     jobs = [
@@ -153,8 +157,9 @@ def test_all_of_them_in_one_folder(tree: Tree, tmp_path: Path, part: str) -> Non
         ["convert-data", str(data), str(tmp_path / "converted")],
         ["train", str(data), "--out", str(tmp_path / "run")],
     ]
-    codes = [done["code"] for done in run(tmp_path, jobs)]
-    assert codes == [1, 2, 2]
+    done = run(tmp_path, jobs)
+    assert [each["code"] for each in done] == [1, 2, 2]
+    assert "more faults like these" in done[1]["err"]  # all were opened
     assert json.loads((tmp_path / "found.json").read_text())["trains"] is False
     assert "<script" not in page.read_text(encoding="utf-8")
     assert not (tmp_path / "run").exists()
