@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 import hostile
+from pixelwise.data.arrays import ARRAY_SUFFIXES
+from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 HERE = Path(__file__).parent
 SECONDS = 5.0

@@ -53,8 +53,8 @@ class RawImage:
     @property
     def kept_bytes(self) -> int:
         """Of memory, when grey has become RGB."""
-        height, width, stored = self.pixels.shape
-        return height * width * max(stored, self.channels) * self.pixels.itemsize
+        stored = self.pixels.shape[2]
+        return self.pixels.nbytes // stored * max(stored, self.channels)
 
     @property
     def dtype(self) -> str:
