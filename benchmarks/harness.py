@@ -25,18 +25,27 @@ Prepare = Callable[[], tuple[Work, int]]
 
 
 def main(
-    title: str, variants: dict[str, Prepare], *, units: int, peers: dict[str, list[str]]
+    title: str,
+    variants: dict[str, Prepare],
+    *,
+    units: int,
+    peers: dict[str, list[str]],
+    warm_up: int = 2,
 ) -> None:
-    """Print a table of `variants` and of `peers` (name to command line of another interpreter)."""
+    """Print a table of `variants` and of `peers` (name to command line of another interpreter).
+
+    Options that are not known here are left to the script, in each of its processes.
+    """
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--repeats", type=int, default=3, help="processes for each variant")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has smp installed")
-    arguments = parser.parse_args()
+    arguments, more = parser.parse_known_args()
     if arguments.worker:
-        print(json.dumps(measure(*variants[arguments.worker](), units=units)))
+        work, images = variants[arguments.worker]()
+        print(json.dumps(measure(work, images, units=units, warm_up=warm_up)))
         return
-    script = [sys.executable, str(Path(sys.argv[0]).resolve()), "--worker"]
+    script = [sys.executable, str(Path(sys.argv[0]).resolve()), *more, "--worker"]
     commands = {name: [*script, name] for name in variants}
     if arguments.peer:
         commands |= {name: [arguments.peer, *rest] for name, rest in peers.items()}
@@ -47,7 +56,7 @@ def main(
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             results[name].append(json.loads(out.splitlines()[-1]))
     print(f"\n{title}")
-    print(f"{_machine()}, {date.today().isoformat()}, {arguments.repeats} processes each, median\n")
+    print(f"{machine()}, {date.today().isoformat()}, {arguments.repeats} processes each, median\n")
     baseline = statistics.median(r["images_per_second"] for r in next(iter(results.values())))
     columns = f"{'images/s':>9} {'min..max':>15} {'s/image':>8} {'system time':>12} {'ratio':>6}"
     print(f"{'':44} {columns}")
@@ -60,9 +69,9 @@ def main(
         print(f"{name:44} {median:9.2f} {spread:>15} {1 / median:8.3f} {system:12.0%} {ratio:6.2f}")
 
 
-def measure(work: Work, images: int, *, units: int) -> dict[str, float]:
-    """Two units to warm up, then `units` timed, with the share of CPU time in the kernel."""
-    for _ in range(2):
+def measure(work: Work, images: int, *, units: int, warm_up: int = 2) -> dict[str, float]:
+    """`warm_up` units, then `units` timed, with the share of CPU time in the kernel."""
+    for _ in range(warm_up):
         work()
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     for _ in range(units):
@@ -75,7 +84,8 @@ def measure(work: Work, images: int, *, units: int) -> dict[str, float]:
     }
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The processor, its cores and the system, as figures are quoted with them."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

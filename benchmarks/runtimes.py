@@ -1,11 +1,10 @@
 """Latency of the exported networks beside PyTorch eager, each at the size it is known by.
 
-    python benchmarks/runtimes.py [--network NAME] [--rounds N] [--folder FOLDER]
+    python benchmarks/runtimes.py [--network NAME] [--rounds N]
 
-The weights are random, since speed does not depend on them, and so are the masks that calibrate
-int8: its limit on the score is off here, and on for every bundle that a person exports. What the
-ratios mean is said in pixelwise.benchmark: each runtime in processes of its own that take turns,
-eager as a plain script runs it, in the faster of its two memory formats.
+The weights are random, since speed does not depend on them, and so are the scores: int8's limit is
+off here, as it is not for a bundle that a person exports. Each runtime is measured in processes of
+its own that take turns; eager as a plain script runs it, in the faster of its two memory formats.
 """
 
 from __future__ import annotations
@@ -14,24 +13,72 @@ import argparse
 import tempfile
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-import harness
 import torch
 
+import harness
 from pixelwise.benchmark import benchmark
 from pixelwise.checkpoints import IMAGENET, Bundle
+from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.dataset import open_dataset
-from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
-from pixelwise.data.voc import VOC_CLASSES
-from pixelwise.export import export
-from pixelwise.export.int8 import Int8Settings
+from pixelwise.data.scenes import write_scenes
+from pixelwise.export import export, int8
 from pixelwise.models import create_model
 
-# name: network, options, classes, rows and columns
-NETWORKS = {
-    "DeepLabV3+ MobileNetV2": ("deeplab_v3plus", {}, 11, (360, 480)),
-    "DeepLabV3 ResNet-50": ("deeplab_v3", {"backbone": "resnet50", "output_stride": 8}, 21, (520, 520)),
-    "FCN ResNet-50": ("fcn_resnet_dilated", {"backbone": "resnet50"}, 21, (520, 520)),
-    "FCN-8s": ("fcn8s", {}, 21, (500, 500)),
+# network, options, classes, rows and columns
+NETWORKS: dict[str, tuple[str, dict[str, Any], int, tuple[int, int]]] = {
+    "v3plus": ("deeplab_v3plus", {}, 11, (360, 480)),
+    "v3": ("deeplab_v3", {"backbone": "resnet50", "output_stride": 8}, 21, (520, 520)),
+    "fcn-resnet": ("fcn_resnet_dilated", {"backbone": "resnet50"}, 21, (520, 520)),
+    "fcn8s": ("fcn8s", {}, 21, (500, 500)),
 }
 CALIBRATION = 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--network", choices=NETWORKS, action="append")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each runtime")
+    arguments = parser.parse_args()
+    print(f"{harness.machine()}, {date.today().isoformat()}, {arguments.rounds} rounds, medians")
+    for name in arguments.network or NETWORKS:
+        with tempfile.TemporaryDirectory(prefix="pixelwise-bench-") as folder:
+            measure(name, Path(folder), rounds=arguments.rounds)
+
+
+def measure(name: str, folder: Path, *, rounds: int) -> None:
+    network, options, classes, size = NETWORKS[name]
+    path = random_bundle(folder / "net.safetensors", network, options, classes)
+    write_scenes(folder / "scenes", train=CALIBRATION, val=1, height=size[0], width=size[1])
+    write_classes_toml(folder / "scenes" / "classes.toml", Bundle.load(path).classes)
+    data = open_dataset(folder / "scenes", splits=("train", "val"))
+    export(path, "openvino")
+    export(path, "onnx")
+    settings = int8.Int8Settings(max_drop=100, calibration=CALIBRATION)
+    export(path, "openvino", int8=settings, data=data)
+    print(f"\n{network} {options}, {classes} classes, {size[0]}x{size[1]}")
+    print(f"{'':16} {'ms':>8} {'x eager':>8} {'equal labels':>13} {'GiB':>6}")
+    for one in benchmark(path, sizes=[size], rounds=rounds):
+        memory = "" if one.memory is None else f"{one.memory / 2**30:.2f}"
+        print(
+            f"{one.runtime:16} {one.milliseconds:8.1f} {one.ratio:8.2f} {one.equal:13.2%} "
+            f"{memory:>6}",
+            flush=True,
+        )
+
+
+def random_bundle(path: Path, network: str, options: dict[str, Any], classes: int) -> Path:
+    torch.manual_seed(0)
+    model = create_model(network, num_classes=classes, **options)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # FCN's scores start at 0
+                parameter.normal_(0, 0.01)
+    names = Classes.make([f"class_{i}" for i in range(classes)], ignore=255)
+    Bundle(network, options, names, IMAGENET, model.state_dict()).save(path)
+    return path
+
+
+if __name__ == "__main__":
+    main()
