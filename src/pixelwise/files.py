@@ -118,6 +118,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """`Path.exists`, and False as for `is_file`."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def check_regular(path: Path) -> None:
     """Raise OSError for a pipe or a device, at which reading would wait for ever."""
     if path.exists() and not (path.is_file() or path.is_dir()):

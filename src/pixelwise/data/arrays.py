@@ -29,7 +29,7 @@ class ArrayFile:
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
         stored = load_array(self.path)
-        if stored.ndim not in {2, 3}:
+        if stored.ndim not in {2, 3} or stored.size == 0:
             raise InputError(
                 f"{self.path}: has the shape {stored.shape}: save (H, W) class numbers, or (H, W, "
                 "C) with one channel a class"

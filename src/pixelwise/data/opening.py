@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import warnings
@@ -52,6 +53,8 @@ _TURNED: dict[Image.Transpose, Callable[[NDArray[Any]], NDArray[Any]]] = {
     Image.Transpose.TRANSVERSE: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     Image.Transpose.ROTATE_90: lambda a: np.rot90(a),
 }
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs what it then raises
+
 _BITS, _PLANES = 258, 284  # tags of TIFF 6.0
 
 

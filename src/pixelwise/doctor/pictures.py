@@ -86,7 +86,7 @@ class Album:
         first = Picture(f"{name}: cannot be shown", None)
         if image is not None:
             first = _picture(name, image)
-        if colours is None:
+        if colours is None or 0 in colours.shape:
             return [first, Picture(f"{mask_name}: cannot be shown", None)]
         if image is None or image.shape != colours.shape:
             return [first, _picture(mask_name, colours)]
