@@ -157,10 +157,11 @@ def test_all_of_them_in_one_folder(tree: Tree, tmp_path: Path, part: str) -> Non
     jobs = [
         ["doctor", str(data), "--html", str(page), "--json", str(tmp_path / "found.json")],
         ["convert-data", str(data), str(tmp_path / "converted")],
-        ["train", str(data), "--out", str(tmp_path / "run")],
     ]
+    if part == "images":  # the same check as of convert-data; once is enough
+        jobs.append(["train", str(data), "--out", str(tmp_path / "run")])
     done = run(tmp_path, jobs, seconds=30)  # for hundreds of files
-    assert [each["code"] for each in done] == [1, 2, 2]
+    assert [each["code"] for each in done] == [1, 2, 2][: len(jobs)]
     assert "more faults like these" in done[1]["err"]  # all were opened
     assert json.loads((tmp_path / "found.json").read_text())["trains"] is False
     assert "<script" not in page.read_text(encoding="utf-8")

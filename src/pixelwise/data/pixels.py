@@ -54,7 +54,7 @@ class RawImage:
     def kept_bytes(self) -> int:
         """Of memory, when grey has become RGB."""
         stored = self.pixels.shape[2]
-        return self.pixels.nbytes // stored * max(stored, self.channels)
+        return int(self.pixels.nbytes // stored * max(stored, self.channels))
 
     @property
     def dtype(self) -> str:
