@@ -51,7 +51,7 @@ def write_page(path: Path, diagnosis: Diagnosis, *, title: str | None = None) ->
         facts=fact_lines(diagnosis),
     )
     with atomic(path) as side:
-        side.write_text(page, encoding="utf-8")
+        side.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
 
 
 def _percent(value: float) -> str:

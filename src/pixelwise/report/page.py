@@ -102,7 +102,7 @@ def write_report(
         command=command,
     )
     with atomic(path) as side:
-        side.write_text(page, encoding="utf-8")
+        side.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
 
 
 def _css(colour: Colour) -> str:
