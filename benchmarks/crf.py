@@ -15,12 +15,13 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from datetime import date
 from pathlib import Path
+
+import harness
 
 HEIGHT, WIDTH, ITERATIONS = 375, 500, 10
 CLASS_COUNTS = (2, 11, 21)
@@ -117,7 +118,7 @@ def compare(peer: str | None, photos: list[tuple[str, str]], *, repeats: int, ru
     if peer:
         sides["pydensecrf"] = (peer, PEER)
     print(f"Dense CRF, {WIDTH}x{HEIGHT}, {ITERATIONS} iterations, {PARAMETERS}, best of")
-    print(f"{repeats} x {runs} runs; {machine()}, {date.today().isoformat()}\n")
+    print(f"{repeats} x {runs} runs; {harness.machine()}, {date.today().isoformat()}\n")
     print(
         f"{'picture':16} {'classes':>7} {'ours':>9} {'median':>9} {'pydensecrf':>11} {'median':>9} "
         f"{'ratio':>6} {'max difference':>15} {'equal labels':>13} {'changed':>8}"
@@ -283,15 +284,6 @@ def _middle(values: list[float]) -> float:
 
 def _ms(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms"
-
-
-def machine() -> str:
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].split(":", 1)[1].strip() if lines else name
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ segmentation-models-pytorch; without it smp is left out.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import harness
@@ -60,22 +59,6 @@ def _steps(*, layout: str) -> tuple[harness.Work, int]:
     return step, BATCH
 
 
-def loading() -> tuple[harness.Work, int]:
-    """Decode from memory, augment, collate: what a step has to wait for."""
-    from pixelwise.data.dataset import open_dataset
-    from pixelwise.data.scenes import write_scenes
-    from pixelwise.data.transforms import Augmentation
-    from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
-
-    with tempfile.TemporaryDirectory() as folder:
-        root = write_scenes(Path(folder), train=BATCH, val=1, height=360, width=480)
-        data = open_dataset(root, splits=("train",))
-    augmentation = Augmentation(crop=(HEIGHT, WIDTH), brightness=0.2, contrast=0.2, saturation=0.2)
-    order = BatchOrder(BATCH, batch_size=BATCH, seed=0)
-    loader = make_loader(AugmentedSplit(data, "train", augmentation, seed=0), order, workers=0)
-    return lambda: list(loader), BATCH
-
-
 SMP = f"""
 import json, os, sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}, *filter(None, [os.environ.get("PEER_PATH")])]
@@ -100,7 +83,7 @@ print(json.dumps(harness.measure(step, {BATCH}, units={STEPS})))
 if __name__ == "__main__":
     harness.main(
         f"Training steps, DeepLabV3+ on MobileNetV2, batch {BATCH} of {HEIGHT}x{WIDTH}",
-        {"plain PyTorch": plain, "pixelwise train": as_run, "loading alone": loading},
+        {"plain PyTorch": plain, "pixelwise train": as_run},
         units=STEPS,
         peers={"smp as installed": ["-c", SMP]},
     )

@@ -588,6 +588,30 @@ def yolo(root: Path) -> Expected:
     return expected
 
 
+def yolo_lists(root: Path) -> Expected:
+    """As Ultralytics allows it: `path`, list files, several folders; labels beside the images."""
+    expected = yolo(root)
+    for split, images in (("train", root / "images/train"), ("val", root / "images/val")):
+        for image in sorted(images.iterdir()):
+            part = root / "cameras" / f"{split}{int(image.stem[-1]) % 2}"
+            for kind, file in (("images", image), ("labels", root / "labels" / split / image.name)):
+                own = file.with_suffix(".txt") if kind == "labels" else file
+                if own.is_file():
+                    (part / kind).mkdir(parents=True, exist_ok=True)
+                    own.rename(part / kind / own.name)
+    listed = sorted((root / "cameras").glob("val*/images/*.jpg"))
+    lines = [f"./{path.relative_to(root / 'cameras').as_posix()}\n" for path in listed]
+    (root / "cameras" / "val.txt").write_text("".join(lines))
+    for folder in ("images", "labels"):
+        for path in sorted((root / folder).rglob("*"), reverse=True):
+            path.rmdir()
+        (root / folder).rmdir()
+    (root / "data.yaml").write_text(
+        "path: cameras\ntrain: [train0/images, train1]\nval: val.txt\nnames: [tree, car, road]\n"
+    )
+    return expected
+
+
 def ultralytics(root: Path) -> Expected:
     expected = Expected("ultralytics", ["wood", "water"], ignored=True)
     for split, number, stem in stems():
@@ -626,7 +650,8 @@ def rle_pack(words: list[int]) -> list[int]:
 
 
 def label_studio(root: Path, *, png: bool = False) -> Expected:
-    """The JSON export: brush strokes and a polygon in percent; or PNG files and a bare JSON."""
+    """The JSON export: brush strokes, and a polygon and a rectangle in percent; or PNG files and a
+    bare JSON."""
     expected = Expected("label-studio", ["background", CAR, ROAD, TREE], VOC_COLOURS)
     tasks: list[dict[str, Any]] = []
     for _, number, stem in stems():
@@ -645,9 +670,17 @@ def label_studio(root: Path, *, png: bool = False) -> Expected:
             if name == TREE:
                 points = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in ring]
                 value = {"points": points, "polygonlabels": [name]}
+            if name == CAR and number % 2 == 0:  # its corners are whole pixels then
+                (left, top), _, (right, bottom), _ = ring
+                value = {"x": 100 * left / WIDTH, "y": 100 * top / HEIGHT, "rotation": 0}
+                value |= {
+                    "width": 100 * (right - left) / WIDTH,
+                    "height": 100 * (bottom - top) / HEIGHT,
+                    "rectanglelabels": [name],
+                }
             results.append(
                 {
-                    "type": "polygonlabels" if name == TREE else "brushlabels",
+                    "type": next(key for key in value if key.endswith("labels")),
                     "value": value,
                     "original_width": WIDTH,
                     "original_height": HEIGHT,
@@ -697,6 +730,7 @@ MINIATURES: dict[str, Callable[[Path], Expected]] = {
     "cvat palette": lambda root: cvat(root, palette=True),
     "roboflow": roboflow,
     "yolo": yolo,
+    "yolo by lists": yolo_lists,
     "ultralytics": ultralytics,
     "label studio": label_studio,
     "label studio png": lambda root: label_studio(root, png=True),

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from networks import relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.alexnet import AlexNet, CaffeNet
 from pixelwise.backbones.googlenet import GoogLeNet
@@ -258,10 +259,6 @@ def by_hand(model: nn.Module, rgb: np.ndarray, mean: tuple[float, float, float])
     bgr = rgb[:, :, ::-1].astype(np.float32) - np.array(mean, dtype=np.float32)
     with torch.no_grad():
         return model(torch.from_numpy(bgr.transpose(2, 0, 1).copy())[None])[0]
-
-
-def relative_difference(one: Tensor, other: Tensor) -> float:
-    return ((one - other).abs().max() / (other.max() - other.min())).item()
 
 
 VOC_MEAN = (104.00699, 116.66877, 122.67892)

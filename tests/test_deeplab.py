@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from networks import noise, overfit, randomise, relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
-from pixelwise.inference.runtimes.fusion import fold_batch_norm
+from pixelwise.inference.simplify import simplify
 from pixelwise.layers import TensorFlowConv2d, enlarge_from_pixels
 from pixelwise.models import Segmenter, count_multiply_adds, count_parameters, create_model
 
@@ -42,35 +43,6 @@ TORCHVISION = {
     "refine": True,
     "auxiliary": True,
 }
-
-
-def randomise(model: nn.Module, seed: int = 0) -> Any:
-    """Give every weight and running statistic a value that matters, in evaluation mode."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.weight, 0.3, 0.7),
-                (module.bias, -0.2, 0.2),
-                (module.running_mean, -0.2, 0.2),
-                (module.running_var, 0.7, 1.3),
-            ):
-                tensor.data.uniform_(low, high, generator=generator)
-        elif isinstance(module, nn.Conv2d):
-            deviation = (2 / module.weight[0].numel()) ** 0.5
-            module.weight.data.normal_(0, deviation, generator=generator)
-            if module.bias is not None:
-                module.bias.data.normal_(0, 0.1, generator=generator)
-    return model.eval()
-
-
-def noise(*size: int, seed: int = 1) -> Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
-
-
-def relative_difference(one: Tensor, other: Tensor) -> float:
-    assert one.shape == other.shape
-    return ((one - other).abs().max() / (other.max() - other.min())).item()
 
 
 # --- Independent forwards, from the papers' tables over the state dict alone.
@@ -449,7 +421,7 @@ def test_mobilenet_without_aspp_and_decoder_equals_a_plain_forward() -> None:
         x = unit(head, torch.cat([one, mean.expand_as(one)], 1), "context.project").relu()
         expected = bilinear(conv(head, x, "classify"), (51, 70), True)
         assert relative_difference(model(image), expected) < 1e-5
-        assert relative_difference(fold_batch_norm(model)(image), expected) < 1e-5
+        assert relative_difference(simplify(model)(image), expected) < 1e-5
 
 
 @pytest.mark.parametrize(("kernel_size", "stride", "rate"), [(3, 2, 1), (3, 2, 2), (4, 3, 1)])
@@ -670,23 +642,6 @@ def test_every_weight_learns(name: str, options: dict[str, Any]) -> None:
     model = create_model(name, num_classes=3, **options)
     sum(o.square().mean() for o in model.with_auxiliary(noise(2, 3, 65, 97))).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def overfit(model: Segmenter, *, rate: float, steps: int) -> float:
-    """The share of pixels that four small images' network has learnt by heart."""
-    labels = torch.arange(65).view(1, 65, 1).expand(4, 65, 65) // 33
-    labels = labels + torch.tensor([0, 0, 1, 1]).view(4, 1, 1)
-    colours = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0, -1, 1]])
-    images = colours[labels].permute(0, 3, 1, 2) + 0.1 * noise(4, 3, 65, 65)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    for _ in range(steps):
-        logits = model.with_auxiliary(images)
-        loss = torch.stack([F.cross_entropy(each, labels) for each in logits]).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        return (model(images).argmax(1) == labels).float().mean().item()
 
 
 @pytest.mark.parametrize(

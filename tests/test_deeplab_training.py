@@ -13,7 +13,7 @@ from pixelwise.checkpoints import Bundle
 from pixelwise.data.scenes import write_scenes
 from pixelwise.models import create_model
 from pixelwise.training import load_recipe, train
-from pixelwise.training.losses import shrink
+from pixelwise.training.losses.recipe_loss import shrink
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 
 QUICK = {"layout": "contiguous", "device": "cpu", "epochs": 1, "model.pretrained": "none"}

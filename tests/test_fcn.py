@@ -11,30 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from networks import noise, overfit, randomise, relative_difference
 from pixelwise.backbones.vgg import VGG16
 from pixelwise.errors import InputError
 from pixelwise.layers import Coordinates, bilinear_kernel, crop, make_upsampling
-from pixelwise.models import Segmenter, count_parameters, create_model
+from pixelwise.models import count_parameters, create_model
 
 ON_VGG16 = ("fcn32s", "fcn16s", "fcn8s", "fcn8s_atonce")
 NARROW = 1 / 32  # of VGG16's channels: the geometry stays, the arithmetic is a thousandth
-
-
-def randomise(model: Segmenter, seed: int = 0) -> Segmenter:
-    """Give every weight a value that matters, the scores that start at zero too; no dropout."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        deviation = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
-        parameter.data.normal_(0, deviation, generator=generator)
-    return model.eval()
-
-
-def noise(*size: int, seed: int = 1) -> Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
-
-
-def relative_difference(one: Tensor, other: Tensor) -> float:
-    return ((one - other).abs().max() / (other.max() - other.min())).item()
 
 
 # --- An independent forward, from the layers of the reference code's net definitions alone.
@@ -438,19 +422,8 @@ def test_each_network_overfits_four_images(name: str, options: dict[str, object]
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    labels = torch.arange(4 * 64 * 64).reshape(4, 64, 64) // 2048 % 2 + torch.tensor(
-        [0, 0, 1, 1]
-    ).view(4, 1, 1)
-    colours = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0, -1, 1]])
-    images = colours[labels].permute(0, 3, 1, 2) + 0.1 * noise(4, 3, 64, 64)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(20 if name == "fcn_googlenet" else 60):  # with batch norm it takes fewer
-        loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        assert (model(images).argmax(1) == labels).float().mean() > 0.9
+    steps = 20 if name == "fcn_googlenet" else 60  # with batch norm it takes fewer
+    assert overfit(model, rate=3e-3, steps=steps, side=64) > 0.9
 
 
 @pytest.mark.parametrize(

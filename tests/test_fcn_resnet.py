@@ -7,32 +7,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
+from networks import overfit, randomise, relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
 from pixelwise.models import count_multiply_adds, count_parameters, create_model
 
 DEPTHS = (18, 34, 50, 101, 152)
-
-
-def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every weight and running statistic a value that matters, in evaluation mode."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.weight, 0.3, 0.7),
-                (module.bias, -0.2, 0.2),
-                (module.running_mean, -0.2, 0.2),
-                (module.running_var, 0.7, 1.3),
-            ):
-                tensor.data.uniform_(low, high, generator=generator)
-    return model.eval()
-
-
-def relative_difference(one: Tensor, other: Tensor) -> float:
-    return ((one - other).abs().max() / (other.max() - other.min())).item()
 
 
 # --- An independent forward, from the paper's table 1 over the state dict alone.
@@ -116,12 +98,12 @@ def test_the_dilated_network_equals_a_plain_forward(depth: int, size: tuple[int,
 @pytest.mark.parametrize("depth", [18, 34])
 def test_the_plain_network_equals_a_plain_forward(depth: int, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    model = randomise(create_model("fcn_resnet", num_classes=5, backbone=f"resnet{depth}"))
+    model = create_model("fcn_resnet", num_classes=5, backbone=f"resnet{depth}")
     kernel = model.head.upsampling.weight
     line = 1 - (torch.arange(64) - 31.5).abs() / 32
     assert torch.allclose(kernel[2, 2], line[:, None] * line[None], atol=1e-6)
     assert not kernel[2, 3].any()
-    model.head.upsampling.weight.data += 0.01 * torch.randn_like(kernel)  # as if it had learnt
+    randomise(model)  # the kernel too, as if it had learnt
     state, image = model.state_dict(), torch.randn(1, 3, *size)
     with torch.no_grad():
         x = reference_resnet(part(state, "backbone"), image, depth, 32)["c5"]
@@ -211,18 +193,7 @@ def test_every_weight_of_the_dilated_network_learns_from_both_heads() -> None:
 def test_each_network_overfits_four_images(name: str) -> None:
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, backbone="resnet18").train()
-    labels = torch.arange(64).view(1, 64, 1).expand(4, 64, 64) // 32
-    labels = labels + torch.tensor([0, 0, 1, 1]).view(4, 1, 1)
-    colours = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0, -1, 1]])
-    images = colours[labels].permute(0, 3, 1, 2) + 0.1 * torch.randn(4, 3, 64, 64)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(40):
-        loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        assert (model(images).argmax(1) == labels).float().mean() > 0.9
+    assert overfit(model, rate=1e-3, steps=40, side=64) > 0.9
 
 
 @pytest.mark.parametrize(

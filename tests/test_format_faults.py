@@ -330,7 +330,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
                 type="rectanglelabels", value={"rectanglelabels": ["car"], "x": 3}
             ),
         ),
-        "task 0: a result of type 'rectanglelabels' has no area that is read",
+        r"task 0: car: its x, y, width and height are \[3, None, None, None\]: give percent",
     ),
     "label studio: brush cut off": (
         "label studio",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,8 @@ from pixelwise.data import layouts
 from pixelwise.data.classes import IGNORE
 from pixelwise.data.convert import convert_data
 from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.data.outlines import Ellipse, Rectangle
+from pixelwise.errors import InputError
 from pixelwise.training import load_recipe, train
 
 TINY = {
@@ -150,3 +154,103 @@ def test_a_palette_mask_and_its_rgb_copy_have_one_index(made: Made, tmp_path: Pa
             picture.convert("RGB").save(path)
     check(open_dataset(copy, divide=False), expected, name=lambda sample: sample.image.stem)
     assert any((mask == IGNORE).any() for mask in expected.masks["train"].values())
+
+
+# YOLO: where data.yaml says that the images are.
+
+
+def yolo_of(root: Path, text: str) -> list[str]:
+    """The names of the train images once data.yaml holds `text` about its paths."""
+    (root / "data.yaml").write_text(f"{text}names: [tree, car, road]\n")
+    return sorted(sample.image.stem for sample in layouts.find(root).splits["train"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: {root}\ntrain: images/train\nval: images/val\n",
+        "path: .\ntrain: images/train/\nval: [images/val]\n",
+        "train: ../images/train\nval: ../images/val\ntest: ../images/test\n",  # Roboflow's habit
+        "train: {root}/images/train\nval: {root}/images/val\n",
+        "path: /content/elsewhere\ntrain: images/train\nval: images/val\n",
+        "path: /content/elsewhere\ntrain: /content/a\nval: /content/b\n",
+        "train: {root}/train.txt\nval: images/val\n",
+        "path: ..\ntrain: {name}/images/train\nvalidation: {name}/images/val\n",
+    ],
+)
+def test_yolo_s_paths_are_read_as_ultralytics_reads_them(
+    text: str, made: Made, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(made("yolo")[0], root)
+    images = sorted((root / "images/train").iterdir())
+    (root / "train.txt").write_text("".join(f"{image}\n" for image in images))
+    expected = [image.stem for image in images]
+    assert yolo_of(root, text.format(root=root, name=root.name)) == expected
+
+
+def test_yolo_s_list_file_chooses_among_the_images(made: Made, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(made("yolo")[0], root)
+    (root / "train.txt").write_text("./images/train/photo_1.jpg\n")
+    assert yolo_of(root, "train: train.txt\nval: images/val\n") == ["photo_1"]
+    (root / "train.txt").write_text("./images/train/photo_1.jpg\n./images/train/gone.jpg\n")
+    with pytest.raises(InputError, match=r"train\.txt: line 2: .*gone\.jpg is not there"):
+        yolo_of(root, "train: train.txt\nval: images/val\n")
+    with pytest.raises(InputError, match=r"data\.yaml: val: images/other is not there"):
+        yolo_of(root, "train: images/train\nval: images/other\n")
+    with pytest.raises(InputError, match=r"data\.yaml: train: 3 is no path"):
+        yolo_of(root, "train: [3]\nval: images/val\n")
+
+
+# Label Studio's shapes, by the pixels' centres.
+
+
+def test_an_ellipse_is_the_pixels_whose_centres_are_within() -> None:
+    ellipse = Ellipse(1, (0.5, 0.5), (0.25, 0.5), degrees=30)
+    height, width = 20, 40
+    expected = np.zeros((height, width), dtype=bool)
+    for row in range(height):
+        for column in range(width):
+            x, y = column + 0.5 - 20, row + 0.5 - 10
+            turn = math.radians(-30)  # back, so that the axes are the ellipse's own
+            along = x * math.cos(turn) - y * math.sin(turn)
+            across = x * math.sin(turn) + y * math.cos(turn)
+            expected[row, column] = (along / 10) ** 2 + (across / 10) ** 2 <= 1
+    np.testing.assert_array_equal(ellipse.cover((height, width)), expected)
+    flat = Ellipse(1, (0.5, 0.5), (0.5, 0.1), degrees=90).cover((40, 40))
+    assert flat.sum(axis=0).max() == 40  # turned clockwise: what lay across now stands
+    assert flat.sum(axis=1).max() == 8
+
+
+def test_a_rectangle_is_turned_clockwise_around_its_upper_left_corner() -> None:
+    plain = Rectangle(1, (0.25, 0.5), (0.5, 0.25)).cover((20, 40))
+    expected = np.zeros((20, 40), dtype=bool)
+    expected[10:15, 10:30] = True
+    np.testing.assert_array_equal(plain, expected)
+    turned = Rectangle(1, (0.5, 0.25), (0.25, 0.25), degrees=90).cover((20, 40))
+    expected[:] = False
+    expected[5:15, 15:20] = True  # 10 wide and 5 high: now 5 wide, to the left, and 10 high
+    np.testing.assert_array_equal(turned, expected)
+
+
+def test_label_studio_s_ellipses_are_read_in_percent(made: Made, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(made("label studio")[0], root)
+    path = root / "project-1-at-2026.json"
+    tasks = json.loads(path.read_text())
+    value = {"x": 50, "y": 25, "radiusX": 25, "radiusY": 12.5, "rotation": 0}
+    result = {"type": "ellipselabels", "value": {**value, "ellipselabels": ["tree"]}}
+    tasks[0]["annotations"][1]["result"] = [result]
+    path.write_text(json.dumps(tasks))
+    data = open_dataset(root, divide=False)
+    sample = next(s for s in data.splits["all"] if s.image.stem == "photo_0")
+    mask = data.read(sample)[1]
+    tree = data.classes.names.index("tree")
+    rows, columns = np.nonzero(mask == tree)
+    height, width = mask.shape
+    centre = ((columns + 0.5).mean() / width, (rows + 0.5).mean() / height)
+    assert centre == pytest.approx((0.5, 0.25))
+    area = math.pi * 0.25 * width * 0.125 * height
+    assert (mask == tree).sum() == pytest.approx(area, rel=0.03)
+    assert any("rectangles are taken for areas" in note for note in data.notes)

@@ -432,7 +432,7 @@ def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("when", ["PIL.Image.Image.save", "os.fsync", "pathlib.Path.replace"])
+@pytest.mark.parametrize("when", ["pathlib.Path.write_bytes", "os.fsync", "pathlib.Path.replace"])
 def test_a_save_that_fails_leaves_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:

@@ -19,7 +19,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.images import read_mask
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
-from pixelwise.inference.runtimes.fusion import fold_batch_norm
+from pixelwise.inference.simplify import simplify
 from pixelwise.models import create_model
 
 CLASSES = Classes.make(["soil", "plant <i>", "stone"], values=[0, 10, 200], ignore=255)
@@ -50,7 +50,7 @@ def test_folding_batch_norm_changes_nothing_but_rounding() -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.3, 0.3)
             module.running_var.uniform_(0.5, 2)
-    folded = fold_batch_norm(model)
+    folded = simplify(model)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     x = torch.randn(1, 3, 65, 97)
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_normalisations_outside_a_sequential_are_folded_too(name: str) -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.8, 1.2)
-    folded = fold_batch_norm(model)
+    folded = simplify(model)
     left = [n for n, m in folded.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert [n for n in left if not n.startswith("auxiliary")] == []  # no part of prediction
     x = torch.randn(1, 3, 33, 47)
@@ -195,7 +195,7 @@ def test_a_convolution_that_two_normalisations_share_is_left() -> None:
     model = Shared().eval()
     x = torch.randn(1, 3, 9, 9)
     with torch.no_grad():
-        assert torch.equal(fold_batch_norm(model)(x), model(x))
+        assert torch.equal(simplify(model)(x), model(x))
 
 
 def test_importing_the_predictor_imports_no_torch() -> None:

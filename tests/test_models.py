@@ -9,34 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from networks import randomise, relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
 from pixelwise.errors import InputError
 from pixelwise.layers import ASPP, BatchNorm2d, ConvNormAct
 from pixelwise.models import count_multiply_adds, count_parameters, create_model
-
-
-def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every weight and running statistic a value that matters, in evaluation mode."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.weight, 0.7, 1.3),
-                (module.bias, -0.2, 0.2),
-                (module.running_mean, -0.2, 0.2),
-                (module.running_var, 0.7, 1.3),
-            ):
-                tensor.data.uniform_(low, high, generator=generator)
-        elif isinstance(module, nn.Conv2d):
-            fan_in = module.weight[0].numel()
-            module.weight.data.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
-    return model.eval()
-
-
-def relative_difference(one: Tensor, other: Tensor) -> float:
-    return ((one - other).abs().max() / (other.max() - other.min())).item()
-
 
 # --- An independent forward: functional, written from the papers' tables over the state dict alone.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -15,10 +16,13 @@ from PIL import Image
 
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.errors import InputError
-from pixelwise.report.page import MAX_SIDE, WRONG, Example, write_report
+from pixelwise.report import Example, Gallery, write_report
+from pixelwise.report.confusions import MAX_CLASSES, confusion_table
+from pixelwise.report.pictures import MAX_SIDE, WRONG
+from pixelwise.report.run import _ends_and_middle
 
 CLASSES = Classes.make(["sky", '<b>road</b> & "kerb"', "car"], ignore=255)
-VOID_TAGS = {"meta", "link", "img", "br", "line", "circle", "polyline"}
+VOID_TAGS = {"meta", "link", "img", "br", "line", "circle", "polyline", "rect"}
 
 
 class Page(HTMLParser):
@@ -89,8 +93,32 @@ def scores() -> dict[str, Any]:
         "mean_iou": 0.7654,
         "frequency_weighted_iou": 0.85,
         "pixels": 1234567,
+        "mean_boundary_f1": 0.4321,
+        "intervals": {
+            "level": 0.95,
+            "draws": 1000,
+            "images": 40,
+            "mean_iou": [0.7, 0.8],
+            "classes": {
+                name: {"iou": interval}
+                for name, interval in zip(
+                    CLASSES.names, ([0.85, 0.951], [0.5, 0.7], None), strict=True
+                )
+            },
+        },
+        "expected_calibration_error": 0.0357,
+        "reliability": [
+            {"from": 0.0, "to": 0.5, "pixels": 0, "accuracy": None, "confidence": None},
+            {"from": 0.5, "to": 1.0, "pixels": 10, "accuracy": 0.625, "confidence": 0.75},
+        ],
         "classes": {
-            name: {"iou": iou, "accuracy": iou, "share": share}
+            name: {
+                "iou": iou,
+                "accuracy": iou,
+                "precision": 0.123,
+                "boundary_f1": iou,
+                "share": share,
+            }
             for name, iou, share in zip(CLASSES.names, (0.9, 0.6, None), (0.5, 0.5, 0), strict=True)
         },
     }
@@ -102,8 +130,14 @@ def write(path: Path, **changes: Any) -> Page:
         "classes": CLASSES,
         "history": epochs(12),
         "scores": scores(),
-        "best": [example("<best>.png")],
-        "worst": [example("worst.png"), example("worse.png")],
+        "confusion": np.array([[90, 10, 0], [30, 60, 0], [0, 0, 0]]),
+        "galleries": [
+            Gallery("Best predictions", [example("<best>.png")]),
+            Gallery("Nothing", []),
+            Gallery(
+                "Worst predictions", [example("worst.png"), example("worse.png")], "How & why."
+            ),
+        ],
         "facts": {"data": "120 images & masks", "<seed>": "0"},
         "recipe": 'epochs = 12\nname = "<deeplab>"\n',
         "command": "pixelwise train 'a < b' --out run",
@@ -124,6 +158,11 @@ def test_the_page_says_what_it_was_given(tmp_path: Path) -> None:
         "120 images & masks",
         'name = "<deeplab>"',
         "pixelwise train 'a < b' --out run",
+        "70.0 to 80.0 %",
+        "Border F1 43.2 %",
+        "Calibration error 3.6 %",
+        "which are 100.0 % of all, 62.5 % are right",
+        "How & why.",
     ):
         assert text in page.text
 
@@ -145,8 +184,9 @@ def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
 
 def test_absent_values_are_dashes_and_rows_stand_in_class_order(tmp_path: Path) -> None:
     text = write(tmp_path / "report.html").text
-    table = text[text.index("Each class") : text.index("Best predictions")]
-    assert "car \N{EN DASH} \N{EN DASH} 0.0 %" in table
+    table = text[text.index("Each class") : text.index("What is taken for what")]
+    assert "car \N{EN DASH} \N{EN DASH} 12.3 % \N{EN DASH} 0.0 %" in table
+    assert 'road</b> & "kerb" 60.0 % 50.0 to 70.0 % 60.0 % 12.3 % 60.0 % 50.0 %' in table
     assert table.index("sky") < table.index("road") < table.index("car")
     assert "Mean accuracy \N{EN DASH}" in text
     assert "None" not in text
@@ -167,26 +207,28 @@ def test_curves_of_any_kind_stay_inside_the_picture(
     tmp_path: Path, history: list[dict[str, Any]]
 ) -> None:
     page = write(tmp_path / "report.html", history=history)
-    assert len(page.all("svg")) == 3
+    assert len(page.all("svg")) == 4  # the curves, and reliability
     for line in page.all("polyline"):
         places = [[*map(float, point.split(","))] for point in (line["points"] or "").split()]
         assert places
         assert all(0 <= x <= 360 and 0 <= y <= 210 for x, y in places)
     for tick in page.all("line"):
-        assert 0 <= float(tick["y1"] or "nan") <= 210
+        assert 0 <= float(tick["y1"] or "nan") <= 260  # the square of reliability is higher
 
 
 def test_what_was_not_measured_has_no_curve(tmp_path: Path) -> None:
     page = write(tmp_path / "report.html", history=epochs(2, val_mean_iou=None))
-    assert len(page.all("svg")) == 2
-    assert write(tmp_path / "report.html", history=[], best=[], worst=[], facts={}).all("svg") == []
+    assert len(page.all("svg")) == 3
+    plain = {k: v for k, v in scores().items() if k != "reliability"}
+    page = write(tmp_path / "report.html", scores=plain, history=[], galleries=[], facts={})
+    assert page.all("svg") == []
 
 
 def pictures(page: Page) -> list[Image.Image]:
     found: list[Image.Image] = []
     for attributes in page.all("img"):
         kind, data = (attributes["src"] or "").split(",")
-        assert kind == "data:image/png;base64"
+        assert kind in {"data:image/png;base64", "data:image/jpeg;base64"}
         found.append(Image.open(io.BytesIO(base64.b64decode(data))))
     return found
 
@@ -204,26 +246,70 @@ def test_the_error_map_shows_the_wrong_pixels_and_spares_the_ignored(tmp_path: P
     sample = example()
     image, truth, predicted, errors = (
         np.asarray(picture.convert("RGB"))
-        for picture in pictures(write(tmp_path / "report.html", best=[sample], worst=[]))
+        for picture in pictures(
+            write(tmp_path / "report.html", galleries=[Gallery("One", [sample])])
+        )
     )
     colours = CLASSES.colour_table()
-    assert np.array_equal(image, sample.image)
+    assert np.abs(image.astype(int) - sample.image).mean() < 8  # a JPEG, of noise
     assert np.array_equal(truth, colours[sample.truth])
     assert np.array_equal(predicted, colours[sample.predicted])
     strong = (errors == WRONG).all(axis=2)
     assert np.array_equal(strong, (sample.truth != sample.predicted) & (sample.truth != IGNORE))
 
 
+def test_misleading_pixels_are_shown_in_place_of_all_wrong_ones(tmp_path: Path) -> None:
+    sample = example()
+    sure = np.zeros_like(sample.truth, dtype=bool)
+    sure[2, :15] = True
+    chosen = dataclasses.replace(sample, misleading=sure)
+    page = write(tmp_path / "report.html", galleries=[Gallery("Sure", [chosen])])
+    errors = np.asarray(pictures(page)[3].convert("RGB"))
+    assert np.array_equal((errors == WRONG).all(axis=2), sure)
+    assert "3.1\u202f% of the pixels are wrong and sure" in (page.all("img")[3]["alt"] or "")
+
+
+def test_the_largest_confusions_come_first() -> None:
+    counts = np.array([[90, 10, 0], [30, 60, 10], [0, 0, 0]])
+    table = confusion_table(counts, CLASSES)
+    assert [(c["truth"], c["predicted"]) for c in table["largest"]] == [
+        (CLASSES.names[1], "sky"),
+        ("sky", CLASSES.names[1]),
+        (CLASSES.names[1], "car"),
+    ]
+    assert table["largest"][0]["of_class"] == 0.3
+    assert table["largest"][0]["of_errors"] == 0.6
+    assert [row["name"] for row in table["rows"]] == [*CLASSES.names[:2]]  # no car is true
+    assert [cell["text"] for cell in table["rows"][0]["cells"]] == ["90", "10", ""]
+    many = Classes.make([f"class {i}" for i in range(MAX_CLASSES + 1)])
+    table = confusion_table(np.eye(MAX_CLASSES + 1, dtype=np.int64), many)
+    assert table["rows"] == table["largest"] == []
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_best_median_and_worst_share_no_image(count: int) -> None:
+    ranked = [f"{number:02d}" for number in range(count)]
+    best, median, worst = _ends_and_middle(ranked)
+    shown = [*best, *median, *worst]
+    assert len(set(shown)) == len(shown) <= 9
+    assert [*best, *median] == sorted([*best, *median])
+    assert best[0] == ranked[0]
+    assert count == 1 or worst[0] == ranked[-1]
+    assert count < 9 or len(shown) == 9
+    if count == 11:
+        assert list(median) == ["04", "05", "06"]
+
+
 def test_large_pictures_are_reduced_in_proportion(tmp_path: Path) -> None:
     large = example(height=400, width=2 * MAX_SIDE)
-    page = write(tmp_path / "report.html", best=[large], worst=[])
+    page = write(tmp_path / "report.html", galleries=[Gallery("One", [large])])
     assert [picture.size for picture in pictures(page)] == [(MAX_SIDE, 200)] * 4
 
 
 def test_an_image_that_is_all_ignored_is_shown(tmp_path: Path) -> None:
     sample = example()
     blank = Example("void.png", sample.image, np.full_like(sample.truth, IGNORE), sample.truth, 0.0)
-    page = write(tmp_path / "report.html", best=[blank], worst=[])
+    page = write(tmp_path / "report.html", galleries=[Gallery("One", [blank])])
     assert "void.png: no pixel is scored" in {attributes["alt"] for attributes in page.all("img")}
 
 

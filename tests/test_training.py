@@ -10,25 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import pixelwise
 from pixelwise.checkpoints import Bundle, find_imagenet_weights
-from pixelwise.data.classes import IGNORE
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
+from pixelwise.data.statistics import median_frequency
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.training import TrainingError, load_recipe, train
 from pixelwise.training.layout import choose_layout
-from pixelwise.training.loading import AugmentedSplit, BatchOrder, auto_crop, make_loader
-from pixelwise.training.losses import class_weights, cross_entropy, median_frequency
+from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
 from pixelwise.training.optimizer import make_optimizer, make_schedule
-from pixelwise.training.recipe import LossRecipe, Recipe, parse_override, shipped_recipes
+from pixelwise.training.recipe import Recipe, parse_override, shipped_recipes
 
 TINY = {
     "model.pretrained": "none",
@@ -106,39 +104,10 @@ def test_an_override_is_a_toml_value_or_a_word(text: str, value: object) -> None
     assert parse_override(text) == ("a.b", value)
 
 
-# --- Loss
-
-
-def test_the_loss_is_the_mean_over_counted_pixels() -> None:
-    torch.manual_seed(0)
-    logits, labels = torch.randn(2, 4, 5, 6), torch.randint(4, (2, 5, 6))
-    labels[0, :3] = IGNORE
-    expected = F.cross_entropy(logits, labels, ignore_index=IGNORE)
-    assert torch.allclose(cross_entropy(logits, labels.to(torch.uint8)), expected)
-    weights = torch.tensor([0.5, 2.0, 0.0, 1.0])
-    expected = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
-    assert torch.allclose(cross_entropy(logits, labels, weights), expected)
-
-
-@pytest.mark.parametrize("weights", [None, torch.ones(3)])
-def test_a_crop_that_is_all_void_has_a_finite_loss_and_no_gradient(
-    weights: torch.Tensor | None,
-) -> None:
-    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
-    loss = cross_entropy(logits, torch.full((2, 4, 4), IGNORE, dtype=torch.uint8), weights)
-    loss.backward()
-    assert loss.item() == 0
-    assert logits.grad is not None
-    assert not logits.grad.any()
-
-
 def test_median_frequency_by_hand() -> None:
     # Shares 0.1, 0.2, 0.7: the median is 0.2. An absent class is left at 1.
     assert median_frequency(np.array([10, 20, 70])) == pytest.approx([2, 1, 2 / 7])
     assert median_frequency(np.array([10, 0, 30])) == pytest.approx([2, 1, 2 / 3])
-    assert class_weights(LossRecipe(), np.array([1, 2])) is None
-    with pytest.raises(InputError, match="give 3"):
-        class_weights(LossRecipe(class_weights=(1.0, 2.0)), np.array([1, 2, 3]))
 
 
 # --- Order and loading
@@ -173,13 +142,6 @@ def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
     for (images, masks), (other_images, other_masks) in zip(*results, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(masks, other_masks)
-
-
-def test_the_automatic_crop_fits_the_images(scenes: Path) -> None:
-    data = open_dataset(scenes, splits=("train",))
-    assert auto_crop(data) == (32, 64)
-    data.sizes = {"a": (2000, 20)}
-    assert auto_crop(data) == (512, 32)
 
 
 # --- Optimiser
@@ -231,6 +193,7 @@ def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None
         "metrics.jsonl",
         "best.safetensors",
         "last.safetensors",
+        "val_images.safetensors",
         "checkpoints",
     }
     assert load_recipe(out / "recipe.toml") == run.recipe

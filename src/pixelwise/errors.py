@@ -9,24 +9,26 @@ from pathlib import Path
 
 
 class PixelwiseError(Exception):
-    """Base of all errors that pixelwise raises on purpose. `exit_code`: of the command."""
+    """Base of all errors that pixelwise raises on purpose.
+
+    problems: a line for each fault; the commands print them all. exit_code: of the command.
+    """
 
     exit_code = 1
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class InputError(PixelwiseError, ValueError):
     """Something that was given is not usable: a file, a value, an option.
 
-    The message is one line: the file or the value, what is allowed, the remedy. `problems` holds
-    one such line for each fault where several were found at once; the commands print them all and
+    Each of `problems` is one line: the file or the value, what is allowed, the remedy. The commands
     exit with code 2.
     """
 
     exit_code = 2
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 class Fault(str):

@@ -30,7 +30,7 @@ def atomic(path: Path) -> Iterator[Path]:
         os.umask(umask)
         side.chmod(0o666 & ~umask)  # mkstemp makes it private
         side.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error) from error
     finally:
@@ -38,14 +38,16 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Give an empty folder beside `path`; on success flush its files and let it replace `path`.
 
-    On any error it is removed and `path` stays as it was. Raises InputError where the place cannot
-    be written or is full.
+    On any error it is removed and `path` stays as it was. flush: False where the files are on disk
+    already, or so many and so easily had again that it is not worth the time.
+
+    Raises InputError where the place cannot be written or is full.
     """
     try:
-        side = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        side = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     except OSError as error:
         raise not_writable(path, error) from error
     try:
@@ -53,20 +55,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         side.chmod(0o777 & ~umask)  # mkdtemp makes it private
-        for file in side.iterdir():
-            with file.open("rb+") as stream:
-                os.fsync(stream.fileno())
-        _flush_folder(side)
-        replaced = side.with_suffix(".old.part")
-        if path.exists():
-            path.replace(replaced)
-        side.replace(path)
-        _flush_folder(path.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        if flush:
+            _flush_below(side)
+        _put_in_place(side, path)
+        flush_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error) from error
     finally:
         shutil.rmtree(side, ignore_errors=True)
+
+
+def _flush_below(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            flush_folder(path)
+        else:
+            with path.open("rb+") as stream:
+                os.fsync(stream.fileno())
+
+
+def _put_in_place(side: Path, target: Path) -> None:
+    if not target.exists():
+        side.replace(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+    try:
+        target.replace(old)
+        try:
+            side.replace(target)
+        except OSError:
+            old.replace(target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def cache_folder() -> Path:
@@ -86,14 +107,35 @@ def remove_side_files(folder: Path) -> None:
         side.unlink(missing_ok=True)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Have the new name itself on disk, where the system can (Windows cannot open a folder)."""
+def flush_folder(folder: Path) -> None:
+    """Have new names in it on disk, where the system can (Windows cannot open a folder)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Keep other processes that ask from `folder`, until the handle is closed or the process ends.
+
+    None where the system cannot lock a folder. Raises BlockingIOError where another process has it.
+    """
+    if os.name != "posix":
+        return None
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:  # some network file systems
+        os.close(handle)
+        return None
+    return handle
 
 
 def make_folder(path: Path) -> Path:
@@ -130,6 +172,18 @@ def check_regular(path: Path) -> None:
     """Raise OSError for a pipe or a device, at which reading would wait for ever."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
+def check_folder(path: Path) -> None:
+    """Raise InputError now where `make_folder(path)` could not make or write it later."""
+    present = next(place for place in (path.resolve(), *path.resolve().parents) if place.exists())
+    reason: OSError | None = None
+    if not present.is_dir():
+        reason = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    elif not os.access(present, os.W_OK | os.X_OK):
+        reason = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if reason is not None:
+        raise not_writable(path, reason)
 
 
 def check_writable(path: Path) -> None:

@@ -45,6 +45,7 @@ class VGG16(nn.Module):
         self.channels: dict[str, int] = {}
         self.strides: dict[str, int] = {}
         self.coordinates: dict[str, Coordinates] = {}
+        self.padding = padding
         self.ceil_mode = ceil_mode
         layers: list[nn.Module] = []
         self.taps: dict[int, str] = {}
@@ -84,13 +85,22 @@ class VGG16(nn.Module):
             x = layer(x)
             if number in self.taps:
                 maps[self.taps[number]] = x
-        if min(x.shape[2:]) < 7:
+        maps["c5"] = self.fc7(x, image=(height, width))
+        return maps
+
+    def fc7(self, pool5: Tensor, *, image: tuple[int, int]) -> Tensor:
+        """c5 from pool5. image: the size (height, width) that an error names.
+
+        Raises InputError for a map smaller than fc6's window.
+        """
+        if min(pool5.shape[2:]) < 7:
+            height, width = image
             raise InputError(
                 f"image of {height}x{width}: is too small for fc6 with ceil_mode "
                 f"{self.ceil_mode} and this padding: enlarge it"
             )
-        maps["c5"] = self.classifier(x)
-        return maps
+        c5: Tensor = self.classifier(pool5)
+        return c5
 
 
 class AtrousVGG16(nn.Module):

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 import typer
 
 import pixelwise
-from pixelwise.cli import benchmark, convert, data, doctor, export, inference, models, training
+from pixelwise.cli import (
+    benchmark,
+    compare,
+    convert,
+    data,
+    doctor,
+    export,
+    inference,
+    models,
+    sweep,
+    training,
+)
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 
@@ -23,7 +34,9 @@ app = typer.Typer(
 for function in (
     doctor.doctor,
     training.train,
+    sweep.sweep,
     inference.evaluate,
+    compare.compare,
     inference.predict,
     inference.tune_crf,
     training.demo,
@@ -35,6 +48,7 @@ for function in (
     training.recipe,
 ):
     app.command()(function)
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -7,12 +7,22 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from pixelwise.errors import InputError, PixelwiseError
@@ -56,7 +66,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 def complain(error: PixelwiseError) -> None:
     """Print a line for each fault, control characters in file names made visible."""
-    problems = error.problems if isinstance(error, InputError) else (str(error),)
+    problems = error.problems
     for problem in problems[:MAX_PROBLEMS]:
         if len(problem) > MAX_LINE:  # what a file holds instead of a name
             problem = f"{problem[: MAX_LINE // 2]} ... {problem[-MAX_LINE // 2 :]}"
@@ -123,6 +133,42 @@ class Bar:
         self.progress.update(self.task, completed=done, total=total)
 
 
+class Transfer:
+    """A bar in bytes for each thing that is done to a file, with speed and time left."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.what = ""
+        self.done = 0
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> Transfer:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stop(self.progress)
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """`done` of `total` bytes of `what`; another name, or less done, starts a new bar."""
+        if self.task is None or what != self.what or done < self.done:
+            if self.task is not None:
+                self.progress.remove_task(self.task)
+            # What an earlier call has fetched is there from the start: the speed is this one's.
+            self.task = self.progress.add_task(what, total=total, completed=done)
+        self.what, self.done = what, done
+        self.progress.update(self.task, completed=done, total=total)
+
+
 def stop(progress: Progress) -> None:
     """End a bar, once or again; rich prints an empty line for one that was never drawn."""
     if not progress.disable:
@@ -139,27 +185,70 @@ def facts_table(facts: Mapping[str, str]) -> Table:
     return table
 
 
-def scores_table(scores: Mapping[str, Any], *, title: str) -> Table:
-    """The per-class table with the four summary scores below, in percent."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("class")
-    for name in ("IoU %", "accuracy %", "pixels %"):
-        table.add_column(name, justify="right")
-    for name, row in scores["classes"].items():
-        table.add_row(name, percent(row["iou"]), percent(row["accuracy"]), percent(row["share"]))
-    table.add_section()
-    for label, key in (
-        ("mean IoU", "mean_iou"),
-        ("mean accuracy", "mean_accuracy"),
-        ("pixel accuracy", "pixel_accuracy"),
-        ("frequency-weighted IoU", "frequency_weighted_iou"),
-    ):
-        table.add_row(label, percent(scores[key]), "", "")
-    return table
+COLUMNS = {
+    "iou": "IoU",
+    "accuracy": "acc.",
+    "precision": "prec.",
+    "dice": "Dice",
+    "boundary_f1": "border\nF1",
+    "boundary_iou": "border\nIoU",
+    "share": "share",
+}
+SUMMARY = {
+    "mean_iou": "mean IoU",
+    "mean_accuracy": "mean accuracy",
+    "pixel_accuracy": "pixel accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "mean_dice": "mean Dice",
+    "mean_boundary_f1": "mean border F1",
+    "mean_boundary_iou": "mean border IoU",
+    "expected_calibration_error": "calibration error",
+}
+
+
+def show_scores(scores: Mapping[str, Any], *, title: str) -> None:
+    """Print the table of the classes and the summary scores, in percent: what `scores`, which is
+    `Evaluation.to_json` or `Scores.to_json`, has of COLUMNS and SUMMARY."""
+    intervals = scores.get("intervals")
+    rows: dict[str, Mapping[str, Any]] = scores["classes"]
+    shown = {key: label for key, label in COLUMNS.items() if key in next(iter(rows.values()))}
+    # With little between the columns all of them fit into 80 characters.
+    table = Table(title=f"{title}, in %", title_justify="left", box=box.SIMPLE_HEAD)
+    table.collapse_padding, table.pad_edge = True, False
+    table.add_column("class", overflow="fold")
+    for key, label in shown.items():
+        table.add_column(label, justify="right", no_wrap=True)
+        if key == "iou" and intervals is not None:
+            level = f"in {100 * intervals['level']:.0f} %"
+            table.add_column(level, justify="right", no_wrap=True)
+    for name, row in rows.items():
+        cells = [percent(row[key]) for key in shown]
+        if intervals is not None:
+            cells.insert(1, percents(intervals["classes"][name]["iou"]))
+        table.add_row(name, *cells)
+    console.print(table)
+    summary = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "left"):
+        summary.add_column(justify=justify)
+    for key, label in SUMMARY.items():
+        if key in scores:
+            interval = percents((intervals or {}).get(key))
+            summary.add_row(label, percent(scores[key]), interval)
+    console.print(summary)
+
+
+def percents(interval: Sequence[float | None] | None) -> str:
+    """`62.1 to 70.0`, or nothing."""
+    return "" if interval is None else " to ".join(percent(bound) for bound in interval)
 
 
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def gigabytes(size: int | None) -> str:
+    """`1.86 GiB`; `size not known` for None."""
+    return "size not known" if size is None else f"{size / 2**30:.2f} GiB"
 
 
 def duration(seconds: float) -> str:

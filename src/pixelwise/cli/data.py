@@ -1,4 +1,4 @@
-"""`pixelwise convert-data`."""
+"""`pixelwise convert-data`, `pixelwise data get` and `pixelwise data list`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
+from rich.table import Table
 
-from pixelwise.cli.console import Bar, command, console, facts_table
+from pixelwise.cli.console import Bar, Transfer, command, console, facts_table, gigabytes
+
+app = typer.Typer(help="Published data sets.", no_args_is_help=True)
 
 
 @command
@@ -33,3 +37,44 @@ def convert_data(
     }
     console.print(facts_table(facts))
     console.print(f"written to {target}", soft_wrap=True)
+
+
+@app.command("get")
+@command
+def get_data(
+    name: Annotated[str, typer.Argument(help="One of `pixelwise data list`.")],
+    to: Annotated[
+        Path | None, typer.Option(help="The folder to make.", show_default="NAME")
+    ] = None,
+) -> None:
+    """Fetch a published data set, verify and unpack it.
+
+    A fetch that was cut off goes on where it was. Archives that lie in TO.archives are taken from
+    there, so that none of it needs a network.
+    """
+    from pixelwise.data.published import find_data_set, get
+
+    entry = find_data_set(name)
+    console.print(f"{entry.title}\nterms: {entry.terms}", soft_wrap=True)
+    with Transfer() as transfer:
+        folder = get(entry.name, to, progress=transfer)
+    if entry.extra:
+        console.print(entry.extra, soft_wrap=True)
+    console.print(f"it is in {folder}; train on it: pixelwise train {folder}", soft_wrap=True)
+
+
+@app.command("list")
+@command
+def list_data() -> None:
+    """List the published data sets that `data get` knows, with size and terms."""
+    from pixelwise.data.published import DATA_SETS
+
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("name", "what", "fetched", "checked by", "terms"):
+        table.add_column(column, no_wrap=column == "name", overflow="fold")
+    for entry in DATA_SETS.values():
+        size = "by hand" if not entry.archives else gigabytes(entry.size)
+        digests = {"sha256": "SHA-256", "md5": "MD5"}
+        kinds = dict.fromkeys(digests[archive.algorithm] for archive in entry.archives)
+        table.add_row(entry.name, entry.title, size, ", ".join(kinds) or "-", entry.terms)
+    console.print(table)

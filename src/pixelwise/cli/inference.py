@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,7 +15,7 @@ from pixelwise.cli.console import (
     command,
     complain,
     console,
-    scores_table,
+    show_scores,
     write_json,
 )
 
@@ -48,7 +48,7 @@ BEST_SHOWN = 10
 @command
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A .safetensors file of train, or an export.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, folders of them, or films.")],
     out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("masks"),
     runtime: Runtime = "auto",
     device: Annotated[
@@ -56,11 +56,31 @@ def predict(
     ] = None,
     crf: Crf = False,
     crf_set: CrfSet = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay/--no-overlay", help="Also NAME_overlay.png, for the eye.")
+    ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Again what an interrupted run has finished, too.")
+    ] = False,
+    frame_masks: Annotated[
+        bool, typer.Option("--frame-masks", help="Of a film also NAME_masks/, a mask a frame.")
+    ] = False,
 ) -> None:
-    """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image."""
-    parameters = _crf_parameters(crf, crf_set)
-    written = predict_files(bundle, images, out, runtime=runtime, device=device, crf=parameters)
-    console.print(f"{written} masks and overlays written to {out}", soft_wrap=True)
+    """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image.
+
+    Given again after an interruption, it goes on where it was. Of a film NAME_overlay.mp4 is made.
+    """
+    predict_files(
+        bundle,
+        images,
+        out,
+        runtime=runtime,
+        device=device,
+        crf=_crf_parameters(crf, crf_set),
+        overlay=overlay,
+        overwrite=overwrite,
+        frame_masks=frame_masks,
+    )
 
 
 def _crf_parameters(wanted: bool, name: str | None) -> CRFParameters | None:
@@ -88,46 +108,105 @@ def predict_files(
     runtime: str = "auto",
     device: str | None = None,
     crf: CRFParameters | None = None,
-) -> int:
-    """Predict files into `out`; returns how many. A bad file is reported and the rest goes on.
-
-    Raises InputError where nothing could be predicted; exits with 1 where some could not.
-    """
+    overlay: bool = True,
+    overwrite: bool = False,
+    frame_masks: bool = False,
+) -> None:
+    """Predict files into `out` and say how it went; exits with 1 where some could not be."""
     from pixelwise.inference.outputs import find_images, output_names
+    from pixelwise.inference.video import is_video, require_av
     from pixelwise.process import own_process
 
-    paths = find_images(images)
-    names = output_names(paths, out)
+    films = [path for path in images if is_video(path) and path.is_file()]
+    paths = find_images([path for path in images if path not in films])
+    output_names(paths, out, overlay=overlay)  # faults are told before anything is loaded
+    if films:
+        require_av(films[0])
     own_process()
-    from pixelwise.errors import InputError
-    from pixelwise.files import make_folder
     from pixelwise.inference import Predictor
+    from pixelwise.inference.identity import identity
 
     predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=crf)
     if crf is not None:
         _compile_crf()
-    failed: list[str] = []
-    written = 0
-    with Bar("predicting") as bar:
-        for done, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
-            try:
-                result = predictor(path)
-            except InputError as error:
-                failed += error.problems
-            else:
-                if not written:  # a folder is made only for something to lie in it
-                    make_folder(out)
-                result.save(out, name)
-                written += 1
-            bar(done, len(paths))
-    if failed:
-        faults = InputError(*failed)
-        if not written:
-            raise faults
-        complain(faults)
-        console.print(f"{written} of {len(paths)} images predicted into {out}", soft_wrap=True)
+    settings = {"bundle": identity(bundle), "crf": None if crf is None else crf.to_json()}
+    whole = True
+    if paths:
+        whole = _predict_pictures(
+            predictor, paths, out, settings=settings, overlay=overlay, overwrite=overwrite
+        )
+    if films:
+        whole = _predict_films(predictor, films, out, masks=frame_masks) and whole
+    if not whole:
         raise SystemExit(1)
-    return written
+
+
+def _predict_pictures(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    settings: Mapping[str, Any],
+    overlay: bool,
+    overwrite: bool,
+) -> bool:
+    """Whether all could be predicted."""
+    from pixelwise.errors import InputError
+    from pixelwise.inference import predict_folder
+
+    with Bar("predicting") as bar:
+        result = predict_folder(
+            predictor,
+            paths,
+            out,
+            settings=settings,
+            overlay=overlay,
+            overwrite=overwrite,
+            progress=bar,
+        )
+    if result.outdated:
+        console.print(
+            f"{out}: held an unfinished run of another bundle or other settings: begun anew",
+            soft_wrap=True,
+        )
+    if result.kept:
+        console.print(
+            f"{result.kept} of {len(paths)} images were finished by an earlier run and are kept",
+            soft_wrap=True,
+        )
+    if result.faults:
+        complain(InputError(*result.faults))
+        done = result.written + result.kept
+        console.print(f"{done} of {len(paths)} images predicted into {out}", soft_wrap=True)
+        return False
+    what = "masks and overlays" if overlay else "masks"
+    console.print(f"{result.written} {what} written to {out}", soft_wrap=True)
+    return True
+
+
+def _predict_films(predictor: Predictor, paths: Sequence[Path], out: Path, *, masks: bool) -> bool:
+    """Whether all could be predicted to their ends."""
+    from pixelwise.errors import InputError
+    from pixelwise.inference.video import predict_video, video_names
+
+    faults: list[str] = []
+    for path, name in zip(paths, video_names(paths), strict=True):
+        try:
+            with Bar(path.name, unit="frames") as bar:
+                result = predict_video(predictor, path, out, name=name, masks=masks, progress=bar)
+        except InputError as error:
+            if len(paths) == 1:
+                raise
+            faults += error.problems
+            continue
+        for note in result.notes:
+            console.print(note, soft_wrap=True)
+        faults += result.faults
+        written = " and ".join(str(path) for path in (result.overlay, result.masks) if path)
+        console.print(f"{result.frames} frames written to {written}", soft_wrap=True)
+    if faults:
+        complain(InputError(*faults))
+    return not faults
 
 
 @command
@@ -137,6 +216,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the scores by image here, for compare."),
     ] = None,
     runtime: Annotated[
         str | None,
@@ -148,10 +231,13 @@ def evaluate(
     crf: Crf = False,
     crf_set: CrfSet = None,
 ) -> None:
-    """Score a bundle on a split: the four metrics of the FCN paper, and each class."""
+    """Score a bundle on a split: IoU and its kin with intervals, borders, calibration."""
+    from pixelwise.files import check_writable
     from pixelwise.process import own_process
 
     check_json(json_file)
+    if images is not None:
+        check_writable(images)
     parameters = _crf_parameters(crf, crf_set)
     own_process()
     from pixelwise.evaluation import evaluate as score
@@ -165,7 +251,7 @@ def evaluate(
         _compile_crf()
     found = _open_split(predictor, data, split)
     with Bar(f"scoring {split}") as bar:
-        result = score(predictor, found, split, progress=bar)
+        result = score(predictor, found, split, details=True, progress=bar)
     scores = {
         "bundle": str(bundle),
         "data": str(data),
@@ -173,13 +259,15 @@ def evaluate(
         "images": len(found.splits[split]),
         "runtime": predictor.runtime.name,
         **({} if parameters is None else {"crf": parameters.to_json()}),
-        **result.scores.to_json(predictor.classes.names),
+        **result.to_json(predictor.classes.names),
     }
     if json_file != "-":
         for note in found.notes:
             console.print(note, soft_wrap=True)
         title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
-        console.print(scores_table(scores, title=title))
+        show_scores(scores, title=title)
+    if images is not None:
+        result.tallies.save(images, classes=predictor.classes.names, split=split)
     write_json(json_file, scores)
 
 

@@ -20,7 +20,7 @@ from pixelwise.cli.console import (
     duration,
     facts_table,
     percent,
-    scores_table,
+    show_scores,
     stop,
 )
 
@@ -63,15 +63,26 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Also write OUT/tensorboard (needs TensorBoard).")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run that OUT holds.")] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Print the plan, check everything, and stop.")
+    ] = False,
 ) -> None:
-    """Train a network on a folder of images and masks."""
+    """Train a network on a folder of images and masks.
+
+    Crop, batch, epochs and class weights that nothing states are planned: from the data, and from
+    this machine.
+    """
     from pixelwise.errors import InputError
     from pixelwise.training.recipe import load_recipe, parse_override
 
     others = (data, out, recipe, model, start, epochs, batch_size, learning_rate, seed, device)
     if resume is not None:
-        if settings or overwrite or any(given is not None for given in others):
+        stated = settings or overwrite or tensorboard or plan_only
+        if stated or any(given is not None for given in others):
             raise InputError(
                 f"--resume {resume}: goes on with the run's own settings: give no others"
             )
@@ -88,14 +99,15 @@ def train(
         "optimizer.learning_rate": learning_rate,
         "seed": seed,
         "device": device,
+        "tensorboard": tensorboard or None,
     }
     overrides |= {key: value for key, value in flags.items() if value is not None}
-    _run(
-        data,
-        out or Path("runs") / data.resolve().name,
-        load_recipe(recipe, overrides),
-        overwrite=overwrite,
-    )
+    chosen = load_recipe(recipe, overrides)
+    out = out or Path("runs") / data.resolve().name
+    if plan_only:
+        _plan(data, out, chosen, overwrite=overwrite)
+    else:
+        _run(data, out, chosen, overwrite=overwrite)
 
 
 @command
@@ -124,8 +136,7 @@ def demo(
     from pixelwise.cli.inference import predict_files
     from pixelwise.data.images import list_images
 
-    written = predict_files(run.best, list_images(scenes / "images" / "test"), out / "masks")
-    console.print(f"masks and overlays of {written} test scenes: {out / 'masks'}")
+    predict_files(run.best, list_images(scenes / "images" / "test"), out / "masks")
     console.print(f"all of it took {duration(time.monotonic() - started)}")
 
 
@@ -147,34 +158,47 @@ def _run(data: Path, out: Path, resolved: Any, *, overwrite: bool) -> Run:
 
         return run_training(data, out, resolved, overwrite=overwrite, listener=listener)
 
-    return _show(work, epochs=resolved.epochs)
+    return _show(work)
+
+
+def _plan(data: Path, out: Path, chosen: Any, *, overwrite: bool) -> None:
+    from pixelwise.process import own_process
+    from pixelwise.training import Listener, plan
+
+    own_process()  # as in the run, so that what is measured is that
+    with Bar("checking the data") as checking:
+
+        class Checking(Listener):
+            def checking(self, done: int, total: int) -> None:
+                checking(done, total)
+
+        run = plan(data, out, chosen, overwrite=overwrite, listener=Checking())
+    console.print(facts_table(run.facts))
 
 
 def _resume(folder: Path) -> Run:
-    from pixelwise.training.recipe import load_recipe
-
     def work(listener: Listener) -> Run:
         from pixelwise.training import resume as resume_training
 
         return resume_training(folder, listener=listener)
 
-    return _show(work, epochs=load_recipe(folder / "recipe.toml").epochs)
+    return _show(work)
 
 
-def _show(work: Callable[[Listener], Run], *, epochs: int) -> Run:
+def _show(work: Callable[[Listener], Run]) -> Run:
     """Train, and print what comes of it."""
     from pixelwise.process import own_process
 
     kept = own_process()
     from pixelwise.report import write_run_report
 
-    with _Display(epochs, kept) as display:
+    with _Display(kept) as display:
         run = work(display.listener)
     assert run.evaluation is not None
-    scores = run.evaluation.scores.to_json(run.data.classes.names)
-    console.print(scores_table(scores, title=f"val, epoch {run.best_epoch} of {epochs}"))
-    with console.status("writing the report"):
-        report = write_run_report(run, command=_command_line())
+    scores = run.evaluation.to_json(run.data.classes.names)
+    show_scores(scores, title=f"val, epoch {run.best_epoch} of {display.epochs}")
+    with Bar("scoring for the report") as bar:
+        report = write_run_report(run, command=_command_line(), progress=bar)
     console.print(f"best bundle  {run.best}", soft_wrap=True)
     console.print(f"report       {report}", soft_wrap=True)
     console.print(f"use it       pixelwise predict {run.best} PHOTOS --out masks", soft_wrap=True)
@@ -188,7 +212,7 @@ def _command_line() -> str:
 class _Display:
     """Draws a run: a bar while files are checked, one for the steps, a line an epoch."""
 
-    def __init__(self, epochs: int, kept: str | None) -> None:
+    def __init__(self, kept: str | None) -> None:
         from pixelwise.training import Listener
 
         display = self
@@ -197,8 +221,8 @@ class _Display:
             def checking(self, done: int, total: int) -> None:
                 display.checked(done, total)
 
-            def planned(self, facts: Mapping[str, str]) -> None:
-                display.planned(facts)
+            def planned(self, facts: Mapping[str, str], *, epochs: int) -> None:
+                display.planned(facts, epochs)
 
             def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
                 display.step(epoch, step, steps, loss, images)
@@ -210,7 +234,7 @@ class _Display:
                 display.epoch_ended(row)
 
         self.listener: Listener = Events()
-        self.epochs = epochs
+        self.epochs = 0
         self.kept = kept
         self.check = Bar("checking the data")
         self.bar = Progress(
@@ -241,7 +265,8 @@ class _Display:
     def checked(self, done: int, total: int) -> None:
         self.check(done, total)
 
-    def planned(self, facts: Mapping[str, str]) -> None:
+    def planned(self, facts: Mapping[str, str], epochs: int) -> None:
+        self.epochs = epochs
         self.check.__exit__()
         console.print(facts_table({**facts, "memory": self.kept or ""}))
         self.task = self.bar.add_task("", total=None, loss="-", rate="-", left="?")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.images import write_mask
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
-from pixelwise.files import atomic, make_folder, not_writable
+from pixelwise.files import atomic, atomic_folder, make_folder
 
 PARTS = ("images", "masks", "classes.toml")
 
@@ -45,20 +44,8 @@ def convert_data(
     _refuse(source, target, overwrite=overwrite)
     data = open_dataset(source, divide=False, cache_bytes=0, progress=checking)
     make_folder(target.parent)
-    try:
-        side = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-    except OSError as error:
-        raise not_writable(target, error) from error
-    try:
+    with atomic_folder(target, flush=False) as side:  # each file is flushed as it is written
         _write(data, side, writing)
-        umask = os.umask(0)
-        os.umask(umask)
-        side.chmod(0o777 & ~umask)  # mkdtemp makes it private
-        _put_in_place(side, target)
-    except OSError as error:
-        raise not_writable(target, error) from error
-    finally:
-        shutil.rmtree(side, ignore_errors=True)
     return data
 
 
@@ -113,20 +100,3 @@ def _names(samples: list[Sample]) -> list[str]:
         else sample.name.strip("/").replace("/", "__")
         for sample in samples
     ]
-
-
-def _put_in_place(side: Path, target: Path) -> None:
-    """Rename `side` to `target`; what stood there goes when the new one is in its place."""
-    if not target.exists():
-        side.replace(target)
-        return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
-    try:
-        target.replace(old)
-        try:
-            side.replace(target)
-        except OSError:
-            old.replace(target)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

@@ -33,6 +33,7 @@ from pixelwise.data.opening import (
     upright,
 )
 from pixelwise.data.pixels import RGB, PixelFormat, Pixels, RawImage
+from pixelwise.data.png import encode_palette, encode_rgb
 from pixelwise.data.tiff import read_tiff
 from pixelwise.errors import InputError
 from pixelwise.files import atomic
@@ -226,18 +227,14 @@ def turned_by_exif(path: Path) -> bool:
 
 def write_mask(path: Path, mask: NDArray[np.uint8], *, palette: bytes) -> None:
     """Write a mask (H, W) as a palette PNG; `palette` is 768 bytes of RGB. Atomic."""
-    image = Image.fromarray(mask)  # (H, W) uint8 is mode L; putpalette makes it P, pixels untouched
-    image.putpalette(palette)
     with atomic(path) as side:
-        image.save(side, format="PNG")
+        side.write_bytes(encode_palette(mask, palette))
 
 
 def write_image(path: Path, image: Image.Image | NDArray[np.uint8]) -> None:
-    """Write RGB (H, W, 3) or a PIL image as PNG. Atomic."""
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(image)
+    """Write RGB, (H, W, 3) or a PIL image, as PNG. Atomic."""
     with atomic(path) as side:
-        image.save(side, format="PNG")
+        side.write_bytes(encode_rgb(np.asarray(image)))
 
 
 def list_images(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:

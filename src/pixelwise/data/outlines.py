@@ -75,6 +75,51 @@ class Disc:
 
 
 @dataclass(frozen=True)
+class Ellipse:
+    """An ellipse, by shares of the image's width (x) and height (y).
+
+    centre: x, y. radii: along x and y, before it is turned by `degrees` clockwise, in pixels.
+    """
+
+    value: int
+    centre: tuple[float, float]
+    radii: tuple[float, float]
+    degrees: float = 0.0
+
+    def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        height, width = size
+        rows, columns = np.ogrid[0.5 : height + 0.5, 0.5 : width + 0.5]
+        x, y = columns - self.centre[0] * width, rows - self.centre[1] * height
+        cosine, sine = np.cos(np.deg2rad(self.degrees)), np.sin(np.deg2rad(self.degrees))
+        along, across = x * cosine + y * sine, y * cosine - x * sine
+        within = (along / (self.radii[0] * width)) ** 2 + (across / (self.radii[1] * height)) ** 2
+        return np.asarray(within <= 1)
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A rectangle, by shares of the image's width (x) and height (y).
+
+    corner: x, y of the upper left one, around which it is turned by `degrees` clockwise, in pixels.
+    sides: along x and y, before that.
+    """
+
+    value: int
+    corner: tuple[float, float]
+    sides: tuple[float, float]
+    degrees: float = 0.0
+
+    def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        height, width = size
+        corner = np.array([self.corner[0] * width, self.corner[1] * height])
+        along, down = self.sides[0] * width, self.sides[1] * height
+        cosine, sine = np.cos(np.deg2rad(self.degrees)), np.sin(np.deg2rad(self.degrees))
+        right, below = np.array([cosine, sine]) * along, np.array([-sine, cosine]) * down
+        ring = np.array([corner, corner + right, corner + right + below, corner + below])
+        return fill_polygon(ring, size)
+
+
+@dataclass(frozen=True)
 class Drawn:
     """A mask drawn from regions: see `MaskSource`.
 

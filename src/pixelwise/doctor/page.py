@@ -6,15 +6,12 @@ Like the page about a run it asks nothing of the network, and every text is esca
 from __future__ import annotations
 
 import shlex
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
+from pixelwise import pages
 from pixelwise.doctor.diagnosis import Diagnosis, Severity
 from pixelwise.doctor.pictures import Album
-from pixelwise.files import atomic
 
 CASES = 3
 """Findings of one kind that are shown with pictures."""
@@ -24,12 +21,10 @@ LISTED = 200
 
 def write_page(path: Path, diagnosis: Diagnosis, *, title: str | None = None) -> None:
     """Write the page to `path`, atomically. Raises InputError where it cannot be written."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.lstrip_blocks = True
-    environment.filters["percent"] = _percent
-    source = files("pixelwise.doctor").joinpath("page.html.j2").read_text(encoding="utf-8")
     facts = diagnosis.facts
-    page = environment.from_string(source).render(
+    pages.write_page(
+        path,
+        package="pixelwise.doctor",
         title=title or diagnosis.root.resolve().name,
         verdict=diagnosis.verdict,
         tone=_tone(diagnosis),
@@ -47,16 +42,9 @@ def write_page(path: Path, diagnosis: Diagnosis, *, title: str | None = None) ->
         splits=list(facts.pairs),
         classes=facts.classes,
         widest=max((max(row.share.values(), default=0) for row in facts.classes), default=0),
-        colours=["#{:02x}{:02x}{:02x}".format(*row.colour) for row in facts.classes],
+        colours=[pages.css_colour(row.colour) for row in facts.classes],
         facts=fact_lines(diagnosis),
     )
-    with atomic(path) as side:
-        side.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
-
-
-def _percent(value: float) -> str:
-    digits = 1 if value >= 0.01 or value == 0 else 2
-    return f"{100 * value:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
 
 
 def _tone(diagnosis: Diagnosis) -> str:
@@ -123,7 +111,7 @@ def fact_lines(diagnosis: Diagnosis) -> dict[str, str]:
         lines["deviation"] = ", ".join(f"{value:.1f}" for value in facts.deviation)
     if any(facts.ignored.values()):
         lines["ignored pixels"] = ", ".join(
-            f"{_percent(share)} of {split}" for split, share in facts.ignored.items()
+            f"{pages.percent(share)} of {split}" for split, share in facts.ignored.items()
         )
     for number, note in enumerate(facts.notes):
         lines["notes" if number == 0 else f"notes {number + 1}"] = note

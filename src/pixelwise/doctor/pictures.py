@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from pixelwise.doctor.diagnosis import Finding, relative
 from pixelwise.doctor.sighting import Sighting, levels_of, shown
 from pixelwise.doctor.survey import UNKNOWN, Survey
 from pixelwise.errors import InputError
+from pixelwise.pages import data_url
 
 SIDE = 420
 """The longer side of a picture on the page, in pixels."""
@@ -121,7 +120,6 @@ def _picture(caption: str, pixels: NDArray[np.uint8]) -> Picture:
             (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
         )
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
-    stream = io.BytesIO()
-    picture.save(stream, format="JPEG", quality=80)
-    source = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-    return Picture(caption, source, picture.width, picture.height, small)
+    return Picture(
+        caption, data_url(picture, kind="JPEG", quality=80), picture.width, picture.height, small
+    )

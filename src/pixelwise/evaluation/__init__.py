@@ -3,5 +3,14 @@
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.crf_search import CRFSearch, search_crf
 from pixelwise.evaluation.evaluate import Evaluation, evaluate
+from pixelwise.evaluation.tallies import Tallies
 
-__all__ = ["CRFSearch", "ConfusionMatrix", "Evaluation", "Scores", "evaluate", "search_crf"]
+__all__ = [
+    "CRFSearch",
+    "ConfusionMatrix",
+    "Evaluation",
+    "Scores",
+    "Tallies",
+    "evaluate",
+    "search_crf",
+]

@@ -1,4 +1,4 @@
-"""One confusion matrix for a whole split, and the four scores of the FCN paper from it."""
+"""One confusion matrix for a whole split, and the scores that are ratios of its sums."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
 
+SUMMARY = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou", "mean_dice")
+BY_CLASS = ("iou", "accuracy", "precision", "dice", "share")
+"""What `ratios` computes: a number a matrix, and a number a class."""
+
 
 @dataclass(frozen=True)
 class Scores:
-    """The metrics of FCN (arXiv:1411.4038, section 5), as fractions 0..1.
+    """The metrics of FCN (arXiv:1411.4038, section 5), precision and Dice, as fractions 0..1.
 
-    iou and accuracy: by class, NaN where they are undefined: a class that is neither in the truth
-    nor predicted has no IoU, one that is not in the truth has no accuracy. Means leave NaN out.
+    iou, accuracy, precision, dice: by class, NaN where they are undefined: a class that is neither
+    in the truth nor predicted has no IoU and no Dice, one that is not in the truth has no accuracy,
+    one that is not predicted no precision. Means leave NaN out. accuracy is also called recall, and
+    dice F1.
     """
 
     pixel_accuracy: float
     mean_accuracy: float
     mean_iou: float
     frequency_weighted_iou: float
+    mean_dice: float
     iou: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    dice: NDArray[np.float64]
     share: NDArray[np.float64]
     pixels: int
 
     def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Plain JSON; NaN becomes null."""
         return {
-            "pixel_accuracy": _plain(self.pixel_accuracy),
-            "mean_accuracy": _plain(self.mean_accuracy),
-            "mean_iou": _plain(self.mean_iou),
-            "frequency_weighted_iou": _plain(self.frequency_weighted_iou),
+            **{key: plain(getattr(self, key)) for key in SUMMARY},
             "pixels": self.pixels,
             "classes": {
-                name: {
-                    "iou": _plain(self.iou[i]),
-                    "accuracy": _plain(self.accuracy[i]),
-                    "share": _plain(self.share[i]),
-                }
+                name: {key: plain(getattr(self, key)[i]) for key in BY_CLASS}
                 for i, name in enumerate(names)
             },
         }
@@ -68,31 +70,52 @@ class ConfusionMatrix:
         cells = rows.astype(np.int32) * classes + columns
         self.counts += np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
+    def tally(self) -> NDArray[np.int64]:
+        """(3, C): of each class the pixels that are right, that are true, that are predicted."""
+        return np.stack([self.counts.diagonal(), self.counts.sum(axis=1), self.counts.sum(axis=0)])
+
     def scores(self) -> Scores:
-        counts = self.counts.astype(np.float64)
-        right, truth, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-        total = truth.sum()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            iou = right / (truth + predicted - right)
-            accuracy = right / truth
-            share = truth / total
-            weighted = share * np.where(truth > 0, iou, 0)
-            return Scores(
-                pixel_accuracy=float(right.sum() / total),
-                mean_accuracy=_mean(accuracy),
-                mean_iou=_mean(iou),
-                frequency_weighted_iou=float(weighted.sum()) if total else float("nan"),
-                iou=iou,
-                accuracy=accuracy,
-                share=share,
-                pixels=int(total),
-            )
+        values: dict[str, Any] = dict(ratios(self.tally()))
+        values |= {key: float(values[key]) for key in SUMMARY}
+        return Scores(**values, pixels=int(self.counts.sum()))
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
+def ratios(tally: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """The scores of tallies (..., 3, C) by their names in SUMMARY, (...), and BY_CLASS, (..., C).
+
+    All that they need of a confusion matrix are these sums, so images can be added up or drawn
+    anew by theirs.
+    """
+    right, truth, predicted = np.moveaxis(np.asarray(tally, dtype=np.float64), -2, 0)
+    total = truth.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        iou = right / (truth + predicted - right)
+        accuracy = right / truth
+        share = truth / total[..., None]
+        dice = 2 * right / (truth + predicted)
+        weighted = (share * np.where(truth > 0, iou, 0)).sum(axis=-1)
+        return {
+            "pixel_accuracy": right.sum(axis=-1) / total,
+            "mean_accuracy": mean_known(accuracy),
+            "mean_iou": mean_known(iou),
+            "frequency_weighted_iou": np.where(total > 0, weighted, np.nan),
+            "mean_dice": mean_known(dice),
+            "iou": iou,
+            "accuracy": accuracy,
+            "precision": right / predicted,
+            "dice": dice,
+            "share": share,
+        }
 
 
-def _plain(value: float) -> float | None:
+def mean_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean over the last axis of what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float64] = np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1)
+    return mean
+
+
+def plain(value: float) -> float | None:
+    """For JSON: NaN becomes null."""
     return None if np.isnan(value) else float(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from pixelwise.crf import CRFParameters, dense_crfs, require_numba
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.pixels import Pixels, as_shown
 from pixelwise.data.source import Sample
-from pixelwise.evaluation.confusion import ConfusionMatrix
+from pixelwise.evaluation.confusion import ConfusionMatrix, plain
 from pixelwise.inference import Predictor
 from pixelwise.inference.result import softmax
 
@@ -53,8 +52,8 @@ class Comparison:
     def to_json(self) -> dict[str, float | None]:
         return {
             "images": self.images,
-            "before": _plain(self.before),
-            "after": _plain(self.after),
+            "before": plain(self.before),
+            "after": plain(self.after),
         }
 
 
@@ -89,7 +88,7 @@ class CRFSearch:
             "searched": self.searched.to_json(),
             "rest": None if self.rest is None else self.rest.to_json(),
             "trials": [
-                {**trial.parameters.to_json(), "mean_iou": _plain(trial.mean_iou)}
+                {**trial.parameters.to_json(), "mean_iou": plain(trial.mean_iou)}
                 for trial in self.trials
             ],
         }
@@ -209,10 +208,6 @@ class _Scorer:
                 for chosen, matrix in zip(sets, matrices, strict=True)
             ]
         )
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _labels(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -68,7 +68,7 @@ def export(
     def write_float(folder: Path) -> Export:
         say(f"capturing {bundle.model}")
         with quiet():
-            program = capture(bundle)
+            program = capture(bundle, quantizable=int8 is not None)
             say(f"writing it for {target}")
             file = WRITERS[target].write(program, folder)
         export = described(folder, file, "float32", {})

@@ -8,7 +8,7 @@ from torch.export import Dim, ExportedProgram
 
 from pixelwise.checkpoints import Bundle, Normalisation
 from pixelwise.errors import PixelwiseError
-from pixelwise.inference.runtimes.fusion import fold_batch_norm
+from pixelwise.inference.simplify import simplify
 
 EXAMPLE = (97, 131)  # no multiples of anything, so that no size is taken for a rule
 
@@ -26,16 +26,17 @@ class Deployed(nn.Module):
         return logits.argmax(dim=1).to(torch.uint8), logits
 
 
-def capture(bundle: Bundle) -> ExportedProgram:
+def capture(bundle: Bundle, *, quantizable: bool = False) -> ExportedProgram:
     """The graph of a bundle's network, its height and width left open.
+
+    quantizable: in the form that int8 is made of.
 
     Raises PixelwiseError where PyTorch cannot capture it.
     """
-    folded = fold_batch_norm(bundle.build(), in_channels=bundle.pixels.channels)
-    deployed = Deployed(folded, bundle.normalisation).eval()
-    image = torch.zeros(
-        1, *EXAMPLE, bundle.pixels.channels, dtype=getattr(torch, bundle.pixels.given)
-    )
+    channels = bundle.pixels.channels
+    model = simplify(bundle.build(), every_size=True, quantizable=quantizable, in_channels=channels)
+    deployed = Deployed(model, bundle.normalisation).eval()
+    image = torch.zeros(1, *EXAMPLE, channels, dtype=getattr(torch, bundle.pixels.given))
     shapes = {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
     try:
         with torch.no_grad():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pixelwise.data.images import IMAGE_SUFFIXES, list_images
 from pixelwise.errors import InputError
+from pixelwise.inference.result import result_names
 
 
 def find_images(given: Sequence[Path]) -> list[Path]:
@@ -33,8 +34,10 @@ def find_images(given: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def output_names(paths: Sequence[Path], out: Path) -> list[str]:
+def output_names(paths: Sequence[Path], out: Path, *, overlay: bool = True) -> list[str]:
     """A base name for each result: the picture's stem, or its whole name where stems collide.
+
+    overlay: whether `Segmentation.save` is to write overlays too.
 
     Raises InputError where two results would still have one name, or one would replace a picture.
     """
@@ -44,7 +47,7 @@ def output_names(paths: Sequence[Path], out: Path) -> list[str]:
     inputs = {path.resolve() for path in paths}
     problems = []
     for path, name in zip(paths, names, strict=True):
-        for file in (f"{name}.png", f"{name}_overlay.png"):
+        for file in result_names(name, overlay=overlay):
             if file in owner:
                 problems.append(
                     f"{path}: its result {file} is also that of {owner[file]}: rename one, or "

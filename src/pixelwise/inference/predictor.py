@@ -17,7 +17,7 @@ from pixelwise.data.opening import upright
 from pixelwise.data.pixels import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
 from pixelwise.inference.opening import AUTO, open_network
-from pixelwise.inference.result import Prediction, softmax
+from pixelwise.inference.result import Prediction, Segmentation, softmax
 from pixelwise.inference.runtimes import Runtime
 
 if TYPE_CHECKING:
@@ -97,9 +97,24 @@ class Predictor:
         of the numbers that such files hold.
         Raises InputError for a file that is no picture, or an array of another type or shape.
         """
-        pixels = as_pixels(image, self.pixels)
-        logits = self.scores(pixels)
-        return Prediction(pixels, _largest(logits), self.classes, logits)
+        return self.predict_prepared(self.prepare(image))
+
+    def segment(self, image: ImageLike) -> Segmentation:
+        """The mask alone, without the probabilities: what takes least. Raises as a call does."""
+        return self.segment_prepared(self.prepare(image))
+
+    def prepare(self, image: ImageLike) -> Pixels:
+        """(H, W, C) in units of 0..255 from whatever a call takes. Raises as a call does."""
+        return as_pixels(image, self.pixels)
+
+    def predict_prepared(self, image: Pixels) -> Prediction:
+        """What a call gives, of a picture as `prepare` and a data set give it."""
+        logits = self.scores(image)
+        return Prediction(image, _largest(logits), self.classes, logits)
+
+    def segment_prepared(self, image: Pixels) -> Segmentation:
+        """What `segment` gives, likewise."""
+        return Segmentation(image, self.classify(image), self.classes)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """(H, W, C) in units of 0..255 to the network's own (C, H, W) float32 logits."""

@@ -1,7 +1,8 @@
-"""How large a network is: parameters and multiply-adds."""
+"""How large a network is: parameters, multiply-adds, and what its layers put out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,7 +31,31 @@ def count_multiply_adds(model: nn.Module, *, height: int, width: int) -> int:
         elif isinstance(module, nn.Linear):
             total += output.numel() * module.in_features
 
-    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    _pass_through(model, count, height=height, width=width)
+    return total
+
+
+def count_activations(model: nn.Module, *, height: int, width: int) -> int:
+    """Numbers that the layers put out for one (3, height, width) image: training keeps most.
+
+    A model on the meta device is measured without any arithmetic.
+    """
+    total = 0
+
+    def count(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal total
+        if isinstance(output, Tensor) and not any(module.children()):
+            total += output.numel()
+
+    _pass_through(model, count, height=height, width=width)
+    return total
+
+
+def _pass_through(
+    model: nn.Module, hook: Callable[[nn.Module, Any, Any], None], *, height: int, width: int
+) -> None:
+    """One image, and `hook` for each module that it passes."""
+    handles = [module.register_forward_hook(hook) for module in model.modules()]
     training = model.training
     try:
         device = next(model.parameters()).device
@@ -38,6 +63,5 @@ def count_multiply_adds(model: nn.Module, *, height: int, width: int) -> int:
             model.eval()(torch.zeros(1, 3, height, width, device=device))
     finally:
         model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return total
+        for handle in handles:
+            handle.remove()

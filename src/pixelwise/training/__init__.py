@@ -1,8 +1,7 @@
 """Training: the recipe, the loss, the loop."""
 
 from pixelwise.training.events import Listener
-from pixelwise.training.interrupts import TrainingStoppedError
-from pixelwise.training.loop import TrainingError, resume, train
+from pixelwise.training.loop import TrainingError, TrainingStoppedError, plan, resume, train
 from pixelwise.training.recipe import Recipe, load_recipe
 from pixelwise.training.run import Run
 
@@ -13,6 +12,7 @@ __all__ = [
     "TrainingError",
     "TrainingStoppedError",
     "load_recipe",
+    "plan",
     "resume",
     "train",
 ]

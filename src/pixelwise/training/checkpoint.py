@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from pixelwise.checkpoints import Normalisation
 from pixelwise.checkpoints.sealed import read_sealed, write_sealed
 from pixelwise.errors import InputError
-from pixelwise.evaluation import ConfusionMatrix, Evaluation
+from pixelwise.evaluation import ConfusionMatrix, Evaluation, Tallies
 from pixelwise.files import make_folder
 
-FORMAT = 1
+FORMAT = 2
 KEY = "pixelwise-checkpoint"
 KEPT = 2
 REMEDY = "give the folder of a run whose checkpoints are whole, or train anew"
@@ -85,14 +85,14 @@ class Checkpoint:
 
     def progress(self) -> Progress:
         about = dict(self.about["progress"])
-        by_image = about.pop("by_image")
+        images = tuple(about.pop("images"))
         progress = Progress(**{**about, "rate": _nan(about["rate"])})
         if "confusion" in self.tensors:
             counts = self.tensors["confusion"].numpy()
             matrix = ConfusionMatrix(len(counts))
             matrix.counts += counts
-            scores = {name: _nan(score) for name, score in by_image.items()}
-            progress.evaluation = Evaluation(matrix, scores)
+            tallies = Tallies(images, self.tensors["tallies"].numpy())
+            progress.evaluation = Evaluation(matrix, tallies)
         return progress
 
     def restore(self, state: State) -> None:
@@ -160,10 +160,11 @@ def write_state(path: Path, state: State, fixed: Mapping[str, Any]) -> None:
     tensors["random.cpu"] = torch.get_rng_state()
     if state.fabric.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(state.fabric.device)
-    by_image: dict[str, float | None] = {}
+    images: tuple[str, ...] = ()
     if progress.evaluation is not None:
         tensors["confusion"] = torch.from_numpy(np.array(progress.evaluation.matrix.counts))
-        by_image = {name: _plain(score) for name, score in progress.evaluation.by_image.items()}
+        tensors["tallies"] = torch.from_numpy(progress.evaluation.tallies.counts)
+        images = progress.evaluation.tallies.names
     about = {
         "format": FORMAT,
         **fixed,
@@ -176,7 +177,7 @@ def write_state(path: Path, state: State, fixed: Mapping[str, Any]) -> None:
             "best": progress.best,
             "best_epoch": progress.best_epoch,
             "history": progress.history,
-            "by_image": by_image,
+            "images": images,
         },
         "optimizer": groups,
         "schedule": state.schedule.state_dict(),  # of functions in it None: the recipe has them

@@ -12,8 +12,8 @@ class Listener:
     def checking(self, done: int, total: int) -> None:
         """Files of the data set that were opened."""
 
-    def planned(self, facts: Mapping[str, str]) -> None:
-        """What was found, assumed and chosen, before the first step."""
+    def planned(self, facts: Mapping[str, str], *, epochs: int) -> None:
+        """What was found, assumed and chosen, before the first step of a run of `epochs`."""
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
         """A step was made: `step` of `steps` in this epoch, over `images` images."""
@@ -23,3 +23,30 @@ class Listener:
 
     def epoch_ended(self, row: Mapping[str, Any]) -> None:
         """The row that was written to metrics.jsonl."""
+
+
+class Listeners(Listener):
+    """Tells several, in order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = listeners
+
+    def checking(self, done: int, total: int) -> None:
+        for listener in self.listeners:
+            listener.checking(done, total)
+
+    def planned(self, facts: Mapping[str, str], *, epochs: int) -> None:
+        for listener in self.listeners:
+            listener.planned(facts, epochs=epochs)
+
+    def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+        for listener in self.listeners:
+            listener.step(epoch=epoch, step=step, steps=steps, loss=loss, images=images)
+
+    def validating(self, done: int, total: int) -> None:
+        for listener in self.listeners:
+            listener.validating(done, total)
+
+    def epoch_ended(self, row: Mapping[str, Any]) -> None:
+        for listener in self.listeners:
+            listener.epoch_ended(row)

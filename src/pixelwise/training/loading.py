@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelwise.data.dataset import SegmentationData
-from pixelwise.data.statistics import usual_crop
 from pixelwise.data.transforms import Augmentation
 
 MAX_WORKERS = 8
@@ -102,8 +101,3 @@ def auto_workers(device: torch.device) -> int:
     if device.type == "cpu":
         return 0
     return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
-
-
-def auto_crop(data: SegmentationData) -> tuple[int, int]:
-    """(height, width) of the crop for images such as these."""
-    return usual_crop(list(data.sizes.values()))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pixelwise.data.pixels import PixelFormat
 from pixelwise.errors import InputError
+from pixelwise.training.losses.registry import SMOOTHED, SUMMED, parse_terms
 
 
 class _Part(BaseModel):
@@ -71,8 +72,8 @@ class AugmentationRecipe(_Part):
 
     crop: tuple[int, int] | Literal["auto", "image"] = Field(
         default="auto",
-        description="[height, width]; auto: the images' usual size, 512 a side at most; image: "
-        "each image whole, in batches of one",
+        description="[height, width]; auto: by the plan, the images' usual size, 512 a side at "
+        "most; image: each image whole, in batches of one",
     )
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -118,11 +119,29 @@ class OptimizerRecipe(_Part):
 
 
 class LossRecipe(_Part):
-    """Cross entropy over the pixels that are not ignored."""
+    """What is minimised over the pixels that are not ignored.
 
-    class_weights: tuple[float, ...] | Literal["none", "median_frequency"] = "none"
+    name: one of the losses in `training.losses.registry`, or a sum of some with factors.
+    """
+
+    name: str = Field(
+        default="cross_entropy",
+        description="cross_entropy, focal, ohem, dice, lovasz_softmax, boundary, or a sum of some, "
+        "as cross_entropy+0.5*dice",
+    )
+    class_weights: tuple[float, ...] | Literal["auto", "none", "median_frequency"] = Field(
+        default="auto", description="auto: by the plan, none but for a class that has nearly all"
+    )
     reduction: Literal["mean", "sum"] = Field(
         default="mean", description="over the pixels of a batch; sum: as Caffe's FCN"
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of cross_entropy and ohem")
+    focal_gamma: float = Field(default=2.0, ge=0, description="0: as cross_entropy")
+    ohem_threshold: float = Field(
+        default=0.7, gt=0, le=1, description="probability of the true class up to which it is hard"
+    )
+    ohem_kept: float = Field(
+        default=1 / 16, ge=0, le=1, description="part of the pixels that counts at least"
     )
     auxiliary_weight: float = Field(
         default=0.4,
@@ -134,12 +153,35 @@ class LossRecipe(_Part):
         description="map: at the head's own size, with labels shrunk to it, as Caffe's DeepLab",
     )
 
+    @field_validator("name")
+    @classmethod
+    def _names_losses(cls, name: str) -> str:
+        parse_terms(name)
+        return name
+
+    @model_validator(mode="after")
+    def _settings_apply(self) -> LossRecipe:
+        names = {term.name for term in parse_terms(self.name)}
+        if self.reduction == "sum" and not names <= set(SUMMED):
+            raise ValueError(
+                f"reduction = 'sum' with {self.name}: is for {' and '.join(SUMMED)} alone"
+            )
+        if self.label_smoothing and not names & set(SMOOTHED):
+            raise ValueError(
+                f"label_smoothing with {self.name}: is for {' and '.join(SMOOTHED)} alone"
+            )
+        return self
+
 
 class Recipe(_Part):
-    """All of it. Unknown keys are refused."""
+    """All of it. Unknown keys are refused; what is `auto` is decided before the first step."""
 
-    epochs: int = Field(default=24, ge=1)
-    batch_size: int = Field(default=8, ge=1)
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: by the plan, from the number of images"
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: by the plan, from the crop, the memory, the images"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -150,6 +192,9 @@ class Recipe(_Part):
     checkpoint_minutes: float = Field(
         default=5.0, ge=0, description="between checkpoints, besides those at an epoch's end"
     )
+    tensorboard: bool = Field(
+        default=False, description="also write RUN/tensorboard (needs TensorBoard)"
+    )
     model: ModelRecipe = ModelRecipe()
     data: DataRecipe = DataRecipe()
     augmentation: AugmentationRecipe = AugmentationRecipe()
@@ -158,31 +203,53 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _images_fit_a_batch(self) -> Recipe:
-        if self.augmentation.crop == "image" and self.batch_size != 1:
+        if self.augmentation.crop == "image" and self.batch_size not in ("auto", 1):
             raise ValueError(
                 f"augmentation.crop = 'image' with batch_size = {self.batch_size}: whole images "
                 "differ in size: set batch_size = 1, and optimizer.accumulate for more a step"
             )
         return self
 
-    def resolved(
-        self, *, crop: tuple[int, int] | Literal["image"], layout: str, pixels: PixelFormat
-    ) -> Recipe:
+    def value(self, dotted: str) -> Any:
+        """The value of a key such as `optimizer.learning_rate`."""
+        found: Any = self
+        for name in dotted.split("."):
+            found = getattr(found, name)
+        return found
+
+    def resolved(self, choices: Mapping[str, Any]) -> Recipe:
         """The recipe with what `auto` turned out to be, so that a run can be repeated exactly."""
-        augmentation = self.augmentation.model_copy(update={"crop": crop})
-        data = self.data.model_copy(
-            update={"channels": pixels.channels, "value_range": pixels.value_range}
-        )
-        return self.model_copy(
-            update={"augmentation": augmentation, "layout": layout, "data": data}
-        )
+        values = self.model_dump()
+        for key, value in choices.items():
+            _set(values, key, value)
+        return Recipe.model_validate(values)
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
+    def flat(self) -> dict[str, Any]:
+        """Plain values by dotted key, as `load_recipe` takes them for overrides."""
+        return _flat(self.to_json())
+
     def to_toml(self) -> str:
         """The recipe as a file that `load_recipe` reads back to an equal one."""
         return tomli_w.dumps(self.to_json())
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def settled(value: int | Literal["auto"]) -> int:
+    """A number of a recipe that was planned."""
+    assert value != "auto", "the recipe has to be planned first"
+    return value
 
 
 def load_recipe(

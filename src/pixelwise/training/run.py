@@ -4,8 +4,10 @@ RUN/recipe.toml          the resolved recipe
 RUN/data.json            the splits, the classes, their pixels, and what was assumed
 RUN/metrics.jsonl        one JSON object a line: start, resume, step, epoch, end
 RUN/best.safetensors     the bundle of the epoch with the highest val mIoU
+RUN/val_images.safetensors   what each val image adds to the scores of the best bundle
 RUN/last.safetensors     the bundle of the last finished epoch
 RUN/checkpoints          what `train --resume RUN` goes on from
+RUN/tensorboard          what TensorBoard shows, where the recipe asks for it
 RUN/not_finite           the batch, and the state before it, where the loss stopped being finite
 """
 
@@ -34,8 +36,16 @@ from pixelwise.models import Segmenter
 from pixelwise.training.checkpoint import Progress
 from pixelwise.training.recipe import Recipe
 
-RUN_FILES = ("recipe.toml", "data.json", "metrics.jsonl", "best.safetensors", "last.safetensors")
-RUN_FOLDERS = ("checkpoints", "not_finite")
+VAL_IMAGES = "val_images.safetensors"
+RUN_FILES = (
+    "recipe.toml",
+    "data.json",
+    "metrics.jsonl",
+    "best.safetensors",
+    "last.safetensors",
+    VAL_IMAGES,
+)
+RUN_FOLDERS = ("checkpoints", "not_finite", "tensorboard")
 STEP_RECORD_SECONDS = 10.0
 
 
@@ -56,6 +66,10 @@ class Run:
     @property
     def best(self) -> Path:
         return self.folder / "best.safetensors"
+
+    @property
+    def val_images(self) -> Path:
+        return self.folder / VAL_IMAGES
 
     @property
     def last(self) -> Path:
@@ -215,7 +229,7 @@ class Metrics:
     def resume(self, progress: Progress) -> None:
         """Take back what was recorded beyond the place from which a run goes on; say so."""
         kept = []
-        for line in self._lines():
+        for line in read_metrics(self.path.parent):
             place = (line.get("epoch", 0), line.get("step", math.inf))
             if line["event"] == "step" and place > (progress.epoch, progress.step):
                 continue
@@ -225,15 +239,15 @@ class Metrics:
         write_text(self.path, "".join(kept))
         self.write("resume", {**_where(), "epoch": progress.epoch, "step": progress.step})
 
-    def _lines(self) -> list[dict[str, Any]]:
-        lines = []
-        for text in (
-            self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ()
-        ):
-            try:
-                line = json.loads(text)
-            except ValueError:  # torn by a kill
-                continue
-            if isinstance(line, dict) and "event" in line:
-                lines.append(line)
-        return lines
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, none where there is no file."""
+    path, lines = folder / "metrics.jsonl", []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:  # torn by a kill
+            continue
+        if isinstance(line, dict) and "event" in line:
+            lines.append(line)
+    return lines

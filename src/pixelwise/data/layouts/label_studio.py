@@ -1,7 +1,9 @@
-"""Label Studio: the JSON export with brush strokes or polygons, or brush PNG files with a JSON."""
+"""Label Studio: the JSON export with brush strokes, polygons, ellipses or rectangles, or brush PNG
+files with a JSON."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from pixelwise.data.images import list_images, read_mask
 from pixelwise.data.layouts.drawing import classes_above_background
 from pixelwise.data.layouts.names import first_names, folders_in
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.outlines import Drawn, Polygons, Region, as_ring
+from pixelwise.data.outlines import Drawn, Ellipse, Polygons, Rectangle, Region, as_ring
 from pixelwise.data.runs import BrushRuns, whole_numbers
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError, refuse
@@ -25,6 +27,8 @@ DESCRIPTION = "Label Studio: the JSON export beside images/ (and task-...-tag-LA
 
 _KEYS = {"annotations", "completions", "predictions", "data", "file_upload", "image", "annotator"}
 _PNG = re.compile(r"task-(\d+)-annotation-(\d+)-by-(.+)-\d+\.png")
+_SHAPES = ("ellipselabels", "rectanglelabels")
+_AREAS = ("brushlabels", "polygonlabels", *_SHAPES)
 _OF_THE_WHOLE = {"choices", "textarea", "rating", "number", "relation"}
 """Results that say something about the whole image and cover none of it."""
 _FOLDERS = ("images", "image", "imgs", "img", "upload", "media")
@@ -106,6 +110,7 @@ def read(root: Path) -> Source:
         path, sorted({label for _, parts, _ in found for label, _ in parts})
     )
     samples = []
+    boxes = 0
     for image, parts, key in found:
         regions: list[Region] = []
         for label, part in parts:
@@ -115,6 +120,7 @@ def read(root: Path) -> Source:
                 raise InputError(f"{path}: task {key}: {label}: {error}") from error
         # The names of PNG files keep no order of the strokes, the JSON does.
         by_area = any(isinstance(region, Stroke) for region in regions)
+        boxes += sum(isinstance(region, Rectangle) for region in regions)
         mask = Drawn(path, image.name, tuple(regions), by_area=by_area)
         samples.append(Sample(sample_name(root, image), image, mask))
     above = "smaller strokes lie on larger" if strokes else "later strokes lie on earlier"
@@ -126,6 +132,8 @@ def read(root: Path) -> Source:
         notes.append(f"left out: {undone} tasks without an annotation")
     if several:
         notes.append(f"{several} tasks have several annotations: the first is used")
+    if boxes:
+        notes.append(f"{boxes} rectangles are taken for areas: all within them is of the class")
     empty = sum(not parts for _, parts, _ in found)
     if empty:
         notes.append(f"{empty} tasks are annotated with nothing: all background")
@@ -157,16 +165,17 @@ def _labelled(
         value = result.get("value") if isinstance(result, dict) else None
         if not isinstance(value, dict):
             raise InputError(f"{path}: task {key}: a result has no value: export it again")
-        labels = value.get("brushlabels") or value.get("polygonlabels")
+        area = next((key for key in _AREAS if value.get(key)), "")
+        labels = value.get(area)
         if not isinstance(labels, list) or not labels:
             kind = result.get("type") or next((k for k in value if k.endswith("labels")), "?")
             if isinstance(kind, str) and kind in _OF_THE_WHOLE:
                 continue
             raise InputError(
                 f"{path}: task {key}: a result of type {kind!r} has no area that is read: "
-                "brushlabels and polygonlabels are; draw it so or remove it"
+                f"{', '.join(_AREAS)} are; draw it so or remove it"
             )
-        if "rle" in value or "points" in value:
+        if area in _SHAPES or "rle" in value or "points" in value:
             parts.append((str(labels[0]), result))
     if not parts:
         parts = list(strokes.get(key, []))
@@ -183,6 +192,12 @@ def _region(part: Any, value: int) -> Region:
             raise InputError("its points are not pairs of numbers: export the project again")
         ring = as_ring([x for point in points for x in point])
         return Polygons(value, (ring / 100,), relative=True)  # stored as percent
+    if content.get("ellipselabels"):
+        x, y, radius_x, radius_y = _shares(content, "x", "y", "radiusX", "radiusY")
+        return Ellipse(value, (x, y), (radius_x, radius_y), _degrees(content))
+    if content.get("rectanglelabels"):
+        x, y, width, height = _shares(content, "x", "y", "width", "height")
+        return Rectangle(value, (x, y), (width, height), _degrees(content))
     numbers = whole_numbers(content["rle"])
     height, width = part.get("original_height"), part.get("original_width")
     if numbers is None or not all(0 <= number < 256 for number in numbers):
@@ -190,6 +205,25 @@ def _region(part: Any, value: int) -> Region:
     if type(height) is not int or type(width) is not int:
         raise InputError("has no original_width and original_height: export the project again")
     return BrushRuns(value, bytes(numbers), (height, width))
+
+
+def _shares(content: Any, x: str, y: str, across: str, down: str) -> list[float]:
+    """A place and an extent, stored as percent of the width and height, as shares of them."""
+    numbers = [content.get(key) for key in (x, y, across, down)]
+    finite = all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
+    if not finite or numbers[2] <= 0 or numbers[3] <= 0:
+        raise InputError(
+            f"its {x}, {y}, {across} and {down} are {numbers}: give percent, the last two "
+            "above 0, or remove it"
+        )
+    return [number / 100 for number in numbers]
+
+
+def _degrees(content: Any) -> float:
+    turned = content.get("rotation") or 0
+    if type(turned) not in (int, float) or not math.isfinite(turned):
+        raise InputError(f"its rotation is {turned!r}: give degrees, or export the project again")
+    return float(turned)
 
 
 def _strokes(folder: Path | None) -> dict[int, list[tuple[str, Path]]]:

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from pixelwise.checkpoints import Normalisation
 from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
-from pixelwise.inference.runtimes.fusion import fold_batch_norm
+from pixelwise.inference.simplify import simplify
 
 
 class TorchRuntime:
-    """A network in channels_last order with batch normalisation folded in, which changes logits by
-    rounding only.
+    """A network in channels_last order and simplified, which changes logits by rounding only.
 
     device: any PyTorch device. Raises InputError where it cannot be used.
     """
@@ -30,8 +29,8 @@ class TorchRuntime:
     ) -> None:
         self.device = find_device(device)
         self.normalisation = normalisation
-        folded = fold_batch_norm(model, in_channels=normalisation.channels)
-        self.model = folded.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        simplified = simplify(model, in_channels=normalisation.channels)
+        self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """(H, W, C) in units of 0..255 to (C, H, W) float32."""

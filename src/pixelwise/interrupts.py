@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that a run answers between two steps."""
+"""Ctrl-C and SIGTERM as a request that long work answers at its next good moment."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pixelwise.errors import PixelwiseError
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class TrainingStoppedError(PixelwiseError):
-    """A run that was asked to stop, and can go on. `exit_code`: 130 by Ctrl-C, 143 by SIGTERM."""
+class StoppedError(PixelwiseError):
+    """Work that was asked to stop, and can go on. `exit_code`: 130 by Ctrl-C, 143 by SIGTERM."""
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -13,20 +11,19 @@ SEEN = 64  # pixels of the square that shows what follows what
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module, *, in_channels: int = 3) -> nn.Module:
-    """A copy of `model`, in evaluation mode, without the normalisations that follow convolutions.
+    """`model`, in evaluation mode, without the normalisations that follow convolutions; it is
+    changed.
 
     A small picture is run through it to see which BatchNorm2d is given the very tensor that a
     convolution gave: the convolution takes the normalisation's work, with a bias, and an Identity
     takes its place. Equal up to rounding. The rest of the network must not look at that tensor.
     """
-    folded = copy.deepcopy(model).eval()
-    pairs = _followers(folded, in_channels)
-    names = {module: name for name, module in folded.named_modules()}
-    for norm, convolution in pairs.items():
+    names = {module: name for name, module in model.named_modules()}
+    for norm, convolution in _followers(model, in_channels).items():
         fused = fuse_conv_bn_eval(convolution, norm)
-        folded.set_submodule(names[convolution], fused)
-        folded.set_submodule(names[norm], nn.Identity())
-    return folded
+        model.set_submodule(names[convolution], fused)
+        model.set_submodule(names[norm], nn.Identity())
+    return model
 
 
 def _followers(model: nn.Module, in_channels: int) -> dict[nn.BatchNorm2d, nn.Conv2d]:

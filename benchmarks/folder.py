@@ -1,0 +1,227 @@
+"""images/s of a folder, from files to files, beside the network alone and a plain loop.
+
+    python benchmarks/folder.py [--images FOLDER] [--bundle FILE [--runtime NAME]]
+        [--count N]
+    python benchmarks/folder.py --parts
+
+Without --images scenes of 360x480 are drawn, as JPEG; without --bundle it is DeepLabV3+ on
+MobileNetV2 with random weights, by PyTorch. --parts prints what each step that is not the network
+costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import harness
+
+HEIGHT, WIDTH, CLASSES = 360, 480, 11
+
+
+@cache
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--parts", action="store_true")
+    return parser.parse_known_args()[0]
+
+
+def network() -> tuple[harness.Work, int]:
+    """The network alone: pictures in memory to class indices."""
+    predictor = _predictor()
+    with _pictures() as paths:
+        images = _decoded(paths)
+    return lambda: [predictor.classify(image) for image in images], len(images)
+
+
+def masks() -> tuple[harness.Work, int]:
+    return _folder(overlay=False)
+
+
+def overlays() -> tuple[harness.Work, int]:
+    return _folder(overlay=True)
+
+
+def loop() -> tuple[harness.Work, int]:
+    """What a script does: Pillow, PyTorch's defaults, Pillow; masks only."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from pixelwise.checkpoints import IMAGENET
+
+    model, classes, _ = _network()
+    model.eval()
+    copies = _copies()
+
+    def work() -> None:
+        for path in copies:
+            image = np.array(Image.open(path).convert("RGB"))
+            batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+            with torch.inference_mode():
+                index = model(IMAGENET(batch))[0].argmax(0).to(torch.uint8).numpy()
+            mask = Image.fromarray(index)
+            mask.putpalette(classes.palette())
+            mask.save(path.with_suffix(".mask.png"))
+
+    return work, len(copies)
+
+
+def _folder(*, overlay: bool) -> tuple[harness.Work, int]:
+    """As `pixelwise predict` on a folder, into an empty one each time."""
+    from pixelwise.inference import predict_folder
+
+    predictor = _predictor()
+    copies = _copies()
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory(prefix="pixelwise-bench-") as out:
+            predict_folder(predictor, copies, Path(out), settings={}, overlay=overlay)
+
+    return work, len(copies)
+
+
+def _network() -> tuple[Any, Any, Any]:
+    """A model, its classes and its normalisation."""
+    import torch
+
+    from pixelwise.checkpoints import IMAGENET, Bundle
+    from pixelwise.data.layouts.camvid import CLASSES as CAMVID
+    from pixelwise.models import create_model
+
+    if options().bundle is not None:
+        bundle = Bundle.load(options().bundle)
+        return bundle.build(), bundle.classes, bundle.normalisation
+    torch.manual_seed(0)
+    return create_model("deeplab_v3plus", num_classes=CLASSES), CAMVID, IMAGENET
+
+
+def _predictor() -> Any:
+    from pixelwise.inference import Predictor
+    from pixelwise.process import own_process
+
+    own_process()
+    if options().bundle is not None:
+        return Predictor.load(options().bundle, runtime=options().runtime)
+    model, classes, normalisation = _network()
+    return Predictor.of(model, classes, normalisation)
+
+
+@contextmanager
+def _pictures() -> Iterator[list[Path]]:
+    """The files to predict; drawn ones are removed afterwards."""
+    from PIL import Image
+
+    from pixelwise.data.images import list_images
+    from pixelwise.data.scenes import generate_scene
+
+    if options().images is not None:
+        yield list_images(options().images)[: options().count]
+        return
+    with tempfile.TemporaryDirectory(prefix="pixelwise-bench-") as folder:
+        paths = [Path(folder) / f"{number:04d}.jpg" for number in range(options().count)]
+        for number, path in enumerate(paths):
+            scene = generate_scene(number % 20, height=HEIGHT, width=WIDTH)[0]
+            Image.fromarray(scene).save(path, quality=95)
+        yield paths
+
+
+def _copies() -> list[Path]:
+    """The files, as many as asked for, in a folder that is left to the system to clear."""
+    folder = Path(tempfile.mkdtemp(prefix="pixelwise-bench-"))
+    with _pictures() as paths:
+        return [
+            Path(shutil.copy(paths[number % len(paths)], folder / f"{number:05d}.jpg"))
+            for number in range(options().count)
+        ]
+
+
+def _decoded(paths: list[Path]) -> list[Any]:
+    from pixelwise.data.images import read_image
+
+    return [read_image(paths[number % len(paths)]) for number in range(options().count)]
+
+
+def parts() -> None:
+    """Processor time of each step, one thread, mean over the pictures."""
+    import numpy as np
+    from PIL import Image
+
+    from pixelwise.data.images import read_image
+    from pixelwise.data.png import encode_palette, encode_rgb
+    from pixelwise.inference import Segmentation
+
+    predictor = _predictor()
+    classes = predictor.classes
+    with _pictures() as paths:
+        results = [predictor.segment(path) for path in paths[:20]]
+        overlays = [np.asarray(result.overlay()) for result in results]
+        palette = classes.palette()
+
+        def fresh(number: int) -> Segmentation:
+            done = results[number]
+            return Segmentation(done.image, done.index, classes)
+
+        def pillow_rgb(number: int) -> bytes:
+            return _saved(Image.fromarray(overlays[number]))
+
+        def pillow_palette(number: int) -> bytes:
+            picture = Image.fromarray(results[number].mask)
+            picture.putpalette(palette)
+            return _saved(picture)
+
+        steps: dict[str, Callable[[int], Any]] = {
+            "decode": lambda number: read_image(paths[number]),
+            "class indices to mask values": lambda number: fresh(number).mask,
+            "encode the mask": lambda number: encode_palette(results[number].mask, palette),
+            "  by Pillow's defaults": pillow_palette,
+            "overlay with legend": lambda number: fresh(number).overlay(),
+            "encode the overlay": lambda number: encode_rgb(overlays[number]),
+            "  by Pillow's defaults ": pillow_rgb,
+        }
+        print(f"{harness.machine()}; {len(results)} pictures, {results[0].image.shape}\n")
+        for name, step in steps.items():
+            step(0)
+            started = time.process_time()
+            made = [step(number) for number in range(len(results))]
+            each = (time.process_time() - started) / len(results)
+            sizes = [len(one) for one in made if isinstance(one, bytes)]
+            size = f"{sum(sizes) / len(sizes) / 1000:8.1f} kB" if sizes else ""
+            print(f"{name:32} {1000 * each:7.2f} ms {size}")
+
+
+def _saved(picture: Any) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+if __name__ == "__main__":
+    if "--parts" in sys.argv:
+        parts()
+    else:
+        harness.main(
+            "A folder, from files to files",
+            {
+                "the network alone": network,
+                "pixelwise predict --no-overlay": masks,
+                "pixelwise predict": overlays,
+                "a plain loop, PyTorch and Pillow, masks": loop,
+            },
+            units=1,
+            warm_up=1,
+            peers={},
+        )

@@ -1,0 +1,41 @@
+"""Max pools of a converted graph in the form that quantised values pass through."""
+
+from __future__ import annotations
+
+import openvino as ov
+from openvino import opset1
+
+ROUNDING = {"floor": "floor", "ceil": "ceil", "ceil_torch": "ceil"}
+
+
+def lower_max_pools(model: ov.Model) -> None:
+    """Write max pools as operations of opset 1, in place, where they are the same.
+
+    PyTorch's become those of opset 14, which also give indices and may be dilated. OpenVINO's
+    quantised graphs do not see through them: the convolution behind such a pool stays in float.
+    """
+    for pool in model.get_ops():
+        if pool.get_type_name() != "MaxPool" or pool.get_type_info().version_id == "opset1":
+            continue
+        form = pool.get_attributes()
+        if set(form.get("dilations", ())) - {1} or pool.output(1).get_target_inputs():
+            continue
+        padded = any((*form["pads_begin"], *form["pads_end"]))
+        overlapping = all(
+            step <= side for step, side in zip(form["strides"], form["kernel"], strict=True)
+        )
+        # Otherwise PyTorch may leave out a last window that begins beyond the map.
+        if form["rounding_type"] == "ceil_torch" and (padded or not overlapping):
+            continue
+        lowered = opset1.max_pool(
+            pool.input_value(0),
+            strides=form["strides"],
+            pads_begin=form["pads_begin"],
+            pads_end=form["pads_end"],
+            kernel_shape=form["kernel"],
+            rounding_type=ROUNDING[form["rounding_type"]],
+            auto_pad=form["auto_pad"],
+        )
+        lowered.set_friendly_name(pool.get_friendly_name())
+        for user in pool.output(0).get_target_inputs():
+            user.replace_source_output(lowered.output(0))

@@ -1,0 +1,129 @@
+"""Many pictures to files: overlapped, bounded in memory, and going on where it was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pixelwise
+from pixelwise.data.pixels import Pixels
+from pixelwise.errors import InputError, PixelwiseError
+from pixelwise.inference.journal import Journal, Stamp
+from pixelwise.inference.outputs import output_names
+from pixelwise.inference.pipeline import overlapped
+from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.result import Segmentation, result_names
+from pixelwise.interrupts import Interrupts, StoppedError
+
+
+class PredictionError(PixelwiseError):
+    """Results that cannot be written, though what was given was usable."""
+
+
+@dataclass(frozen=True)
+class FolderResult:
+    """How a run over many pictures ended.
+
+    written: pictures predicted; kept: finished by an earlier run, and left as they were. faults: a
+    line for each picture that could not be. outdated: what an earlier run had finished was of
+    another bundle or other settings, and was not kept.
+    """
+
+    written: int
+    kept: int
+    faults: tuple[str, ...]
+    outdated: bool
+
+
+def predict_folder(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    settings: Mapping[str, Any],
+    overlay: bool = True,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderResult:
+    """Write the mask of each picture, and its overlay, into `out`, named as by `output_names`.
+
+    settings: what else decides the results, as plain JSON (`identity` of the bundle, options).
+    overwrite: predict again what an interrupted run has finished. progress: told (done, total).
+
+    Raises InputError where no picture could be predicted, names collide or `out` cannot be used;
+    PredictionError where the disk is full; StoppedError by Ctrl-C or SIGTERM. After both, and
+    after a kill, the same call goes on: nothing has a final name that is not whole.
+    """
+    names = output_names(paths, out, overlay=overlay)
+    files = {
+        path: result_names(name, overlay=overlay) for path, name in zip(paths, names, strict=True)
+    }
+    about = {"pixelwise": pixelwise.__version__, "runtime": predictor.runtime.name, **settings}
+    journal = Journal(out, about)
+    stamps: dict[Path, Stamp] = {}
+    kept: set[Path] = set()
+    failed: list[InputError] = []
+    written = 0
+
+    def decode(path: Path) -> Pixels:
+        stamps[path] = _stamp(path)  # before: what changes meanwhile is another picture next time
+        return predictor.prepare(path)
+
+    def encode(path: Path, result: Segmentation) -> dict[str, Path]:
+        encoded = zip(files[path], result.encoded(overlay=overlay), strict=True)
+        return {name: journal.stage(data) for name, data in encoded}
+
+    try:
+        with journal, Interrupts() as interrupts:
+            if overwrite:
+                journal.forget()
+            else:
+                kept = journal.resume(files)
+            steps = overlapped(
+                [path for path in paths if path not in kept],
+                prepare=decode,
+                work=predictor.segment_prepared,
+                finish=encode,
+                size=lambda pixels: pixels.nbytes,
+                stop=lambda: interrupts.requested is not None,
+            )
+            with closing(steps):
+                for done in steps:
+                    if done.fault is not None:
+                        failed.append(done.fault)
+                    elif done.result is not None:
+                        journal.add(done.item, stamps.pop(done.item), done.result)
+                        written += 1
+                    if progress is not None:
+                        progress(len(kept) + written + len(failed), len(paths))
+            ended = len(kept) + written + len(failed) == len(paths)
+            if ended:
+                journal.finish()
+    except OSError as error:
+        raise PredictionError(
+            f"{out}: cannot be written ({error.strerror or error}): make room, and give the same "
+            "command: it goes on after the pictures that are finished"
+        ) from error
+    if not ended and interrupts.requested is not None:
+        raise StoppedError(
+            f"{out}: stopped with {len(kept) + written} of {len(paths)} pictures finished: the "
+            "same command goes on from there",
+            signal_number=interrupts.requested,
+        )
+    faults = tuple(line for fault in failed for line in fault.problems)
+    if failed and len(failed) == len(paths):
+        raise InputError(*faults)
+    return FolderResult(written, len(kept), faults, journal.outdated)
+
+
+def _stamp(path: Path) -> Stamp:
+    """Raises InputError where the picture is gone."""
+    try:
+        return Stamp.of(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}): check the path and its permissions"
+        ) from error

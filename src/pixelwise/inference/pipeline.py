@@ -1,0 +1,99 @@
+"""Three steps for each of many items, at once: the middle one here, the others in threads."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pixelwise.errors import InputError
+
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+Worked = TypeVar("Worked")
+Finished = TypeVar("Finished")
+
+AHEAD = 4
+BUDGET = 256 << 20
+"""At most so many items, and about so many bytes, wait ahead of the middle step and behind it."""
+
+
+@dataclass(frozen=True)
+class Done(Generic[Item, Finished]):
+    """An item that has come through, or the fault for which it has not."""
+
+    item: Item
+    result: Finished | None
+    fault: InputError | None = None
+
+
+def overlapped(
+    items: Iterable[Item],
+    *,
+    prepare: Callable[[Item], Prepared],
+    work: Callable[[Prepared], Worked],
+    finish: Callable[[Item, Worked], Finished],
+    size: Callable[[Prepared], int],
+    stop: Callable[[], bool] = lambda: False,
+) -> Generator[Done[Item, Finished]]:
+    """`finish(item, work(prepare(item)))` of each item, in order.
+
+    prepare, finish: run in threads, ahead of and behind `work`, which runs in the calling one.
+    size: bytes that a prepared item holds; large ones wait in smaller numbers.
+    stop: asked before each item; when it is true, nothing new is begun and what has been worked
+        on is finished.
+
+    An InputError of `prepare` or `work` is the item's fault and the rest goes on; any other error,
+    and any of `finish`, is raised. However it ends, no thread is left running; close it where it
+    may be left early.
+    """
+    source = iter(items)
+    coming: deque[tuple[Item, Future[Prepared]]] = deque()
+    going: deque[tuple[Item, Future[Finished] | InputError]] = deque()
+    room = AHEAD
+    with ThreadPoolExecutor(_threads(), "pixelwise") as pool:
+        try:
+            while True:
+                while not stop() and len(coming) < room:
+                    try:
+                        item = next(source)
+                    except StopIteration:
+                        break
+                    coming.append((item, pool.submit(prepare, item)))
+                if not coming or stop():
+                    break
+                item, future = coming.popleft()
+                try:
+                    prepared = future.result()
+                    room = max(1, min(AHEAD, BUDGET // max(1, size(prepared))))
+                    worked = work(prepared)
+                except InputError as error:
+                    going.append((item, error))
+                else:
+                    going.append((item, pool.submit(finish, item, worked)))
+                    del prepared, worked  # the future holds what is still needed
+                while going and (len(going) > room or _ready(going[0][1])):
+                    yield _done(*going.popleft())
+            while going:
+                yield _done(*going.popleft())
+        finally:
+            for _, waiting in coming:
+                waiting.cancel()
+
+
+def _ready(state: Future[Finished] | InputError) -> bool:
+    return isinstance(state, InputError) or state.done()
+
+
+def _done(item: Item, state: Future[Finished] | InputError) -> Done[Item, Finished]:
+    if isinstance(state, InputError):
+        return Done(item, None, state)
+    return Done(item, state.result())
+
+
+def _threads() -> int:
+    """The network has all cores; a few threads are enough for what is small beside it."""
+    return max(2, min(8, (os.cpu_count() or 1) // 2))

@@ -1,0 +1,140 @@
+"""What the charts are drawn from: lengths in units of an SVG's viewBox, about a CSS pixel each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pixelwise.pages.page import known
+
+WIDTH, HEIGHT = 360.0, 210.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 52.0, 14.0, 36.0
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Loss, mIoU and rate by epoch, as far as they were measured."""
+    charts = []
+    for key, label, scale, from_zero in (
+        ("loss", "Training loss", 1.0, True),
+        ("val_mean_iou", "Validation mIoU, %", 100.0, False),  # as in the figures above
+        ("learning_rate", "Learning rate", 1.0, True),
+    ):
+        values = [(int(row["epoch"]), known(row.get(key))) for row in history]
+        points = [(epoch, scale * value) for epoch, value in values if value is not None]
+        if points:
+            charts.append(_chart(label, points, from_zero=from_zero))
+    return charts
+
+
+def _chart(label: str, points: Sequence[tuple[int, float]], *, from_zero: bool) -> dict[str, Any]:
+    """Everything that the template needs to draw one curve; `points` are (epoch, value)."""
+    values = [value for _, value in points]
+    ticks = _ticks(min(0.0, *values) if from_zero else min(values), max(values))
+    low, high = ticks[0], ticks[-1]
+    first, last = points[0][0], points[-1][0]
+    epochs = _epoch_ticks(first, last)
+
+    def across(epoch: float) -> float:
+        share = (epoch - first) / (last - first) if last > first else 0.5
+        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 2)
+
+    def down(value: float) -> float:
+        share = (value - low) / (high - low)
+        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 2)
+
+    ends = f"{_short(values[0])} in epoch {first}"
+    if last > first:
+        ends += f", {_short(values[-1])} in epoch {last}"
+    return {
+        "label": label,
+        "description": f"{label}: {ends}",
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "right": WIDTH - RIGHT,
+        "bottom": HEIGHT - BOTTOM,
+        "y_ticks": [(down(tick), f"{tick:g}") for tick in ticks],
+        "x_ticks": [(across(epoch), str(epoch)) for epoch in epochs],
+        "line": " ".join(f"{across(epoch)},{down(value)}" for epoch, value in points),
+        "end": (across(last), down(values[-1]), _short(values[-1])),
+    }
+
+
+def _short(value: float) -> str:
+    """Three digits, or two and the power of ten where zeros would fill the chart's margin."""
+    if 0 < abs(value) < 0.001:
+        digits, power = f"{value:.1e}".split("e")
+        return f"{digits}e{int(power)}"
+    return f"{value:.3g}"
+
+
+def _nice_step(span: float, parts: int) -> float:
+    """A step of 1, 2 or 5 times a power of ten that cuts `span` into at most about `parts`."""
+    rough = span / parts
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= rough * 0.999)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers, two or more, from at or below `low` to at or above `high`."""
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a constant: room above and below it
+        margin = abs(low) * 0.1 or 1.0
+        low, high = low - margin, high + margin
+    step = _nice_step(high - low, 5)
+    begin, end = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
+    digits = max(0, -math.floor(math.log10(step)))  # so that 3 * 0.1 is 0.3
+    return [round(number * step, digits) for number in range(begin, end + 1)]
+
+
+def _epoch_ticks(first: int, last: int) -> list[int]:
+    """Whole epochs to be named: the first, the last, and round ones with room between."""
+    if last == first:
+        return [first]
+    step = max(1, round(_nice_step(last - first, 5)))
+    between = range(step * (first // step + 1), last, step)
+    return [first, *(e for e in between if min(e - first, last - e) >= step * 0.6), last]
+
+
+SIDE = 260.0
+"""Of the reliability diagram's square."""
+
+
+def reliability(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """A bar for each bin of `Calibration.to_json` that has pixels, None where none has."""
+    total = sum(row["pixels"] for row in rows)
+    if not total:
+        return None
+    inner = SIDE - LEFT - BOTTOM / 2
+
+    def across(share: float) -> float:
+        return round(LEFT + share * inner, 2)
+
+    def down(share: float) -> float:
+        return round(SIDE - BOTTOM - share * inner, 2)
+
+    bars = [
+        {
+            "x": across(row["from"]),
+            "width": round(across(row["to"]) - across(row["from"]) - 1, 2),
+            "y": down(row["accuracy"]),
+            "height": round(down(0) - down(row["accuracy"]), 2),
+            "dot": (across(row["confidence"]), down(row["accuracy"])),
+            # Bins with few pixels are pale: they weigh little in the error.
+            "opacity": round(0.25 + 0.75 * min(1.0, 5 * row["pixels"] / total), 2),
+        }
+        for row in rows
+        if row["pixels"]
+    ]
+    fullest = max(rows, key=lambda row: row["pixels"])
+    return {
+        "side": SIDE,
+        "bars": bars,
+        "diagonal": (across(0), down(0), across(1), down(1)),
+        "x_ticks": [(across(share), f"{100 * share:g}") for share in (0, 0.5, 1)],
+        "y_ticks": [(down(share), f"{100 * share:g}") for share in (0, 0.5, 1)],
+        "left": LEFT,
+        "bottom": down(0),
+        "fullest": fullest,
+        "share": fullest["pixels"] / total,
+    }

@@ -1,0 +1,86 @@
+"""Predicts a folder and kills itself at a given place. Not a test: test_folder.py starts it.
+
+python killed_prediction.py PICTURES OUT PLACE TIMES: the process dies at PLACE when it comes there
+for the TIMES-th time; with "-" it lives. What is predicted goes to OUT.predicted, a name a line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.data.classes import Classes
+from pixelwise.data.images import list_images
+from pixelwise.inference import Predictor, folder, journal, predict_folder
+
+CLASSES = Classes.make(["dark", "middle", "light"])
+
+
+class Brightness:
+    """A network of a line: three classes by the red channel."""
+
+    name = "brightness"
+
+    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return image[..., 0] // 86
+
+    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise AssertionError("files need no logits")
+
+
+def dying(owner: Any, name: str, *, times: int, after: bool = False) -> None:
+    """Have the process die before or after a function is called for the `times`-th time."""
+    function: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def armed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == times and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **kwargs)
+        if calls == times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, armed)
+
+
+PLACES: dict[str, Callable[[int], None]] = {
+    "before_writing": lambda n: dying(journal.Journal, "stage", times=n),
+    "amid_writing": lambda n: dying(journal.os, "fsync", times=n),
+    "mask_and_no_overlay": lambda n: dying(journal.Journal, "stage", times=2 * n - 1, after=True),
+    "written_and_no_line": lambda n: dying(journal.Journal, "_append", times=n),
+    "line_and_no_name": lambda n: dying(journal.Journal, "_append", times=n + 1, after=True),
+    "mask_named_overlay_not": lambda n: dying(Path, "replace", times=2 * n - 1, after=True),
+    "named": lambda n: dying(journal, "flush_folder", times=n),
+    "resumed": lambda n: dying(journal.Journal, "resume", times=1, after=True),
+    "ended": lambda n: dying(journal.Journal, "finish", times=1),
+}
+
+
+def main(pictures: str, out: str, place: str, times: str) -> None:
+    journal.COMMIT_SECONDS = 0.0  # each result by itself: as many places to die at as there are
+    if place in PLACES:
+        PLACES[place](int(times))
+    with Path(f"{out}.predicted").open("a", encoding="utf-8") as log:
+
+        def noted(path: Path) -> NDArray[np.uint8]:
+            log.write(f"{path.name}\n")
+            log.flush()
+            return read(path)
+
+        read, folder.as_rgb = folder.as_rgb, noted
+        predictor = Predictor(Brightness(), CLASSES)
+        predict_folder(predictor, list_images(Path(pictures)), Path(out), settings={})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

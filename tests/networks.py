@@ -1,0 +1,62 @@
+"""What tests of networks share: weights that matter, a distance, and learning four images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixelwise.models import Segmenter
+
+
+def randomise(model: nn.Module, seed: int = 0) -> Any:
+    """Give every weight and running statistic a value that matters, those that start at zero too;
+    in evaluation mode.
+
+    Scales below 1 keep the sums of deep residual networks small.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.weight, 0.3, 0.7),
+                (module.bias, -0.2, 0.2),
+                (module.running_mean, -0.2, 0.2),
+                (module.running_var, 0.7, 1.3),
+            ):
+                tensor.data.uniform_(low, high, generator=generator)
+            continue
+        for parameter in module.parameters(recurse=False):
+            deviation = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+            parameter.data.normal_(0, deviation, generator=generator)
+    return model.eval()
+
+
+def noise(*size: int, seed: int = 1) -> Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+def relative_difference(one: Tensor, other: Tensor) -> float:
+    assert one.shape == other.shape
+    return ((one - other).abs().max() / (other.max() - other.min())).item()
+
+
+def overfit(model: Segmenter, *, rate: float, steps: int, side: int = 65) -> float:
+    """The share of pixels that a network has learnt by heart of four images, `side` pixels square;
+    in the mode that it is in."""
+    half = (side + 1) // 2
+    labels = torch.arange(side).view(1, side, 1).expand(4, side, side) // half
+    labels = labels + torch.tensor([0, 0, 1, 1]).view(4, 1, 1)
+    colours = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0, -1, 1]])
+    images = colours[labels].permute(0, 3, 1, 2) + 0.1 * noise(4, 3, side, side)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    for _ in range(steps):
+        logits = model.with_auxiliary(images)
+        loss = torch.stack([F.cross_entropy(each, labels) for each in logits]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return (model(images).argmax(1) == labels).float().mean().item()

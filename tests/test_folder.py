@@ -1,0 +1,407 @@
+"""A folder to masks: in order, whole whatever happens, and going on where it was interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import killed_prediction
+from killed_prediction import CLASSES, Brightness
+from pixelwise.data.images import list_images, read_mask
+from pixelwise.errors import InputError
+from pixelwise.files import lock_folder
+from pixelwise.inference import FolderResult, PredictionError, Predictor, journal, predict_folder
+from pixelwise.inference.identity import identity
+from pixelwise.inference.pipeline import AHEAD, BUDGET, overlapped
+from pixelwise.interrupts import StoppedError
+
+KILLS = int(os.environ.get("PIXELWISE_KILLS", "30"))
+PICTURES = 8
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures; two of them share a stem."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "a.png", *(f"{number}.png" for number in range(PICTURES - 2))):
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+class Counting(Brightness):
+    """Counts what it is given; `at`: what to do at a picture, by its number."""
+
+    def __init__(self, **at: object) -> None:
+        self.seen = 0
+        self.at = at
+
+    def classify(self, image: np.ndarray) -> np.ndarray:
+        self.seen += 1
+        action = self.at.get(f"n{self.seen}")
+        if callable(action):
+            action()
+        return super().classify(image)
+
+
+def run(
+    pictures: Path, out: Path, runtime: Brightness | None = None, **options: object
+) -> FolderResult:
+    predictor = Predictor(runtime or Counting(), CLASSES)
+    arguments: dict[str, object] = {"settings": {}, **options}
+    return predict_folder(predictor, list_images(pictures), out, **arguments)  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# --- Overlapping
+
+
+def test_three_steps_overlap_in_order_and_bounded() -> None:
+    waiting, most, lock = 0, 0, threading.Lock()
+
+    def prepare(item: int) -> int:
+        nonlocal waiting, most
+        with lock:
+            waiting += 1
+            most = max(most, waiting)
+        time.sleep(0.001 * (item % 3))
+        return item
+
+    def finish(item: int, worked: int) -> int:
+        nonlocal waiting
+        time.sleep(0.001 * (item % 5))
+        with lock:
+            waiting -= 1
+        return worked
+
+    def work(item: int) -> int:
+        if item % 7 == 3:
+            raise InputError(f"{item}: bad")
+        return 10 * item
+
+    seen = list(overlapped(range(60), prepare=prepare, work=work, finish=finish, size=lambda _: 1))
+    assert [done.item for done in seen] == list(range(60))
+    bad = [done.item for done in seen if done.fault is not None]
+    assert bad == list(range(3, 60, 7))
+    assert [done.result for done in seen if done.fault is None] == [
+        10 * item for item in range(60) if item not in bad
+    ]
+    assert most - len(bad) <= 2 * AHEAD + 2
+
+
+def test_large_items_wait_one_at_a_time() -> None:
+    alive, most, lock = 0, 0, threading.Lock()
+
+    def prepare(item: int) -> int:
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return item
+
+    def finish(item: int, worked: int) -> None:
+        nonlocal alive
+        time.sleep(0.002)
+        with lock:
+            alive -= 1
+
+    steps = overlapped(
+        range(20), prepare=prepare, work=lambda x: x, finish=finish, size=lambda _: BUDGET
+    )
+    for number, _ in enumerate(steps):
+        if number == 2 * AHEAD:  # the first ones came before a size was known
+            most = alive
+    assert most <= 3
+
+
+def test_an_error_of_writing_ends_all_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+
+    def finish(item: int, worked: int) -> None:
+        raise OSError("full")
+
+    steps = overlapped(
+        range(20), prepare=lambda x: x, work=lambda x: x, finish=finish, size=lambda _: 1
+    )
+    with pytest.raises(OSError, match="full"), contextlib.closing(steps):
+        list(steps)
+    assert threading.active_count() == before
+
+
+# --- Going on
+
+
+def test_a_run_through_leaves_results_only_and_another_does_all_again(
+    pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run(pictures, out).written == PICTURES
+    whole = contents(out)
+    names = ["a.jpg", "a.png", *(str(number) for number in range(PICTURES - 2))]
+    assert set(whole) == {f"{name}{kind}.png" for name in names for kind in ("", "_overlay")}
+    with Image.open(pictures / "3.png") as picture:
+        np.testing.assert_array_equal(read_mask(out / "3.png"), np.asarray(picture)[..., 0] // 86)
+    again = run(pictures, out)
+    assert (again.written, again.kept) == (PICTURES, 0)
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_the_same_call_goes_on(
+    number: int, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    stop = Counting(n3=lambda: os.kill(os.getpid(), number))
+    with pytest.raises(StoppedError, match=r"of 8 pictures finished: the same command") as stopped:
+        run(pictures, out, stop)
+    assert stopped.value.exit_code == 128 + number
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    masks = [path for path in out.glob("*.png") if "_overlay" not in path.name]
+    assert 3 <= len(masks) < PICTURES
+    assert all((out / f"{mask.stem}_overlay.png").exists() for mask in masks)
+    assert [path.name for path in out.glob(".*")] == [".pixelwise-predict.jsonl"]
+    rest = Counting()
+    result = run(pictures, out, rest)
+    assert (result.kept, result.written) == (len(masks), PICTURES - len(masks))
+    assert rest.seen == result.written
+    run(pictures, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.fixture
+def half(pictures: Path, tmp_path: Path) -> Path:
+    """A copy of the pictures, stopped after at least three: TMP/pictures, TMP/out."""
+    copy = tmp_path / "pictures"
+    copy.mkdir()
+    for path in list_images(pictures):
+        (copy / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(StoppedError):
+        run(copy, tmp_path / "out", Counting(n5=lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    return tmp_path
+
+
+def kept(folder: Path, **options: object) -> int:
+    return run(folder / "pictures", folder / "out", **options).kept
+
+
+def finished(folder: Path) -> int:
+    return len((folder / "out" / ".pixelwise-predict.jsonl").read_text().splitlines()) - 1
+
+
+def test_what_is_not_as_it_was_is_done_again(half: Path) -> None:
+    """A changed picture, a result that is gone, and one that was cut off."""
+    before = finished(half)
+    assert before >= 4
+    Image.new("RGB", (40, 30), "white").save(half / "pictures" / "0.png")
+    (half / "out" / "1_overlay.png").unlink()
+    (half / "out" / "2.png").write_bytes(b"half")
+    assert kept(half) == before - 3
+    assert (read_mask(half / "out" / "0.png") == 2).all()
+    assert (half / "out" / "2.png").stat().st_size > 4
+
+
+def test_other_settings_start_anew(half: Path) -> None:
+    result = run(half / "pictures", half / "out", settings={"bundle": "another"})
+    assert (result.kept, result.outdated) == (0, True)
+
+
+def test_overwrite_starts_anew(half: Path) -> None:
+    result = run(half / "pictures", half / "out", overwrite=True)
+    assert (result.kept, result.outdated) == (0, False)
+
+
+@pytest.mark.parametrize("torn", ['{"picture": "/x', "\x00\x00\x00\n", '{"picture": 3}\n'])
+def test_a_torn_line_promises_nothing(half: Path, torn: str) -> None:
+    before = finished(half)
+    with (half / "out" / ".pixelwise-predict.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(torn)
+    assert kept(half) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1]\n"])
+def test_a_journal_that_is_none_is_left_out(half: Path, content: bytes) -> None:
+    (half / "out" / ".pixelwise-predict.jsonl").write_bytes(content)
+    assert kept(half) == 0
+
+
+def test_two_processes_do_not_share_a_folder(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    handle = lock_folder(out)
+    if handle is None:
+        pytest.skip("no locks on folders here")
+    with pytest.raises(InputError, match="another pixelwise predict is writing there"):
+        run(pictures, out)
+    os.close(handle)
+    assert run(pictures, out).written == PICTURES
+
+
+def test_bad_pictures_are_told_and_the_rest_goes_on(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for path in list_images(pictures):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "1.png").write_bytes(b"")
+    (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:300])
+    seen: list[tuple[int, int]] = []
+    result = run(folder, tmp_path / "out", progress=lambda *done: seen.append(done))
+    assert result.written == PICTURES - 2
+    assert [line.split(":")[0] for line in result.faults] == [
+        str(folder / "1.png"),
+        str(folder / "4.png"),
+    ]
+    assert seen == [(number, PICTURES) for number in range(1, PICTURES + 1)]
+    assert list((tmp_path / "out").glob(".*")) == []
+    for path in list_images(folder):
+        path.write_bytes(b"")
+    with pytest.raises(InputError) as all_bad:
+        run(folder, tmp_path / "none")
+    assert len(all_bad.value.problems) == PICTURES
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_overlays_masks_alone_are_written(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path / "out", overlay=False)
+    assert len(list((tmp_path / "out").iterdir())) == PICTURES
+
+
+def test_the_identity_tells_bundles_apart(tiny_bundle: Path, tmp_path: Path) -> None:
+    from pixelwise.checkpoints import Bundle
+
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(tiny_bundle.read_bytes())
+    assert identity(copy) == identity(tiny_bundle)
+    changed = Bundle.load(tiny_bundle)
+    next(iter(changed.weights.values())).view(-1)[0] += 1
+    changed.save(copy)
+    assert identity(copy) != identity(tiny_bundle)
+
+
+# --- Killed
+
+
+def attempt(pictures: Path, out: Path, place: str, times: int, after: float | None) -> bool:
+    """Whether it was killed: at a place, or by us after some seconds."""
+    script = killed_prediction.__file__
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(pictures), str(out), place, str(times)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, errors = process.communicate()
+    assert process.returncode in {0, -signal.SIGKILL}, errors
+    return process.returncode != 0
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_path: Path) -> None:
+    """kill -9, again and again: at forced places, and at random moments.
+
+    What had its names when the process died is not predicted again, and nothing under a final name
+    is ever other than in the run that was never killed.
+    """
+    rng = random.Random(0)
+    began = time.monotonic()
+    whole = tmp_path / "whole"
+    assert not attempt(pictures, whole, "-", 0, None)
+    usual = time.monotonic() - began
+    expected = contents(whole)
+    log = whole.with_suffix(".predicted")
+    assert len(log.read_text().splitlines()) == PICTURES
+    places = [*killed_prediction.PLACES, "-"]
+    kills = round_ = 0
+    while kills < KILLS:
+        out = tmp_path / f"out{round_}"
+        log = out.with_suffix(".predicted")
+        for number in range(3):
+            place = places[(3 * round_ + number) % len(places)]
+            after = rng.uniform(0.5, 1.1) * usual if place == "-" else None
+            killed = attempt(pictures, out, place, rng.randint(1, 3), after)
+            kills += killed
+            named = contents(out) if out.is_dir() else {}
+            if named == expected:  # its journal is gone: it had come to its end before the kill
+                killed = False
+                break
+            named = {name: data for name, data in named.items() if not name.startswith(".")}
+            assert named.items() <= expected.items()
+            done = [
+                path.name
+                for path in list_images(pictures)
+                if f"{_base(path)}.png" in named and f"{_base(path)}_overlay.png" in named
+            ]
+            log.write_text("")
+            if not killed:
+                break
+        if killed:
+            assert not attempt(pictures, out, "-", 0, None)
+            assert set(log.read_text().split()).isdisjoint(done)
+        assert contents(out) == expected
+        round_ += 1
+
+
+def _base(path: Path) -> str:
+    return path.name if path.stem == "a" else path.stem
+
+
+# --- A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 3 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("no disk of 3 MB: mounting one needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_full_disk_ends_it_and_with_room_it_goes_on(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "COMMIT_SECONDS", 0.0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        noise = rng.integers(0, 256, (500, 600, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    out = small_disk / "out"
+    with pytest.raises(PredictionError, match=r"No space left on device.*goes on") as full:
+        run(folder, out)
+    assert full.value.exit_code == 1
+    whole = sorted(path.name for path in out.glob("*_overlay.png"))
+    assert 1 <= len(whole) < 6
+    entries = (out / ".pixelwise-predict.jsonl").read_text().splitlines()[1:]
+    assert [Path(json.loads(line)["picture"]).stem for line in entries] == [
+        name.split("_")[0] for name in whole
+    ]
+    assert list(out.glob("*.part")) == list(out.glob(".*.part")) == []
+    subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
+    assert run(folder, out).kept == len(whole)
+    run(folder, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")

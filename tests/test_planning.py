@@ -1,0 +1,338 @@
+"""The plan: what a run is trained with where nobody says, from the data and the machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pixelwise.planning.machine as machine_module
+from pixelwise.data.scenes import write_scenes
+from pixelwise.doctor import examine
+from pixelwise.errors import InputError
+from pixelwise.models import count_activations, create_model
+from pixelwise.planning import (
+    BATCH_SIZE,
+    CLASS_WEIGHTS,
+    CROP,
+    EPOCHS,
+    PLANNED,
+    Machine,
+    Material,
+    Network,
+    make_plan,
+    this_machine,
+)
+from pixelwise.planning.plan import LEAST_EPOCHS, MAX_BATCH, MOST_EPOCHS, STEPS, USABLE
+from pixelwise.training import load_recipe, plan, resume, train
+from pixelwise.training.plan import network_of
+from pixelwise.training.recipe import ModelRecipe, shipped_recipes
+
+GIB = 2**30
+LAPTOP = Machine(cores=2, memory=24 * GIB)
+# Pixels of CamVid's train split: sky, building, pole, road, pavement, tree, sign symbol, fence,
+# car, pedestrian, bicyclist.
+CAMVID = Material(
+    train=367,
+    sizes=[(360, 480)] * 468,
+    pixels=[
+        10682767, 14750079, 623349, 20076880, 2845085, 6166762,
+        743859, 714595, 3719877, 405385, 184967,
+    ],
+)  # fmt: skip
+
+TINY = {"model.pretrained": "none", "model.options.backbone": "tiny", "layout": "contiguous"}
+
+
+def values(material: Material, machine: Machine = LAPTOP, **options: Any) -> dict[str, Any]:
+    return {choice.key: choice.value for choice in make_plan(material, machine, **options)}
+
+
+# --- The rules
+
+
+def test_camvid_gets_what_its_score_was_measured_with() -> None:
+    assert values(CAMVID) == {
+        CROP: (352, 480),
+        BATCH_SIZE: 8,
+        EPOCHS: 24,
+        CLASS_WEIGHTS: "none",
+    }
+    gpu = replace(LAPTOP, gpu="a GPU", gpu_memory=16 * GIB)
+    assert values(CAMVID, gpu) == values(CAMVID)
+
+
+@pytest.mark.parametrize(
+    ("memory", "batch", "crop"),
+    [
+        # 3100 bytes for each of 352 * 480 pixels are 500 MiB an image; half of the memory is used.
+        (24 * GIB, 8, (352, 480)),
+        (8 * GIB, 4, (352, 480)),
+        (4 * GIB, 2, (352, 480)),
+        (2 * GIB, 2, (352, 224)),
+        (None, 8, (352, 480)),
+    ],
+)
+def test_the_memory_bounds_the_batch_and_then_the_crop(
+    memory: int | None, batch: int, crop: tuple[int, int]
+) -> None:
+    planned = values(CAMVID, replace(LAPTOP, memory=memory))
+    assert (planned[BATCH_SIZE], planned[CROP]) == (batch, crop)
+
+
+def test_the_gpu_s_own_memory_counts_and_not_the_machine_s() -> None:
+    gpu = Machine(cores=2, memory=64 * GIB, gpu="small", gpu_memory=4 * GIB)
+    assert values(CAMVID, gpu)[BATCH_SIZE] == 2
+    shared = Machine(cores=2, memory=8 * GIB, gpu="mps")
+    assert values(CAMVID, shared)[BATCH_SIZE] == 4
+
+
+@pytest.mark.parametrize(
+    ("train", "batch", "epochs"),
+    [
+        (2, 2, 200),  # one step each: as often as an image may be shown
+        (10, 2, 200),
+        (20, 4, 200),
+        (40, 8, 200),
+        (100, 8, 85),  # 13 steps each: 1105
+        (367, 8, 24),
+        (600, 8, 15),
+        (1464, 8, 12),
+        (118287, 8, 12),
+    ],
+)
+def test_small_sets_get_more_epochs_and_smaller_batches(
+    train: int, batch: int, epochs: int
+) -> None:
+    planned = values(replace(CAMVID, train=train))
+    assert (planned[BATCH_SIZE], planned[EPOCHS]) == (batch, epochs)
+
+
+def test_a_gpu_has_time_for_more_epochs_of_a_large_set() -> None:
+    large = replace(CAMVID, train=10_000)
+    gpu = replace(LAPTOP, gpu="a GPU", gpu_memory=16 * GIB)
+    assert (values(large)[EPOCHS], values(large, gpu)[EPOCHS]) == (12, 24)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "weights"),
+    [
+        ([90, 5, 5], pytest.approx([math.sqrt(5 / 90), 1, 1], abs=1e-3)),
+        ([89, 6, 5], "none"),
+        # The median of two shares lies between them: 0.5, over 0.96 and 0.04.
+        ([96, 4], pytest.approx([math.sqrt(0.5 / 0.96), math.sqrt(0.5 / 0.04)], abs=1e-3)),
+        ([96, 0, 4], pytest.approx([0.722, 1, 3.536], abs=1e-3)),  # a class that never occurs
+        ([999_999, 1], pytest.approx([math.sqrt(0.5), 10], abs=1e-3)),
+        ([100, 0], "none"),
+        ([0, 0], "none"),
+    ],
+)
+def test_weights_are_for_data_where_one_class_has_nearly_all(
+    pixels: list[int], weights: Any
+) -> None:
+    assert values(replace(CAMVID, pixels=pixels))[CLASS_WEIGHTS] == weights
+
+
+def test_what_is_given_is_not_planned_and_counts_for_the_rest() -> None:
+    stated = {CROP: (64, 64), BATCH_SIZE: 4}
+    planned = values(CAMVID, given=stated)
+    assert planned == {EPOCHS: 12, CLASS_WEIGHTS: "none"}  # 92 steps each: as many steps in all
+    assert values(CAMVID, given={CROP: "image"})[BATCH_SIZE] == 1
+    assert make_plan(CAMVID, LAPTOP, given=dict.fromkeys(PLANNED, 1)) == []
+
+
+MATERIALS = st.builds(
+    Material,
+    train=st.integers(1, 200_000),
+    sizes=st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1, max_size=5),
+    pixels=st.lists(st.integers(0, 10**12), min_size=1, max_size=20),
+)
+MACHINES = st.builds(
+    Machine,
+    cores=st.integers(1, 256),
+    memory=st.none() | st.integers(GIB // 2, 1024 * GIB),
+    gpu=st.sampled_from(["", "a GPU"]),
+    gpu_memory=st.none(),
+)
+
+
+@settings(max_examples=200)
+@given(MATERIALS, MACHINES)
+def test_every_plan_is_one_that_can_be_run(material: Material, machine: Machine) -> None:
+    choices = make_plan(material, machine)
+    assert [choice.key for choice in choices] == list(PLANNED)
+    assert all(choice.reason for choice in choices)
+    planned = {choice.key: choice.value for choice in choices}
+    recipe = load_recipe(None, planned)
+    assert all(recipe.value(key) == value for key, value in planned.items())
+    height, width = planned[CROP]
+    batch, epochs = planned[BATCH_SIZE], planned[EPOCHS]
+    assert height % 32 == width % 32 == 0
+    assert 2 <= batch <= MAX_BATCH
+    assert LEAST_EPOCHS <= epochs <= MOST_EPOCHS
+    network = Network()
+    taken = network.base + network.per_pixel * batch * height * width
+    smallest = batch == 2 and (height, width) == (32, 32)
+    assert machine.memory is None or smallest or taken <= USABLE * machine.memory
+    steps = math.ceil(material.train / batch)
+    if LEAST_EPOCHS * 2 < epochs < MOST_EPOCHS:
+        assert abs(steps * epochs - STEPS) <= steps / 2
+    weights = planned[CLASS_WEIGHTS]
+    if weights != "none":
+        assert len(weights) == len(material.pixels)
+        assert min(weights) >= 0
+        assert max(weights) > 0
+
+
+@given(MATERIALS, st.integers(1, 100_000))
+def test_more_images_never_mean_fewer_steps_than_are_known_to_do(
+    material: Material, more: int
+) -> None:
+    def steps(train: int) -> int:
+        planned = values(replace(material, train=train))
+        return math.ceil(train / planned[BATCH_SIZE]) * int(planned[EPOCHS])
+
+    assert steps(material.train + more) >= min(steps(material.train), 0.9 * STEPS)
+
+
+# --- The machine and the network
+
+
+def test_a_container_s_limit_is_the_machine_s_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(machine_module, "_LIMITS", (limit,))
+    whole = this_machine().memory
+    assert whole is None or whole > 2**28
+    limit.write_text("268435456\n")
+    assert this_machine().memory == 2**28
+    limit.write_text("max\n")
+    assert this_machine().memory == whole
+    assert this_machine().cores >= 1
+
+
+def test_what_layers_put_out_is_counted_by_hand() -> None:
+    convolutions = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1, stride=2)
+    )
+    assert count_activations(convolutions, height=6, width=8) == 2 * 4 * 48 + 2 * 12
+
+
+def test_a_larger_network_takes_more_memory_and_a_smaller_batch() -> None:
+    assert network_of(ModelRecipe()) == Network()
+    larger = network_of(ModelRecipe(options={"backbone": "resnet101"}))
+    finer = network_of(ModelRecipe(options={"output_stride": 8}))
+    assert larger.per_pixel > 1.5 * Network().per_pixel
+    assert larger.per_pixel > finer.per_pixel > Network().per_pixel
+    assert values(CAMVID, replace(LAPTOP, memory=12 * GIB), network=larger)[BATCH_SIZE] == 4
+
+
+def test_measuring_a_network_draws_nothing_and_leaves_it_as_it_was() -> None:
+    before = torch.get_rng_state()
+    network_of(ModelRecipe(options={"backbone": "tiny"}))
+    assert torch.equal(before, torch.get_rng_state())
+    model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny").train()
+    count_activations(model, height=32, width=32)
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+# --- Recipes and runs
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_paper_s_recipe_leaves_nothing_of_its_schedule_to_the_plan(name: str) -> None:
+    recipe = load_recipe(name)
+    assert "auto" not in (recipe.epochs, recipe.batch_size, recipe.loss.class_weights)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes"), train=6, val=2, height=48, width=64)
+
+
+def test_a_run_keeps_the_plan_in_its_recipe_and_resume_does_not_plan_again(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(scenes, tmp_path / "run", load_recipe(None, {**TINY, "epochs": 1}))
+    saved = load_recipe(tmp_path / "run" / "recipe.toml")
+    assert saved == run.recipe
+    assert [saved.value(key) for key in PLANNED] == [(32, 64), 2, 1, "none"]
+    assert run.facts["batch"].startswith("2: several steps an epoch")
+    assert run.facts["epochs"] == "1: as the recipe says"
+    monkeypatch.setattr("pixelwise.training.loop.plan_run", None)
+    again = resume(tmp_path / "run")
+    assert again.recipe == run.recipe
+    assert again.facts["batch"] == run.facts["batch"]
+    path = tmp_path / "run" / "recipe.toml"
+    path.write_text(path.read_text().replace("epochs = 1", 'epochs = "auto"'))
+    with pytest.raises(InputError, match=r"recipe\.toml: epochs is auto"):
+        resume(tmp_path / "run")
+
+
+def test_the_plan_is_what_train_begins_with_and_writes_nothing(
+    scenes: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(None, {**TINY, "batch_size": 3})
+    planned = plan(scenes, tmp_path / "run", recipe)
+    assert not (tmp_path / "run").exists()
+    assert planned.recipe.value(EPOCHS) == MOST_EPOCHS
+    assert planned.facts["batch"] == "3: as the recipe says"
+
+
+def test_the_doctor_suggests_what_train_would_choose(scenes: Path, tmp_path: Path) -> None:
+    planned = plan(scenes, tmp_path / "run", load_recipe(None, {**TINY, "device": "cpu"}))
+    default = {s.key: s.value for s in examine(scenes).suggestions}
+    chosen = {key: planned.recipe.value(key) for key in PLANNED}
+    assert {key: tuple(v) if isinstance(v, list) else v for key, v in default.items()} == chosen
+
+
+def test_weights_of_the_plan_reach_the_loss(tmp_path: Path, make_folder_data: Any) -> None:
+    from PIL import Image
+
+    root = make_folder_data(tmp_path / "data", splits={"train": 4, "val": 2}, classes=None)
+    for path in root.glob("masks/*/*.png"):
+        mask = np.zeros((24, 32), dtype=np.uint8)
+        mask[0, :10] = 1
+        Image.fromarray(mask).save(path)
+    run = plan(root, tmp_path / "run", load_recipe(None, dict(TINY)))
+    share = 10 / (24 * 32)
+    expected = [math.sqrt(0.5 / (1 - share)), math.sqrt(0.5 / share)]
+    assert run.recipe.loss.class_weights == pytest.approx(expected, abs=1e-3)
+    assert "hardly count" in run.facts["class weights"]
+
+
+def test_plan_only_prints_the_plan_and_stops(
+    scenes: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    tiny = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+    done = cli("train", scenes, "--out", "run", "--plan-only", "--batch-size", "4", *tiny)
+    assert (done.code, done.err) == (0, "")
+    rows = {line.split("  ")[0]: line for line in done.out.splitlines()}
+    assert {"crop", "batch", "epochs", "class weights"} <= set(rows)
+    assert "4: as the recipe says" in rows["batch"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_plan_only_fails_where_training_would(
+    scenes: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    assert cli("train", "absent", "--plan-only").code == 2
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").write_text("")
+    taken = cli("train", scenes, "--out", "run", "--plan-only")
+    assert (taken.code, "holds a run already" in taken.err) == (2, True)
+    (tmp_path / "file").write_text("")
+    below = cli("train", scenes, "--out", "file/run", "--plan-only")
+    assert (below.code, "Not a directory" in below.err) == (2, True)
+    together = cli("train", "--resume", "run", "--plan-only")
+    assert (together.code, "give no others" in together.err) == (2, True)

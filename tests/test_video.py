@@ -1,0 +1,223 @@
+"""Films: the same frames, times and picture, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from killed_prediction import CLASSES, Brightness
+from pixelwise.data.images import read_mask
+from pixelwise.errors import InputError
+from pixelwise.inference import Predictor
+from pixelwise.inference.video import predict_video, video_names
+from pixelwise.interrupts import StoppedError
+
+HEIGHT, WIDTH, FRAMES = 48, 80, 12
+TIMES = [0, 1, 2, 3, 5, 6, 7, 10, 11, 12, 13, 14]  # a rate that is not steady, in 1/24 s
+
+
+def picture(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Dark, with a light corner above left that grows with the number."""
+    pixels = np.full((height, width, 3), 20, dtype=np.uint8)
+    pixels[: height // 2, : 8 + 4 * number] = 235
+    return pixels
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Callable[..., Path]:
+    def make(
+        name: str = "film.mp4",
+        *,
+        size: tuple[int, int] = (HEIGHT, WIDTH),
+        times: list[int] = TIMES,
+        sound: bool = False,
+        options: dict[str, str] | None = None,
+        noise: int = 0,
+    ) -> Path:
+        path = tmp_path / name
+        rng = np.random.default_rng(0)
+        with av.open(str(path), "w", options=options or {}) as container:
+            stream = container.add_stream("libx264", rate=24, options={"crf": "1"})
+            stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv444p"
+            stream.codec_context.time_base = Fraction(1, 24)
+            if sound:
+                audio = container.add_stream("aac", rate=8000, layout="mono")
+                samples = av.AudioFrame.from_ndarray(
+                    np.zeros((1, 4000), dtype=np.float32), format="fltp", layout="mono"
+                )
+                samples.sample_rate = 8000
+                container.mux(audio.encode(samples))
+                container.mux(audio.encode(None))
+            for number, time in enumerate(times):
+                pixels = picture(number, *size) + rng.integers(0, noise + 1, (*size, 3), np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts, frame.time_base = time, Fraction(1, 24)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return make
+
+
+def predict(path: Path, out: Path, runtime: Any = None, **options: Any) -> Any:
+    return predict_video(Predictor(runtime or Brightness(), CLASSES), path, out, **options)
+
+
+def frames_of(path: Path) -> tuple[list[np.ndarray], list[float]]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        return [frame.to_ndarray(format="rgb24") for frame in frames], [f.time for f in frames]
+
+
+def test_a_film_keeps_its_frames_their_times_and_rate(
+    film: Callable[..., Path], tmp_path: Path
+) -> None:
+    path, out = film(sound=True), tmp_path / "out"
+    seen: list[tuple[int, int]] = []
+    result = predict(path, out, masks=True, progress=lambda *done: seen.append(done))
+    assert (result.frames, result.faults) == (FRAMES, [])
+    assert result.notes == [f"{path}: its sound is left out"]
+    assert seen[-1] == (FRAMES, FRAMES)
+    assert sorted(entry.name for entry in out.iterdir()) == ["film_masks", "film_overlay.mp4"]
+    before, times = frames_of(path)
+    after, times_after = frames_of(result.overlay)
+    assert times_after == pytest.approx(times, abs=1e-3)
+    with av.open(str(result.overlay)) as container, av.open(str(path)) as given:
+        assert len(container.streams) == 1
+        rates = [film.streams.video[0].average_rate for film in (container, given)]
+    assert float(rates[0]) == pytest.approx(float(rates[1]), rel=0.1)  # how long the last one stays
+    predictor = Predictor(Brightness(), CLASSES)
+    assert len(list((out / "film_masks").iterdir())) == FRAMES
+    for number, (source, shown) in enumerate(zip(before, after, strict=True), start=1):
+        expected = predictor.segment(source)
+        mask = read_mask(out / "film_masks" / f"{number:06d}.png")
+        np.testing.assert_array_equal(mask, expected.mask)
+        overlay = np.asarray(expected.overlay(legend=False)).astype(int)
+        difference = np.abs(shown[:HEIGHT, :WIDTH] - overlay)
+        assert difference.mean() < 6  # H.264, with colours at half the size
+        assert shown.shape[0] > HEIGHT  # the legend
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2)])
+def test_a_turned_film_comes_out_upright(
+    matrix: tuple[int, ...], turns: int, film: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As phones write it: the picture lies on its side, and the header says how to turn it."""
+    path = film()
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2: the matrix of a track
+    a, b, c, d = (value << 16 for value in matrix)
+    for place, value in enumerate((a, b, 0, c, d, 0, 0, 0, 1 << 30)):
+        data[start + 4 * place : start + 4 * place + 4] = value.to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+    predict(path, tmp_path / "out", masks=True)
+    upright = np.rot90(picture(3), turns)
+    mask = read_mask(tmp_path / "out" / "film_masks" / "000004.png")
+    np.testing.assert_array_equal(mask, upright[..., 0] // 86)
+    (shown, *_), _ = frames_of(tmp_path / "out" / "film_overlay.mp4")
+    assert shown.shape[1] < shown.shape[0] or turns == 2
+
+
+@pytest.mark.parametrize("size", [(33, 47), (2, 2), (120, 300)])
+def test_any_size_is_written(
+    size: tuple[int, int], film: Callable[..., Path], tmp_path: Path
+) -> None:
+    result = predict(film(size=size), tmp_path / "out", masks=True)
+    assert result.frames == FRAMES
+    (shown, *_), _ = frames_of(result.overlay)
+    assert all(side % 2 == 0 for side in shown.shape[:2])
+    assert read_mask(tmp_path / "out" / "film_masks" / "000001.png").shape == size
+
+
+def test_of_a_film_that_is_cut_off_what_is_there_is_whole(
+    film: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = film(options={"movflags": "faststart"}, times=list(range(60)), noise=20)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    result = predict(path, tmp_path / "out", masks=True)
+    assert 0 < result.frames < 60
+    assert result.faults
+    assert str(path) in result.faults[0]
+    assert len(frames_of(result.overlay)[0]) == result.frames
+    assert len(list((tmp_path / "out" / "film_masks").iterdir())) == result.frames
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda data: b"", "is not a film that can be read"),
+        (lambda data: b"a text\n" * 99, "is not a film that can be read"),
+        (lambda data: data[: len(data) // 2], "is not a film that can be read"),
+    ],
+)
+def test_what_is_no_film_is_refused_and_leaves_nothing(
+    content: Callable[[bytes], bytes], words: str, film: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = film()
+    path.write_bytes(content(path.read_bytes()))
+    with pytest.raises(InputError, match=words) as error:
+        predict(path, tmp_path / "out", masks=True)
+    assert str(error.value).startswith(f"{path}: ")
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_leaves_nothing_of_the_film(film: Callable[..., Path], tmp_path: Path) -> None:
+    class Stopping(Brightness):
+        def classify(self, image: np.ndarray) -> np.ndarray:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().classify(image)
+
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError, match="nothing of this film is kept") as stopped:
+        predict(film(), out, Stopping(), masks=True)
+    assert stopped.value.exit_code == 143
+    assert list(out.iterdir()) == []
+
+
+def test_without_pyav_the_package_is_named(
+    film: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = film()
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"pip install 'av>=14'"):
+        predict(path, tmp_path / "out")
+
+
+def test_films_do_not_replace_each_other_or_themselves(
+    film: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert video_names([Path("a.mp4"), Path("a.mov"), Path("b.mp4")]) == ["a.mp4", "a.mov", "b"]
+    path = film("x_overlay.mp4")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="replaced by its own result"):
+        predict(path, tmp_path, name="x")
+    assert path.read_bytes() == before
+
+
+def test_the_command_takes_films_and_pictures(
+    film: Callable[..., Path], tmp_path: Path, tiny_bundle: Path, cli: Callable[..., Any]
+) -> None:
+    film()
+    (tmp_path / "bad.mkv").write_bytes(b"")
+    Image.fromarray(picture(0)).save(tmp_path / "photo.png")
+    result = cli("predict", tiny_bundle, "film.mp4", "photo.png", "bad.mkv", "--frame-masks")
+    assert result.code == 1
+    (line,) = result.err.splitlines()
+    assert line.startswith("pixelwise: error: bad.mkv: is not a film that can be read")
+    assert result.out.splitlines() == [
+        "1 masks and overlays written to masks",
+        "12 frames written to masks/film_overlay.mp4 and masks/film_masks",
+    ]
+    names = sorted(path.name for path in (tmp_path / "masks").iterdir())
+    assert names == ["film_masks", "film_overlay.mp4", "photo.png", "photo_overlay.png"]
