@@ -175,6 +175,31 @@ def one_hot(root: Path) -> Expected:
     return expected
 
 
+def class_folders(root: Path) -> Expected:
+    """masks/CLASS/NAME.png, black and white; what no class has is background."""
+    expected = Expected("class-masks", ["background", "car", "road"])
+    for split, number, stem in stems():
+        mask = blobs(number, 3)
+        photo(root / "images" / split / f"{stem}.png", number)
+        for value, name in enumerate(expected.names):
+            if value:
+                save(root / "masks" / split / name / f"{stem}.png", (mask == value) * np.uint8(255))
+        expected.add(split, stem, mask)
+    return expected
+
+
+def class_endings(root: Path) -> Expected:
+    """masks/NAME_CLASS.png with a background of its own; what no class has is ignored."""
+    expected = Expected("class-masks", ["background", "my_car", "road"], ignored=True)
+    for _, number, stem in stems():
+        mask = blobs(number, 3, void=True)
+        photo(root / "images" / f"{stem}.png", number)
+        for value, name in enumerate(expected.names):
+            save(root / "masks" / f"{stem}_{name}.png", (mask == value).astype(np.uint8))
+        expected.add("all", stem, mask)
+    return expected
+
+
 VOC = [
     "background",
     "aeroplane",
@@ -685,6 +710,8 @@ MINIATURES: dict[str, Callable[[Path], Expected]] = {
     "suffixes across folders": suffixes_across,
     "lists of pairs": pair_lists,
     "one-hot arrays": one_hot,
+    "folders by class": class_folders,
+    "endings by class": class_endings,
     "voc": voc,
     "voc with sbd": voc_aug,
     "sbd": sbd,

@@ -502,7 +502,7 @@ def test_two_masks_of_one_name(tmp_path: Path, make_folder_data: MakeData) -> No
     )
 
 
-@pytest.mark.parametrize("name", ["extra.gif", "extra.HEIC", "extra.npy", "extra.dng"])
+@pytest.mark.parametrize("name", ["extra.gif", "extra.HEIC", "extra.npz", "extra.dng"])
 def test_a_picture_of_a_format_that_is_not_read(
     tmp_path: Path, make_folder_data: MakeData, name: str
 ) -> None:

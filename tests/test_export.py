@@ -217,7 +217,7 @@ def test_logits_that_differ_are_not_written(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = Parity((97, 131), difference=1e-3, equal=0.99)
-    monkeypatch.setattr(exporting, "compare", lambda runtime, reference: [wrong])
+    monkeypatch.setattr(exporting, "compare", lambda runtime, reference, pixels: [wrong])
     text = refusal(lambda: export(exported, "torch-export", out=tmp_path / "program"))
     assert "at 97x131" in text
     assert list(tmp_path.iterdir()) == []
@@ -293,7 +293,7 @@ def test_the_fastest_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_takes_what_was_fastest(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
-    def fastest(digest: str, ways: dict[str, object]) -> tuple[str, None]:
+    def fastest(digest: str, ways: dict[str, object], **_: object) -> tuple[str, None]:
         asked.append(list(ways))
         return "onnx", None
 

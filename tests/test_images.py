@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixelwise.data import images
+from pixelwise.data import images, opening
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import (
     list_images,
@@ -164,7 +164,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
             assert abs(read_image(path).astype(int) - colour).max() <= 2, path
 
 
-@pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES | {".JPG"}))
+@pytest.mark.parametrize("suffix", sorted(images.PICTURE_SUFFIXES | {".JPG"}))
 def test_each_format_is_read_whatever_the_suffix_says(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"photo{suffix}"
     Image.fromarray(PHOTO).save(path)
@@ -323,7 +323,7 @@ def test_a_changed_byte_is_a_picture_or_one_error(scratch: Path, data: st.DataOb
         said = [f"{path}: "]
         try:
             # A changed size shall not cost half a gigabyte.
-            with patch.object(images, "MAX_PIXELS", 100_000):
+            with patch.object(opening, "MAX_PIXELS", 100_000):
                 assert read(path).dtype == np.uint8
         except InputError as error:
             said = list(error.problems)
@@ -392,7 +392,7 @@ def test_a_picture_too_large_for_memory_is_refused_before_it_is_decoded(
     (tmp_path / "bomb.png").write_bytes(bomb)
     line = problem(read_image, tmp_path / "bomb.png")
     assert line == (
-        f"is over the limit of {images.MAX_PIXELS} pixels: cut it into parts; for predict, --large "
+        f"is over the limit of {opening.MAX_PIXELS} pixels: cut it into parts; for predict, --large "
         "takes TIFF files of any size"
     )
 

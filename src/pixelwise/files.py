@@ -152,6 +152,28 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def is_file(path: Path) -> bool:
+    """`Path.is_file`, and False for a name that no file can have, as from a document."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def exists(path: Path) -> bool:
+    """`Path.exists`, and False as for `is_file`."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for a pipe or a device, at which reading would wait for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
 def check_folder(path: Path) -> None:
     """Raise InputError now where `make_folder(path)` could not make or write it later."""
     present = next(place for place in (path.resolve(), *path.resolve().parents) if place.exists())

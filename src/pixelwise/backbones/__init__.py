@@ -1,6 +1,7 @@
 """Feature extractors: an image in, a dict of maps c1 (stride 2) to c5 (the output stride) out.
 
-Each has `.channels` and `.strides`, dicts by map. A new one is a file here and a line in BACKBONES.
+Each has `.channels` and `.strides`, dicts by map, and takes `in_channels`, the image's, 3 unless it
+is said. A new one is a file here and a line in BACKBONES.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 OUTPUT_STRIDES = (8, 16, 32)
 
 
-def create_backbone(name: str, *, output_stride: int, **form: Any) -> Backbone:
+def create_backbone(
+    name: str, *, output_stride: int, in_channels: int = 3, **form: Any
+) -> Backbone:
     """A backbone with random weights. `form`: what it takes besides, as a ResNet's `multi_grid`.
 
     Raises InputError for an unknown name or stride.
@@ -47,4 +50,6 @@ def create_backbone(name: str, *, output_stride: int, **form: Any) -> Backbone:
     if output_stride not in OUTPUT_STRIDES:
         allowed = ", ".join(map(str, OUTPUT_STRIDES))
         raise InputError(f"output_stride {output_stride}: allowed are {allowed}")
-    return cast(Backbone, BACKBONES[name](output_stride=output_stride, **form))
+    return cast(
+        Backbone, BACKBONES[name](output_stride=output_stride, in_channels=in_channels, **form)
+    )

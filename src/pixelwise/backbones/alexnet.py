@@ -25,7 +25,7 @@ class _EightLayers(nn.Module):
         self.taps = {pools[0]: "c3", pools[1]: "c4"}
         self.channels: dict[str, int] = {}
         self.coordinates: dict[str, Coordinates] = {}
-        here, channels = Coordinates(), 3
+        here, channels = Coordinates(), 0
         for number, layer in enumerate([*features, *classifier]):
             here = here.after(layer)
             if isinstance(layer, nn.Conv2d):
@@ -55,10 +55,10 @@ class CaffeNet(_EightLayers):
     """(B, 3, H, W) to maps c3, c4 and c5 of 96, 256 and 4096 channels, for every image size: the
     first convolution is padded by 100 and pools round up. `width` scales the channels."""
 
-    def __init__(self, *, width: float = 1.0, padding: int = 100) -> None:
+    def __init__(self, *, in_channels: int = 3, width: float = 1.0, padding: int = 100) -> None:
         one, two, three, hidden = (2 * max(1, round(w * width / 2)) for w in (96, 256, 384, 4096))
         features = nn.Sequential(
-            nn.Conv2d(3, one, 11, stride=4, padding=padding),
+            nn.Conv2d(in_channels, one, 11, stride=4, padding=padding),
             nn.ReLU(inplace=True),
             _pool(),
             nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75),
@@ -89,12 +89,12 @@ class AlexNet(_EightLayers):
     """(B, 3, H, W) to maps c3, c4 and c5 of 64, 192 and 4096 channels, for every image size, as
     `CaffeNet`."""
 
-    def __init__(self, *, width: float = 1.0, padding: int = 100) -> None:
+    def __init__(self, *, in_channels: int = 3, width: float = 1.0, padding: int = 100) -> None:
         one, two, three, four, hidden = (
             max(1, round(w * width)) for w in (64, 192, 384, 256, 4096)
         )
         features = nn.Sequential(
-            nn.Conv2d(3, one, 11, stride=4, padding=padding),
+            nn.Conv2d(in_channels, one, 11, stride=4, padding=padding),
             nn.ReLU(inplace=True),
             _pool(),
             nn.Conv2d(one, two, 5, padding=2),

@@ -75,9 +75,9 @@ class GoogLeNet(nn.Module):
     for every image; the classifier has 3.
     """
 
-    def __init__(self, *, padding: int = 100) -> None:
+    def __init__(self, *, in_channels: int = 3, padding: int = 100) -> None:
         super().__init__()
-        self.conv1 = BasicConv(3, 64, 7, stride=2, pad=padding)
+        self.conv1 = BasicConv(in_channels, 64, 7, stride=2, pad=padding)
         self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.conv2 = BasicConv(64, 64, 1, pad=0)
         self.conv3 = BasicConv(64, 192, 3, pad=1)

@@ -93,7 +93,12 @@ class MobileNetV2(nn.Module):
     """
 
     def __init__(
-        self, *, output_stride: int = 16, tensorflow: bool = False, width: float = 1.0
+        self,
+        *,
+        output_stride: int = 16,
+        in_channels: int = 3,
+        tensorflow: bool = False,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         if not 0 < width <= 4:
@@ -102,7 +107,12 @@ class MobileNetV2(nn.Module):
         channels, reached, dilation = _scaled(32, width), 2, 1
         blocks: list[nn.Module] = [
             ConvNormAct(
-                3, channels, stride=2, activation=nn.ReLU6, eps=eps, tensorflow_padding=tensorflow
+                in_channels,
+                channels,
+                stride=2,
+                activation=nn.ReLU6,
+                eps=eps,
+                tensorflow_padding=tensorflow,
             )
         ]
         self.channels: dict[str, int] = {}

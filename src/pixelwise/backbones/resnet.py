@@ -106,6 +106,7 @@ class ResNet(nn.Module):
         *,
         depth: int,
         output_stride: int = 32,
+        in_channels: int = 3,
         multi_grid: tuple[int, ...] = (),
         caffe: bool = False,
     ) -> None:
@@ -116,7 +117,7 @@ class ResNet(nn.Module):
             )
         if multi_grid and len(multi_grid) != BLOCKS[depth][-1]:
             raise InputError(f"multi_grid {multi_grid}: ResNet-{depth} needs {BLOCKS[depth][-1]}")
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=caffe)
@@ -126,7 +127,7 @@ class ResNet(nn.Module):
         expansion = 1 if depth < 50 else 4
         self.channels = {"c1": 64}
         self.strides = {"c1": 2}
-        in_channels, reached, dilation = 64, 4, 1
+        width, reached, dilation = 64, 4, 1
         for number, (channels, repeats) in enumerate(
             zip(STAGE_CHANNELS, BLOCKS[depth], strict=True), start=1
         ):
@@ -139,11 +140,11 @@ class ResNet(nn.Module):
             blocks = []
             for repeat, dilations in enumerate(rates):
                 step = 1 if repeat else stride
-                blocks.append(block(in_channels, channels, stride=step, dilations=dilations))
-                in_channels = channels * expansion
+                blocks.append(block(width, channels, stride=step, dilations=dilations))
+                width = channels * expansion
             reached *= stride
             setattr(self, f"layer{number}", nn.Sequential(*blocks))
-            self.channels[f"c{number + 1}"] = in_channels
+            self.channels[f"c{number + 1}"] = width
             self.strides[f"c{number + 1}"] = reached
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -12,12 +12,12 @@ WIDTHS = (8, 16, 24, 32, 40)
 class Tiny(nn.Module):
     """(B, 3, H, W) to c1..c5, five 3x3 convolutions, strided until `output_stride` is reached."""
 
-    def __init__(self, *, output_stride: int = 16) -> None:
+    def __init__(self, *, output_stride: int = 16, in_channels: int = 3) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
         self.channels: dict[str, int] = {}
         self.strides: dict[str, int] = {}
-        channels, reached, dilation = 3, 1, 1
+        channels, reached, dilation = in_channels, 1, 1
         for number, width in enumerate(WIDTHS, start=1):
             strided = reached < output_stride
             self.stages.append(

@@ -35,6 +35,7 @@ class VGG16(nn.Module):
     def __init__(
         self,
         *,
+        in_channels: int = 3,
         width: float = 1.0,
         padding: int = 100,
         ceil_mode: bool = True,
@@ -48,7 +49,7 @@ class VGG16(nn.Module):
         self.ceil_mode = ceil_mode
         layers: list[nn.Module] = []
         self.taps: dict[int, str] = {}
-        channels = 3
+        channels = in_channels
         for number, (base, repeats) in enumerate(STAGES, start=1):
             out_channels = _scaled(base, width)
             for _ in range(repeats):
@@ -123,15 +124,16 @@ class AtrousVGG16(nn.Module):
         fields: Sequence[tuple[int, int]] = ((3, 12),),
         hidden: int = 1024,
         average_pool: bool = True,
+        in_channels: int = 3,
         width: float = 1.0,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        self.channels = {"c0": 3}
+        self.channels = {"c0": in_channels}
         self.strides = {"c0": 1, "c1": 2, "c2": 4, "c3": 8, "c4": 8, "c5": 8}
         layers: list[nn.Module] = []
         self.taps: dict[int, str] = {}
-        channels = 3
+        channels = in_channels
         for number, (base, repeats) in enumerate(STAGES, start=1):
             rate = 2 if number == 5 else 1
             for _ in range(repeats):

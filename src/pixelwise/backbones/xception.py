@@ -70,10 +70,10 @@ class Xception(nn.Module):
     at every other position.
     """
 
-    def __init__(self, *, output_stride: int = 16) -> None:
+    def __init__(self, *, output_stride: int = 16, in_channels: int = 3) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            ConvNormAct(3, 32, stride=2, eps=EPS), ConvNormAct(32, 64, eps=EPS)
+            ConvNormAct(in_channels, 32, stride=2, eps=EPS), ConvNormAct(32, 64, eps=EPS)
         )
         reached, rate, channels = 2, 1, 64
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelwise.data.pixels import PixelFormat
 from pixelwise.data.scenes import generate_scene
 
 EAGER = {"eager": False, "eager channels_last": True}
@@ -25,10 +26,10 @@ JPEG_QUALITY = 90
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """request: bundle, runtime, size (rows and columns), seconds, labels (a file to write)."""
     height, width = request["size"]
-    image = generate_scene(0, height=height, width=width)[0]
+    scene = generate_scene(0, height=height, width=width)[0]
     name = request["runtime"]
     if name in EAGER:
-        classify = _eager(Path(request["bundle"]), channels_last=EAGER[name])
+        classify, pixels = _eager(Path(request["bundle"]), channels_last=EAGER[name])
         others = None
     else:
         from pixelwise.inference import Predictor
@@ -36,8 +37,9 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
         own_process()
         predictor = Predictor.load(request["bundle"], runtime=name)
-        classify = predictor.classify
-        others = _not_network(predictor, image)
+        classify, pixels = predictor.classify, predictor.pixels
+        others = _not_network(predictor, scene)
+    image = pixels.like(scene)
     labels = classify(image)
     classify(image)
     times: list[float] = []
@@ -50,8 +52,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     return {"times": times, "other": others, "peak": _peak_memory()}
 
 
-def _eager(path: Path, *, channels_last: bool) -> Callable[[Any], Any]:
-    """The network as a plain PyTorch script would run it."""
+def _eager(path: Path, *, channels_last: bool) -> tuple[Callable[[Any], Any], PixelFormat]:
+    """The network as a plain PyTorch script would run it, and what it is given."""
     import torch
 
     from pixelwise.checkpoints import Bundle
@@ -65,7 +67,7 @@ def _eager(path: Path, *, channels_last: bool) -> Callable[[Any], Any]:
             batch = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous(memory_format=order)
             return model(bundle.normalisation(batch))[0].argmax(0).to(torch.uint8).numpy()
 
-    return classify
+    return classify, bundle.pixels
 
 
 def _not_network(predictor: Any, image: Any) -> float:

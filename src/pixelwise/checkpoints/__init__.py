@@ -4,6 +4,7 @@ from pixelwise.checkpoints.bundle import Bundle
 from pixelwise.checkpoints.convert import Conversion, convert
 from pixelwise.checkpoints.normalisation import CAFFE, GOOGLENET, IMAGENET, Normalisation
 from pixelwise.checkpoints.pretrained import find_imagenet_weights, load_backbone
+from pixelwise.checkpoints.widening import widen
 
 __all__ = [
     "CAFFE",
@@ -15,4 +16,5 @@ __all__ = [
     "convert",
     "find_imagenet_weights",
     "load_backbone",
+    "widen",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 from pixelwise.checkpoints.normalisation import Normalisation
 from pixelwise.checkpoints.sealed import read_sealed, write_sealed
 from pixelwise.data.classes import Classes
+from pixelwise.data.pixels import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.models import Segmenter, create_model
 from pixelwise.seals import BUNDLE_KEY, BUNDLE_REMEDY
@@ -26,9 +27,11 @@ FORMAT = 1
 class Bundle:
     """A trained network with everything needed to use, score and repeat it.
 
-    model: the registry's name; options: what `create_model` takes besides num_classes.
+    model: the registry's name; options: what `create_model` takes besides the numbers of classes
+    and channels.
     weights: the state dict, on the CPU.
     recipe: the resolved recipe; scores: of the split named in them; both plain JSON.
+    pixels: what pictures have to hold.
     path: the file that it was loaded from, for messages.
     """
 
@@ -39,6 +42,7 @@ class Bundle:
     weights: Mapping[str, Tensor]
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+    pixels: PixelFormat = RGB
     path: Path | None = field(default=None, compare=False)
 
     def build(self) -> Segmenter:
@@ -48,7 +52,12 @@ class Bundle:
         """
         origin = self.path or "bundle"
         try:
-            model = create_model(self.model, num_classes=len(self.classes), **self.options)
+            model = create_model(
+                self.model,
+                num_classes=len(self.classes),
+                in_channels=self.pixels.channels,
+                **self.options,
+            )
             model.load_state_dict(dict(self.weights))
         except InputError as error:
             raise InputError(f"{origin}: {error}") from error
@@ -68,6 +77,7 @@ class Bundle:
             "options": self.options,
             "classes": self.classes.to_json(),
             "normalisation": self.normalisation.to_json(),
+            "pixels": self.pixels.to_json(),
             "recipe": self.recipe,
             "scores": self.scores,
         }
@@ -90,10 +100,13 @@ class Bundle:
                 classes=Classes.from_json(about["classes"]),
                 normalisation=Normalisation.from_json(about["normalisation"]),
                 weights=tensors,
+                pixels=PixelFormat.from_json(about.get("pixels", RGB.to_json())),
                 recipe=dict(about["recipe"]),
                 scores=dict(about["scores"]),
                 path=path,
             )
+            if bundle.normalisation.channels != bundle.pixels.channels:
+                raise ValueError("a normalisation of other channels than the pictures")
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:

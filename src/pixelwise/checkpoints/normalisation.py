@@ -1,4 +1,4 @@
-"""How RGB becomes the numbers that a network was trained on; part of every bundle."""
+"""How pictures become the numbers that a network was trained on; part of every bundle."""
 
 from __future__ import annotations
 
@@ -15,28 +15,46 @@ ORDERS = ("rgb", "bgr")
 class Normalisation:
     """(image / 255 - mean) / std, by channel.
 
-    mean, std: of red, green and blue, whatever `order` is, in units of 0..1.
-    order: "rgb" or "bgr", in which the network wants the channels. Images go in as RGB always.
+    mean, std: of red, green, blue and what follows, whatever `order` is, in units of 0..1.
+    order: "rgb" or "bgr", in which the network wants the first three. Images go in as RGB always.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     order: str = "rgb"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB, uint8 or float in 0..255, to float32 of the same memory layout, its
-        channels in `order`."""
-        shape = (1, 3, 1, 1)
+        """(B, C, H, W), uint8 or float in units of 0..255, to float32 of the same memory layout,
+        its channels in `order`."""
+        shape = (1, self.channels, 1, 1)
         mean = torch.tensor(self.mean, device=images.device).view(shape) * 255
         scale = 1 / (torch.tensor(self.std, device=images.device).view(shape) * 255)
         if self.order == "bgr":
-            images, mean, scale = images.flip(1), mean.flip(1), scale.flip(1)
+            images, mean, scale = (_turned(each) for each in (images, mean, scale))
         return (images.float() - mean) * scale
 
-    def fill(self) -> tuple[int, int, int]:
-        """The RGB colour (0..255) that normalises to about zero: for padding."""
-        red, green, blue = (round(255 * part) for part in self.mean)
-        return red, green, blue
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def fill(self) -> tuple[float, ...]:
+        """The picture's values, in units of 0..255, that normalise to zero: for padding."""
+        return tuple(255 * part for part in self.mean)
+
+    def widened(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Normalisation:
+        """For pictures of other channels, with these measured on them, in units of 0..255.
+
+        Red, green and blue keep theirs, others come out with a deviation as RGB has it here: 1
+        where it is divided by its own. Pictures of fewer channels have no colours to keep.
+        """
+        kept = 3 if len(mean) >= 3 else 0
+        usual = sum(self.std[:3]) / sum(IMAGENET.std)
+        measured = (255 if value == 0 else value for value in std[kept:])
+        return Normalisation(
+            self.mean[:kept] + tuple(value / 255 for value in mean[kept:]),
+            self.std[:kept] + tuple(usual * value / 255 for value in measured),
+            self.order if kept else "rgb",
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {"mean": list(self.mean), "std": list(self.std), "order": self.order}
@@ -48,12 +66,21 @@ class Normalisation:
         Raises KeyError, TypeError or ValueError where it is not such a dict.
         """
         mean, std = (tuple(float(x) for x in data[key]) for key in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError("mean and std need three numbers each, std above zero")
+        if not mean or len(mean) != len(std) or min(std) <= 0:
+            raise ValueError("mean and std need a number for each channel, std above zero")
         order = data.get("order", "rgb")
         if order not in ORDERS:
             raise ValueError(f"order {order!r}: allowed are {', '.join(ORDERS)}")
-        return cls((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), order)
+        if order == "bgr" and len(mean) < 3:
+            raise ValueError("order bgr needs three channels")
+        return cls(mean, std, order)
+
+
+def _turned(images: Tensor) -> Tensor:
+    """(B, C, ...) with the first three channels in the other order."""
+    if images.shape[1] == 3:
+        return images.flip(1)
+    return torch.cat([images[:, :3].flip(1), images[:, 3:]], dim=1)
 
 
 def caffe_normalisation(blue: float, green: float, red: float) -> Normalisation:

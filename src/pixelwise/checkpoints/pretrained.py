@@ -16,6 +16,7 @@ from pixelwise.checkpoints.bundle import Bundle
 from pixelwise.checkpoints.foreign import Foreign, by_prefix, lay_onto, read_foreign
 from pixelwise.checkpoints.normalisation import CAFFE, GOOGLENET, IMAGENET, Normalisation
 from pixelwise.checkpoints.publishers import find_publication
+from pixelwise.checkpoints.widening import image_kernel, widen
 from pixelwise.errors import InputError
 from pixelwise.files import cache_folder, sha256
 
@@ -127,17 +128,23 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalisation:
     name: of the backbone, as in the list of networks. path: a classifier of torchvision (.pth) or
     of Caffe (.caffemodel), or a network with such a backbone: a bundle, FCN or DeepLabV3 by
     torchvision, FCN by its authors, DeepLab v2 by kazuto1011, DeepLabV3+ by TensorFlow.
+    Where the backbone sees other channels than the file's, its first convolution is widened.
 
     Raises InputError where a tensor is missing, left over or of another shape.
     """
+    stored = 3
     if path.suffix == ".safetensors":
         bundle = Bundle.load(path)
+        stored = bundle.pixels.channels
         foreign = Foreign(path, bundle.weights, "pytorch")
         normalisation = bundle.normalisation
     else:
         foreign = read_foreign(path)
         normalisation = classifier_normalisation(foreign, name)
     wanted = backbone.state_dict()
+    first = image_kernel(backbone)
+    kernels, channels, *window = wanted[first].shape
+    wanted[first] = wanted[first].new_empty(kernels, stored, *window)
     publication = find_publication(foreign)
     if publication is not None:
         publication.check(backbone=name)
@@ -148,7 +155,9 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalisation:
         unused = unused_for_backbone(foreign, name)
     fit = lay_onto(wanted, foreign, places, network=name, unused=unused)
     fit.check()
-    backbone.load_state_dict(fit.tensors, strict=False)
+    backbone.load_state_dict(
+        {**fit.tensors, first: widen(fit.tensors[first], channels)}, strict=False
+    )
     return normalisation
 
 

@@ -28,6 +28,8 @@ from rich.table import Table
 from pixelwise.errors import InputError, PixelwiseError
 
 MAX_PROBLEMS = 20
+MAX_LINE = 4000
+"""Characters of one of them."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,6 +68,8 @@ def complain(error: PixelwiseError) -> None:
     """Print a line for each fault, control characters in file names made visible."""
     problems = error.problems
     for problem in problems[:MAX_PROBLEMS]:
+        if len(problem) > MAX_LINE:  # what a file holds instead of a name
+            problem = f"{problem[: MAX_LINE // 2]} ... {problem[-MAX_LINE // 2 :]}"
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in problem)
         print(f"pixelwise: error: {text}", file=sys.stderr)
     if len(problems) > MAX_PROBLEMS:

@@ -24,12 +24,14 @@ def convert_data(
 ) -> None:
     """Write a data set as images/, masks/ and classes.toml."""
     from pixelwise.data.convert import convert_data as convert
+    from pixelwise.data.pixels import RGB
 
     with Bar("checking the data") as checking, Bar("writing") as writing:
         data = convert(source, target, overwrite=overwrite, checking=checking, writing=writing)
     facts = {
         "layout": data.layout,
         "images": ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items()),
+        "pictures": "" if data.pixels == RGB else str(data.pixels),
         "classes": ", ".join(data.classes.names),
         "found": "; ".join(data.notes),
     }

@@ -58,6 +58,7 @@ def export(
                 data,
                 splits=("train", "val"),
                 classes=loaded.classes,
+                pixels=loaded.pixels,
                 val_fraction=trained.data.val_fraction,
                 seed=trained.seed,
                 progress=bar,

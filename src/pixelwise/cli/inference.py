@@ -315,6 +315,7 @@ def _open_split(predictor: Predictor, data: Path, split: str) -> SegmentationDat
             data,
             splits=(split,),
             classes=predictor.classes,
+            pixels=predictor.pixels,
             val_fraction=trained.data.val_fraction,
             seed=trained.seed,
             progress=bar,

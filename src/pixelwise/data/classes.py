@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import InputError
+from pixelwise.files import check_regular
 
 IGNORE = 255
 """The index, inside pixelwise, of pixels that loss and metrics leave out."""
@@ -305,10 +306,11 @@ def read_classes_toml(path: Path) -> Classes:
     Raises InputError, with the file's name and the remedy, where it is not of this form.
     """
     try:
+        check_regular(path)
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not TOML ({error}): correct the line") from error
     surplus = sorted(set(data) - {"class", "ignore", "ignore_colour"})
     if surplus:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data import layouts
+from pixelwise.data.channels import ChannelStatistics, RawFacts, choose_format, facts_of, measure
 from pixelwise.data.classes import Classes, pack_rgb
 from pixelwise.data.guessing import guess_classes, is_grey, learn_classes
-from pixelwise.data.images import read_image, turned_by_exif
+from pixelwise.data.images import read_image, read_raw, turned_by_exif
+from pixelwise.data.pixels import RGB, PixelFormat, Pixels, RawImage
 from pixelwise.data.source import GreyRgbFile, MaskFile, MaskSource, Sample, Source
 from pixelwise.errors import InputError
 
-Image = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with (done, total) while the files are checked."""
@@ -34,6 +35,8 @@ class SegmentationData:
 
     sizes: (height, width) of each sample by name, as the network will see it.
     pixel_counts: (C,) pixels of each class by split, IGNORE left out.
+    pixels: what the pictures hold. statistics: of each channel over train, or over all where there
+        is no train; None for RGB, of which networks have their own.
     """
 
     root: Path
@@ -43,14 +46,18 @@ class SegmentationData:
     notes: list[str]
     sizes: dict[str, tuple[int, int]]
     pixel_counts: dict[str, NDArray[np.int64]]
-    _cache: dict[str, tuple[Image, Mask]] = field(default_factory=dict, repr=False)
+    pixels: PixelFormat = RGB
+    statistics: ChannelStatistics | None = None
+    _cache: dict[str, tuple[NDArray[Any], Mask]] = field(default_factory=dict, repr=False)
 
-    def read(self, sample: Sample) -> tuple[Image, Mask]:
-        """The photograph (H, W, 3) RGB and its mask (H, W) as class indices and IGNORE."""
+    def read(self, sample: Sample) -> tuple[Pixels, Mask]:
+        """The picture (H, W, C) in units of 0..255, uint8 or float32 as `pixels` says, and its mask
+        (H, W) as class indices and IGNORE."""
         cached = self._cache.get(sample.name)
         if cached is not None:
-            return cached
-        image = read_image(sample.image)
+            image, mask = cached
+            return self.pixels.scale(image), mask
+        image = read_image(sample.image, self.pixels)
         return image, _index_mask(sample.mask, image.shape[:2], self.classes)
 
 
@@ -64,6 +71,9 @@ def open_dataset(
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     progress: Progress | None = None,
     divide: bool = True,
+    pixels: PixelFormat | None = None,
+    channels: int | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> SegmentationData:
     """Find the layout of `root`, open every file of `splits` once, and settle the classes.
 
@@ -72,8 +82,11 @@ def open_dataset(
     classes: the table to hold the masks against, in place of the folder's own (a bundle's).
     cache_bytes: decoded pictures are kept up to this much memory.
     divide: False leaves the splits as the folder has them, `all` where it has none.
+    pixels: what pictures have to hold (a bundle's); None: what most of them hold, with `channels`
+        and `value_range` where these are stated (see `PixelFormat`).
 
-    Raises InputError with a line for each fault: pairs, unreadable files, sizes, mask values.
+    Raises InputError with a line for each fault: pairs, unreadable files, sizes, channels, mask
+    values.
     """
     source = layouts.find(root)
     if divide:
@@ -87,7 +100,13 @@ def open_dataset(
     stated = source.classes is not None
     if classes is not None:
         _hold_against(source, classes)
-    return _checked(source, stated=stated, cache_bytes=cache_bytes, progress=progress)
+    findings = _look_at_all(source, cache_bytes=cache_bytes, progress=progress)
+    if pixels is None:
+        chosen = _PixelChoice.of(source, findings, channels=channels, value_range=value_range)
+    else:
+        chosen = _PixelChoice(pixels)
+    _select(source, findings, chosen.pixels)
+    return _checked(source, findings, chosen, stated=stated)
 
 
 def _hold_against(source: Source, classes: Classes) -> None:
@@ -133,27 +152,28 @@ class _Finding:
     size: tuple[int, int] = (0, 0)
     counts: NDArray[np.int64] | None = None  # (256,) or more, of stored values; None if RGB
     colours: NDArray[np.uint32] | None = None  # the different ones of an RGB mask, packed
-    pair: tuple[Image, NDArray[Any]] | None = None
+    facts: RawFacts | None = None
+    pair: tuple[RawImage, NDArray[Any]] | None = None
 
 
 def _look(sample: Sample) -> _Finding:
     problems: list[str] = []
     image = mask = None
     try:
-        image = read_image(sample.image)
+        image = read_raw(sample.image)
     except InputError as error:
         problems += error.problems
     try:
         if image is not None:
-            mask = sample.mask.read(image.shape[:2])
+            mask = sample.mask.read(image.size)
         elif isinstance(sample.mask, MaskFile):  # its faults can be told without the image
             sample.mask.read((0, 0))
     except InputError as error:
         problems += error.problems
     if image is None or mask is None:
         return _Finding(problems)
-    if image.shape[:2] != mask.shape[:2]:
-        (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape[:2]
+    if image.size != mask.shape[:2]:
+        (height, width), (mask_height, mask_width) = image.size, mask.shape[:2]
         why = "make them the same size"
         if (mask_height, mask_width) == (width, height) and turned_by_exif(sample.image):
             why = "the photo is turned by its EXIF orientation, turn the mask the same way"
@@ -162,7 +182,7 @@ def _look(sample: Sample) -> _Finding:
             f"{sample.image.name} is {width}x{height}: {why}"
         )
         return _Finding(problems)
-    finding = _Finding(problems, image.shape[:2], pair=(image, mask))
+    finding = _Finding(problems, image.size, facts=facts_of(image), pair=(image, mask))
     if mask.ndim == 2:
         finding.counts = np.bincount(mask.reshape(-1), minlength=256)
     else:
@@ -170,10 +190,9 @@ def _look(sample: Sample) -> _Finding:
     return finding
 
 
-def _checked(
-    source: Source, *, stated: bool, cache_bytes: int, progress: Progress | None
-) -> SegmentationData:
-    """stated: whether the folder itself says what its masks hold, so that nothing is guessed."""
+def _look_at_all(
+    source: Source, *, cache_bytes: int, progress: Progress | None
+) -> dict[str, _Finding]:
     samples = [sample for split in source.splits.values() for sample in split]
     findings: dict[str, _Finding] = {}
     room = cache_bytes
@@ -182,12 +201,64 @@ def _checked(
             zip(samples, pool.map(_look, samples), strict=True), start=1
         ):
             if finding.pair is not None:
-                room -= sum(part.nbytes for part in finding.pair)
+                image, mask = finding.pair
+                room -= image.kept_bytes + mask.nbytes
                 if room < 0:
                     finding.pair = None
             findings[sample.name] = finding
             if progress is not None:
                 progress(done, len(samples))
+    return findings
+
+
+@dataclass(frozen=True)
+class _PixelChoice:
+    pixels: PixelFormat
+    statistics: ChannelStatistics | None = None
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        findings: dict[str, _Finding],
+        *,
+        channels: int | None,
+        value_range: tuple[float, float] | None,
+    ) -> _PixelChoice:
+        """What most pictures hold; what there is to say about it goes into the notes."""
+        facts = {name: f.facts for name, f in findings.items() if f.facts is not None}
+        train = [facts[s.name] for s in source.splits.get("train", []) if s.name in facts]
+        train = train or list(facts.values())
+        pixels, notes = choose_format(
+            list(facts.values()), channels=channels, value_range=value_range, range_from=train
+        )
+        source.notes += notes
+        return cls(pixels, None if pixels.channels == 3 else measure(train, pixels))
+
+
+def _select(source: Source, findings: dict[str, _Finding], pixels: PixelFormat) -> None:
+    """Name the pictures that are not of the format; of those kept take the channels wanted."""
+    for samples in source.splits.values():
+        for sample in samples:
+            finding = findings[sample.name]
+            if finding.facts is None:
+                continue
+            try:
+                pixels.select(finding.facts.raw, sample.image)
+            except InputError as error:
+                finding.problems += error.problems
+                continue
+            if finding.pair is not None:
+                image, mask = finding.pair
+                chosen = pixels.select(image, sample.image)
+                finding.pair = RawImage(chosen), mask
+
+
+def _checked(
+    source: Source, findings: dict[str, _Finding], chosen: _PixelChoice, *, stated: bool
+) -> SegmentationData:
+    """stated: whether the folder itself says what its masks hold, so that nothing is guessed."""
+    samples = [sample for split in source.splits.values() for sample in split]
     classes = source.classes
     usable = [sample for sample in samples if not findings[sample.name].problems]
     coloured = {s.name: c for s in usable if (c := findings[s.name].colours) is not None}
@@ -211,7 +282,7 @@ def _checked(
         _raise_problems(samples, findings)
         values = sorted({v for s in samples for v in _values(findings[s.name])})
         classes = guess_classes(source, values, samples[0].mask)
-    return _settled(source, classes, findings)
+    return _settled(source, classes, findings, chosen)
 
 
 def _values(finding: _Finding) -> list[int]:
@@ -241,9 +312,11 @@ def _raise_problems(samples: list[Sample], findings: dict[str, _Finding]) -> Non
         raise InputError(*problems)
 
 
-def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) -> SegmentationData:
+def _settled(
+    source: Source, classes: Classes, findings: dict[str, _Finding], chosen: _PixelChoice
+) -> SegmentationData:
     """Hold every mask against the classes; keep what was decoded as class indices."""
-    cache: dict[str, tuple[Image, Mask]] = {}
+    cache: dict[str, tuple[NDArray[Any], Mask]] = {}
     pixel_counts: dict[str, NDArray[np.int64]] = {}
     table = source.root / "classes.toml"
     other = "" if table.exists() else f", or write {table} with classes of your own"
@@ -257,7 +330,7 @@ def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) ->
                 if finding.pair is not None:
                     image, stored = finding.pair
                     mask = _to_index(stored, classes)
-                    cache[sample.name] = (image, mask)
+                    cache[sample.name] = (image.pixels, mask)
                 elif finding.counts is None:
                     mask = _index_mask(sample.mask, finding.size, classes)
                 else:  # the values that occur are enough, the file need not be opened again
@@ -280,6 +353,8 @@ def _settled(source: Source, classes: Classes, findings: dict[str, _Finding]) ->
         source.notes,
         sizes,
         pixel_counts,
+        chosen.pixels,
+        chosen.statistics,
         cache,
     )
 

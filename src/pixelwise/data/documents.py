@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import InputError
+from pixelwise.files import check_regular
 
 HEAD = 1 << 16
 """Characters that a quick look reads of a file."""
 
 
+def brief(value: Any) -> str:
+    """What a document holds, for a message: the beginning of what is large."""
+    return _BRIEF.repr(value)
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxlevel = 200, 3, 3, 2
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises InputError where it is none."""
     try:
+        check_regular(path)
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers of thousands of digits
         raise InputError(
             f"{path}: is not whole JSON ({error}): export or download it again"
         ) from error
@@ -30,6 +42,7 @@ def top_keys(path: Path) -> set[str]:
     Of a list: those of its first object, and "[]" with them. Empty for what is no JSON object.
     """
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig") as stream:
             text = stream.read(HEAD)
     except (OSError, UnicodeDecodeError):
@@ -67,10 +80,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
+        check_regular(path)
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: is not YAML ({reason}): correct the line") from error
     if not isinstance(content, dict):
@@ -82,5 +96,5 @@ def field(path: Path, entry: Any, key: str, kind: type | tuple[type, ...], what:
     """`entry[key]`, checked to be of `kind`. Raises InputError that names the file and `what`."""
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f"{path}: {what}: {key} = {value!r}: export the file again")
+        raise InputError(f"{path}: {what}: {key} = {brief(value)}: export the file again")
     return value

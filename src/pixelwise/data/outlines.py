@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import InputError
 
+FARTHEST = 1e9
+"""From an image's corner, in pixels; beyond it differences of coordinates lose the pixel."""
+
+BLOCK = 1 << 22
+"""Crossings of edges with rows that are worked on at once."""
+
 
 class Region(Protocol):
     """One object of an image, with the value that its pixels have in the mask."""
@@ -63,7 +69,9 @@ class Disc:
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         rows, columns = np.ogrid[0.5 : size[0] + 0.5, 0.5 : size[1] + 0.5]
         x, y = self.centre
-        return np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= self.radius**2)
+        with np.errstate(over="ignore"):  # far away is far enough
+            distance = (columns - x) ** 2 + (rows - y) ** 2
+            return np.asarray(distance <= np.float64(self.radius) ** 2)
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,10 @@ def as_ring(numbers: Sequence[Any]) -> NDArray[np.float64]:
         )
     if not np.isfinite(flat).all():
         raise InputError("an outline holds a number that is not finite: correct it")
+    if np.abs(flat).max() > FARTHEST:
+        raise InputError(
+            f"an outline reaches to {np.abs(flat).max():g}, {FARTHEST:g} is allowed: correct it"
+        )
     return flat.reshape(-1, 2)
 
 
@@ -177,19 +189,24 @@ def fill_polygon(ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np
     first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
     last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
     count = last - first
-    edge = np.repeat(np.arange(len(ring)), count)
-    if edge.size == 0:
+    crossed = np.flatnonzero(count)
+    if crossed.size == 0:
         return np.zeros(size, dtype=bool)
-    start = np.repeat(np.cumsum(count) - count, count)
-    row = first[edge] + np.arange(edge.size) - start
-    share = (row + 0.5 - y0[edge]) / (y1[edge] - y0[edge])
-    x = x0[edge] + share * (x1[edge] - x0[edge])
-    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-    # Each crossing turns inside to outside and back for all that lies to the right of it.
-    top, bottom = int(row.min()), int(row.max()) + 1
-    crossings = np.bincount(
-        (row - top) * (width + 1) + column, minlength=(bottom - top) * (width + 1)
-    ).reshape(bottom - top, width + 1)
+    top, bottom = int(first[crossed].min()), int(last[crossed].max())
+    crossings = np.zeros((bottom - top) * (width + 1), dtype=np.int64)
+    # In blocks: an outline of many long edges crosses more lines than memory has room for.
+    blocks = np.cumsum(count[crossed]) // BLOCK
+    for edges in np.split(crossed, np.flatnonzero(np.diff(blocks)) + 1):
+        own = count[edges]
+        edge = np.repeat(edges, own)
+        start = np.repeat(np.cumsum(own) - own, own)
+        row = first[edge] + np.arange(edge.size) - start
+        share = (row + 0.5 - y0[edge]) / (y1[edge] - y0[edge])
+        x = x0[edge] + share * (x1[edge] - x0[edge])
+        column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+        # Each crossing turns inside to outside and back for all that lies to the right of it.
+        crossings += np.bincount((row - top) * (width + 1) + column, minlength=crossings.size)
+    inside = np.cumsum(crossings.reshape(bottom - top, width + 1)[:, :-1], axis=1) & 1
     filled = np.zeros(size, dtype=bool)
-    filled[top:bottom] = (np.cumsum(crossings[:, :-1], axis=1) & 1).astype(bool)
+    filled[top:bottom] = inside.astype(bool)
     return filled

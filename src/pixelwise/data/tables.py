@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pixelwise.data.classes import Classes, Colour, read_classes_toml, toml_has_colours
 from pixelwise.errors import InputError
+from pixelwise.files import check_regular
 
 _VOID = frozenset({"void", "ignore", "ignored", "__ignore__", "unlabeled", "unlabelled"})
 """Names that other tools give to what is to be left out."""
@@ -109,6 +110,7 @@ _READERS: dict[str, Callable[[Path], Table]] = {
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file. Raises InputError where it cannot be read as UTF-8."""
     try:
+        check_regular(path)
         return path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from pixelwise.data.classes import IGNORE
+from pixelwise.data.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,9 @@ class Augmentation:
     crop: (height, width) of what comes out; None: the whole image, scaled.
     scale: smallest and largest factor; drawn so that halving is as likely as doubling.
     flip: probability of mirroring left and right.
-    brightness, contrast, saturation: factors are drawn from 1 - x to 1 + x.
-    fill: RGB where the crop reaches over the image's edge; the mask is IGNORE there.
+    brightness, contrast, saturation: factors are drawn from 1 - x to 1 + x; of pictures of more
+        than three channels red, green and blue alone are changed, of fewer none.
+    fill: the picture where the crop reaches over the image's edge; the mask is IGNORE there.
     """
 
     crop: tuple[int, int] | None
@@ -28,12 +30,13 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
-    fill: tuple[int, int, int] = (124, 116, 104)
+    fill: tuple[float, ...] = (124, 116, 104)
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[np.uint8], rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """(H, W, 3) and (H, W) to `crop`; the same `rng` state gives the same result."""
+        self, image: Pixels, mask: NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[Pixels, NDArray[np.uint8]]:
+        """(H, W, C) in units of 0..255 and (H, W) to `crop`; the same `rng` state gives the same
+        result. Pictures of float32 are not clipped."""
         low, high = self.scale
         factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         crop = self.crop
@@ -45,35 +48,63 @@ class Augmentation:
         # twice as large costs no more than one of a picture half as large.
         box = (columns.source[0], rows.source[0], columns.source[1], rows.source[1])
         size = (columns.length, rows.length)
-        picture = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box)
-        picture = self._colour(picture, rng)
+        layers = [
+            layer.resize(size, Image.Resampling.BILINEAR, box=box) for layer in _layers(image)
+        ]
+        picture = self._colour(layers, rng)
         labels = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST, box=box)
         place = (
             slice(rows.offset, rows.offset + rows.length),
             slice(columns.offset, columns.offset + columns.length),
         )
-        out_image = np.empty((*crop, 3), dtype=np.uint8)
+        out_image = np.empty((*crop, image.shape[2]), dtype=image.dtype)
         out_mask = np.full(crop, IGNORE, dtype=np.uint8)
         if size != (crop[1], crop[0]):
-            out_image[:] = self.fill
-        out_image[place] = np.asarray(picture)
+            fill = np.array(self.fill)
+            out_image[:] = np.rint(fill).clip(0, 255) if image.dtype == np.uint8 else fill
+        out_image[place] = picture
         out_mask[place] = np.asarray(labels)
         if rng.random() < self.flip:
             out_image, out_mask = out_image[:, ::-1], out_mask[:, ::-1]
         return np.ascontiguousarray(out_image), np.ascontiguousarray(out_mask)
 
-    def _colour(self, picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def _colour(self, layers: list[Image.Image], rng: np.random.Generator) -> Pixels:
+        """The layers as one picture (H, W, C), red, green and blue changed."""
         bright, contrast, saturation = (
             float(rng.uniform(1 - x, 1 + x))
             for x in (self.brightness, self.contrast, self.saturation)
         )
-        if self.brightness:
-            picture = ImageEnhance.Brightness(picture).enhance(bright)
-        if self.contrast:
-            picture = ImageEnhance.Contrast(picture).enhance(contrast)
-        if self.saturation:
-            picture = ImageEnhance.Color(picture).enhance(saturation)
-        return picture
+        if layers[0].mode == "RGB":
+            picture = layers[0]
+            if self.brightness:
+                picture = ImageEnhance.Brightness(picture).enhance(bright)
+            if self.contrast:
+                picture = ImageEnhance.Contrast(picture).enhance(contrast)
+            if self.saturation:
+                picture = ImageEnhance.Color(picture).enhance(saturation)
+            layers = [picture, *layers[1:]]
+        parts = [np.asarray(layer) for layer in layers]
+        pixels: Pixels = np.dstack(parts) if len(parts) > 1 else np.atleast_3d(parts[0])
+        if pixels.dtype == np.float32 and pixels.shape[2] >= 3:
+            # The same steps as Pillow's, which knows bytes only.
+            colours = pixels[..., :3]
+            colours *= np.float32(bright)
+            mean = np.float32((colours @ _GREY).mean())
+            colours += (mean - colours) * np.float32(1 - contrast)
+            grey = (colours @ _GREY)[..., None]
+            colours += (grey - colours) * np.float32(1 - saturation)
+        return pixels
+
+
+_GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def _layers(image: Pixels) -> list[Image.Image]:
+    """What Pillow can resize: red, green and blue of bytes as one, each other channel by itself."""
+    together = 3 if image.dtype == np.uint8 and image.shape[2] >= 3 else 0
+    rest = (np.ascontiguousarray(image[..., c]) for c in range(together, image.shape[2]))
+    first = [np.ascontiguousarray(image[..., :3])] if together else []
+    return [Image.fromarray(part) for part in (*first, *rest)]
 
 
 @dataclass(frozen=True)

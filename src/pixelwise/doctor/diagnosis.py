@@ -123,14 +123,16 @@ class Facts:
     """What the folder holds, of the files that could be read.
 
     sizes: (height, width) to the number of images, most frequent first.
-    mean, deviation: of the images' channels R, G, B, 0..255, over all pixels.
+    pictures: how many channels of what, in words.
+    mean, deviation: of the images' channels, R, G, B first, in units of 0..255, over all pixels.
     """
 
     layout: str
+    pictures: str
     pairs: dict[str, int]
     sizes: list[tuple[tuple[int, int], int]]
-    mean: tuple[float, float, float] | None
-    deviation: tuple[float, float, float] | None
+    mean: tuple[float, ...] | None
+    deviation: tuple[float, ...] | None
     classes: list[ClassFacts]
     ignored: dict[str, float]
     notes: list[str]

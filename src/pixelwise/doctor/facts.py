@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pixelwise.data.channels import measure
 from pixelwise.doctor.checks import classes as by_class
 from pixelwise.doctor.checks.objects import SPECK, area_up_to, areas_by_class
 from pixelwise.doctor.diagnosis import ClassFacts, Facts
@@ -18,13 +16,11 @@ def facts_of(survey: Survey) -> Facts:
     sizes = Counter(look.size for look in looks)
     mean = deviation = None
     if looks:
-        number = sum(look.size[0] * look.size[1] for look in looks)
-        means = sum((look.sums for look in looks), np.zeros(3)) / number
-        squares = sum((look.squares for look in looks), np.zeros(3)) / number
-        spread = np.sqrt(np.maximum(0, squares - means**2))
-        mean, deviation = _rounded(means), _rounded(spread)
+        measured = measure((look.facts for look in looks if look.facts), survey.pixels)
+        mean, deviation = _rounded(measured.mean), _rounded(measured.std)
     return Facts(
         layout=survey.source.layout,
+        pictures=str(survey.pixels),
         pairs={split: len(sightings) for split, sightings in survey.splits.items()},
         sizes=sorted(sizes.items(), key=lambda item: (-item[1], item[0])),
         mean=mean,
@@ -35,9 +31,8 @@ def facts_of(survey: Survey) -> Facts:
     )
 
 
-def _rounded(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    red, green, blue = (round(float(value), 2) for value in values)
-    return red, green, blue
+def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(value, 2) for value in values)
 
 
 def _class_facts(survey: Survey) -> list[ClassFacts]:

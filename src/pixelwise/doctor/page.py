@@ -101,9 +101,13 @@ def fact_lines(diagnosis: Diagnosis) -> dict[str, str]:
         "layout": facts.layout,
         "pairs": ", ".join(f"{count} {split}" for split, count in facts.pairs.items()),
         "sizes": ", ".join(sizes),
+        "pictures": facts.pictures,
     }
     if facts.mean is not None and facts.deviation is not None:
-        lines["mean of R, G, B"] = ", ".join(f"{value:.1f}" for value in facts.mean)
+        rgb = len(facts.mean) == 3
+        lines["mean of R, G, B" if rgb else "mean of the channels"] = ", ".join(
+            f"{value:.1f}" for value in facts.mean
+        )
         lines["deviation"] = ", ".join(f"{value:.1f}" for value in facts.deviation)
     if any(facts.ignored.values()):
         lines["ignored pixels"] = ", ".join(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.classes import IGNORE, distinct_colours
-from pixelwise.data.images import IMAGE_SUFFIXES, read_image
+from pixelwise.data.images import IMAGE_SUFFIXES, read_raw
 from pixelwise.doctor.diagnosis import Finding, relative
-from pixelwise.doctor.sighting import Sighting, levels_of
+from pixelwise.doctor.sighting import Sighting, levels_of, shown
 from pixelwise.doctor.survey import UNKNOWN, Survey
 from pixelwise.errors import InputError
 from pixelwise.pages import data_url
@@ -67,7 +67,7 @@ class Album:
     def _alone(self, path: Path) -> Picture:
         name = relative(path, self.survey.root)
         try:
-            return _picture(name, read_image(path))
+            return _picture(name, shown(read_raw(path)))
         except InputError:
             return Picture(f"{name}: cannot be shown", None)
 
@@ -76,7 +76,7 @@ class Album:
         mask_name = relative(sighting.mask.path, self.survey.root)
         image = colours = None
         try:
-            image = read_image(sighting.image.path)
+            image = shown(read_raw(sighting.image.path))
             size = image.shape[0], image.shape[1]
         except InputError:
             size = sighting.image.size
@@ -85,7 +85,7 @@ class Album:
         first = Picture(f"{name}: cannot be shown", None)
         if image is not None:
             first = _picture(name, image)
-        if colours is None:
+        if colours is None or 0 in colours.shape:
             return [first, Picture(f"{mask_name}: cannot be shown", None)]
         if image is None or image.shape != colours.shape:
             return [first, _picture(mask_name, colours)]

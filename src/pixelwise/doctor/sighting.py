@@ -1,6 +1,6 @@
 """One pair, looked at: what its two files are, what can be measured on them, what a reader says.
 
-Whether a file is usable is what training's own readers say, `read_image` and `MaskSource.read`; the
+Whether a file is usable is what training's own readers say, `read_raw` and `MaskSource.read`; the
 looks here only find out why. So the doctor and the training cannot disagree.
 """
 
@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixelwise.data.channels import RawFacts, choose_format, facts_of
 from pixelwise.data.classes import pack_rgb
-from pixelwise.data.images import IMAGE_FORMATS, exif_turn, has_16_bits, quiet, read_image
+from pixelwise.data.images import read_raw
+from pixelwise.data.opening import IMAGE_FORMATS, exif_turn, has_16_bits, quiet
+from pixelwise.data.pixels import RawImage, as_shown
 from pixelwise.data.source import Sample
 from pixelwise.doctor.measures.alignment import Agreement, agreement
 from pixelwise.doctor.measures.fingerprint import Fingerprint, digest, fingerprint
 from pixelwise.doctor.measures.objects import objects
 from pixelwise.errors import InputError
+from pixelwise.files import check_regular
 
 MAX_LEVELS = 256
 """More different values or colours than this in one mask are no classes."""
@@ -72,11 +76,13 @@ class Look:
 
 @dataclass
 class ImageLook(Look):
-    """sums, squares: (3,) of the channels' values, 0..255. grey: mean and deviation of the grey
-    version. colourless: all three channels are one, though the file may have three."""
+    """facts: of the numbers as stored. odd: "channels" or "depth" where these are not
+    as most have them. grey: mean and deviation of the grey version. colourless:
+    all three channels are one, though the file may have three. What is measured on pixels is
+    measured as a person sees them: eight bits, the first three channels."""
 
-    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    facts: RawFacts | None = None
+    odd: str = ""
     grey: tuple[float, float] = (0.0, 0.0)
     colourless: bool = False
     mark: Fingerprint | None = None
@@ -125,19 +131,19 @@ class Sighting:
 def look_at(sample: Sample, split: str) -> Sighting:
     """Read both files once. Raises nothing for what a file may hold."""
     image, mask = ImageLook(sample.image), MaskLook(sample.mask.path)
-    pixels = stored = None
+    raw = pixels = stored = None
     _look(image)
     try:
-        pixels = read_image(sample.image)
+        raw = read_raw(sample.image)
+        image.facts = facts_of(raw)
+        pixels = shown(raw, image.facts)
     except InputError as error:
-        image.fault = _fault(error, image.path)
+        image.fault = fault_of(error, image.path)
     _look(mask)
     try:
-        stored = sample.mask.read(
-            image.size if pixels is None else (pixels.shape[0], pixels.shape[1])
-        )
+        stored = sample.mask.read(image.size if raw is None else raw.size)
     except InputError as error:
-        mask.fault = _fault(error, mask.path)
+        mask.fault = fault_of(error, mask.path)
     sighting = Sighting(sample, split, image, mask)
     grey = levels = None
     if pixels is not None:
@@ -153,8 +159,15 @@ def look_at(sample: Sample, split: str) -> Sighting:
     return sighting
 
 
+def shown(raw: RawImage, facts: RawFacts | None = None) -> NDArray[np.uint8]:
+    """A decoded picture as a person sees it (H, W, 3), of a range of its own where it is deep."""
+    own, _ = choose_format([facts or facts_of(raw)])
+    return as_shown(own.scale(own.select(raw, "picture")))
+
+
 def _look(look: Look) -> None:
     try:
+        check_regular(look.path)
         with look.path.open("rb") as stream:
             head = stream.read(64)
     except PermissionError:
@@ -181,7 +194,7 @@ def _look(look: Look) -> None:
         return
 
 
-def _fault(error: InputError, path: Path) -> str:
+def fault_of(error: InputError, path: Path) -> str:
     return "; ".join(line.removeprefix(f"{path}: ") for line in error.problems)
 
 
@@ -191,7 +204,6 @@ def _measure_image(look: ImageLook, pixels: NDArray[np.uint8]) -> NDArray[np.uin
     picture = Image.fromarray(pixels)
     histogram = np.array(picture.histogram(), dtype=np.float64).reshape(3, 256)
     values = np.arange(256, dtype=np.float64)
-    look.sums, look.squares = histogram @ values, histogram @ values**2
     # Equal histograms are a cheap hint; only then are the channels compared.
     look.colourless = bool(
         (histogram[0] == histogram[1]).all()

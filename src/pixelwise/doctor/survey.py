@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data import layouts
+from pixelwise.data.channels import choose_format
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.data.dataset import Progress, make_splits
+from pixelwise.data.pixels import RGB, PixelFormat
 from pixelwise.data.source import Source
 from pixelwise.doctor.settling import settle
-from pixelwise.doctor.sighting import MaskLook, Sighting, look_at
+from pixelwise.doctor.sighting import MaskLook, Sighting, fault_of, look_at
 from pixelwise.errors import InputError, collecting, refuse, tolerable
 
 UNKNOWN = -1
@@ -28,6 +30,7 @@ class Survey:
 
     faults: lines of the layout and of the division that the rest could go on without.
     unclear: lines that say why the masks' values tell no classes.
+    pixels: what most pictures hold; others have a fault.
     stated: whether the folder itself says what its masks hold. classes: None where nothing tells.
     stored_splits: whether the folder has splits of its own; else train and val were drawn.
     """
@@ -38,6 +41,7 @@ class Survey:
     sightings: list[Sighting]
     stated: bool
     classes: Classes | None = None
+    pixels: PixelFormat = RGB
     stored_splits: bool = True
     unclear: list[str] = field(default_factory=list)
     _indices: dict[int, NDArray[np.int16]] = field(default_factory=dict, repr=False)
@@ -119,10 +123,29 @@ def survey(
             if progress is not None:
                 progress(done, len(pairs))
     found = Survey(root, source, faults, sightings, stated, stored_splits=stored)
+    found.pixels = _settle_pixels(source, sightings)
     with collecting() as more, tolerable():
         found.classes = settle(source, sightings)
     found.unclear += more
     return found
+
+
+def _settle_pixels(source: Source, sightings: list[Sighting]) -> PixelFormat:
+    """What most pictures hold, as training finds it; the others are given their fault."""
+    facts = [(s, s.image.facts) for s in sightings if s.image.facts is not None]
+    pixels, notes = choose_format(
+        [found for _, found in facts],
+        range_from=[found for sighting, found in facts if sighting.split == "train"],
+    )
+    source.notes += notes
+    for sighting, found in facts:
+        try:
+            pixels.select(found.raw, sighting.image.path)
+        except InputError as error:
+            sighting.image.fault = fault_of(error, sighting.image.path)
+            same = found.raw.dtype == pixels.dtype
+            sighting.image.odd = "channels" if same else "depth"
+    return pixels
 
 
 def _find(root: Path) -> Source:

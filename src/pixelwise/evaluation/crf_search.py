@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pixelwise.crf import CRFParameters, dense_crfs, require_numba
 from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.pixels import Pixels, as_shown
 from pixelwise.data.source import Sample
 from pixelwise.evaluation.confusion import ConfusionMatrix, plain
 from pixelwise.inference import Predictor
@@ -172,7 +173,7 @@ class _Scorer:
         self.predictor, self.data, self.folder, self.counter = predictor, data, folder, counter
         self.files: dict[str, Path] = {}
 
-    def probabilities(self, sample: Sample, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def probabilities(self, sample: Sample, image: Pixels) -> NDArray[np.float32]:
         path = self.files.get(sample.name)
         if path is not None:
             kept: NDArray[np.float32] = np.load(path)
@@ -197,7 +198,7 @@ class _Scorer:
         matrices = [ConfusionMatrix(len(self.data.classes)) for _ in sets]
         for sample in samples:
             image, truth = self.data.read(sample)
-            refined = dense_crfs(image, self.probabilities(sample, image), sets)
+            refined = dense_crfs(as_shown(image), self.probabilities(sample, image), sets)
             for matrix, probabilities in zip(matrices, refined, strict=True):
                 matrix.update(truth, _labels(probabilities))
                 self.counter.step()

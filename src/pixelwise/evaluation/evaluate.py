@@ -88,7 +88,7 @@ def evaluate(
         if detailed is None:
             own.update(truth, predictor.classify(image))
         else:
-            result = predictor(image)
+            result = predictor.predict_prepared(image)
             own.update(truth, result.index)
             detailed.update(sample.name, truth, result.index, result.probabilities.max(axis=0))
         matrix.counts += own.counts

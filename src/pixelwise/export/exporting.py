@@ -59,6 +59,7 @@ def export(
             model=bundle.model,
             classes=bundle.classes,
             recipe=bundle.recipe,
+            pixels=bundle.pixels,
             checks={**checks, "made with": {name: installed(name) for name in PACKAGES}},
         )
         export.describe()
@@ -72,7 +73,7 @@ def export(
             file = WRITERS[target].write(program, folder)
         export = described(folder, file, "float32", {})
         say("comparing it with PyTorch")
-        found = compare(_open(export), reference)
+        found = compare(_open(export), reference, bundle.pixels)
         _refuse_difference(path, target, found)
         return described(folder, file, "float32", {"parity": [one.to_json() for one in found]})
 

@@ -14,7 +14,7 @@ EXAMPLE = (97, 131)  # no multiples of anything, so that no size is taken for a 
 
 
 class Deployed(nn.Module):
-    """(1, H, W, 3) uint8 RGB to labels (1, H, W) uint8 and logits (1, C, H, W) float32."""
+    """(1, H, W, N) in units of 0..255 to labels (1, H, W) uint8 and logits (1, C, H, W) float32."""
 
     def __init__(self, model: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
@@ -33,9 +33,10 @@ def capture(bundle: Bundle, *, quantizable: bool = False) -> ExportedProgram:
 
     Raises PixelwiseError where PyTorch cannot capture it.
     """
-    model = simplify(bundle.build(), every_size=True, quantizable=quantizable)
+    channels = bundle.pixels.channels
+    model = simplify(bundle.build(), every_size=True, quantizable=quantizable, in_channels=channels)
     deployed = Deployed(model, bundle.normalisation).eval()
-    image = torch.zeros(1, *EXAMPLE, 3, dtype=torch.uint8)
+    image = torch.zeros(1, *EXAMPLE, channels, dtype=getattr(torch, bundle.pixels.given))
     shapes = {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
     try:
         with torch.no_grad():

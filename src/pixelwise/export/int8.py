@@ -149,7 +149,8 @@ def _batch(data: SegmentationData, sample: Sample) -> dict[str, Any]:
 
 def _score(runtime: Runtime, export: Export, data: SegmentationData) -> float:
     """Mean IoU on val, in points."""
-    return 100 * evaluate(Predictor(runtime, export.classes), data, "val").scores.mean_iou
+    predictor = Predictor(runtime, export.classes, pixels=export.pixels)
+    return 100 * evaluate(predictor, data, "val").scores.mean_iou
 
 
 def _validation(

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.pixels import Pixels
+
 Labels = NDArray[np.uint8]
 
 
@@ -21,8 +23,8 @@ class ModelFormat(Protocol):
     def write(self, model: Any, folder: Path) -> str:
         """Write it into `folder`; returns the file's name."""
 
-    def runner(self, model: Any) -> Callable[[NDArray[np.uint8]], Labels]:
-        """What predicts with a model that NNCF hands over: (H, W, 3) uint8 to labels (H, W)."""
+    def runner(self, model: Any) -> Callable[[Pixels], Labels]:
+        """What predicts with a model that NNCF hands over: (H, W, N) in 0..255 to labels (H, W)."""
 
     def float_layers(self, model: Any) -> list[str]:
         """The names of the convolutions and products that are not quantised."""
@@ -42,10 +44,10 @@ class OpenVINOFormat:
         ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
         return "model.xml"
 
-    def runner(self, model: Any) -> Callable[[NDArray[np.uint8]], Labels]:
+    def runner(self, model: Any) -> Callable[[Pixels], Labels]:
         request = model.create_infer_request()  # NNCF hands over a compiled model
 
-        def run(image: NDArray[np.uint8]) -> Labels:
+        def run(image: Pixels) -> Labels:
             request.infer({"image": np.ascontiguousarray(image)[None]})
             found: Labels = request.get_tensor("labels").data[0]
             return found
@@ -85,14 +87,14 @@ class ONNXFormat:
         onnx.save(model, folder / "model.onnx")
         return "model.onnx"
 
-    def runner(self, model: Any) -> Callable[[NDArray[np.uint8]], Labels]:
+    def runner(self, model: Any) -> Callable[[Pixels], Labels]:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )
 
-        def run(image: NDArray[np.uint8]) -> Labels:
+        def run(image: Pixels) -> Labels:
             (found,) = session.run(["labels"], {"image": np.ascontiguousarray(image)[None]})
             labels: Labels = found[0]
             return labels

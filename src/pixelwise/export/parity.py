@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelwise.data.pixels import RGB, PixelFormat
 from pixelwise.data.scenes import generate_scene
 from pixelwise.inference.runtimes import Runtime
 
@@ -34,11 +35,11 @@ class Parity:
         return asdict(self)
 
 
-def compare(runtime: Runtime, reference: Runtime) -> list[Parity]:
-    """Both on a generated scene at each of SIZES."""
+def compare(runtime: Runtime, reference: Runtime, pixels: PixelFormat = RGB) -> list[Parity]:
+    """Both on a generated scene at each of SIZES, its colours repeated for further channels."""
     found = []
     for seed, (height, width) in enumerate(SIZES):
-        image = generate_scene(seed, height=height, width=width)[0]
+        image = pixels.like(generate_scene(seed, height=height, width=width)[0])
         one, other = runtime.logits(image), reference.logits(image)
         spread = float(other.max() - other.min()) or 1.0
         difference = float(np.abs(one - other).max()) / spread

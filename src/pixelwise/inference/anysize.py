@@ -10,6 +10,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.pictures import ArrayPicture, PaddedPicture, Picture
 from pixelwise.inference.runtimes import PartRuntime, Runtime, Traits, View, knows_parts
@@ -63,8 +64,8 @@ class AnySize:
             return pixels <= SMALL or pixels <= self._pixels()
         return max(size) <= int(self.window)
 
-    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB to (C, H, W) float32."""
+    def logits(self, image: Pixels) -> NDArray[np.float32]:
+        """(H, W, C) in units of 0..255 to (C, H, W) float32."""
         height, width = image.shape[:2]
         if self.in_one_pass((height, width)):
             return self.runtime.logits(image)
@@ -76,8 +77,8 @@ class AnySize:
         assert whole is not None
         return whole
 
-    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB to (H, W) indices of the largest logits, never all at once."""
+    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+        """(H, W, C) in units of 0..255 to (H, W) indices of the largest logits, never all at once."""
         height, width = image.shape[:2]
         if self.in_one_pass((height, width)):
             return self.runtime.classify(image)
@@ -211,5 +212,5 @@ class _Count:
             self.progress(self.done, self.total)
 
 
-def _read(picture: Picture, row: Span, column: Span) -> NDArray[np.uint8]:
+def _read(picture: Picture, row: Span, column: Span) -> Pixels:
     return picture.read(row.start, column.start, row.stop - row.start, column.stop - column.start)

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.result import softmax
 
 SMALLEST, LARGEST = 0.1, 10.0
 
-Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Logits = Callable[[Pixels], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Ensemble:
     def to_json(self) -> dict[str, Any]:
         return {"scales": list(self.scales), "flip": self.flip}
 
-    def probabilities(self, image: NDArray[np.uint8], logits: Logits) -> NDArray[np.float32]:
-        """The mean of all looks' probabilities, (C, H, W), of a picture (H, W, 3).
+    def probabilities(self, image: Pixels, logits: Logits) -> NDArray[np.float32]:
+        """The mean of all looks' probabilities, (C, H, W), of a picture (H, W, C).
 
-        logits: the network; (h, w, 3) to (C, h, w).
+        logits: the network; (h, w, C) to (classes, h, w).
         """
         height, width = image.shape[:2]
         total: NDArray[np.float32] | None = None
@@ -79,7 +80,7 @@ def as_scales(scales: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(scale) for scale in scales) or (1.0,)
 
 
-def _resize_picture(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def _resize_picture(image: Pixels, size: tuple[int, int]) -> Pixels:
     """To `size` (height, width); bilinear, over all pixels that a smaller one stands for."""
     if image.shape[:2] == size:
         return image

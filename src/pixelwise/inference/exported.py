@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.data.classes import Classes
+from pixelwise.data.pixels import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.files import sha256
 
@@ -29,6 +30,7 @@ class Export:
     folder: where it lies; file: the model in it.
     target: openvino, onnx or torch-export; precision: float32 or int8.
     bundle: the SHA-256 that the bundle carries. model: the registry's name.
+    pixels: what pictures have to hold.
     checks: what was measured when it was made, as plain JSON.
     """
 
@@ -40,6 +42,7 @@ class Export:
     model: str
     classes: Classes
     recipe: dict[str, Any]
+    pixels: PixelFormat = RGB
     checks: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -64,6 +67,7 @@ class Export:
             "model": self.model,
             "classes": self.classes.to_json(),
             "recipe": self.recipe,
+            "pixels": self.pixels.to_json(),
             "checks": self.checks,
             "files": files,
         }
@@ -97,6 +101,7 @@ class Export:
                 model=str(content["model"]),
                 classes=Classes.from_json(content["classes"]),
                 recipe=dict(content["recipe"]),
+                pixels=PixelFormat.from_json(content.get("pixels", RGB.to_json())),
                 checks=dict(content["checks"]),
             )
             files = dict(content["files"])

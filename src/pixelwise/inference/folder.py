@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import pixelwise
+from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.inference.journal import Journal, Stamp
 from pixelwise.inference.outputs import output_names
 from pixelwise.inference.pipeline import overlapped
-from pixelwise.inference.predictor import Predictor, as_rgb
+from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.result import Segmentation, result_names
 from pixelwise.interrupts import Interrupts, StoppedError
 
@@ -70,9 +68,9 @@ def predict_folder(
     failed: list[InputError] = []
     written = 0
 
-    def decode(path: Path) -> NDArray[np.uint8]:
+    def decode(path: Path) -> Pixels:
         stamps[path] = _stamp(path)  # before: what changes meanwhile is another picture next time
-        return as_rgb(path)
+        return predictor.prepare(path)
 
     def encode(path: Path, result: Segmentation) -> dict[str, Path]:
         encoded = zip(files[path], result.encoded(overlay=overlay), strict=True)
@@ -87,7 +85,7 @@ def predict_folder(
             steps = overlapped(
                 [path for path in paths if path not in kept],
                 prepare=decode,
-                work=predictor.segment,
+                work=predictor.segment_prepared,
                 finish=encode,
                 size=lambda pixels: pixels.nbytes,
                 stop=lambda: interrupts.requested is not None,

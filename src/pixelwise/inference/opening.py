@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.data.classes import Classes
+from pixelwise.data.pixels import PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export, exports_of, is_export, load_fresh
 from pixelwise.inference.runtimes import EXPORTED, TORCH, Runtime, installed, open_export
@@ -28,6 +29,7 @@ class Opened:
     runtime: Runtime
     classes: Classes
     recipe: dict[str, Any]
+    pixels: PixelFormat
 
 
 def open_network(path: Path, *, runtime: str = AUTO, device: str | None = None) -> Opened:
@@ -87,7 +89,11 @@ def _open_bundle(path: Path, name: str) -> Opened:
         raise InputError(
             f"{path}: no runtime for it is installed: `pip install {' or '.join(packages)}`"
         )
-    best, _ = fastest(digest, {one: opener(one, how) for one, how in ways.items()})
+    best, _ = fastest(
+        digest,
+        {one: opener(one, how) for one, how in ways.items()},
+        pixels=lambda: next(iter(opened.values())).pixels,
+    )
     return opened.get(best) or ways[best]()
 
 
@@ -96,7 +102,7 @@ def _open_fresh(folder: Path, bundle: Path, digest: str, name: str) -> Opened:
 
 
 def _opened(export: Export, name: str | None) -> Opened:
-    return Opened(open_export(export, name), export.classes, export.recipe)
+    return Opened(open_export(export, name), export.classes, export.recipe, export.pixels)
 
 
 def _open_torch(path: Path, device: str | None) -> Opened:
@@ -106,4 +112,4 @@ def _open_torch(path: Path, device: str | None) -> Opened:
     chosen = find_device(device)  # its faults are told before the bundle is read
     bundle = Bundle.load(path)
     runtime = TorchRuntime(bundle.build(), bundle.normalisation, device=chosen)
-    return Opened(runtime, bundle.classes, bundle.recipe)
+    return Opened(runtime, bundle.classes, bundle.recipe, bundle.pixels)

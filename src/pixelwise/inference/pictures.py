@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+
+from pixelwise.data.pixels import Pixels
 
 
 class Picture(Protocol):
@@ -14,21 +15,21 @@ class Picture(Protocol):
     @property
     def size(self) -> tuple[int, int]: ...
 
-    def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
-        """The window (height, width, 3), uint8 RGB, that begins there and lies in the picture."""
+    def read(self, top: int, left: int, height: int, width: int) -> Pixels:
+        """The window (height, width, C) that begins there and lies in the picture."""
 
 
 class ArrayPicture:
-    """A picture in memory, (H, W, 3) uint8 RGB."""
+    """A picture in memory, (H, W, C)."""
 
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+    def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
 
     @property
     def size(self) -> tuple[int, int]:
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+    def read(self, top: int, left: int, height: int, width: int) -> Pixels:
         return np.ascontiguousarray(self.pixels[top : top + height, left : left + width])
 
 
@@ -44,7 +45,7 @@ class PaddedPicture:
         height, width = (-(-side // self.step) * self.step for side in self.picture.size)
         return height, width
 
-    def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+    def read(self, top: int, left: int, height: int, width: int) -> Pixels:
         inside = [
             min(side, whole - first)
             for first, side, whole in zip(

@@ -12,7 +12,9 @@ from PIL import Image
 
 from pixelwise.crf import CRFParameters, dense_crf, find_parameters, require_numba
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import read_image, upright
+from pixelwise.data.images import read_raw
+from pixelwise.data.opening import upright
+from pixelwise.data.pixels import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
 from pixelwise.inference.anysize import AnySize, check_window
 from pixelwise.inference.ensemble import Ensemble, as_scales
@@ -25,13 +27,14 @@ if TYPE_CHECKING:
 
     from pixelwise.checkpoints import Normalisation
 
-ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+ImageLike = str | Path | Image.Image | NDArray[Any]
 
 
 class Predictor:
     """Masks from photographs, with all that a bundle knows applied: `Predictor.load(path)(image)`.
 
     runtime: what runs the network. recipe: what the network was trained with, as plain JSON.
+    pixels: what pictures have to hold.
     crf: parameters of a dense CRF, the name of a paper's set or a file of `pixelwise tune-crf`;
     every result is then the refined one. window: of pictures that are too large for one pass, see
     `AnySize`. scales, flip: several looks at each picture, see `Ensemble`.
@@ -44,6 +47,7 @@ class Predictor:
         classes: Classes,
         *,
         recipe: dict[str, Any] | None = None,
+        pixels: PixelFormat = RGB,
         crf: CRFParameters | str | Path | None = None,
         window: int | str = "auto",
         scales: Sequence[float] = (),
@@ -54,6 +58,7 @@ class Predictor:
         self.ensemble = Ensemble(as_scales(scales), flip)
         self.classes = classes
         self.recipe = recipe or {}
+        self.pixels = pixels
         self.crf = _checked(crf)
 
     @classmethod
@@ -85,6 +90,7 @@ class Predictor:
             opened.runtime,
             opened.classes,
             recipe=opened.recipe,
+            pixels=opened.pixels,
             crf=crf,
             window=window,
             scales=scales,
@@ -98,44 +104,57 @@ class Predictor:
         classes: Classes,
         normalisation: Normalisation,
         *,
+        pixels: PixelFormat = RGB,
         device: Any = "cpu",
     ) -> Predictor:
         """A predictor around a network in memory, run by PyTorch. device: any of PyTorch's."""
         from pixelwise.inference.runtimes.pytorch import TorchRuntime
 
-        return cls(TorchRuntime(model, normalisation, device=device), classes)
+        return cls(TorchRuntime(model, normalisation, device=device), classes, pixels=pixels)
 
     def __call__(self, image: ImageLike) -> Prediction:
         """Predict one image of any size: a path, a PIL image, or uint8 RGB (H, W, 3).
 
+        Where the network was trained on deeper pictures or other channels, the array is (H, W, C)
+        of the numbers that such files hold.
         Raises InputError for a file that is no picture, or an array of another type or shape.
         """
-        pixels = as_rgb(image)
-        logits = self.scores(pixels)
-        return Prediction(pixels, _largest(logits), self.classes, logits)
+        return self.predict_prepared(self.prepare(image))
 
     def segment(self, image: ImageLike) -> Segmentation:
         """The mask alone, without the probabilities: what takes least. Raises as a call does."""
-        pixels = as_rgb(image)
-        return Segmentation(pixels, self.classify(pixels), self.classes)
+        return self.segment_prepared(self.prepare(image))
 
-    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB to the network's own (C, H, W) float32 logits, by windows where the
-        picture is too large for one pass; of several looks the logarithms of their mean
+    def prepare(self, image: ImageLike) -> Pixels:
+        """(H, W, C) in units of 0..255 from whatever a call takes. Raises as a call does."""
+        return as_pixels(image, self.pixels)
+
+    def predict_prepared(self, image: Pixels) -> Prediction:
+        """What a call gives, of a picture as `prepare` and a data set give it."""
+        logits = self.scores(image)
+        return Prediction(image, _largest(logits), self.classes, logits)
+
+    def segment_prepared(self, image: Pixels) -> Segmentation:
+        """What `segment` gives, likewise."""
+        return Segmentation(image, self.classify(image), self.classes)
+
+    def logits(self, image: Pixels) -> NDArray[np.float32]:
+        """(H, W, C) in units of 0..255 to the network's own (C, H, W) float32 logits, by windows
+        where the picture is too large for one pass; of several looks the logarithms of their mean
         probabilities."""
         if self.ensemble.single:
             return self.network.logits(image)
         return _logarithms(self.ensemble.probabilities(image, self.network.logits))
 
-    def scores(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def scores(self, image: Pixels) -> NDArray[np.float32]:
         """The logits, (C, H, W) float32; with a CRF the logarithms of its probabilities."""
         logits = self.logits(image)
         if self.crf is None:
             return logits
-        return _logarithms(dense_crf(image, softmax(logits), self.crf))
+        return _logarithms(dense_crf(as_shown(image), softmax(logits), self.crf))
 
-    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB to (H, W) class indices: a call without what only a person needs."""
+    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+        """(H, W, C) in units of 0..255 to (H, W) class indices, and nothing else."""
         if self.crf is None and self.ensemble.single:
             return self.network.classify(image)
         return _largest(self.scores(image))
@@ -164,22 +183,33 @@ def _largest(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
     return index
 
 
-def as_rgb(image: ImageLike) -> NDArray[np.uint8]:
-    """Whatever a person has in hand as uint8 RGB (H, W, 3), upright. Raises InputError."""
+def as_pixels(image: ImageLike, pixels: PixelFormat = RGB) -> Pixels:
+    """Whatever a person has in hand, (H, W, C) in units of 0..255, upright. Raises InputError."""
+    remedy = "" if pixels == RGB else "give pictures like those that the network was trained on"
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        path = Path(image)
+        return pixels.scale(pixels.select(read_raw(path), path, remedy=remedy))
     if isinstance(image, Image.Image):
+        if pixels != RGB:
+            raise InputError(
+                f"image of type Image, mode {image.mode}: the network was trained on {pixels}: "
+                "give a path or an array"
+            )
         return np.asarray(upright(image).convert("RGB"))
     if (
         not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
+        or str(image.dtype) != pixels.dtype
         or image.ndim != 3
-        or image.shape[2] != 3
+        or image.shape[2] != pixels.channels
         or 0 in image.shape
     ):
         shape = getattr(image, "shape", None)
+        colours = " in RGB" if pixels.channels == 3 else ""
         raise InputError(
             f"image of type {type(image).__name__}, {getattr(image, 'dtype', 'no dtype')}, shape "
-            f"{shape}: give a path, a PIL image or a uint8 array of shape (H, W, 3) in RGB"
+            f"{shape}: give a path, a PIL image or a {pixels.dtype} array of shape (H, W, "
+            f"{pixels.channels}){colours}"
         )
-    return image
+    if image.dtype == np.float32 and not np.isfinite(image).all():
+        raise InputError("image holds values that are not finite: fill them with a number")
+    return pixels.scale(image)

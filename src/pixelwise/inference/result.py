@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.classes import Classes
+from pixelwise.data.pixels import Pixels, as_shown
 from pixelwise.data.png import encode_palette, encode_rgb
 from pixelwise.files import atomic
 from pixelwise.inference import overlay as drawing
@@ -23,11 +24,11 @@ from pixelwise.inference import overlay as drawing
 class Segmentation:
     """The classes of every pixel of one image.
 
-    image: (H, W, 3) uint8 RGB, as it was given.
+    image: (H, W, C) in units of 0..255; of RGB pictures uint8, as it was given.
     index: (H, W) uint8, class indices 0..C-1.
     """
 
-    image: NDArray[np.uint8]
+    image: Pixels
     index: NDArray[np.uint8]
     classes: Classes
 
@@ -50,7 +51,7 @@ class Segmentation:
         opacity: 0 (photograph only) to 1 (colours only).
         """
         colours = self.classes.colour_table().take(self.index, axis=0)
-        picture = Image.fromarray(drawing.blend(self.image, colours, opacity=opacity))
+        picture = Image.fromarray(drawing.blend(as_shown(self.image), colours, opacity=opacity))
         if not legend:
             return picture
         return drawing.below(picture, drawing.legend(self._legend_entries(), width=picture.width))

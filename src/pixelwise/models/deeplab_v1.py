@@ -73,6 +73,7 @@ def start_normal(conv: nn.Conv2d, *, deviation: float = 0.01) -> nn.Conv2d:
 def deeplab_v1(
     *,
     num_classes: int,
+    in_channels: int = 3,
     kernel_size: int = 3,
     rate: int = 12,
     hidden: int = 1024,
@@ -88,7 +89,11 @@ def deeplab_v1(
     Raises InputError for a field of view that makes no sense.
     """
     backbone = AtrousVGG16(
-        fields=((kernel_size, rate),), hidden=hidden, average_pool=average_pool, width=width
+        fields=((kernel_size, rate),),
+        hidden=hidden,
+        average_pool=average_pool,
+        in_channels=in_channels,
+        width=width,
     )
     head = DeepLabV1Head(
         backbone.channels, backbone.strides, num_classes=num_classes, multi_scale=multi_scale

@@ -58,6 +58,7 @@ class SummedASPP(nn.Module):
 def deeplab_v2(
     *,
     num_classes: int,
+    in_channels: int = 3,
     backbone: str = "resnet101",
     aspp: str = "L",
     output_stride: int = 8,
@@ -89,13 +90,16 @@ def deeplab_v2(
             fields=[(3, rate) for rate in RATES[aspp]],
             hidden=max(1, round(1024 * width)),
             average_pool=False,
+            in_channels=in_channels,
             width=width,
         )
         head = FieldsOfViewHead(
             features.channels["c5"], num_classes=num_classes, fields=len(RATES[aspp])
         )
     elif backbone.startswith("resnet"):
-        features = create_backbone(backbone, output_stride=output_stride, caffe=caffe)
+        features = create_backbone(
+            backbone, output_stride=output_stride, in_channels=in_channels, caffe=caffe
+        )
         rates = tuple(rate * STRIDE // output_stride for rate in RATES[aspp])
         head = SummedASPP(features.channels["c5"], num_classes=num_classes, rates=rates)
     else:

@@ -102,6 +102,7 @@ def create_dilated(backbone: str, *, output_stride: int, multi_grid: bool, **for
 def deeplab_v3(
     *,
     num_classes: int,
+    in_channels: int = 3,
     backbone: str = "resnet101",
     output_stride: int = 16,
     multi_grid: bool = True,
@@ -122,7 +123,9 @@ def deeplab_v3(
     check_stride("DeepLabV3", output_stride)
     if not 0 <= dropout < 1:
         raise InputError(f"dropout {dropout}: allowed are 0 to below 1")
-    features = create_dilated(backbone, output_stride=output_stride, multi_grid=multi_grid)
+    features = create_dilated(
+        backbone, output_stride=output_stride, in_channels=in_channels, multi_grid=multi_grid
+    )
     channels = features.channels
     head = DeepLabV3Head(
         channels["c5"],
@@ -138,6 +141,7 @@ def deeplab_v3(
 def deeplab_v3_cascade(
     *,
     num_classes: int,
+    in_channels: int = 3,
     backbone: str = "resnet101",
     output_stride: int = 16,
     last_block: int = 7,
@@ -154,7 +158,9 @@ def deeplab_v3_cascade(
         raise InputError(f"backbone {backbone!r}: the cascade has {', '.join(BOTTLENECKS)}")
     if not 4 <= last_block <= 7:
         raise InputError(f"last_block {last_block}: allowed are 4 to 7")
-    features = create_backbone(backbone, output_stride=output_stride, multi_grid=CASCADE_GRID)
+    features = create_backbone(
+        backbone, output_stride=output_stride, in_channels=in_channels, multi_grid=CASCADE_GRID
+    )
     head = CascadeHead(
         features.channels["c5"],
         num_classes=num_classes,

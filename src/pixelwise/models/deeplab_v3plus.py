@@ -52,6 +52,7 @@ class DeepLabV3PlusHead(nn.Module):
 def deeplab_v3plus(
     *,
     num_classes: int,
+    in_channels: int = 3,
     backbone: str = "mobilenet_v2",
     output_stride: int = 16,
     decoder: bool = True,
@@ -86,7 +87,13 @@ def deeplab_v3plus(
     form: dict[str, Any] = {"tensorflow": True} if tensorflow else {}
     if width != 1:
         form["width"] = width
-    features = create_dilated(backbone, output_stride=output_stride, multi_grid=multi_grid, **form)
+    features = create_dilated(
+        backbone,
+        output_stride=output_stride,
+        in_channels=in_channels,
+        multi_grid=multi_grid,
+        **form,
+    )
     rates = RATES[output_stride] if aspp else ()
     head: nn.Module
     if decoder:

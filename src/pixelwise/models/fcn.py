@@ -90,6 +90,7 @@ def _zero_scores(channels: int, num_classes: int) -> nn.Conv2d:
 def fcn32s(
     *,
     num_classes: int,
+    in_channels: int = 3,
     upsampling: str = "frozen",
     ceil_mode: bool = True,
     width: float = 1.0,
@@ -101,45 +102,49 @@ def fcn32s(
     textbook ports do, and then crops the middle. width: scales the channels of VGG16.
     Raises InputError for another upsampling.
     """
-    return _on_vgg16({}, num_classes, upsampling, ceil_mode, width)
+    return _on_vgg16({}, num_classes, in_channels, upsampling, ceil_mode, width)
 
 
 def fcn16s(
     *,
     num_classes: int,
+    in_channels: int = 3,
     upsampling: str = "frozen",
     ceil_mode: bool = True,
     width: float = 1.0,
 ) -> Segmenter:
     """FCN-16s: FCN-32s and the scores of pool4. Arguments as for `fcn32s`."""
-    return _on_vgg16({"c4": 1.0}, num_classes, upsampling, ceil_mode, width)
+    return _on_vgg16({"c4": 1.0}, num_classes, in_channels, upsampling, ceil_mode, width)
 
 
 def fcn8s(
     *,
     num_classes: int,
+    in_channels: int = 3,
     upsampling: str = "frozen",
     ceil_mode: bool = True,
     width: float = 1.0,
 ) -> Segmenter:
     """FCN-8s: FCN-16s and the scores of pool3. Arguments as for `fcn32s`."""
-    return _on_vgg16({"c4": 1.0, "c3": 1.0}, num_classes, upsampling, ceil_mode, width)
+    return _on_vgg16({"c4": 1.0, "c3": 1.0}, num_classes, in_channels, upsampling, ceil_mode, width)
 
 
 def fcn8s_atonce(
     *,
     num_classes: int,
+    in_channels: int = 3,
     upsampling: str = "frozen",
     ceil_mode: bool = True,
     width: float = 1.0,
 ) -> Segmenter:
     """FCN-8s with skips scaled by 0.01 and 0.0001, so that all of it can be trained at once."""
-    return _on_vgg16(AT_ONCE, num_classes, upsampling, ceil_mode, width)
+    return _on_vgg16(AT_ONCE, num_classes, in_channels, upsampling, ceil_mode, width)
 
 
 def fcn_alexnet(
     *,
     num_classes: int,
+    in_channels: int = 3,
     backbone: str = "caffenet",
     upsampling: str = "frozen",
     width: float = 1.0,
@@ -151,13 +156,16 @@ def fcn_alexnet(
     """
     if backbone not in EIGHT_LAYERS:
         raise InputError(f"backbone {backbone!r}: allowed are {', '.join(EIGHT_LAYERS)}")
-    return _at_stride_32(EIGHT_LAYERS[backbone](width=width), num_classes, upsampling)
+    features = EIGHT_LAYERS[backbone](in_channels=in_channels, width=width)
+    return _at_stride_32(features, num_classes, upsampling)
 
 
-def fcn_googlenet(*, num_classes: int, upsampling: str = "frozen") -> Segmenter:
+def fcn_googlenet(
+    *, num_classes: int, in_channels: int = 3, upsampling: str = "frozen"
+) -> Segmenter:
     """FCN-GoogLeNet: scores of the last inception. Its kernels are 63 wide, as FCN-AlexNet's, since
     64 would set the scores between pixels. Arguments as for `fcn_alexnet`."""
-    return _at_stride_32(GoogLeNet(), num_classes, upsampling)
+    return _at_stride_32(GoogLeNet(in_channels=in_channels), num_classes, upsampling)
 
 
 def _at_stride_32(
@@ -175,9 +183,14 @@ def _at_stride_32(
 
 
 def _on_vgg16(
-    skips: Mapping[str, float], num_classes: int, upsampling: str, ceil_mode: bool, width: float
+    skips: Mapping[str, float],
+    num_classes: int,
+    in_channels: int,
+    upsampling: str,
+    ceil_mode: bool,
+    width: float,
 ) -> Segmenter:
-    backbone = VGG16(width=width, ceil_mode=ceil_mode)
+    backbone = VGG16(in_channels=in_channels, width=width, ceil_mode=ceil_mode)
     head = FCNHead(
         backbone.channels,
         backbone.strides,

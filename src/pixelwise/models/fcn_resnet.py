@@ -58,7 +58,11 @@ class NarrowHead(nn.Sequential):
 
 
 def fcn_resnet(
-    *, num_classes: int, backbone: str = "resnet50", upsampling: str = "learnt"
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    backbone: str = "resnet50",
+    upsampling: str = "learnt",
 ) -> Segmenter:
     """The textbook's FCN on a ResNet, with random weights.
 
@@ -66,7 +70,7 @@ def fcn_resnet(
     another, or another backbone.
     """
     _check(backbone)
-    features = create_backbone(backbone, output_stride=32)
+    features = create_backbone(backbone, output_stride=32, in_channels=in_channels)
     head = PlainHead(features.channels["c5"], num_classes=num_classes, upsampling=upsampling)
     return Segmenter(features, head)
 
@@ -74,6 +78,7 @@ def fcn_resnet(
 def fcn_resnet_dilated(
     *,
     num_classes: int,
+    in_channels: int = 3,
     backbone: str = "resnet50",
     output_stride: int = 8,
     auxiliary: bool = True,
@@ -84,7 +89,7 @@ def fcn_resnet_dilated(
     backbone or stride.
     """
     _check(backbone)
-    features = create_backbone(backbone, output_stride=output_stride)
+    features = create_backbone(backbone, output_stride=output_stride, in_channels=in_channels)
     channels = features.channels
     return Segmenter(
         features,

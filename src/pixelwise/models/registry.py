@@ -241,21 +241,24 @@ def backbone_name(name: str, options: Mapping[str, Any]) -> str:
     return str(options.get("backbone", MODELS[name].variants[0].backbone))
 
 
-def create_model(name: str, *, num_classes: int, **options: Any) -> Segmenter:
+def create_model(name: str, *, num_classes: int, in_channels: int = 3, **options: Any) -> Segmenter:
     """A network with random weights: `create_model("deeplab_v3plus", num_classes=11)`.
 
-    options: those of the network, such as `backbone` and `output_stride`. Raises InputError for an
+    in_channels: of the pictures. options: those of the network, such as `backbone` and
+    `output_stride`. Raises InputError for an
     unknown name, an option that the network does not have, or a value that it does not allow.
     """
     if name not in MODELS:
         raise InputError(f"model {name!r} is unknown: there are {', '.join(MODELS)}")
     if not 1 <= num_classes <= 255:
         raise InputError(f"num_classes {num_classes}: allowed are 1 to 255")
+    if in_channels < 1:
+        raise InputError(f"in_channels {in_channels}: allowed are 1 and more")
     build = MODELS[name].build
     allowed = {
         key: str(parameter.annotation).removesuffix(" | None")
         for key, parameter in inspect.signature(build).parameters.items()
-        if key != "num_classes"
+        if key not in {"num_classes", "in_channels"}
     }
     for key, value in options.items():
         if key not in allowed:
@@ -263,4 +266,4 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> Segmenter:
         types, meaning = KINDS[allowed[key]]
         if type(value) not in types:
             raise InputError(f"model {name!r}: {key} = {value!r}: {meaning} is allowed")
-    return build(num_classes=num_classes, **options)
+    return build(num_classes=num_classes, in_channels=in_channels, **options)

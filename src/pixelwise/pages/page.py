@@ -37,7 +37,7 @@ def write_page(path: Path, *, package: str, **values: Any) -> None:
     environment.filters["percent"] = percent
     page = environment.get_template("page.html.j2").render(**values)
     with atomic(path) as side:
-        side.write_text(page, encoding="utf-8")
+        side.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
 
 
 def _of(package: str) -> BaseLoader:

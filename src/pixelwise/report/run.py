@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import pixelwise
+from pixelwise.data.pixels import as_shown
 from pixelwise.evaluation import Evaluation, evaluate
 from pixelwise.evaluation.calibration import SURE, sure_and_wrong
 from pixelwise.inference import Predictor
@@ -72,10 +73,10 @@ def _galleries(run: Run, predictor: Predictor, evaluation: Evaluation) -> list[G
 
     def example(name: str, *, sure: bool) -> Example:
         image, truth = run.data.read(samples[name])
-        result = predictor(image)
+        result = predictor.predict_prepared(image)
         confidence = result.probabilities.max(axis=0)
         misleading = sure_and_wrong(truth, result.index, confidence) if sure else None
-        return Example(name, image, truth, result.index, by_image[name], misleading)
+        return Example(name, as_shown(image), truth, result.index, by_image[name], misleading)
 
     best, median, worst = _ends_and_middle(ranked)
     wrong = evaluation.details.sure_and_wrong

@@ -28,7 +28,12 @@ class LayoutChoice:
 
 
 def choose_layout(
-    model: nn.Module, *, crop: tuple[int, int], num_classes: int, device: torch.device
+    model: nn.Module,
+    *,
+    crop: tuple[int, int],
+    channels: int = 3,
+    num_classes: int,
+    device: torch.device,
 ) -> LayoutChoice:
     """Time training steps of a copy of `model` in both orders; the model and the random state of
     the caller stay as they are."""
@@ -36,7 +41,7 @@ def choose_layout(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for name, memory_format in LAYOUTS.items():
             trial = copy.deepcopy(model).to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
-            images = torch.randn(MEASURED_IMAGES, 3, *crop, device=device)
+            images = torch.randn(MEASURED_IMAGES, channels, *crop, device=device)
             images = images.contiguous(memory_format=memory_format)
             labels = torch.randint(num_classes, (MEASURED_IMAGES, *crop), device=device)
             seconds[name] = min(

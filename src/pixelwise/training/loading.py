@@ -52,7 +52,7 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
 
 
 class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
-    """(epoch, index) to an augmented pair: (3, H, W) and (H, W), both uint8.
+    """(epoch, index) to an augmented pair: (C, H, W) in units of 0..255 and (H, W) uint8.
 
     The random draws depend on (seed, epoch, index) alone, not on which process makes them.
     """

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pixelwise.checkpoints.sealed import write_sealed
 from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.data.pixels import RGB
 from pixelwise.data.statistics import usual_crop
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError, PixelwiseError
@@ -119,16 +120,33 @@ def _prepare(
     fabric = _fabric(recipe)
     recipe, planned = plan_run(recipe, data, fabric.device)
     loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
-    start = make_start(recipe.model, data.classes)
+    start = make_start(
+        recipe.model,
+        data.classes,
+        pixels=data.pixels,
+        statistics=data.statistics,
+        keep_range=recipe.data.value_range != "auto",
+    )
+    data.pixels = start.pixels
     if recipe.layout == "auto":
         crop = recipe.augmentation.crop
         usual = usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop
         layout = choose_layout(
-            start.model, crop=usual, num_classes=len(data.classes), device=fabric.device
+            start.model,
+            crop=usual,
+            channels=data.pixels.channels,
+            num_classes=len(data.classes),
+            device=fabric.device,
         )
     else:
         layout = LayoutChoice(recipe.layout, "as the recipe says")
-    recipe = recipe.resolved({"layout": layout.name})
+    recipe = recipe.resolved(
+        {
+            "layout": layout.name,
+            "data.channels": data.pixels.channels,
+            "data.value_range": data.pixels.value_range,
+        }
+    )
     facts = _facts(data, start, recipe, planned, layout, fabric.device)
     return Run(out, recipe, data, start.normalisation, facts), start.model, fabric, loss_of
 
@@ -158,7 +176,12 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
     origin = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
     facts = {**checkpoint.facts, "resumed": "; ".join([origin, *damaged])}
     run = Run(folder, recipe, data, checkpoint.normalisation, facts, progress)
-    model = create_model(recipe.model.name, num_classes=len(data.classes), **recipe.model.options)
+    model = create_model(
+        recipe.model.name,
+        num_classes=len(data.classes),
+        in_channels=data.pixels.channels,
+        **recipe.model.options,
+    )
     listener.planned(facts, epochs=settled(recipe.epochs))
     loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
     with recording(listener, folder, wanted=recipe.tensorboard) as told:
@@ -174,6 +197,8 @@ def _open(root: Path, recipe: Recipe, listener: Listener) -> SegmentationData:
         seed=recipe.seed,
         cache_bytes=recipe.data.cache_mib << 20,
         progress=listener.checking,
+        channels=None if recipe.data.channels == "auto" else recipe.data.channels,
+        value_range=None if recipe.data.value_range == "auto" else recipe.data.value_range,
     )
 
 
@@ -275,7 +300,13 @@ def _train(
                 listener.validating(done, total)
 
             started = time.perf_counter()
-            predictor = Predictor.of(model, data.classes, run.normalisation, device=fabric.device)
+            predictor = Predictor.of(
+                model,
+                data.classes,
+                run.normalisation,
+                pixels=data.pixels,
+                device=fabric.device,
+            )
             evaluation = evaluate(predictor, data, "val", progress=validating)
             with _writing(run):
                 _end_epoch(run, model, evaluation, val_seconds=time.perf_counter() - started)
@@ -422,6 +453,7 @@ def _facts(
     shown_options = ", ".join(f"{key} {value}" for key, value in options.items())
     return {
         "data": f"{data.root} ({counts})",
+        "pictures": "" if data.pixels == RGB else str(data.pixels),
         "classes": ", ".join(data.classes.names),
         "assumed": "; ".join(data.notes),
         "model": f"{model.name} ({shown_options}), {count_parameters(start.model):,} parameters, "

@@ -47,10 +47,24 @@ class DataRecipe(_Part):
     val_fraction: float = Field(
         default=0.2, gt=0, lt=1, description="drawn where there is no val split"
     )
+    channels: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="of the pictures; auto: as the files have it, opacity left out"
+    )
+    value_range: tuple[float, float] | Literal["auto"] = Field(
+        default="auto",
+        description="[low, high]: the values of pictures that become 0 and 255; auto: of 8 bits as "
+        "they are, of deeper ones found over train",
+    )
     cache_mib: int = Field(default=2048, ge=0, description="memory for decoded pictures")
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description="loading processes; 0: none"
     )
+
+    @model_validator(mode="after")
+    def _rising(self) -> DataRecipe:
+        if self.value_range != "auto" and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"value_range {list(self.value_range)}: two numbers in rising order")
+        return self
 
 
 class AugmentationRecipe(_Part):

@@ -97,6 +97,7 @@ class Run:
             classes=self.data.classes,
             normalisation=self.normalisation,
             weights=model.state_dict(),
+            pixels=self.data.pixels,
             recipe=self.recipe.to_json(),
             scores={
                 "split": "val",
@@ -137,6 +138,7 @@ def write_start(run: Run) -> None:
         "root": str(run.data.root.resolve()),
         "layout": run.data.layout,
         "notes": run.data.notes,
+        "pictures": run.data.pixels.to_json(),
         "classes": run.data.classes.to_json(),
         "pixels": _pixels(run.data),
         "splits": splits,

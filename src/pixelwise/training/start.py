@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,8 +14,11 @@ from pixelwise.checkpoints import (
     Normalisation,
     find_imagenet_weights,
     load_backbone,
+    widen,
 )
+from pixelwise.data.channels import ChannelStatistics
 from pixelwise.data.classes import Classes
+from pixelwise.data.pixels import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.models import Segmenter, backbone_name, create_model
 from pixelwise.training.recipe import ModelRecipe
@@ -25,16 +28,29 @@ from pixelwise.training.recipe import ModelRecipe
 class Start:
     """A network before its first step.
 
-    normalisation: what its weights expect. origin: where they are from, in words.
+    normalisation, pixels: what its weights expect. origin: where they are from, in words.
     """
 
     model: Segmenter
     normalisation: Normalisation
     origin: str
+    pixels: PixelFormat = RGB
 
 
-def make_start(recipe: ModelRecipe, classes: Classes) -> Start:
+def make_start(
+    recipe: ModelRecipe,
+    classes: Classes,
+    *,
+    pixels: PixelFormat = RGB,
+    statistics: ChannelStatistics | None = None,
+    keep_range: bool = False,
+) -> Start:
     """Build the network and give it its first weights.
+
+    pixels, statistics: of the pictures. Weights for other channels are widened: the first three
+    stay, a new one gets their mean; what is not RGB is normalised by the pictures' own statistics.
+    keep_range: whether the range of values in `pixels` is stated; else it is a bundle's, if the
+    start is a bundle for pictures of the same type.
 
     A bundle may be of another network: FCN-16s starts from FCN-32s with all that they share, and
     its new skip at zero (arXiv:1411.4038, section 4.3). Where its classes are others, the layers
@@ -42,29 +58,55 @@ def make_start(recipe: ModelRecipe, classes: Classes) -> Start:
 
     Raises InputError for an unknown network, and for weights that are not there or do not fit.
     """
-    model = create_model(recipe.name, num_classes=len(classes), **recipe.options)
-    if recipe.pretrained == "none":
-        return Start(model, IMAGENET, "random weights")
-    backbone = backbone_name(recipe.name, recipe.options)
-    if recipe.pretrained == "imagenet":
-        normalisation = load_backbone(model.backbone, backbone, find_imagenet_weights(backbone))
-        return Start(model, normalisation, "ImageNet weights")
+    model = create_model(
+        recipe.name, num_classes=len(classes), in_channels=pixels.channels, **recipe.options
+    )
     path = Path(recipe.pretrained)
     if path.suffix == ".safetensors":
-        return _from_bundle(model, recipe, classes, Bundle.load(path))
-    return Start(model, load_backbone(model.backbone, backbone, path), str(path))
+        bundle = Bundle.load(path)
+        if bundle.pixels.dtype == pixels.dtype and not keep_range:
+            known = replace(pixels, value_range=bundle.pixels.value_range)
+            statistics = statistics and statistics.rescaled(pixels, known)
+            pixels = known
+        start = _from_bundle(model, recipe, classes, bundle, channels=pixels.channels)
+    elif recipe.pretrained == "none":
+        start = Start(model, IMAGENET, "random weights")
+    else:
+        backbone = backbone_name(recipe.name, recipe.options)
+        published = recipe.pretrained == "imagenet"
+        source = find_imagenet_weights(backbone) if published else path
+        normalisation = load_backbone(model.backbone, backbone, source)
+        start = Start(model, normalisation, "ImageNet weights" if published else str(path))
+    normalisation, origin = start.normalisation, start.origin
+    seen = normalisation.channels
+    if statistics is not None and seen != pixels.channels:
+        normalisation = normalisation.widened(statistics.mean, statistics.std)
+        if recipe.pretrained != "none":
+            origin += f", its first convolution widened from {seen} to {pixels.channels} channels"
+    return replace(start, normalisation=normalisation, origin=origin, pixels=pixels)
 
 
-def _from_bundle(model: Segmenter, recipe: ModelRecipe, classes: Classes, bundle: Bundle) -> Start:
+def _from_bundle(
+    model: Segmenter, recipe: ModelRecipe, classes: Classes, bundle: Bundle, *, channels: int
+) -> Start:
     state = model.state_dict()
     wanted = dict(state)
+    have = dict(bundle.weights)
+    seen = bundle.pixels.channels
+    if seen != channels:
+        sizes = [{"in_channels": count, "num_classes": len(classes)} for count in (seen, channels)]
+        for name in _sized_by(recipe, *sizes):
+            if name in have and have[name].ndim == 4 and have[name].shape[1] == seen:
+                have[name] = widen(have[name], channels)
     if classes.names != bundle.classes.names:
-        for name in _sized_by_classes(recipe, len(classes)):
+        count = len(classes)
+        other = count + 1 if count < 255 else count - 1
+        for name in _sized_by(recipe, {"num_classes": count}, {"num_classes": other}):
             del wanted[name]
     used: dict[str, Tensor] = {
-        name: bundle.weights[name]
+        name: have[name]
         for name, tensor in wanted.items()
-        if name in bundle.weights and bundle.weights[name].shape == tensor.shape
+        if name in have and have[name].shape == tensor.shape
     }
     if not any(name.startswith("backbone.") for name in used):
         options = "".join(f" --set model.options.{k}={v}" for k, v in bundle.options.items())
@@ -83,12 +125,11 @@ def _from_bundle(model: Segmenter, recipe: ModelRecipe, classes: Classes, bundle
     return Start(model, bundle.normalisation, origin)
 
 
-def _sized_by_classes(recipe: ModelRecipe, num_classes: int) -> list[str]:
-    """The names of the tensors whose shape follows from the number of classes."""
-    other = num_classes + 1 if num_classes < 255 else num_classes - 1
+def _sized_by(recipe: ModelRecipe, *sizes: dict[str, int]) -> list[str]:
+    """The names of the tensors whose shapes differ between two sizes of the network."""
     shapes = []
-    for count in (num_classes, other):
+    for size in sizes:
         with torch.device("meta"):
-            model = create_model(recipe.name, num_classes=count, **recipe.options)
+            model = create_model(recipe.name, **size, **recipe.options)
         shapes.append({name: tensor.shape for name, tensor in model.state_dict().items()})
     return [name for name, shape in shapes[0].items() if shape != shapes[1][name]]

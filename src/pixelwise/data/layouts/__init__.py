@@ -9,6 +9,7 @@ from pixelwise.data.layouts import (
     camvid,
     camvid32,
     cityscapes,
+    class_masks,
     coco,
     coco_stuff,
     cvat,
@@ -39,6 +40,7 @@ LAYOUTS = (
     roboflow,
     ultralytics,
     yolo,
+    class_masks,
     folders,
 )
 """In the order in which they are tried; each has DESCRIPTION, detect(root) and read(root)."""

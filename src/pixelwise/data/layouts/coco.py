@@ -15,6 +15,7 @@ from pixelwise.data.outlines import Drawn, Polygons, Region, as_ring
 from pixelwise.data.runs import CocoRuns, whole_numbers
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import InputError, refuse
+from pixelwise.files import is_file
 
 DESCRIPTION = "COCO: annotations/instances_SPLIT.json, or _annotations.coco.json beside the images"
 
@@ -195,7 +196,7 @@ class _Folders:
 
     def find(self, name: str) -> Path | None:
         for index, place in enumerate(self.places):
-            if (place / name).is_file():
+            if is_file(place / name):
                 self.places.insert(0, self.places.pop(index))
                 return place / name
         return None

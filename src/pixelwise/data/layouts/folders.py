@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
-from pixelwise.data.layouts import ade20k, camvid
+from pixelwise.data.layouts import ade20k, camvid, class_masks
 from pixelwise.data.layouts.lists import (
     is_pair_list,
     list_files,
@@ -21,7 +20,8 @@ from pixelwise.data.layouts.names import (
     split_folders,
 )
 from pixelwise.data.layouts.pairing import MASK_LIKE, pair
-from pixelwise.data.source import SPLITS, Sample, Source
+from pixelwise.data.layouts.parts import IMAGE_FOLDERS, MASK_FOLDERS, folder_parts, holds_masks
+from pixelwise.data.source import Sample, Source
 from pixelwise.data.tables import find_table
 from pixelwise.errors import Fault, InputError, refuse, tolerable
 
@@ -30,14 +30,13 @@ DESCRIPTION = (
     "above; NAME.jpg with NAME_mask.png; train.txt with an image and a mask a line"
 )
 
-IMAGE_FOLDERS = ("images", "imgs", "img", "image", "jpegimages", "photos")
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "gt", "segmentationclass")
 MASK_ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg")
 IMAGE_ENDINGS = ("", "_image", "_img", "_sat")
 
 
 def detect(root: Path) -> bool:
-    if camvid.detect(root) or ade20k.detect(root) or data_yaml(root) is not None:
+    others = (camvid, ade20k, class_masks)
+    if any(other.detect(root) for other in others) or data_yaml(root) is not None:
         return False  # of a format that says more about its masks
     if (root / "ImageSets").is_dir() or (root / "labelmap.txt").is_file():
         return False
@@ -45,39 +44,8 @@ def detect(root: Path) -> bool:
         return False
     if any(is_pair_list(path) for path in list_files(root).values()):
         return True
-    parts = _parts(root) or _suffixed(root)
-    return any(_holds_masks(masks) for _, masks in parts.values())
-
-
-def _holds_masks(folder: Path) -> bool:
-    return bool(first_names(folder, MASK_LIKE))
-
-
-def _pick(root: Path, names: tuple[str, ...], holds: Callable[[Path], bool]) -> Path | None:
-    """The folder of `root` with one of these names: the first that holds something, else any."""
-    present = folders_in(root)
-    found = [present[name] for name in names if name in present]
-    full = [f for f in found if any(holds(x) for x in (f, *split_folders(f).values()))]
-    return next(iter(full or found), None)
-
-
-def _parts(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Split (or `all`) to its folders of images and masks, where these are folders of their own."""
-    images = _pick(root, IMAGE_FOLDERS, has_pictures)
-    masks = _pick(root, MASK_FOLDERS, _holds_masks)
-    if images is not None and masks is not None:
-        below, beside = split_folders(images), split_folders(masks)
-        named = [split for split in SPLITS if split in below or split in beside]
-        if not named:
-            return {"all": (images, masks)}
-        return {s: (below.get(s, images / s), beside.get(s, masks / s)) for s in named}
-    parts = {}
-    for split, folder in split_folders(root).items():
-        images = _pick(folder, IMAGE_FOLDERS, has_pictures)
-        masks = _pick(folder, MASK_FOLDERS, _holds_masks)
-        if images is not None and masks is not None:
-            parts[split] = (images, masks)
-    return parts
+    parts = folder_parts(root) or _suffixed(root)
+    return any(holds_masks(masks) for _, masks in parts.values())
 
 
 def _suffixed(root: Path) -> dict[str, tuple[Path, Path]]:
@@ -109,7 +77,7 @@ def read(root: Path) -> Source:
                 problems += error.problems
         notes.append("splits from " + ", ".join(path.name for path in pair_lists.values()))
     else:
-        parts = _parts(root) or _suffixed(root)
+        parts = folder_parts(root) or _suffixed(root)
         if not parts:
             raise InputError(*_half(root))
         problems += _stray(parts)

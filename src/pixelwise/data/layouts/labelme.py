@@ -17,6 +17,7 @@ from pixelwise.data.outlines import Disc, Drawn, Polygons, Region, as_ring
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.tables import read_lines
 from pixelwise.errors import InputError, refuse
+from pixelwise.files import is_file
 
 DESCRIPTION = "labelme: NAME.json with the shapes of NAME.jpg, beside it or in annotations/"
 
@@ -100,7 +101,7 @@ def _image(root: Path, split: str, path: Path, content: Any) -> Path:
     for name in names:
         for place in places:
             for file in (place / name, place / Path(name).name):
-                if file.is_file():
+                if is_file(file):
                     return file
     raise InputError(f"{path}: its image {stated!r} is not there: put it beside the JSON file")
 

@@ -11,6 +11,7 @@ from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source, sample_name
 from pixelwise.data.source import Sample
 from pixelwise.data.tables import read_lines
 from pixelwise.errors import InputError, refuse
+from pixelwise.files import check_regular, is_file
 
 
 def list_files(folder: Path) -> dict[str, Path]:
@@ -35,6 +36,7 @@ def columns(line: str) -> list[str]:
 def is_pair_list(path: Path) -> bool:
     """Whether the first line names an image and a mask. Reads the start of the file only."""
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig") as stream:
             cells = columns(stream.readline(10_000))
     except (OSError, UnicodeDecodeError):
@@ -60,7 +62,7 @@ def read_pair_list(root: Path, path: Path) -> list[Sample]:
             )
             continue
         files = [root / cell for cell in cells]
-        absent = [file for file in files if not file.is_file()]
+        absent = [file for file in files if not is_file(file)]
         if absent:
             problems += [
                 f"{file}: is not there: line {number} of {path} names it" for file in absent

@@ -13,7 +13,7 @@ from pixelwise.errors import Fault, InputError, refuse
 # A JPEG mask is found, so that it can be refused.
 MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg"}
 _OTHER_PICTURES = frozenset(
-    {".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".dng", ".npy", ".npz", ".psd", ".exr"}
+    {".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".dng", ".npz", ".psd", ".exr"}
 )
 
 

@@ -16,6 +16,7 @@ from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.voc import VOC_CLASSES
 from pixelwise.errors import InputError, refuse
+from pixelwise.files import check_regular
 
 DESCRIPTION = "SBD: img/, cls/ with .mat files, train.txt, val.txt (also below dataset/)"
 
@@ -35,6 +36,7 @@ class MatFile:
                 "pip install 'scipy>=1.14'"
             ) from error
         try:
+            check_regular(self.path)
             content = loadmat(self.path, squeeze_me=True, struct_as_record=True)
             stored = np.asarray(content["GTcls"]["Segmentation"].item())
         except Exception as error:  # scipy's reader raises whatever the file's bytes provoke

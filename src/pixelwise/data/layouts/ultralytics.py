@@ -31,7 +31,9 @@ def read(root: Path) -> Source:
     assert path is not None  # as detect has found
     names = class_names(path)
     chosen = documents.read_yaml(path).get("masks_dir", "masks")
-    masks = root / str(chosen)
+    if not isinstance(chosen, str):
+        raise InputError(f"{path}: masks_dir = {documents.brief(chosen)}: give a folder's name")
+    masks = root / chosen
     images = split_folders(root / "images") or {"all": root / "images"}
     notes: list[str] = []
     parts = [

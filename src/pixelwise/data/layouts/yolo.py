@@ -168,11 +168,14 @@ def class_names(path: Path) -> list[str]:
     """`names` of a data.yaml: a list, or a mapping from 0, 1, ... in which none is left out."""
     names: Any = documents.read_yaml(path).get("names")
     if isinstance(names, dict):
-        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+        keys = [str(key) for key in names if isinstance(key, str | int)]
+        if sorted(keys) != sorted(map(str, range(len(names)))):
             raise InputError(f"{path}: names: number them 0, 1, 2 and so on, none left out")
         names = [name for _, name in sorted((int(key), name) for key, name in names.items())]
     if not isinstance(names, list) or not names:
         raise InputError(f"{path}: has no names: write `names: [first, second]`")
+    if not all(isinstance(name, str | int | float) for name in names):
+        raise InputError(f"{path}: names: {documents.brief(names)}: each is a text")
     return [str(name) for name in names]
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.data.images import read_image
+from pixelwise.data.images import read_raw
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
 from pixelwise.doctor.measures.alignment import Agreement, agreement
 from pixelwise.doctor.settling import soft
-from pixelwise.doctor.sighting import Sighting, levels_of
+from pixelwise.doctor.sighting import Sighting, levels_of, shown
 from pixelwise.doctor.survey import Survey
 from pixelwise.errors import InputError
 
@@ -183,7 +183,7 @@ def _exif_explains(sighting: Sighting) -> bool:
 def _again(sighting: Sighting) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """The grey version (H, W) of an image and its mask (H, W), read once more."""
     try:
-        image = read_image(sighting.sample.image)
+        image = shown(read_raw(sighting.sample.image))
         mask = levels_of(sighting.sample.mask.read(sighting.image.size))
     except InputError:  # it could be read a moment ago
         return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pixelwise.data.images import FORMAT_OF_SUFFIX
+from pixelwise.data.arrays import ARRAY_SUFFIXES
+from pixelwise.data.opening import FORMAT_OF_SUFFIX
 from pixelwise.doctor.checks.folder import split_line
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
-from pixelwise.doctor.sighting import Look
+from pixelwise.doctor.sighting import ImageLook, Look
 from pixelwise.doctor.survey import Survey
 
 EMPTY = stopping("empty-file", "Empty files")
@@ -17,7 +18,9 @@ CORRUPT_MASK = stopping("corrupt-mask", "Damaged masks")
 WRONG_EXTENSION = stopping("wrong-extension", "Names that promise another format")
 UNSUPPORTED_IMAGE = stopping("unsupported-image", "Images of a sort that is not read")
 UNSUPPORTED_MASK = stopping("unsupported-mask", "Masks of a sort that is not read")
-IMAGE_16_BIT = stopping("image-16-bit", "Images of 16 bits a channel")
+IMAGE_16_BIT = stopping("image-16-bit", "Images of 16 bits a channel among others")
+DEPTH = stopping("depth", "Images of another depth than the rest")
+CHANNELS = stopping("channels", "Images of another number of channels than the rest")
 MASK_16_BIT = stopping("mask-16-bit", "Masks of 16 bits")
 JPEG_MASK = stopping("jpeg-mask", "Masks saved as JPEG")
 TRANSPARENT_MASK = stopping("transparent-mask", "Masks with transparent pixels")
@@ -44,6 +47,11 @@ def _kind(look: Look, *, is_mask: bool) -> tuple[Kind, str | None]:
         return EMPTY, _RESTORE
     if look.denied:
         return DENIED, "allow reading it: chmod u+r"
+    if isinstance(look, ImageLook) and look.odd:
+        if look.odd == "channels":
+            return CHANNELS, "make it like the others, or remove it and its mask"
+        deep = "16" in mode or mode in {"I", "F"}
+        return (IMAGE_16_BIT, None) if deep else (DEPTH, "save all images with the same depth")
     if is_mask and look.content == "JPEG":
         return JPEG_MASK, "export the masks again as PNG: JPEG cannot be mended by converting it"
     if look.content is not None and look.content != _promised(look):
@@ -58,7 +66,8 @@ def _kind(look: Look, *, is_mask: bool) -> tuple[Kind, str | None]:
 
 
 def _promised(look: Look) -> str | None:
-    return FORMAT_OF_SUFFIX.get(look.path.suffix.lower())
+    suffix = look.path.suffix.lower()
+    return "NPY" if suffix in ARRAY_SUFFIXES else FORMAT_OF_SUFFIX.get(suffix)
 
 
 def wrong_extensions(survey: Survey) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
 from pixelwise.doctor.survey import Survey
 from pixelwise.errors import Fault
+from pixelwise.files import exists
 
 _OF_THE_LAYOUT = {
     kind.id: kind
@@ -54,7 +55,7 @@ def _file_of(line: str, root: Path) -> Path:
     parts = line.split(": ")
     for end in range(len(parts) - 1, 0, -1):
         path = Path(": ".join(parts[:end]))
-        if path.is_relative_to(root) and path.exists():
+        if path.is_relative_to(root) and exists(path):
             return path
     return root
 

@@ -72,7 +72,7 @@ def mixed_modes(survey: Survey) -> Iterator[Finding]:
                 remedy="check that it belongs here; make it grey like the others",
             )
     alpha = [look for look in looks if look.mode in {"RGBA", "LA", "PA", "RGBa", "La"}]
-    if alpha:
+    if alpha and survey.pixels.channels == 3:  # otherwise it is a channel
         yield ALPHA.found(
             [look.path for look in alpha],
             f"and {len(alpha) - 1} more have an alpha channel: it is left out",

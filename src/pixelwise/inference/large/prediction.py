@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.pixels import RGB
 from pixelwise.errors import InputError
 from pixelwise.files import atomic
 from pixelwise.inference.anysize import NONE, AnySize, Progress
@@ -64,6 +65,11 @@ def predict_large(
 
 
 def _check(predictor: Predictor) -> None:
+    if predictor.pixels != RGB:
+        raise InputError(
+            "--large: reads grey and RGB of 8 bits, and this network was trained on other pictures: "
+            "cut the picture into parts, and predict these without --large"
+        )
     for wanted, option in (
         (predictor.crf is not None, "--crf"),
         (not predictor.ensemble.single, "--scales or --flip"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelwise.data.pixels import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.files import atomic, cache_folder, make_folder
 from pixelwise.inference.runtimes import installed
@@ -23,11 +24,15 @@ PACKAGES = ("torch", "openvino", "onnxruntime")
 
 
 def fastest(
-    digest: str, candidates: Mapping[str, Callable[[], Runtime]], *, channels: int = 3
+    digest: str,
+    candidates: Mapping[str, Callable[[], Runtime]],
+    *,
+    pixels: Callable[[], PixelFormat] = lambda: RGB,
 ) -> tuple[str, Runtime | None]:
     """The name of the fastest of `candidates`, and the runtime itself where it was opened for that.
 
-    digest: of the bundle that they all run. What was measured is kept in the cache's runtimes.json,
+    digest: of the bundle that they all run. pixels: what they are to be given, asked for when they
+    are open. What was measured is kept in the cache's runtimes.json,
     for this bundle, machine, set of candidates and versions of their packages.
     """
     names = list(candidates)
@@ -38,8 +43,9 @@ def fastest(
     key = _key(digest, names)
     if known.get(key, {}).get("fastest") in candidates:
         return str(known[key]["fastest"]), None
-    image = np.random.default_rng(0).integers(0, 256, (*MEASURED, channels)).astype(np.uint8)
     opened = {name: make() for name, make in candidates.items()}
+    noise = np.random.default_rng(0).integers(0, 256, (*MEASURED, 3), dtype=np.uint8)
+    image = pixels().like(noise)
     seconds = {name: _measure(runtime, image) for name, runtime in opened.items()}
     best = min(seconds, key=lambda name: seconds[name])
     milliseconds = {name: round(1000 * value, 2) for name, value in seconds.items()}

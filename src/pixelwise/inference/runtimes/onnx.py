@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
 
@@ -27,15 +28,15 @@ class ONNXRuntime:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{export.path}: ONNX Runtime cannot read it ({reason})") from error
 
-    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB to (C, H, W) float32."""
+    def logits(self, image: Pixels) -> NDArray[np.float32]:
+        """(H, W, N) in units of 0..255 to (C, H, W) float32."""
         return self._run(image, "logits")
 
-    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB to (H, W) class indices."""
+    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+        """(H, W, N) in units of 0..255 to (H, W) class indices."""
         return self._run(image, "labels")
 
-    def _run(self, image: NDArray[np.uint8], output: str) -> NDArray[Any]:
+    def _run(self, image: Pixels, output: str) -> NDArray[Any]:
         (found,) = self._session.run([output], {"image": np.ascontiguousarray(image)[None]})
         result: NDArray[Any] = found[0]
         return result

@@ -9,6 +9,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
 
@@ -40,15 +41,15 @@ class OpenVINORuntime:
         self._static: OrderedDict[tuple[Size, str], ov.InferRequest] = OrderedDict()
         self._dynamic: dict[str, ov.InferRequest] = {}
 
-    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB to (C, H, W) float32."""
+    def logits(self, image: Pixels) -> NDArray[np.float32]:
+        """(H, W, N) in units of 0..255 to (C, H, W) float32."""
         return self._run(image, "logits")
 
-    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB to (H, W) class indices."""
+    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+        """(H, W, N) in units of 0..255 to (H, W) class indices."""
         return self._run(image, "labels")
 
-    def _run(self, image: NDArray[np.uint8], output: str) -> NDArray[Any]:
+    def _run(self, image: Pixels, output: str) -> NDArray[Any]:
         request = self._request((image.shape[0], image.shape[1]), output)
         request.infer({0: np.ascontiguousarray(image)[None]}, share_inputs=True)
         found: NDArray[Any] = request.get_output_tensor(0).data[0].copy()

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixelwise.checkpoints import Normalisation
+from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes.geometry import MapSizes, Place, own_positions, resize_lines
 from pixelwise.inference.runtimes.runtime import Traits, View
@@ -41,37 +42,37 @@ class TorchRuntime:
         self.normalisation = normalisation
         self._step = alignment(model)
         self._traced: dict[tuple[int, int], MapSizes] = {}
-        simplified = simplify(model)
+        simplified = simplify(model, in_channels=normalisation.channels)
         self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB to (C, H, W) float32."""
+    def logits(self, image: Pixels) -> NDArray[np.float32]:
+        """(H, W, C) in units of 0..255 to (C, H, W) float32."""
         logits: NDArray[np.float32] = self._run(image).cpu().numpy()
         return logits
 
-    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB to (H, W) class indices."""
+    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+        """(H, W, C) in units of 0..255 to (H, W) class indices."""
         index: NDArray[np.uint8] = self._run(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
         return index
 
     @cached_property
     def traits(self) -> Traits:
         """What windows of its pictures need."""
-        step, channels = self._step, len(self.normalisation.mean)
+        step, channels = self._step, self.normalisation.channels
         reach, pooled_reach = measure_reach(self.model, step=step, in_channels=channels)
         side = -(-MEASURED // step) * step
         poolings = len(self._sizes(side, side).pooled)
         size = peak_bytes(self.model, height=side, width=side, in_channels=channels) / side**2
         return Traits(step, reach, pooled_reach, poolings, LAYERS_OWN * size + AROUND)
 
-    def part_logits(self, window: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
-        """(h, w, 3) to (C, h, w), as `PartRuntime` has it."""
+    def part_logits(self, window: Pixels, view: View) -> NDArray[np.float32]:
+        """(h, w, C) to (classes, h, w), as `PartRuntime` has it."""
         with running(self._part(window, view)):
             logits: NDArray[np.float32] = self._run(window).cpu().numpy()
         return logits
 
     def part_sums(
-        self, window: NDArray[np.uint8], view: View, own: tuple[slice, slice]
+        self, window: Pixels, view: View, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
         """The sums of the window's share of a pooled map, as `PartRuntime` has it."""
         number = len(view.pooled)
@@ -85,7 +86,7 @@ class TorchRuntime:
         return part.sums.cpu().numpy(), positions[0] * positions[1]
 
     def _part(
-        self, window: NDArray[np.uint8], view: View, *, own: tuple[slice, slice] | None = None
+        self, window: Pixels, view: View, *, own: tuple[slice, slice] | None = None
     ) -> PartOfWhole:
         lines = resize_lines(*self._maps(window, view))
         return PartOfWhole(
@@ -94,9 +95,7 @@ class TorchRuntime:
             own=own,
         )
 
-    def _maps(
-        self, window: NDArray[np.uint8], view: View
-    ) -> tuple[MapSizes, MapSizes, tuple[Place, Place]]:
+    def _maps(self, window: Pixels, view: View) -> tuple[MapSizes, MapSizes, tuple[Place, Place]]:
         """The sizes of the maps of the picture and of the window, and where this lies in that."""
         height, width = window.shape[:2]
         vertical = Place(view.top, height, view.size[0])
@@ -107,13 +106,13 @@ class TorchRuntime:
         size = (height, width)
         if size not in self._traced:
             sizes = trace_sizes(
-                self.model, height=height, width=width, in_channels=len(self.normalisation.mean)
+                self.model, height=height, width=width, in_channels=self.normalisation.channels
             )
             self._traced[size] = MapSizes(tuple(sizes.resized), tuple(sizes.pooled))
         return self._traced[size]
 
     @torch.inference_mode()
-    def _run(self, image: NDArray[np.uint8]) -> torch.Tensor:
+    def _run(self, image: Pixels) -> torch.Tensor:
         # A view of H x W x C as C x H x W is channels_last already: nothing is copied or reordered.
         batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
         out: torch.Tensor = self.model(self.normalisation(batch))[0].float()

@@ -8,19 +8,22 @@ from typing import Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.pixels import Pixels
+
 
 class Runtime(Protocol):
     """A network that is ready to run, normalisation and enlarging included.
 
-    name: as `--runtime` has it. Pictures are uint8 RGB (H, W, 3) of any size.
+    name: as `--runtime` has it. Pictures are (H, W, C) of any size in units of 0..255,
+    uint8 or float32: see `pixelwise.data.pixels`.
     """
 
     name: str
 
-    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(self, image: Pixels) -> NDArray[np.float32]:
         """(C, H, W) float32 scores before the softmax."""
 
-    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def classify(self, image: Pixels) -> NDArray[np.uint8]:
         """(H, W) uint8 indices of the largest logits; where runtimes can, without the logits."""
 
 
@@ -81,11 +84,11 @@ class PartRuntime(Runtime, Protocol):
     def traits(self) -> Traits:
         """Of the network; computed once."""
 
-    def part_logits(self, window: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
-        """(h, w, 3) to (C, h, w), with all means in `view.pooled`. The array is the caller's."""
+    def part_logits(self, window: Pixels, view: View) -> NDArray[np.float32]:
+        """(h, w, C) to (classes, h, w), with all means in `view.pooled`. The array is the caller's."""
 
     def part_sums(
-        self, window: NDArray[np.uint8], view: View, own: tuple[slice, slice]
+        self, window: Pixels, view: View, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
         """The sum (channels,) over the window's share of the map of the next pooling, the one after
         those in `view.pooled`, and of how many positions.

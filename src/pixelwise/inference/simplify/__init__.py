@@ -15,18 +15,24 @@ from pixelwise.models import Segmenter
 __all__ = ["simplify"]
 
 
-def simplify(model: nn.Module, *, every_size: bool = False, quantizable: bool = False) -> nn.Module:
+def simplify(
+    model: nn.Module,
+    *,
+    every_size: bool = False,
+    quantizable: bool = False,
+    in_channels: int = 3,
+) -> nn.Module:
     """A copy of `model` for prediction: the same function, up to rounding, with less work.
 
     For any image size. every_size: what depends on the size is worked out for all sizes now, which
     takes seconds and is what `torch.export` needs, and not when a size first comes.
     quantizable: only what is faster in int8, too. Maps less their uniform values are signed there,
-    and their convolutions slower than those of the whole frame.
+    and their convolutions slower than those of the whole frame. in_channels: of the pictures.
     """
     simplified = copy.deepcopy(model).eval()
     if isinstance(simplified, Segmenter):
         simplified.auxiliary = None  # is there for its loss
-    simplified = fold_batch_norm(simplified)
+    simplified = fold_batch_norm(simplified, in_channels=in_channels)
     if quantizable:
         return simplified
     simplified = fold_frame(simplified, every_size=every_size)

@@ -53,7 +53,11 @@ class FramedVGG16(nn.Module):
         boxed: list[nn.Module] = []
         layers = list(backbone.features)[:CONV4_3]
         device = next(backbone.parameters()).device
-        values = [torch.zeros(3, dtype=torch.float64, device=device)]  # around the image
+        first = layers[0]
+        assert isinstance(first, nn.Conv2d)
+        values = [  # around the image
+            torch.zeros(first.in_channels, dtype=torch.float64, device=device)
+        ]
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
                 # conv1_1 by one more than the image reaches: at pools, boxes begin at even places.

@@ -1,0 +1,76 @@
+"""Runs pixelwise's commands on hostile files, in a process of its own with little memory.
+
+`python hostile_run.py JOBS.json RESULTS.json`: JOBS is a list of command lines, or {"read": path}
+for a decoder alone. RESULTS has for each the exit code, what was written to stderr, the seconds of
+processor time, and the traceback of what no command may let through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import resource
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+MEMORY = 6 << 30
+
+
+def read(path: Path, as_mask: bool) -> int:
+    from pixelwise.data.images import read_raw
+    from pixelwise.data.layouts.pairing import mask_source
+    from pixelwise.errors import InputError
+
+    try:
+        if as_mask:
+            mask_source(path).read((24, 32))
+        else:
+            read_raw(path)
+    except InputError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(job: Any) -> dict[str, Any]:
+    from pixelwise.cli import main
+
+    err, out = io.StringIO(), io.StringIO()
+    code: object = None
+    trouble = ""
+    began = time.process_time()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
+        try:
+            if isinstance(job, dict):
+                code = read(Path(job["path"]), job["mask"])
+            else:
+                sys.argv = ["pixelwise", *job]
+                main()
+        except SystemExit as ended:
+            code = ended.code
+        except BaseException:
+            trouble = traceback.format_exc()
+    seconds = time.process_time() - began
+    return {
+        "job": job,
+        "code": code,
+        "err": err.getvalue(),
+        "out": out.getvalue(),
+        "seconds": seconds,
+        "trouble": trouble,
+    }
+
+
+if __name__ == "__main__":
+    jobs, results = map(Path, sys.argv[1:])
+    warnings.simplefilter("error")
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (240, 240))
+    done = [run(job) for job in json.loads(jobs.read_text())]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    results.write_text(json.dumps({"peak": peak, "done": done}))
