@@ -392,8 +392,8 @@ def test_a_picture_too_large_for_memory_is_refused_before_it_is_decoded(
     (tmp_path / "bomb.png").write_bytes(bomb)
     line = problem(read_image, tmp_path / "bomb.png")
     assert line == (
-        f"is over the limit of {opening.MAX_PIXELS} pixels: cut it into parts; for predict, --large "
-        "takes TIFF files of any size"
+        f"is over the limit of {opening.MAX_PIXELS} pixels: cut it into parts; for predict, "
+        "--large takes TIFF files of any size"
     )
 
 

@@ -78,7 +78,7 @@ class AnySize:
         return whole
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
-        """(H, W, C) in units of 0..255 to (H, W) indices of the largest logits, never all at once."""
+        """(H, W, C) in units of 0..255 to (H, W) indices of the largest logits, by and by."""
         height, width = image.shape[:2]
         if self.in_one_pass((height, width)):
             return self.runtime.classify(image)

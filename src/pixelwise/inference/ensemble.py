@@ -66,7 +66,7 @@ class Ensemble:
             size = max(1, round(height * scale)), max(1, round(width * scale))
             scaled = _resize_picture(image, size)
             for mirrored in (False, True) if self.flip else (False,):
-                seen = logits(np.ascontiguousarray(scaled[:, ::-1]) if mirrored else scaled)
+                seen = logits(scaled[:, ::-1].copy() if mirrored else scaled)
                 seen = _resize_maps(seen[:, :, ::-1] if mirrored else seen, (height, width))
                 found = softmax(seen)
                 total = found if total is None else np.add(total, found, out=total)
@@ -87,8 +87,8 @@ def _resize_picture(image: Pixels, size: tuple[int, int]) -> Pixels:
     if image.shape[2] == 3 and image.dtype == np.uint8:
         return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
     channels = np.moveaxis(image, 2, 0).astype(np.float32)
-    scaled = np.ascontiguousarray(np.moveaxis(_resize_maps(channels, size), 0, 2))
-    return np.rint(scaled).astype(image.dtype) if image.dtype.kind in "ui" else scaled
+    scaled = np.moveaxis(_resize_maps(channels, size), 0, 2).copy()
+    return np.rint(scaled).astype(np.uint8) if image.dtype == np.uint8 else scaled
 
 
 def _resize_maps(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ class ArrayPicture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
-        return np.ascontiguousarray(self.pixels[top : top + height, left : left + width])
+        return self.pixels[top : top + height, left : left + width].copy()
 
 
 class PaddedPicture:
@@ -54,4 +54,5 @@ class PaddedPicture:
         ]
         pixels = self.picture.read(top, left, *inside)
         missing = ((0, height - inside[0]), (0, width - inside[1]), (0, 0))
-        return np.pad(pixels, missing, mode="edge")
+        padded: Pixels = np.pad(pixels, missing, mode="edge")  # type: ignore[assignment]
+        return padded

@@ -67,8 +67,8 @@ def predict_large(
 def _check(predictor: Predictor) -> None:
     if predictor.pixels != RGB:
         raise InputError(
-            "--large: reads grey and RGB of 8 bits, and this network was trained on other pictures: "
-            "cut the picture into parts, and predict these without --large"
+            "--large: reads grey and RGB of 8 bits, and this network was trained on other "
+            "pictures: cut the picture into parts, and predict these without --large"
         )
     for wanted, option in (
         (predictor.crf is not None, "--crf"),

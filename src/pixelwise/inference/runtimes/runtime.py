@@ -85,7 +85,7 @@ class PartRuntime(Runtime, Protocol):
         """Of the network; computed once."""
 
     def part_logits(self, window: Pixels, view: View) -> NDArray[np.float32]:
-        """(h, w, C) to (classes, h, w), with all means in `view.pooled`. The array is the caller's."""
+        """(h, w, C) to (classes, h, w), all means in `view.pooled`. The array is the caller's."""
 
     def part_sums(
         self, window: Pixels, view: View, own: tuple[slice, slice]
