@@ -391,7 +391,10 @@ def test_a_picture_too_large_for_memory_is_refused_before_it_is_decoded(
     bomb = whole[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + whole[33:]
     (tmp_path / "bomb.png").write_bytes(bomb)
     line = problem(read_image, tmp_path / "bomb.png")
-    assert line == f"is over the limit of {opening.MAX_PIXELS} pixels: cut it into parts"
+    assert line == (
+        f"is over the limit of {opening.MAX_PIXELS} pixels: cut it into parts; for predict, "
+        "--large takes TIFF files of any size"
+    )
 
 
 def test_reading_in_threads_leaves_the_programs_warnings_alone(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ RANK = {
     "files": 1,
     "interrupts": 1,
     "process": 1,
+    "passes": 1,
     "seals": 1,
     "crf": 2,
     "data": 2,

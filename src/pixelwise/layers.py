@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelwise.errors import InputError
+from pixelwise.passes import current_pass, whole_mean
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -119,8 +120,14 @@ class ImagePooling(nn.Module):
         self.project = ConvNormAct(in_channels, out_channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled: Tensor = self.project(x.mean(dim=(2, 3), keepdim=True))
+        pooled: Tensor = self.project(image_mean(x))
         return pooled.expand(-1, -1, x.shape[2], x.shape[3])
+
+
+def image_mean(x: Tensor) -> Tensor:
+    """The mean (B, C, 1, 1) of a map over the whole picture."""
+    here = current_pass()
+    return whole_mean(x) if here is None else here.mean(x)
 
 
 class ASPP(nn.Module):
@@ -166,6 +173,10 @@ def resize(x: Tensor, *, size: tuple[int, int], align_corners: bool = False) -> 
     """
     if x.shape[-2:] == size:
         return x
+    here = current_pass()
+    resized = None if here is None else here.resize(x, size=size, align_corners=align_corners)
+    if resized is not None:
+        return resized
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 

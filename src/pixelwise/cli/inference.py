@@ -18,6 +18,8 @@ from pixelwise.cli.console import (
     show_scores,
     write_json,
 )
+from pixelwise.cli.large import predict_large_files
+from pixelwise.cli.looks import Flip, Scales, Window, looks
 
 if TYPE_CHECKING:
     from pixelwise.crf import CRFParameters
@@ -65,18 +67,33 @@ def predict(
     frame_masks: Annotated[
         bool, typer.Option("--frame-masks", help="Of a film also NAME_masks/, a mask a frame.")
     ] = False,
+    window: Window = "auto",
+    scales: Scales = "1",
+    flip: Flip = False,
+    large: Annotated[
+        bool,
+        typer.Option("--large", help="TIFF files of any size to NAME.tif, a window in memory."),
+    ] = False,
 ) -> None:
     """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image.
 
     Given again after an interruption, it goes on where it was. Of a film NAME_overlay.mp4 is made.
     """
+    how: dict[str, Any] = {
+        "runtime": runtime,
+        "device": device,
+        "crf": _crf_parameters(crf, crf_set),
+    }
+    seen = looks(window, scales, flip)
+    if large:
+        predict_large_files(bundle, images, out, how={**how, **seen})
+        return
     predict_files(
         bundle,
         images,
         out,
-        runtime=runtime,
-        device=device,
-        crf=_crf_parameters(crf, crf_set),
+        **how,
+        seen=seen,
         overlay=overlay,
         overwrite=overwrite,
         frame_masks=frame_masks,
@@ -108,11 +125,16 @@ def predict_files(
     runtime: str = "auto",
     device: str | None = None,
     crf: CRFParameters | None = None,
+    seen: Mapping[str, Any] | None = None,
     overlay: bool = True,
     overwrite: bool = False,
     frame_masks: bool = False,
 ) -> None:
-    """Predict files into `out` and say how it went; exits with 1 where some could not be."""
+    """Predict files into `out` and say how it went; exits with 1 where some could not be.
+
+    seen: what `looks` gives.
+    """
+    seen = seen or {}
     from pixelwise.inference.outputs import find_images, output_names
     from pixelwise.inference.video import is_video, require_av
     from pixelwise.process import own_process
@@ -126,10 +148,14 @@ def predict_files(
     from pixelwise.inference import Predictor
     from pixelwise.inference.identity import identity
 
-    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=crf)
+    predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=crf, **seen)
     if crf is not None:
         _compile_crf()
-    settings = {"bundle": identity(bundle), "crf": None if crf is None else crf.to_json()}
+    settings = {
+        "bundle": identity(bundle),
+        "crf": None if crf is None else crf.to_json(),
+        **seen,
+    }
     whole = True
     if paths:
         whole = _predict_pictures(
@@ -230,6 +256,9 @@ def evaluate(
     ] = None,
     crf: Crf = False,
     crf_set: CrfSet = None,
+    window: Window = "auto",
+    scales: Scales = "1",
+    flip: Flip = False,
 ) -> None:
     """Score a bundle on a split: IoU and its kin with intervals, borders, calibration."""
     from pixelwise.files import check_writable
@@ -239,6 +268,7 @@ def evaluate(
     if images is not None:
         check_writable(images)
     parameters = _crf_parameters(crf, crf_set)
+    how = looks(window, scales, flip)
     own_process()
     from pixelwise.evaluation import evaluate as score
     from pixelwise.inference import Predictor
@@ -246,7 +276,7 @@ def evaluate(
 
     # The figure of a bundle is PyTorch's; that of an export is its own.
     chosen = runtime or ("auto" if is_export(bundle) else "torch")
-    predictor = Predictor.load(bundle, runtime=chosen, device=device, crf=parameters)
+    predictor = Predictor.load(bundle, runtime=chosen, device=device, crf=parameters, **how)
     if parameters is not None:
         _compile_crf()
     found = _open_split(predictor, data, split)
@@ -259,12 +289,15 @@ def evaluate(
         "images": len(found.splits[split]),
         "runtime": predictor.runtime.name,
         **({} if parameters is None else {"crf": parameters.to_json()}),
+        **({} if predictor.ensemble.single else predictor.ensemble.to_json()),
         **result.to_json(predictor.classes.names),
     }
     if json_file != "-":
         for note in found.notes:
             console.print(note, soft_wrap=True)
         title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
+        if not predictor.ensemble.single:
+            title += f", {predictor.ensemble}"
         show_scores(scores, title=title)
     if images is not None:
         result.tallies.save(images, classes=predictor.classes.names, split=split)

@@ -97,7 +97,10 @@ def opened(
 
 
 def too_large(path: Path) -> InputError:
-    return InputError(f"{path}: is over the limit of {MAX_PIXELS} pixels: cut it into parts")
+    return InputError(
+        f"{path}: is over the limit of {MAX_PIXELS} pixels: cut it into parts; for predict, "
+        "--large takes TIFF files of any size"
+    )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from pixelwise.data.images import read_raw
 from pixelwise.data.opening import upright
 from pixelwise.data.pixels import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
+from pixelwise.inference.anysize import AnySize, check_window
+from pixelwise.inference.ensemble import Ensemble, as_scales
 from pixelwise.inference.opening import AUTO, open_network
 from pixelwise.inference.result import Prediction, Segmentation, softmax
 from pixelwise.inference.runtimes import Runtime
@@ -34,7 +36,9 @@ class Predictor:
     runtime: what runs the network. recipe: what the network was trained with, as plain JSON.
     pixels: what pictures have to hold.
     crf: parameters of a dense CRF, the name of a paper's set or a file of `pixelwise tune-crf`;
-    every result is then the refined one. Raises InputError where numba is not installed.
+    every result is then the refined one. window: of pictures that are too large for one pass, see
+    `AnySize`. scales, flip: several looks at each picture, see `Ensemble`.
+    Raises InputError for a wrong one of these, and where a CRF is asked for without numba.
     """
 
     def __init__(
@@ -45,8 +49,13 @@ class Predictor:
         recipe: dict[str, Any] | None = None,
         pixels: PixelFormat = RGB,
         crf: CRFParameters | str | Path | None = None,
+        window: int | str = "auto",
+        scales: Sequence[float] = (),
+        flip: bool = False,
     ) -> None:
         self.runtime = runtime
+        self.network = AnySize(runtime, window=window)
+        self.ensemble = Ensemble(as_scales(scales), flip)
         self.classes = classes
         self.recipe = recipe or {}
         self.pixels = pixels
@@ -60,19 +69,32 @@ class Predictor:
         runtime: str = AUTO,
         device: str | None = None,
         crf: CRFParameters | str | Path | None = None,
+        window: int | str = "auto",
+        scales: Sequence[float] = (),
+        flip: bool = False,
     ) -> Predictor:
         """A predictor from a bundle or an export.
 
         runtime: "torch", or one that the bundle has been exported for, as "openvino"; "auto" takes
         the fastest of those, measured at the first time.
         device: of PyTorch, which then is the runtime; None takes a GPU where there is one.
+        The others: as for the class.
         Raises InputError where the file is not a whole bundle or export, or the runtime is not to
         be had.
         """
-        crf = _checked(crf)  # its faults are told before the bundle is read
+        crf = _checked(crf)  # faults are told before the bundle is read
+        check_window(window)
+        Ensemble(as_scales(scales), flip)
         opened = open_network(Path(path), runtime=runtime, device=device)
         return cls(
-            opened.runtime, opened.classes, recipe=opened.recipe, pixels=opened.pixels, crf=crf
+            opened.runtime,
+            opened.classes,
+            recipe=opened.recipe,
+            pixels=opened.pixels,
+            crf=crf,
+            window=window,
+            scales=scales,
+            flip=flip,
         )
 
     @classmethod
@@ -117,22 +139,24 @@ class Predictor:
         return Segmentation(image, self.classify(image), self.classes)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
-        """(H, W, C) in units of 0..255 to the network's own (C, H, W) float32 logits."""
-        return self.runtime.logits(image)
+        """(H, W, C) in units of 0..255 to the network's own (C, H, W) float32 logits, by windows
+        where the picture is too large for one pass; of several looks the logarithms of their mean
+        probabilities."""
+        if self.ensemble.single:
+            return self.network.logits(image)
+        return _logarithms(self.ensemble.probabilities(image, self.network.logits))
 
     def scores(self, image: Pixels) -> NDArray[np.float32]:
         """The logits, (C, H, W) float32; with a CRF the logarithms of its probabilities."""
         logits = self.logits(image)
         if self.crf is None:
             return logits
-        refined = dense_crf(as_shown(image), softmax(logits), self.crf)
-        smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
-        return np.log(np.maximum(refined, smallest))
+        return _logarithms(dense_crf(as_shown(image), softmax(logits), self.crf))
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
         """(H, W, C) in units of 0..255 to (H, W) class indices, and nothing else."""
-        if self.crf is None:
-            return self.runtime.classify(image)
+        if self.crf is None and self.ensemble.single:
+            return self.network.classify(image)
         return _largest(self.scores(image))
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
@@ -147,6 +171,11 @@ def _checked(crf: CRFParameters | str | Path | None) -> CRFParameters | None:
     parameters = find_parameters(crf)
     require_numba()
     return parameters
+
+
+def _logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
+    return np.log(np.maximum(probabilities, smallest))
 
 
 def _largest(logits: NDArray[np.float32]) -> NDArray[np.uint8]:

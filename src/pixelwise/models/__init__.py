@@ -5,7 +5,9 @@ from pixelwise.models.measures import (
     count_activations,
     count_multiply_adds,
     count_parameters,
+    peak_bytes,
 )
+from pixelwise.models.reach import alignment, measure_reach, trace_sizes
 from pixelwise.models.registry import MODELS, ModelEntry, backbone_name, create_model
 from pixelwise.models.segmenter import Segmenter
 
@@ -13,11 +15,15 @@ __all__ = [
     "MODELS",
     "ModelEntry",
     "Segmenter",
+    "alignment",
     "backbone_name",
     "convolutionalize",
     "count_activations",
     "count_multiply_adds",
     "count_parameters",
     "create_model",
+    "measure_reach",
+    "peak_bytes",
     "shift_and_stitch",
+    "trace_sizes",
 ]

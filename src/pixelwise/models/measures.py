@@ -1,12 +1,17 @@
-"""How large a network is: parameters, multiply-adds, and what its layers put out."""
+"""How large a network is: parameters, multiply-adds, what its layers put out, memory."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -65,3 +70,60 @@ def _pass_through(
         model.train(training)
         for handle in handles:
             handle.remove()
+
+
+def peak_bytes(model: nn.Module, *, height: int, width: int, in_channels: int = 3) -> int:
+    """The most memory that the maps of one (in_channels, height, width) image take at once.
+
+    Without the weights, and without what libraries take for a layer's own work: some 15 % more on a
+    CPU. Nothing is computed. The model is in evaluation mode.
+    """
+    memory = _Memory()
+    run_on_meta(model, height=height, width=width, in_channels=in_channels, mode=memory)
+    return memory.peak
+
+
+@torch.inference_mode()
+def run_on_meta(
+    model: nn.Module,
+    *,
+    height: int,
+    width: int,
+    in_channels: int = 3,
+    mode: AbstractContextManager[object] | None = None,
+) -> None:
+    """A forward of one image without any arithmetic, and without copying the weights.
+
+    mode: what the image is made and the forward is run in.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    with mode or nullcontext():
+        functional_call(model, shapes, torch.empty(1, in_channels, height, width, device="meta"))
+
+
+class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that operations give, until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counted: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self.counted:  # a view, or a layer that works in place
+            return
+        self.counted.add(storage)
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._let_go, storage.nbytes())
+
+    def _let_go(self, size: int) -> None:
+        self.live -= size

@@ -13,9 +13,20 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
-from pixelwise.inference.runtimes.runtime import Runtime
+from pixelwise.inference.runtimes.runtime import PartRuntime, Runtime, Traits, View, knows_parts
 
-__all__ = ["EXPORTED", "TORCH", "ExportedEntry", "Runtime", "installed", "open_export"]
+__all__ = [
+    "EXPORTED",
+    "TORCH",
+    "ExportedEntry",
+    "PartRuntime",
+    "Runtime",
+    "Traits",
+    "View",
+    "installed",
+    "knows_parts",
+    "open_export",
+]
 
 TORCH = "torch"
 

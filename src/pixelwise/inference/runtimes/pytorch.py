@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,7 +12,15 @@ from numpy.typing import NDArray
 from pixelwise.checkpoints import Normalisation
 from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
+from pixelwise.inference.runtimes.geometry import MapSizes, Place, own_positions, resize_lines
+from pixelwise.inference.runtimes.runtime import Traits, View
 from pixelwise.inference.simplify import simplify
+from pixelwise.models import alignment, measure_reach, peak_bytes, trace_sizes
+from pixelwise.passes import PartOfWhole, Summed, running
+
+MEASURED = 512  # pixels a side at which memory is measured; it grows with the area
+LAYERS_OWN = 1.15  # what layers take beyond their maps: see `peak_bytes`
+AROUND = 100  # bytes a pixel around the network: the picture as numbers, copies of the logits
 
 
 class TorchRuntime:
@@ -29,6 +40,8 @@ class TorchRuntime:
     ) -> None:
         self.device = find_device(device)
         self.normalisation = normalisation
+        self._step = alignment(model)
+        self._traced: dict[tuple[int, int], MapSizes] = {}
         simplified = simplify(model, in_channels=normalisation.channels)
         self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -41,6 +54,62 @@ class TorchRuntime:
         """(H, W, C) in units of 0..255 to (H, W) class indices."""
         index: NDArray[np.uint8] = self._run(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
         return index
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What windows of its pictures need."""
+        step, channels = self._step, len(self.normalisation.mean)
+        reach, pooled_reach = measure_reach(self.model, step=step, in_channels=channels)
+        side = -(-MEASURED // step) * step
+        poolings = len(self._sizes(side, side).pooled)
+        size = peak_bytes(self.model, height=side, width=side, in_channels=channels) / side**2
+        return Traits(step, reach, pooled_reach, poolings, LAYERS_OWN * size + AROUND)
+
+    def part_logits(self, window: Pixels, view: View) -> NDArray[np.float32]:
+        """(h, w, 3) to (C, h, w), as `PartRuntime` has it."""
+        with running(self._part(window, view)):
+            logits: NDArray[np.float32] = self._run(window).cpu().numpy()
+        return logits
+
+    def part_sums(
+        self, window: Pixels, view: View, own: tuple[slice, slice]
+    ) -> tuple[NDArray[np.float64], int]:
+        """The sums of the window's share of a pooled map, as `PartRuntime` has it."""
+        number = len(view.pooled)
+        whole, here, places = self._maps(window, view)
+        share = own_positions(whole.pooled[number], here.pooled[number], places, own)
+        part = self._part(window, view, own=share)
+        with running(part), contextlib.suppress(Summed):
+            self._run(window)
+        assert part.sums is not None
+        positions = [side.stop - side.start for side in share]
+        return part.sums.cpu().numpy(), positions[0] * positions[1]
+
+    def _part(
+        self, window: Pixels, view: View, *, own: tuple[slice, slice] | None = None
+    ) -> PartOfWhole:
+        lines = resize_lines(*self._maps(window, view))
+        return PartOfWhole(
+            [None if line is None else torch.from_numpy(line) for line in lines],
+            [torch.from_numpy(mean) for mean in view.pooled],
+            own=own,
+        )
+
+    def _maps(self, window: Pixels, view: View) -> tuple[MapSizes, MapSizes, tuple[Place, Place]]:
+        """The sizes of the maps of the picture and of the window, and where this lies in that."""
+        height, width = window.shape[:2]
+        vertical = Place(view.top, height, view.size[0])
+        horizontal = Place(view.left, width, view.size[1])
+        return self._sizes(*view.size), self._sizes(height, width), (vertical, horizontal)
+
+    def _sizes(self, height: int, width: int) -> MapSizes:
+        size = (height, width)
+        if size not in self._traced:
+            sizes = trace_sizes(
+                self.model, height=height, width=width, in_channels=len(self.normalisation.mean)
+            )
+            self._traced[size] = MapSizes(tuple(sizes.resized), tuple(sizes.pooled))
+        return self._traced[size]
 
     @torch.inference_mode()
     def _run(self, image: Pixels) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,3 +25,79 @@ class Runtime(Protocol):
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
         """(H, W) uint8 indices of the largest logits; where runtimes can, without the logits."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a window lies in its picture, and what it cannot see of it.
+
+    size: of the picture, (height, width). top, left: the window's first row and column.
+    pooled: the picture's mean at each image pooling, (channels,) float32, in the order in which the
+    network computes them; those that are known yet.
+    """
+
+    size: tuple[int, int]
+    top: int
+    left: int
+    pooled: tuple[NDArray[np.float32], ...] = ()
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What cutting a picture into windows asks of a network.
+
+    step: windows begin at its multiples, and have the picture's sides less a multiple of it.
+    reach: pixels over which a pixel can have a say in the logits; poolings aside.
+    pooled_reach: the same, in the map that is pooled.
+    poolings: how many image poolings there are.
+    bytes_per_pixel: of memory at the peak of a pass, the network's weights aside.
+    """
+
+    step: int
+    reach: int
+    pooled_reach: int
+    poolings: int
+    bytes_per_pixel: float
+
+
+class PartRuntime(Runtime, Protocol):
+    """A runtime that can compute a window as part of its picture, as `pixelwise.passes` has it.
+
+    Windows keep the rules of `pixelwise.inference.windows`. Two things are then other than in a
+    pass over the window alone:
+
+    Every resize reads where that of the whole would. With maps of I and i positions before it, and
+    O and o after it, in the whole and in the window, along one axis of lengths L and l, the
+    window's maps begin at position a = start * (I - i) / (L - l) and b = start * (O - o) / (L - l)
+    of the whole's (0 where L = l). Position p of the result is read at scale * p + offset of the
+    window's map, with its last position repeated beyond the border, where scale = I / O and offset
+    = (b + 1/2) * scale - 1/2 - a; with corners aligned scale = (I - 1) / (O - 1) and offset =
+    b * scale - a. A graph can have (scale, offset) as an input of shape (resizes, 2, 2), vertical
+    before horizontal.
+
+    Every image pooling gives the mean of the whole's map: for c5 (1, C5, h, w) a vector (C5,), in
+    place of the mean over h and w, before the projection. It is found by a pass for each pooling,
+    in which the windows give the sums over their own shares.
+    """
+
+    @property
+    def traits(self) -> Traits:
+        """Of the network; computed once."""
+
+    def part_logits(self, window: Pixels, view: View) -> NDArray[np.float32]:
+        """(h, w, 3) to (C, h, w), with all means in `view.pooled`. The array is the caller's."""
+
+    def part_sums(
+        self, window: Pixels, view: View, own: tuple[slice, slice]
+    ) -> tuple[NDArray[np.float64], int]:
+        """The sum (channels,) over the window's share of the map of the next pooling, the one after
+        those in `view.pooled`, and of how many positions.
+
+        own: the rows and columns of the window that are its share, in pixels from its corner; they
+        begin at multiples of the step, and end there or at the picture's border.
+        """
+
+
+def knows_parts(runtime: Runtime) -> TypeGuard[PartRuntime]:
+    """Whether a runtime is a `PartRuntime`."""
+    return hasattr(runtime, "part_logits")

@@ -103,7 +103,7 @@ class FramedVGG16(nn.Module):
     def _learn(self, phases: tuple[int, int]) -> None:
         """Work out the constants of the sizes with these phases, from the smallest frame that has
         a middle; an image of zeros is all frame."""
-        if phases in self.learnt:
+        if phases in self.learnt or self.conv4_3.constants.is_meta:  # there sizes alone are asked
             return
         height, width = (PERIOD * (2 * self.conv4_3.border + 1) + phase for phase in phases)
         conv1_1, *layers = list(self.backbone.features)[:CONV4_3]

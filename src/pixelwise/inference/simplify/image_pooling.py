@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pixelwise.layers import ASPP, ImagePooling
+from pixelwise.layers import ASPP, ImagePooling, image_mean
 
 
 def fold_image_pooling(model: nn.Module) -> nn.Module:
@@ -38,7 +38,7 @@ class SplitASPP(nn.Module):
         self.after = nn.Sequential(*after, aspp.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = self.project_pooled(self.pooling(x.mean(dim=(2, 3), keepdim=True)))
+        bias = self.project_pooled(self.pooling(image_mean(x)))
         context = torch.cat([branch(x) for branch in self.branches], dim=1)
         out: Tensor = self.after(self.project(context) + bias)
         return out

@@ -1,0 +1,140 @@
+"""Pictures larger than memory: peak memory and time of `pixelwise predict --large` by size.
+
+    python benchmarks/large.py --sizes 7500 15000 30000
+
+Square pictures of generated scenes, as tiled TIFF, are written and predicted by windows; the
+command runs in a process of its own. The smallest is predicted in memory, too, and every pixel
+compared. Without --bundle a small network with random weights is taken, which has an image pooling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import harness
+
+TILE = 512
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[7500, 15000, 30000])
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--window", default="auto")
+    parser.add_argument("--options", nargs="*", default=[], help="more for predict, without dashes")
+    parser.add_argument("--folder", type=Path, help="where the files go, for a large disk")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pixelwise-large-", dir=arguments.folder) as name:
+        folder = Path(name)
+        bundle = arguments.bundle or small_bundle(folder / "small.safetensors")
+        print(f"{harness.machine()}\n{bundle.name}, window {arguments.window}\n")
+        print(f"{'pixels':>14} {'seconds':>8} {'Mpx/s':>7} {'peak MiB':>9}")
+        for size in sorted(arguments.sizes):
+            picture = folder / f"{size}.tif"
+            write_picture(picture, size)
+            options = [part for one in arguments.options for part in f"--{one}".split("=")]
+            command = [sys.executable, "-m", "pixelwise", "predict", str(bundle), str(picture)]
+            command += ["--large", "--window", arguments.window, "--out", str(folder / "masks")]
+            seconds, peak = measure([*command, *options])
+            rate = size**2 / seconds / 1e6
+            print(f"{size:>6} x {size:>5} {seconds:8.1f} {rate:7.2f} {peak:9.0f}", flush=True)
+            if size == min(arguments.sizes):
+                compare(bundle, picture, folder / "masks" / picture.name, arguments.window)
+            picture.unlink()
+
+
+def write_picture(path: Path, size: int) -> None:
+    """Scenes side by side, darker from left to right, by tiles."""
+    import tifffile
+
+    from pixelwise.data.scenes import generate_scene
+
+    scenes = [generate_scene(seed, height=TILE, width=TILE)[0] for seed in range(12)]
+    across = -(-size // TILE)
+
+    def tiles() -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(size)
+        for number in range(across**2):
+            scene = scenes[rng.integers(len(scenes))]
+            scene = scene[:, ::-1] if rng.random() < 0.5 else scene
+            light = 1 - 0.5 * (number % across) / across
+            yield np.ascontiguousarray((scene * np.float32(light)).astype(np.uint8))
+
+    tifffile.imwrite(
+        path,
+        tiles(),
+        shape=(size, size, 3),
+        dtype=np.uint8,
+        tile=(TILE, TILE),
+        photometric="rgb",
+        compression="zlib",
+        compressionargs={"level": 1},
+        bigtiff=True,
+        metadata=None,
+    )
+
+
+def small_bundle(path: Path) -> Path:
+    """A network of a few thousand weights, so that the rest of the way is what is measured."""
+    import torch
+
+    from pixelwise.checkpoints import IMAGENET, Bundle
+    from pixelwise.data.classes import Classes
+    from pixelwise.data.scenes import generate_scene
+    from pixelwise.inference import Predictor
+    from pixelwise.models import create_model
+
+    torch.manual_seed(0)
+    options = {"backbone": "tiny", "decoder": False, "aspp": False}
+    model = create_model("deeplab_v3plus", num_classes=5, **options)
+    classes = Classes.make(["one", "two", "three", "four", "five"])
+    scene = generate_scene(0, height=TILE, width=TILE)[0]
+    logits = Predictor.of(model, classes, IMAGENET).logits(scene)
+    with torch.no_grad():  # all classes are to be seen
+        model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
+    Bundle("deeplab_v3plus", options, classes, IMAGENET, model.state_dict()).save(path)
+    return path
+
+
+def measure(command: list[str]) -> tuple[float, float]:
+    """Seconds, and the peak of resident memory in MiB, of a command."""
+    started = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(child.returncode)
+    return time.perf_counter() - started, used.ru_maxrss / 1024
+
+
+def compare(bundle: Path, picture: Path, mask: Path, window: str) -> None:
+    """The same picture in memory, in windows of the same size."""
+    import tifffile
+
+    from pixelwise.inference import Predictor
+    from pixelwise.inference.anysize import AnySize
+    from pixelwise.inference.large.prediction import MEMORY
+
+    predictor = Predictor.load(bundle)
+    side: int | str = int(window) if window.isdigit() else window
+    network = AnySize(predictor.runtime, window=side, memory=MEMORY)
+    values = predictor.classes.to_value(network.classify(tifffile.imread(picture)))
+    written = tifffile.imread(mask)
+    shares = np.bincount(written.reshape(-1)) / written.size
+    print(
+        f"{'':15}pixels unlike those predicted in memory: {(values != written).sum()}; "
+        f"shares of the classes {', '.join(f'{share:.0%}' for share in shares)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

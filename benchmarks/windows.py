@@ -1,0 +1,87 @@
+"""Windows against one pass over the whole picture, by margin: on how many pixels labels differ.
+
+    python benchmarks/windows.py BUNDLE PHOTO [PHOTO ...] --size 2000 3000
+
+Of the photographs two pictures are made: all of them side by side, and the first enlarged. Margins
+are parts of the network's reach; the last line has windows that pool each for itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import harness
+from pixelwise.data.images import read_image
+from pixelwise.inference import Predictor, anysize
+from pixelwise.inference.anysize import AnySize
+from pixelwise.inference.windows import smallest_window
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("--size", type=int, nargs=2, default=(2000, 3000))
+    parser.add_argument("--margins", type=float, nargs="+", default=(0, 0.25, 0.5, 0.75, 1))
+    parser.add_argument("--window", type=int, default=1280)
+    arguments = parser.parse_args()
+    runtime = Predictor.load(arguments.bundle, device="cpu").runtime
+    height, width = arguments.size
+    print(f"{harness.machine()}\n{runtime.traits}\n")
+    print(f"{'picture':10} {'margin':>16} {'window':>7} {'seconds':>8} {'labels differ':>14}")
+    first = Image.fromarray(read_image(arguments.photos[0]))
+    for name, picture in (
+        ("mosaic", mosaic(arguments.photos, height, width)),
+        ("enlarged", np.asarray(first.resize((width, height), Image.Resampling.BICUBIC))),
+    ):
+        started = time.perf_counter()
+        whole = runtime.classify(picture)
+        show(name, "one pass", "", time.perf_counter() - started, 0)
+        for margin in arguments.margins:
+            anysize.MARGIN = margin
+            pixels = round(margin * runtime.traits.reach)
+            least = smallest_window(margin=pixels, step=runtime.traits.step)
+            side = max(arguments.window, least)
+            started = time.perf_counter()
+            found = AnySize(runtime, window=side).classify(picture)
+            seconds = time.perf_counter() - started
+            differ = (found != whole).mean()
+            show(name, f"{margin:g} ({pixels} px)", str(side), seconds, differ)
+        anysize.UNKNOWN = runtime.traits
+        found = AnySize(Alone(runtime), window=side).classify(picture)
+        show(name, f"{margin:g}, alone", str(side), 0, (found != whole).mean())
+
+
+class Alone:
+    """The runtime without its knowledge of parts."""
+
+    def __init__(self, runtime: object) -> None:
+        self.name, self.logits = "alone", runtime.logits  # type: ignore[attr-defined]
+
+
+def mosaic(photos: list[Path], height: int, width: int) -> np.ndarray:
+    """The photographs row by row, again and again until the picture is full."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    read = [read_image(path) for path in photos]
+    rows, columns = read[0].shape[:2]
+    number = 0
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            photo = read[number % len(read)]
+            target = picture[top : top + rows, left : left + columns]
+            target[:] = photo[: target.shape[0], : target.shape[1]]
+            number += 1
+    return picture
+
+
+def show(picture: str, margin: str, window: str, seconds: float, differ: float) -> None:
+    print(f"{picture:10} {margin:>16} {window:>7} {seconds:8.1f} {differ:14.4%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

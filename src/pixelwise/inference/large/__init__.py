@@ -1,0 +1,6 @@
+"""Pictures larger than memory: TIFF files that are read, predicted and written by windows."""
+
+from pixelwise.inference.large.prediction import predict_large
+from pixelwise.inference.large.tiff import TiffPicture
+
+__all__ = ["TiffPicture", "predict_large"]

@@ -1,0 +1,157 @@
+"""Overlapping windows: where they lie, and how what they give is blended at their seams.
+
+Every window keeps three rules, by which what it computes away from its border is what a pass over
+the whole picture computes there. It begins at a multiple of the network's coarsest stride, so that
+its maps are parts of the whole's maps. Its sides are the picture's, less a multiple of that stride,
+so that maps are rounded and padded at its lower and right border as the whole's are. And it reaches
+a margin beyond what is kept of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RAMP = 16  # pixels on both sides of a seam over which one window fades into the next
+
+
+@dataclass(frozen=True)
+class Span:
+    """A window along one axis, in pixels: `start` to `stop`; `first` to `last`, between the seams,
+    is its own share of the picture. The shares of all windows make up the whole."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+    @property
+    def own(self) -> slice:
+        """Its share, in pixels from its start."""
+        return slice(self.first - self.start, self.last - self.start)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Finished scores (C, h, w) of the picture from row `top` and column `left` on."""
+
+    top: int
+    left: int
+    scores: NDArray[np.float32]
+
+    def cropped(self, size: tuple[int, int]) -> Block:
+        """Without what lies beyond a picture of `size` (height, width)."""
+        height, width = size
+        return Block(self.top, self.left, self.scores[:, : height - self.top, : width - self.left])
+
+    def place(self, values: NDArray[Any], whole: NDArray[Any]) -> None:
+        """Write `values` (..., h, w) of this block where it lies in those of the picture."""
+        height, width = self.scores.shape[1:]
+        whole[..., self.top : self.top + height, self.left : self.left + width] = values
+
+
+def smallest_window(*, margin: int, step: int) -> int:
+    """The least that `cut` can be given for a picture of any length.
+
+    Beyond what windows have in common it leaves them two ramps a share, even where one window more
+    than needed halves the way between them, and seams and sides are rounded to the step.
+    """
+    return _overlap(margin, step) + 5 * step + 4 * RAMP
+
+
+def cut(length: int, *, window: int, margin: int, step: int) -> list[Span]:
+    """Windows of at most `window` pixels along an axis of `length`, all of one size.
+
+    margin: pixels between a seam and the border of the windows that meet there, RAMP at least; the
+    picture's own border has none. step: windows and seams begin at multiples of it.
+    Raises ValueError for a window below `smallest_window`.
+    """
+    if length <= window:
+        return [Span(0, length, 0, length)]
+    if window < smallest_window(margin=margin, step=step):
+        raise ValueError(f"window {window} does not hold two margins of {margin}")
+    overlap = _overlap(margin, step)
+
+    def advance(side: int, count: int) -> int:
+        """The longest way from one window to the next."""
+        return -((side - length) // step // (count - 1)) * step
+
+    side = window - (window - length) % step
+    count = 1 + -((side - length) // ((side - overlap) // step * step))
+    least = smallest_window(margin=margin, step=step) - step
+    while side - step >= least and advance(side - step, count) <= side - step - overlap:
+        side -= step  # as many windows, with less in common
+    steps = (length - side) // step
+    starts = [i * steps // (count - 1) * step for i in range(count)]
+    seams = [(left + side + right) // 2 // step * step for left, right in pairwise(starts)]
+    return [
+        Span(start, start + side, first, last)
+        for start, first, last in zip(starts, [0, *seams], [*seams, length], strict=True)
+    ]
+
+
+def blend(
+    rows: list[Span],
+    columns: list[Span],
+    score: Callable[[Span, Span], NDArray[np.float32]],
+) -> Iterator[Block]:
+    """What `score` gives for each window, (C, height, width), as blocks that tile the picture.
+
+    Windows come row by row. Around a seam two windows are mixed, from 1 to 0 and 0 to 1 over RAMP
+    pixels on either side; what is further from it is left as it is. Besides a window only these
+    stripes are kept in memory, one of them as wide as the picture. Arrays may be written to.
+    """
+    above: NDArray[np.float32] | None = None
+    for row in rows:
+        top, bottom = row.first > 0, row is not rows[-1]
+        below: NDArray[np.float32] | None = None
+        left: NDArray[np.float32] | None = None
+        for column in columns:
+            last = column is columns[-1]
+            y, x = row.first - RAMP * top, column.first - RAMP * (column.first > 0)
+            block = score(row, column)[
+                :,
+                y - row.start : row.last + RAMP * bottom - row.start,
+                x - column.start : column.last + RAMP * (not last) - column.start,
+            ]
+            _fade(block, 1, before=top, after=bottom)
+            _fade(block, 2, before=column.first > 0, after=not last)
+            if bottom:
+                if below is None:
+                    below = np.zeros((len(block), 2 * RAMP, columns[-1].stop), np.float32)
+                below[:, :, x : x + block.shape[2]] += block[:, -2 * RAMP :]
+                block = block[:, : -2 * RAMP]
+            if left is not None:
+                block[:, :, : 2 * RAMP] += left
+            if not last:
+                left = block[:, :, -2 * RAMP :].copy()
+                block = block[:, :, : -2 * RAMP]
+            if above is not None:
+                block[:, : 2 * RAMP] += above[:, :, x : x + block.shape[2]]
+            yield Block(y, x, block)
+        above = below
+
+
+def _fade(scores: NDArray[np.float32], axis: int, *, before: bool, after: bool) -> None:
+    """Lower the scores towards the seams at their ends along `axis`."""
+    shape = [1, 1, 1]
+    shape[axis] = 2 * RAMP
+    place = (np.arange(2 * RAMP, dtype=np.float32) + 0.5) / (2 * RAMP)
+    rising = ((1 - np.cos(np.pi * place)) / 2).reshape(shape)
+    edges = np.moveaxis(scores, axis, 0)
+    rising = np.moveaxis(rising, axis, 0)
+    if before:
+        edges[: 2 * RAMP] *= rising
+    if after:
+        edges[-2 * RAMP :] *= 1 - rising
+
+
+def _overlap(margin: int, step: int) -> int:
+    """What neighbours have in common: two margins, and a step that is lost to rounded seams."""
+    steps = -(-max(margin, RAMP) // step)
+    return (2 * steps + 1) * step

@@ -1,0 +1,388 @@
+"""TIFF files that are read and written by windows: the same masks, whole files, clear faults."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from conftest import Result
+from pixelwise.checkpoints import IMAGENET, Bundle
+from pixelwise.data.classes import Classes
+from pixelwise.errors import InputError
+from pixelwise.inference import Predictor
+from pixelwise.inference.large import TiffPicture, mask, predict_large, tiff
+from pixelwise.inference.runtimes.pytorch import TorchRuntime
+from pixelwise.models import create_model
+
+CLASSES = Classes.make(["soil", "plant", "stone"], values=[0, 10, 200], ignore=255)
+SIDE = 320  # of the windows, which the network's short reach allows
+OPTIONS = {"backbone": "tiny", "aspp": False}
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth, with some detail: 8x8 blocks under noise."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 200, (height // 8 + 1, width // 8 + 1, 3)).repeat(8, 0).repeat(8, 1)
+    noise = rng.integers(0, 56, (height, width, 3))
+    return (blocks[:height, :width] + noise).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = create_model("deeplab_v3plus", num_classes=3, **OPTIONS)
+    logits = TorchRuntime(model, IMAGENET).logits(PICTURE)
+    with torch.no_grad():  # all classes are to be seen
+        model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
+    path = tmp_path_factory.mktemp("bundle") / "model.safetensors"
+    Bundle("deeplab_v3plus", OPTIONS, CLASSES, IMAGENET, model.state_dict()).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle: Path) -> Predictor:
+    return Predictor.load(bundle, window=SIDE)
+
+
+PICTURE = photo(517, 603)
+
+FORMS: dict[str, dict[str, Any]] = {
+    "tiles": {"tile": (128, 128)},
+    "tiles, deflate, predictor": {"tile": (64, 256), "compression": "zlib", "predictor": True},
+    "tiles, lzw": {"tile": (128, 128), "compression": "lzw"},
+    "strips": {"rowsperstrip": 7},
+    "strips, deflate": {"rowsperstrip": 50, "compression": "zlib"},
+    "one strip": {"rowsperstrip": 517},
+    "big-endian BigTIFF": {"tile": (256, 256), "bigtiff": True, "byteorder": ">"},
+    "planes in strips": {"planarconfig": "separate", "rowsperstrip": 20},
+    "planes in tiles": {"planarconfig": "separate", "tile": (128, 128), "compression": "zlib"},
+}
+
+
+def write_tiff(path: Path, pixels: np.ndarray, **form: Any) -> Path:
+    how = {key: form.pop(key) for key in ("bigtiff", "byteorder") if key in form}
+    if form.get("planarconfig") == "separate":
+        pixels = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+    form.setdefault("photometric", "rgb")
+    with tifffile.TiffWriter(path, **how) as writer:
+        writer.write(pixels, metadata=None, **form)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_windows_are_the_pictures_own(form: str, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", PICTURE, **FORMS[form])
+    rng = np.random.default_rng(0)
+    with TiffPicture.open(path) as picture:
+        assert picture.size == (517, 603)
+        for _ in range(20):
+            top, left = rng.integers(0, 516), rng.integers(0, 602)
+            height, width = rng.integers(1, 518 - top), rng.integers(1, 604 - left)
+            found = picture.read(top, left, height, width)
+            assert (found == PICTURE[top : top + height, left : left + width]).all()
+
+
+def test_grey_palette_white_is_zero_and_alpha_are_read_as_rgb(tmp_path: Path) -> None:
+    grey = PICTURE[..., 0]
+    colours = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16)
+    for name, pixels, form, wanted in (
+        ("grey", grey, {"photometric": "minisblack"}, grey[..., None].repeat(3, 2)),
+        ("white", grey, {"photometric": "miniswhite"}, 255 - grey[..., None].repeat(3, 2)),
+        ("palette", grey, {"photometric": "palette", "colormap": colours * 257}, colours.T[grey]),
+        ("rgba", np.dstack([PICTURE, grey]), {"extrasamples": ["unassalpha"]}, PICTURE),
+    ):
+        path = write_tiff(tmp_path / f"{name}.tif", pixels, tile=(128, 128), **form)
+        with TiffPicture.open(path) as picture:
+            assert (picture.read(5, 7, 400, 500) == wanted[5:405, 7:507]).all(), name
+
+
+def test_jpeg_tiles_are_decoded_to_rgb(tmp_path: Path) -> None:
+    form = {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (2, 2)}
+    path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128), **form)
+    with TiffPicture.open(path) as picture, Image.open(path) as image:
+        wanted = np.asarray(image.convert("RGB"))[9:409, 7:507]
+        assert (picture.read(9, 7, 400, 500) == wanted).all()
+
+
+def test_the_mask_is_that_of_the_picture_in_memory(predictor: Predictor, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128))
+    seen: list[tuple[int, int]] = []
+    predict_large(
+        predictor, path, tmp_path / "m.tif", progress=lambda done, total: seen.append((done, total))
+    )
+    with tifffile.TiffFile(tmp_path / "m.tif") as written:
+        page = written.pages.first
+        assert page.is_tiled
+        assert page.compression.name == "ADOBE_DEFLATE"
+        found = page.asarray()
+    assert (found == predictor(PICTURE).mask).all()
+    assert len(np.unique(found)) > 1
+    assert seen[-1] == (len(seen), len(seen))
+    assert len(seen) > 4  # by windows indeed
+    with Image.open(tmp_path / "m.tif") as image:  # other programs read it, too
+        assert image.mode == "P"
+        assert bytes(image.getpalette()) == CLASSES.palette()
+        assert (np.asarray(image) == found).all()
+    one_pass = Predictor(predictor.runtime, CLASSES, window="none")(PICTURE).mask
+    assert (found != one_pass).mean() < 5e-4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "m.tif"]
+
+
+GEOREFERENCE = [
+    (33550, 12, 3, (0.5, 0.5, 0.0), True),
+    (33922, 12, 6, (0.0, 0.0, 0.0, 431000.25, 5321000.75, 0.0), True),
+    (34735, 3, 8, (1, 1, 0, 1, 3072, 0, 1, 32633), True),
+    (34737, 2, 12, "WGS 84 / 33|", True),
+]
+
+
+def test_the_georeference_goes_with_the_mask(predictor: Predictor, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", photo(64, 80), extratags=GEOREFERENCE)
+    predict_large(predictor, path, tmp_path / "m.tif")
+    with tifffile.TiffFile(path) as one, tifffile.TiffFile(tmp_path / "m.tif") as other:
+        for code, *_ in GEOREFERENCE:
+            assert other.pages.first.tags[code].value == one.pages.first.tags[code].value
+        assert 42113 not in other.pages.first.tags  # every pixel has data
+
+
+@pytest.mark.parametrize("kind", ["nodata", "alpha"])
+def test_pixels_without_data_are_ignored_ones(
+    kind: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    pixels = np.maximum(PICTURE, 1)
+    pixels[100:300, 200:450] = 0
+    pixels[50, 60, 1] = 0  # black in one channel is a colour
+    form: dict[str, Any] = {"extratags": [(42113, 2, 2, "0", True)]}
+    if kind == "alpha":
+        opaque = np.full((517, 603), 255, np.uint8)
+        opaque[100:300, 200:450] = 0
+        pixels = np.dstack([pixels, opaque])
+        form = {"extrasamples": ["unassalpha"]}
+    path = write_tiff(tmp_path / "a.tif", pixels, tile=(128, 128), **form)
+    predict_large(predictor, path, tmp_path / "m.tif")
+    with tifffile.TiffFile(tmp_path / "m.tif") as written:
+        found = written.pages.first.asarray()
+        assert written.pages.first.tags[42113].value == "255"
+    missing = np.zeros((517, 603), bool)
+    missing[100:300, 200:450] = True
+    assert ((found == 255) == missing).all()
+    wanted = predictor(np.ascontiguousarray(pixels[..., :3])).mask
+    assert (found[~missing] == wanted[~missing]).all()
+
+
+def test_a_mask_of_many_strips_and_tiles_is_put_together_right(tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).integers(0, 3, (1500, 1100)).astype(np.uint8)
+    cuts = [0, 3, 700, 701, 1212, 1500]
+    strips = [whole[a:b] for a, b in pairwise(cuts)]
+    mask.write_mask_tiff(
+        tmp_path / "m.tif", strips, size=whole.shape, palette=CLASSES.palette(), nodata=None
+    )
+    assert (tifffile.imread(tmp_path / "m.tif") == whole).all()
+
+
+def test_a_mask_over_3_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask, "CLASSIC_BYTES", 99)
+    strip = np.zeros((10, 10), np.uint8)
+    mask.write_mask_tiff(
+        tmp_path / "m.tif", [strip], size=(10, 10), palette=CLASSES.palette(), nodata=None
+    )
+    with tifffile.TiffFile(tmp_path / "m.tif") as written:
+        assert written.is_bigtiff
+
+
+def cut_off(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-2000])
+    return path
+
+
+def broken(path: Path) -> Path:
+    """A tile that cannot be unpacked."""
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages.first.dataoffsets[3]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 40] = bytes(40)
+    path.write_bytes(data)
+    return path
+
+
+FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "cut off": (
+        lambda p: cut_off(write_tiff(p, PICTURE, tile=(128, 128))),
+        "is cut off: restore the file or remove it",
+    ),
+    "a damaged tile": (
+        lambda p: broken(write_tiff(p, PICTURE, tile=(128, 128), compression="zlib")),
+        "is damaged or cut off",
+    ),
+    "16 bits": (
+        lambda p: write_tiff(p, PICTURE.astype(np.uint16), tile=(128, 128)),
+        "has 16 bits a channel .uint16., 8 are read by windows: convert it",
+    ),
+    "CMYK": (
+        lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), photometric="separated"),
+        "has colours of kind SEPARATED",
+    ),
+    "four colours": (
+        lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), extrasamples=[0]),
+        "has 4 channels, 1 or 3 are read",
+    ),
+    "turned": (
+        lambda p: write_tiff(p, PICTURE, extratags=[(274, 3, 1, 6, True)]),
+        r"is to be turned \(orientation 6\)",
+    ),
+    "no TIFF": (
+        lambda p: p.write_bytes(b"hello") and p,
+        "is not a TIFF file that can be read by windows.*convert it, as by `vips",
+    ),
+    "empty": (lambda p: p.write_bytes(b"") or p, "is not a TIFF file"),
+    "not there": (lambda p: p, "is not there: check the path"),
+    "a folder": (lambda p: p.mkdir() or p, "is a folder, not a picture"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_file_that_cannot_be_read_is_one_line_and_leaves_nothing(
+    name: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    make, message = FAULTS[name]
+    path = make(tmp_path / "a.tif")
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InputError, match=message) as raised:
+        predict_large(predictor, path, out / "m.tif")
+    (line,) = raised.value.problems
+    assert line.startswith(f"{path}: ")
+    assert "\n" not in line
+    assert list(out.iterdir()) == []
+
+
+def test_several_pages_are_refused_and_overviews_are_not(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    for kind in (0, 1):
+        with tifffile.TiffWriter(tmp_path / f"{kind}.tif") as writer:
+            writer.write(PICTURE, photometric="rgb", metadata=None)
+            writer.write(PICTURE[::2, ::2], photometric="rgb", metadata=None, subfiletype=kind)
+    with pytest.raises(InputError, match=r"holds 2 pictures \(pages\): save the one you mean"):
+        predict_large(predictor, tmp_path / "0.tif", tmp_path / "m.tif")
+    with TiffPicture.open(tmp_path / "1.tif") as picture:
+        assert picture.size == (517, 603)
+
+
+def test_a_strip_that_would_fill_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiff, "SEGMENT_BYTES", 10_000)
+    path = write_tiff(tmp_path / "a.tif", PICTURE, rowsperstrip=517, compression="zlib")
+    with (
+        pytest.raises(InputError, match=r"has a strip of 603x517 pixels.*gdal_translate"),
+        TiffPicture.open(path),
+    ):
+        pass
+    plain = write_tiff(tmp_path / "b.tif", PICTURE, rowsperstrip=517)  # needs no decoding
+    with TiffPicture.open(plain) as picture:
+        assert (picture.read(100, 100, 10, 10) == PICTURE[100:110, 100:110]).all()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "m.tif").write_bytes(b"as it was")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tifffile.FileHandle, "write", full)
+    with pytest.raises(InputError, match=r"m.tif: cannot be written \(No space left on device\)"):
+        predict_large(predictor, path, out / "m.tif")
+    assert [p.read_bytes() for p in out.iterdir()] == [b"as it was"]
+
+
+def test_what_needs_the_whole_picture_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", PICTURE)
+    for options, message in (
+        ({"flip": True}, "--scales or --flip: needs the whole picture"),
+        ({"window": "none"}, "--window none: needs the whole picture"),
+    ):
+        wanting = Predictor(predictor.runtime, CLASSES, **options)
+        with pytest.raises(InputError, match=message):
+            predict_large(wanting, path, tmp_path / "m.tif")
+    with pytest.raises(InputError, match="is the picture itself"):
+        predict_large(predictor, path, path)
+
+
+def test_the_command_reports_bad_files_and_goes_on(
+    bundle: Path, cli: Callable[..., Result], tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    write_tiff(photos / "a.tif", photo(90, 70), tile=(64, 64))
+    Image.fromarray(photo(20, 20)).save(photos / "b.png")
+    result = cli("predict", bundle, photos, "--large", "--out", tmp_path / "out")
+    assert result.code == 1
+    assert "70x90 pixels" in result.out
+    (line,) = result.err.splitlines()
+    assert "b.png: is not a TIFF file" in line
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.tif"]
+    result = cli("predict", bundle, photos / "b.png", "--large", "--out", tmp_path / "other")
+    assert result.code == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_memory_is_bounded_by_the_window_and_not_by_the_picture(tmp_path: Path) -> None:
+    """32 Mpx, which are 96 MB and have logits of 384 MB, take less than 80 MB."""
+    pytest.importorskip("resource")
+    script, picture = tmp_path / "child.py", tmp_path / "a.tif"
+    script.write_text(CHILD)
+    with tifffile.TiffWriter(picture) as writer:
+        writer.write(
+            (np.full((256, 256, 3), i % 251, np.uint8) for i in range(16 * 32)),
+            shape=(8000, 4000, 3),
+            dtype=np.uint8,
+            tile=(256, 256),
+            photometric="rgb",
+            metadata=None,
+        )
+    done = subprocess.run(
+        [sys.executable, str(script), str(picture), str(tmp_path / "m.tif")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert int(done.stdout) / 1024 < 80
+
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from pixelwise.data.classes import Classes
+from pixelwise.inference import Predictor
+from pixelwise.inference.large import predict_large
+
+class Runtime:
+    name = "none"
+    def logits(self, image):
+        return np.stack([image[..., i].astype(np.float32) for i in range(3)])
+
+import tifffile, imagecodecs
+predictor = Predictor(Runtime(), Classes.make(["a", "b", "c"]), window=1280)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+predict_large(predictor, Path(sys.argv[1]), Path(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+assert "torch" not in sys.modules
+"""

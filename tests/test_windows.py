@@ -1,0 +1,332 @@
+"""Windows agree with one pass over the whole picture, and the checks notice where they do not."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pixelwise.checkpoints import IMAGENET
+from pixelwise.errors import InputError
+from pixelwise.inference import anysize
+from pixelwise.inference.anysize import AnySize
+from pixelwise.inference.runtimes import PartRuntime, View
+from pixelwise.inference.runtimes.pytorch import TorchRuntime
+from pixelwise.inference.windows import RAMP, blend, cut, smallest_window
+from pixelwise.layers import ImagePooling
+from pixelwise.models import create_model, measure_reach, peak_bytes
+
+SMALL = {"backbone": "tiny", "aspp": False}  # image pooling, two resizes, and a short reach
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth and darker towards the right, so that parts have another mean than the whole."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 8 + 2, width // 8 + 2)))
+    fine = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
+    return (fine.permute(1, 2, 0).numpy() * np.linspace(1, 0.2, width)[:, None]).astype(np.uint8)
+
+
+def network(name: str = "deeplab_v3plus", **options: Any) -> nn.Module:
+    """With statistics and scores that matter, as training would leave them."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=3, **options)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.3, 0.3)
+            module.running_var.uniform_(0.5, 2)
+        elif isinstance(module, nn.Conv2d) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def small() -> TorchRuntime:
+    """With classes that are equally strong on average, so that many pixels stand between two."""
+    model = network(**SMALL)
+    logits = TorchRuntime(model, IMAGENET).logits(photo(500, 611))
+    with torch.no_grad():
+        model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
+    return TorchRuntime(model, IMAGENET)
+
+
+def error(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference, in parts of the range of the first."""
+    return float(np.abs(one - other).max() / (one.max() - one.min()))
+
+
+@given(
+    st.integers(1, 9000),
+    st.integers(0, 300),
+    st.sampled_from([1, 8, 16, 32, 80]),
+    st.integers(0, 700),
+)
+def test_windows_keep_their_rules(length: int, margin: int, step: int, more: int) -> None:
+    window = smallest_window(margin=margin, step=step) + more
+    spans = cut(length, window=window, margin=margin, step=step)
+    assert spans[0].start == spans[0].first == 0
+    assert spans[-1].stop == spans[-1].last == length
+    assert {span.stop - span.start for span in spans} == {spans[0].stop}  # of one size
+    assert spans[0].stop <= window
+    for span in spans:
+        assert span.start % step == 0
+        assert (length - spans[0].stop) % step == 0  # sides agree with the picture's
+    for left, right in pairwise(spans):
+        assert left.last == right.first
+        assert left.last % step == 0
+        assert min(left.stop - left.last, right.first - right.start) >= max(margin, RAMP)
+        assert left.last - left.first >= 2 * RAMP
+
+
+def test_a_window_that_cannot_hold_its_margins_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not hold two margins"):
+        cut(5000, window=400, margin=200, step=16)
+
+
+@given(st.integers(60, 400), st.integers(60, 400), st.integers(0, 40))
+def test_blending_what_agrees_changes_nothing_and_tiles_the_picture(
+    height: int, width: int, margin: int
+) -> None:
+    whole = np.random.default_rng(0).random((2, height, width), np.float32)
+    window = smallest_window(margin=margin, step=8)
+    rows, columns = (cut(side, window=window, margin=margin, step=8) for side in (height, width))
+    found = np.full_like(whole, np.nan)
+    for block in blend(
+        rows, columns, lambda r, c: whole[:, r.start : r.stop, c.start : c.stop].copy()
+    ):
+        place = (slice(None), slice(block.top, None), slice(block.left, None))
+        h, w = block.scores.shape[1:]
+        assert np.isnan(found[place][:, :h, :w]).all()  # no pixel twice
+        block.place(block.scores, found)
+    assert np.allclose(found, whole, atol=1e-6)
+
+
+def test_windows_that_disagree_fade_into_each_other() -> None:
+    """Constants 0 and 1: from one to the other in steps of no more than a ramp's."""
+    columns = cut(300, window=200, margin=20, step=8)
+    rows = cut(50, window=200, margin=20, step=8)
+    values = {column.start: float(i) for i, column in enumerate(columns)}
+    line = np.zeros((1, 50, 300), np.float32)
+    for block in blend(
+        rows,
+        columns,
+        lambda r, c: np.full((1, r.stop, c.stop - c.start), values[c.start], np.float32),
+    ):
+        block.place(block.scores, line)
+    assert line[0, 0, 0] == 0
+    assert line[0, 0, -1] == len(columns) - 1
+    steps = np.diff(line[0, 0])
+    assert (steps >= -1e-6).all()
+    assert steps.max() < 1.6 / (
+        2 * RAMP
+    )  # the steepest step of the cosine is pi / 2 times the mean
+
+
+NETWORKS = [
+    ("deeplab_v3plus", SMALL),
+    ("deeplab_v3plus", {"backbone": "tiny"}),
+    ("deeplab_v3plus", {**SMALL, "align_corners": True}),
+    ("deeplab_v3plus", {"tensorflow": True, "decoder": False, "aspp": False, "width": 0.1}),
+    ("deeplab_v3", {"backbone": "tiny", "output_stride": 8}),
+    ("deeplab_v1", {"width": 0.02, "hidden": 16, "multi_scale": True}),
+    ("fcn8s", {"width": 0.02}),
+    ("fcn8s", {"width": 0.02, "upsampling": "interpolate"}),
+    ("fcn16s", {"width": 0.02, "ceil_mode": False}),
+    ("fcn_alexnet", {"width": 0.05}),
+    ("fcn_resnet", {"backbone": "resnet18"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_windows_equal_one_pass_where_they_see_all_that_matters(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a margin of all of the reach, to rounding, for sides that no stride divides."""
+    monkeypatch.setattr(anysize, "MARGIN", 1)
+    runtime = TorchRuntime(network(name, **options), IMAGENET)
+    traits = runtime.traits
+    window = smallest_window(margin=traits.reach, step=traits.step)
+    image = photo(window + 21, window - 37)
+    whole = runtime.logits(image)
+    assert error(whole, AnySize(runtime, window=window).logits(image)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("deeplab_v2", {"backbone": "resnet50"}),
+        ("deeplab_v3plus", {}),
+        ("deeplab_v3", {"backbone": "resnet50"}),
+        ("deeplab_v3_cascade", {"backbone": "resnet50"}),
+        ("fcn_googlenet", {}),
+    ],
+)
+def test_windows_equal_one_pass_for_large_networks(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anysize, "MARGIN", 1)
+    runtime = TorchRuntime(network(name, **options), IMAGENET)
+    traits = runtime.traits
+    window = smallest_window(margin=traits.reach, step=traits.step)
+    image = photo(window + 21, 230)
+    whole = runtime.logits(image)
+    assert error(whole, AnySize(runtime, window=window).logits(image)) < 1e-4
+
+
+def test_the_mean_that_windows_share_is_that_of_the_whole(small: TorchRuntime) -> None:
+    """By the sums of the windows, and as one window that is the whole picture."""
+    image, traits = photo(301, 333), small.traits
+    (whole,) = means(small, image, cut(301, window=999, margin=0, step=16), columns=1)
+    rows = cut(301, window=smallest_window(margin=traits.pooled_reach, step=16),
+               margin=traits.pooled_reach, step=16)  # fmt: skip
+    (shared,) = means(small, image, rows, columns=1)
+    assert len(rows) > 1
+    assert np.allclose(shared, whole, rtol=1e-6, atol=1e-7)
+    half = photo(301, 333)[:, :160]
+    (other,) = means(small, half, cut(301, window=999, margin=0, step=16), columns=1)
+    assert not np.allclose(other, whole, rtol=1e-2)
+
+
+def means(runtime: PartRuntime, image: np.ndarray, rows: list, columns: int) -> list[np.ndarray]:
+    total, count = np.zeros(1), 0
+    for row in rows:
+        sums, positions = runtime.part_sums(
+            image[row.start : row.stop],
+            View(image.shape[:2], row.start, 0),
+            (row.own, slice(0, image.shape[1])),
+        )
+        total, count = total + sums, count + positions
+    return [total / count]
+
+
+def labels_differ(runtime: TorchRuntime, image: np.ndarray, found: np.ndarray) -> float:
+    return float((runtime.classify(image) != found).mean())
+
+
+def test_planted_seams_are_noticed(small: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of 0.05 % holds as things are; not without margins, nor without a shared mean."""
+    image = photo(500, 611)
+    window = smallest_window(margin=small.traits.reach, step=16)
+    assert labels_differ(small, image, AnySize(small, window=window).classify(image)) < 5e-4
+
+    alone = AnySize(Alone(small), window=10**6)
+    monkeypatch.setattr(anysize, "UNKNOWN", small.traits)
+    alone.window = window
+    assert labels_differ(small, image, alone.classify(image)) > 5e-4
+
+    monkeypatch.setattr(anysize, "MARGIN", 0)
+    least = smallest_window(margin=0, step=16)
+    assert labels_differ(small, image, AnySize(small, window=least).classify(image)) > 5e-4
+
+
+class Alone:
+    """A runtime that knows nothing of parts."""
+
+    name = "alone"
+
+    def __init__(self, runtime: TorchRuntime) -> None:
+        self.logits, self.classify = runtime.logits, runtime.classify
+
+
+def test_a_runtime_without_parts_still_gives_every_pixel() -> None:
+    runtime = TorchRuntime(network("fcn8s", width=0.02), IMAGENET)  # nothing pooled or stretched
+    network_of_any_size = AnySize(Alone(runtime), window=1100)
+    assert not network_of_any_size.in_one_pass((1152, 64))
+    image = photo(1152, 64)
+    assert error(runtime.logits(image), network_of_any_size.logits(image)) < 1e-5
+    assert network_of_any_size.logits(image[:1129, :51]).shape == (3, 1129, 51)  # padded, cropped
+
+
+class TwicePooled(nn.Module):
+    """The second mean depends on the first."""
+
+    scales = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+        self.backbone.strides = {"c1": 4}  # type: ignore[assignment]
+        self.first, self.second = ImagePooling(8, 8), ImagePooling(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.backbone(x)
+        maps = torch.relu(maps - self.first(maps))
+        return nn.functional.interpolate(self.second(maps) + maps[:, :3], size=x.shape[2:])
+
+
+def test_several_poolings_take_a_pass_each() -> None:
+    torch.manual_seed(0)
+    runtime = TorchRuntime(TwicePooled().eval(), IMAGENET)
+    assert runtime.traits.poolings == 2
+    image = photo(160, 180)
+    seen: list[tuple[int, int]] = []
+    network_of_any_size = AnySize(runtime, window=smallest_window(margin=8, step=4))
+    blocks = list(
+        network_of_any_size.blocks(
+            anysize.ArrayPicture(image), progress=lambda done, total: seen.append((done, total))
+        )
+    )
+    found = np.empty((3, 160, 180), np.float32)
+    for block in blocks:
+        block.place(block.scores, found)
+    assert error(runtime.logits(image), found) < 1e-5
+    assert seen == [(i + 1, 3 * len(blocks)) for i in range(3 * len(blocks))]
+
+
+def strided(kernel: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    padding = dilation * (kernel - 1) // 2
+    return nn.Conv2d(3, 3, kernel, stride=stride, dilation=dilation, padding=padding)
+
+
+@pytest.mark.parametrize(
+    ("layers", "reach"),
+    [
+        ([strided(3)], 1),
+        ([strided(3), strided(3, dilation=4)], 5),
+        ([strided(7), nn.ReLU6(), strided(3, dilation=600)], 603),  # longer than the first strip
+        ([strided(1), nn.MaxPool2d(5, stride=1, padding=2)], 2),
+    ],
+)
+def test_reach_is_the_half_of_the_receptive_field(layers: list[nn.Module], reach: int) -> None:
+    assert measure_reach(nn.Sequential(*layers).eval(), step=1) == (reach, 0)
+
+
+def test_reach_past_a_stride() -> None:
+    """A pixel goes into 3x3 windows around every other pixel: outputs at most one away; enlarged by
+    repeating, output 2i + 1 shows window i, whose pixels end at 2i + 1 and begin at 2i - 1."""
+    model = nn.Sequential(strided(3, stride=2), nn.Upsample(scale_factor=2)).eval()
+    assert measure_reach(model, step=2) == (2, 0)
+
+
+def test_memory_is_that_of_the_maps_alive_at_once() -> None:
+    """Maps of 10x10: at the peak the 3 of the image, which its caller holds, the 8 of the first
+    layer and the 2 of the second. Weights are not counted."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 2, 1)).eval()
+    assert peak_bytes(model, height=10, width=10) == 4 * 100 * (8 + 2 + 3)
+
+
+def test_auto_takes_one_pass_where_memory_allows(small: TorchRuntime) -> None:
+    pixels = 2 * anysize.SMALL
+    size = (1024, pixels // 1024)
+    needed = pixels * small.traits.bytes_per_pixel
+    assert AnySize(small, memory=int(needed * 1.01)).in_one_pass(size)
+    assert not AnySize(small, memory=int(needed * 0.99)).in_one_pass(size)
+    assert AnySize(small, memory=0).in_one_pass((1024, 1024))  # small ones are not even measured
+    assert AnySize(small, window="none", memory=0).in_one_pass((10**5, 10**5))
+    assert AnySize(small, window=500).in_one_pass((500, 500))
+    assert not AnySize(small, window=500).in_one_pass((500, 501))
+
+
+def test_a_window_below_the_reach_is_refused_with_what_is_allowed(small: TorchRuntime) -> None:
+    with pytest.raises(InputError, match=r"window 64: this network sees \d+ pixels far and needs"):
+        AnySize(small, window=64).logits(photo(200, 200))
+    for window in (0, -5, "all"):
+        with pytest.raises(InputError, match="allowed are auto, none and a number of pixels"):
+            AnySize(small, window=window)
