@@ -20,7 +20,7 @@ class Picture(Protocol):
 
 
 class ArrayPicture:
-    """A picture in memory, (H, W, 3) uint8 RGB."""
+    """A picture in memory, (H, W, channels) in units of 0..255."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
@@ -30,7 +30,8 @@ class ArrayPicture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
-        return np.ascontiguousarray(self.pixels[top : top + height, left : left + width])
+        window: Pixels = self.pixels[top : top + height, left : left + width].copy()
+        return window
 
 
 class PaddedPicture:
@@ -54,4 +55,5 @@ class PaddedPicture:
         ]
         pixels = self.picture.read(top, left, *inside)
         missing = ((0, height - inside[0]), (0, width - inside[1]), (0, 0))
-        return np.pad(pixels, missing, mode="edge")
+        padded: Pixels = np.pad(pixels, missing, mode="edge")  # type: ignore[assignment]
+        return padded
