@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import list_images
-from pixelwise.inference import Predictor, folder, journal, predict_folder
+from pixelwise.data.pixels import Pixels
+from pixelwise.inference import Predictor, journal, predict_folder
+from pixelwise.inference.predictor import ImageLike
 
 CLASSES = Classes.make(["dark", "middle", "light"])
 
@@ -72,13 +74,13 @@ def main(pictures: str, out: str, place: str, times: str) -> None:
         PLACES[place](int(times))
     with Path(f"{out}.predicted").open("a", encoding="utf-8") as log:
 
-        def noted(path: Path) -> NDArray[np.uint8]:
-            log.write(f"{path.name}\n")
-            log.flush()
-            return read(path)
+        class Noting(Predictor):
+            def prepare(self, image: ImageLike) -> Pixels:
+                log.write(f"{Path(str(image)).name}\n")
+                log.flush()
+                return super().prepare(image)
 
-        read, folder.as_rgb = folder.as_rgb, noted
-        predictor = Predictor(Brightness(), CLASSES)
+        predictor = Noting(Brightness(), CLASSES)
         predict_folder(predictor, list_images(Path(pictures)), Path(out), settings={})
 
 
