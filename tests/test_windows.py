@@ -330,3 +330,10 @@ def test_a_window_below_the_reach_is_refused_with_what_is_allowed(small: TorchRu
     for window in (0, -5, "all"):
         with pytest.raises(InputError, match="allowed are auto, none and a number of pixels"):
             AnySize(small, window=window)
+
+
+def test_a_runtime_without_parts_takes_a_photograph_in_one_pass() -> None:
+    runtime = TorchRuntime(network(**SMALL), IMAGENET)
+    photograph, larger = (3000, 4000), (4000, 4000)
+    assert AnySize(Alone(runtime)).in_one_pass(photograph)
+    assert not AnySize(Alone(runtime)).in_one_pass(larger)

@@ -29,9 +29,13 @@ def predict_large_files(
     names = output_names(paths, out)
     # Not `own_process`: a heap that keeps what was freed grows from window to window.
     from pixelwise.inference import Predictor
+    from pixelwise.inference.exported import is_export
     from pixelwise.inference.large import TiffPicture, predict_large
-    from pixelwise.inference.runtimes import knows_parts
+    from pixelwise.inference.opening import AUTO
+    from pixelwise.inference.runtimes import TORCH, knows_parts
 
+    if how["runtime"] == AUTO and how["device"] is None and not is_export(bundle):
+        how = {**how, "runtime": TORCH}  # whose windows agree with the whole
     predictor = Predictor.load(bundle, **how)
     if not knows_parts(predictor.runtime):
         console.print(

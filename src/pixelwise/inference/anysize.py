@@ -22,6 +22,10 @@ Progress = Callable[[int, int], None]
 SMALL = 2**20
 """Pixels that are always predicted in one pass: so many take about a gigabyte at most."""
 
+WHOLE = 12 * 2**20
+"""The same where a runtime cannot see a window as part of its picture, and windows are the worse
+choice by far: photographs of common cameras."""
+
 MEMORY = 2 << 30
 """Bytes that one pass may take beside the weights. The same on every machine, as the masks are."""
 
@@ -61,7 +65,9 @@ class AnySize:
             return True
         if self.window == AUTO:
             pixels = size[0] * size[1]
-            return pixels <= SMALL or pixels <= self._pixels()
+            return pixels <= (SMALL if knows_parts(self.runtime) else WHOLE) or (
+                pixels <= self._pixels()
+            )
         return max(size) <= int(self.window)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
