@@ -226,3 +226,12 @@ def test_max_pools_are_lowered_where_they_stay_the_same(pool: nn.Module, lowered
     for size in ((9, 8), (6, 7), (5, 10)):
         image = noise(1, 2, *size)
         assert torch.equal(torch.from_numpy(run(image.numpy())[0]), pool(image))
+
+
+def test_no_random_number_is_drawn() -> None:
+    """Validation simplifies the network amid training, which draws on where it was."""
+    for name, options in (("deeplab_v3plus", {"backbone": "tiny"}), ("fcn8s", {"width": 0.02})):
+        model = create_model(name, num_classes=2, **options)
+        before = torch.get_rng_state()
+        simplify(model)
+        assert torch.equal(torch.get_rng_state(), before)

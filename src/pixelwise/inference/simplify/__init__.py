@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import nn
 
 from pixelwise.inference.simplify.batch_norm import fold_batch_norm
@@ -35,6 +36,7 @@ def simplify(
     simplified = fold_batch_norm(simplified, in_channels=in_channels)
     if quantizable:
         return simplified
-    simplified = fold_frame(simplified, every_size=every_size)
-    simplified = fold_image_pooling(simplified)
-    return multiply_large_windows(simplified)
+    with torch.random.fork_rng(devices=[]):  # new layers draw weights, and training draws on
+        simplified = fold_frame(simplified, every_size=every_size)
+        simplified = fold_image_pooling(simplified)
+        return multiply_large_windows(simplified)
