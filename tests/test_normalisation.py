@@ -71,3 +71,13 @@ def test_voc_has_the_colours_of_its_development_kit() -> None:
     assert colours["tvmonitor"] == (0, 64, 128)
     assert (VOC_CLASSES.ignore, VOC_CLASSES.ignore_colour) == (255, (224, 224, 192))
     assert len({voc_colour(value) for value in range(256)}) == 256
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("channels", [3, 5])
+def test_channels_last_gives_the_same(order: str, channels: int) -> None:
+    numbers = tuple(0.1 * (i + 1) for i in range(channels))
+    normalisation = Normalisation(numbers, tuple(reversed(numbers)), order)
+    images = torch.randint(0, 256, (1, channels, 4, 5), dtype=torch.uint8)
+    last = normalisation(images.permute(0, 2, 3, 1), channel_axis=3)
+    assert torch.equal(last.permute(0, 3, 1, 2), normalisation(images))

@@ -23,14 +23,14 @@ class Normalisation:
     std: tuple[float, ...]
     order: str = "rgb"
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, *, channel_axis: int = 1) -> Tensor:
         """(B, C, H, W), uint8 or float in units of 0..255, to float32 of the same memory layout,
-        its channels in `order`."""
-        shape = (1, self.channels, 1, 1)
+        its channels in `order`. channel_axis: 3 where they come last."""
+        shape = [self.channels if axis == channel_axis else 1 for axis in range(4)]
         mean = torch.tensor(self.mean, device=images.device).view(shape) * 255
         scale = 1 / (torch.tensor(self.std, device=images.device).view(shape) * 255)
         if self.order == "bgr":
-            images, mean, scale = (_turned(each) for each in (images, mean, scale))
+            images, mean, scale = (_turned(each, channel_axis) for each in (images, mean, scale))
         return (images.float() - mean) * scale
 
     @property
@@ -76,11 +76,13 @@ class Normalisation:
         return cls(mean, std, order)
 
 
-def _turned(images: Tensor) -> Tensor:
-    """(B, C, ...) with the first three channels in the other order."""
-    if images.shape[1] == 3:
-        return images.flip(1)
-    return torch.cat([images[:, :3].flip(1), images[:, 3:]], dim=1)
+def _turned(images: Tensor, axis: int) -> Tensor:
+    """The first three channels, along `axis`, in the other order."""
+    channels = images.shape[axis]
+    colours = images.narrow(axis, 0, 3).flip(axis)
+    if channels == 3:
+        return colours
+    return torch.cat([colours, images.narrow(axis, 3, channels - 3)], dim=axis)
 
 
 def caffe_normalisation(blue: float, green: float, red: float) -> Normalisation:

@@ -22,7 +22,9 @@ class Deployed(nn.Module):
         self.normalisation = normalisation
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(self.normalisation(image.permute(0, 3, 1, 2)))
+        # Channels last until the network: runtimes then spare reordering the numbers.
+        normalised = self.normalisation(image, channel_axis=3)
+        logits = self.model(normalised.permute(0, 3, 1, 2))
         return logits.argmax(dim=1).to(torch.uint8), logits
 
 

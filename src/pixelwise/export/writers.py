@@ -23,10 +23,11 @@ def write_openvino(program: ExportedProgram, folder: Path) -> str:
     """model.xml and model.bin; weights as they are, in float32."""
     import openvino as ov
 
-    from pixelwise.export.pools import lower_max_pools
+    from pixelwise.export.lowering import lower_argmax, lower_max_pools
 
     model = ov.convert_model(program)
     lower_max_pools(model)
+    lower_argmax(model)
     model.input(0).set_names({"image"})
     channels = program.example_inputs[0][0].shape[3]
     model.reshape([1, -1, -1, channels])  # the converter forgets which sides are fixed
