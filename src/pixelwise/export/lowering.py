@@ -44,21 +44,19 @@ def lower_max_pools(model: ov.Model) -> None:
 def lower_argmax(model: ov.Model) -> None:
     """Let the choice of the largest give indices of 32 bits, in place: half the time of 64."""
     for chosen in model.get_ops():
-        if (
-            chosen.get_type_name() != "TopK"
-            or chosen.get_attributes()["index_element_type"] != "i64"
-        ):
+        form = chosen.get_attributes()
+        if chosen.get_type_name() != "TopK" or form["index_element_type"] != "i64":
             continue
         if chosen.output(0).get_target_inputs():  # the values are used, too
             continue
         lowered = opset13.topk(
             chosen.input_value(0),
             chosen.input_value(1),
-            chosen.get_attributes()["axis"],
-            chosen.get_attributes()["mode"],
-            chosen.get_attributes()["sort"],
+            form["axis"],
+            form["mode"],
+            form["sort"],
             index_element_type="i32",
-            stable=chosen.get_attributes()["stable"],
+            stable=form["stable"],
         )
         wide = opset13.convert(lowered.output(1), "i64")
         for user in chosen.output(1).get_target_inputs():
