@@ -165,8 +165,8 @@ def _epochs(material: Material, machine: Machine, batch: int) -> Choice:
 def _class_weights(material: Material) -> Choice:
     """The root of median frequency where one class has nearly all of the pixels.
 
-    Median frequency itself overshoots there: on the demo's scenes with one rare class against all else
-    it found less of that class than no weights, and its root more.
+    Median frequency itself overshoots there: on the demo's scenes, with one rare class against all
+    else, it found less of that class than no weights, and its root more.
     """
     pixels = np.array(material.pixels, dtype=np.int64)
     present = pixels[pixels > 0]
