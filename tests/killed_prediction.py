@@ -6,8 +6,6 @@ for the TIMES-th time; with "-" it lives. What is predicted goes to OUT.predicte
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dying import dying
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import list_images
 from pixelwise.data.pixels import Pixels
@@ -37,34 +36,20 @@ class Brightness:
         raise AssertionError("files need no logits")
 
 
-def dying(owner: Any, name: str, *, times: int, after: bool = False) -> None:
-    """Have the process die before or after a function is called for the `times`-th time."""
-    function: Callable[..., Any] = getattr(owner, name)
-    calls = 0
-
-    def armed(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == times and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*args, **kwargs)
-        if calls == times:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, armed)
+def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:
+    setattr(owner, name, dying(getattr(owner, name), times=times, after=after))
 
 
 PLACES: dict[str, Callable[[int], None]] = {
-    "before_writing": lambda n: dying(journal.Journal, "stage", times=n),
-    "amid_writing": lambda n: dying(journal.os, "fsync", times=n),
-    "mask_and_no_overlay": lambda n: dying(journal.Journal, "stage", times=2 * n - 1, after=True),
-    "written_and_no_line": lambda n: dying(journal.Journal, "_append", times=n),
-    "line_and_no_name": lambda n: dying(journal.Journal, "_append", times=n + 1, after=True),
-    "mask_named_overlay_not": lambda n: dying(Path, "replace", times=2 * n - 1, after=True),
-    "named": lambda n: dying(journal, "flush_folder", times=n),
-    "resumed": lambda n: dying(journal.Journal, "resume", times=1, after=True),
-    "ended": lambda n: dying(journal.Journal, "finish", times=1),
+    "before_writing": lambda n: arm(journal.Journal, "stage", times=n),
+    "amid_writing": lambda n: arm(journal.os, "fsync", times=n),
+    "mask_and_no_overlay": lambda n: arm(journal.Journal, "stage", times=2 * n - 1, after=True),
+    "written_and_no_line": lambda n: arm(journal.Journal, "_append", times=n),
+    "line_and_no_name": lambda n: arm(journal.Journal, "_append", times=n + 1, after=True),
+    "mask_named_overlay_not": lambda n: arm(Path, "replace", times=2 * n - 1, after=True),
+    "named": lambda n: arm(journal, "flush_folder", times=n),
+    "resumed": lambda n: arm(journal.Journal, "resume", times=1, after=True),
+    "ended": lambda n: arm(journal.Journal, "finish", times=1),
 }
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 import pixelwise.files
 import pixelwise.training.checkpoint
 import pixelwise.training.loop
+from dying import dying
 from pixelwise.checkpoints import Bundle
 from pixelwise.training import load_recipe, resume, train
 
@@ -37,15 +36,17 @@ def work(data: str, out: str, recipe: str, place: str) -> None:
 
 def _arm(place: str) -> None:
     if place == "epoch_end":  # the bundles are written, the checkpoint is not
-        pixelwise.training.loop._end_epoch = _dying(pixelwise.training.loop._end_epoch, after=True)
+        pixelwise.training.loop._end_epoch = dying(
+            pixelwise.training.loop._end_epoch, times=2, after=True
+        )
     elif place == "bundle":  # amid an epoch's end: last.safetensors is new, best is not
-        Bundle.save = _dying(Bundle.save, after=True)  # type: ignore[method-assign]
+        Bundle.save = dying(Bundle.save, times=2, after=True)  # type: ignore[method-assign]
     elif place == "before_flush":  # amid a checkpoint: its side file is there, in part
         write = pixelwise.training.checkpoint.write_sealed
         os_fsync = os.fsync
 
         def armed(*args: Any, **kwargs: Any) -> None:
-            pixelwise.files.os.fsync = _dying(os_fsync, after=False, times=1) if due() else os_fsync
+            pixelwise.files.os.fsync = dying(os_fsync, times=1) if due() else os_fsync
             write(*args, **kwargs)
 
         calls = iter(range(1000))
@@ -55,22 +56,6 @@ def _arm(place: str) -> None:
 
         pixelwise.training.checkpoint.write_sealed = armed
     elif place == "after_rename":  # the new checkpoint is there, the oldest not yet removed
-        pixelwise.training.checkpoint.checkpoints = _dying(
-            pixelwise.training.checkpoint.checkpoints, after=False, times=3
+        pixelwise.training.checkpoint.checkpoints = dying(
+            pixelwise.training.checkpoint.checkpoints, times=3
         )
-
-
-def _dying(function: Callable[..., Any], *, after: bool, times: int = 2) -> Callable[..., Any]:
-    calls = 0
-
-    def armed(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == times and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*args, **kwargs)
-        if calls == times:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    return armed

@@ -336,20 +336,6 @@ def _lives(pid: int) -> bool:
 # --- A full disk
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 3 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip("no disk of 3 MB: mounting one needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 def test_a_full_disk_leaves_the_checkpoint_before(
     scenes: Path, whole: Run, tmp_path: Path, small_disk: Path
