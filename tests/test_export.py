@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import pixelwise
 from pixelwise.checkpoints import IMAGENET, Bundle
 from pixelwise.data.classes import Classes
 from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.data.pixels import RGB
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.export import export, exporting, int8
@@ -278,16 +280,17 @@ def test_the_fastest_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return make
 
+    fastest = partial(choice.fastest, runtime=lambda one: one, pixels=lambda one: RGB)
     ways = {"a": maker("a", 3.0), "b": maker("b", 1.0), "c": maker("c", 2.0)}
-    name, opened = choice.fastest("digest", ways)
+    name, opened = fastest("digest", ways)
     assert (name, opened.name, made) == ("b", "b", ["a", "b", "c"])
-    assert choice.fastest("digest", ways) == ("b", None)  # nothing was opened again
+    assert fastest("digest", ways) == ("b", None)  # nothing was opened again
     assert made == ["a", "b", "c"]
-    assert choice.fastest("another", ways)[1] is not None
+    assert fastest("another", ways)[1] is not None
     few = {name: ways[name] for name in "ac"}
-    assert choice.fastest("digest", few)[0] == "c"  # of other candidates: measured anew
+    assert fastest("digest", few)[0] == "c"  # of other candidates: measured anew
     choice.cache_folder().joinpath("runtimes.json").write_text("{")  # a damaged cache
-    assert choice.fastest("digest", ways)[0] == "b"
+    assert fastest("digest", ways)[0] == "b"
 
 
 def test_auto_takes_what_was_fastest(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,6 @@ def _open_bundle(path: Path, name: str) -> Opened:
             )
         return _opened(load_fresh(beside[entry.export], bundle=path, digest=digest), name)
 
-    opened: dict[str, Opened] = {}
-
-    def opener(candidate: str, how: Callable[[], Opened]) -> Callable[[], Runtime]:
-        def make() -> Runtime:
-            opened[candidate] = how()
-            return opened[candidate].runtime
-
-        return make
-
     ways: dict[str, Callable[[], Opened]] = {}
     for candidate, entry in EXPORTED.items():
         if candidate in UNPROVEN or entry.export not in beside or not installed(entry.package):
@@ -89,12 +81,8 @@ def _open_bundle(path: Path, name: str) -> Opened:
         raise InputError(
             f"{path}: no runtime for it is installed: `pip install {' or '.join(packages)}`"
         )
-    best, _ = fastest(
-        digest,
-        {one: opener(one, how) for one, how in ways.items()},
-        pixels=lambda: next(iter(opened.values())).pixels,
-    )
-    return opened.get(best) or ways[best]()
+    best, opened = fastest(digest, ways, runtime=attrgetter("runtime"), pixels=attrgetter("pixels"))
+    return opened or ways[best]()
 
 
 def _open_fresh(folder: Path, bundle: Path, digest: str, name: str) -> Opened:

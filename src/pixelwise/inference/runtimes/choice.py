@@ -8,11 +8,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pixelwise.data.pixels import RGB, PixelFormat
+from pixelwise.data.pixels import PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.files import atomic, cache_folder, make_folder
 from pixelwise.inference.runtimes import installed
@@ -20,20 +20,22 @@ from pixelwise.inference.runtimes.runtime import Runtime
 
 MEASURED = (360, 480)  # pixels, rows and columns
 REPEATS = 3
+Opened = TypeVar("Opened")
 PACKAGES = ("torch", "openvino", "onnxruntime")
 
 
 def fastest(
     digest: str,
-    candidates: Mapping[str, Callable[[], Runtime]],
+    candidates: Mapping[str, Callable[[], Opened]],
     *,
-    pixels: Callable[[], PixelFormat] = lambda: RGB,
-) -> tuple[str, Runtime | None]:
-    """The name of the fastest of `candidates`, and the runtime itself where it was opened for that.
+    runtime: Callable[[Opened], Runtime],
+    pixels: Callable[[Opened], PixelFormat],
+) -> tuple[str, Opened | None]:
+    """The name of the fastest of `candidates`, and what it opens where that was opened to measure.
 
-    digest: of the bundle that they all run. pixels: what they are to be given, asked for when they
-    are open. What was measured is kept in the cache's runtimes.json,
-    for this bundle, machine, set of candidates and versions of their packages.
+    digest: of the bundle that they all run. runtime, pixels: of what a candidate opens, and what
+    it is to be given. What was measured is kept in the cache's runtimes.json, for this bundle,
+    machine, set of candidates and versions of their packages.
     """
     names = list(candidates)
     if len(names) == 1:
@@ -45,8 +47,9 @@ def fastest(
         return str(known[key]["fastest"]), None
     opened = {name: make() for name, make in candidates.items()}
     noise = np.random.default_rng(0).integers(0, 256, (*MEASURED, 3), dtype=np.uint8)
-    image = pixels().like(noise)
-    seconds = {name: _measure(runtime, image) for name, runtime in opened.items()}
+    seconds = {
+        name: _measure(runtime(one), pixels(one).like(noise)) for name, one in opened.items()
+    }
     best = min(seconds, key=lambda name: seconds[name])
     milliseconds = {name: round(1000 * value, 2) for name, value in seconds.items()}
     known[key] = {"fastest": best, "milliseconds": milliseconds, "size": list(MEASURED)}
