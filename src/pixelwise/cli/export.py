@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.console import Bar, command, console, facts_table
+from pixelwise.cli.console import command, console, facts_table
+from pixelwise.cli.splits import open_splits
 
 
 @command
@@ -48,21 +49,8 @@ def export(
     found = None
     if data is not None:
         from pixelwise.checkpoints import Bundle
-        from pixelwise.data.dataset import open_dataset
-        from pixelwise.training.recipe import load_recipe_of
 
-        loaded = Bundle.load(bundle)
-        trained = load_recipe_of(loaded.recipe)
-        with Bar("checking the data") as bar:
-            found = open_dataset(
-                data,
-                splits=("train", "val"),
-                classes=loaded.classes,
-                pixels=loaded.pixels,
-                val_fraction=trained.data.val_fraction,
-                seed=trained.seed,
-                progress=bar,
-            )
+        found = open_splits(Bundle.load(bundle), data, "train", "val")
     with console.status("exporting") as status:
         made = write(bundle, to, out=out, int8=settings, data=found, say=status.update)
     console.print(facts_table(_facts(made.checks)))

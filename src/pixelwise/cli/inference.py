@@ -20,10 +20,10 @@ from pixelwise.cli.console import (
 )
 from pixelwise.cli.large import predict_large_files
 from pixelwise.cli.looks import Flip, Scales, Window, looks
+from pixelwise.cli.splits import open_splits
 
 if TYPE_CHECKING:
     from pixelwise.crf import CRFParameters
-    from pixelwise.data.dataset import SegmentationData
     from pixelwise.evaluation import CRFSearch
     from pixelwise.inference import Predictor
 
@@ -279,7 +279,7 @@ def evaluate(
     predictor = Predictor.load(bundle, runtime=chosen, device=device, crf=parameters, **how)
     if parameters is not None:
         _compile_crf()
-    found = _open_split(predictor, data, split)
+    found = open_splits(predictor, data, split)
     with Bar(f"scoring {split}") as bar:
         result = score(predictor, found, split, details=True, progress=bar)
     scores = {
@@ -302,24 +302,6 @@ def evaluate(
     if images is not None:
         result.tallies.save(images, classes=predictor.classes.names, split=split)
     write_json(json_file, scores)
-
-
-def _open_split(predictor: Predictor, data: Path, split: str) -> SegmentationData:
-    """Check `split`, divided off by the recipe that the bundle was trained with."""
-    from pixelwise.data.dataset import open_dataset
-    from pixelwise.training.recipe import load_recipe_of
-
-    trained = load_recipe_of(predictor.recipe)
-    with Bar("checking the data") as bar:
-        return open_dataset(
-            data,
-            splits=(split,),
-            classes=predictor.classes,
-            pixels=predictor.pixels,
-            val_fraction=trained.data.val_fraction,
-            seed=trained.seed,
-            progress=bar,
-        )
 
 
 @command
@@ -349,7 +331,7 @@ def tune_crf(
     from pixelwise.inference import Predictor
 
     predictor = Predictor.load(bundle, device=device)
-    found = _open_split(predictor, data, split)
+    found = open_splits(predictor, data, split)
     _compile_crf()
     with Bar("searching", unit="steps") as bar:
         search = search_crf(predictor, found, split, limit=limit, progress=bar)

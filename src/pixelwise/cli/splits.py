@@ -1,0 +1,31 @@
+"""The data that commands score or calibrate a network on, as the network has known it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixelwise.cli.console import Bar
+
+if TYPE_CHECKING:
+    from pixelwise.checkpoints import Bundle
+    from pixelwise.data.dataset import SegmentationData
+    from pixelwise.inference import Predictor
+
+
+def open_splits(network: Predictor | Bundle, data: Path, *splits: str) -> SegmentationData:
+    """Check `splits`, divided off by the recipe that the network was trained with."""
+    from pixelwise.data.dataset import open_dataset
+    from pixelwise.training.recipe import load_recipe_of
+
+    trained = load_recipe_of(network.recipe)
+    with Bar("checking the data") as bar:
+        return open_dataset(
+            data,
+            splits=splits,
+            classes=network.classes,
+            pixels=network.pixels,
+            val_fraction=trained.data.val_fraction,
+            seed=trained.seed,
+            progress=bar,
+        )
