@@ -81,15 +81,15 @@ def export(
     final = out or export_folder(path, name)
     if int8 is None:
         with atomic_folder(final) as side:
-            made = write_float(side)
+            write_float(side)
     else:
         assert data is not None
         with tempfile.TemporaryDirectory(prefix="pixelwise-export-") as folder, quiet():
             exact = write_float(Path(folder))
             with atomic_folder(final) as side:
                 quantized = quantize(exact, side, data, int8, describe=described, say=say)
-                made = described(side, quantized.file, "int8", quantized.checks)
-    return Export.load(final) if made.folder != final else made
+                described(side, quantized.file, "int8", quantized.checks)
+    return Export.load(final)
 
 
 def check_request(path: Path, target: str, *, out: Path | None, int8: bool) -> None:

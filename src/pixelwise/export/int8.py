@@ -84,18 +84,19 @@ def quantize(
     say("scoring float32")
     float_runtime = open_export(exact)
     before = _score(float_runtime, exact, data)
+
+    def written(quantized: Any) -> tuple[Export, float]:
+        made = describe(folder, model_format.write(quantized, folder), "int8", {})
+        say("scoring int8")
+        return made, _score(open_export(made), made, data)
+
     say(f"quantising with {len(images)} images")
     quantized = nncf.quantize(model, calibration, **options)
-    file = model_format.write(quantized, folder)
-    made = describe(folder, file, "int8", {})
-    say("scoring int8")
-    after = _score(open_export(made), made, data)
+    made, after = written(quantized)
     if before - after > settings.max_drop:
         say(f"it costs {before - after:.2f} points: correcting the biases in full")
         quantized = nncf.quantize(model, calibration, fast_bias_correction=False, **options)
-        file = model_format.write(quantized, folder)
-        made = describe(folder, file, "int8", {})
-        after = _score(open_export(made), made, data)
+        made, after = written(quantized)
     if before - after > settings.max_drop:
         say(f"it costs {before - after:.2f} points: looking for the layers that cost most")
         quantized = nncf.quantize_with_accuracy_control(
@@ -110,9 +111,7 @@ def quantize(
             ),
             **options,
         )
-        file = model_format.write(quantized, folder)
-        made = describe(folder, file, "int8", {})
-        after = _score(open_export(made), made, data)
+        made, after = written(quantized)
     kept = model_format.float_layers(quantized)
     checks: dict[str, Any] = {
         "val mean IoU": {"float32": round(before, 3), "int8": round(after, 3)},
@@ -134,7 +133,7 @@ def quantize(
             f"int8 takes {int8_ms:.1f} ms an image and float32 {exact_ms:.1f} ms on this machine: "
             "not written, since it gains nothing here"
         )
-    return Quantized(file, checks)
+    return Quantized(made.file, checks)
 
 
 def _spread(samples: list[Sample], count: int) -> list[Sample]:
