@@ -31,6 +31,14 @@ class InputError(PixelwiseError, ValueError):
     exit_code = 2
 
 
+class ToldElsewhereError(PixelwiseError):
+    """Ends this process of a run of several without a line, for another one says why."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code
+
+
 class Fault(str):
     """One line of an InputError that also tells its kind and its file, for those who sort faults.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import InputError
 from pixelwise.passes import current_pass, whole_mean
+from pixelwise.sharing import current_share, shared_batch_norm
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -17,15 +18,33 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     A batch of one after global pooling has no variance to normalise with; PyTorch raises there in
     training. This layer uses its running statistics for such a batch, as it would at test time.
+    The statistics of a batch that is shared out over processes are those of the whole batch.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        values_per_channel = input.numel() // max(1, input.shape[1])
-        if self.training and values_per_channel <= 1:
+        share = current_share() if self.training else None
+        images = input.shape[0] if share is None else share.images
+        if self.training and images * input.shape[2] * input.shape[3] <= 1:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
+        if share is not None:
+            return shared_batch_norm(self, input, share)
         return super().forward(input)
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose draws are those of the whole batch where it is shared out over processes: they
+    have the same random state, and each takes the rows of its own images."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        share = current_share() if self.training else None
+        if share is None:
+            return super().forward(input)
+        whole = input.new_ones(share.images, *input.shape[1:])
+        if input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last):
+            whole = whole.contiguous(memory_format=torch.channels_last)  # drawn in this order
+        return input * super().forward(whole)[share.own]
 
 
 class TensorFlowConv2d(nn.Conv2d):
@@ -157,7 +176,7 @@ class ASPP(nn.Module):
             )
         self.branches.append(ImagePooling(in_channels, out_channels))
         self.project = ConvNormAct(out_channels * len(self.branches), out_channels, kernel_size=1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         context = torch.cat([branch(x) for branch in self.branches], dim=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pixelwise.layers import Coordinates
+from pixelwise.layers import Coordinates, Dropout
 
 
 class _EightLayers(nn.Module):
@@ -77,10 +77,10 @@ class CaffeNet(_EightLayers):
         classifier = nn.Sequential(
             nn.Conv2d(two, hidden, 6),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            Dropout(0.5),
             nn.Conv2d(hidden, hidden, 1),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            Dropout(0.5),
         )
         super().__init__(features, classifier)
 
@@ -109,10 +109,10 @@ class AlexNet(_EightLayers):
             _pool(),
         )
         classifier = nn.Sequential(
-            nn.Dropout(0.5),
+            Dropout(0.5),
             nn.Conv2d(four, hidden, 6),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            Dropout(0.5),
             nn.Conv2d(hidden, hidden, 1),
             nn.ReLU(inplace=True),
         )

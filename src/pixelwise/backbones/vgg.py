@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelwise.errors import InputError
-from pixelwise.layers import Coordinates
+from pixelwise.layers import Coordinates, Dropout
 
 # Configuration D of the paper, table 1: 3x3 convolutions by stage, a pool after each stage.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -65,10 +65,10 @@ class VGG16(nn.Module):
         self.classifier = nn.Sequential(
             nn.Conv2d(channels, hidden, 7),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Conv2d(hidden, hidden, 1),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
         self._describe("c5", hidden, [*layers, self.classifier])
         _initialise(self)
@@ -184,10 +184,10 @@ def _field_of_view(
     return nn.Sequential(
         nn.Conv2d(channels, hidden, kernel_size, padding=padding, dilation=rate),
         nn.ReLU(inplace=True),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Conv2d(hidden, hidden, 1),
         nn.ReLU(inplace=True),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
 
 

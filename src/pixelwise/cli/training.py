@@ -41,7 +41,7 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run, where it was stopped. Takes nothing else."),
+        typer.Option(help="Go on with this run, where it was stopped. Takes --devices, --nodes."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A .toml file, or the name of a shipped recipe.")
@@ -59,6 +59,12 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="GPUs, or processes on a CPU, of this machine.")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines; the command is given on each.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
@@ -74,10 +80,9 @@ def train(
     """Train a network on a folder of images and masks.
 
     Crop, batch, epochs and class weights that nothing states are planned: from the data, and from
-    this machine.
+    this machine. With several devices each has its part of every batch.
     """
     from pixelwise.errors import InputError
-    from pixelwise.training.recipe import load_recipe, parse_override
 
     others = (data, out, recipe, model, start, epochs, batch_size, learning_rate, seed, device)
     if resume is not None:
@@ -86,10 +91,25 @@ def train(
             raise InputError(
                 f"--resume {resume}: goes on with the run's own settings: give no others"
             )
+    elif data is None:
+        raise InputError("Missing argument 'data', or --resume RUN: see `pixelwise train --help`")
+    else:
+        out = out or Path("runs") / data.resolve().name
+    run = resume or out
+    if not plan_only:
+        _launch(
+            devices,
+            nodes,
+            remedy=f"`pixelwise train --resume {run}` goes on from the last checkpoint",
+        )
+    if resume is not None:
         _resume(resume)
         return
-    if data is None:
-        raise InputError("Missing argument 'data', or --resume RUN: see `pixelwise train --help`")
+    assert data is not None
+    assert out is not None
+    from pixelwise.launching import one_voice
+    from pixelwise.training.recipe import load_recipe, parse_override
+
     overrides = dict(parse_override(text) for text in settings or [])
     flags = {
         "model.name": model,
@@ -102,10 +122,10 @@ def train(
         "tensorboard": tensorboard or None,
     }
     overrides |= {key: value for key, value in flags.items() if value is not None}
-    chosen = load_recipe(recipe, overrides)
-    out = out or Path("runs") / data.resolve().name
+    with one_voice():
+        chosen = load_recipe(recipe, overrides)
     if plan_only:
-        _plan(data, out, chosen, overwrite=overwrite)
+        _plan(data, out, chosen, overwrite=overwrite, count=(devices or 1) * (nodes or 1))
     else:
         _run(data, out, chosen, overwrite=overwrite)
 
@@ -161,7 +181,21 @@ def _run(data: Path, out: Path, resolved: Any, *, overwrite: bool) -> Run:
     return _show(work)
 
 
-def _plan(data: Path, out: Path, chosen: Any, *, overwrite: bool) -> None:
+def _launch(devices: int | None, nodes: int | None, *, remedy: str) -> None:
+    """Where this is one process of several, see that it fits them; where it is to become several,
+    start them and end with them."""
+    from pixelwise import launching
+
+    place = launching.find_place()
+    if place is not None:
+        launching.check_place(place, devices=devices, nodes=nodes)
+        if place.launched:
+            launching.follow_launcher()
+    elif (devices or 1) * (nodes or 1) > 1:
+        raise SystemExit(launching.launch(devices=devices or 1, nodes=nodes or 1, remedy=remedy))
+
+
+def _plan(data: Path, out: Path, chosen: Any, *, overwrite: bool, count: int) -> None:
     from pixelwise.process import own_process
     from pixelwise.training import Listener, plan
 
@@ -172,7 +206,7 @@ def _plan(data: Path, out: Path, chosen: Any, *, overwrite: bool) -> None:
             def checking(self, done: int, total: int) -> None:
                 checking(done, total)
 
-        run = plan(data, out, chosen, overwrite=overwrite, listener=Checking())
+        run = plan(data, out, chosen, overwrite=overwrite, listener=Checking(), count=count)
     console.print(facts_table(run.facts))
 
 
@@ -190,6 +224,14 @@ def _show(work: Callable[[Listener], Run]) -> Run:
     from pixelwise.process import own_process
 
     kept = own_process()
+    from pixelwise.launching import find_place
+
+    place = find_place()
+    if place is not None and place.rank:
+        from pixelwise.training import Listener
+
+        return work(Listener())  # process 0 tells of it
+
     from pixelwise.report import write_run_report
 
     with _Display(kept) as display:

@@ -2,7 +2,7 @@
 
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.crf_search import CRFSearch, search_crf
-from pixelwise.evaluation.evaluate import Evaluation, evaluate
+from pixelwise.evaluation.evaluate import Evaluation, evaluate, joined
 from pixelwise.evaluation.tallies import Tallies
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Scores",
     "Tallies",
     "evaluate",
+    "joined",
     "search_crf",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -72,33 +73,65 @@ def evaluate(
     *,
     details: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Evaluation:
     """Predict each image of `split` at its own size and count it into one matrix.
 
     details: also score borders and confidence. progress: called with (done, total) after each
     image.
+    part: (k, n): of n parts the one with the images k, k + n, k + 2n, ...; `joined` makes the whole
+    of them. `progress` is then called as often for each part, with the numbers of the whole.
     """
-    matrix = ConfusionMatrix(len(data.classes))
-    tallies = []
-    detailed = _Details(len(data.classes)) if details else None
+    counted = _Counted(len(data.classes), details=details)
     samples: list[Sample] = data.splits[split]
-    for done, sample in enumerate(samples, start=1):
+    first, parts = part
+    for done in range(0, len(samples), parts):
+        if done + first < len(samples):
+            counted.add(predictor, data, samples[done + first])
+        if progress is not None:
+            progress(min(done + parts, len(samples)), len(samples))
+    return counted.result()
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """The whole split from its parts (0, n) to (n - 1, n), without details: exact, for what is
+    added up are whole numbers."""
+    matrix = ConfusionMatrix(len(parts[0].matrix.counts))
+    for part in parts:
+        matrix.counts += part.matrix.counts
+    rows = [zip(part.tallies.names, part.tallies.counts, strict=True) for part in parts]
+    in_order = [row for together in zip_longest(*rows) for row in together if row is not None]
+    names, counts = zip(*in_order, strict=True)
+    return Evaluation(matrix, Tallies(names, np.stack(counts)))
+
+
+class _Counted:
+    """What is known of the images so far."""
+
+    def __init__(self, classes: int, *, details: bool) -> None:
+        self.matrix = ConfusionMatrix(classes)
+        self.names: list[str] = []
+        self.tallies: list[NDArray[np.int64]] = []
+        self.details = _Details(classes) if details else None
+
+    def add(self, predictor: Predictor, data: SegmentationData, sample: Sample) -> None:
         image, truth = data.read(sample)
-        own = ConfusionMatrix(len(data.classes))
-        if detailed is None:
+        own = ConfusionMatrix(len(self.matrix.counts))
+        if self.details is None:
             own.update(truth, predictor.classify(image))
         else:
             result = predictor.predict_prepared(image)
             own.update(truth, result.index)
-            detailed.update(sample.name, truth, result.index, result.probabilities.max(axis=0))
-        matrix.counts += own.counts
-        tallies.append(own.tally())
-        if progress is not None:
-            progress(done, len(samples))
-    names = tuple(sample.name for sample in samples)
-    return Evaluation(
-        matrix, Tallies(names, np.stack(tallies)), None if detailed is None else detailed.result()
-    )
+            confidence = result.probabilities.max(axis=0)
+            self.details.update(sample.name, truth, result.index, confidence)
+        self.matrix.counts += own.counts
+        self.names.append(sample.name)
+        self.tallies.append(own.tally())
+
+    def result(self) -> Evaluation:
+        counts = np.array(self.tallies, dtype=np.int64).reshape(-1, 3, len(self.matrix.counts))
+        details = None if self.details is None else self.details.result()
+        return Evaluation(self.matrix, Tallies(tuple(self.names), counts), details)
 
 
 class _Details:

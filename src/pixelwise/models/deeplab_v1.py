@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from pixelwise.backbones.vgg import AtrousVGG16
-from pixelwise.layers import enlarge_from_pixels
+from pixelwise.layers import Dropout, enlarge_from_pixels
 from pixelwise.models.segmenter import Segmenter
 
 STRIDE = 8
@@ -44,10 +44,10 @@ class DeepLabV1Head(nn.Module):
                     nn.Conv2d(channels[name], 128, 3, stride=step, padding=1), deviation=0.001
                 ),
                 nn.ReLU(inplace=True),
-                nn.Dropout(0.5),
+                Dropout(0.5),
                 start_normal(nn.Conv2d(128, 128, 1), deviation=0.001),
                 nn.ReLU(inplace=True),
-                nn.Dropout(0.5),
+                Dropout(0.5),
                 start_normal(nn.Conv2d(128, num_classes, 1)),
             )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
-from pixelwise.layers import BatchNorm2d, crop, make_upsampling
+from pixelwise.layers import BatchNorm2d, Dropout, crop, make_upsampling
 from pixelwise.models.segmenter import Segmenter
 
 
@@ -45,7 +45,7 @@ class NarrowHead(nn.Sequential):
             nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
             BatchNorm2d(hidden),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.1),
+            Dropout(0.1),
             nn.Conv2d(hidden, num_classes, 1),
         )
         self.source = source

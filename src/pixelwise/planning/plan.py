@@ -83,9 +83,11 @@ def make_plan(
     *,
     given: Mapping[str, Any] | None = None,
     network: Network | None = None,
+    processes: int = 1,
 ) -> list[Choice]:
     """A choice for each key of PLANNED that is not `given`, which the others take account of.
 
+    processes: that each batch is shared out over; GPUs have `machine.gpu_memory` each.
     Crops come as (height, width), class weights as "none" or (C,) numbers.
     """
     given, network = given or {}, network or Network()
@@ -96,7 +98,7 @@ def make_plan(
         crop = choices[-1].value
     batch = given.get(BATCH_SIZE)
     if batch is None:
-        choices.append(_batch(material, machine, network, crop))
+        choices.append(_batch(material, machine, network, crop, processes))
         batch = choices[-1].value
     if EPOCHS not in given:
         choices.append(_epochs(material, machine, batch))
@@ -125,16 +127,24 @@ def _halved(side: int) -> int:
 
 
 def _batch(
-    material: Material, machine: Machine, network: Network, crop: tuple[int, int] | str
+    material: Material,
+    machine: Machine,
+    network: Network,
+    crop: tuple[int, int] | str,
+    processes: int,
 ) -> Choice:
-    """A power of two from 2, which batch normalisation needs; 1 for whole images."""
+    """A power of two from 2, which batch normalisation needs, or the multiple of the processes
+    below it; 1 for whole images."""
     if isinstance(crop, str):
         return Choice(BATCH_SIZE, 1, "whole images differ in size")
     memory = machine.training_memory
     room = MAX_BATCH if memory is None else network.batch_within(memory, crop)
+    if machine.gpu_memory is not None:
+        room *= processes
     few = material.train // BATCHES_AN_EPOCH
     limit = max(2, min(room, MAX_BATCH, few))
     batch = 1 << (limit.bit_length() - 1)
+    batch = max(1, batch // processes) * processes
     if few < min(room, MAX_BATCH):
         reason = f"several steps an epoch with {material.train} images to train on"
         return Choice(BATCH_SIZE, batch, reason)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.transforms import Augmentation
+from pixelwise.sharing import Share
 
 MAX_WORKERS = 8
 
@@ -22,12 +23,17 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
 
     Sizes differ by one at most, so a remainder never leaves a last batch of one, and nothing is
     left out.
+    rank, processes: what is iterated over is this process's share of each batch; where that is no
+    image, one that is another's, so that there is something to cut to none.
     """
 
-    def __init__(self, count: int, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, count: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1
+    ) -> None:
         self.count = count
         self.steps = -(-count // batch_size)
         self.seed = seed
+        self.rank, self.processes = rank, processes
         self.epoch = self.done = 0
 
     def __len__(self) -> int:
@@ -38,10 +44,16 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
         self.epoch, self.done = epoch, done
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self._batches(self.epoch)[self.done :])
+        for batch in self._batches(self.epoch)[self.done :]:
+            yield batch[Share(self.rank, self.processes, len(batch)).own] or batch[:1]
+
+    def share(self, step: int) -> Share:
+        """Of the batch of a step, from 1: as large in every epoch."""
+        larger = step <= self.count % self.steps
+        return Share(self.rank, self.processes, self.count // self.steps + larger)
 
     def batch(self, epoch: int, step: int) -> list[tuple[int, int]]:
-        """The batch of a step, from 1."""
+        """The whole batch of a step, from 1."""
         return self._batches(epoch)[step - 1]
 
     def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from pixelwise.checkpoints import Normalisation
 from pixelwise.checkpoints.sealed import write_sealed
 from pixelwise.data.dataset import SegmentationData, open_dataset
-from pixelwise.data.pixels import RGB
+from pixelwise.data.pixels import RGB, PixelFormat
 from pixelwise.data.statistics import usual_crop
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.evaluation import Evaluation, evaluate
+from pixelwise.evaluation import Evaluation, evaluate, joined
 from pixelwise.files import check_folder, make_folder, remove_side_files
 from pixelwise.inference import Predictor
 from pixelwise.interrupts import Interrupts, StoppedError
+from pixelwise.launching import Place, one_voice
 from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
 from pixelwise.planning import PLANNED
 from pixelwise.training.checkpoint import Checkpoint, Saver, State, newest, write_state
@@ -42,12 +45,14 @@ from pixelwise.training.loading import (
 from pixelwise.training.losses import Loss
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.training.plan import plan_run
+from pixelwise.training.processes import Processes, check_batch, join
 from pixelwise.training.recipe import ModelRecipe, Recipe, load_recipe, settled
 from pixelwise.training.run import (
     Metrics,
     Run,
     check_same_data,
     clear,
+    fingerprint,
     read_root,
     refuse_used,
     write_start,
@@ -78,15 +83,19 @@ def train(
     before `out` is made. Raises InputError for bad data, recipe or folder; TrainingError where the
     loss stops being finite or no checkpoint can be written; TrainingStoppedError by Ctrl-C or
     SIGTERM, after the step and a checkpoint.
+
+    Where torchrun, SLURM or `pixelwise train --devices` has started several processes, all of them
+    call this, and share out the batches; process 0 alone writes and calls the listener. The run is
+    the same as in one process, but for rounding.
     """
-    listener = listener or Listener()
-    run, model, fabric, loss_of = _prepare(root, out, recipe, overwrite, listener)
-    make_folder(out)
-    clear(out)
-    write_start(run)
-    listener.planned(run.facts, epochs=settled(run.recipe.epochs))
-    with recording(listener, out, wanted=run.recipe.tensorboard) as told:
-        _train(run, model, fabric, loss_of, listener=told)
+    processes = join(recipe)
+    listener = _heard(listener, processes)
+    with processes.faults(out):
+        run, model, loss_of = _prepare(root, out, recipe, overwrite, listener, processes)
+        processes.first_does(lambda: _begin(run, processes))
+        listener.planned(run.facts, epochs=settled(run.recipe.epochs))
+        with recording(listener, out, wanted=_records(run, processes)) as told:
+            _train(run, model, processes, loss_of, listener=told)
     return run
 
 
@@ -97,29 +106,84 @@ def plan(
     *,
     overwrite: bool = False,
     listener: Listener | None = None,
+    count: int = 1,
 ) -> Run:
-    """The run that `train` would begin with the same arguments, its recipe settled.
+    """The run that `train` would begin with the same arguments in `count` processes, its recipe
+    settled.
 
     Nothing is written. Raises InputError as `train` does before its first step.
     """
     listener = listener or Listener()
-    run, *_ = _prepare(root, out, recipe, overwrite, listener)
+    alone = join(recipe, place=Place())
+    run, *_ = _prepare(root, out, recipe, overwrite, listener, alone, count=count)
     listener.planned(run.facts, epochs=settled(run.recipe.epochs))
     return run
 
 
 def _prepare(
-    root: Path, out: Path, recipe: Recipe, overwrite: bool, listener: Listener
-) -> tuple[Run, Segmenter, Fabric, Loss]:
-    """All that is before a run's first step, without writing."""
+    root: Path,
+    out: Path,
+    recipe: Recipe,
+    overwrite: bool,
+    listener: Listener,
+    processes: Processes,
+    *,
+    count: int | None = None,
+) -> tuple[Run, Segmenter, Loss]:
+    """All that is before a run's first step, without writing. What is measured or depends on the
+    machine is decided by process 0."""
+    count = count or processes.count
+    device = processes.fabric.device
+    processes.first_does(lambda: _check_out(out, recipe, overwrite=overwrite))
+    data = _open(root, recipe, listener, processes)
+    recipe, planned = processes.first_does(lambda: _planned(recipe, data, device, count))
+    loss_of = processes.all_do(lambda: Loss(recipe.loss, data.pixel_counts["train"], device=device))
+    started: list[Segmenter] = []
+
+    def decide() -> _Decided:
+        decided, model = _decide(data, recipe, planned, device)
+        started.append(model)
+        return decided
+
+    decided = processes.first_does(decide)
+    data.pixels = decided.pixels
+    # The others get the weights with the first step's preparation.
+    model = started[0] if started else _network(recipe, data)
+    torch.set_rng_state(decided.random)
+    facts = {**decided.facts, "processes": str(processes)}
+    return Run(out, decided.recipe, data, decided.normalisation, facts), model, loss_of
+
+
+def _check_out(out: Path, recipe: Recipe, *, overwrite: bool) -> None:
     refuse_used(out, overwrite=overwrite)
     check_folder(out)
     if recipe.tensorboard:
         summary_writer()  # a fault of it is told now
-    data = _open(root, recipe, listener)
-    fabric = _fabric(recipe)
-    recipe, planned = plan_run(recipe, data, fabric.device)
-    loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
+
+
+def _planned(
+    recipe: Recipe, data: SegmentationData, device: torch.device, count: int
+) -> tuple[Recipe, dict[str, str]]:
+    recipe, planned = plan_run(recipe, data, device, processes=count)
+    check_batch(settled(recipe.batch_size), count)
+    return recipe, planned
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What a run begins with. random: PyTorch's state after its first weights."""
+
+    recipe: Recipe
+    pixels: PixelFormat
+    normalisation: Normalisation
+    facts: dict[str, str]
+    random: Tensor
+
+
+def _decide(
+    data: SegmentationData, recipe: Recipe, planned: dict[str, str], device: torch.device
+) -> tuple[_Decided, Segmenter]:
+    """Make the network, and measure where the recipe leaves something `auto`."""
     start = make_start(
         recipe.model,
         data.classes,
@@ -127,28 +191,53 @@ def _prepare(
         statistics=data.statistics,
         keep_range=recipe.data.value_range != "auto",
     )
-    data.pixels = start.pixels
+    pixels = start.pixels
     if recipe.layout == "auto":
         crop = recipe.augmentation.crop
         usual = usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop
         layout = choose_layout(
             start.model,
             crop=usual,
-            channels=data.pixels.channels,
+            channels=pixels.channels,
             num_classes=len(data.classes),
-            device=fabric.device,
+            device=device,
         )
     else:
         layout = LayoutChoice(recipe.layout, "as the recipe says")
     recipe = recipe.resolved(
         {
             "layout": layout.name,
-            "data.channels": data.pixels.channels,
-            "data.value_range": data.pixels.value_range,
+            "data.channels": pixels.channels,
+            "data.value_range": pixels.value_range,
         }
     )
-    facts = _facts(data, start, recipe, planned, layout, fabric.device)
-    return Run(out, recipe, data, start.normalisation, facts), start.model, fabric, loss_of
+    facts = _facts(data, pixels, start, recipe, planned, layout, device)
+    random = torch.get_rng_state()
+    return _Decided(recipe, pixels, start.normalisation, facts, random), start.model
+
+
+def _network(recipe: Recipe, data: SegmentationData) -> Segmenter:
+    """With any weights."""
+    return create_model(
+        recipe.model.name,
+        num_classes=len(data.classes),
+        in_channels=data.pixels.channels,
+        **recipe.model.options,
+    )
+
+
+def _begin(run: Run, processes: Processes) -> None:
+    make_folder(run.folder)
+    clear(run.folder)
+    write_start(run, processes=processes.count)
+
+
+def _heard(listener: Listener | None, processes: Processes) -> Listener:
+    return listener if listener is not None and processes.first else Listener()
+
+
+def _records(run: Run, processes: Processes) -> bool:
+    return run.recipe.tensorboard and processes.first
 
 
 def resume(folder: Path, *, listener: Listener | None = None) -> Run:
@@ -160,52 +249,69 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
     Raises what `train` raises, and InputError where the folder holds no checkpoint or the data
     have changed.
     """
-    listener = listener or Listener()
-    root = read_root(folder)
-    recipe = load_recipe(folder / "recipe.toml")
-    for key in PLANNED:
-        if recipe.value(key) == "auto":
-            raise InputError(
-                f"{folder / 'recipe.toml'}: {key} is auto, and the run had a number: restore it"
-            )
-    checkpoint, damaged = newest(folder)
-    data = _open(root, recipe, listener)
-    check_same_data(folder, data)
-    fabric = _fabric(recipe)
-    progress = checkpoint.progress()
-    origin = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
-    facts = {**checkpoint.facts, "resumed": "; ".join([origin, *damaged])}
-    run = Run(folder, recipe, data, checkpoint.normalisation, facts, progress)
-    model = create_model(
-        recipe.model.name,
-        num_classes=len(data.classes),
-        in_channels=data.pixels.channels,
-        **recipe.model.options,
-    )
-    listener.planned(facts, epochs=settled(recipe.epochs))
-    loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=fabric.device)
-    with recording(listener, folder, wanted=recipe.tensorboard) as told:
-        _train(run, model, fabric, loss_of, listener=told, checkpoint=checkpoint)
+    with one_voice():
+        root, recipe = read_root(folder), load_recipe(folder / "recipe.toml")
+        for key in PLANNED:
+            if recipe.value(key) == "auto":
+                raise InputError(
+                    f"{folder / 'recipe.toml'}: {key} is auto, and the run had a number: restore it"
+                )
+        processes = join(recipe)
+    listener = _heard(listener, processes)
+    with processes.faults(folder):
+        check_batch_here = partial(check_batch, settled(recipe.batch_size), processes.count)
+        processes.all_do(check_batch_here)
+        checkpoint, damaged = processes.all_do(lambda: newest(folder))
+        data = _open(root, recipe, listener, processes)
+        processes.all_do(lambda: check_same_data(folder, data))
+        progress = checkpoint.progress()
+        origin = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
+        facts = {
+            **checkpoint.facts,
+            "processes": str(processes),
+            "resumed": "; ".join([origin, *damaged]),
+        }
+        run = Run(folder, recipe, data, checkpoint.normalisation, facts, progress)
+        model = _network(recipe, data)
+        listener.planned(facts, epochs=settled(recipe.epochs))
+        loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=processes.fabric.device)
+        with recording(listener, folder, wanted=_records(run, processes)) as told:
+            _train(run, model, processes, loss_of, listener=told, checkpoint=checkpoint)
     return run
 
 
-def _open(root: Path, recipe: Recipe, listener: Listener) -> SegmentationData:
-    return open_dataset(
-        root,
-        splits=("train", "val"),
-        val_fraction=recipe.data.val_fraction,
-        seed=recipe.seed,
-        cache_bytes=recipe.data.cache_mib << 20,
-        progress=listener.checking,
-        channels=None if recipe.data.channels == "auto" else recipe.data.channels,
-        value_range=None if recipe.data.value_range == "auto" else recipe.data.value_range,
+def _open(root: Path, recipe: Recipe, listener: Listener, processes: Processes) -> SegmentationData:
+    """The data set, of which each process makes sure for itself; all see the same one."""
+    data = processes.all_do(
+        lambda: open_dataset(
+            root,
+            splits=("train", "val"),
+            val_fraction=recipe.data.val_fraction,
+            seed=recipe.seed,
+            cache_bytes=recipe.data.cache_mib << 20,
+            progress=listener.checking,
+            channels=None if recipe.data.channels == "auto" else recipe.data.channels,
+            value_range=None if recipe.data.value_range == "auto" else recipe.data.value_range,
+        )
     )
+    seen = processes.gather(fingerprint(data))
+
+    def compare() -> None:
+        for rank, other in enumerate(seen):
+            if other != seen[0]:
+                raise InputError(
+                    f"{root}: is another data set for process {rank} than for process 0: give all "
+                    "machines the same folder"
+                )
+
+    processes.first_does(compare)
+    return data
 
 
 def _train(
     run: Run,
     model: Segmenter,
-    fabric: Fabric,
+    processes: Processes,
     loss_of: Loss,
     *,
     listener: Listener,
@@ -213,25 +319,33 @@ def _train(
 ) -> None:
     """From the run's progress to the last epoch's end. `model` has its first weights, or any where
     there is a checkpoint."""
-    recipe, data, progress = run.recipe, run.data, run.progress
+    recipe, data, progress, fabric = run.recipe, run.data, run.progress, processes.fabric
     epochs, batch_size = settled(recipe.epochs), settled(recipe.batch_size)
-    order = BatchOrder(len(data.splits["train"]), batch_size=batch_size, seed=recipe.seed)
+    order = BatchOrder(
+        len(data.splits["train"]),
+        batch_size=batch_size,
+        seed=recipe.seed,
+        rank=processes.rank,
+        processes=processes.count,
+    )
     workers = recipe.data.workers
     if workers == "auto":
         workers = auto_workers(fabric.device)
-    loader = make_loader(
-        AugmentedSplit(data, "train", _augmentation(run), seed=recipe.seed), order, workers=workers
-    )
+    images_of = AugmentedSplit(data, "train", _augmentation(run), seed=recipe.seed)
+    loader = make_loader(images_of, order, workers=workers)
     memory_format = LAYOUTS[recipe.layout]
     model.to(memory_format=memory_format)  # type: ignore[call-overload]
     frozen = _prepare_batch_norm(model, recipe)
-    network, optimizer = fabric.setup(model, make_optimizer(model, recipe))
+    network, optimizer = processes.setup(model, make_optimizer(model, recipe))
     network.mark_forward_method("with_auxiliary")
     accumulate = min(recipe.optimizer.accumulate, len(order))
     updates = -(-len(order) // accumulate)
     schedule = make_schedule(optimizer, recipe, steps=epochs * updates)
-    metrics = Metrics(run.folder)
+    metrics = Metrics(run.folder, writes=processes.first)
     state = State(model, optimizer.optimizer, schedule, fabric, progress)
+    if processes.first:
+        for folder in (run.folder, run.folder / "checkpoints"):
+            remove_side_files(folder)
     saver = Saver(
         run.folder,
         minutes=recipe.checkpoint_minutes,
@@ -239,13 +353,13 @@ def _train(
         normalisation=run.normalisation,
         facts={key: text for key, text in run.facts.items() if key != "resumed"},
     )
-    for folder in (run.folder, saver.folder):
-        remove_side_files(folder)
+    save = partial(_save, saver, state, run, processes)
+    stop = partial(_stop, save, run, processes)
     if checkpoint is None:
-        _save(saver, state, run)
+        save()
     else:
         checkpoint.restore(state)
-        metrics.resume(progress)
+        metrics.resume(progress, processes=processes.count)
 
     with Interrupts() as interrupts:
         for epoch in range(progress.epoch, epochs + 1):
@@ -261,22 +375,29 @@ def _train(
             loss_sum = torch.tensor(progress.loss_sum, device=fabric.device)
             for step, (images, labels) in enumerate(loader, start=progress.step + 1):
                 before = torch.get_rng_state()
+                share = order.share(step)
+                images, labels = images[: share.size], labels[: share.size]
                 images = images.to(fabric.device).contiguous(memory_format=memory_format)
                 labels = labels.to(fabric.device)
-                logits, *auxiliary = network.with_auxiliary(
-                    run.normalisation(images), enlarge=loss_of.whole
-                )
-                loss = loss_of(logits, labels)
-                for extra in auxiliary:
-                    loss = loss + recipe.loss.auxiliary_weight * loss_of(extra, labels)
                 if (step - 1) % accumulate == 0:
                     optimizer.zero_grad(set_to_none=True)
-                value = loss.item()
-                if not math.isfinite(value):
-                    torch.set_rng_state(before)
-                    _not_finite(run, saver, state, order, (images, labels), value, step=step)
-                fabric.backward(loss / accumulate)
                 updated = step % accumulate == 0 or step == len(order)
+                with processes.step(network, share, updates=updated):
+                    logits, *auxiliary = network.with_auxiliary(
+                        run.normalisation(images), enlarge=loss_of.whole
+                    )
+                    loss = loss_of(logits, labels)
+                    for extra in auxiliary:
+                        loss = loss + recipe.loss.auxiliary_weight * loss_of(extra, labels)
+                    value = loss.item()
+                    if not math.isfinite(value):
+                        torch.set_rng_state(before)
+                        keys = order.batch(epoch, step)
+                        processes.first_does(
+                            partial(_not_finite, run, saver, state, images_of, keys, value, step)
+                        )
+                    # The processes' gradients are averaged, and their sum is that of the batch.
+                    fabric.backward(loss * processes.count / accumulate)
                 if updated:
                     optimizer.step()
                     schedule.step()
@@ -284,19 +405,23 @@ def _train(
                 with _writing(run):
                     metrics.step(epoch=epoch, step=step, loss=value)
                 listener.step(
-                    epoch=epoch, step=step, steps=len(order), loss=value, images=len(images)
+                    epoch=epoch, step=step, steps=len(order), loss=value, images=share.images
                 )
                 if updated:
                     progress.step, progress.loss_sum = step, float(loss_sum)
                     progress.seconds = time.perf_counter() - began
-                    if interrupts.requested is not None:
-                        _stop(saver, state, run, interrupts.requested)
-                    if saver.due():
-                        _save(saver, state, run)
+                    signal_number, due = processes.largest(
+                        interrupts.requested or 0, processes.first and saver.due()
+                    )
+                    if signal_number:
+                        stop(signal_number)
+                    if due:
+                        save()
 
             def validating(done: int, total: int) -> None:
-                if interrupts.requested is not None:
-                    _stop(saver, state, run, interrupts.requested)
+                (signal_number,) = processes.largest(interrupts.requested or 0)
+                if signal_number:
+                    stop(signal_number)
                 listener.validating(done, total)
 
             started = time.perf_counter()
@@ -307,49 +432,63 @@ def _train(
                 pixels=data.pixels,
                 device=fabric.device,
             )
-            evaluation = evaluate(predictor, data, "val", progress=validating)
-            with _writing(run):
-                _end_epoch(run, model, evaluation, val_seconds=time.perf_counter() - started)
-                metrics.write("epoch", run.history[-1])
-            listener.epoch_ended(run.history[-1])
+            part = evaluate(
+                predictor, data, "val", progress=validating, part=(processes.rank, processes.count)
+            )
+            evaluation = joined(processes.gather(part))
+            row = _score(run, evaluation, val_seconds=time.perf_counter() - started)
+            processes.first_does(partial(_end_epoch, run, model, evaluation, metrics))
+            listener.epoch_ended(row)
             progress.begin(epoch + 1)
-            _save(saver, state, run)
-            if interrupts.requested is not None and epoch < epochs:
-                _stop(saver, state, run, interrupts.requested, saved=True)
+            save()
+            (signal_number,) = processes.largest(interrupts.requested or 0)
+            if signal_number and epoch < epochs:
+                stop(signal_number, saved=True)
     with _writing(run):
         metrics.write("end", {"best_epoch": run.best_epoch})
 
 
-def _end_epoch(run: Run, model: Segmenter, evaluation: Evaluation, *, val_seconds: float) -> None:
-    """Write the bundles and add the epoch's row. Done again after a kill, it writes the same."""
+def _score(run: Run, evaluation: Evaluation, *, val_seconds: float) -> dict[str, Any]:
+    """Take the epoch's scores into the progress. Returns its row for metrics.jsonl."""
     progress, scores = run.progress, evaluation.scores
     steps, images = progress.step, len(run.data.splits["train"])
-    bundle = run.bundle(model, evaluation, epoch=progress.epoch)
-    bundle.save(run.last)
     if scores.mean_iou > progress.best or progress.best_epoch == 0:
         progress.best = progress.best if math.isnan(scores.mean_iou) else scores.mean_iou
         progress.best_epoch, progress.evaluation = progress.epoch, evaluation
-        bundle.save(run.best)
-        evaluation.tallies.save(run.val_images, classes=run.data.classes.names, split="val")
-    progress.history.append(
-        {
-            "epoch": progress.epoch,
-            "loss": progress.loss_sum / steps,
-            "learning_rate": progress.rate,
-            "val_mean_iou": None if math.isnan(scores.mean_iou) else scores.mean_iou,
-            "val_pixel_accuracy": (
-                None if math.isnan(scores.pixel_accuracy) else scores.pixel_accuracy
-            ),
-            "seconds": round(progress.seconds, 3),
-            "val_seconds": round(val_seconds, 3),
-            "images_per_second": round(images / max(1e-9, progress.seconds), 3),
-        }
-    )
+    row = {
+        "epoch": progress.epoch,
+        "loss": progress.loss_sum / steps,
+        "learning_rate": progress.rate,
+        "val_mean_iou": None if math.isnan(scores.mean_iou) else scores.mean_iou,
+        "val_pixel_accuracy": (
+            None if math.isnan(scores.pixel_accuracy) else scores.pixel_accuracy
+        ),
+        "seconds": round(progress.seconds, 3),
+        "val_seconds": round(val_seconds, 3),
+        "images_per_second": round(images / max(1e-9, progress.seconds), 3),
+    }
+    progress.history.append(row)
+    return row
 
 
-def _save(saver: Saver, state: State, run: Run) -> None:
+def _end_epoch(run: Run, model: Segmenter, evaluation: Evaluation, metrics: Metrics) -> None:
+    """Write the bundles and the epoch's row. Done again after a kill, it writes the same."""
+    progress = run.progress
     with _writing(run):
-        saver.save(state)
+        bundle = run.bundle(model, evaluation, epoch=progress.epoch)
+        bundle.save(run.last)
+        if progress.best_epoch == progress.epoch:
+            bundle.save(run.best)
+            evaluation.tallies.save(run.val_images, classes=run.data.classes.names, split="val")
+        metrics.write("epoch", run.history[-1])
+
+
+def _save(saver: Saver, state: State, run: Run, processes: Processes) -> None:
+    def write() -> None:
+        with _writing(run):
+            saver.save(state)
+
+    processes.first_does(write)
 
 
 @contextmanager
@@ -364,35 +503,48 @@ def _writing(run: Run) -> Iterator[None]:
         ) from error
 
 
-def _stop(saver: Saver, state: State, run: Run, signal_number: int, *, saved: bool = False) -> None:
+def _stop(
+    save: Callable[[], None],
+    run: Run,
+    processes: Processes,
+    signal_number: int,
+    *,
+    saved: bool = False,
+) -> None:
     if not saved:
-        _save(saver, state, run)
-    raise TrainingStoppedError(
-        f"stopped in epoch {run.progress.epoch} after step {run.progress.step}, all of it kept: go "
-        f"on with `pixelwise train --resume {run.folder}`",
-        signal_number=signal_number,
-    )
+        save()
+
+    def end() -> None:
+        raise TrainingStoppedError(
+            f"stopped in epoch {run.progress.epoch} after step {run.progress.step}, all of it "
+            f"kept: go on with `pixelwise train --resume {run.folder}`",
+            signal_number=signal_number,
+        )
+
+    processes.first_does(end)
 
 
 def _not_finite(
     run: Run,
     saver: Saver,
     state: State,
-    order: BatchOrder,
-    batch: tuple[Tensor, Tensor],
+    images_of: AugmentedSplit,
+    keys: list[tuple[int, int]],
     value: float,
-    *,
     step: int,
 ) -> NoReturn:
-    """Keep the batch and the state beside the run, and stop."""
+    """Keep the batch, all of it, and the state beside the run, and stop."""
     epoch, recipe = run.progress.epoch, run.recipe
     samples = run.data.splits["train"]
-    names = [samples[index].name for _, index in order.batch(epoch, step)]
+    names = [samples[index].name for _, index in keys]
+    pairs = [images_of[key] for key in keys]
     folder = make_folder(run.folder / "not_finite")
-    images, labels = batch
     write_sealed(
         folder / "batch.safetensors",
-        {"images": images.cpu().contiguous(), "labels": labels.cpu()},
+        {
+            "images": torch.stack([image for image, _ in pairs]),
+            "labels": torch.stack([label for _, label in pairs]),
+        },
         {"epoch": epoch, "step": step, "loss": str(value), "names": names},
         key="pixelwise-batch",
     )
@@ -427,18 +579,9 @@ def _prepare_batch_norm(model: nn.Module, recipe: Recipe) -> list[nn.Module]:
     return list(norms) if recipe.model.freeze_batch_norm else []
 
 
-def _fabric(recipe: Recipe) -> Fabric:
-    try:
-        fabric = Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device = {recipe.device!r}: cannot be used here ({reason})") from error
-    fabric.seed_everything(recipe.seed, verbose=False)
-    return fabric
-
-
 def _facts(
     data: SegmentationData,
+    pixels: PixelFormat,
     start: Start,
     recipe: Recipe,
     planned: dict[str, str],
@@ -452,7 +595,7 @@ def _facts(
     shown_options = ", ".join(f"{key} {value}" for key, value in options.items())
     return {
         "data": f"{data.root} ({counts})",
-        "pictures": "" if data.pixels == RGB else str(data.pixels),
+        "pictures": "" if pixels == RGB else str(pixels),
         "classes": ", ".join(data.classes.names),
         "assumed": "; ".join(data.notes),
         "model": f"{model.name} ({shown_options}), {count_parameters(start.model):,} parameters, "

@@ -29,11 +29,12 @@ _COMPARED_CLASSES = 11
 
 
 def plan_run(
-    recipe: Recipe, data: SegmentationData, device: torch.device
+    recipe: Recipe, data: SegmentationData, device: torch.device, *, processes: int = 1
 ) -> tuple[Recipe, dict[str, str]]:
     """The recipe with no key of PLANNED `auto` any more, and each of them in words.
 
-    What the recipe states stays. Raises InputError for an unknown network.
+    processes: that the run is shared out over; the batch is a multiple of them. What the recipe
+    states stays. Raises InputError for an unknown network.
     """
     given = {key: value for key in PLANNED if (value := recipe.value(key)) != "auto"}
     material = Material(
@@ -41,7 +42,13 @@ def plan_run(
         sizes=list(data.sizes.values()),
         pixels=data.pixel_counts["train"].tolist(),
     )
-    choices = make_plan(material, machine_of(device), given=given, network=network_of(recipe.model))
+    choices = make_plan(
+        material,
+        machine_of(device),
+        given=given,
+        network=network_of(recipe.model),
+        processes=processes,
+    )
     recipe = recipe.resolved({choice.key: choice.value for choice in choices})
     reasons = {choice.key: choice.reason for choice in choices}
     facts = {

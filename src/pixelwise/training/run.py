@@ -13,6 +13,7 @@ RUN/not_finite           the batch, and the state before it, where the loss stop
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -127,8 +128,8 @@ def clear(out: Path) -> None:
             shutil.rmtree(out / name)
 
 
-def write_start(run: Run) -> None:
-    """Write all that is known before the first step."""
+def write_start(run: Run, *, processes: int) -> None:
+    """Write all that is known before the first step. processes: that it is shared out over."""
     write_text(run.folder / "recipe.toml", run.recipe.to_toml())
     splits = {
         split: [{"name": s.name, "image": str(s.image), "mask": str(s.mask.path)} for s in samples]
@@ -144,7 +145,7 @@ def write_start(run: Run) -> None:
         "splits": splits,
     }
     write_text(run.folder / "data.json", json.dumps(about, indent=1) + "\n")
-    Metrics(run.folder).write("start", {**_where(), "layout": run.facts["layout"]})
+    Metrics(run.folder).write("start", {**_where(processes), "layout": run.facts["layout"]})
 
 
 def read_root(folder: Path) -> Path:
@@ -174,6 +175,13 @@ def check_same_data(folder: Path, data: SegmentationData) -> None:
         raise InputError(f"{data.root}: masks have changed since the run began: {remedy}")
 
 
+def fingerprint(data: SegmentationData) -> str:
+    """Of the names, the classes, and the pixels of each class: equal for equal data."""
+    names = {split: [sample.name for sample in samples] for split, samples in data.splits.items()}
+    about = json.dumps([names, data.classes.to_json(), _pixels(data)])
+    return hashlib.sha256(about.encode()).hexdigest()
+
+
 def _pixels(data: SegmentationData) -> dict[str, list[int]]:
     return {split: counts.tolist() for split, counts in data.pixel_counts.items()}
 
@@ -189,13 +197,14 @@ def _data_json(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _where() -> dict[str, Any]:
+def _where(processes: int) -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "pixelwise": pixelwise.__version__,
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "processes": processes,
     }
 
 
@@ -205,13 +214,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 class Metrics:
-    """Lines of JSON, appended and flushed one by one; a reader may meet a torn last line."""
+    """Lines of JSON, appended and flushed one by one; a reader may meet a torn last line.
 
-    def __init__(self, folder: Path) -> None:
+    writes: False in all processes of a run but one.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
         self.path = folder / "metrics.jsonl"
+        self.writes = writes
         self.last_step = -math.inf
 
     def write(self, event: str, values: Mapping[str, Any]) -> None:
+        if not self.writes:
+            return
         line = json.dumps({"event": event, **values}, allow_nan=False)
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -226,8 +241,10 @@ class Metrics:
             self.last_step = now
             self.write("step", values)
 
-    def resume(self, progress: Progress) -> None:
+    def resume(self, progress: Progress, *, processes: int) -> None:
         """Take back what was recorded beyond the place from which a run goes on; say so."""
+        if not self.writes:
+            return
         kept = []
         for line in read_metrics(self.path.parent):
             place = (line.get("epoch", 0), line.get("step", math.inf))
@@ -237,7 +254,7 @@ class Metrics:
                 continue
             kept.append(json.dumps(line, allow_nan=False) + "\n")
         write_text(self.path, "".join(kept))
-        self.write("resume", {**_where(), "epoch": progress.epoch, "step": progress.step})
+        self.write("resume", {**_where(processes), "epoch": progress.epoch, "step": progress.step})
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

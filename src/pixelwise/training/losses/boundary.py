@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pixelwise.data.classes import IGNORE
 from pixelwise.errors import InputError
+from pixelwise.sharing import total
 
 
 def boundary(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -24,7 +25,7 @@ def boundary(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> T
     distances = signed_distances(labels.cpu().numpy(), classes=logits.shape[1])
     counted = (labels != IGNORE)[:, None]
     weighed = logits.softmax(dim=1) * torch.from_numpy(distances).to(logits) * counted
-    by_class = weighed.sum(dim=(0, 2, 3)) / counted.sum().clamp(min=1)
+    by_class = total(weighed.sum(dim=(0, 2, 3))) / total(counted.sum()).clamp(min=1)
     if weights is None:
         return by_class.mean()
     return (by_class * weights).sum() / weights.sum()

@@ -1,4 +1,8 @@
-"""Losses that are a sum over pixels: cross entropy, focal, and cross entropy of the hard pixels."""
+"""Losses that are a sum over pixels: cross entropy, focal, and cross entropy of the hard pixels.
+
+Of a batch that is shared out over processes, each has the value of the whole batch and the gradient
+of its own images.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise.data.classes import IGNORE
+from pixelwise.sharing import gathered, total
 
 Reduction = Literal["mean", "sum"]
 
@@ -31,7 +36,7 @@ def cross_entropy(
     (arXiv:1512.00567, section 7).
     """
     labels = labels.long()
-    total = F.cross_entropy(
+    summed = F.cross_entropy(
         logits,
         labels,
         weight=weights,
@@ -39,7 +44,7 @@ def cross_entropy(
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-    return total if reduction == "sum" else total / _divisor(labels, weights)
+    return _reduced(summed, labels, weights, reduction)
 
 
 def focal(
@@ -62,8 +67,8 @@ def focal(
     values = doubt**gamma * surprise
     if weights is not None:
         values = values * weights[torch.where(labels != IGNORE, labels, 0)]
-    total = values.sum()  # 0 at IGNORE, as the surprise is
-    return total if reduction == "sum" else total / _divisor(labels, weights)
+    # The sum is 0 at IGNORE, as the surprise is.
+    return _reduced(values.sum(), labels, weights, reduction)
 
 
 def ohem(
@@ -85,13 +90,21 @@ def ohem(
     labels = labels.long()
     with torch.no_grad():
         surprise = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-        counted = surprise[labels != IGNORE]
+        counted = gathered(surprise[labels != IGNORE])
         bound = -math.log(threshold)
         if counted.numel():
             count = max(1, math.ceil(kept * counted.numel()))
             bound = min(bound, counted.topk(count, sorted=False).values.min().item())
         hard = torch.where(surprise >= bound, labels, IGNORE)
     return cross_entropy(logits, hard, weights, label_smoothing=label_smoothing)
+
+
+def _reduced(
+    summed: Tensor, labels: Tensor, weights: Tensor | None, reduction: Reduction
+) -> Tensor:
+    """The sum, or the mean, over the pixels of the whole batch."""
+    summed = total(summed)
+    return summed if reduction == "sum" else summed / _divisor(labels, weights)
 
 
 def _divisor(labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -102,4 +115,5 @@ def _divisor(labels: Tensor, weights: Tensor | None) -> Tensor:
         count = counted.sum()
     else:
         count = weights[torch.where(counted, labels, 0)].mul(counted).sum()
+    count = total(count)
     return torch.where(count > 0, count, torch.ones_like(count))

@@ -1,7 +1,9 @@
 """Losses that compare regions, a class at a time: soft Dice, and Lovasz-softmax.
 
 Both look at all counted pixels of a batch together, and average over the classes that its truth
-holds: a class that is not there has no region to be compared with.
+holds: a class that is not there has no region to be compared with. Of a batch that is shared out
+over processes that is the whole batch, exactly: Dice adds up the processes' sums, Lovasz-softmax
+gathers their probabilities, since it orders all pixels by their errors.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.data.classes import IGNORE
+from pixelwise.sharing import gathered, total
 
 
 def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -20,17 +23,18 @@ def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
     arXiv:1707.03237.
     """
     probabilities, truth = _counted(logits, labels)
-    sizes = truth.sum(dim=0)
-    overlap = (probabilities * truth).sum(dim=0)
+    sizes = total(truth.sum(dim=0))
+    overlap = total((probabilities * truth).sum(dim=0))
+    predicted = total(probabilities.sum(dim=0))
     present = sizes > 0
-    scores = 2 * overlap[present] / (probabilities.sum(dim=0) + sizes)[present]
-    return _mean(1 - scores, present, weights) + 0 * probabilities.sum()
+    scores = 2 * overlap[present] / (predicted + sizes)[present]
+    return _mean(1 - scores, present, weights) + 0 * predicted.sum()
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """The Lovasz extension of 1 - IoU (arXiv:1705.08790, section 3 and algorithm 1); arguments as
     in `dice`."""
-    probabilities, truth = _counted(logits, labels)
+    probabilities, truth = (gathered(rows) for rows in _counted(logits, labels))
     present = truth.any(dim=0)
     pairs = zip(probabilities.unbind(dim=1), truth.unbind(dim=1), present.tolist(), strict=True)
     losses = [_lovasz(own, true) for own, true, there in pairs if there]
