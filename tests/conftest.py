@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +133,17 @@ def cli(
         return Result(code, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Any]:
+    """Starts processes that have PyTorch loaded and have not computed yet."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["killed_run", "shared_run"])
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before])
+    yield context
+    os.environ["PYTHONPATH"] = before
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -267,17 +266,6 @@ def test_the_rate_goes_on_where_it_was() -> None:
 # --- Killed
 
 PLACES = ("epoch_end", "before_flush", "after_rename", "bundle", "")
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Any]:
-    """Starts processes that have PyTorch loaded and have not computed yet."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killed_run"])
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before])
-    yield context
-    os.environ["PYTHONPATH"] = before
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -8,6 +8,7 @@ when one of them dies.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -26,6 +27,8 @@ from pixelwise.planning import this_machine
 PATIENCE = 30.0
 """Seconds that the others have to end by themselves after one has failed."""
 POLL = 0.05
+LOST = 75
+"""The exit code of a process that has lost the others: as sysexits.h has it, try again."""
 _LAUNCHED = "PIXELWISE_LAUNCHED"
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -99,7 +102,7 @@ def launch(*, devices: int, nodes: int, remedy: str) -> int:
 
     With several machines the command is given on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK
     in the environment, as PyTorch has them. remedy: what to do when one was killed.
-    Returns the exit code: of the first that failed; 1 where that one was killed. Raises InputError
+    Returns the exit code: of the one at fault; 1 where that one was killed. Raises InputError
     where a variable is missing.
     """
     variables = _meeting(nodes)
@@ -113,6 +116,7 @@ def launch(*, devices: int, nodes: int, remedy: str) -> int:
             "LOCAL_RANK": str(local),
             "LOCAL_WORLD_SIZE": str(devices),
             "GROUP_RANK": str(node),
+            "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
             _LAUNCHED: str(os.getpid()),
         }
         threads = {"OMP_NUM_THREADS": str(max(1, this_machine().cores // devices))}
@@ -172,25 +176,23 @@ def _meeting(nodes: int) -> dict[str, str]:
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
-    """The first exit code that is not 0, and whose it was, when all have ended; (0, 0) where all
-    did well."""
-    first: tuple[int, int] | None = None
-    deadline = 0.0
+    """The exit code of the process at fault, and which it was, when all have ended; (0, 0) where
+    all did well."""
+    deadline = math.inf
+    ended: set[int] = set()
     while any(child.poll() is None for child in children):
         time.sleep(POLL)
-        if first is None:
-            first = _failed(children)
-            deadline = time.monotonic() + PATIENCE
-        elif time.monotonic() > deadline:
-            for child in children:
-                child.kill()
-    return first or _failed(children) or (0, 0)
-
-
-def _failed(children: list[subprocess.Popen[bytes]]) -> tuple[int, int] | None:
-    """One that was killed before one that noticed it."""
-    codes = [(child.returncode, i) for i, child in enumerate(children) if child.returncode]
-    return min(codes, default=None)
+        now = time.monotonic()
+        if deadline == math.inf and any(child.returncode for child in children):
+            deadline = now + PATIENCE
+        if now > deadline:
+            ended |= {i for i, child in enumerate(children) if child.poll() is None}
+            for i in ended:
+                children[i].kill()
+    codes = {i: child.returncode for i, child in enumerate(children) if child.returncode}
+    at_fault = {i: code for i, code in codes.items() if i not in ended} or codes
+    # One that was killed comes before those that found it gone.
+    return min(((code, i) for i, code in at_fault.items()), default=(0, 0))
 
 
 class _Forwarding:

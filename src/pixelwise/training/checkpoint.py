@@ -1,8 +1,9 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped.
 
-RUN/checkpoints/step-NNNNNNNNN.safetensors holds the weights, what the optimizer keeps for each of
-them, the schedule, the random states, the place in the epoch, and the scores so far. The last two
-are kept: where the newest is damaged, the one before it is used.
+RUN/checkpoints/step-NNNNNNNNN.safetensors holds the weights, their moving average where there is
+one, what the optimizer keeps for each of them, the schedule, the random states, the place in the
+epoch, and the scores so far. The last two are kept: where the newest is damaged, the one before it
+is used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from pixelwise.checkpoints import Normalisation
 from pixelwise.checkpoints.sealed import read_sealed, write_sealed
@@ -58,13 +60,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class State:
-    """The objects whose contents change in training."""
+    """The objects whose contents change in training. average: of the weights, if there is one."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     fabric: Fabric
     progress: Progress
+    average: AveragedModel | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ class Checkpoint:
         state.model.load_state_dict(self._part("model"))
         _restore_optimizer(state.optimizer, self._part("optimizer"), self.about["optimizer"])
         state.schedule.load_state_dict(dict(self.about["schedule"]))
+        if state.average is not None:
+            state.average.module.load_state_dict(self._part("average"))
+            state.average.n_averaged.fill_(self.about["averaged"])
         scaler = dict(self.about["scaler"])
         if scaler:
             state.fabric.strategy.precision.load_state_dict(scaler)
@@ -157,6 +163,11 @@ def write_state(path: Path, state: State, fixed: Mapping[str, Any]) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     kept, groups = _optimizer_parts(state.optimizer)
     tensors |= {f"optimizer.{name}": tensor for name, tensor in kept.items()}
+    averaged = 0
+    if state.average is not None:
+        own = state.average.module.state_dict()
+        tensors |= {f"average.{name}": tensor for name, tensor in own.items()}
+        averaged = int(state.average.n_averaged)
     tensors["random.cpu"] = torch.get_rng_state()
     if state.fabric.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(state.fabric.device)
@@ -181,6 +192,7 @@ def write_state(path: Path, state: State, fixed: Mapping[str, Any]) -> None:
         },
         "optimizer": groups,
         "schedule": state.schedule.state_dict(),  # of functions in it None: the recipe has them
+        "averaged": averaged,
         "scaler": state.fabric.strategy.precision.state_dict(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

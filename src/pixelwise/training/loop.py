@@ -33,6 +33,7 @@ from pixelwise.interrupts import Interrupts, StoppedError
 from pixelwise.launching import Place, one_voice
 from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
 from pixelwise.planning import PLANNED
+from pixelwise.training.averaging import make_average
 from pixelwise.training.checkpoint import Checkpoint, Saver, State, newest, write_state
 from pixelwise.training.events import Listener
 from pixelwise.training.layout import LAYOUTS, LayoutChoice, choose_layout
@@ -342,7 +343,9 @@ def _train(
     updates = -(-len(order) // accumulate)
     schedule = make_schedule(optimizer, recipe, steps=epochs * updates)
     metrics = Metrics(run.folder, writes=processes.first)
-    state = State(model, optimizer.optimizer, schedule, fabric, progress)
+    average = make_average(model, limit=recipe.optimizer.ema_decay)
+    kept = model if average is None else average.module
+    state = State(model, optimizer.optimizer, schedule, fabric, progress, average)
     if processes.first:
         for folder in (run.folder, run.folder / "checkpoints"):
             remove_side_files(folder)
@@ -401,6 +404,8 @@ def _train(
                 if updated:
                     optimizer.step()
                     schedule.step()
+                    if average is not None:
+                        average.update_parameters(model)
                 loss_sum += loss.detach()
                 with _writing(run):
                     metrics.step(epoch=epoch, step=step, loss=value)
@@ -426,7 +431,7 @@ def _train(
 
             started = time.perf_counter()
             predictor = Predictor.of(
-                model,
+                kept,
                 data.classes,
                 run.normalisation,
                 pixels=data.pixels,
@@ -437,7 +442,7 @@ def _train(
             )
             evaluation = joined(processes.gather(part))
             row = _score(run, evaluation, val_seconds=time.perf_counter() - started)
-            processes.first_does(partial(_end_epoch, run, model, evaluation, metrics))
+            processes.first_does(partial(_end_epoch, run, kept, evaluation, metrics))
             listener.epoch_ended(row)
             progress.begin(epoch + 1)
             save()
@@ -471,7 +476,7 @@ def _score(run: Run, evaluation: Evaluation, *, val_seconds: float) -> dict[str,
     return row
 
 
-def _end_epoch(run: Run, model: Segmenter, evaluation: Evaluation, metrics: Metrics) -> None:
+def _end_epoch(run: Run, model: nn.Module, evaluation: Evaluation, metrics: Metrics) -> None:
     """Write the bundles and the epoch's row. Done again after a kill, it writes the same."""
     progress = run.progress
     with _writing(run):

@@ -11,9 +11,8 @@ store in which they met tells them whether it has said why.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,21 +28,21 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelwise.errors import InputError, PixelwiseError, ToldElsewhereError
-from pixelwise.launching import Place, find_place
+from pixelwise.launching import LOST, Place, find_place
 from pixelwise.sharing import Share, sharing
 from pixelwise.training.recipe import Recipe
 
 TIMEOUT = timedelta(hours=2)
 """For which the others wait, as for process 0 while it measures, or for a machine that is mute."""
-LINGER = 10.0
-"""Seconds for which process 0, in which the store is, waits for the others to read why it ends."""
-_FAULT, _LEFT = "pixelwise/fault", "pixelwise/left"
+_FAULT = "pixelwise/fault"
 
 T = TypeVar("T")
 
 
 class LostError(PixelwiseError):
-    """Another process of the run has ended without a word."""
+    """Another process of the run has ended, and left no word of it."""
+
+    exit_code = LOST
 
 
 class Processes:
@@ -133,7 +132,9 @@ class Processes:
             # The statistics are the same in all once they begin alike, and constants may not be
             # laid out as a broadcast wants them.
             buffers = dict(model.named_buffers())
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [*buffers])
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
+                model, [*buffers]
+            )
         network, optimizer = self.fabric.setup(model, optimizer)
         if self.count > 1:
             for name in sorted(buffers.keys() & model.state_dict().keys()):
@@ -162,59 +163,35 @@ class Processes:
             yield
         except BaseException as error:
             if not self.agreed:
-                self._leave(_Farewell(store), error, folder)
+                self._leave(store, error, folder)
             raise
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _leave(self, farewell: _Farewell, error: BaseException, folder: Path) -> None:
+    def _leave(self, store: Any, error: BaseException, folder: Path) -> None:
         """Tell the others of an error, or find out which of theirs this one comes from. Raises what
         is to be raised in its place, if that is another."""
         lost = _is_lost_connection(error)
-        code = error.exit_code if isinstance(error, PixelwiseError) else 1
-        told = farewell.say(code)
-        if dist.is_initialized() and dist.get_backend() == "gloo":
-            dist.destroy_process_group()  # so that the others notice now
+        told = self._tell(store, error.exit_code if isinstance(error, PixelwiseError) else 1)
         if told is not None and (lost or isinstance(error, PixelwiseError)):
-            farewell.heard()
             raise ToldElsewhereError(told) from error
-        if self.first:
-            farewell.linger(self.count - 1)
         if lost and self.place.launched and self.place.nodes == 1:
-            raise ToldElsewhereError(1) from error  # the launcher knows which it was
+            raise ToldElsewhereError(LostError.exit_code) from error  # the launcher knows more
         if lost:
             raise LostError(
-                "another process of the run has ended without a word: `pixelwise train --resume "
-                f"{folder}` goes on from the last checkpoint"
+                "another process of the run has ended: if it says nothing, it was killed, and "
+                f"`pixelwise train --resume {folder}` goes on from the last checkpoint"
             ) from error
 
-
-class _Farewell:
-    """What a process that ends leaves for the others, in the store in which they have met."""
-
-    def __init__(self, store: Any) -> None:
-        self.store = store
-
-    def say(self, exit_code: int) -> int | None:
+    def _tell(self, store: Any, exit_code: int) -> int | None:
         """Leave the exit code of the run, as the first; else the one that another has left. None
-        also where the store has gone with its process."""
-        own = f"{exit_code} {dist.get_rank()}"
+        also where the store has gone with its process, which is process 0 or torchrun."""
+        own = f"{exit_code} {self.rank}"
         try:
-            said = self.store.compare_set(_FAULT, "", own).decode()
+            said = store.compare_set(_FAULT, "", own).decode()
         except RuntimeError:
             return None
         return None if said == own else int(said.split()[0])
-
-    def heard(self) -> None:
-        with suppress(RuntimeError):
-            self.store.add(_LEFT, 1)
-
-    def linger(self, others: int) -> None:
-        """Keep the store until the others have read it, for a while."""
-        end = time.monotonic() + LINGER
-        with suppress(RuntimeError):
-            while self.store.add(_LEFT, 0) < others and time.monotonic() < end:
-                time.sleep(0.05)
 
 
 def join(recipe: Recipe, *, place: Place | None = None) -> Processes:
@@ -223,6 +200,9 @@ def join(recipe: Recipe, *, place: Place | None = None) -> Processes:
     Raises InputError where the recipe's device cannot be used, or not by as many processes.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    on_cpu = recipe.device == "cpu" or (recipe.device == "auto" and not torch.cuda.is_available())
+    if recipe.precision == "16-mixed" and on_cpu:  # Fabric would take bfloat16 in its place
+        raise InputError("precision = '16-mixed': needs a GPU: take bf16-mixed or 32-true")
     place = place or find_place() or Place()
     try:
         fabric = _fabric(recipe, place)

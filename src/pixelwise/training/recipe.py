@@ -116,6 +116,12 @@ class OptimizerRecipe(_Part):
     schedule: Literal["poly", "stages"] = "poly"
     power: float = Field(default=0.9, ge=0, description="of schedule poly; 0: a fixed rate")
     stages: int = Field(default=3, ge=1, description="of schedule stages")
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="of the moving average of the weights, which is scored and kept; 0: none",
+    )
 
 
 class LossRecipe(_Part):

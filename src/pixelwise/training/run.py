@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import pixelwise
 from pixelwise.checkpoints import Bundle, Normalisation
@@ -33,7 +34,6 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.errors import InputError
 from pixelwise.evaluation import Evaluation
 from pixelwise.files import atomic, not_writable
-from pixelwise.models import Segmenter
 from pixelwise.training.checkpoint import Progress
 from pixelwise.training.recipe import Recipe
 
@@ -90,7 +90,7 @@ class Run:
         """Of the best epoch on val."""
         return self.progress.evaluation
 
-    def bundle(self, model: Segmenter, evaluation: Evaluation, *, epoch: int) -> Bundle:
+    def bundle(self, model: nn.Module, evaluation: Evaluation, *, epoch: int) -> Bundle:
         """The model as it is after an epoch."""
         return Bundle(
             model=self.recipe.model.name,
