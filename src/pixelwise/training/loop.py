@@ -33,10 +33,10 @@ from pixelwise.interrupts import Interrupts, StoppedError
 from pixelwise.launching import Place, one_voice
 from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
 from pixelwise.planning import PLANNED
+from pixelwise.training.arrangement import Arrangement, Choice, choose_arrangement
 from pixelwise.training.averaging import make_average
 from pixelwise.training.checkpoint import Checkpoint, Saver, State, newest, write_state
 from pixelwise.training.events import Listener
-from pixelwise.training.layout import LAYOUTS, LayoutChoice, choose_layout
 from pixelwise.training.loading import (
     AugmentedSplit,
     BatchOrder,
@@ -193,26 +193,26 @@ def _decide(
         keep_range=recipe.data.value_range != "auto",
     )
     pixels = start.pixels
-    if recipe.layout == "auto":
-        crop = recipe.augmentation.crop
-        usual = usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop
-        layout = choose_layout(
-            start.model,
-            crop=usual,
-            channels=pixels.channels,
-            num_classes=len(data.classes),
-            device=device,
-        )
-    else:
-        layout = LayoutChoice(recipe.layout, "as the recipe says")
+    crop = recipe.augmentation.crop
+    choice = choose_arrangement(
+        start.model,
+        crop=usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop,
+        channels=pixels.channels,
+        num_classes=len(data.classes),
+        device=device,
+        layout=recipe.layout,
+        kernels=recipe.kernels,
+        precision=recipe.precision,
+    )
     recipe = recipe.resolved(
         {
-            "layout": layout.name,
+            "layout": choice.arrangement.layout,
+            "kernels": choice.arrangement.kernels,
             "data.channels": pixels.channels,
             "data.value_range": pixels.value_range,
         }
     )
-    facts = _facts(data, pixels, start, recipe, planned, layout, device)
+    facts = _facts(data, pixels, start, recipe, planned, choice, device)
     random = torch.get_rng_state()
     return _Decided(recipe, pixels, start.normalisation, facts, random), start.model
 
@@ -334,8 +334,8 @@ def _train(
         workers = auto_workers(fabric.device)
     images_of = AugmentedSplit(data, "train", _augmentation(run), seed=recipe.seed)
     loader = make_loader(images_of, order, workers=workers)
-    memory_format = LAYOUTS[recipe.layout]
-    model.to(memory_format=memory_format)  # type: ignore[call-overload]
+    arrangement = _arrangement(recipe)
+    arrangement.apply(model)
     frozen = _prepare_batch_norm(model, recipe)
     network, optimizer = processes.setup(model, make_optimizer(model, recipe))
     network.mark_forward_method("with_auxiliary")
@@ -380,7 +380,7 @@ def _train(
                 before = torch.get_rng_state()
                 share = order.share(step)
                 images, labels = images[: share.size], labels[: share.size]
-                images = images.to(fabric.device).contiguous(memory_format=memory_format)
+                images = arrangement.order(images.to(fabric.device))
                 labels = labels.to(fabric.device)
                 if (step - 1) % accumulate == 0:
                     optimizer.zero_grad(set_to_none=True)
@@ -584,13 +584,19 @@ def _prepare_batch_norm(model: nn.Module, recipe: Recipe) -> list[nn.Module]:
     return list(norms) if recipe.model.freeze_batch_norm else []
 
 
+def _arrangement(recipe: Recipe) -> Arrangement:
+    """Of a recipe that was settled; one of before there were kernels had the plain ones."""
+    assert recipe.layout != "auto"
+    return Arrangement(recipe.layout, "plain" if recipe.kernels == "auto" else recipe.kernels)
+
+
 def _facts(
     data: SegmentationData,
     pixels: PixelFormat,
     start: Start,
     recipe: Recipe,
     planned: dict[str, str],
-    layout: LayoutChoice,
+    choice: Choice,
     device: torch.device,
 ) -> dict[str, str]:
     counts = ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items())
@@ -607,16 +613,16 @@ def _facts(
         f"from {start.origin}{why}",
         **planned,
         "device": _device_name(device),
-        "layout": f"{layout.name}: {layout.reason}",
-        "time": _time(len(data.splits["train"]) * settled(recipe.epochs), layout),
+        "layout": f"{choice.arrangement}: {choice.reason}",
+        "time": _time(len(data.splits["train"]) * settled(recipe.epochs), choice),
     }
 
 
-def _time(images: int, layout: LayoutChoice) -> str:
-    """Of all steps, as far as the measurement of the layout tells; empty where there was none."""
-    if layout.seconds is None:
+def _time(images: int, choice: Choice) -> str:
+    """Of all steps, by the arrangement's measurement; empty where there was none."""
+    if choice.seconds is None:
         return ""
-    minutes = images * layout.seconds / 60
+    minutes = images * choice.seconds / 60
     shown = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(1, round(minutes))} minutes"
     return f"about {shown} by that measurement, and what val takes"
 

@@ -135,8 +135,12 @@ class LossRecipe(_Part):
         description="cross_entropy, focal, ohem, dice, lovasz_softmax, boundary, or a sum of some, "
         "as cross_entropy+0.5*dice",
     )
-    class_weights: tuple[float, ...] | Literal["auto", "none", "median_frequency"] = Field(
-        default="auto", description="auto: by the plan, none but for a class that has nearly all"
+    class_weights: (
+        tuple[float, ...] | Literal["auto", "none", "median_frequency", "root_median_frequency"]
+    ) = Field(
+        default="auto",
+        description="auto: by the plan, none, or root_median_frequency where one class has nearly "
+        "all pixels",
     )
     reduction: Literal["mean", "sum"] = Field(
         default="mean", description="over the pixels of a batch; sum: as Caffe's FCN"
@@ -195,6 +199,11 @@ class Recipe(_Part):
         default="auto",
         description="memory order of the maps; auto: the faster one, by a measurement",
     )
+    kernels: Literal["auto", "plain", "compiled"] = Field(
+        default="auto",
+        description="plain: PyTorch's own; compiled: some by numba, on a CPU with channels_last; "
+        "auto: the faster ones, by a measurement",
+    )
     checkpoint_minutes: float = Field(
         default=5.0, ge=0, description="between checkpoints, besides those at an epoch's end"
     )
@@ -206,6 +215,14 @@ class Recipe(_Part):
     augmentation: AugmentationRecipe = AugmentationRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     loss: LossRecipe = LossRecipe()
+
+    @model_validator(mode="after")
+    def _kernels_fit_the_layout(self) -> Recipe:
+        if self.kernels == "compiled" and self.layout == "contiguous":
+            raise ValueError(
+                "kernels = 'compiled' with layout = 'contiguous': they are for channels_last"
+            )
+        return self
 
     @model_validator(mode="after")
     def _images_fit_a_batch(self) -> Recipe:
