@@ -372,6 +372,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
     assert report.value[2][-1]["epoch"] >= 1
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_processes(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     recipe = write_recipe(tmp_path, epochs=1)

@@ -143,6 +143,30 @@ def test_accumulated_gradients_are_not_cut_in_half(scenes: Path, tmp_path: Path)
     assert_same_bundles(out, expected.folder)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"optimizer.ema_decay": 0.9}, {"precision": "bf16-mixed"}], ids=str
+)
+def test_averaged_and_in_mixed_precision_too(
+    settings: dict[str, Any], scenes: Path, tmp_path: Path
+) -> None:
+    chosen = recipe(epochs=2, **settings)
+    expected = train(scenes, tmp_path / "whole", chosen)
+    out = tmp_path / "run"
+    with pytest.raises(TrainingStoppedError):
+        train(scenes, out, chosen, listener=StopAt("step", 2, 2))
+    go_on(out)
+    assert_same_bundles(out, expected.folder)
+    assert all(math.isfinite(row["loss"]) for row in expected.history)
+    assert all(row["val_mean_iou"] > 0 for row in expected.history)
+
+
+def test_half_precision_needs_a_gpu(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="precision = '16-mixed': needs a GPU") as error:
+        train(scenes, tmp_path / "run", recipe(precision="16-mixed"))
+    assert len(error.value.problems) == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_ctrl_c_ends_with_130_and_a_second_one_at_once(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingStoppedError) as stopped:
         train(scenes, tmp_path / "a", recipe(), listener=StopAt("step", 1, 1, number=signal.SIGINT))

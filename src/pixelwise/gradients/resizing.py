@@ -40,7 +40,8 @@ class _Resize(torch.autograd.Function):
             return torch.matmul(rows, torch.matmul(gradient, columns.t())), None, None
         narrow = torch.matmul(columns, gradient.permute(0, 2, 3, 1))
         small = torch.matmul(rows, narrow.flatten(2))  # of a process without images, nothing
-        return small.unflatten(2, narrow.shape[2:]).permute(0, 3, 1, 2), None, None
+        wide = small.view(*small.shape[:2], *narrow.shape[2:])
+        return wide.permute(0, 3, 1, 2), None, None
 
 
 @lru_cache(maxsize=64)
