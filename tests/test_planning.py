@@ -263,7 +263,7 @@ def test_a_run_keeps_the_plan_in_its_recipe_and_resume_does_not_plan_again(
     assert [saved.value(key) for key in PLANNED] == [(32, 64), 2, 1, "none"]
     assert run.facts["batch"].startswith("2: several steps an epoch")
     assert run.facts["epochs"] == "1: as the recipe says"
-    monkeypatch.setattr("pixelwise.training.loop.plan_run", None)
+    monkeypatch.setattr("pixelwise.training.preparing.plan_run", None)
     again = resume(tmp_path / "run")
     assert again.recipe == run.recipe
     assert again.facts["batch"] == run.facts["batch"]

@@ -108,8 +108,9 @@ def _ignore_ctrl_c(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def auto_workers(device: torch.device) -> int:
-    """Loading processes: none on a CPU, where they would take the cores the step computes with."""
+def auto_workers(device: torch.device, *, processes: int = 1) -> int:
+    """Loading processes for each of a machine's `processes` of the run: none on a CPU, where they
+    would take the cores the step computes with."""
     if device.type == "cpu":
         return 0
-    return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
+    return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) // processes - 1))

@@ -11,29 +11,24 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pixelwise.checkpoints import Normalisation
 from pixelwise.checkpoints.sealed import write_sealed
-from pixelwise.data.dataset import SegmentationData, open_dataset
-from pixelwise.data.pixels import RGB, PixelFormat
-from pixelwise.data.statistics import usual_crop
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import Evaluation, evaluate, joined
-from pixelwise.files import check_folder, make_folder, remove_side_files
+from pixelwise.files import make_folder, remove_side_files
 from pixelwise.inference import Predictor
 from pixelwise.interrupts import Interrupts, StoppedError
 from pixelwise.launching import Place, one_voice
-from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
+from pixelwise.models import Segmenter
 from pixelwise.planning import PLANNED
-from pixelwise.training.arrangement import Arrangement, Choice, choose_arrangement
+from pixelwise.training.arrangement import Arrangement
 from pixelwise.training.averaging import make_average
 from pixelwise.training.checkpoint import Checkpoint, Saver, State, newest, write_state
 from pixelwise.training.events import Listener
@@ -45,21 +40,18 @@ from pixelwise.training.loading import (
 )
 from pixelwise.training.losses import Loss
 from pixelwise.training.optimizer import make_optimizer, make_schedule
-from pixelwise.training.plan import plan_run
+from pixelwise.training.preparing import make_network, open_data, prepare
 from pixelwise.training.processes import Processes, check_batch, join
-from pixelwise.training.recipe import ModelRecipe, Recipe, load_recipe, settled
+from pixelwise.training.recipe import Recipe, load_recipe, settled
 from pixelwise.training.run import (
     Metrics,
     Run,
     check_same_data,
     clear,
-    fingerprint,
     read_root,
-    refuse_used,
     write_start,
 )
-from pixelwise.training.start import Start, make_start
-from pixelwise.training.tensorboard import recording, summary_writer
+from pixelwise.training.tensorboard import recording
 
 
 class TrainingError(PixelwiseError):
@@ -92,7 +84,7 @@ def train(
     processes = join(recipe)
     listener = _heard(listener, processes)
     with processes.faults(out):
-        run, model, loss_of = _prepare(root, out, recipe, overwrite, listener, processes)
+        run, model, loss_of = prepare(root, out, recipe, overwrite, listener, processes)
         processes.first_does(lambda: _begin(run, processes))
         listener.planned(run.facts, epochs=settled(run.recipe.epochs))
         with recording(listener, out, wanted=_records(run, processes)) as told:
@@ -116,115 +108,9 @@ def plan(
     """
     listener = listener or Listener()
     alone = join(recipe, place=Place())
-    run, *_ = _prepare(root, out, recipe, overwrite, listener, alone, count=count)
+    run, *_ = prepare(root, out, recipe, overwrite, listener, alone, count=count)
     listener.planned(run.facts, epochs=settled(run.recipe.epochs))
     return run
-
-
-def _prepare(
-    root: Path,
-    out: Path,
-    recipe: Recipe,
-    overwrite: bool,
-    listener: Listener,
-    processes: Processes,
-    *,
-    count: int | None = None,
-) -> tuple[Run, Segmenter, Loss]:
-    """All that is before a run's first step, without writing. What is measured or depends on the
-    machine is decided by process 0."""
-    count = count or processes.count
-    device = processes.fabric.device
-    processes.first_does(lambda: _check_out(out, recipe, overwrite=overwrite))
-    data = _open(root, recipe, listener, processes)
-    recipe, planned = processes.first_does(lambda: _planned(recipe, data, device, count))
-    loss_of = processes.all_do(lambda: Loss(recipe.loss, data.pixel_counts["train"], device=device))
-    started: list[Segmenter] = []
-
-    def decide() -> _Decided:
-        decided, model = _decide(data, recipe, planned, device)
-        started.append(model)
-        return decided
-
-    decided = processes.first_does(decide)
-    data.pixels = decided.pixels
-    # The others get the weights with the first step's preparation.
-    model = started[0] if started else _network(recipe, data)
-    torch.set_rng_state(decided.random)
-    facts = {**decided.facts, "processes": str(processes)}
-    return Run(out, decided.recipe, data, decided.normalisation, facts), model, loss_of
-
-
-def _check_out(out: Path, recipe: Recipe, *, overwrite: bool) -> None:
-    refuse_used(out, overwrite=overwrite)
-    check_folder(out)
-    if recipe.tensorboard:
-        summary_writer()  # a fault of it is told now
-
-
-def _planned(
-    recipe: Recipe, data: SegmentationData, device: torch.device, count: int
-) -> tuple[Recipe, dict[str, str]]:
-    recipe, planned = plan_run(recipe, data, device, processes=count)
-    check_batch(settled(recipe.batch_size), count)
-    return recipe, planned
-
-
-@dataclass(frozen=True)
-class _Decided:
-    """What a run begins with. random: PyTorch's state after its first weights."""
-
-    recipe: Recipe
-    pixels: PixelFormat
-    normalisation: Normalisation
-    facts: dict[str, str]
-    random: Tensor
-
-
-def _decide(
-    data: SegmentationData, recipe: Recipe, planned: dict[str, str], device: torch.device
-) -> tuple[_Decided, Segmenter]:
-    """Make the network, and measure where the recipe leaves something `auto`."""
-    start = make_start(
-        recipe.model,
-        data.classes,
-        pixels=data.pixels,
-        statistics=data.statistics,
-        keep_range=recipe.data.value_range != "auto",
-    )
-    pixels = start.pixels
-    crop = recipe.augmentation.crop
-    choice = choose_arrangement(
-        start.model,
-        crop=usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop,
-        channels=pixels.channels,
-        num_classes=len(data.classes),
-        device=device,
-        layout=recipe.layout,
-        kernels=recipe.kernels,
-        precision=recipe.precision,
-    )
-    recipe = recipe.resolved(
-        {
-            "layout": choice.arrangement.layout,
-            "kernels": choice.arrangement.kernels,
-            "data.channels": pixels.channels,
-            "data.value_range": pixels.value_range,
-        }
-    )
-    facts = _facts(data, pixels, start, recipe, planned, choice, device)
-    random = torch.get_rng_state()
-    return _Decided(recipe, pixels, start.normalisation, facts, random), start.model
-
-
-def _network(recipe: Recipe, data: SegmentationData) -> Segmenter:
-    """With any weights."""
-    return create_model(
-        recipe.model.name,
-        num_classes=len(data.classes),
-        in_channels=data.pixels.channels,
-        **recipe.model.options,
-    )
 
 
 def _begin(run: Run, processes: Processes) -> None:
@@ -260,10 +146,9 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
         processes = join(recipe)
     listener = _heard(listener, processes)
     with processes.faults(folder):
-        check_batch_here = partial(check_batch, settled(recipe.batch_size), processes.count)
-        processes.all_do(check_batch_here)
+        processes.all_do(lambda: check_batch(settled(recipe.batch_size), processes.count))
         checkpoint, damaged = processes.all_do(lambda: newest(folder))
-        data = _open(root, recipe, listener, processes)
+        data = open_data(root, recipe, listener, processes)
         processes.all_do(lambda: check_same_data(folder, data))
         progress = checkpoint.progress()
         origin = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
@@ -273,40 +158,12 @@ def resume(folder: Path, *, listener: Listener | None = None) -> Run:
             "resumed": "; ".join([origin, *damaged]),
         }
         run = Run(folder, recipe, data, checkpoint.normalisation, facts, progress)
-        model = _network(recipe, data)
+        model = make_network(recipe, data)
         listener.planned(facts, epochs=settled(recipe.epochs))
         loss_of = Loss(recipe.loss, data.pixel_counts["train"], device=processes.fabric.device)
         with recording(listener, folder, wanted=_records(run, processes)) as told:
             _train(run, model, processes, loss_of, listener=told, checkpoint=checkpoint)
     return run
-
-
-def _open(root: Path, recipe: Recipe, listener: Listener, processes: Processes) -> SegmentationData:
-    """The data set, of which each process makes sure for itself; all see the same one."""
-    data = processes.all_do(
-        lambda: open_dataset(
-            root,
-            splits=("train", "val"),
-            val_fraction=recipe.data.val_fraction,
-            seed=recipe.seed,
-            cache_bytes=recipe.data.cache_mib << 20,
-            progress=listener.checking,
-            channels=None if recipe.data.channels == "auto" else recipe.data.channels,
-            value_range=None if recipe.data.value_range == "auto" else recipe.data.value_range,
-        )
-    )
-    seen = processes.gather(fingerprint(data))
-
-    def compare() -> None:
-        for rank, other in enumerate(seen):
-            if other != seen[0]:
-                raise InputError(
-                    f"{root}: is another data set for process {rank} than for process 0: give all "
-                    "machines the same folder"
-                )
-
-    processes.first_does(compare)
-    return data
 
 
 def _train(
@@ -331,7 +188,7 @@ def _train(
     )
     workers = recipe.data.workers
     if workers == "auto":
-        workers = auto_workers(fabric.device)
+        workers = auto_workers(fabric.device, processes=processes.place.devices)
     images_of = AugmentedSplit(data, "train", _augmentation(run), seed=recipe.seed)
     loader = make_loader(images_of, order, workers=workers)
     arrangement = _arrangement(recipe)
@@ -588,46 +445,3 @@ def _arrangement(recipe: Recipe) -> Arrangement:
     """Of a recipe that was settled; one of before there were kernels had the plain ones."""
     assert recipe.layout != "auto"
     return Arrangement(recipe.layout, "plain" if recipe.kernels == "auto" else recipe.kernels)
-
-
-def _facts(
-    data: SegmentationData,
-    pixels: PixelFormat,
-    start: Start,
-    recipe: Recipe,
-    planned: dict[str, str],
-    choice: Choice,
-    device: torch.device,
-) -> dict[str, str]:
-    counts = ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items())
-    model = recipe.model
-    why = "; output stride 16: 8 is finer and slower" if model == ModelRecipe() else ""
-    options = {"backbone": backbone_name(model.name, model.options), **model.options}
-    shown_options = ", ".join(f"{key} {value}" for key, value in options.items())
-    return {
-        "data": f"{data.root} ({counts})",
-        "pictures": "" if pixels == RGB else str(pixels),
-        "classes": ", ".join(data.classes.names),
-        "assumed": "; ".join(data.notes),
-        "model": f"{model.name} ({shown_options}), {count_parameters(start.model):,} parameters, "
-        f"from {start.origin}{why}",
-        **planned,
-        "device": _device_name(device),
-        "layout": f"{choice.arrangement}: {choice.reason}",
-        "time": _time(len(data.splits["train"]) * settled(recipe.epochs), choice),
-    }
-
-
-def _time(images: int, choice: Choice) -> str:
-    """Of all steps, by the arrangement's measurement; empty where there was none."""
-    if choice.seconds is None:
-        return ""
-    minutes = images * choice.seconds / 60
-    shown = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(1, round(minutes))} minutes"
-    return f"about {shown} by that measurement, and what val takes"
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"

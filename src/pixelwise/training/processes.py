@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelwise.errors import InputError, PixelwiseError, ToldElsewhereError
-from pixelwise.launching import LOST, Place, find_place
+from pixelwise.launching import LOST, Place, find_place, one_voice
 from pixelwise.sharing import Share, sharing
 from pixelwise.training.recipe import Recipe
 
@@ -200,32 +200,38 @@ def join(recipe: Recipe, *, place: Place | None = None) -> Processes:
     Raises InputError where the recipe's device cannot be used, or not by as many processes.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    on_cpu = recipe.device == "cpu" or (recipe.device == "auto" and not torch.cuda.is_available())
-    if recipe.precision == "16-mixed" and on_cpu:  # Fabric would take bfloat16 in its place
-        raise InputError("precision = '16-mixed': needs a GPU: take bf16-mixed or 32-true")
     place = place or find_place() or Place()
-    try:
+    with one_voice():
         fabric = _fabric(recipe, place)
-        fabric.launch()
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device = {recipe.device!r}: cannot be used here ({reason})") from error
     fabric.seed_everything(recipe.seed, verbose=False)
     return Processes(fabric, place)
 
 
 def _fabric(recipe: Recipe, place: Place) -> Fabric:
-    if place.count == 1:
-        return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
-    environment = SLURMEnvironment(auto_requeue=False) if place.slurm else TorchElasticEnvironment()
-    return Fabric(
-        accelerator=recipe.device,
-        devices=place.devices,
-        num_nodes=place.nodes,
-        strategy=DDPStrategy(timeout=TIMEOUT),
-        plugins=[environment],
-        precision=recipe.precision,
-    )
+    on_cpu = recipe.device == "cpu" or (recipe.device == "auto" and not torch.cuda.is_available())
+    if recipe.precision == "16-mixed" and on_cpu:  # Fabric would take bfloat16 in its place
+        raise InputError("precision = '16-mixed': needs a GPU: take bf16-mixed or 32-true")
+    several: dict[str, Any] = {}
+    try:
+        if place.count > 1:
+            environment = SLURMEnvironment if place.slurm else TorchElasticEnvironment
+            options = {"auto_requeue": False} if place.slurm else {}
+            several = {
+                "strategy": DDPStrategy(timeout=TIMEOUT),
+                "plugins": [environment(**options)],
+            }
+        fabric = Fabric(
+            accelerator=recipe.device,
+            devices=place.devices,
+            num_nodes=place.nodes,
+            precision=recipe.precision,
+            **several,
+        )
+        fabric.launch()
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device = {recipe.device!r}: cannot be used here ({reason})") from error
+    return fabric
 
 
 def check_batch(batch_size: int, count: int) -> None:

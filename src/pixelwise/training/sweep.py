@@ -25,6 +25,7 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.statistics import CROP_MULTIPLE, usual_crop
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.files import make_folder
+from pixelwise.launching import find_place
 from pixelwise.models import create_model
 from pixelwise.training.events import Listener, Listeners
 from pixelwise.training.loop import TrainingError, TrainingStoppedError, resume, train
@@ -151,6 +152,8 @@ def sweep(
     recipe are at fault; TrainingStoppedError by Ctrl-C or SIGTERM.
     """
     listener = listener or SweepListener()
+    if find_place() is not None:
+        raise InputError("sweep: is one process's work: start it without torchrun and srun")
     require_optuna()
     _check_backbones(recipe, space.backbones)
     make_folder(out)
