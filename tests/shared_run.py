@@ -56,7 +56,33 @@ class Report:
     problems: tuple[str, ...] = ()
 
 
-def together(context: Any, count: int, work: Callable[..., Any], *arguments: Any) -> list[Report]:
+def by_torchrun(rank: int, count: int) -> dict[str, int]:
+    """The variables by which a process knows its place."""
+    return {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count}
+
+
+def by_slurm(rank: int, count: int) -> dict[str, int]:
+    """The same as srun sets them, on one machine."""
+    return {
+        "SLURM_PROCID": rank,
+        "SLURM_LOCALID": rank,
+        "SLURM_NODEID": 0,
+        "SLURM_NTASKS": count,
+        "SLURM_NTASKS_PER_NODE": count,
+        "SLURM_NNODES": 1,
+        "SLURM_STEP_NUM_TASKS": count,
+        "SLURM_STEP_NUM_NODES": 1,
+        "SLURM_JOB_ID": 7,
+    }
+
+
+def together(
+    context: Any,
+    count: int,
+    work: Callable[..., Any],
+    *arguments: Any,
+    started_by: Callable[[int, int], dict[str, int]] = by_torchrun,
+) -> list[Report]:
     """`work(*arguments)` in `count` processes that can meet; their reports by rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -65,7 +91,8 @@ def together(context: Any, count: int, work: Callable[..., Any], *arguments: Any
     started = []
     for rank in range(count):
         process = context.Process(
-            target=_reporting, args=(rank, count, port, reports, work, arguments)
+            target=_reporting,
+            args=(rank, started_by(rank, count), port, reports, work, arguments),
         )
         process.start()
         started.append(process)
@@ -78,10 +105,14 @@ def together(context: Any, count: int, work: Callable[..., Any], *arguments: Any
 
 
 def _reporting(
-    rank: int, count: int, port: int, reports: Any, work: Callable[..., Any], arguments: Any
+    rank: int,
+    numbers: dict[str, int],
+    port: int,
+    reports: Any,
+    work: Callable[..., Any],
+    arguments: Any,
 ) -> None:
     torch.set_num_threads(1)
-    numbers = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count}
     os.environ.update({name: str(number) for name, number in numbers.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     report = Report(rank)

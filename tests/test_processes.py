@@ -28,7 +28,7 @@ from pixelwise.inference import Predictor
 from pixelwise.launching import LOST, Place, check_place, find_place
 from pixelwise.training import load_recipe, plan
 from pixelwise.training.loading import BatchOrder
-from shared_run import one_pass, run_training, together
+from shared_run import by_slurm, one_pass, run_training, together
 
 SETTINGS = {
     "model.name": "little",
@@ -130,6 +130,16 @@ def test_gradients_that_are_accumulated_are_added_up_at_the_end(
         for count in (1, 2)
     ]
     np.testing.assert_allclose(losses[1][0], losses[0][0], rtol=1e-5)
+
+
+def test_slurm_starts_the_processes(
+    scenes: Path, alone: tuple[Path, Any], tmp_path: Path, processes: Any
+) -> None:
+    work = (run_training, scenes, tmp_path / "run", {**SETTINGS, "epochs": 1})
+    reports = together(processes, 2, *work, started_by=by_slurm)
+    assert [report.exit_code for report in reports] == [0, 0], reports
+    assert reports[0].value[0][0] == pytest.approx(alone[1][0][0], rel=1e-5)
+    assert reports[1].value[0] == []
 
 
 def test_scores_of_parts_make_those_of_the_whole(scenes: Path, alone: tuple[Path, Any]) -> None:

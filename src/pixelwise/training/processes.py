@@ -46,7 +46,10 @@ class LostError(PixelwiseError):
 
 
 class Processes:
-    """This process of a run and its way to the others; with one alone all of it is plain."""
+    """This process of a run and its way to the others; with one alone all of it is plain.
+
+    agreed: whether all have been told of the error that ends the run.
+    """
 
     def __init__(self, fabric: Fabric, place: Place) -> None:
         self.fabric = fabric
@@ -214,12 +217,10 @@ def _fabric(recipe: Recipe, place: Place) -> Fabric:
     several: dict[str, Any] = {}
     try:
         if place.count > 1:
-            environment = SLURMEnvironment if place.slurm else TorchElasticEnvironment
-            options = {"auto_requeue": False} if place.slurm else {}
-            several = {
-                "strategy": DDPStrategy(timeout=TIMEOUT),
-                "plugins": [environment(**options)],
-            }
+            environment = (
+                SLURMEnvironment(auto_requeue=False) if place.slurm else TorchElasticEnvironment()
+            )
+            several = {"strategy": DDPStrategy(timeout=TIMEOUT), "plugins": [environment]}
         fabric = Fabric(
             accelerator=recipe.device,
             devices=place.devices,
