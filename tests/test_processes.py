@@ -18,6 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pixelwise import launching
 from pixelwise.checkpoints import Bundle
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
@@ -324,6 +325,24 @@ def test_a_process_finds_its_place_in_the_environment(
 def test_an_environment_at_fault_is_refused(variables: dict[str, str], said: str) -> None:
     with pytest.raises(InputError, match=said):
         find_place(variables)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        (("exit(0)", "exit(0)"), (0, 0)),
+        (("exit(75)", "exit(130)"), (130, 1)),  # 75: has found the other gone
+        (("exit(1)", "kill(getpid(), 9)"), (-9, 1)),
+        (("exit(2)", "sleep(60)"), (2, 0)),  # the other does not end by itself
+    ],
+)
+def test_the_process_at_fault_gives_the_exit_code(
+    ends: tuple[str, ...], expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "PATIENCE", 0.5)
+    begin = "from os import getpid, kill; from time import sleep; "
+    children = [subprocess.Popen([sys.executable, "-c", begin + end]) for end in ends]
+    assert launching.wait_for(children) == expected
 
 
 def test_the_batch_that_is_planned_divides_by_the_processes(scenes: Path, tmp_path: Path) -> None:

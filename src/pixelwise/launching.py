@@ -16,12 +16,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from pixelwise.errors import InputError, PixelwiseError, ToldElsewhereError
+from pixelwise.interrupts import SIGNALS
 from pixelwise.planning import this_machine
 
 PATIENCE = 30.0
@@ -128,10 +130,12 @@ def launch(*, devices: int, nodes: int, remedy: str) -> int:
                 start_new_session=True,
             )
         )
-    with _Forwarding(children):
-        code, failed = _wait(children)
+    with _Forwarding(children) as forwarding:
+        code, failed = wait_for(children)
     if code >= 0:
         return code
+    if -code == forwarding.number:  # before it could answer
+        return 128 + forwarding.number
     name = signal.Signals(-code).name
     print(
         f"pixelwise: error: process {node * devices + failed} of {count} was killed ({name}): "
@@ -175,9 +179,13 @@ def _meeting(nodes: int) -> dict[str, str]:
     return dict(zip(names, ("127.0.0.1", str(port), "0"), strict=True))
 
 
-def _wait(children: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
+def wait_for(children: Sequence[subprocess.Popen[Any]]) -> tuple[int, int]:
     """The exit code of the process at fault, and which it was, when all have ended; (0, 0) where
-    all did well."""
+    all did well.
+
+    That is one that was killed before one that failed, and this before those that found others
+    gone. What is left PATIENCE seconds after the first is killed here.
+    """
     deadline = math.inf
     ended: set[int] = set()
     while any(child.poll() is None for child in children):
@@ -189,21 +197,22 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
             ended |= {i for i, child in enumerate(children) if child.poll() is None}
             for i in ended:
                 children[i].kill()
-    codes = {i: child.returncode for i, child in enumerate(children) if child.returncode}
-    at_fault = {i: code for i, code in codes.items() if i not in ended} or codes
-    # One that was killed comes before those that found it gone.
-    return min(((code, i) for i, code in at_fault.items()), default=(0, 0))
+    codes = [(child.returncode, i) for i, child in enumerate(children) if child.returncode]
+    by_itself = [(code, i) for code, i in codes if i not in ended]
+    order = sorted(by_itself or codes, key=lambda end: (end[0] > 0, end[0] == LOST))
+    return order[0] if order else (0, 0)
 
 
 class _Forwarding:
-    """Passes Ctrl-C and SIGTERM on to the processes while it is entered."""
+    """Passes Ctrl-C and SIGTERM on to the processes while it is entered; `number` of the last."""
 
     def __init__(self, children: list[subprocess.Popen[bytes]]) -> None:
         self.children = children
+        self.number = 0
 
-    def __enter__(self) -> None:
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.before = {number: signal.signal(number, self._forward) for number in numbers}
+    def __enter__(self) -> _Forwarding:
+        self.before = {number: signal.signal(number, self._forward) for number in SIGNALS}
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
@@ -213,6 +222,7 @@ class _Forwarding:
                 child.kill()
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
         for child in self.children:
             with suppress(ProcessLookupError):
                 child.send_signal(number)
