@@ -60,6 +60,7 @@ def export(
             classes=bundle.classes,
             recipe=bundle.recipe,
             pixels=bundle.pixels,
+            traits=reference.traits,
             checks={**checks, "made with": {name: installed(name) for name in PACKAGES}},
         )
         export.describe()

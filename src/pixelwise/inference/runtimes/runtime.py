@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.pixels import Pixels
+from pixelwise.inference.traits import Traits
 
 
 class Runtime(Protocol):
@@ -40,24 +41,6 @@ class View:
     top: int
     left: int
     pooled: tuple[NDArray[np.float32], ...] = ()
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What cutting a picture into windows asks of a network.
-
-    step: windows begin at its multiples, and have the picture's sides less a multiple of it.
-    reach: pixels over which a pixel can have a say in the logits; poolings aside.
-    pooled_reach: the same, in the map that is pooled.
-    poolings: how many image poolings there are.
-    bytes_per_pixel: of memory at the peak of a pass, the network's weights aside.
-    """
-
-    step: int
-    reach: int
-    pooled_reach: int
-    poolings: int
-    bytes_per_pixel: float
 
 
 class PartRuntime(Runtime, Protocol):
