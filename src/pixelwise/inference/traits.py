@@ -1,4 +1,4 @@
-"""What cutting pictures into windows asks of a network; a runtime knows it, and an export says it."""
+"""What cutting pictures into windows asks of a network; runtimes know it and exports say it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Traits:
     pooled_reach: the same, in the map that is pooled.
     poolings: how many image poolings there are.
     bytes_per_pixel: of memory at the peak of a pass, the network's weights aside.
+    label_bytes_per_pixel: the same of a pass for labels alone, which keeps no logits.
     """
 
     step: int
@@ -22,6 +23,7 @@ class Traits:
     pooled_reach: int
     poolings: int
     bytes_per_pixel: float
+    label_bytes_per_pixel: float
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -31,7 +33,10 @@ class Traits:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where it is not such a
         dict."""
         counts = (int(data[name]) for name in ("step", "reach", "pooled_reach", "poolings"))
-        traits = cls(*counts, float(data["bytes_per_pixel"]))
-        if traits.step < 1 or min(asdict(traits).values()) < 0 or not traits.bytes_per_pixel > 0:
-            raise ValueError("step and bytes_per_pixel are above zero, the others not below")
+        memory = (float(data[name]) for name in ("bytes_per_pixel", "label_bytes_per_pixel"))
+        traits = cls(*counts, *memory)
+        if not (traits.bytes_per_pixel > 0 and traits.label_bytes_per_pixel > 0):
+            raise ValueError("memory is above zero")
+        if traits.step < 1 or min(traits.reach, traits.pooled_reach, traits.poolings) < 0:
+            raise ValueError("step is above zero, and nothing below")
         return traits

@@ -64,7 +64,8 @@ class TorchRuntime:
         side = -(-MEASURED // step) * step
         poolings = len(self._geometry.sizes((side, side)).pooled)
         size = peak_bytes(self.model, height=side, width=side, in_channels=channels) / side**2
-        return Traits(step, reach, pooled_reach, poolings, LAYERS_OWN * size + AROUND)
+        memory = LAYERS_OWN * size + AROUND
+        return Traits(step, reach, pooled_reach, poolings, memory, memory)
 
     def part_logits(self, window: Pixels, view: View) -> NDArray[np.float32]:
         """(h, w, C) to (classes, h, w), as `PartRuntime` has it."""
