@@ -14,6 +14,7 @@ from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
 from pixelwise.inference.runtimes.geometry import Geometry, Size
+from pixelwise.inference.runtimes.openvino_dilation import split_dilated
 from pixelwise.inference.runtimes.openvino_parts import PartGraphs
 from pixelwise.inference.runtimes.runtime import View
 from pixelwise.inference.traits import Traits
@@ -90,6 +91,8 @@ class OpenVINORuntime:
         return ov.Model(results, model.get_parameters(), "pixelwise")
 
     def _compiled(self, model: ov.Model) -> ov.InferRequest:
+        if self._precision == "bf16" and not model.is_dynamic():
+            split_dilated(model)
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
         return self._core.compile_model(model, "CPU", options).create_infer_request()
 
