@@ -44,7 +44,8 @@ def predict_large_files(
     written = 0
     for path, name in zip(paths, names, strict=True):
         try:
-            with TiffPicture.open(path) as picture:  # before a folder is made for its mask
+            # Before a folder is made for its mask.
+            with TiffPicture.open(path, predictor.pixels) as picture:
                 height, width = picture.size
             make_folder(out)
             with Bar(f"{path.name}, {width}x{height}", unit="windows") as bar:
