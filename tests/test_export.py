@@ -344,19 +344,21 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(path, "deeplab_v3plus", SCENE_CLASSES, backbone="tiny")
 
 
+@pytest.mark.parametrize("target", ["openvino", "onnx"])
 def test_int8_is_written_with_its_score_and_speed(
-    network: Path, scenes: SegmentationData, monkeypatch: pytest.MonkeyPatch
+    target: str, network: Path, scenes: SegmentationData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8, "_speed", lambda one, other, data: (2.0, 1.0))
     said: list[str] = []
     settings = Int8Settings(max_drop=100, calibration=2)
-    made = export(network, "openvino", int8=settings, data=scenes, say=said.append)
-    assert made.name == "openvino-int8"
+    made = export(network, target, int8=settings, data=scenes, say=said.append)
+    assert made.name == f"{target}-int8"
     assert made.checks["milliseconds"] == {"float32": 2.0, "int8": 1.0}
     assert made.checks["layers in float32"] == []
+    assert made.traits is not None
     assert any("2 images" in text for text in said)
     image = scenes.read(scenes.splits["val"][0])[0]
-    fast = pixelwise.load(network, runtime="openvino-int8")
+    fast = pixelwise.load(network, runtime=f"{target}-int8")
     logits, exact = fast.logits(image), pixelwise.load(network, runtime="torch").logits(image)
     off = float(np.abs(logits - exact).max() / (exact.max() - exact.min()))
     assert 1e-5 < off < 0.2  # rounded, and not another network
