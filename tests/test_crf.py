@@ -36,8 +36,8 @@ from pixelwise.errors import InputError
 from pixelwise.evaluation import ConfusionMatrix, search_crf
 
 pytest.importorskip("numba")
+from pixelwise.compiled.threads import Threads
 from pixelwise.crf.lattice import Lattice
-from pixelwise.crf.threads import Threads
 
 RECORDED = Path(__file__).parent / "recorded" / "pydensecrf.json"
 
@@ -477,10 +477,10 @@ def test_a_later_process_does_not_compile_again(tmp_path: Path) -> None:
 def test_where_no_cache_can_be_written_it_still_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core.caching import CacheImpl
 
-    from pixelwise.crf.kernels import _outer
+    from pixelwise.compiled.functions import outer
 
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
-    assert _outer(lambda x: x + 1)(1) == 2
+    assert outer(lambda x: x + 1)(1) == 2
 
 
 # The Predictor and the commands.

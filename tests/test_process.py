@@ -12,7 +12,8 @@ import pytest
 
 def run(code: str, **variables: str) -> str:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
-    clean.pop("LD_PRELOAD", None)
+    for name in ("LD_PRELOAD", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        clean.pop(name, None)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**clean, **variables}
     )
@@ -55,3 +56,23 @@ def test_what_the_person_has_set_stays(variables: dict[str, str]) -> None:
 def test_importing_the_package_touches_nothing_and_loads_no_torch() -> None:
     code = "import sys, pixelwise; print('torch' in sys.modules, 'ctypes' in sys.modules)"
     assert run(code) == "False False"
+
+
+SPINS = """
+import os, sys
+from pixelwise.process import calm_threads
+calm_threads()
+print(os.environ.get("GOMP_SPINCOUNT"), 'torch' in sys.modules)
+"""
+
+
+def test_threads_are_calmed_before_torch_is_loaded_and_what_is_set_stays() -> None:
+    assert run(SPINS, GOMP_SPINCOUNT="77") == "77 False"
+    assert run(SPINS, OMP_WAIT_POLICY="active") == "None False"
+    assert run(SPINS) == "10000 False"
+
+
+def test_the_command_calms_its_threads() -> None:
+    code = "import os, sys; from pixelwise.cli import main; sys.argv = ['pixelwise', '--version']\n"
+    code += "try: main()\nexcept SystemExit: print(os.environ['GOMP_SPINCOUNT'])"
+    assert run(code).splitlines()[-1] == "10000"

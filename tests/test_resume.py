@@ -42,6 +42,7 @@ def recipe(**overrides: Any) -> Recipe:
             "model.options.width": 1 / 32,
             "model.pretrained": "none",
             "layout": "channels_last",
+            "kernels": "plain",
             "device": "cpu",
             "epochs": 3,
             "batch_size": 2,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.training import TrainingError, load_recipe, train
-from pixelwise.training.layout import choose_layout
+from pixelwise.training.arrangement import ARRANGEMENTS, Arrangement, choose_arrangement
 from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.training.recipe import Recipe, parse_override, shipped_recipes
@@ -171,14 +173,38 @@ def test_the_rate_follows_the_polynomial() -> None:
         schedule.step()
 
 
-def test_measuring_the_layout_changes_neither_model_nor_random_state() -> None:
+def test_measuring_the_arrangement_changes_neither_model_nor_random_state() -> None:
     torch.manual_seed(3)
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
     state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    choice = choose_layout(model, crop=(32, 32), num_classes=2, device=torch.device("cpu"))
-    assert choice.name in {"contiguous", "channels_last"}
+    choice = choose_arrangement(model, crop=(32, 32), num_classes=2, device=torch.device("cpu"))
+    assert choice.arrangement in ARRANGEMENTS
+    assert choice.seconds is not None
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_what_the_recipe_says_of_the_arrangement_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def choose(**asked: Any) -> Arrangement:
+        model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
+        device = torch.device("cpu")
+        choice = choose_arrangement(model, crop=(32, 32), num_classes=2, device=device, **asked)
+        assert (choice.seconds is None) == ("auto" not in asked.values())
+        return choice.arrangement
+
+    assert choose(layout="channels_last", kernels="plain") == Arrangement("channels_last")
+    assert choose(layout="channels_last", kernels="compiled").kernels == "compiled"
+    assert choose(layout="auto", kernels="plain").kernels == "plain"
+    with pytest.raises(InputError, match=r"kernels = 'compiled': are for a CPU .* bf16-mixed"):
+        choose(layout="channels_last", kernels="compiled", precision="bf16-mixed")
+    with pytest.raises(InputError, match="layout = 'contiguous'"):
+        load_recipe(None, {"layout": "contiguous", "kernels": "compiled"})
+
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(InputError, match="pip install numba"):
+        Arrangement("channels_last", "compiled").apply(torch.nn.Identity())
 
 
 # --- The run
@@ -209,11 +235,16 @@ def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None
     assert Recipe.model_validate(best.recipe) == run.recipe
 
 
-def test_the_same_seed_gives_the_same_bits(scenes: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(None, {**TINY, "epochs": 2, "batch_size": 3})
+@pytest.mark.parametrize("kernels", ["plain", "compiled"])
+def test_the_same_seed_gives_the_same_bits(scenes: Path, tmp_path: Path, kernels: str) -> None:
+    layout = "contiguous" if kernels == "plain" else "channels_last"
+    overrides = {**TINY, "layout": layout, "kernels": kernels}
+    recipe = load_recipe(None, {**overrides, "epochs": 2, "batch_size": 3})
     one, two = (train(scenes, tmp_path / name, recipe) for name in ("one", "two"))
     assert one.last.read_bytes() == two.last.read_bytes()
-    other = train(scenes, tmp_path / "three", load_recipe(None, {**TINY, "seed": 1, "epochs": 2}))
+    other = train(
+        scenes, tmp_path / "three", load_recipe(None, {**overrides, "seed": 1, "epochs": 2})
+    )
     assert other.last.read_bytes() != one.last.read_bytes()
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.compiled import require_numba
 from pixelwise.errors import InputError
+from pixelwise.gradients import resizing
 from pixelwise.passes import current_pass, whole_mean
 
 
@@ -17,9 +20,39 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     A batch of one after global pooling has no variance to normalise with; PyTorch raises there in
     training. This layer uses its running statistics for such a batch, as it would at test time.
+
+    compiled: whether training takes the faster form (`use_compiled`).
     """
 
+    compiled = False
+
+    def activated(self, input: Tensor, activation: nn.Module | None) -> Tensor:
+        """Normalised, then through `activation`: in one operation where it can be."""
+        if self._takes_compiled(input):
+            from pixelwise.gradients.normalising import LIMITS, normalise
+
+            kind = None if activation is None else type(activation)
+            if kind in LIMITS:
+                return normalise(input, self, kind)
+        out: Tensor = self(input)
+        if activation is not None:
+            out = activation(out)
+        return out
+
+    def _takes_compiled(self, input: Tensor) -> bool:
+        return (
+            self.compiled
+            and self.training
+            and input.dtype == torch.float32
+            and input.device.type == "cpu"
+            and input.numel() // max(1, input.shape[1]) > 1
+        )
+
     def forward(self, input: Tensor) -> Tensor:
+        if self._takes_compiled(input):
+            from pixelwise.gradients.normalising import normalise
+
+            return normalise(input, self, None)
         values_per_channel = input.numel() // max(1, input.shape[1])
         if self.training and values_per_channel <= 1:
             return F.batch_norm(
@@ -99,6 +132,41 @@ class ConvNormAct(nn.Sequential):
             layers.append(activation(inplace=True))
         super().__init__(*layers)
 
+    def forward(self, input: Tensor) -> Tensor:
+        convolution, norm, *rest = self
+        if isinstance(norm, BatchNorm2d) and norm.compiled and self.training:
+            return norm.activated(_convolve(convolution, input), rest[0] if rest else None)
+        out: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+        return out
+
+
+def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
+    """By the compiled form where there is one for the layer."""
+    from pixelwise.gradients.convolving import depthwise, is_dilated_depthwise
+
+    if x.dtype == torch.float32 and x.device.type == "cpu" and is_dilated_depthwise(layer):
+        return depthwise(x, cast(nn.Conv2d, layer))
+    out: Tensor = layer(x)
+    return out
+
+
+def use_compiled(model: nn.Module, wanted: bool = True) -> None:
+    """Have the training of `model` on a CPU use the operations that numba compiles, or the plain.
+
+    Values and gradients are the same to rounding, not bit for bit. Raises InputError where numba
+    is not installed.
+    """
+    if wanted:
+        require_numba("training with kernels = 'compiled'")
+    for module in model.modules():
+        if isinstance(module, BatchNorm2d):
+            module.compiled = wanted and _plain(module)
+
+
+def _plain(norm: nn.BatchNorm2d) -> bool:
+    """Whether it has all that the compiled form takes for granted."""
+    return norm.affine and norm.track_running_stats and norm.momentum is not None
+
 
 class SeparableConv(nn.Sequential):
     """Depthwise 3x3, pointwise 1x1, each with batch norm and ReLU (DeepLabV3+, section 3.1)."""
@@ -177,6 +245,9 @@ def resize(x: Tensor, *, size: tuple[int, int], align_corners: bool = False) -> 
     resized = None if here is None else here.resize(x, size=size, align_corners=align_corners)
     if resized is not None:
         return resized
+    exact = x.dtype in (torch.float32, torch.float64)
+    if x.requires_grad and torch.is_grad_enabled() and x.device.type == "cpu" and exact:
+        return resizing.resize(x, size=size, align_corners=align_corners)
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 

@@ -22,6 +22,7 @@ from pixelwise.cli import (
 )
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
+from pixelwise.process import calm_threads
 
 app = typer.Typer(
     name="pixelwise",
@@ -72,6 +73,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def main() -> None:
     """The `pixelwise` command."""
+    calm_threads()
     try:
         code = app(prog_name="pixelwise", standalone_mode=False)
     except _UsageError as error:

@@ -321,11 +321,11 @@ def tune_crf(
     ] = None,
 ) -> None:
     """Search the dense CRF's parameters for a bundle, and say whether it helps at all."""
-    from pixelwise.crf import require_numba
+    from pixelwise.compiled import require_numba
     from pixelwise.process import own_process
 
     check_json(json_file)
-    require_numba()
+    require_numba("the dense CRF")
     own_process()
     from pixelwise.evaluation import search_crf
     from pixelwise.inference import Predictor

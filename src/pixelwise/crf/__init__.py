@@ -6,7 +6,7 @@ Importing this needs NumPy only. Calling needs numba, which compiles for this ma
 call of all, some seconds, and keeps that for later processes.
 """
 
-from pixelwise.crf.meanfield import compile_dense_crf, dense_crf, dense_crfs, require_numba
+from pixelwise.crf.meanfield import compile_dense_crf, dense_crf, dense_crfs
 from pixelwise.crf.parameters import (
     DEFAULT_PARAMETERS,
     PARAMETER_SETS,
@@ -22,5 +22,4 @@ __all__ = [
     "dense_crf",
     "dense_crfs",
     "find_parameters",
-    "require_numba",
 ]

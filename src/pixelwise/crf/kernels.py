@@ -8,19 +8,19 @@ place and the result depends neither on how many they are nor on which is faster
 up the strips' rows of each lattice point.
 
 Most functions do the part [begin, end) of their work, of strips, pixels or lattice points, so that
-`threads.Threads` can divide it. numba's own threads are not used: parallel functions take twice as
-long to compile, and its pools spin while they wait and do not outlive a fork.
+`compiled.threads.Threads` can divide it. numba's own threads are not used: parallel functions take
+twice as long to compile, and its pools spin while they wait and do not outlive a fork.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pixelwise.compiled.functions import inner, outer
 from pixelwise.crf.vectors import (
     LANES,
     add8,
@@ -52,22 +52,11 @@ _HALF = np.float32(0.5)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing
 _TILE = 64  # pixels transposed at a time, so that both sides stay in the cache
 
-_inner = njit(forceinline=True, error_model="numpy")
-
-
-def _outer(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, and keep the result for later processes where that is possible."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # neither this folder nor the user's cache can be written
-        return njit(nogil=True, error_model="numpy")(function)
-
-
 # Building. A vertex of the lattice is d+1 integers of which d are independent; `strides` packs
 # them into one integer, so that a step on the lattice is an addition.
 
 
-@_inner
+@inner
 def _simplex(
     features: Floats,
     i: int,
@@ -119,7 +108,7 @@ def _simplex(
     barycentric[0] += np.float32(1) + barycentric[d + 1]
 
 
-@_inner
+@inner
 def _find(table: Ints, keys: Longs, key: int, shift: np.uint64) -> Any:
     """The slot of `key`, or the empty one where it belongs: table[slot] is its index, or -1."""
     mask = len(table) - 1
@@ -139,7 +128,7 @@ def _table(keys: Longs, count: int, bits: int) -> Ints:
     return table
 
 
-@_outer
+@outer
 def place(
     begin: int,
     end: int,
@@ -197,7 +186,7 @@ def place(
         counts[strip] = count
 
 
-@_outer
+@outer
 def merge(bounds: Longs, corners: int, keys: Longs, counts: Longs) -> Any:
     """Number the vertices of all strips together, M lattice points.
 
@@ -238,7 +227,7 @@ def merge(bounds: Longs, corners: int, keys: Longs, counts: Longs) -> Any:
     return point_of, found[:points].copy(), table, starts, order
 
 
-@_outer
+@outer
 def number(
     begin: int,
     end: int,
@@ -256,7 +245,7 @@ def number(
             points[n] = point_of[rows[n]]
 
 
-@_outer
+@outer
 def connect(
     begin: int, end: int, keys: Longs, table: Ints, strides: Longs, step: int, neighbours: Ints
 ) -> None:
@@ -280,7 +269,7 @@ def connect(
 # Filtering.
 
 
-@_inner
+@inner
 def _splat(
     row: Floats,
     start: int,
@@ -299,7 +288,7 @@ def _splat(
             store8(sums, base + c, fused8(weight, load8(row, start + c), load8(sums, base + c)))
 
 
-@_inner
+@inner
 def _slice(
     row: Floats,
     start: int,
@@ -338,13 +327,13 @@ def _slice(
         c += LANES
 
 
-@_inner
+@inner
 def _clear(sums: Floats, begin: int, end: int) -> None:
     for k in range(begin, end):
         sums[k] = np.float32(0)
 
 
-@_outer
+@outer
 def splat(
     begin: int,
     end: int,
@@ -363,7 +352,7 @@ def splat(
         _splat(source, i * width, width, corners, i * corners, rows, weights, sums)
 
 
-@_outer
+@outer
 def gather(
     begin: int, end: int, starts: Longs, order: Ints, width: int, sums: Floats, values: Floats
 ) -> None:
@@ -376,7 +365,7 @@ def gather(
             store8(values, n * width + c, total)
 
 
-@_outer
+@outer
 def blur(
     begin: int, end: int, axis: int, neighbours: Ints, width: int, values: Floats, out: Floats
 ) -> None:
@@ -392,7 +381,7 @@ def blur(
             store8(out, n * width + c, fused8(_HALF, both, load8(values, n * width + c)))
 
 
-@_outer
+@outer
 def slice_(
     begin: int,
     end: int,
@@ -412,7 +401,7 @@ def slice_(
 # Mean field.
 
 
-@_inner
+@inner
 def _softmax(row: Floats, width: int) -> None:
     """The softmax of one row, in place."""
     largest = load8(row, 0)
@@ -429,7 +418,7 @@ def _softmax(row: Floats, width: int) -> None:
         store8(row, c, fused8(factor, load8(row, c), zero8()))
 
 
-@_outer
+@outer
 def update(
     begin: int,
     end: int,
@@ -517,7 +506,7 @@ def update(
             )
 
 
-@_outer
+@outer
 def logits_from(begin: int, end: int, probabilities: Floats, width: int, logits: Floats) -> None:
     """Logarithms of the clipped probabilities, (C, N) to rows of `width`, for some pixels."""
     classes = len(probabilities)
@@ -534,7 +523,7 @@ def logits_from(begin: int, end: int, probabilities: Floats, width: int, logits:
                 logits[c] = _NOTHING
 
 
-@_outer
+@outer
 def classes_first(begin: int, end: int, rows: Floats, width: int, out: Floats) -> None:
     """Rows of `width` to (C, N), for some pixels."""
     for tile in range(begin, end, _TILE):

@@ -13,8 +13,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.compiled.threads import Threads
 from pixelwise.crf import kernels
-from pixelwise.crf.threads import Threads
 from pixelwise.crf.vectors import LANES
 from pixelwise.errors import InputError
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.compiled import require_numba
 from pixelwise.crf.parameters import DEFAULT_PARAMETERS, CRFParameters, find_parameters
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
+    from pixelwise.compiled.threads import Threads
     from pixelwise.crf.lattice import Lattice
-    from pixelwise.crf.threads import Threads
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -57,9 +58,9 @@ def dense_crfs(
     that differ in weights alone belong side by side.
     """
     _check(image, probabilities)
-    require_numba()
+    require_numba("the dense CRF")
+    from pixelwise.compiled.threads import Threads
     from pixelwise.crf.lattice import Lattice
-    from pixelwise.crf.threads import Threads
 
     flat = np.ascontiguousarray(probabilities, dtype=np.float32).reshape(len(probabilities), -1)
     bilateral: tuple[tuple[float, float], Lattice] | None = None
@@ -156,16 +157,6 @@ def compile_dense_crf() -> None:
     Raises InputError where numba is not installed.
     """
     dense_crf(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1, 1), np.float32))
-
-
-def require_numba() -> None:
-    """Raise InputError, with the remedy, where numba cannot be imported."""
-    try:
-        import numba  # noqa: F401
-    except ImportError as error:  # missing, or for another NumPy than the one here
-        raise InputError(
-            f"the dense CRF needs numba, which cannot be imported ({error}): `pip install numba`"
-        ) from error
 
 
 def _check(image: Image, probabilities: NDArray[Any]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.crf import CRFParameters, dense_crfs, require_numba
+from pixelwise.compiled import require_numba
+from pixelwise.crf import CRFParameters, dense_crfs
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.pixels import Pixels, as_shown
 from pixelwise.data.source import Sample
@@ -110,7 +111,7 @@ def search_crf(
 
     Raises InputError where numba is not installed.
     """
-    require_numba()
+    require_numba("the dense CRF")
     samples = data.splits[split]
     picked = set(np.linspace(0, len(samples) - 1, min(limit, len(samples))).round().astype(int))
     chosen = [sample for i, sample in enumerate(samples) if i in picked]

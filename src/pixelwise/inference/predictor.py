@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.crf import CRFParameters, dense_crf, find_parameters, require_numba
+from pixelwise.compiled import require_numba
+from pixelwise.crf import CRFParameters, dense_crf, find_parameters
 from pixelwise.data.classes import Classes
 from pixelwise.data.images import read_raw
 from pixelwise.data.opening import upright
@@ -171,7 +172,7 @@ def _checked(crf: CRFParameters | str | Path | None) -> CRFParameters | None:
     if crf is None:
         return None
     parameters = find_parameters(crf)
-    require_numba()
+    require_numba("the dense CRF")
     return parameters
 
 

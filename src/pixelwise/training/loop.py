@@ -30,9 +30,9 @@ from pixelwise.inference import Predictor
 from pixelwise.interrupts import Interrupts, StoppedError
 from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
 from pixelwise.planning import PLANNED
+from pixelwise.training.arrangement import Arrangement, Choice, choose_arrangement
 from pixelwise.training.checkpoint import Checkpoint, Saver, State, newest, write_state
 from pixelwise.training.events import Listener
-from pixelwise.training.layout import LAYOUTS, LayoutChoice, choose_layout
 from pixelwise.training.loading import (
     AugmentedSplit,
     BatchOrder,
@@ -128,26 +128,26 @@ def _prepare(
         keep_range=recipe.data.value_range != "auto",
     )
     data.pixels = start.pixels
-    if recipe.layout == "auto":
-        crop = recipe.augmentation.crop
-        usual = usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop
-        layout = choose_layout(
-            start.model,
-            crop=usual,
-            channels=data.pixels.channels,
-            num_classes=len(data.classes),
-            device=fabric.device,
-        )
-    else:
-        layout = LayoutChoice(recipe.layout, "as the recipe says")
+    crop = recipe.augmentation.crop
+    choice = choose_arrangement(
+        start.model,
+        crop=usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop,
+        channels=data.pixels.channels,
+        num_classes=len(data.classes),
+        device=fabric.device,
+        layout=recipe.layout,
+        kernels=recipe.kernels,
+        precision=recipe.precision,
+    )
     recipe = recipe.resolved(
         {
-            "layout": layout.name,
+            "layout": choice.arrangement.layout,
+            "kernels": choice.arrangement.kernels,
             "data.channels": data.pixels.channels,
             "data.value_range": data.pixels.value_range,
         }
     )
-    facts = _facts(data, start, recipe, planned, layout, fabric.device)
+    facts = _facts(data, start, recipe, planned, choice, fabric.device)
     return Run(out, recipe, data, start.normalisation, facts), start.model, fabric, loss_of
 
 
@@ -222,8 +222,8 @@ def _train(
     loader = make_loader(
         AugmentedSplit(data, "train", _augmentation(run), seed=recipe.seed), order, workers=workers
     )
-    memory_format = LAYOUTS[recipe.layout]
-    model.to(memory_format=memory_format)  # type: ignore[call-overload]
+    arrangement = _arrangement(recipe)
+    arrangement.apply(model)
     frozen = _prepare_batch_norm(model, recipe)
     network, optimizer = fabric.setup(model, make_optimizer(model, recipe))
     network.mark_forward_method("with_auxiliary")
@@ -261,7 +261,7 @@ def _train(
             loss_sum = torch.tensor(progress.loss_sum, device=fabric.device)
             for step, (images, labels) in enumerate(loader, start=progress.step + 1):
                 before = torch.get_rng_state()
-                images = images.to(fabric.device).contiguous(memory_format=memory_format)
+                images = arrangement.order(images.to(fabric.device))
                 labels = labels.to(fabric.device)
                 logits, *auxiliary = network.with_auxiliary(
                     run.normalisation(images), enlarge=loss_of.whole
@@ -427,6 +427,12 @@ def _prepare_batch_norm(model: nn.Module, recipe: Recipe) -> list[nn.Module]:
     return list(norms) if recipe.model.freeze_batch_norm else []
 
 
+def _arrangement(recipe: Recipe) -> Arrangement:
+    """Of a recipe that was settled; one of before there were kernels had the plain ones."""
+    assert recipe.layout != "auto"
+    return Arrangement(recipe.layout, "plain" if recipe.kernels == "auto" else recipe.kernels)
+
+
 def _fabric(recipe: Recipe) -> Fabric:
     try:
         fabric = Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
@@ -442,7 +448,7 @@ def _facts(
     start: Start,
     recipe: Recipe,
     planned: dict[str, str],
-    layout: LayoutChoice,
+    choice: Choice,
     device: torch.device,
 ) -> dict[str, str]:
     counts = ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items())
@@ -459,16 +465,16 @@ def _facts(
         f"from {start.origin}{why}",
         **planned,
         "device": _device_name(device),
-        "layout": f"{layout.name}: {layout.reason}",
-        "time": _time(len(data.splits["train"]) * settled(recipe.epochs), layout),
+        "layout": f"{choice.arrangement}: {choice.reason}",
+        "time": _time(len(data.splits["train"]) * settled(recipe.epochs), choice),
     }
 
 
-def _time(images: int, layout: LayoutChoice) -> str:
-    """Of all steps, as far as the measurement of the layout tells; empty where there was none."""
-    if layout.seconds is None:
+def _time(images: int, choice: Choice) -> str:
+    """Of all steps, by the arrangement's measurement; empty where there was none."""
+    if choice.seconds is None:
         return ""
-    minutes = images * layout.seconds / 60
+    minutes = images * choice.seconds / 60
     shown = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(1, round(minutes))} minutes"
     return f"about {shown} by that measurement, and what val takes"
 

@@ -189,6 +189,11 @@ class Recipe(_Part):
         default="auto",
         description="memory order of the maps; auto: the faster one, by a measurement",
     )
+    kernels: Literal["auto", "plain", "compiled"] = Field(
+        default="auto",
+        description="plain: PyTorch's own; compiled: some by numba, on a CPU with channels_last; "
+        "auto: the faster ones, by a measurement",
+    )
     checkpoint_minutes: float = Field(
         default=5.0, ge=0, description="between checkpoints, besides those at an epoch's end"
     )
@@ -200,6 +205,14 @@ class Recipe(_Part):
     augmentation: AugmentationRecipe = AugmentationRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     loss: LossRecipe = LossRecipe()
+
+    @model_validator(mode="after")
+    def _kernels_fit_the_layout(self) -> Recipe:
+        if self.kernels == "compiled" and self.layout == "contiguous":
+            raise ValueError(
+                "kernels = 'compiled' with layout = 'contiguous': they are for channels_last"
+            )
+        return self
 
     @model_validator(mode="after")
     def _images_fit_a_batch(self) -> Recipe:

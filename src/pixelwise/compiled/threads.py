@@ -24,7 +24,7 @@ class Threads:
 
     def __enter__(self) -> Threads:
         if self.count > 1:
-            self._pool = ThreadPoolExecutor(self.count - 1, thread_name_prefix="pixelwise-crf")
+            self._pool = ThreadPoolExecutor(self.count - 1, thread_name_prefix="pixelwise-compiled")
         return self
 
     def __exit__(

@@ -1,0 +1,138 @@
+"""How a step is computed: the memory order of the maps, and whose code computes the layers.
+
+Which is faster depends on the network and the machine, so a few steps are measured.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.compiled import numba_is_there
+from pixelwise.errors import InputError
+from pixelwise.layers import use_compiled
+from pixelwise.training.losses import cross_entropy
+
+Layout = Literal["contiguous", "channels_last"]
+Kernels = Literal["plain", "compiled"]
+
+LAYOUTS: dict[str, torch.memory_format] = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+}
+MEASURED_IMAGES = 2  # as few as batch normalisation allows: the ratio is that of a full batch
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """layout: of the maps in memory. kernels: plain, PyTorch's own, or compiled, where
+    `pixelwise.gradients` has some, for a CPU and channels_last alone."""
+
+    layout: Layout
+    kernels: Kernels = "plain"
+
+    def apply(self, model: nn.Module) -> None:
+        """Have `model` be trained so. Raises InputError where numba is wanted and missing."""
+        model.to(memory_format=LAYOUTS[self.layout])  # type: ignore[call-overload]
+        use_compiled(model, self.kernels == "compiled")
+
+    def order(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in the layout's memory order."""
+        return images.contiguous(memory_format=LAYOUTS[self.layout])
+
+    def __str__(self) -> str:
+        return f"{self.layout}, {self.kernels} kernels"
+
+
+ARRANGEMENTS = (
+    Arrangement("contiguous"),
+    Arrangement("channels_last"),
+    Arrangement("channels_last", "compiled"),
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen arrangement and why, in words.
+
+    seconds: of a training step an image, None where it was not measured.
+    """
+
+    arrangement: Arrangement
+    reason: str
+    seconds: float | None = None
+
+
+def choose_arrangement(
+    model: nn.Module,
+    *,
+    crop: tuple[int, int],
+    num_classes: int,
+    device: torch.device,
+    channels: int = 3,
+    layout: Layout | Literal["auto"] = "auto",
+    kernels: Kernels | Literal["auto"] = "auto",
+    precision: str = "32-true",
+) -> Choice:
+    """The one that is asked for, or the fastest of those that are left open.
+
+    Steps of a copy of `model` are timed; the model and the random state of the caller stay as they
+    are. Raises InputError for kernels that cannot be used here.
+    """
+    usable = device.type == "cpu" and precision == "32-true"
+    if kernels == "compiled" and not usable:
+        raise InputError(
+            f"kernels = 'compiled': are for a CPU and precision 32-true, not for {device.type} and "
+            f"{precision}: set kernels = 'auto'"
+        )
+    candidates = [
+        each
+        for each in ARRANGEMENTS
+        if layout in ("auto", each.layout)
+        and kernels in ("auto", each.kernels)
+        and (each.kernels == "plain" or kernels == "compiled" or (usable and numba_is_there()))
+    ]
+    if len(candidates) == 1:
+        return Choice(candidates[0], "as the recipe says")
+    seconds = {
+        each: _seconds(each, model, (MEASURED_IMAGES, channels, *crop), num_classes, device)
+        for each in candidates
+    }
+    best, *others = sorted(candidates, key=lambda each: seconds[each])
+    figures = ", ".join(f"{1000 * seconds[each]:.0f} with {each}" for each in others)
+    hint = "" if numba_is_there() or not usable else "; numba may be faster: pip install numba"
+    return Choice(
+        best,
+        f"{1000 * seconds[best]:.0f} ms an image, measured; {figures}{hint}",
+        seconds[best],
+    )
+
+
+def _seconds(
+    arrangement: Arrangement,
+    model: nn.Module,
+    shape: tuple[int, ...],
+    num_classes: int,
+    device: torch.device,
+) -> float:
+    """Of a step an image, the better of two: the first one compiles."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        trial = copy.deepcopy(model).to(device=device).train()
+        arrangement.apply(trial)
+        images = arrangement.order(torch.randn(shape, device=device))
+        labels = torch.randint(num_classes, (shape[0], *shape[2:]), device=device)
+        return min(_step(trial, images, labels, device) for _ in range(2)) / shape[0]
+
+
+def _step(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> float:
+    started = time.perf_counter()
+    model.zero_grad(set_to_none=True)
+    cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
