@@ -12,21 +12,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.export import Dim, ExportedProgram
 
 from pixelwise.checkpoints import IMAGENET, Bundle
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
-from pixelwise.export.graph import capture
+from pixelwise.export.graph import Deployed, capture
 from pixelwise.export.writers import quiet, write_openvino
 from pixelwise.inference import anysize
 from pixelwise.inference.anysize import AnySize
 from pixelwise.inference.exported import Export
-from pixelwise.inference.runtimes import PartRuntime, Runtime, View, knows_parts, open_export
+from pixelwise.inference.runtimes import (
+    PartRuntime,
+    Runtime,
+    Traits,
+    View,
+    knows_parts,
+    open_export,
+)
 from pixelwise.inference.runtimes.pytorch import TorchRuntime
 from pixelwise.inference.windows import RAMP, blend, cut, smallest_window
 from pixelwise.layers import ImagePooling
 from pixelwise.models import create_model, measure_reach, peak_bytes
 
+CLASSES = Classes.make(["one", "two", "three"])
 SMALL = {"backbone": "tiny", "aspp": False}  # image pooling, two resizes, and a short reach
 
 
@@ -78,20 +87,25 @@ def runtime(
 
 def by_openvino(model: nn.Module, name: str, options: dict[str, Any], folder: Path) -> PartRuntime:
     """As `pixelwise export` and `Predictor.load` would have it."""
-    classes = Classes.make(["one", "two", "three"])
-    bundle = Bundle(name, options, classes, IMAGENET, model.state_dict())
+    bundle = Bundle(name, options, CLASSES, IMAGENET, model.state_dict())
     with quiet():
-        file = write_openvino(capture(bundle), folder)
+        program = capture(bundle)
+    return opened(program, TorchRuntime(model, IMAGENET).traits, folder)
+
+
+def opened(program: ExportedProgram, traits: Traits, folder: Path) -> PartRuntime:
+    with quiet():
+        file = write_openvino(program, folder)
     export = Export(
         folder=folder,
         file=file,
         target="openvino",
         precision="float32",
         bundle="",
-        model=name,
-        classes=classes,
+        model="",
+        classes=CLASSES,
         recipe={},
-        traits=TorchRuntime(model, IMAGENET).traits,
+        traits=traits,
     )
     runtime: Runtime = open_export(export)
     assert knows_parts(runtime)
@@ -323,10 +337,20 @@ class TwicePooled(nn.Module):
         return nn.functional.interpolate(self.second(maps) + maps[:, :3], size=x.shape[2:])
 
 
-def test_several_poolings_take_a_pass_each() -> None:
+@pytest.mark.parametrize("kind", ["torch", "openvino"])
+def test_several_poolings_take_a_pass_each(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    runtime = TorchRuntime(TwicePooled().eval(), IMAGENET)
+    model = TwicePooled().eval()
+    runtime: PartRuntime = TorchRuntime(model, IMAGENET)
     assert runtime.traits.poolings == 2
+    if kind == "openvino":
+        with quiet():
+            program = torch.export.export(
+                Deployed(model, IMAGENET).eval(),
+                (torch.zeros(1, 97, 131, 3, dtype=torch.uint8),),
+                dynamic_shapes={"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}},
+            )
+        runtime = opened(program, runtime.traits, tmp_path)
     image = photo(160, 180)
     seen: list[tuple[int, int]] = []
     network_of_any_size = AnySize(runtime, window=smallest_window(margin=8, step=4))

@@ -57,7 +57,7 @@ def compare_windows(
     height, width = SIZES[0]
     window = _scene(0, height, width, pixels)
     size = (height + 2 * step, width + 3 * step)
-    own = (slice(step, height - step), slice(step, width))
+    own = (slice(0, height // step * step), slice(0, width // step * step))
     worst = 0.0
     means: list[NDArray[np.float32]] = []
     for _ in range(reference.traits.poolings):

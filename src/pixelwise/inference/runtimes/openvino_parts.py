@@ -115,7 +115,9 @@ def _by_name(model: ov.Model) -> dict[str, Any]:
 
 
 def _is_resize(node: Any) -> bool:
-    return bool(node.get_type_name() == "Interpolate")
+    if node.get_type_name() != "Interpolate":
+        return False
+    return bool(node.get_attributes()["mode"] == "linear_onnx")
 
 
 def _is_pooling(node: Any) -> bool:
