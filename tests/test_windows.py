@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -408,6 +409,17 @@ def test_auto_takes_one_pass_where_memory_allows(small: TorchRuntime) -> None:
     assert AnySize(small, window="none", memory=0).in_one_pass((10**5, 10**5))
     assert AnySize(small, window=500).in_one_pass((500, 500))
     assert not AnySize(small, window=500).in_one_pass((500, 501))
+
+
+def test_labels_alone_may_take_one_pass_where_logits_do_not(small: TorchRuntime) -> None:
+    class Thrifty(Alone):
+        traits = replace(small.traits, bytes_per_pixel=1000, label_bytes_per_pixel=100)
+        part_logits = small.part_logits
+
+    size = (2048, 2048)
+    network_of_any_size = AnySize(Thrifty(small), memory=500 * 2048**2)
+    assert network_of_any_size.in_one_pass(size, labels=True)
+    assert not network_of_any_size.in_one_pass(size)
 
 
 def test_a_window_below_the_reach_is_refused_with_what_is_allowed(small: TorchRuntime) -> None:

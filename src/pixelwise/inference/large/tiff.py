@@ -123,7 +123,8 @@ class TiffPicture:
             if missing is not None:
                 found[missing] = 0
             self._check_finite(found, top, left)
-        return np.ascontiguousarray(found)
+        whole: Pixels = np.ascontiguousarray(found)  # type: ignore[assignment]
+        return whole
 
     def missing(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_] | None:
         """Where the window has no data, (height, width): all channels have the nodata value, or
