@@ -55,8 +55,7 @@ class PartRuntime(Runtime, Protocol):
     of the whole's (0 where L = l). Position p of the result is read at scale * p + offset of the
     window's map, with its last position repeated beyond the border, where scale = I / O and offset
     = (b + 1/2) * scale - 1/2 - a; with corners aligned scale = (I - 1) / (O - 1) and offset =
-    b * scale - a. A graph can have (scale, offset) as an input of shape (resizes, 2, 2), vertical
-    before horizontal.
+    b * scale - a.
 
     Every image pooling gives the mean of the whole's map: for c5 (1, C5, h, w) a vector (C5,), in
     place of the mean over h and w, before the projection. It is found by a pass for each pooling,
