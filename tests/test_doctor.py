@@ -406,7 +406,7 @@ def _(root: Path) -> None:
         change(path, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8))
 
 
-@fault("rare-class", MASK, "--set loss.class_weights=median_frequency", severity="warning")
+@fault("rare-class", MASK, "--set loss.class_weights=root_median_frequency", severity="warning")
 def _(root: Path) -> None:
     for path in root.glob("masks/train/*.png"):
         change(path, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8))

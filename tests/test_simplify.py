@@ -18,7 +18,8 @@ from pixelwise.inference.simplify import simplify
 from pixelwise.inference.simplify.frame import FramedVGG16, fold_frame
 from pixelwise.inference.simplify.image_pooling import SplitASPP, fold_image_pooling
 from pixelwise.inference.simplify.product import WindowProduct, multiply_large_windows
-from pixelwise.layers import ASPP
+from pixelwise.inference.simplify.taps import NearTaps, leave_out_taps
+from pixelwise.layers import ASPP, TensorFlowConv2d
 from pixelwise.models import count_multiply_adds, create_model
 
 NARROW = 1 / 32  # of VGG16's channels: the geometry stays, the arithmetic is a thousandth
@@ -159,6 +160,65 @@ def test_image_pooling_is_a_bias(name: str, options: dict[str, object]) -> None:
         assert ASPP not in kinds
         for size in ((1, 1), (33, 47), (64, 31)):
             assert difference(plain, alone, noise(2, 3, *size)) < 1e-5
+
+
+# --- Taps beyond the map.
+
+
+@given(
+    st.sampled_from([(2, 2), (6, 6), (18, 18), (3, 5), (1, 4)]),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.sampled_from([1, 4]),
+    st.booleans(),
+)
+def test_taps_beyond_the_map_add_nothing(
+    rates: tuple[int, int], height: int, width: int, groups: int, bias: bool
+) -> None:
+    plain = nn.Conv2d(
+        4,
+        8,
+        3,
+        padding=rates,
+        dilation=rates,
+        groups=groups,
+        bias=bias,  # type: ignore[arg-type]
+    )
+    near = leave_out_taps(nn.Sequential(plain))
+    assert isinstance(near[0], NearTaps)  # type: ignore[index]
+    image = noise(2, 4, height, width)
+    with torch.no_grad():
+        torch.testing.assert_close(near(image), plain(image), rtol=1e-5, atol=1e-6)
+
+
+def test_where_all_but_the_middle_tap_lie_beyond_it_alone_is_computed() -> None:
+    plain = nn.Conv2d(4, 4, 3, padding=18, dilation=18)
+    near = NearTaps(plain)
+    with torch.no_grad():
+        plain.weight[:, :, 1, 1] = 0
+        plain.weight[:, :, :, 0] = torch.nan
+        assert near(noise(1, 4, 18, 18)).eq(plain.bias.view(1, 4, 1, 1)).all()
+        assert near(noise(1, 4, 18, 19)).isnan().any()
+
+
+def test_other_convolutions_keep_their_taps() -> None:
+    kinds = nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2, stride=2),
+        nn.Conv2d(4, 4, 3, padding=1, dilation=2),
+        nn.Conv2d(4, 4, 5, padding=4, dilation=2),
+        TensorFlowConv2d(4, 4, 3, padding=2, dilation=2),
+    )
+    assert not any(isinstance(kind, NearTaps) for kind in leave_out_taps(kinds))
+
+
+@pytest.mark.parametrize("name", ["deeplab_v3", "deeplab_v3plus"])
+def test_small_pictures_have_the_plain_logits(name: str) -> None:
+    plain = randomise(create_model(name, num_classes=3, backbone="tiny", output_stride=8))
+    simple = simplify(plain)
+    assert any(isinstance(module, NearTaps) for module in simple.modules())
+    for size in ((64, 64), (1, 1), (40, 150)):
+        assert difference(plain, simple, noise(2, 3, *size)) < 1e-5
 
 
 # --- For every size in one exported graph.

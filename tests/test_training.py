@@ -20,7 +20,7 @@ import pixelwise
 from pixelwise.checkpoints import Bundle, find_imagenet_weights
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
-from pixelwise.data.statistics import median_frequency
+from pixelwise.data.statistics import median_frequency, root_median_frequency
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
@@ -110,6 +110,20 @@ def test_median_frequency_by_hand() -> None:
     # Shares 0.1, 0.2, 0.7: the median is 0.2. An absent class is left at 1.
     assert median_frequency(np.array([10, 20, 70])) == pytest.approx([2, 1, 2 / 7])
     assert median_frequency(np.array([10, 0, 30])) == pytest.approx([2, 1, 2 / 3])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "weights"),
+    [
+        ([90, 5, 5], [math.sqrt(5 / 90), 1, 1]),
+        # The median of two shares lies between them: 0.5, over 0.96 and 0.04.
+        ([96, 4], [math.sqrt(0.5 / 0.96), math.sqrt(0.5 / 0.04)]),
+        ([96, 0, 4], [0.722, 1, 3.536]),  # a class that never occurs
+        ([999_999, 1], [math.sqrt(0.5), 10]),
+    ],
+)
+def test_roots_of_median_frequency_by_hand(pixels: list[int], weights: list[float]) -> None:
+    assert root_median_frequency(np.array(pixels)) == pytest.approx(weights, abs=1e-3)
 
 
 # --- Order and loading

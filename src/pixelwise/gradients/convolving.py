@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pixelwise.gradients import kernels
 from pixelwise.gradients.memory import channels_last
-from pixelwise.gradients.sharing import share
+from pixelwise.gradients.pool import share
 
 
 def is_dilated_depthwise(layer: nn.Module) -> bool:

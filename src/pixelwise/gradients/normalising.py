@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pixelwise.gradients import kernels
 from pixelwise.gradients.memory import channels_last, memory
-from pixelwise.gradients.sharing import share
+from pixelwise.gradients.pool import share
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelwise.data.statistics import CROP_MULTIPLE, median_frequency, usual_crop
+from pixelwise.data.statistics import CROP_MULTIPLE, usual_crop
 from pixelwise.planning.machine import Machine
 
 CROP = "augmentation.crop"
@@ -34,9 +34,7 @@ STEPS = 1104
 """24 epochs of CamVid in batches of 8."""
 LEAST_EPOCHS, LEAST_EPOCHS_GPU, MOST_EPOCHS = 12, 24, 200
 DOMINANT = 0.9
-"""Share of the largest class from which the others are given more weight, and ..."""
-MAX_WEIGHT = 10.0
-"""... at most as much: a class of a few pixels would else be all that counts."""
+"""Share of the largest class from which the others are given more weight."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +161,7 @@ def _epochs(material: Material, machine: Machine, batch: int) -> Choice:
 
 
 def _class_weights(material: Material) -> Choice:
-    """The root of median frequency where one class has nearly all of the pixels.
-
-    Median frequency itself overshoots there: on the demo's scenes, with one rare class against all
-    else, it found less of that class than no weights, and its root more.
-    """
+    """More for the rare ones where one class has nearly all of the pixels."""
     pixels = np.array(material.pixels, dtype=np.int64)
     present = pixels[pixels > 0]
     if len(present) < 2:
@@ -180,11 +174,9 @@ def _class_weights(material: Material) -> Choice:
             f"the largest class has {100 * largest:.0f} % of the pixels; they are planned from "
             f"{100 * DOMINANT:.0f} % on",
         )
-    roots = np.clip(np.sqrt(median_frequency(pixels)), 1 / MAX_WEIGHT, MAX_WEIGHT)
-    weights = tuple(round(float(root), 3) for root in roots)
     return Choice(
         CLASS_WEIGHTS,
-        weights,
+        "root_median_frequency",
         f"the largest class has {100 * largest:.1f} % of the pixels: the others would hardly count",
     )
 

@@ -129,8 +129,12 @@ class LossRecipe(_Part):
         description="cross_entropy, focal, ohem, dice, lovasz_softmax, boundary, or a sum of some, "
         "as cross_entropy+0.5*dice",
     )
-    class_weights: tuple[float, ...] | Literal["auto", "none", "median_frequency"] = Field(
-        default="auto", description="auto: by the plan, none but for a class that has nearly all"
+    class_weights: (
+        tuple[float, ...] | Literal["auto", "none", "median_frequency", "root_median_frequency"]
+    ) = Field(
+        default="auto",
+        description="auto: by the plan, none, or root_median_frequency where one class has nearly "
+        "all pixels",
     )
     reduction: Literal["mean", "sum"] = Field(
         default="mean", description="over the pixels of a batch; sum: as Caffe's FCN"

@@ -29,7 +29,7 @@ FEW_IMAGES = 3
 IMBALANCED = 30.0
 """Largest class over smallest, from which weights are worth a try."""
 
-WEIGHTS_FLAG = "--set loss.class_weights=median_frequency"
+WEIGHTS_FLAG = "--set loss.class_weights=root_median_frequency"
 
 
 def pixels(survey: Survey, split: str) -> NDArray[np.int64]:
@@ -115,7 +115,7 @@ def rare_classes(survey: Survey) -> Iterator[Finding]:
                 largest(survey, place),
                 f"{name} has {100 * share:.2g} % of the train pixels, in {within} of {number} "
                 "images",
-                remedy=f"{WEIGHTS_FLAG}, and more images of it where there are some",
+                remedy=f"more images of it where there are some; else try {WEIGHTS_FLAG}",
             )
         if 0 < within < FEW_IMAGES <= number // 3:
             yield FEW_IMAGES_OF_CLASS.found(

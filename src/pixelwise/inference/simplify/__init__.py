@@ -11,6 +11,7 @@ from pixelwise.inference.simplify.batch_norm import fold_batch_norm
 from pixelwise.inference.simplify.frame import fold_frame
 from pixelwise.inference.simplify.image_pooling import fold_image_pooling
 from pixelwise.inference.simplify.product import multiply_large_windows
+from pixelwise.inference.simplify.taps import leave_out_taps
 from pixelwise.models import Segmenter
 
 __all__ = ["simplify"]
@@ -39,4 +40,5 @@ def simplify(
     with torch.random.fork_rng(devices=[]):  # new layers draw weights, and training draws on
         simplified = fold_frame(simplified, every_size=every_size)
         simplified = fold_image_pooling(simplified)
-        return multiply_large_windows(simplified)
+        simplified = multiply_large_windows(simplified)
+        return simplified if every_size else leave_out_taps(simplified)

@@ -7,11 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelwise.data.statistics import median_frequency
+from pixelwise.data.statistics import median_frequency, root_median_frequency
 from pixelwise.errors import InputError
 from pixelwise.training.losses.boundary import require_scipy
 from pixelwise.training.losses.registry import LOSSES, parse_terms
 from pixelwise.training.recipe import LossRecipe
+
+_BY_FREQUENCY = {
+    "median_frequency": median_frequency,
+    "root_median_frequency": root_median_frequency,
+}
 
 
 class Loss:
@@ -59,8 +64,8 @@ def class_weights(recipe: LossRecipe, counts: NDArray[np.int64]) -> Tensor | Non
     assert chosen != "auto", "the recipe has to be planned first"
     if chosen == "none":
         return None
-    if chosen == "median_frequency":
-        return torch.tensor(median_frequency(counts), dtype=torch.float32)
+    if isinstance(chosen, str):
+        return torch.tensor(_BY_FREQUENCY[chosen](counts), dtype=torch.float32)
     if len(chosen) != len(counts) or min(chosen) < 0 or max(chosen) == 0:
         raise InputError(
             f"loss.class_weights has {len(chosen)} numbers: give {len(counts)}, one for each "

@@ -30,4 +30,5 @@ def _forget() -> None:
     _threads = None
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):  # where processes can fork
+    os.register_at_fork(after_in_child=_forget)
