@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[7500, 15000, 30000])
     parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--runtime", default="auto")
     parser.add_argument("--window", default="auto")
     parser.add_argument("--options", nargs="*", default=[], help="more for predict, without dashes")
     parser.add_argument("--folder", type=Path, help="where the files go, for a large disk")
@@ -36,19 +37,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pixelwise-large-", dir=arguments.folder) as name:
         folder = Path(name)
         bundle = arguments.bundle or small_bundle(folder / "small.safetensors")
-        print(f"{harness.machine()}\n{bundle.name}, window {arguments.window}\n")
+        runtime, window = arguments.runtime, arguments.window
+        print(f"{harness.machine()}\n{bundle.name}, runtime {runtime}, window {window}\n")
         print(f"{'pixels':>14} {'seconds':>8} {'Mpx/s':>7} {'peak MiB':>9}")
         for size in sorted(arguments.sizes):
             picture = folder / f"{size}.tif"
             write_picture(picture, size)
             options = [part for one in arguments.options for part in f"--{one}".split("=")]
             command = [sys.executable, "-m", "pixelwise", "predict", str(bundle), str(picture)]
-            command += ["--large", "--window", arguments.window, "--out", str(folder / "masks")]
+            command += ["--large", "--runtime", runtime, "--window", window]
+            command += ["--out", str(folder / "masks")]
             seconds, peak = measure([*command, *options])
             rate = size**2 / seconds / 1e6
             print(f"{size:>6} x {size:>5} {seconds:8.1f} {rate:7.2f} {peak:9.0f}", flush=True)
             if size == min(arguments.sizes):
-                compare(bundle, picture, folder / "masks" / picture.name, arguments.window)
+                compare(bundle, picture, folder / "masks" / picture.name, runtime, window)
             picture.unlink()
 
 
@@ -116,7 +119,7 @@ def measure(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - started, used.ru_maxrss / 1024
 
 
-def compare(bundle: Path, picture: Path, mask: Path, window: str) -> None:
+def compare(bundle: Path, picture: Path, mask: Path, runtime: str, window: str) -> None:
     """The same picture in memory, in windows of the same size."""
     import tifffile
 
@@ -124,7 +127,7 @@ def compare(bundle: Path, picture: Path, mask: Path, window: str) -> None:
     from pixelwise.inference.anysize import AnySize
     from pixelwise.inference.large.prediction import MEMORY
 
-    predictor = Predictor.load(bundle)
+    predictor = Predictor.load(bundle, runtime=runtime, parts=True)
     side: int | str = int(window) if window.isdigit() else window
     network = AnySize(predictor.runtime, window=side, memory=MEMORY)
     values = predictor.classes.to_value(network.classify(tifffile.imread(picture)))

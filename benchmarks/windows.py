@@ -1,9 +1,10 @@
 """Windows against one pass over the whole picture, by margin: on how many pixels labels differ.
 
-    python benchmarks/windows.py BUNDLE PHOTO [PHOTO ...] --size 2000 3000
+    python benchmarks/windows.py BUNDLE PHOTO [PHOTO ...] --size 2000 3000 [--runtime openvino]
 
 Of the photographs two pictures are made: all of them side by side, and the first enlarged. Margins
-are parts of the network's reach; the last line has windows that pool each for itself.
+are parts of the network's reach; the last line has windows that pool each for itself. Both ways are
+those of one runtime.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import harness
 from pixelwise.data.images import read_image
 from pixelwise.inference import Predictor, anysize
 from pixelwise.inference.anysize import AnySize
+from pixelwise.inference.runtimes import TORCH
 from pixelwise.inference.windows import smallest_window
 
 
@@ -29,10 +31,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(2000, 3000))
     parser.add_argument("--margins", type=float, nargs="+", default=(0, 0.25, 0.5, 0.75, 1))
     parser.add_argument("--window", type=int, default=1280)
+    parser.add_argument("--runtime", default=TORCH)
     arguments = parser.parse_args()
-    runtime = Predictor.load(arguments.bundle, device="cpu").runtime
+    device = "cpu" if arguments.runtime == TORCH else None
+    runtime = Predictor.load(arguments.bundle, runtime=arguments.runtime, device=device).runtime
     height, width = arguments.size
-    print(f"{harness.machine()}\n{runtime.traits}\n")
+    print(f"{harness.machine()}\n{runtime.name}, {runtime.traits}\n")
     print(f"{'picture':10} {'margin':>16} {'window':>7} {'seconds':>8} {'labels differ':>14}")
     first = Image.fromarray(read_image(arguments.photos[0]))
     for name, picture in (

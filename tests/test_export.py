@@ -29,7 +29,7 @@ from pixelwise.export.int8 import Int8Settings
 from pixelwise.export.parity import Parity
 from pixelwise.inference import Predictor, opening
 from pixelwise.inference.exported import Export
-from pixelwise.inference.runtimes import choice
+from pixelwise.inference.runtimes import choice, knows_parts
 from pixelwise.models import MODELS, create_model
 
 CLASSES = Classes.make(["soil", "plant", "stone"], values=[0, 10, 200], ignore=255)
@@ -114,6 +114,23 @@ def test_the_description_holds_what_was_checked(exported: Path) -> None:
     assert all(one["difference"] < 1e-5 for one in made.checks["parity"])
     assert any(side % 2 for one in made.checks["parity"] for side in one["size"])
     assert made.checks["made with"]["openvino"]
+    assert made.checks["window"]["difference"] < 1e-5
+
+
+def test_an_export_of_an_earlier_version_is_used_as_before(copy: Path) -> None:
+    """Its windows see themselves alone, for it does not say what they need."""
+    folder = copy.with_name("net-openvino")
+    assert knows_parts(pixelwise.load(folder).runtime)
+    about = folder / "export.json"
+    content = json.loads(about.read_text())
+    traits = content.pop("traits")
+    about.write_text(json.dumps(content))
+    earlier = pixelwise.load(folder)
+    assert not knows_parts(earlier.runtime)
+    assert earlier.classify(photo(30, 40)).shape == (30, 40)
+    for wrong in ({**traits, "step": 0}, {"step": 16}, {**traits, "bytes_per_pixel": None}):
+        about.write_text(json.dumps({**content, "traits": wrong}))
+        assert "export.json: is damaged" in refusal(lambda: pixelwise.load(folder))
 
 
 def test_predicting_by_openvino_imports_no_torch(exported: Path, tmp_path: Path) -> None:
@@ -298,11 +315,13 @@ def test_auto_takes_what_was_fastest(copy: Path, monkeypatch: pytest.MonkeyPatch
 
     def fastest(digest: str, ways: dict[str, object], **_: object) -> tuple[str, None]:
         asked.append(list(ways))
-        return "onnx", None
+        return list(ways)[1], None
 
     monkeypatch.setattr(opening, "fastest", fastest)
     assert pixelwise.load(copy).runtime.name == "onnx"
     assert asked == [["openvino", "onnx", "torch"]]  # bf16 only where it is asked for
+    pixelwise.inference.Predictor.load(copy, parts=True)  # ONNX Runtime's windows see themselves
+    assert asked.pop() == ["openvino", "torch"]
     for name in ("net-openvino", "net-onnx"):
         shutil.rmtree(copy.with_name(name))
     assert pixelwise.load(copy).runtime.name == "torch"
@@ -325,19 +344,21 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(path, "deeplab_v3plus", SCENE_CLASSES, backbone="tiny")
 
 
+@pytest.mark.parametrize("target", ["openvino", "onnx"])
 def test_int8_is_written_with_its_score_and_speed(
-    network: Path, scenes: SegmentationData, monkeypatch: pytest.MonkeyPatch
+    target: str, network: Path, scenes: SegmentationData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8, "_speed", lambda one, other, data: (2.0, 1.0))
     said: list[str] = []
     settings = Int8Settings(max_drop=100, calibration=2)
-    made = export(network, "openvino", int8=settings, data=scenes, say=said.append)
-    assert made.name == "openvino-int8"
+    made = export(network, target, int8=settings, data=scenes, say=said.append)
+    assert made.name == f"{target}-int8"
     assert made.checks["milliseconds"] == {"float32": 2.0, "int8": 1.0}
     assert made.checks["layers in float32"] == []
+    assert made.traits is not None
     assert any("2 images" in text for text in said)
     image = scenes.read(scenes.splits["val"][0])[0]
-    fast = pixelwise.load(network, runtime="openvino-int8")
+    fast = pixelwise.load(network, runtime=f"{target}-int8")
     logits, exact = fast.logits(image), pixelwise.load(network, runtime="torch").logits(image)
     off = float(np.abs(logits - exact).max() / (exact.max() - exact.min()))
     assert 1e-5 < off < 0.2  # rounded, and not another network

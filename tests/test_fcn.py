@@ -321,6 +321,33 @@ def test_networks_differ_by_upsampling_at_the_border_only() -> None:
                 assert torch.allclose(interpolated.eval()(image)[middle], logits[middle], atol=1e-4)
 
 
+def test_interpolation_is_as_large_as_the_convolution_it_stands_for_and_repeats_the_border() -> (
+    None
+):
+    x = noise(2, 3, 6, 5)
+    for padding in (0, 3):
+        frozen = make_upsampling("frozen", 3, kernel_size=16, stride=8, padding=padding)(x)
+        found = make_upsampling("interpolate", 3, kernel_size=16, stride=8, padding=padding)(x)
+        assert found.shape == frozen.shape
+        inside = (..., slice(8, -8), slice(8, -8))
+        assert torch.allclose(found[inside], frozen[inside], atol=1e-5)
+        assert torch.allclose(found[..., 0, 0], x[..., 0, 0])
+        assert torch.allclose(found[..., -1, -1], x[..., -1, -1])
+
+
+@pytest.mark.parametrize("name", ON_VGG16)
+def test_networks_whose_pools_round_down_differ_at_the_border_only_too(name: str) -> None:
+    """At 629x571 what is interpolated, before its border is repeated, is smaller than the image."""
+    options = {"width": NARROW, "ceil_mode": False}
+    frozen = randomise(create_model(name, num_classes=3, **options))
+    interpolated = create_model(name, num_classes=3, upsampling="interpolate", **options).eval()
+    interpolated.load_state_dict(frozen.state_dict())
+    image = noise(1, 3, 629, 571)
+    middle = (..., slice(130, -130), slice(130, -130))
+    with torch.no_grad():
+        assert torch.allclose(interpolated(image)[middle], frozen(image)[middle], atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [2, 3, 4, 16, 63, 64])
 def test_the_bilinear_kernel_is_the_reference_codes(size: int) -> None:
     assert torch.allclose(bilinear_kernel(size), bilinear(1, size)[0, 0], atol=1e-6)

@@ -15,10 +15,13 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from torch import nn
 
 from conftest import Result
-from pixelwise.checkpoints import IMAGENET, Bundle
+from pixelwise.checkpoints import IMAGENET, Bundle, Normalisation
 from pixelwise.data.classes import Classes
+from pixelwise.data.images import read_image
+from pixelwise.data.pixels import PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
 from pixelwise.inference.large import TiffPicture, mask, predict_large, tiff
@@ -38,13 +41,20 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (blocks[:height, :width] + noise).astype(np.uint8)
 
 
+def network(picture: np.ndarray, normalisation: Normalisation) -> nn.Module:
+    """With random weights, but all classes in the picture."""
+    torch.manual_seed(0)
+    channels = picture.shape[2]
+    model = create_model("deeplab_v3plus", num_classes=3, in_channels=channels, **OPTIONS)
+    logits = TorchRuntime(model, normalisation).logits(picture)
+    with torch.no_grad():
+        model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
+    return model.eval()
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = create_model("deeplab_v3plus", num_classes=3, **OPTIONS)
-    logits = TorchRuntime(model, IMAGENET).logits(PICTURE)
-    with torch.no_grad():  # all classes are to be seen
-        model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
+    model = network(PICTURE, IMAGENET)
     path = tmp_path_factory.mktemp("bundle") / "model.safetensors"
     Bundle("deeplab_v3plus", OPTIONS, CLASSES, IMAGENET, model.state_dict()).save(path)
     return path
@@ -113,6 +123,104 @@ def test_jpeg_tiles_are_decoded_to_rgb(tmp_path: Path) -> None:
     with TiffPicture.open(path) as picture, Image.open(path) as image:
         wanted = np.asarray(image.convert("RGB"))[9:409, 7:507]
         assert (picture.read(9, 7, 400, 500) == wanted).all()
+
+
+DEEP = {
+    "16 bits": (PixelFormat(3, "uint16", (0, 4095)), {"tile": (128, 128)}),
+    "16 bits, deflate": (
+        PixelFormat(3, "uint16", (100, 9000)),
+        {"tile": (64, 256), "compression": "zlib", "predictor": True},
+    ),
+    "16 bits, big-endian strips": (
+        PixelFormat(3, "uint16", (0, 65535)),
+        {"rowsperstrip": 7, "byteorder": ">"},
+    ),
+    "near infrared, called alpha": (
+        PixelFormat(4, "uint16", (0, 4095)),
+        {"tile": (128, 128), "extrasamples": ["unassalpha"]},
+    ),
+    "five channels in planes": (
+        PixelFormat(5, "uint8"),
+        {"planarconfig": "separate", "rowsperstrip": 20, "extrasamples": [0, 0]},
+    ),
+    "floating point": (PixelFormat(3, "float32", (0, 1)), {"tile": (128, 128)}),
+    "signed": (PixelFormat(3, "float32", (-500, 500)), {"tile": (128, 128)}),
+}
+
+
+def deep(form: str, height: int = 517, width: int = 603) -> np.ndarray:
+    """Stored numbers, (height, width, C), over all of the range and a little beyond."""
+    pixels = DEEP[form][0]
+    low, high = pixels.value_range
+    parts = [photo(height, width, seed)[..., 0] for seed in range(pixels.channels)]
+    values = low + np.stack(parts, axis=2) / 250 * (high - low)
+    kind = {"signed": np.int16, "floating point": np.float64}.get(form, pixels.dtype)
+    if np.dtype(kind).kind in "ui":
+        values = values.clip(np.iinfo(kind).min, np.iinfo(kind).max)
+    return values.astype(kind)
+
+
+@pytest.mark.parametrize("form", DEEP)
+def test_deep_pictures_of_any_channels_are_read_in_the_units_of_the_training(
+    form: str, tmp_path: Path
+) -> None:
+    pixels, how = DEEP[form]
+    stored = deep(form)
+    path = write_tiff(tmp_path / "a.tif", stored, **how)
+    whole = read_image(path, pixels)  # as training reads it
+    low, high = pixels.value_range
+    assert np.allclose(whole, (stored.astype(np.float64) - low) / (high - low) * 255, atol=1e-3)
+    with TiffPicture.open(path, pixels) as picture:
+        found = picture.read(50, 7, 400, 500)
+        assert picture.missing(0, 0, 517, 603) is None
+    assert found.dtype == pixels.given
+    assert (found == whole[50:450, 7:507]).all()
+
+
+def test_a_deep_picture_gets_the_mask_that_it_gets_in_memory(tmp_path: Path) -> None:
+    form = "near infrared, called alpha"
+    pixels, how = DEEP[form]
+    normalisation = Normalisation((0.4,) * 4, (0.2,) * 4)
+    model = network(pixels.scale(deep(form)), normalisation)
+    predictor = Predictor(TorchRuntime(model, normalisation), CLASSES, pixels=pixels, window=SIDE)
+    path = write_tiff(tmp_path / "a.tif", deep(form), **how)
+    predict_large(predictor, path, tmp_path / "m.tif")
+    found = tifffile.imread(tmp_path / "m.tif")
+    assert (found == predictor(path).mask).all()
+    assert len(np.unique(found)) > 1
+    with pytest.raises(InputError, match=r"has 3 channels of 8 bits, but 4 channels of 16 bits"):
+        predict_large(predictor, write_tiff(tmp_path / "b.tif", PICTURE), tmp_path / "n.tif")
+
+
+@pytest.mark.parametrize("nodata", ["nan", "-9999"])
+def test_numbers_that_stand_for_no_data_do_not_reach_the_network(
+    nodata: str, tmp_path: Path
+) -> None:
+    pixels, how = DEEP["floating point"]
+    stored = deep("floating point").astype(np.float32)
+    stored[100:300, 200:450] = float(nodata)
+    path = write_tiff(tmp_path / "a.tif", stored, **how,
+                      extratags=[(42113, 2, len(nodata) + 1, nodata, True)])  # fmt: skip
+    with TiffPicture.open(path, pixels) as picture:
+        found = picture.read(90, 0, 300, 603)
+        missing = picture.missing(90, 0, 300, 603)
+    wanted = np.zeros((300, 603), bool)
+    wanted[10:210, 200:450] = True
+    assert (missing == wanted).all()
+    assert (found[wanted] == 0).all()
+    assert found[~wanted].max() > 200
+
+
+def test_other_numbers_that_are_not_finite_are_refused_with_their_place(tmp_path: Path) -> None:
+    pixels, how = DEEP["floating point"]
+    stored = deep("floating point").astype(np.float32)
+    stored[120, 30, 1] = np.inf
+    path = write_tiff(tmp_path / "a.tif", stored, **how)
+    with (
+        TiffPicture.open(path, pixels) as picture,
+        pytest.raises(InputError, match=r"not finite at row 120, column 30, channel 1: fill it"),
+    ):
+        picture.read(100, 10, 50, 50)
 
 
 def test_the_mask_is_that_of_the_picture_in_memory(predictor: Predictor, tmp_path: Path) -> None:
@@ -227,7 +335,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "16 bits": (
         lambda p: write_tiff(p, PICTURE.astype(np.uint16), tile=(128, 128)),
-        "has 16 bits a channel .uint16., 8 are read by windows: convert it",
+        "has 3 channels of 16 bits, but 3 channels of 8 bits are needed: convert it, as by `gdal",
     ),
     "CMYK": (
         lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), photometric="separated"),
@@ -235,7 +343,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "four colours": (
         lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), extrasamples=[0]),
-        "has 4 channels, 1 or 3 are read",
+        "has 4 channels of 8 bits, but 3 channels of 8 bits are needed: convert it",
     ),
     "turned": (
         lambda p: write_tiff(p, PICTURE, extratags=[(274, 3, 1, 6, True)]),
@@ -371,6 +479,8 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from pixelwise.data.classes import Classes
+from pixelwise.data.images import read_image
+from pixelwise.data.pixels import PixelFormat
 from pixelwise.inference import Predictor
 from pixelwise.inference.large import predict_large
 

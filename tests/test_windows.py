@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,17 +13,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.export import Dim, ExportedProgram
 
-from pixelwise.checkpoints import IMAGENET
+from pixelwise.checkpoints import IMAGENET, Bundle
+from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
+from pixelwise.export.graph import Deployed, capture
+from pixelwise.export.writers import quiet, write_openvino
 from pixelwise.inference import anysize
 from pixelwise.inference.anysize import AnySize
-from pixelwise.inference.runtimes import PartRuntime, View
+from pixelwise.inference.exported import Export
+from pixelwise.inference.runtimes import (
+    PartRuntime,
+    Runtime,
+    Traits,
+    View,
+    knows_parts,
+    open_export,
+)
 from pixelwise.inference.runtimes.pytorch import TorchRuntime
 from pixelwise.inference.windows import RAMP, blend, cut, smallest_window
 from pixelwise.layers import ImagePooling
 from pixelwise.models import create_model, measure_reach, peak_bytes
 
+CLASSES = Classes.make(["one", "two", "three"])
 SMALL = {"backbone": "tiny", "aspp": False}  # image pooling, two resizes, and a short reach
 
 
@@ -47,13 +62,55 @@ def network(name: str = "deeplab_v3plus", **options: Any) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def small() -> TorchRuntime:
+def balanced() -> nn.Module:
     """With classes that are equally strong on average, so that many pixels stand between two."""
     model = network(**SMALL)
     logits = TorchRuntime(model, IMAGENET).logits(photo(500, 611))
     with torch.no_grad():
         model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
-    return TorchRuntime(model, IMAGENET)
+    return model
+
+
+@pytest.fixture(scope="module")
+def small(balanced: nn.Module) -> TorchRuntime:
+    return TorchRuntime(balanced, IMAGENET)
+
+
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def runtime(
+    balanced: nn.Module, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> PartRuntime:
+    """The same network by each runtime that knows parts."""
+    if request.param == "torch":
+        return TorchRuntime(balanced, IMAGENET)
+    return by_openvino(balanced, "deeplab_v3plus", SMALL, tmp_path_factory.mktemp("openvino"))
+
+
+def by_openvino(model: nn.Module, name: str, options: dict[str, Any], folder: Path) -> PartRuntime:
+    """As `pixelwise export` and `Predictor.load` would have it."""
+    bundle = Bundle(name, options, CLASSES, IMAGENET, model.state_dict())
+    with quiet():
+        program = capture(bundle)
+    return opened(program, TorchRuntime(model, IMAGENET).traits, folder)
+
+
+def opened(program: ExportedProgram, traits: Traits, folder: Path) -> PartRuntime:
+    with quiet():
+        file = write_openvino(program, folder)
+    export = Export(
+        folder=folder,
+        file=file,
+        target="openvino",
+        precision="float32",
+        bundle="",
+        model="",
+        classes=CLASSES,
+        recipe={},
+        traits=traits,
+    )
+    runtime: Runtime = open_export(export)
+    assert knows_parts(runtime)
+    return runtime
 
 
 def error(one: np.ndarray, other: np.ndarray) -> float:
@@ -148,8 +205,28 @@ def test_windows_equal_one_pass_where_they_see_all_that_matters(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a margin of all of the reach, to rounding, for sides that no stride divides."""
+    assert_windows_equal_one_pass(TorchRuntime(network(name, **options), IMAGENET), monkeypatch)
+
+
+QUICK = {0, 2, 5}  # to export; FCN's frame takes its time
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(*one, marks=() if number in QUICK else pytest.mark.slow)
+        for number, one in enumerate(NETWORKS)
+    ],
+)
+def test_windows_of_an_export_equal_its_one_pass(
+    name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = by_openvino(network(name, **options), name, options, tmp_path)
+    assert_windows_equal_one_pass(runtime, monkeypatch)
+
+
+def assert_windows_equal_one_pass(runtime: PartRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anysize, "MARGIN", 1)
-    runtime = TorchRuntime(network(name, **options), IMAGENET)
     traits = runtime.traits
     window = smallest_window(margin=traits.reach, step=traits.step)
     image = photo(window + 21, window - 37)
@@ -206,24 +283,24 @@ def means(runtime: PartRuntime, image: np.ndarray, rows: list, columns: int) -> 
     return [total / count]
 
 
-def labels_differ(runtime: TorchRuntime, image: np.ndarray, found: np.ndarray) -> float:
+def labels_differ(runtime: Runtime, image: np.ndarray, found: np.ndarray) -> float:
     return float((runtime.classify(image) != found).mean())
 
 
-def test_planted_seams_are_noticed(small: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planted_seams_are_noticed(runtime: PartRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of 0.05 % holds as things are; not without margins, nor without a shared mean."""
     image = photo(500, 611)
-    window = smallest_window(margin=small.traits.reach, step=16)
-    assert labels_differ(small, image, AnySize(small, window=window).classify(image)) < 5e-4
+    window = smallest_window(margin=runtime.traits.reach, step=16)
+    assert labels_differ(runtime, image, AnySize(runtime, window=window).classify(image)) < 5e-4
 
-    alone = AnySize(Alone(small), window=10**6)
-    monkeypatch.setattr(anysize, "UNKNOWN", small.traits)
+    alone = AnySize(Alone(runtime), window=10**6)
+    monkeypatch.setattr(anysize, "UNKNOWN", runtime.traits)
     alone.window = window
-    assert labels_differ(small, image, alone.classify(image)) > 5e-4
+    assert labels_differ(runtime, image, alone.classify(image)) > 5e-4
 
     monkeypatch.setattr(anysize, "MARGIN", 0)
     least = smallest_window(margin=0, step=16)
-    assert labels_differ(small, image, AnySize(small, window=least).classify(image)) > 5e-4
+    assert labels_differ(runtime, image, AnySize(runtime, window=least).classify(image)) > 5e-4
 
 
 class Alone:
@@ -231,7 +308,7 @@ class Alone:
 
     name = "alone"
 
-    def __init__(self, runtime: TorchRuntime) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self.logits, self.classify = runtime.logits, runtime.classify
 
 
@@ -261,10 +338,20 @@ class TwicePooled(nn.Module):
         return nn.functional.interpolate(self.second(maps) + maps[:, :3], size=x.shape[2:])
 
 
-def test_several_poolings_take_a_pass_each() -> None:
+@pytest.mark.parametrize("kind", ["torch", "openvino"])
+def test_several_poolings_take_a_pass_each(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    runtime = TorchRuntime(TwicePooled().eval(), IMAGENET)
+    model = TwicePooled().eval()
+    runtime: PartRuntime = TorchRuntime(model, IMAGENET)
     assert runtime.traits.poolings == 2
+    if kind == "openvino":
+        with quiet():
+            program = torch.export.export(
+                Deployed(model, IMAGENET).eval(),
+                (torch.zeros(1, 97, 131, 3, dtype=torch.uint8),),
+                dynamic_shapes={"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}},
+            )
+        runtime = opened(program, runtime.traits, tmp_path)
     image = photo(160, 180)
     seen: list[tuple[int, int]] = []
     network_of_any_size = AnySize(runtime, window=smallest_window(margin=8, step=4))
@@ -322,6 +409,17 @@ def test_auto_takes_one_pass_where_memory_allows(small: TorchRuntime) -> None:
     assert AnySize(small, window="none", memory=0).in_one_pass((10**5, 10**5))
     assert AnySize(small, window=500).in_one_pass((500, 500))
     assert not AnySize(small, window=500).in_one_pass((500, 501))
+
+
+def test_labels_alone_may_take_one_pass_where_logits_do_not(small: TorchRuntime) -> None:
+    class Thrifty(Alone):
+        traits = replace(small.traits, bytes_per_pixel=1000, label_bytes_per_pixel=100)
+        part_logits = small.part_logits
+
+    size = (2048, 2048)
+    network_of_any_size = AnySize(Thrifty(small), memory=500 * 2048**2)
+    assert network_of_any_size.in_one_pass(size, labels=True)
+    assert not network_of_any_size.in_one_pass(size)
 
 
 def test_a_window_below_the_reach_is_refused_with_what_is_allowed(small: TorchRuntime) -> None:

@@ -391,10 +391,10 @@ class LearntUpsampling(nn.ConvTranspose2d):
 
 
 class Interpolation(nn.Module):
-    """`stride` times the size by bilinear interpolation, which repeats the map's border.
+    """Bilinear interpolation, which repeats the map's border, in place of a transposed convolution.
 
-    Away from it this is the transposed convolution with a kernel of twice the stride; another
-    kernel lays its positions between the interpolated ones and is refused.
+    Away from the border it is the one with a kernel of twice the stride, and as large as that;
+    another kernel lays its positions between the interpolated ones and is refused.
     """
 
     def __init__(self, channels: int, *, kernel_size: int, stride: int, padding: int = 0) -> None:
@@ -404,11 +404,12 @@ class Interpolation(nn.Module):
                 f"upsampling 'interpolate': meets kernels of twice the stride, not {kernel_size} "
                 f"with stride {stride}: choose frozen or learnt"
             )
-        self.window = (kernel_size, stride, stride // 2)
+        self.window = (kernel_size, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        stride = self.window[1]
-        return resize(x, size=(stride * x.shape[2], stride * x.shape[3]))
+        _, stride, padding = self.window
+        enlarged = resize(x, size=(stride * x.shape[2], stride * x.shape[3]))
+        return F.pad(enlarged, [stride // 2 - padding] * 4, mode="replicate")
 
 
 UPSAMPLING: dict[str, type[FrozenUpsampling | LearntUpsampling | Interpolation]] = {

@@ -64,10 +64,10 @@ def _facts(checks: dict[str, object]) -> dict[str, str]:
     if isinstance(parity, list):
         for one in parity:
             height, width = one["size"]
-            facts[f"at {height}x{width}"] = (
-                f"logits differ from PyTorch's by {one['difference']:.1e} of their range, "
-                f"{100 * one['equal']:.3f} % of the labels are equal"
-            )
+            facts[f"at {height}x{width}"] = _likeness(one)
+    window = checks.get("window")
+    if isinstance(window, dict):
+        facts["as a window"] = _likeness(window)
     scores, speed = checks.get("val mean IoU"), checks.get("milliseconds")
     if isinstance(scores, dict):
         facts["mean IoU on val"] = f"{scores['float32']:.2f} % in float32, {scores['int8']:.2f} %"
@@ -82,3 +82,10 @@ def _facts(checks: dict[str, object]) -> dict[str, str]:
     if isinstance(kept, list):
         facts["left in float32"] = ", ".join(kept) or "no layer"
     return facts
+
+
+def _likeness(parity: dict[str, float]) -> str:
+    return (
+        f"logits differ from PyTorch's by {parity['difference']:.1e} of their range, "
+        f"{100 * parity['equal']:.3f} % of the labels are equal"
+    )

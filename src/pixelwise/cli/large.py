@@ -29,25 +29,23 @@ def predict_large_files(
     names = output_names(paths, out)
     # Not `own_process`: a heap that keeps what was freed grows from window to window.
     from pixelwise.inference import Predictor
-    from pixelwise.inference.exported import is_export
     from pixelwise.inference.large import TiffPicture, predict_large
-    from pixelwise.inference.opening import AUTO
-    from pixelwise.inference.runtimes import TORCH, knows_parts
+    from pixelwise.inference.runtimes import knows_parts
 
-    if how["runtime"] == AUTO and how["device"] is None and not is_export(bundle):
-        how = {**how, "runtime": TORCH}  # whose windows agree with the whole
-    predictor = Predictor.load(bundle, **how)
+    predictor = Predictor.load(bundle, **how, parts=True)
     if not knows_parts(predictor.runtime):
         console.print(
             f"runtime {predictor.runtime.name} sees each window as a picture of its own: labels "
-            "can differ from those of one pass; with --runtime torch they agree",
+            "can differ from those of one pass; by --runtime torch, and by an OpenVINO export of "
+            "this version, they agree",
             soft_wrap=True,
         )
     failed: list[str] = []
     written = 0
     for path, name in zip(paths, names, strict=True):
         try:
-            with TiffPicture.open(path) as picture:  # before a folder is made for its mask
+            # Before a folder is made for its mask.
+            with TiffPicture.open(path, predictor.pixels) as picture:
                 height, width = picture.size
             make_folder(out)
             with Bar(f"{path.name}, {width}x{height}", unit="windows") as bar:

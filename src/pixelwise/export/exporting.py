@@ -13,12 +13,12 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.export.graph import capture
 from pixelwise.export.int8 import Int8Settings, quantize, require_nncf
-from pixelwise.export.parity import LIMIT, Parity, compare
+from pixelwise.export.parity import LIMIT, Parity, compare, compare_windows
 from pixelwise.export.program import ProgramRuntime
 from pixelwise.export.writers import WRITERS, quiet, require
 from pixelwise.files import atomic_folder
 from pixelwise.inference.exported import Export, export_folder, is_export
-from pixelwise.inference.runtimes import EXPORTED, Runtime, installed, open_export
+from pixelwise.inference.runtimes import EXPORTED, Runtime, installed, knows_parts, open_export
 from pixelwise.inference.runtimes.pytorch import TorchRuntime
 from pixelwise.seals import bundle_digest
 
@@ -60,6 +60,7 @@ def export(
             classes=bundle.classes,
             recipe=bundle.recipe,
             pixels=bundle.pixels,
+            traits=reference.traits,
             checks={**checks, "made with": {name: installed(name) for name in PACKAGES}},
         )
         export.describe()
@@ -73,9 +74,15 @@ def export(
             file = WRITERS[target].write(program, folder)
         export = described(folder, file, "float32", {})
         say("comparing it with PyTorch")
-        found = compare(_open(export), reference, bundle.pixels)
+        runtime = _open(export)
+        found = compare(runtime, reference, bundle.pixels)
+        checks: dict[str, object] = {"parity": [one.to_json() for one in found]}
+        if knows_parts(runtime):
+            window = compare_windows(runtime, reference, bundle.pixels)
+            checks["window"] = window.to_json()
+            found.append(window)
         _refuse_difference(path, target, found)
-        return described(folder, file, "float32", {"parity": [one.to_json() for one in found]})
+        return described(folder, file, "float32", checks)
 
     name = target if int8 is None else f"{target}-int8"
     final = out or export_folder(path, name)

@@ -65,8 +65,8 @@ def quantize(
     """Quantise the float32 export `exact` into `folder`.
 
     First all layers. Where that costs more than the limit, what rounding does to the means is
-    corrected layer by layer, which takes longer; where that is not enough, the layers that cost
-    most go back to float32 until the limit holds.
+    corrected layer by layer, which takes longer, and which not every format allows; where that is
+    not enough, the layers that cost most go back to float32 until the limit holds.
 
     Raises PixelwiseError where it never does, or where the result is not faster.
     """
@@ -93,7 +93,7 @@ def quantize(
     say(f"quantising with {len(images)} images")
     quantized = nncf.quantize(model, calibration, **options)
     made, after = written(quantized)
-    if before - after > settings.max_drop:
+    if before - after > settings.max_drop and model_format.corrects_in_full:
         say(f"it costs {before - after:.2f} points: correcting the biases in full")
         quantized = nncf.quantize(model, calibration, fast_bias_correction=False, **options)
         made, after = written(quantized)

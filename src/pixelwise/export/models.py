@@ -15,7 +15,13 @@ Labels = NDArray[np.uint8]
 
 
 class ModelFormat(Protocol):
-    """What NNCF's models of one format need of us."""
+    """What NNCF's models of one format need of us.
+
+    corrects_in_full: whether NNCF can correct their biases in full. Of ONNX graphs it cuts out
+    parts for that, and fails where an input goes to several nodes, as the picture does.
+    """
+
+    corrects_in_full: bool
 
     def read(self, path: Path) -> Any:
         """The model in a file."""
@@ -32,6 +38,8 @@ class ModelFormat(Protocol):
 
 class OpenVINOFormat:
     """model.xml and model.bin."""
+
+    corrects_in_full = True
 
     def read(self, path: Path) -> Any:
         import openvino as ov
@@ -75,6 +83,8 @@ def _is_quantised(node: Any) -> bool:
 
 class ONNXFormat:
     """model.onnx."""
+
+    corrects_in_full = False
 
     def read(self, path: Path) -> Any:
         import onnx

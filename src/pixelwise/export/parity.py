@@ -1,4 +1,5 @@
-"""An export held against the bundle it came from: the same logits, the same labels."""
+"""An export held against the bundle it came from: the same logits, the same labels, of pictures and
+of windows of them."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pixelwise.data.pixels import RGB, PixelFormat
+from pixelwise.data.pixels import RGB, PixelFormat, Pixels
 from pixelwise.data.scenes import generate_scene
-from pixelwise.inference.runtimes import Runtime
+from pixelwise.inference.runtimes import PartRuntime, Runtime, View
 
 SIZES = ((224, 320), (97, 131), (333, 241))  # rows and columns, odd ones among them
 LIMIT = 1e-4  # of the logits' range: rounding in another order stays far below
@@ -39,12 +41,44 @@ def compare(runtime: Runtime, reference: Runtime, pixels: PixelFormat = RGB) -> 
     """Both on a generated scene at each of SIZES, its colours repeated for further channels."""
     found = []
     for seed, (height, width) in enumerate(SIZES):
-        image = pixels.like(generate_scene(seed, height=height, width=width)[0])
+        image = _scene(seed, height, width, pixels)
         one, other = runtime.logits(image), reference.logits(image)
-        spread = float(other.max() - other.min()) or 1.0
-        difference = float(np.abs(one - other).max()) / spread
         equal = float((runtime.classify(image) == reference.classify(image)).mean())
-        if not np.isfinite(one).all():
-            difference = float("inf")
-        found.append(Parity((height, width), difference, equal))
+        found.append(Parity((height, width), _difference(one, other), equal))
     return found
+
+
+def compare_windows(
+    runtime: PartRuntime, reference: PartRuntime, pixels: PixelFormat = RGB
+) -> Parity:
+    """Both on a window of such a scene, as a part of a larger one, with the sums that both find for
+    the image poolings. size: of the window."""
+    step = reference.traits.step
+    height, width = SIZES[0]
+    window = _scene(0, height, width, pixels)
+    size = (height + 2 * step, width + 3 * step)
+    own = (slice(0, height // step * step), slice(0, width // step * step))
+    worst = 0.0
+    means: list[NDArray[np.float32]] = []
+    for _ in range(reference.traits.poolings):
+        view = View(size, step, 2 * step, tuple(means))
+        sums, positions = reference.part_sums(window, view, own)
+        found, counted = runtime.part_sums(window, view, own)
+        worst = max(worst, _difference(found / counted, sums / positions))
+        means.append((sums / positions).astype(np.float32))
+    view = View(size, step, 2 * step, tuple(means))
+    one, other = runtime.part_logits(window, view), reference.part_logits(window, view)
+    equal = float((one.argmax(axis=0) == other.argmax(axis=0)).mean())
+    return Parity((height, width), max(worst, _difference(one, other)), equal)
+
+
+def _scene(seed: int, height: int, width: int, pixels: PixelFormat) -> Pixels:
+    return pixels.like(generate_scene(seed, height=height, width=width)[0])
+
+
+def _difference(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """The largest, over the range of the other; infinite where one is not finite."""
+    if not np.isfinite(one).all():
+        return float("inf")
+    spread = float(other.max() - other.min()) or 1.0
+    return float(np.abs(one - other).max()) / spread

@@ -33,7 +33,14 @@ MARGIN = 0.75
 """Of a network's reach, the margin of its windows. The rest of it says next to nothing: measured by
 benchmarks/windows.py, README. An image pooling asks for all of the reach of what is pooled."""
 
-UNKNOWN = Traits(step=32, reach=512, pooled_reach=0, poolings=0, bytes_per_pixel=1024)
+UNKNOWN = Traits(
+    step=32,
+    reach=512,
+    pooled_reach=0,
+    poolings=0,
+    bytes_per_pixel=1024,
+    label_bytes_per_pixel=1024,
+)
 """What is taken of a network whose runtime does not tell."""
 
 
@@ -59,14 +66,15 @@ class AnySize:
     def traits(self) -> Traits:
         return self.runtime.traits if knows_parts(self.runtime) else UNKNOWN
 
-    def in_one_pass(self, size: tuple[int, int]) -> bool:
-        """Whether a picture of this size (height, width) needs no windows."""
+    def in_one_pass(self, size: tuple[int, int], *, labels: bool = False) -> bool:
+        """Whether a picture of this size (height, width) needs no windows. labels: for these alone,
+        without the logits."""
         if self.window == NONE:
             return True
         if self.window == AUTO:
             pixels = size[0] * size[1]
             return pixels <= (SMALL if knows_parts(self.runtime) else WHOLE) or (
-                pixels <= self._pixels()
+                pixels <= self._pixels(labels=labels)
             )
         return max(size) <= int(self.window)
 
@@ -86,7 +94,7 @@ class AnySize:
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
         """(H, W, C) in units of 0..255 to (H, W) indices of the largest logits, by and by."""
         height, width = image.shape[:2]
-        if self.in_one_pass((height, width)):
+        if self.in_one_pass((height, width), labels=True):
             return self.runtime.classify(image)
         index = np.empty((height, width), np.uint8)
         for block in self.blocks(ArrayPicture(image)):
@@ -111,9 +119,12 @@ class AnySize:
         else:
             yield from _alone(self.runtime, picture, side, progress)
 
-    def _pixels(self) -> int:
+    def _pixels(self, *, labels: bool = False) -> int:
         """How many pixels one pass may have."""
-        return int(self.memory / self.traits.bytes_per_pixel)
+        traits = self.traits
+        return int(
+            self.memory / (traits.label_bytes_per_pixel if labels else traits.bytes_per_pixel)
+        )
 
     def _side(self) -> int:
         """The largest side of a window."""

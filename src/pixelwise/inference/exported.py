@@ -17,6 +17,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.pixels import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.files import sha256
+from pixelwise.inference.traits import Traits
 
 DESCRIPTION = "export.json"
 FORMAT = 1
@@ -31,6 +32,7 @@ class Export:
     target: openvino, onnx or torch-export; precision: float32 or int8.
     bundle: the SHA-256 that the bundle carries. model: the registry's name.
     pixels: what pictures have to hold.
+    traits: what windows of pictures need; None in exports of earlier versions.
     checks: what was measured when it was made, as plain JSON.
     """
 
@@ -43,6 +45,7 @@ class Export:
     classes: Classes
     recipe: dict[str, Any]
     pixels: PixelFormat = RGB
+    traits: Traits | None = None
     checks: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,6 +71,7 @@ class Export:
             "classes": self.classes.to_json(),
             "recipe": self.recipe,
             "pixels": self.pixels.to_json(),
+            "traits": None if self.traits is None else self.traits.to_json(),
             "checks": self.checks,
             "files": files,
         }
@@ -92,6 +96,7 @@ class Export:
                     f"{folder}: has export format {content['format']}, this version reads "
                     f"{FORMAT}: {REMEDY}"
                 )
+            traits = content.get("traits")
             export = cls(
                 folder=folder,
                 file=str(content["file"]),
@@ -102,6 +107,7 @@ class Export:
                 classes=Classes.from_json(content["classes"]),
                 recipe=dict(content["recipe"]),
                 pixels=PixelFormat.from_json(content.get("pixels", RGB.to_json())),
+                traits=None if traits is None else Traits.from_json(traits),
                 checks=dict(content["checks"]),
             )
             files = dict(content["files"])

@@ -13,7 +13,14 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.pixels import PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export, exports_of, is_export, load_fresh
-from pixelwise.inference.runtimes import EXPORTED, TORCH, Runtime, installed, open_export
+from pixelwise.inference.runtimes import (
+    EXPORTED,
+    TORCH,
+    Runtime,
+    installed,
+    knows_parts,
+    open_export,
+)
 from pixelwise.inference.runtimes.choice import fastest
 from pixelwise.seals import bundle_digest
 
@@ -33,7 +40,9 @@ class Opened:
     pixels: PixelFormat
 
 
-def open_network(path: Path, *, runtime: str = AUTO, device: str | None = None) -> Opened:
+def open_network(
+    path: Path, *, runtime: str = AUTO, device: str | None = None, parts: bool = False
+) -> Opened:
     """What `Predictor.load` opens; arguments and errors as there."""
     if runtime not in NAMES:
         raise InputError(f"runtime {runtime!r}: allowed are {', '.join(NAMES)}")
@@ -49,10 +58,10 @@ def open_network(path: Path, *, runtime: str = AUTO, device: str | None = None) 
         return _opened(export, None if runtime == AUTO else runtime)
     if device is not None or runtime == TORCH:
         return _open_torch(path, device)
-    return _open_bundle(path, runtime)
+    return _open_bundle(path, runtime, parts=parts)
 
 
-def _open_bundle(path: Path, name: str) -> Opened:
+def _open_bundle(path: Path, name: str, *, parts: bool) -> Opened:
     beside = exports_of(path)
     if name == AUTO and not beside:
         return _open_torch(path, None)
@@ -81,6 +90,13 @@ def _open_bundle(path: Path, name: str) -> Opened:
         raise InputError(
             f"{path}: no runtime for it is installed: `pip install {' or '.join(packages)}`"
         )
+    if parts:
+        agreeing = {
+            candidate: make
+            for candidate, make in ways.items()
+            if candidate == TORCH or knows_parts(make().runtime)
+        }
+        ways = agreeing or ways
     best, opened = fastest(digest, ways, runtime=attrgetter("runtime"), pixels=attrgetter("pixels"))
     return opened or ways[best]()
 

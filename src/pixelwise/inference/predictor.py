@@ -73,12 +73,14 @@ class Predictor:
         window: int | str = "auto",
         scales: Sequence[float] = (),
         flip: bool = False,
+        parts: bool = False,
     ) -> Predictor:
         """A predictor from a bundle or an export.
 
         runtime: "torch", or one that the bundle has been exported for, as "openvino"; "auto" takes
         the fastest of those, measured at the first time.
         device: of PyTorch, which then is the runtime; None takes a GPU where there is one.
+        parts: "auto" chooses among those whose windows agree with one pass, where there are any.
         The others: as for the class.
         Raises InputError where the file is not a whole bundle or export, or the runtime is not to
         be had.
@@ -86,7 +88,7 @@ class Predictor:
         crf = _checked(crf)  # faults are told before the bundle is read
         check_window(window)
         Ensemble(as_scales(scales), flip)
-        opened = open_network(Path(path), runtime=runtime, device=device)
+        opened = open_network(Path(path), runtime=runtime, device=device, parts=parts)
         return cls(
             opened.runtime,
             opened.classes,

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.pixels import RGB
 from pixelwise.errors import InputError
 from pixelwise.files import atomic
 from pixelwise.inference.anysize import NONE, AnySize, Progress
@@ -39,11 +38,11 @@ def predict_large(
     _check(predictor)
     network = AnySize(predictor.runtime, window=predictor.network.window, memory=MEMORY)
     classes = predictor.classes
-    with TiffPicture.open(path) as picture:
+    with TiffPicture.open(path, predictor.pixels) as picture:
         if out.exists() and out.samefile(path):
             raise InputError(f"{out}: is the picture itself: choose another --out")
         empty = classes.file_ignore
-        sparse = picture.nodata is not None or picture.alpha is not None
+        sparse = picture.nodata is not None or picture.alpha
 
         def masks() -> Iterator[tuple[Block, NDArray[np.uint8]]]:
             for block in network.blocks(picture, progress=progress):
@@ -65,11 +64,6 @@ def predict_large(
 
 
 def _check(predictor: Predictor) -> None:
-    if predictor.pixels != RGB:
-        raise InputError(
-            "--large: reads grey and RGB of 8 bits, and this network was trained on other "
-            "pictures: cut the picture into parts, and predict these without --large"
-        )
     for wanted, option in (
         (predictor.crf is not None, "--crf"),
         (not predictor.ensemble.single, "--scales or --flip"),

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.pixels import RGB as RGB_BYTES
+from pixelwise.data.pixels import PixelFormat, Pixels, RawImage
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,13 +51,14 @@ GEOREFERENCE = (
 class TiffPicture:
     """A TIFF file as a picture that is read by windows: see `open`.
 
-    8 bits a channel: grey, palette, RGB, with or without alpha, by strips or tiles, with any
-    compression that tifffile and imagecodecs know. `georeference` is what places it on the earth,
-    as tags for the mask; `nodata` the value that stands for no data, or None.
+    Grey, palette and RGB of 8 bits, with or without alpha, or what `pixels` asks for: deeper
+    numbers, other channels; by strips or tiles, with any compression that tifffile and imagecodecs
+    know. `georeference` is what places it on the earth, as tags for the mask; `nodata` the value
+    that stands for no data, or None.
     """
 
-    def __init__(self, path: Path, file: TiffFile, page: TiffPage) -> None:
-        self.path, self.file, self.page = path, file, page
+    def __init__(self, path: Path, file: TiffFile, page: TiffPage, pixels: PixelFormat) -> None:
+        self.path, self.file, self.page, self.pixels = path, file, page, pixels
         self.size = (page.imagelength, page.imagewidth)
         self.planes = page.samplesperpixel if page.planarconfig == 2 else 1
         self.tiled = page.is_tiled
@@ -64,17 +67,13 @@ class TiffPicture:
             if self.tiled
             else (min(page.rowsperstrip, page.imagelength), page.imagewidth)
         )
-        self.cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self.cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self.cached = 0
         self.palette = None if page.colormap is None else (page.colormap >> 8).astype(np.uint8).T
-        self.alpha = next(
-            (
-                page.samplesperpixel - len(page.extrasamples) + number
-                for number, kind in enumerate(page.extrasamples)
-                if kind in {ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA}
-            ),
-            None,
-        )
+        kinds = [*page.extrasamples]
+        opaque = bool(kinds) and kinds[-1] in {ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA}
+        # Programs call a fourth channel opacity, whatever it holds.
+        self.alpha = opaque and pixels.channels < page.samplesperpixel
         self._check()
         self.nodata = self._nodata()
         self.georeference = [
@@ -85,8 +84,10 @@ class TiffPicture:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path) -> Iterator[TiffPicture]:
-        """Raises InputError for what is not such a file, is cut off, or cannot be read by windows,
+    def open(cls, path: Path, pixels: PixelFormat = RGB_BYTES) -> Iterator[TiffPicture]:
+        """pixels: what its network was trained on.
+
+        Raises InputError for what is not such a file, is cut off, or cannot be read by windows,
         and where tifffile is not installed; while it is read, for a damaged strip or tile."""
         try:
             import tifffile
@@ -102,54 +103,77 @@ class TiffPicture:
                 raise InputError(
                     f"{path}: holds {len(pages)} pictures (pages): save the one you mean"
                 )
-            yield cls(path, file, pages[0])
+            yield cls(path, file, pages[0], pixels)
 
-    def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
-        """The window (height, width, 3), uint8 RGB."""
+    def read(self, top: int, left: int, height: int, width: int) -> Pixels:
+        """The window (height, width, C) in units of 0..255, as the network is given pictures.
+
+        Of deeper pictures the pixels without data are 0, since their numbers may lie anywhere.
+        Raises InputError for other numbers that are not finite.
+        """
         samples = self._samples(top, left, height, width)
         if self.palette is not None:
-            return np.ascontiguousarray(self.palette[samples[..., 0]])
+            samples = self.palette[samples[..., 0]]
         if self.page.photometric == MINISWHITE:
             samples = 255 - samples
-        if samples.shape[2] < 3:
-            return np.repeat(samples[..., :1], 3, axis=2)
-        return np.ascontiguousarray(samples[..., :3])
+        raw = RawImage(_held(samples), self.alpha)
+        found = self.pixels.scale(self.pixels.select(raw, self.path))
+        if not self.pixels.is_bytes:
+            missing = self.missing(top, left, height, width)
+            if missing is not None:
+                found[missing] = 0
+            self._check_finite(found, top, left)
+        whole: Pixels = np.ascontiguousarray(found)  # type: ignore[assignment]
+        return whole
 
     def missing(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_] | None:
         """Where the window has no data, (height, width): all channels have the nodata value, or
         alpha is 0. None where it has data everywhere."""
-        if self.nodata is None and self.alpha is None:
+        if self.nodata is None and not self.alpha:
             return None
         samples = self._samples(top, left, height, width)
         missing = np.zeros((height, width), bool)
-        if self.alpha is not None:
-            missing |= samples[..., self.alpha] == 0
+        if self.alpha:
+            missing |= samples[..., -1] == 0
+            samples = samples[..., :-1]
         if self.nodata is not None:
-            colours = samples if self.alpha is None else np.delete(samples, self.alpha, axis=2)
-            missing |= (colours == self.nodata).all(axis=2)
+            without = np.isnan(samples) if np.isnan(self.nodata) else samples == self.nodata
+            missing |= without.all(axis=2)
         return missing if missing.any() else None
+
+    def _check_finite(self, pixels: Pixels, top: int, left: int) -> None:
+        if not np.isfinite(pixels).all():
+            row, column, channel = (int(place) for place in np.argwhere(~np.isfinite(pixels))[0])
+            raise InputError(
+                f"{self.path}: holds a value that is not finite at row {top + row}, column "
+                f"{left + column}, channel {channel}: fill it with a number, or say which value "
+                "stands for no data, as by `gdal_translate -a_nodata nan IN OUT`"
+            )
 
     def _check(self) -> None:
         page, path = self.page, self.path
-        if page.dtype != np.uint8 or page.bitspersample != 8:
+        if page.dtype is None or page.bitspersample != 8 * page.dtype.itemsize:
             raise InputError(
-                f"{path}: has {page.bitspersample} bits a channel ({page.dtype}), 8 are read by "
-                "windows: convert it to 8 bits"
+                f"{path}: has {page.bitspersample} bits a channel, which are not read by windows: "
+                "convert it to 8 or 16 bits"
             )
-        known = {MINISWHITE, MINISBLACK, RGB, PALETTE}
+        if page.dtype.kind not in "uif":
+            raise InputError(f"{path}: holds {page.dtype}: save whole or floating point numbers")
+        deep = page.dtype != np.uint8
+        known = {MINISBLACK, RGB} if deep else {MINISWHITE, MINISBLACK, RGB, PALETTE}
         if page.photometric not in known and not (
             page.photometric == YCBCR and page.compression in JPEGS
         ):
             raise InputError(
-                f"{path}: has colours of kind {_name(page.photometric)}, read are grey, palette "
-                "and RGB: convert it to RGB"
+                f"{path}: has colours of kind {_name(page.photometric)}, read are grey, RGB, and "
+                "palettes of 8 bits: convert it to RGB"
             )
-        colours = page.samplesperpixel - (self.alpha is not None)
-        if colours not in {1, 3}:
-            raise InputError(
-                f"{path}: has {colours} channels, 1 or 3 are read by windows: keep three, as by "
-                "`gdal_translate -b 1 -b 2 -b 3 IN OUT`"
-            )
+        channels = page.samplesperpixel if self.palette is None else 3
+        self.pixels.select(
+            RawImage(_held(np.empty((1, 1, channels), page.dtype)), self.alpha),
+            path,
+            remedy=CONVERT_TO_RGB if self.pixels == RGB_BYTES else LIKE_THE_TRAINING,
+        )
         if page.imagedepth != 1:
             raise InputError(f"{path}: is a volume, not a picture: save one slice of it")
         turned = page.tags.valueof(274, default=1)
@@ -160,7 +184,7 @@ class TiffPicture:
             )
         samples = page.samplesperpixel // self.planes
         rows, columns = self.segment
-        if rows * columns * samples > SEGMENT_BYTES and not self._plain_rows:
+        if rows * columns * samples * self._dtype.itemsize > SEGMENT_BYTES and not self._plain_rows:
             kind = "tile" if self.tiled else "strip"
             raise InputError(
                 f"{path}: has a {kind} of {columns}x{rows} pixels, which can only be decoded as a "
@@ -174,13 +198,22 @@ class TiffPicture:
         if len(ends) < across * down * self.planes or max(ends, default=0) > path.stat().st_size:
             raise InputError(f"{path}: is cut off: restore the file or remove it")
 
-    def _nodata(self) -> int | None:
+    def _nodata(self) -> float | None:
         text = str(self.page.tags.valueof(GDAL_NODATA, default="")).strip("\0 ")
         try:
             value = float(text)
         except ValueError:
             return None
-        return int(value) if value in range(256) else None  # no pixel of 8 bits has another
+        if self._dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                return float(self._dtype.type(value))
+        info = np.iinfo(self._dtype)  # no pixel has another
+        return value if value.is_integer() and info.min <= value <= info.max else None
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        """Of the numbers stored."""
+        return np.dtype(self.page.dtype)
 
     @property
     def _plain_rows(self) -> bool:
@@ -193,14 +226,14 @@ class TiffPicture:
         (height, width), (rows, columns) = self.size, self.segment
         return -(-width // columns), -(-height // rows)
 
-    def _samples(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+    def _samples(self, top: int, left: int, height: int, width: int) -> NDArray[Any]:
         """The window as the file has it, (height, width, samples)."""
         if self._plain_rows:
             return self._rows(top, left, height, width)
         rows, columns = self.segment
         across, down = self._grid
         samples = self.page.samplesperpixel
-        window = np.empty((height, width, samples), np.uint8)
+        window = np.empty((height, width, samples), self._dtype)
         for plane in range(self.planes):
             target = window if self.planes == 1 else window[..., plane : plane + 1]
             for i in range(top // rows, -(-(top + height) // rows)):
@@ -215,22 +248,24 @@ class TiffPicture:
                     ]
         return window
 
-    def _rows(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+    def _rows(self, top: int, left: int, height: int, width: int) -> NDArray[Any]:
         """The same from strips that are not compressed: only what is asked for is read."""
         per_strip = self.segment[0]
         down = self._grid[1]
         samples = self.page.samplesperpixel // self.planes
-        window = np.empty((height, width, self.page.samplesperpixel), np.uint8)
+        stored = self._dtype.newbyteorder(self.file.byteorder)
+        size = samples * stored.itemsize
+        window = np.empty((height, width, self.page.samplesperpixel), self._dtype)
         for plane in range(self.planes):
             for y in range(top, top + height):
                 strip, row = divmod(y, per_strip)
                 offset = self.page.dataoffsets[plane * down + strip]
-                data = self._bytes(offset + (row * self.size[1] + left) * samples, width * samples)
-                line = np.frombuffer(data, np.uint8).reshape(width, samples)
+                data = self._bytes(offset + (row * self.size[1] + left) * size, width * size)
+                line = np.frombuffer(data, stored).reshape(width, samples)
                 window[y - top, :, plane : plane + samples] = line
         return window
 
-    def _decoded(self, index: int) -> NDArray[np.uint8]:
+    def _decoded(self, index: int) -> NDArray[Any]:
         """A strip or tile, (rows, columns, samples), from the cache where it is there."""
         piece = self.cache.pop(index, None)
         if piece is None:
@@ -241,7 +276,7 @@ class TiffPicture:
         self.cache[index] = piece  # the latest is last
         return piece
 
-    def _decode(self, index: int) -> NDArray[np.uint8]:
+    def _decode(self, index: int) -> NDArray[Any]:
         page = self.page
         count = page.databytecounts[index]
         data = self._bytes(page.dataoffsets[index], count) if count else None
@@ -261,8 +296,8 @@ class TiffPicture:
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         _, rows, columns, samples = shape
         if decoded is None:  # left out by who wrote it: all nodata
-            return np.full((rows, columns, samples), self.nodata or 0, np.uint8)
-        piece: NDArray[np.uint8] = np.asarray(decoded, np.uint8).reshape(rows, columns, samples)
+            return np.full((rows, columns, samples), self.nodata or 0, self._dtype)
+        piece: NDArray[Any] = np.asarray(decoded, self._dtype).reshape(rows, columns, samples)
         return piece
 
     def _bytes(self, offset: int, count: int) -> bytes:
@@ -282,6 +317,14 @@ class TiffPicture:
         return InputError(
             f"{self.path}: is damaged or cut off ({line}): restore the file or remove it"
         )
+
+
+def _held(samples: NDArray[Any]) -> NDArray[Any]:
+    """As decoded pictures are held: other types than 8 and 16 bits become float32."""
+    if samples.dtype.kind == "u" and samples.dtype.itemsize <= 2:
+        return samples
+    with np.errstate(over="ignore"):
+        return samples.astype(np.float32)
 
 
 def _name(value: object) -> str:
@@ -318,3 +361,8 @@ def open_file(tifffile: Any, path: Path) -> Iterator[TiffFile]:
 
 
 CONVERT = "convert it, as by `vips tiffsave IN OUT.tif --tile --compression deflate --bigtiff`"
+CONVERT_TO_RGB = (
+    "convert it, as by `gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 -colorinterp red,green,blue "
+    "IN OUT`"
+)
+LIKE_THE_TRAINING = "give pictures like those that the network was trained on"

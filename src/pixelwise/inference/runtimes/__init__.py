@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
-from pixelwise.inference.runtimes.runtime import PartRuntime, Runtime, Traits, View, knows_parts
+from pixelwise.inference.runtimes.runtime import PartRuntime, Runtime, View, knows_parts
+from pixelwise.inference.traits import Traits
 
 __all__ = [
     "EXPORTED",

@@ -7,10 +7,13 @@ pixels, and that of the window begins at position start * (N - n) / (L - l) of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pixelwise.inference.runtimes.runtime import View
 
 Size = tuple[int, int]  # height, width
 
@@ -42,24 +45,69 @@ class Place:
         return pixel * (whole - part) / (self.whole - self.length)
 
 
+class Geometry:
+    """Where windows lie in the maps of their pictures.
+
+    trace: tells the maps of a network for a picture of (height, width).
+    """
+
+    def __init__(self, trace: Callable[[Size], MapSizes]) -> None:
+        self._trace = trace
+        self._traced: dict[Size, MapSizes] = {}
+
+    def sizes(self, size: Size) -> MapSizes:
+        """The maps of a pass over a picture of this size."""
+        if size not in self._traced:
+            self._traced[size] = self._trace(size)
+        return self._traced[size]
+
+    def lines(self, window: Size, view: View) -> list[NDArray[np.float64]]:
+        """For each resize (2, 2), vertical before horizontal: the scale and offset with which the
+        positions of the result are read from the map of a window of this size."""
+        return resize_lines(self.sizes(view.size), self.sizes(window), _places(window, view))
+
+    def share(self, window: Size, view: View, own: tuple[slice, slice]) -> tuple[slice, slice]:
+        """A share of the window, rows and columns in pixels from its corner, in its map of the
+        next pooling, the one after those in `view.pooled`."""
+        number = len(view.pooled)
+        picture, part = self.sizes(view.size).pooled[number], self.sizes(window).pooled[number]
+        return own_positions(picture, part, _places(window, view), own)
+
+
+def _places(window: Size, view: View) -> tuple[Place, Place]:
+    vertical = Place(view.top, window[0], view.size[0])
+    return vertical, Place(view.left, window[1], view.size[1])
+
+
 def resize_lines(
     picture: MapSizes, window: MapSizes, places: tuple[Place, Place]
-) -> list[NDArray[np.float64] | None]:
-    """For each resize (2, 2), vertical before horizontal: the scale and offset with which the
-    positions of the result are read from the window's map. None where the usual are meant."""
-    lines: list[NDArray[np.float64] | None] = []
+) -> list[NDArray[np.float64]]:
+    """What `Geometry.lines` gives, of maps of these sizes."""
+    lines = []
     for whole, part in zip(picture.resized, window.resized, strict=True):
-        wanted = np.empty((2, 2))
-        usual = np.empty((2, 2))
+        found = np.empty((2, 2))
         for axis, place in enumerate(places):
             (before, after, corners), (from_part, to_part, _) = whole, part
             origin = place.on_map(place.start, from_part[axis], before[axis])
             result = place.on_map(place.start, to_part[axis], after[axis])
             scale, offset = _line(before[axis], after[axis], corners)
-            wanted[axis] = scale, offset + scale * result - origin
-            usual[axis] = _line(from_part[axis], to_part[axis], corners)
-        lines.append(None if np.allclose(wanted, usual, rtol=0, atol=1e-9) else wanted)
+            found[axis] = scale, offset + scale * result - origin
+        lines.append(found)
     return lines
+
+
+def reads(
+    line: NDArray[np.float64], *, before: int, after: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Where a resize from `before` to `after` positions reads along one axis.
+
+    line: (scale, offset). Each position of the result lies between position `index` (after,) and
+    the next, by the part (0..1) `part` (after,). Beyond the map its last position is repeated.
+    """
+    scale, offset = line
+    place = np.clip(np.arange(after) * scale + offset, 0, before - 1)
+    index = np.floor(place).astype(np.int32)
+    return index, (place - index).astype(np.float32)
 
 
 def own_positions(

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pixelwise.checkpoints import Normalisation
 from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
-from pixelwise.inference.runtimes.geometry import MapSizes, Place, own_positions, resize_lines
-from pixelwise.inference.runtimes.runtime import Traits, View
+from pixelwise.inference.runtimes.geometry import Geometry, MapSizes, Size
+from pixelwise.inference.runtimes.runtime import View
 from pixelwise.inference.simplify import simplify
+from pixelwise.inference.traits import Traits
 from pixelwise.models import alignment, measure_reach, peak_bytes, trace_sizes
 from pixelwise.passes import PartOfWhole, Summed, running
 
@@ -41,7 +42,7 @@ class TorchRuntime:
         self.device = find_device(device)
         self.normalisation = normalisation
         self._step = alignment(model)
-        self._traced: dict[tuple[int, int], MapSizes] = {}
+        self._geometry = Geometry(self._trace)
         simplified = simplify(model, in_channels=normalisation.channels)
         self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -61,9 +62,10 @@ class TorchRuntime:
         step, channels = self._step, self.normalisation.channels
         reach, pooled_reach = measure_reach(self.model, step=step, in_channels=channels)
         side = -(-MEASURED // step) * step
-        poolings = len(self._sizes(side, side).pooled)
+        poolings = len(self._geometry.sizes((side, side)).pooled)
         size = peak_bytes(self.model, height=side, width=side, in_channels=channels) / side**2
-        return Traits(step, reach, pooled_reach, poolings, LAYERS_OWN * size + AROUND)
+        memory = LAYERS_OWN * size + AROUND
+        return Traits(step, reach, pooled_reach, poolings, memory, memory)
 
     def part_logits(self, window: Pixels, view: View) -> NDArray[np.float32]:
         """(h, w, C) to (classes, h, w), as `PartRuntime` has it."""
@@ -75,9 +77,7 @@ class TorchRuntime:
         self, window: Pixels, view: View, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
         """The sums of the window's share of a pooled map, as `PartRuntime` has it."""
-        number = len(view.pooled)
-        whole, here, places = self._maps(window, view)
-        share = own_positions(whole.pooled[number], here.pooled[number], places, own)
+        share = self._geometry.share(_size(window), view, own)
         part = self._part(window, view, own=share)
         with running(part), contextlib.suppress(Summed):
             self._run(window)
@@ -88,28 +88,24 @@ class TorchRuntime:
     def _part(
         self, window: Pixels, view: View, *, own: tuple[slice, slice] | None = None
     ) -> PartOfWhole:
-        lines = resize_lines(*self._maps(window, view))
+        size = _size(window)
+        lines = self._geometry.lines(size, view)
+        usual = self._geometry.lines(size, View(size, 0, 0))
         return PartOfWhole(
-            [None if line is None else torch.from_numpy(line) for line in lines],
+            [
+                None if np.allclose(one, other, rtol=0, atol=1e-9) else torch.from_numpy(one)
+                for one, other in zip(lines, usual, strict=True)
+            ],
             [torch.from_numpy(mean) for mean in view.pooled],
             own=own,
         )
 
-    def _maps(self, window: Pixels, view: View) -> tuple[MapSizes, MapSizes, tuple[Place, Place]]:
-        """The sizes of the maps of the picture and of the window, and where this lies in that."""
-        height, width = window.shape[:2]
-        vertical = Place(view.top, height, view.size[0])
-        horizontal = Place(view.left, width, view.size[1])
-        return self._sizes(*view.size), self._sizes(height, width), (vertical, horizontal)
-
-    def _sizes(self, height: int, width: int) -> MapSizes:
-        size = (height, width)
-        if size not in self._traced:
-            sizes = trace_sizes(
-                self.model, height=height, width=width, in_channels=self.normalisation.channels
-            )
-            self._traced[size] = MapSizes(tuple(sizes.resized), tuple(sizes.pooled))
-        return self._traced[size]
+    def _trace(self, size: Size) -> MapSizes:
+        height, width = size
+        sizes = trace_sizes(
+            self.model, height=height, width=width, in_channels=self.normalisation.channels
+        )
+        return MapSizes(tuple(sizes.resized), tuple(sizes.pooled))
 
     @torch.inference_mode()
     def _run(self, image: Pixels) -> torch.Tensor:
@@ -117,6 +113,10 @@ class TorchRuntime:
         batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
         out: torch.Tensor = self.model(self.normalisation(batch))[0].float()
         return out
+
+
+def _size(image: Pixels) -> Size:
+    return image.shape[0], image.shape[1]
 
 
 def find_device(name: str | torch.device | None) -> torch.device:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.pixels import Pixels
+from pixelwise.inference.traits import Traits
 
 
 class Runtime(Protocol):
@@ -42,24 +43,6 @@ class View:
     pooled: tuple[NDArray[np.float32], ...] = ()
 
 
-@dataclass(frozen=True)
-class Traits:
-    """What cutting a picture into windows asks of a network.
-
-    step: windows begin at its multiples, and have the picture's sides less a multiple of it.
-    reach: pixels over which a pixel can have a say in the logits; poolings aside.
-    pooled_reach: the same, in the map that is pooled.
-    poolings: how many image poolings there are.
-    bytes_per_pixel: of memory at the peak of a pass, the network's weights aside.
-    """
-
-    step: int
-    reach: int
-    pooled_reach: int
-    poolings: int
-    bytes_per_pixel: float
-
-
 class PartRuntime(Runtime, Protocol):
     """A runtime that can compute a window as part of its picture, as `pixelwise.passes` has it.
 
@@ -72,8 +55,7 @@ class PartRuntime(Runtime, Protocol):
     of the whole's (0 where L = l). Position p of the result is read at scale * p + offset of the
     window's map, with its last position repeated beyond the border, where scale = I / O and offset
     = (b + 1/2) * scale - 1/2 - a; with corners aligned scale = (I - 1) / (O - 1) and offset =
-    b * scale - a. A graph can have (scale, offset) as an input of shape (resizes, 2, 2), vertical
-    before horizontal.
+    b * scale - a.
 
     Every image pooling gives the mean of the whole's map: for c5 (1, C5, h, w) a vector (C5,), in
     place of the mean over h and w, before the projection. It is found by a pass for each pooling,
