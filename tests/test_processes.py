@@ -334,6 +334,7 @@ def test_an_environment_at_fault_is_refused(variables: dict[str, str], said: str
         (("exit(75)", "exit(130)"), (130, 1)),  # 75: has found the other gone
         (("exit(1)", "kill(getpid(), 9)"), (-9, 1)),
         (("exit(2)", "sleep(60)"), (2, 0)),  # the other does not end by itself
+        (("sleep(60)", "exit(2)"), (2, 1)),
     ],
 )
 def test_the_process_at_fault_gives_the_exit_code(

@@ -188,18 +188,19 @@ def wait_for(children: Sequence[subprocess.Popen[Any]]) -> tuple[int, int]:
     """
     deadline = math.inf
     ended: set[int] = set()
-    while any(child.poll() is None for child in children):
-        time.sleep(POLL)
+    # All are asked each time: one that stays must not hide another's end.
+    while None in (codes := [child.poll() for child in children]):
         now = time.monotonic()
-        if deadline == math.inf and any(child.returncode for child in children):
+        if deadline == math.inf and any(codes):
             deadline = now + PATIENCE
         if now > deadline:
-            ended |= {i for i, child in enumerate(children) if child.poll() is None}
+            ended |= {i for i, code in enumerate(codes) if code is None}
             for i in ended:
                 children[i].kill()
-    codes = [(child.returncode, i) for i, child in enumerate(children) if child.returncode]
-    by_itself = [(code, i) for code, i in codes if i not in ended]
-    order = sorted(by_itself or codes, key=lambda end: (end[0] > 0, end[0] == LOST))
+        time.sleep(POLL)
+    failed = [(code, i) for i, code in enumerate(codes) if code]
+    by_itself = [(code, i) for code, i in failed if i not in ended]
+    order = sorted(by_itself or failed, key=lambda end: (end[0] > 0, end[0] == LOST))
     return order[0] if order else (0, 0)
 
 
