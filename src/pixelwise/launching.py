@@ -28,6 +28,8 @@ from pixelwise.planning import this_machine
 
 PATIENCE = 30.0
 """Seconds that the others have to end by themselves after one has failed."""
+LONG_PATIENCE = 120.0
+"""Seconds that a process has to end its step and write a checkpoint when its launcher is gone."""
 POLL = 0.05
 LOST = 75
 """The exit code of a process that has lost the others: as sysexits.h has it, try again."""
@@ -146,13 +148,16 @@ def launch(*, devices: int, nodes: int, remedy: str) -> int:
 
 
 def follow_launcher() -> None:
-    """In a process that `launch` has started: end, as by SIGTERM, when the launcher is gone."""
+    """In a process that `launch` has started: end, as by SIGTERM, when the launcher is gone; where
+    that has no effect, as in a wait for another that was killed, at once after LONG_PATIENCE."""
     launcher = int(os.environ[_LAUNCHED])
 
     def follow() -> None:
         while os.getppid() == launcher:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LONG_PATIENCE)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=follow, daemon=True, name="follow-launcher").start()
 
