@@ -28,43 +28,33 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     compiled = False
 
+    def forward(self, input: Tensor) -> Tensor:
+        return self.activated(input, None)
+
     def activated(self, input: Tensor, activation: nn.Module | None) -> Tensor:
         """Normalised, then through `activation`: in one operation where it can be."""
-        if self._takes_compiled(input):
+        share = current_share() if self.training else None
+        images = input.shape[0] if share is None else share.images
+        single = self.training and images * input.shape[2] * input.shape[3] <= 1
+        if self._takes_compiled(input) and share is None and not single:
             from pixelwise.gradients.normalising import LIMITS, normalise
 
             kind = None if activation is None else type(activation)
             if kind in LIMITS:
                 return normalise(input, self, kind)
-        out: Tensor = self(input)
-        if activation is not None:
-            out = activation(out)
-        return out
-
-    def _takes_compiled(self, input: Tensor) -> bool:
-        return (
-            self.compiled
-            and self.training
-            and input.dtype == torch.float32
-            and input.device.type == "cpu"
-            and input.numel() // max(1, input.shape[1]) > 1
-            and current_share() is None
-        )
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self._takes_compiled(input):
-            from pixelwise.gradients.normalising import normalise
-
-            return normalise(input, self, None)
-        share = current_share() if self.training else None
-        images = input.shape[0] if share is None else share.images
-        if self.training and images * input.shape[2] * input.shape[3] <= 1:
-            return F.batch_norm(
+        if single:
+            out = F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        if share is not None:
-            return shared_batch_norm(self, input, share)
-        return super().forward(input)
+        elif share is not None:
+            out = shared_batch_norm(self, input, share)
+        else:
+            out = super().forward(input)
+        return out if activation is None else cast(Tensor, activation(out))
+
+    def _takes_compiled(self, input: Tensor) -> bool:
+        wanted = self.compiled and self.training
+        return wanted and input.dtype == torch.float32 and input.device.type == "cpu"
 
 
 class Dropout(nn.Dropout):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.compiled.functions import outer
+from pixelwise.compiled.functions import inner, outer
 
 BLOCK = 256
 TILE = 64
@@ -66,6 +66,12 @@ def normalise(
             into[c] = high if value > high else value
 
 
+@inner
+def _let_through(slope: Any, value: Any, low: Any, high: Any) -> Any:
+    """The gradient before an activation that holds `value` within low..high."""
+    return np.float32(0) if (value <= low) | (value >= high) else slope
+
+
 @outer
 def gradient_moments(
     begin: int,
@@ -92,8 +98,7 @@ def gradient_moments(
             values = x[row * channels : (row + 1) * channels]
             slopes = gradient[row * channels : (row + 1) * channels]
             for c in range(channels):
-                value = values[c] * scale[c] + offset[c]
-                slope = np.float32(0) if (value <= low) | (value >= high) else slopes[c]
+                slope = _let_through(slopes[c], values[c] * scale[c] + offset[c], low, high)
                 total[c] += slope
                 product[c] += slope * (values[c] - mean[c])
         sums[block] = total
@@ -123,8 +128,7 @@ def gradient_of_x(
         slopes = gradient[row * channels : (row + 1) * channels]
         into = out[row * channels : (row + 1) * channels]
         for c in range(channels):
-            value = values[c] * scale[c] + offset[c]
-            slope = np.float32(0) if (value <= low) | (value >= high) else slopes[c]
+            slope = _let_through(slopes[c], values[c] * scale[c] + offset[c], low, high)
             into[c] = scale[c] * slope + (values[c] - mean[c]) * by_x[c] + constant[c]
 
 

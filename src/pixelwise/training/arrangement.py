@@ -100,13 +100,12 @@ def choose_arrangement(
     ]
     if len(candidates) == 1:
         return Choice(candidates[0], "as the recipe says")
-    shape = (MEASURED_IMAGES, channels, *crop)
-    trials = {each: _Trial(each, model, shape, num_classes, device) for each in candidates}
-    seconds = {each: min(trial.step() for _ in range(2)) for each, trial in trials.items()}
+    trial = _Trial(model, (MEASURED_IMAGES, channels, *crop), num_classes, device)
+    seconds = {each: min(trial.step(each) for _ in range(2)) for each in candidates}
     close = [each for each in candidates if seconds[each] < CLOSE * min(seconds.values())]
     if len(close) > 1:
         for each in ROUNDS * close:  # in turn, for the machine's speed drifts
-            seconds[each] = min(seconds[each], trials[each].step())
+            seconds[each] = min(seconds[each], trial.step(each))
     best, *others = sorted(candidates, key=lambda each: seconds[each])
     figures = ", ".join(f"{1000 * seconds[each]:.0f} with {each}" for each in others)
     hint = "" if numba_is_there() or not usable else "; numba may be faster: pip install numba"
@@ -118,32 +117,27 @@ def choose_arrangement(
 
 
 class _Trial:
-    """Steps of a copy of the model. The first one compiles."""
+    """Steps of a copy of the model. The first one of an arrangement compiles."""
 
     def __init__(
-        self,
-        arrangement: Arrangement,
-        model: nn.Module,
-        shape: tuple[int, ...],
-        num_classes: int,
-        device: torch.device,
+        self, model: nn.Module, shape: tuple[int, ...], num_classes: int, device: torch.device
     ) -> None:
         self.device = device
         self.model = copy.deepcopy(model).to(device=device).train()
-        arrangement.apply(self.model)
         generator = torch.Generator().manual_seed(0)
-        images = torch.randn(shape, generator=generator).to(device)
-        self.images = arrangement.order(images)
+        self.images = torch.randn(shape, generator=generator).to(device)
         size = (shape[0], *shape[2:])
         self.labels = torch.randint(num_classes, size, generator=generator).to(device)
 
-    def step(self) -> float:
+    def step(self, arrangement: Arrangement) -> float:
         """Seconds an image. The random state of the caller stays as it is."""
+        self.model.zero_grad(set_to_none=True)
+        arrangement.apply(self.model)
+        images = arrangement.order(self.images)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             started = time.perf_counter()
-            self.model.zero_grad(set_to_none=True)
-            cross_entropy(self.model(self.images), self.labels).backward()  # type: ignore[no-untyped-call]
+            cross_entropy(self.model(images), self.labels).backward()  # type: ignore[no-untyped-call]
             if devices:
                 torch.cuda.synchronize(self.device)
-            return (time.perf_counter() - started) / len(self.images)
+            return (time.perf_counter() - started) / len(images)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pixelwise.inference.simplify.replacing import replace
 from pixelwise.layers import ASPP, ImagePooling, image_mean
 
 
 def fold_image_pooling(model: nn.Module) -> nn.Module:
     """`model`, in evaluation mode and with batch normalisation folded, with a `SplitASPP` in place
     of every ASPP; it is changed."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, ASPP):
-            model.set_submodule(name, SplitASPP(module))
-    return model
+    return replace(model, lambda module: isinstance(module, ASPP), SplitASPP)
 
 
 class SplitASPP(nn.Module):

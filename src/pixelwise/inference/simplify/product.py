@@ -9,16 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.inference.simplify.replacing import replace
+
 LARGE = 5  # a smaller window is a fast convolution
 
 
 def multiply_large_windows(model: nn.Module) -> nn.Module:
     """`model`, in evaluation mode, with a `WindowProduct` in place of every convolution with a
     large window that is not padded and takes every step; it is changed."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Conv2d) and _is_fully_connected(module):
-            model.set_submodule(name, WindowProduct(module))
-    return model
+    return replace(model, _is_fully_connected, WindowProduct)
 
 
 class WindowProduct(nn.Module):
@@ -43,9 +42,10 @@ class WindowProduct(nn.Module):
         return F.linear(torch.cat(places, dim=3), self.weight, self.bias).permute(0, 3, 1, 2)
 
 
-def _is_fully_connected(convolution: nn.Conv2d) -> bool:
+def _is_fully_connected(convolution: nn.Module) -> bool:
     return (
-        min(convolution.kernel_size) >= LARGE
+        isinstance(convolution, nn.Conv2d)
+        and min(convolution.kernel_size) >= LARGE
         and convolution.padding == (0, 0)
         and convolution.stride == (1, 1)
         and convolution.dilation == (1, 1)

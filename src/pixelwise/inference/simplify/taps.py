@@ -11,14 +11,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.inference.simplify.replacing import replace
+
 
 def leave_out_taps(model: nn.Module) -> nn.Module:
     """`model`, in evaluation mode, with a `NearTaps` in place of every dilated 3x3 convolution that
     keeps the size; it is changed. Which taps are left depends on the size: not for export."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Conv2d) and _is_dilated(module):
-            model.set_submodule(name, NearTaps(module))
-    return model
+    return replace(model, _is_dilated, NearTaps)
 
 
 class NearTaps(nn.Conv2d):
@@ -47,7 +46,7 @@ class NearTaps(nn.Conv2d):
         )
 
 
-def _is_dilated(convolution: nn.Conv2d) -> bool:
+def _is_dilated(convolution: nn.Module) -> bool:
     return (
         type(convolution) is nn.Conv2d  # TensorFlow's pads in its own way
         and convolution.kernel_size == (3, 3)
