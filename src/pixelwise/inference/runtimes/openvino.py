@@ -106,6 +106,7 @@ class PartOpenVINORuntime(OpenVINORuntime):
             traits,
             bytes_per_pixel=MEMORY * traits.bytes_per_pixel,
             label_bytes_per_pixel=LABEL_MEMORY * traits.label_bytes_per_pixel,
+            rounded=export.precision == "int8",
         )
         self._graphs = PartGraphs(self._for("logits"))
         self._geometry = Geometry(self._graphs.sizes)
