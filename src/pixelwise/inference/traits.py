@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -26,7 +26,7 @@ class Traits:
     poolings: int
     bytes_per_pixel: float
     label_bytes_per_pixel: float
-    rounded: bool = False
+    rounded: bool = field(default=False, kw_only=True)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
