@@ -15,7 +15,7 @@ from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
 from pixelwise.inference.runtimes.geometry import Geometry, Size
 from pixelwise.inference.runtimes.graph_parts import GraphParts, Inputs, size_of
-from pixelwise.inference.runtimes.openvino_dilation import split_dilated
+from pixelwise.inference.runtimes.openvino_dilation import crop_dilated, split_dilated
 from pixelwise.inference.runtimes.openvino_parts import PartGraphs
 from pixelwise.inference.traits import Traits
 
@@ -91,8 +91,10 @@ class OpenVINORuntime:
         return ov.Model(results, model.get_parameters(), "pixelwise")
 
     def _compiled(self, model: ov.Model) -> ov.InferRequest:
-        if self._precision == "bf16" and not model.is_dynamic():
-            split_dilated(model)
+        if not model.is_dynamic():
+            crop_dilated(model)
+            if self._precision == "bf16":
+                split_dilated(model)
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
         return self._core.compile_model(model, "CPU", options).create_infer_request()
 
