@@ -13,8 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset13
 
-from pixelwise.inference.runtimes import openvino_dilation
+from pixelwise.inference.runtimes import openvino_dilation, openvino_winograd
 from pixelwise.inference.runtimes.openvino_dilation import crop_dilated, split_dilated
+from pixelwise.inference.runtimes.openvino_winograd import halve_multiplications
+
+
+def kinds(model: ov.Model) -> list[str]:
+    return [one.get_type_name() for one in model.get_ordered_ops()]
+
+
+def computed(model: ov.Model, maps: Any) -> Any:
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    (found,) = ov.Core().compile_model(model, "CPU", options)(maps).values()
+    return found
 
 
 def dilated(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> tuple[ov.Model, Any]:
@@ -47,12 +58,10 @@ def test_a_dilated_convolution_is_the_sum_of_its_taps(
     monkeypatch.setattr(openvino_dilation, "CHANNELS", 8)
     model, weights = dilated(size, kernel=kernel, rate=rate)
     split_dilated(model)
-    kinds = [one.get_type_name() for one in model.get_ordered_ops()]
-    assert kinds.count("Convolution") == (taps or 1)
-    assert ("Slice" in kinds) == (taps is not None and taps > 1)
+    assert kinds(model).count("Convolution") == (taps or 1)
+    assert ("Slice" in kinds(model)) == (taps is not None and taps > 1)
     maps = np.random.default_rng(1).normal(size=(1, 8, *size)).astype(np.float32)
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
-    (found,) = ov.Core().compile_model(model, "CPU", options)(maps).values()
+    found = computed(model, maps)
     pads = tuple(rate * (side - 1) // 2 for side in kernel)
     wanted = F.conv2d(
         torch.from_numpy(maps), torch.from_numpy(weights), padding=pads, dilation=rate
@@ -94,9 +103,61 @@ def test_taps_beyond_the_map_are_left_out_of_quantised_kernels(
         for side, length in zip(kernel, size, strict=True)
     ]
     maps = np.random.default_rng(1).normal(size=(1, 8, *size)).astype(np.float32)
-    found, wanted = (
-        ov.Core().compile_model(one, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(maps)[0]
-        for one in (cropped, model)
-    )
+    found, wanted = computed(cropped, maps), computed(model, maps)
     assert np.allclose(found, wanted, rtol=0, atol=1e-5)
     assert wanted.any()
+
+
+def convolution(size: tuple[int, int], *, pads: tuple[int, ...]) -> tuple[ov.Model, Any]:
+    """A 3x3 one of maps (1, 8, *size) to 5 channels, and the weights. pads: top, left, ..."""
+    weights = np.random.default_rng(0).normal(size=(5, 8, 3, 3)).astype(np.float32)
+    maps = opset13.parameter([1, 8, *size], np.float32)
+    made = opset13.convolution(maps, opset13.constant(weights), [1, 1], pads[:2], pads[2:], [1, 1])
+    return ov.Model([opset13.relu(made)], [maps], "convolution"), weights
+
+
+@given(
+    height=st.integers(12, 40),
+    width=st.integers(3, 40),
+    pads=st.tuples(*[st.integers(0, 3)] * 4),
+)
+@settings(max_examples=25)
+def test_half_the_multiplications_give_the_same_convolution(
+    height: int, width: int, pads: tuple[int, int, int, int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino_winograd, "CHANNELS", 5)
+        patch.setattr(openvino_winograd, "ROWS", 1)
+        model, weights = convolution((height, width), pads=pads)
+        halve_multiplications(model)
+    assert kinds(model).count("Convolution") == 6
+    maps = np.random.default_rng(1).normal(size=(1, 8, height, width)).astype(np.float32)
+    top, left, bottom, right = pads
+    padded = F.pad(torch.from_numpy(maps).double(), (left, right, top, bottom))
+    wanted = F.conv2d(padded, torch.from_numpy(weights).double()).relu().numpy()
+    found = computed(model, maps)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() < 1e-5 * np.ptp(wanted)
+
+
+@pytest.mark.parametrize(
+    ("channels", "rows", "strides", "rate", "halved"),
+    [
+        ((256, 256), 12, 1, 1, True),
+        ((255, 256), 12, 1, 1, False),
+        ((256, 255), 12, 1, 1, False),
+        ((256, 256), 11, 1, 1, False),
+        ((256, 256), 12, 2, 1, False),
+        ((256, 256), 12, 1, 2, False),
+    ],
+)
+def test_only_large_plain_convolutions_are_halved(
+    channels: tuple[int, int], rows: int, strides: int, rate: int, halved: bool
+) -> None:
+    before, after = channels
+    maps = opset13.parameter([1, before, rows * strides, 20], np.float32)
+    weights = opset13.constant(np.zeros((after, before, 3, 3), np.float32))
+    found = opset13.convolution(maps, weights, [strides] * 2, [rate] * 2, [rate] * 2, [rate] * 2)
+    model = ov.Model([opset13.relu(found)], [maps], "convolution")
+    halve_multiplications(model)
+    assert kinds(model).count("Convolution") == (6 if halved else 1)
