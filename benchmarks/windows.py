@@ -47,7 +47,7 @@ def main() -> None:
         whole = runtime.classify(picture)
         show(name, "one pass", "", time.perf_counter() - started, 0)
         for margin in arguments.margins:
-            anysize.MARGIN = margin
+            anysize.MARGIN = anysize.ROUNDED_MARGIN = margin
             pixels = round(margin * runtime.traits.reach)
             least = smallest_window(margin=pixels, step=runtime.traits.step)
             side = max(arguments.window, least)

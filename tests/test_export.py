@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from pixelwise.export import export, exporting, int8
 from pixelwise.export.int8 import Int8Settings
 from pixelwise.export.parity import Parity
 from pixelwise.inference import Predictor, opening
+from pixelwise.inference.anysize import margin_of
 from pixelwise.inference.exported import Export
-from pixelwise.inference.runtimes import choice, knows_parts
+from pixelwise.inference.runtimes import Runtime, View, choice, knows_parts
 from pixelwise.models import MODELS, create_model
 
 CLASSES = Classes.make(["soil", "plant", "stone"], values=[0, 10, 200], ignore=255)
@@ -107,30 +109,51 @@ def test_a_size_that_comes_often_is_compiled_for_itself(exported: Path) -> None:
     assert sorted(size for size, _ in runtime._static) == [(21, 31), (22, 32)]  # two are kept
 
 
-def test_the_description_holds_what_was_checked(exported: Path) -> None:
-    made = Export.load(exported.parent / "net-openvino")
-    assert (made.target, made.precision, made.model) == ("openvino", "float32", "deeplab_v3plus")
+@pytest.mark.parametrize("target", ["openvino", "onnx"])
+def test_the_description_holds_what_was_checked(exported: Path, target: str) -> None:
+    made = Export.load(exported.parent / f"net-{target}")
+    assert (made.target, made.precision, made.model) == (target, "float32", "deeplab_v3plus")
     assert len(made.checks["parity"]) == 3
     assert all(one["difference"] < 1e-5 for one in made.checks["parity"])
     assert any(side % 2 for one in made.checks["parity"] for side in one["size"])
-    assert made.checks["made with"]["openvino"]
+    assert made.checks["made with"][target]
     assert made.checks["window"]["difference"] < 1e-5
 
 
-def test_an_export_of_an_earlier_version_is_used_as_before(copy: Path) -> None:
+def test_windows_by_onnx_runtime_without_onnx_are_refused_with_the_remedy(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)  # its import fails
+    runtime = pixelwise.load(exported, runtime="onnx").runtime
+    assert runtime.classify(photo(30, 40)).shape == (30, 40)  # a whole picture needs it not
+    assert knows_parts(runtime)
+    view = View((320, 320), 16, 16)
+    text = refusal(lambda: runtime.part_sums(photo(96, 96), view, (slice(0, 96), slice(0, 96))))
+    assert "`pip install 'onnx>=1.18'`" in text
+
+
+@pytest.mark.parametrize("target", ["openvino", "onnx"])
+def test_an_export_of_an_earlier_version_is_used_as_before(copy: Path, target: str) -> None:
     """Its windows see themselves alone, for it does not say what they need."""
-    folder = copy.with_name("net-openvino")
+    folder = copy.with_name(f"net-{target}")
     assert knows_parts(pixelwise.load(folder).runtime)
-    about = folder / "export.json"
-    content = json.loads(about.read_text())
-    traits = content.pop("traits")
-    about.write_text(json.dumps(content))
+    content = json.loads((folder / "export.json").read_text())
+    traits = without_traits(folder)
     earlier = pixelwise.load(folder)
     assert not knows_parts(earlier.runtime)
     assert earlier.classify(photo(30, 40)).shape == (30, 40)
     for wrong in ({**traits, "step": 0}, {"step": 16}, {**traits, "bytes_per_pixel": None}):
-        about.write_text(json.dumps({**content, "traits": wrong}))
+        (folder / "export.json").write_text(json.dumps({**content, "traits": wrong}))
         assert "export.json: is damaged" in refusal(lambda: pixelwise.load(folder))
+
+
+def without_traits(folder: Path) -> dict[str, object]:
+    """Make the export one of an earlier version; the traits that it had."""
+    about = folder / "export.json"
+    content = json.loads(about.read_text())
+    traits: dict[str, object] = content.pop("traits")
+    about.write_text(json.dumps(content))
+    return traits
 
 
 def test_predicting_by_openvino_imports_no_torch(exported: Path, tmp_path: Path) -> None:
@@ -320,7 +343,10 @@ def test_auto_takes_what_was_fastest(copy: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(opening, "fastest", fastest)
     assert pixelwise.load(copy).runtime.name == "onnx"
     assert asked == [["openvino", "onnx", "torch"]]  # bf16 only where it is asked for
-    pixelwise.inference.Predictor.load(copy, parts=True)  # ONNX Runtime's windows see themselves
+    pixelwise.inference.Predictor.load(copy, parts=True)
+    assert asked.pop() == ["openvino", "onnx", "torch"]
+    without_traits(copy.with_name("net-onnx"))  # its windows see themselves alone
+    pixelwise.inference.Predictor.load(copy, parts=True)
     assert asked.pop() == ["openvino", "torch"]
     for name in ("net-openvino", "net-onnx"):
         shutil.rmtree(copy.with_name(name))
@@ -363,6 +389,22 @@ def test_int8_is_written_with_its_score_and_speed(
     off = float(np.abs(logits - exact).max() / (exact.max() - exact.min()))
     assert 1e-5 < off < 0.2  # rounded, and not another network
     assert isinstance(fast, Predictor)
+    assert_a_window_is_a_part(fast.runtime)
+
+
+def assert_a_window_is_a_part(runtime: Runtime) -> None:
+    """A window that is the picture, with the mean that it finds itself, is a pass over it but for
+    how its resizes round; and rounded maps get the larger margin."""
+    assert knows_parts(runtime)
+    assert margin_of(runtime.traits) > margin_of(replace(runtime.traits, rounded=False))
+    image, size = photo(160, 200), (160, 200)
+    sums, count = runtime.part_sums(image, View(size, 0, 0), (slice(0, 160), slice(0, 200)))
+    mean = (sums / count).astype(np.float32)
+    whole, part = runtime.logits(image), runtime.part_logits(image, View(size, 0, 0, (mean,)))
+    off = np.abs(whole - part) / (whole.max() - whole.min())
+    assert off.mean() < 1e-3
+    other = runtime.part_logits(image, View(size, 0, 0, (mean + 1,)))
+    assert not np.array_equal(part, other)  # the mean that is given counts
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openvino import opset13
 
 from pixelwise.inference.runtimes import openvino_dilation, openvino_winograd
-from pixelwise.inference.runtimes.openvino_dilation import split_dilated
+from pixelwise.inference.runtimes.openvino_dilation import crop_dilated, split_dilated
 from pixelwise.inference.runtimes.openvino_winograd import halve_multiplications
 
 
@@ -67,6 +67,45 @@ def test_a_dilated_convolution_is_the_sum_of_its_taps(
         torch.from_numpy(maps), torch.from_numpy(weights), padding=pads, dilation=rate
     )
     assert np.allclose(found, wanted.relu().numpy(), atol=1e-5)
+
+
+def quantised(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> ov.Model:
+    """Maps (1, 8, *size) to (1, 5, *size) as NNCF leaves such a convolution."""
+    rng = np.random.default_rng(0)
+    whole = opset13.constant(rng.integers(-127, 128, (5, 8, *kernel), dtype=np.int8))
+    scale = opset13.constant(rng.uniform(0.001, 0.01, (5, 1, 1, 1)).astype(np.float32))
+    weights = opset13.multiply(opset13.convert(whole, "f32"), scale)
+    maps = opset13.parameter([1, 8, *size], np.float32)
+    low, high = np.float32(-1), np.float32(1.5)  # zero is no end of the range
+    rounded = opset13.fake_quantize(maps, low, high, low, high, 256)
+    pads = [rate * (side - 1) // 2 for side in kernel]
+    found = opset13.convolution(rounded, weights, [1, 1], pads, pads, [rate, rate])
+    return ov.Model([opset13.relu(found)], [maps], "quantised")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    kernel=st.sampled_from([(3, 3), (1, 3), (5, 5), (1, 1)]),
+    rate=st.integers(1, 26),
+)
+def test_taps_beyond_the_map_are_left_out_of_quantised_kernels(
+    size: tuple[int, int], kernel: tuple[int, int], rate: int
+) -> None:
+    model = quantised(size, kernel=kernel, rate=rate)
+    cropped = model.clone()
+    crop_dilated(cropped)
+    (convolution,) = (
+        one for one in cropped.get_ordered_ops() if one.get_type_name() == "Convolution"
+    )
+    assert list(convolution.input_value(1).get_shape()[2:]) == [
+        sum(abs(tap - side // 2) * rate < length for tap in range(side))
+        for side, length in zip(kernel, size, strict=True)
+    ]
+    maps = np.random.default_rng(1).normal(size=(1, 8, *size)).astype(np.float32)
+    found, wanted = computed(cropped, maps), computed(model, maps)
+    assert np.allclose(found, wanted, rtol=0, atol=1e-5)
+    assert wanted.any()
 
 
 def convolution(size: tuple[int, int], *, pads: tuple[int, ...]) -> tuple[ov.Model, Any]:

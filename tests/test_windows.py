@@ -19,7 +19,7 @@ from pixelwise.checkpoints import IMAGENET, Bundle
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
 from pixelwise.export.graph import Deployed, capture
-from pixelwise.export.writers import quiet, write_openvino
+from pixelwise.export.writers import WRITERS, quiet
 from pixelwise.inference import anysize
 from pixelwise.inference.anysize import AnySize
 from pixelwise.inference.exported import Export
@@ -76,31 +76,34 @@ def small(balanced: nn.Module) -> TorchRuntime:
     return TorchRuntime(balanced, IMAGENET)
 
 
-@pytest.fixture(scope="module", params=["torch", "openvino"])
+@pytest.fixture(scope="module", params=["torch", "openvino", "onnx"])
 def runtime(
     balanced: nn.Module, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> PartRuntime:
     """The same network by each runtime that knows parts."""
     if request.param == "torch":
         return TorchRuntime(balanced, IMAGENET)
-    return by_openvino(balanced, "deeplab_v3plus", SMALL, tmp_path_factory.mktemp("openvino"))
+    folder = tmp_path_factory.mktemp(request.param)
+    return exported(balanced, "deeplab_v3plus", SMALL, request.param, folder)
 
 
-def by_openvino(model: nn.Module, name: str, options: dict[str, Any], folder: Path) -> PartRuntime:
+def exported(
+    model: nn.Module, name: str, options: dict[str, Any], target: str, folder: Path
+) -> PartRuntime:
     """As `pixelwise export` and `Predictor.load` would have it."""
     bundle = Bundle(name, options, CLASSES, IMAGENET, model.state_dict())
     with quiet():
         program = capture(bundle)
-    return opened(program, TorchRuntime(model, IMAGENET).traits, folder)
+    return opened(program, TorchRuntime(model, IMAGENET).traits, target, folder)
 
 
-def opened(program: ExportedProgram, traits: Traits, folder: Path) -> PartRuntime:
+def opened(program: ExportedProgram, traits: Traits, target: str, folder: Path) -> PartRuntime:
     with quiet():
-        file = write_openvino(program, folder)
+        file = WRITERS[target].write(program, folder)
     export = Export(
         folder=folder,
         file=file,
-        target="openvino",
+        target=target,
         precision="float32",
         bundle="",
         model="",
@@ -211,6 +214,7 @@ def test_windows_equal_one_pass_where_they_see_all_that_matters(
 QUICK = {0, 2, 5}  # to export; FCN's frame takes its time
 
 
+@pytest.mark.parametrize("target", ["openvino", "onnx"])
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -219,9 +223,13 @@ QUICK = {0, 2, 5}  # to export; FCN's frame takes its time
     ],
 )
 def test_windows_of_an_export_equal_its_one_pass(
-    name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    options: dict[str, Any],
+    target: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    runtime = by_openvino(network(name, **options), name, options, tmp_path)
+    runtime = exported(network(name, **options), name, options, target, tmp_path)
     assert_windows_equal_one_pass(runtime, monkeypatch)
 
 
@@ -338,20 +346,20 @@ class TwicePooled(nn.Module):
         return nn.functional.interpolate(self.second(maps) + maps[:, :3], size=x.shape[2:])
 
 
-@pytest.mark.parametrize("kind", ["torch", "openvino"])
+@pytest.mark.parametrize("kind", ["torch", "openvino", "onnx"])
 def test_several_poolings_take_a_pass_each(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = TwicePooled().eval()
     runtime: PartRuntime = TorchRuntime(model, IMAGENET)
     assert runtime.traits.poolings == 2
-    if kind == "openvino":
+    if kind != "torch":
         with quiet():
             program = torch.export.export(
                 Deployed(model, IMAGENET).eval(),
                 (torch.zeros(1, 97, 131, 3, dtype=torch.uint8),),
                 dynamic_shapes={"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}},
             )
-        runtime = opened(program, runtime.traits, tmp_path)
+        runtime = opened(program, runtime.traits, kind, tmp_path)
     image = photo(160, 180)
     seen: list[tuple[int, int]] = []
     network_of_any_size = AnySize(runtime, window=smallest_window(margin=8, step=4))

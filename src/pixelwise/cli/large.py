@@ -38,8 +38,8 @@ def predict_large(
     if not knows_parts(predictor.runtime):
         console.print(
             f"runtime {predictor.runtime.name} sees each window as a picture of its own: labels "
-            "can differ from those of one pass; by --runtime torch, and by an OpenVINO export of "
-            "this version, they agree",
+            "can differ from those of one pass; by --runtime torch, and by an export that this "
+            "version makes, they agree",
             soft_wrap=True,
         )
 

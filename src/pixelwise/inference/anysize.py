@@ -33,6 +33,9 @@ MARGIN = 0.75
 """Of a network's reach, the margin of its windows. The rest of it says next to nothing: measured by
 benchmarks/windows.py, README. An image pooling asks for all of the reach of what is pooled."""
 
+ROUNDED_MARGIN = 0.9
+"""The same where maps are rounded to 8 bits."""
+
 UNKNOWN = Traits(
     step=32,
     reach=512,
@@ -153,7 +156,7 @@ def check_window(window: int | str) -> None:
 
 def margin_of(traits: Traits) -> int:
     """Pixels that a window sees beyond what is kept of it."""
-    return round(MARGIN * traits.reach)
+    return round((ROUNDED_MARGIN if traits.rounded else MARGIN) * traits.reach)
 
 
 def _of_whole(

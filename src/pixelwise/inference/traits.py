@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -16,6 +16,8 @@ class Traits:
     poolings: how many image poolings there are.
     bytes_per_pixel: of memory at the peak of a pass, the network's weights aside.
     label_bytes_per_pixel: the same of a pass for labels alone, which keeps no logits.
+    rounded: whether maps are rounded to 8 bits between layers. What comes from far away then moves
+    values by a whole step or not at all, and does not fade with the distance.
     """
 
     step: int
@@ -24,6 +26,7 @@ class Traits:
     poolings: int
     bytes_per_pixel: float
     label_bytes_per_pixel: float
+    rounded: bool = field(default=False, kw_only=True)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -34,7 +37,7 @@ class Traits:
         dict."""
         counts = (int(data[name]) for name in ("step", "reach", "pooled_reach", "poolings"))
         memory = (float(data[name]) for name in ("bytes_per_pixel", "label_bytes_per_pixel"))
-        traits = cls(*counts, *memory)
+        traits = cls(*counts, *memory, rounded=bool(data.get("rounded", False)))
         if not (traits.bytes_per_pixel > 0 and traits.label_bytes_per_pixel > 0):
             raise ValueError("memory is above zero")
         if traits.step < 1 or min(traits.reach, traits.pooled_reach, traits.poolings) < 0:

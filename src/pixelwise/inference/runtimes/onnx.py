@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
+from pixelwise.inference.runtimes.geometry import Geometry, Size
+from pixelwise.inference.runtimes.graph_parts import GraphParts, Inputs
+from pixelwise.inference.runtimes.onnx_parts import PartGraphs, open_session
+from pixelwise.inference.traits import Traits
 
 
 class ONNXRuntime:
@@ -18,12 +23,8 @@ class ONNXRuntime:
 
     def __init__(self, export: Export) -> None:
         self.name = export.name
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only; they come as exceptions too
         try:
-            self._session = onnxruntime.InferenceSession(
-                export.path, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(export.path)
         except Exception as error:  # its exceptions have no common class of their own
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{export.path}: ONNX Runtime cannot read it ({reason})") from error
@@ -42,6 +43,31 @@ class ONNXRuntime:
         return result
 
 
+class PartONNXRuntime(GraphParts, ONNXRuntime):
+    """The same for an export that says what windows need: a `PartRuntime`."""
+
+    def __init__(self, export: Export, traits: Traits) -> None:
+        super().__init__(export)
+        # Its memory is that of PyTorch, or three quarters of it: measured.
+        self.traits = replace(traits, rounded=export.precision == "int8")
+        self._graphs: PartGraphs = PartGraphs(export.path)
+        self._geometry = Geometry(self._graphs.sizes)
+        self._part: tuple[int | None, onnxruntime.InferenceSession] | None = None
+
+    def _infer_part(self, size: Size, pooling: int | None, given: Inputs) -> NDArray[Any]:
+        if self._part is None or self._part[0] != pooling:
+            self._part = None  # its memory goes before the next one's is taken
+            graphs = self._graphs
+            model = graphs.for_logits() if pooling is None else graphs.for_sums(pooling)
+            self._part = (pooling, open_session(model))
+        session = self._part[1]
+        (found,) = session.run(None, {one.name: given[one.name] for one in session.get_inputs()})
+        result: NDArray[Any] = found
+        return result
+
+
 def open_export(export: Export) -> ONNXRuntime:
     """The runtime for an export. Raises InputError where ONNX Runtime cannot read it."""
-    return ONNXRuntime(export)
+    if export.traits is None:  # it is of an earlier version
+        return ONNXRuntime(export)
+    return PartONNXRuntime(export, export.traits)

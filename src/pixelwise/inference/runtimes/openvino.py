@@ -14,10 +14,10 @@ from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
 from pixelwise.inference.runtimes.geometry import Geometry, Size
-from pixelwise.inference.runtimes.openvino_dilation import split_dilated
+from pixelwise.inference.runtimes.graph_parts import GraphParts, Inputs, size_of
+from pixelwise.inference.runtimes.openvino_dilation import crop_dilated, split_dilated
 from pixelwise.inference.runtimes.openvino_parts import PartGraphs
 from pixelwise.inference.runtimes.openvino_winograd import halve_multiplications
-from pixelwise.inference.runtimes.runtime import View
 from pixelwise.inference.traits import Traits
 
 KEPT = 2  # compiled sizes; each has a copy of the weights
@@ -58,7 +58,7 @@ class OpenVINORuntime:
         return self._run(image, "labels")
 
     def _run(self, image: Pixels, output: str) -> NDArray[Any]:
-        request = self._request(_size(image), output)
+        request = self._request(size_of(image), output)
         request.infer({0: np.ascontiguousarray(image)[None]}, share_inputs=True)
         found: NDArray[Any] = request.get_output_tensor(0).data[0].copy()
         return found
@@ -94,12 +94,13 @@ class OpenVINORuntime:
     def _compiled(self, model: ov.Model) -> ov.InferRequest:
         rewrite = split_dilated if self._precision == "bf16" else halve_multiplications
         if not model.is_dynamic():
+            crop_dilated(model)
             rewrite(model)
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
         return self._core.compile_model(model, "CPU", options).create_infer_request()
 
 
-class PartOpenVINORuntime(OpenVINORuntime):
+class PartOpenVINORuntime(GraphParts, OpenVINORuntime):
     """The same for an export that says what windows need: a `PartRuntime`."""
 
     def __init__(self, export: Export, traits: Traits, *, precision: str = "f32") -> None:
@@ -108,28 +109,13 @@ class PartOpenVINORuntime(OpenVINORuntime):
             traits,
             bytes_per_pixel=MEMORY * traits.bytes_per_pixel,
             label_bytes_per_pixel=LABEL_MEMORY * traits.label_bytes_per_pixel,
+            rounded=export.precision == "int8",
         )
-        self._graphs = PartGraphs(self._for("logits"))
+        self._graphs: PartGraphs = PartGraphs(self._for("logits"))
         self._geometry = Geometry(self._graphs.sizes)
         self._part: tuple[tuple[Size, int | None], ov.InferRequest] | None = None
 
-    def part_logits(self, window: Pixels, view: View) -> NDArray[np.float32]:
-        """(h, w, N) to (C, h, w), as `PartRuntime` has it."""
-        found: NDArray[np.float32] = self._run_part(window, view, None)[0].copy()
-        return found
-
-    def part_sums(
-        self, window: Pixels, view: View, own: tuple[slice, slice]
-    ) -> tuple[NDArray[np.float64], int]:
-        """The sums of the window's share of a pooled map, as `PartRuntime` has it."""
-        rows, columns = self._geometry.share(_size(window), view, own)
-        share = self._run_part(window, view, len(view.pooled))[0, :, rows, columns]
-        sums: NDArray[np.float64] = share.sum(axis=(1, 2), dtype=np.float64)
-        return sums, share.shape[1] * share.shape[2]
-
-    def _run_part(self, window: Pixels, view: View, pooling: int | None) -> NDArray[Any]:
-        """The logits, or the map of a pooling, (1, C, h, w); good until the next run."""
-        size = _size(window)
+    def _infer_part(self, size: Size, pooling: int | None, given: Inputs) -> NDArray[Any]:
         key = (size, pooling)
         if self._part is None or self._part[0] != key:
             self._part = None  # its memory goes before the next one's is taken
@@ -137,11 +123,8 @@ class PartOpenVINORuntime(OpenVINORuntime):
             model = graphs.for_logits(size) if pooling is None else graphs.for_sums(size, pooling)
             self._part = (key, self._compiled(model))
         request = self._part[1]
-        sizes, lines = self._geometry.sizes(size), self._geometry.lines(size, view)
-        inputs = self._graphs.inputs(sizes, lines, view.pooled)
         asked = {name for port in request.model_inputs for name in port.names}
-        given = {name: value for name, value in inputs.items() if name in asked}
-        request.infer({"image": np.ascontiguousarray(window)[None], **given}, share_inputs=True)
+        request.infer({name: given[name] for name in asked}, share_inputs=True)
         found: NDArray[Any] = request.get_output_tensor(0).data
         return found
 
@@ -151,7 +134,3 @@ def open_export(export: Export, *, precision: str = "f32") -> OpenVINORuntime:
     if export.traits is None:  # it is of an earlier version
         return OpenVINORuntime(export, precision=precision)
     return PartOpenVINORuntime(export, export.traits, precision=precision)
-
-
-def _size(image: Pixels) -> Size:
-    return image.shape[0], image.shape[1]
