@@ -92,10 +92,12 @@ class OpenVINORuntime:
         return ov.Model(results, model.get_parameters(), "pixelwise")
 
     def _compiled(self, model: ov.Model) -> ov.InferRequest:
-        rewrite = split_dilated if self._precision == "bf16" else halve_multiplications
+        if self._precision == "f32":
+            halve_multiplications(model)
         if not model.is_dynamic():
             crop_dilated(model)
-            rewrite(model)
+            if self._precision == "bf16":
+                split_dilated(model)
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
         return self._core.compile_model(model, "CPU", options).create_infer_request()
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from openvino import opset13
 
 CHANNELS = 256  # the least, before and after, with which it gains; measured
-ROWS = 12  # of the result, likewise: four at a time are computed
 
 # Points 0, 1, -1, 2, -2 and infinity; the paper's matrices of section 4.3.
 OF_MAP = (
@@ -45,10 +44,10 @@ READ, WRITTEN = len(OF_MAP), len(OF_RESULT)
 
 
 def halve_multiplications(model: ov.Model) -> None:
-    """Write them so in a graph whose sizes are all known, in place.
+    """Write them so, in place.
 
-    The sums' rounding differs: in float32 by some 1e-6 of their range, so not for bfloat16.
-    Quantised ones stay as they are.
+    The sums' rounding differs: in float32 by some 1e-6 of their range, so not for bfloat16. It is
+    the same whether sizes are known or open. Quantised ones stay as they are.
     """
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Convolution" and _fits(node):
@@ -67,22 +66,25 @@ def _fits(convolution: Any) -> bool:
         and form["auto_pad"] == "explicit"
         and weights.get_node().get_type_name() == "Constant"
         and min(given, made) >= CHANNELS
-        and convolution.output(0).get_shape()[2] >= ROWS
     )
 
 
 def _rewritten(convolution: Any) -> Any:
     maps, form = convolution.input_value(0), convolution.get_attributes()
     weights = convolution.input_value(1).get_node().get_data()
-    (top, left), (_, right) = form["pads_begin"], form["pads_end"]
-    before = maps.get_shape()[2]
-    batch, channels, rows, columns = convolution.output(0).get_shape()
-    tiles = -(-rows // WRITTEN)
-    below = WRITTEN * tiles + READ - WRITTEN - before - top
-    if top or below:
-        maps = opset13.pad(maps, [0, 0, top, 0], [0, 0, below, 0], "constant")
-    last = WRITTEN * (tiles - 1)
-    read = [opset13.slice(maps, [k], [k + last + 1], [WRITTEN], [2]) for k in range(READ)]
+    (top, left), (bottom, right) = form["pads_begin"], form["pads_end"]
+    size = opset13.shape_of(maps, "i32")
+    rows, columns = (
+        opset13.add(opset13.gather(size, _line(axis), np.int32(0)), np.int32(pads - 2))
+        for axis, pads in ((2, top + bottom), (3, left + right))
+    )
+    lacking = opset13.floor_mod(opset13.negative(rows), np.int32(WRITTEN))
+    below = opset13.concat([_line(0, 0), opset13.add(lacking, np.int32(bottom)), _line(0)], 0)
+    maps = opset13.pad(maps, _line(0, 0, top, 0), below, "constant")
+    read = [
+        opset13.slice(maps, _line(k), _line(_behind(k)), _line(WRITTEN), _line(2))
+        for k in range(READ)
+    ]
     products = [
         opset13.convolution(
             _sum(of_map, read), opset13.constant(kernel), [1, 1], [0, left], [0, right], [1, 1]
@@ -91,10 +93,17 @@ def _rewritten(convolution: Any) -> Any:
     ]
     # Side by side, the rows of a tile lie as they do one below the other.
     beside = opset13.concat([_sum(factors, products) for factors in OF_RESULT], 3)
-    found = opset13.reshape(beside, [batch, channels, WRITTEN * tiles, columns], False)
-    if WRITTEN * tiles > rows:
-        found = opset13.slice(found, [0], [rows], [1], [2])
-    return found.output(0)
+    tall = opset13.reshape(beside, opset13.concat([_line(0, 0, -1), columns], 0), True)
+    return opset13.slice(tall, _line(0), rows, _line(1), _line(2)).output(0)
+
+
+def _line(*numbers: int) -> Any:
+    return opset13.constant(np.array(numbers, np.int32))
+
+
+def _behind(first: int) -> int:
+    """Where a tile's row `first`, of all tiles, ends: counted from the last tile's end."""
+    return first + 1 - READ or int(np.iinfo(np.int32).max)
 
 
 def _kernels(weights: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -104,15 +113,23 @@ def _kernels(weights: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def _sum(factors: Sequence[int], maps: Sequence[Any]) -> Any:
-    """Of the maps times their factors, of which one is positive."""
-    terms = [(factor, one) for factor, one in zip(factors, maps, strict=True) if factor]
-    terms.sort(key=lambda term: term[0] < 0)  # begins with what needs no change of sign
+    """Of the maps times their factors, of which one is positive.
+
+    Each product is by a power of two, and so exact: whether it is rounded before it is added, which
+    OpenVINO chooses, does not show.
+    """
+    terms = [
+        (factor > 0, power, one)
+        for factor, one in zip(factors, maps, strict=True)
+        for power in (1, 2, 4, 8)
+        if abs(factor) & power
+    ]
+    terms.sort(key=lambda term: not term[0])  # begins with what needs no change of sign
     total: Any = None
-    for factor, one in terms:
-        size = abs(factor)
-        term = one if size == 1 else opset13.multiply(one, np.float32(size))
+    for positive, power, one in terms:
+        term = one if power == 1 else opset13.multiply(one, np.float32(power))
         if total is None:
             total = term
         else:
-            total = (opset13.add if factor > 0 else opset13.subtract)(total, term)
+            total = (opset13.add if positive else opset13.subtract)(total, term)
     return total
