@@ -100,11 +100,11 @@ def test_a_size_that_comes_often_is_compiled_for_itself(exported: Path) -> None:
     predictor = pixelwise.load(exported, runtime="openvino")
     runtime = predictor.runtime
     expected = {size: predictor.classify(photo(*size)) for size in ((20, 30), (21, 31), (22, 32))}
-    assert [size for size, _ in runtime._static] == [(20, 30)]
+    assert runtime._one.sizes == [(20, 30)]
     for _ in range(2):
         for size, labels in expected.items():
             assert (predictor.classify(photo(*size)) == labels).all()
-    assert sorted(size for size, _ in runtime._static) == [(21, 31), (22, 32)]  # two are kept
+    assert sorted(runtime._one.sizes) == [(21, 31), (22, 32)]  # two are kept
 
 
 def test_the_description_holds_what_was_checked(exported: Path) -> None:
