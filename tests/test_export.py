@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -105,6 +106,39 @@ def test_a_size_that_comes_often_is_compiled_for_itself(exported: Path) -> None:
         for size, labels in expected.items():
             assert (predictor.classify(photo(*size)) == labels).all()
     assert sorted(runtime._one.sizes) == [(21, 31), (22, 32)]  # two are kept
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_several_pictures_at_once_have_their_own_labels(
+    exported: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sizes that change, so that some are compiled for while others run."""
+    for module in ("openvino", "onnx"):
+        monkeypatch.setattr(f"pixelwise.inference.runtimes.{module}.cores", lambda: 2)
+    predictor = pixelwise.load(exported, runtime=runtime)
+    assert predictor.concurrency in {2, 3}
+    rng = np.random.default_rng(0)
+    sizes = [(20, 30), (20, 30), (21, 31), (40, 22), (21, 31), (33, 30)] * 6
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    expected = [predictor.classify(image) for image in images]
+    with ThreadPoolExecutor(predictor.concurrency) as pool:
+        found = list(pool.map(predictor.segment_concurrently, images))
+    for result, image, labels in zip(found, images, expected, strict=True):
+        assert result.image is image
+        np.testing.assert_array_equal(result.index, labels)
+    if runtime == "openvino":
+        assert len(predictor.runtime._several.sizes) == 2
+
+
+def test_on_one_core_pictures_go_one_after_the_other(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelwise.inference.runtimes.openvino.cores", lambda: 1)
+    predictor = pixelwise.load(exported, runtime="openvino")
+    assert predictor.concurrency == 1
+    image = photo(20, 30)
+    index = predictor.segment_concurrently(image).index
+    np.testing.assert_array_equal(index, predictor.classify(image))
 
 
 def test_the_description_holds_what_was_checked(exported: Path) -> None:
