@@ -148,13 +148,10 @@ class Predictor:
 
     def segment_concurrently(self, image: Pixels) -> Segmentation:
         """What `segment_prepared` gives, from up to `concurrency` threads: more pictures a second,
-        and later the first of them."""
-        index = (
-            self.network.classify_concurrently(image)
-            if self._labels_alone
-            else self.classify(image)
-        )
-        return Segmentation(image, index, self.classes)
+        each of which takes longer."""
+        if not self._labels_alone:
+            return self.segment_prepared(image)
+        return Segmentation(image, self.network.classify_concurrently(image), self.classes)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """(H, W, C) in units of 0..255 to the network's own (C, H, W) float32 logits, by windows

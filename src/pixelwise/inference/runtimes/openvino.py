@@ -27,8 +27,8 @@ from pixelwise.process import cores
 Compiled = TypeVar("Compiled")
 
 KEPT = 2  # compiled sizes; each has a copy of the weights
-LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 WORTH = 3  # pictures of a size after which it is compiled for itself
+LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 # Of the memory that PyTorch takes at its peak. Measured: 0.5 to 0.75, and 0.27 to 0.32.
 MEMORY, LABEL_MEMORY = 0.75, 0.32
 
@@ -115,8 +115,10 @@ class OpenVINORuntime:
 
 
 class _BySize(Generic[Compiled]):
-    """What `make(output, size)` gives, None for any size, as `OpenVINORuntime` keeps it. From any
-    thread."""
+    """What is made for a size and an output, or for any size (None), kept as `OpenVINORuntime` says.
+
+    make: given the output and the size. Its methods may be called from any thread.
+    """
 
     def __init__(self, make: Callable[[str, Size | None], Compiled]) -> None:
         self._make = make
