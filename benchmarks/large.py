@@ -1,10 +1,11 @@
 """Pictures larger than memory: peak memory and time of `pixelwise predict --large` by size.
 
-    python benchmarks/large.py --sizes 7500 15000 30000
+    python benchmarks/large.py --sizes 7500 15000 30000 [--compare 30000]
 
 Square pictures of generated scenes, as tiled TIFF, are written and predicted by windows; the
-command runs in a process of its own. The smallest is predicted in memory, too, and every pixel
-compared. Without --bundle a small network with random weights is taken, which has an image pooling.
+command runs in a process of its own. The smallest, or those of --compare, are predicted in memory,
+too (4 bytes a pixel and more), and every pixel compared. Without --bundle a small network with
+random weights is taken, which has an image pooling.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ TILE = 512
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[7500, 15000, 30000])
+    parser.add_argument("--compare", type=int, nargs="+", help="sizes; the smallest if not given")
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--window", default="auto")
@@ -50,7 +52,7 @@ def main() -> None:
             seconds, peak = measure([*command, *options])
             rate = size**2 / seconds / 1e6
             print(f"{size:>6} x {size:>5} {seconds:8.1f} {rate:7.2f} {peak:9.0f}", flush=True)
-            if size == min(arguments.sizes):
+            if size in (arguments.compare or [min(arguments.sizes)]):
                 compare(bundle, picture, folder / "masks" / picture.name, runtime, window)
             picture.unlink()
 

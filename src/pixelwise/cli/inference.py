@@ -18,8 +18,9 @@ from pixelwise.cli.console import (
     show_scores,
     write_json,
 )
-from pixelwise.cli.large import predict_large_files
+from pixelwise.cli.large import predict_large
 from pixelwise.cli.looks import Flip, Scales, Window, looks
+from pixelwise.cli.outcome import tell_outcome
 from pixelwise.cli.splits import open_splits
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def predict(
     }
     seen = looks(window, scales, flip)
     if large:
-        predict_large_files(bundle, images, out, how={**how, **seen})
+        predict_large(bundle, images, out, how=how, seen=seen, overwrite=overwrite)
         return
     predict_files(
         bundle,
@@ -177,7 +178,6 @@ def _predict_pictures(
     overwrite: bool,
 ) -> bool:
     """Whether all could be predicted."""
-    from pixelwise.errors import InputError
     from pixelwise.inference import predict_folder
 
     with Bar("predicting") as bar:
@@ -190,24 +190,8 @@ def _predict_pictures(
             overwrite=overwrite,
             progress=bar,
         )
-    if result.outdated:
-        console.print(
-            f"{out}: held an unfinished run of another bundle or other settings: begun anew",
-            soft_wrap=True,
-        )
-    if result.kept:
-        console.print(
-            f"{result.kept} of {len(paths)} images were finished by an earlier run and are kept",
-            soft_wrap=True,
-        )
-    if result.faults:
-        complain(InputError(*result.faults))
-        done = result.written + result.kept
-        console.print(f"{done} of {len(paths)} images predicted into {out}", soft_wrap=True)
-        return False
     what = "masks and overlays" if overlay else "masks"
-    console.print(f"{result.written} {what} written to {out}", soft_wrap=True)
-    return True
+    return tell_outcome(result, out, total=len(paths), what=what)
 
 
 def _predict_films(predictor: Predictor, paths: Sequence[Path], out: Path, *, masks: bool) -> bool:

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pixelwise.cli.console import Bar, complain, console
+from pixelwise.cli.console import Bar, console
+from pixelwise.cli.outcome import tell_outcome
 
 
-def predict_large_files(
+def predict_large(
     bundle: Path,
     images: Sequence[Path],
     out: Path,
     *,
     how: Mapping[str, Any],
+    seen: Mapping[str, Any],
+    overwrite: bool,
 ) -> None:
     """Write NAME.tif into `out` for each TIFF; a bad file is reported and the rest goes on.
 
-    how: further arguments of `Predictor.load`.
+    how, seen: further arguments of `Predictor.load`; `seen` is what `looks` gives.
     Raises InputError where nothing could be predicted; exits with 1 where some could not.
     """
-    from pixelwise.errors import InputError
-    from pixelwise.files import make_folder
-    from pixelwise.inference.outputs import find_images, output_names
+    from pixelwise.inference.outputs import find_images
 
     paths = find_images(images)
-    names = output_names(paths, out)
     # Not `own_process`: a heap that keeps what was freed grows from window to window.
     from pixelwise.inference import Predictor
-    from pixelwise.inference.large import TiffPicture, predict_large
+    from pixelwise.inference.identity import identity
+    from pixelwise.inference.large import predict_large_files
     from pixelwise.inference.runtimes import knows_parts
 
-    predictor = Predictor.load(bundle, **how, parts=True)
+    predictor = Predictor.load(bundle, **how, **seen, parts=True)
     if not knows_parts(predictor.runtime):
         console.print(
             f"runtime {predictor.runtime.name} sees each window as a picture of its own: labels "
@@ -40,26 +42,21 @@ def predict_large_files(
             "this version, they agree",
             soft_wrap=True,
         )
-    failed: list[str] = []
-    written = 0
-    for path, name in zip(paths, names, strict=True):
-        try:
-            # Before a folder is made for its mask.
-            with TiffPicture.open(path, predictor.pixels) as picture:
-                height, width = picture.size
-            make_folder(out)
-            with Bar(f"{path.name}, {width}x{height}", unit="windows") as bar:
-                predict_large(predictor, path, out / f"{name}.tif", progress=bar)
-        except InputError as error:
-            failed += error.problems
-        else:
-            written += 1
-            console.print(
-                f"{width}x{height} pixels of {path} written to {out / name}.tif", soft_wrap=True
-            )
-    if failed:
-        faults = InputError(*failed)
-        if not written:
-            raise faults
-        complain(faults)
+
+    @contextmanager
+    def watch(path: Path, size: tuple[int, int]) -> Iterator[Bar]:
+        height, width = size
+        with Bar(f"{path.name}, {width}x{height}", unit="windows") as bar:
+            yield bar
+        console.print(f"{width}x{height} pixels of {path} are predicted", soft_wrap=True)
+
+    result = predict_large_files(
+        predictor,
+        paths,
+        out,
+        settings={"bundle": identity(bundle), "large": True, **seen},
+        watch=watch,
+        overwrite=overwrite,
+    )
+    if not tell_outcome(result, out, total=len(paths), what="masks"):
         raise SystemExit(1)

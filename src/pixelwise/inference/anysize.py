@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
 from math import isqrt
 from threading import Lock
 
@@ -22,6 +21,7 @@ from pixelwise.inference.runtimes import (
     knows_parts,
     runs_concurrently,
 )
+from pixelwise.inference.trail import NoTrail, Sums, Trail
 from pixelwise.inference.windows import Block, Span, blend, cut, smallest_window
 
 AUTO, NONE = "auto", "none"
@@ -131,13 +131,19 @@ class AnySize:
         with self._alone:
             return self.classify(image)
 
-    def blocks(self, picture: Picture, *, progress: Progress | None = None) -> Iterator[Block]:
+    def blocks(
+        self, picture: Picture, *, progress: Progress | None = None, trail: Trail | None = None
+    ) -> Iterator[Block]:
         """The picture's logits by blocks that tile it, row by row.
 
         progress: called with the windows that are done and all of them; those of a pass for an
-        image pooling count, too. Raises InputError where `window` is too small for the network.
+        image pooling count, too. trail: where an earlier pass ended; what it gave is left out.
+        Raises InputError where `window` is too small for the network.
         """
+        trail = trail or NoTrail()
         if self.in_one_pass(picture.size):
+            if trail.rows:
+                return
             height, width = picture.size
             yield Block(0, 0, self.runtime.logits(picture.read(0, 0, height, width)))
             if progress is not None:
@@ -145,9 +151,9 @@ class AnySize:
             return
         side = self._side()
         if knows_parts(self.runtime):
-            yield from _of_whole(self.runtime, picture, side, progress)
+            yield from _of_whole(self.runtime, picture, side, progress, trail)
         else:
-            yield from _alone(self.runtime, picture, side, progress)
+            yield from _alone(self.runtime, picture, side, progress, trail)
 
     def _pixels(self, *, labels: bool = False) -> int:
         """How many pixels one pass may have."""
@@ -181,7 +187,7 @@ def margin_of(traits: Traits) -> int:
 
 
 def _of_whole(
-    runtime: PartRuntime, picture: Picture, side: int, progress: Progress | None
+    runtime: PartRuntime, picture: Picture, side: int, progress: Progress | None, trail: Trail
 ) -> Iterator[Block]:
     """Windows as parts of their picture: what image poolings see is summed up first."""
     traits, margin = runtime.traits, margin_of(runtime.traits)
@@ -190,19 +196,7 @@ def _of_whole(
     pooled_margin = min(margin, traits.pooled_reach)
     sums_grid = _Grid.over(picture.size, window=side, margin=pooled_margin, step=traits.step)
     count = _Count(traits.poolings * len(sums_grid) + len(grid), progress)
-    pooled: list[NDArray[np.float32]] = []
-    for _ in range(traits.poolings):
-        total = np.zeros(1)
-        positions = 0
-        for row, column in sums_grid.windows():
-            view = View(picture.size, row.start, column.start, tuple(pooled))
-            sums, counted = runtime.part_sums(
-                _read(picture, row, column), view, (row.own, column.own)
-            )
-            total, positions = total + sums, positions + counted
-            count.one()
-        pooled.append((total / positions).astype(np.float32))
-    means = tuple(pooled)
+    means = _means(runtime, picture, sums_grid, count, trail)
 
     def score(row: Span, column: Span) -> NDArray[np.float32]:
         view = View(picture.size, row.start, column.start, means)
@@ -210,11 +204,34 @@ def _of_whole(
         count.one()
         return logits
 
-    yield from blend(grid.rows, grid.columns, score)
+    count.skip(_spared(trail, grid))
+    yield from blend(grid.rows, grid.columns, score, begin=trail.rows)
+
+
+def _means(
+    runtime: PartRuntime, picture: Picture, grid: _Grid, count: _Count, trail: Trail
+) -> tuple[NDArray[np.float32], ...]:
+    """The picture's mean at each image pooling, one after the other: the next sees those before."""
+    means: tuple[NDArray[np.float32], ...] = ()
+    for pooling in range(runtime.traits.poolings):
+        so_far = trail.sums(pooling)
+        count.skip(so_far.rows * len(grid.columns))
+        for row in grid.rows[so_far.rows :]:
+            total, positions = so_far.total, so_far.positions
+            for column in grid.columns:
+                view = View(picture.size, row.start, column.start, means)
+                own = (row.own, column.own)
+                sums, counted = runtime.part_sums(_read(picture, row, column), view, own)
+                total, positions = total + sums, positions + counted
+                count.one()
+            so_far = Sums(so_far.rows + 1, total, positions)
+            trail.keep_sums(pooling, so_far)
+        means += ((so_far.total / so_far.positions).astype(np.float32),)
+    return means
 
 
 def _alone(
-    runtime: Runtime, picture: Picture, side: int, progress: Progress | None
+    runtime: Runtime, picture: Picture, side: int, progress: Progress | None, trail: Trail
 ) -> Iterator[Block]:
     """Windows as pictures of their own."""
     padded = PaddedPicture(picture, UNKNOWN.step)
@@ -226,7 +243,8 @@ def _alone(
         count.one()
         return np.array(logits)  # blended in place, and it need not be ours
 
-    for block in blend(grid.rows, grid.columns, score):
+    count.skip(_spared(trail, grid))
+    for block in blend(grid.rows, grid.columns, score, begin=trail.rows):
         yield block.cropped(picture.size)
 
 
@@ -243,8 +261,11 @@ class _Grid:
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
-    def windows(self) -> Iterator[tuple[Span, Span]]:
-        return product(self.rows, self.columns)
+
+def _spared(trail: Trail, grid: _Grid) -> int:
+    """Windows that need not be computed: the row above the first that is given must be."""
+    rows = trail.rows if trail.rows == len(grid.rows) else max(trail.rows - 1, 0)
+    return rows * len(grid.columns)
 
 
 class _Count:
@@ -252,6 +273,9 @@ class _Count:
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self.done, self.total, self.progress = 0, total, progress
+
+    def skip(self, count: int) -> None:
+        self.done += count
 
     def one(self) -> None:
         self.done += 1

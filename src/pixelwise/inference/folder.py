@@ -61,15 +61,14 @@ def predict_folder(
     files = {
         path: result_names(name, overlay=overlay) for path, name in zip(paths, names, strict=True)
     }
-    about = {"pixelwise": pixelwise.__version__, "runtime": predictor.runtime.name, **settings}
-    journal = Journal(out, about)
+    journal = begin_journal(predictor, out, settings)
     stamps: dict[Path, Stamp] = {}
     kept: set[Path] = set()
     failed: list[InputError] = []
     written = 0
 
     def decode(path: Path) -> Pixels:
-        stamps[path] = _stamp(path)  # before: what changes meanwhile is another picture next time
+        stamps[path] = stamp_of(path)  # before: what changes meanwhile is another picture next time
         return predictor.prepare(path)
 
     def encode(path: Path, result: Segmentation) -> dict[str, Path]:
@@ -123,7 +122,13 @@ def predict_folder(
     return FolderResult(written, len(kept), faults, journal.outdated)
 
 
-def _stamp(path: Path) -> Stamp:
+def begin_journal(predictor: Predictor, out: Path, settings: Mapping[str, Any]) -> Journal:
+    """The journal of a run of this version and this runtime. settings: what else decides."""
+    about = {"pixelwise": pixelwise.__version__, "runtime": predictor.runtime.name, **settings}
+    return Journal(out, about)
+
+
+def stamp_of(path: Path) -> Stamp:
     """Raises InputError where the picture is gone."""
     try:
         return Stamp.of(path)

@@ -78,15 +78,18 @@ class Journal:
 
     settings: all that decides what is written besides the picture, as plain JSON.
 
-    outdated: whether what `resume` found was of other settings, and so of no use.
+    trail: a file for how far the picture has come that is being worked on; it stays until a run has
+    come to its end, or begins anew. outdated: whether what `resume` found was of other settings,
+    and so of no use.
 
-    Its methods are called by one thread, but for `stage`. They raise OSError where the folder
-    cannot be written; what was committed is kept then.
+    Its methods are called by one thread, but for `stage` and `reserve`. They raise OSError where
+    the folder cannot be written; what was committed is kept then.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out = out
         self.path = out / f"{NAME}.jsonl"
+        self.trail = out / f"{NAME}.trail"
         self.header = json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True) + "\n"
         self.outdated = False
         self._lock: int | None = None
@@ -134,21 +137,29 @@ class Journal:
                 side.write_text("".join([self.header, *lines]), encoding="utf-8")
         else:
             self.path.unlink(missing_ok=True)
+        if self.outdated:
+            self.trail.unlink(missing_ok=True)
         return set(finished)
 
     def forget(self) -> None:
         """Start anew, whatever is finished."""
         if self.out.is_dir():
             self.path.unlink(missing_ok=True)
+            self.trail.unlink(missing_ok=True)
             self._remove_staged()
 
-    def stage(self, data: bytes) -> Path:
-        """Write a result, flushed to disk, under a name for the time being. From any thread.
+    def reserve(self) -> Path:
+        """A name for the time being, of a result that the caller writes and flushes to disk. From
+        any thread.
 
         The first call makes the folder; InputError where that is impossible.
         """
         self._begin()
-        side = self.out / f"{NAME}.{next(self._numbers)}.part"
+        return self.out / f"{NAME}.{next(self._numbers)}.part"
+
+    def stage(self, data: bytes) -> Path:
+        """Write a result, flushed to disk, under such a name."""
+        side = self.reserve()
         try:
             with side.open("xb") as stream:
                 stream.write(data)
@@ -181,6 +192,7 @@ class Journal:
         """The run has come to its end: commit, and remove the journal."""
         self.commit()
         self.path.unlink(missing_ok=True)
+        self.trail.unlink(missing_ok=True)
 
     def _begin(self) -> None:
         with self._opening:
@@ -228,7 +240,7 @@ class Journal:
         except (OSError, ValueError):  # not there, empty, or not text
             return {}
         entries: dict[str, _Entry] = {}
-        self.outdated = header != self.header and bool(lines)
+        self.outdated = header != self.header and (bool(lines) or self.trail.exists())
         if header == self.header:
             for line in lines:
                 try:

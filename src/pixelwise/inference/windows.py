@@ -99,15 +99,22 @@ def blend(
     rows: list[Span],
     columns: list[Span],
     score: Callable[[Span, Span], NDArray[np.float32]],
+    *,
+    begin: int = 0,
 ) -> Iterator[Block]:
     """What `score` gives for each window, (C, height, width), as blocks that tile the picture.
 
     Windows come row by row. Around a seam two windows are mixed, from 1 to 0 and 0 to 1 over RAMP
     pixels on either side; what is further from it is left as it is. Besides a window only these
     stripes are kept in memory, one of them as wide as the picture. Arrays may be written to.
+
+    begin: the first row of windows whose blocks are given. The one above it is computed for what
+    it has in common with it.
     """
     above: NDArray[np.float32] | None = None
-    for row in rows:
+    for number, row in enumerate(rows):
+        if begin == len(rows) or number < begin - 1:
+            continue
         top, bottom = row.first > 0, row is not rows[-1]
         below: NDArray[np.float32] | None = None
         left: NDArray[np.float32] | None = None
@@ -133,7 +140,8 @@ def blend(
                 block = block[:, :, : -2 * RAMP]
             if above is not None:
                 block[:, : 2 * RAMP] += above[:, :, x : x + block.shape[2]]
-            yield Block(y, x, block)
+            if number >= begin:
+                yield Block(y, x, block)
         above = below
 
 

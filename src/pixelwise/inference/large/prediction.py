@@ -13,6 +13,7 @@ from pixelwise.files import atomic
 from pixelwise.inference.anysize import NONE, AnySize, Progress
 from pixelwise.inference.large.mask import write_mask_tiff
 from pixelwise.inference.large.tiff import TiffPicture
+from pixelwise.inference.large.trail import FileTrail
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.windows import Block
 
@@ -35,35 +36,58 @@ def predict_large(
     Raises InputError for a picture that cannot be read by windows, a file that cannot be written,
     and a predictor with a CRF or several looks, which need the whole picture.
     """
-    _check(predictor)
+    check_large(predictor)
+    with TiffPicture.open(path, predictor.pixels) as picture:
+        check_other(out, path)
+        with atomic(out) as side:
+            write_mask(predictor, picture, side, progress=progress)
+
+
+def write_mask(
+    predictor: Predictor,
+    picture: TiffPicture,
+    out: Path,
+    *,
+    trail: FileTrail | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write the mask of an open picture. `out` is left half-written where it fails.
+
+    trail: where an earlier call for the same ended, and this one goes on. Raises InputError for a
+    picture that is damaged, OSError where `out` or the trail cannot be written.
+    """
     network = AnySize(predictor.runtime, window=predictor.network.window, memory=MEMORY)
     classes = predictor.classes
-    with TiffPicture.open(path, predictor.pixels) as picture:
-        if out.exists() and out.samefile(path):
-            raise InputError(f"{out}: is the picture itself: choose another --out")
-        empty = classes.file_ignore
-        sparse = picture.nodata is not None or picture.alpha
+    empty = classes.file_ignore
+    sparse = picture.nodata is not None or picture.alpha
 
-        def masks() -> Iterator[tuple[Block, NDArray[np.uint8]]]:
-            for block in network.blocks(picture, progress=progress):
-                mask = classes.to_value(block.scores.argmax(axis=0).astype(np.uint8))
-                missing = picture.missing(block.top, block.left, *mask.shape)
-                if missing is not None:
-                    mask[missing] = empty
-                yield block, mask
+    def masks() -> Iterator[tuple[Block, NDArray[np.uint8]]]:
+        for block in network.blocks(picture, progress=progress, trail=trail):
+            mask = classes.to_value(block.scores.argmax(axis=0).astype(np.uint8))
+            missing = picture.missing(block.top, block.left, *mask.shape)
+            if missing is not None:
+                mask[missing] = empty
+            yield block, mask
 
-        with atomic(out) as side:
-            write_mask_tiff(
-                side,
-                _strips(masks(), width=picture.size[1]),
-                size=picture.size,
-                palette=classes.palette(),
-                nodata=empty if sparse else None,
-                georeference=picture.georeference,
-            )
+    strips = _strips(masks(), width=picture.size[1])
+    write_mask_tiff(
+        out,
+        strips if trail is None else trail.through(strips),
+        size=picture.size,
+        palette=classes.palette(),
+        nodata=empty if sparse else None,
+        georeference=picture.georeference,
+    )
 
 
-def _check(predictor: Predictor) -> None:
+def check_other(out: Path, path: Path) -> None:
+    """Raise InputError where the mask would replace its picture."""
+    if out.exists() and out.samefile(path):
+        raise InputError(f"{out}: is the picture itself: choose another --out")
+
+
+def check_large(predictor: Predictor) -> None:
+    """Raise InputError for a predictor that needs the whole picture."""
     for wanted, option in (
         (predictor.crf is not None, "--crf"),
         (not predictor.ensemble.single, "--scales or --flip"),

@@ -115,9 +115,9 @@ class OpenVINORuntime:
 
 
 class _BySize(Generic[Compiled]):
-    """What is made for a size and an output, or for any size (None), kept as `OpenVINORuntime` says.
+    """What is made for a size, or for any (None), kept as `OpenVINORuntime` says.
 
-    make: given the output and the size. Its methods may be called from any thread.
+    make: given the output of the graph, and the size. Methods may be called from any thread.
     """
 
     def __init__(self, make: Callable[[str, Size | None], Compiled]) -> None:

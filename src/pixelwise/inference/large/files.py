@@ -1,0 +1,111 @@
+"""Many pictures larger than memory to masks, going on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from pixelwise.errors import InputError
+from pixelwise.inference.anysize import Progress
+from pixelwise.inference.folder import FolderResult, PredictionError, begin_journal, stamp_of
+from pixelwise.inference.large.prediction import check_large, check_other, write_mask
+from pixelwise.inference.large.tiff import TiffPicture
+from pixelwise.inference.large.trail import FileTrail
+from pixelwise.inference.outputs import output_names
+from pixelwise.inference.predictor import Predictor
+from pixelwise.interrupts import Interrupts, StoppedError
+
+Watch = Callable[[Path, tuple[int, int]], AbstractContextManager[Progress]]
+
+
+def predict_large_files(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    settings: Mapping[str, Any],
+    watch: Watch,
+    overwrite: bool = False,
+) -> FolderResult:
+    """Write the mask of each TIFF file into `out` as NAME.tif: see `predict_large`.
+
+    settings: what else decides the results, as plain JSON (`identity` of the bundle, options).
+    watch: entered with a picture and its size (height, width) while that is worked on; what it
+    gives is told (done, total) of the windows. overwrite: predict again what an interrupted run has
+    finished.
+
+    Raises InputError where no picture could be predicted, names collide or `out` cannot be used;
+    PredictionError where the disk is full; StoppedError by Ctrl-C or SIGTERM. After both, and
+    after a kill, the same call goes on after the pictures that are finished, and in the one that is
+    not after the last row of windows: nothing has a final name that is not whole.
+    """
+    check_large(predictor)
+    names = dict(zip(paths, output_names(paths, out), strict=True))
+    journal = begin_journal(predictor, out, settings)
+    failed: list[InputError] = []
+    kept: set[Path] = set()
+    written = 0
+
+    interrupts = Interrupts()
+
+    def stop(where: str) -> None:
+        assert interrupts.requested is not None
+        raise StoppedError(
+            f"{where}: the same command goes on from there", signal_number=interrupts.requested
+        )
+
+    def predict(path: Path) -> None:
+        stamp = stamp_of(path)
+        with TiffPicture.open(path, predictor.pixels) as picture:
+            name = f"{names[path]}.tif"
+            check_other(out / name, path)
+            about = [journal.header, str(path.resolve()), stamp.size, stamp.modified]
+            side = journal.reserve()
+            with (
+                watch(path, picture.size) as progress,
+                FileTrail(journal.trail, json.dumps(about)) as trail,
+            ):
+
+                def told(done: int, total: int) -> None:
+                    progress(done, total)
+                    if interrupts.requested is not None and done < total:
+                        stop(f"{path}: stopped with {done} of {total} windows done")
+
+                write_mask(predictor, picture, side, trail=trail, progress=told)
+                with side.open("rb+") as stream:
+                    os.fsync(stream.fileno())
+                journal.add(path, stamp, {name: side})
+                journal.commit()
+
+    try:
+        with journal, interrupts:
+            if overwrite:
+                journal.forget()
+            else:
+                kept = journal.resume({path: [f"{name}.tif"] for path, name in names.items()})
+            for path in paths:
+                if path in kept:
+                    continue
+                if interrupts.requested is not None:
+                    done = len(kept) + written
+                    stop(f"{out}: stopped with {done} of {len(paths)} pictures finished")
+                try:
+                    predict(path)
+                except InputError as fault:
+                    failed.append(fault)
+                else:
+                    written += 1
+            journal.finish()
+    except OSError as error:
+        raise PredictionError(
+            f"{out}: cannot be written ({error.strerror or error}): make room, and give the same "
+            "command: it goes on where it was"
+        ) from error
+    faults = tuple(line for fault in failed for line in fault.problems)
+    if failed and len(failed) == len(paths):
+        raise InputError(*faults)
+    return FolderResult(written, len(kept), faults, journal.outdated)

@@ -1,0 +1,110 @@
+"""How far a pass over one picture has come, in a file: after a kill the next one goes on there.
+
+A line that says of what, then records: the sums of an image pooling so far, or a strip of the mask,
+compressed. Each is flushed to disk, with a sum over its bytes; one that a kill has torn ends the
+file.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.inference.trail import Sums
+
+HEAD = struct.Struct("<BIIQI")  # kind, pooling, rows, bytes that follow, their CRC
+SUMS, STRIP = 1, 2
+POSITIONS = struct.Struct("<q")
+
+
+class FileTrail:
+    """A `Trail` in the file at `path`, and the strips of the mask that are finished.
+
+    about: all that decides the result, a line; what was left of something else is of no use and
+    overwritten. Use it in `with`. Raises OSError where the file cannot be written; what was kept
+    before is kept then.
+    """
+
+    def __init__(self, path: Path, about: str) -> None:
+        self.path = path
+        self._about = about.encode() + b"\n"
+        self._sums: dict[int, Sums] = {}
+        self._strips: list[tuple[int, int, int]] = []  # rows, where, and how many bytes
+
+    def __enter__(self) -> FileTrail:
+        self._file = self.path.open("r+b" if self.path.exists() else "w+b")
+        if self._file.readline() == self._about:
+            self._read()
+        else:
+            self._file.seek(0)
+            self._file.write(self._about)
+        self._file.truncate()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    @property
+    def rows(self) -> int:
+        """Of windows; each has given a strip of the mask."""
+        return len(self._strips)
+
+    def sums(self, pooling: int) -> Sums:
+        return self._sums.get(pooling, Sums())
+
+    def keep_sums(self, pooling: int, sums: Sums) -> None:
+        self._append(
+            SUMS, pooling, sums.rows, POSITIONS.pack(sums.positions) + sums.total.tobytes()
+        )
+
+    def through(self, strips: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        """The strips (rows, width) that are kept, and `strips`, which go on from there and are kept
+        one by one."""
+        for rows, start, size in self._strips:
+            self._file.seek(start)
+            data = zlib.decompress(self._file.read(size))
+            yield np.frombuffer(data, np.uint8).reshape(rows, -1)
+        for strip in strips:
+            self._append(STRIP, 0, len(strip), zlib.compress(strip.tobytes(), 1))
+            yield strip
+
+    def _read(self) -> None:
+        """What is whole; the file then stands behind it."""
+        end = self._file.tell()
+        while len(head := self._file.read(HEAD.size)) == HEAD.size:
+            kind, pooling, rows, size, checksum = HEAD.unpack(head)
+            start = end + HEAD.size
+            data = self._file.read(size)
+            if len(data) < size or zlib.crc32(data) != checksum:
+                break
+            if kind == STRIP:
+                self._strips.append((rows, start, size))
+            else:
+                (positions,) = POSITIONS.unpack_from(data)
+                total = np.frombuffer(data, np.float64, offset=POSITIONS.size)
+                self._sums[pooling] = Sums(rows, total, positions)
+            end = start + size
+        self._file.seek(end)
+
+    def _append(self, kind: int, pooling: int, rows: int, data: bytes) -> None:
+        """All of it, or nothing."""
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(HEAD.pack(kind, pooling, rows, len(data), zlib.crc32(data)) + data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            os.truncate(self.path, end)
+            raise

@@ -1,0 +1,89 @@
+"""Predicts large pictures and kills itself at a given place. Not a test: test_large_resume.py
+starts it.
+
+python killed_large.py PICTURES OUT PLACE TIMES: the process dies at PLACE when it comes there for
+the TIMES-th time; with "-" it lives.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dying import dying
+from killed_prediction import CLASSES
+from pixelwise.data.images import list_images
+from pixelwise.inference import Predictor, journal
+from pixelwise.inference.large import files, predict_large_files, trail
+from pixelwise.inference.runtimes import View
+from pixelwise.inference.traits import Traits
+
+SIDE = 200
+
+
+class PooledBrightness:
+    """A network of a few lines that knows parts: brighter than the picture's mean, or darker."""
+
+    name = "pooled-brightness"
+    traits = Traits(
+        step=8,
+        reach=20,
+        pooled_reach=8,
+        poolings=1,
+        bytes_per_pixel=1e6,  # never one pass
+        label_bytes_per_pixel=1e6,
+    )
+
+    def part_sums(
+        self, window: NDArray[np.uint8], view: View, own: tuple[slice, slice]
+    ) -> tuple[NDArray[np.float64], int]:
+        share = window[own][..., :1]
+        return share.sum(axis=(0, 1), dtype=np.float64), share.shape[0] * share.shape[1]
+
+    def part_logits(self, window: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
+        brighter = window[..., 0] - view.pooled[0]
+        return np.stack([-brighter, np.full_like(brighter, 20), brighter])
+
+    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise AssertionError("too large for one pass")
+
+    classify: Any = logits
+
+
+def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:
+    setattr(owner, name, dying(getattr(owner, name), times=times, after=after))
+
+
+PLACES: dict[str, Callable[[int], None]] = {
+    "window": lambda n: arm(PooledBrightness, "part_logits", times=3 * n),
+    "sums": lambda n: arm(PooledBrightness, "part_sums", times=4 * n),
+    "before_keeping": lambda n: arm(trail.FileTrail, "_append", times=2 * n),
+    "amid_keeping": lambda n: arm(trail.os, "fsync", times=2 * n),
+    "kept": lambda n: arm(trail.FileTrail, "_append", times=2 * n, after=True),
+    "mask_written": lambda n: arm(files, "write_mask", times=n, after=True),
+    "line_and_no_name": lambda n: arm(journal.Journal, "_append", times=n, after=True),
+    "named": lambda n: arm(journal, "flush_folder", times=n),
+    "ended": lambda n: arm(journal.Journal, "finish", times=1),
+}
+
+
+def main(pictures: str, out: str, place: str, times: str) -> None:
+    if place in PLACES:
+        PLACES[place](int(times))
+    predict_large_files(
+        Predictor(PooledBrightness(), CLASSES, window=SIDE),
+        list_images(Path(pictures)),
+        Path(out),
+        settings={},
+        watch=lambda path, size: nullcontext(lambda done, total: None),
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
