@@ -6,7 +6,7 @@
 
 Without --images scenes of 360x480 are drawn, as JPEG; without --bundle it is DeepLabV3+ on
 MobileNetV2 with random weights, by PyTorch. --parts prints what each step that is not the network
-costs.
+costs. ratio: of the network's own rate with several pictures at once, which is the larger one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -42,9 +43,21 @@ def options() -> argparse.Namespace:
 def network() -> tuple[harness.Work, int]:
     """The network alone: pictures in memory to class indices."""
     predictor = _predictor()
-    with _pictures() as paths:
-        images = _decoded(paths)
+    images = _in_memory()
     return lambda: [predictor.classify(image) for image in images], len(images)
+
+
+def network_concurrently() -> tuple[harness.Work, int]:
+    """The same, several at once where the runtime can."""
+    predictor = _predictor()
+    images = _in_memory()
+
+    def work() -> None:
+        with ThreadPoolExecutor(predictor.concurrency) as pool:
+            for _ in pool.map(predictor.network.classify_concurrently, images):
+                pass
+
+    return work, len(images)
 
 
 def masks() -> tuple[harness.Work, int]:
@@ -149,10 +162,11 @@ def _copies() -> list[Path]:
         ]
 
 
-def _decoded(paths: list[Path]) -> list[Any]:
+def _in_memory() -> list[Any]:
     from pixelwise.data.images import read_image
 
-    return [read_image(paths[number % len(paths)]) for number in range(options().count)]
+    with _pictures() as paths:
+        return [read_image(paths[number % len(paths)]) for number in range(options().count)]
 
 
 def parts() -> None:
@@ -216,7 +230,8 @@ if __name__ == "__main__":
         harness.main(
             "A folder, from files to files",
             {
-                "the network alone": network,
+                "the network alone, several at once": network_concurrently,
+                "the network alone, one after the other": network,
                 "pixelwise predict --no-overlay": masks,
                 "pixelwise predict": overlays,
                 "a plain loop, PyTorch and Pillow, masks": loop,

@@ -1,7 +1,8 @@
 """Predicts a folder and kills itself at a given place. Not a test: test_folder.py starts it.
 
-python killed_prediction.py PICTURES OUT PLACE TIMES: the process dies at PLACE when it comes there
-for the TIMES-th time; with "-" it lives. What is predicted goes to OUT.predicted, a name a line.
+python killed_prediction.py PICTURES OUT PLACE TIMES CONCURRENCY: the process dies at PLACE when it
+comes there for the TIMES-th time; with "-" it lives. What is predicted goes to OUT.predicted, a
+name a line.
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ class Brightness:
         raise AssertionError("files need no logits")
 
 
+class Concurrent(Brightness):
+    """The same for several pictures at once."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+
+    def classify_concurrently(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return super().classify(image)
+
+
 def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:
     setattr(owner, name, dying(getattr(owner, name), times=times, after=after))
 
@@ -53,7 +64,7 @@ PLACES: dict[str, Callable[[int], None]] = {
 }
 
 
-def main(pictures: str, out: str, place: str, times: str) -> None:
+def main(pictures: str, out: str, place: str, times: str, concurrency: str) -> None:
     journal.COMMIT_SECONDS = 0.0  # each result by itself: as many places to die at as there are
     if place in PLACES:
         PLACES[place](int(times))
@@ -65,7 +76,7 @@ def main(pictures: str, out: str, place: str, times: str) -> None:
                 log.flush()
                 return super().prepare(image)
 
-        predictor = Noting(Brightness(), CLASSES)
+        predictor = Noting(Concurrent(int(concurrency)), CLASSES)
         predict_folder(predictor, list_images(Path(pictures)), Path(out), settings={})
 
 

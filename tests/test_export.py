@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,11 +103,44 @@ def test_a_size_that_comes_often_is_compiled_for_itself(exported: Path) -> None:
     predictor = pixelwise.load(exported, runtime="openvino")
     runtime = predictor.runtime
     expected = {size: predictor.classify(photo(*size)) for size in ((20, 30), (21, 31), (22, 32))}
-    assert [size for size, _ in runtime._static] == [(20, 30)]
+    assert runtime._one.sizes == [(20, 30)]
     for _ in range(2):
         for size, labels in expected.items():
             assert (predictor.classify(photo(*size)) == labels).all()
-    assert sorted(size for size, _ in runtime._static) == [(21, 31), (22, 32)]  # two are kept
+    assert sorted(runtime._one.sizes) == [(21, 31), (22, 32)]  # two are kept
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_several_pictures_at_once_have_their_own_labels(
+    exported: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sizes that change, so that some are compiled for while others run."""
+    for module in ("openvino", "onnx"):
+        monkeypatch.setattr(f"pixelwise.inference.runtimes.{module}.cores", lambda: 2)
+    predictor = pixelwise.load(exported, runtime=runtime)
+    assert predictor.concurrency in {2, 3}
+    rng = np.random.default_rng(0)
+    sizes = [(20, 30), (20, 30), (21, 31), (40, 22), (21, 31), (33, 30)] * 6
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    expected = [predictor.classify(image) for image in images]
+    with ThreadPoolExecutor(predictor.concurrency) as pool:
+        found = list(pool.map(predictor.segment_concurrently, images))
+    for result, image, labels in zip(found, images, expected, strict=True):
+        assert result.image is image
+        np.testing.assert_array_equal(result.index, labels)
+    if runtime == "openvino":
+        assert len(predictor.runtime._several.sizes) == 2
+
+
+def test_on_one_core_pictures_go_one_after_the_other(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelwise.inference.runtimes.openvino.cores", lambda: 1)
+    predictor = pixelwise.load(exported, runtime="openvino")
+    assert predictor.concurrency == 1
+    image = photo(20, 30)
+    index = predictor.segment_concurrently(image).index
+    np.testing.assert_array_equal(index, predictor.classify(image))
 
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
@@ -390,6 +424,24 @@ def test_int8_is_written_with_its_score_and_speed(
     assert 1e-5 < off < 0.2  # rounded, and not another network
     assert isinstance(fast, Predictor)
     assert_a_window_is_a_part(fast.runtime)
+
+
+@pytest.mark.slow
+def test_int8_takes_pictures_of_any_size_one_after_the_other(
+    scenes: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO 2026.4 dies at some of these if the graph was compiled for any size."""
+    monkeypatch.setattr(int8, "_speed", lambda one, other, data: (2.0, 1.0))
+    path = write_bundle(tmp_path / "net.safetensors", "deeplab_v3plus", SCENE_CLASSES)
+    settings = Int8Settings(max_drop=100, calibration=2)
+    export(path, "openvino", int8=settings, data=scenes)
+    sizes = [(96, 128), (97, 131), (201, 333), (222, 222), (375, 500)]
+    script = (
+        "import sys, numpy, pixelwise\n"
+        "fast = pixelwise.load(sys.argv[1], runtime='openvino-int8')\n"
+        f"for size in {sizes} * 2: fast.classify(numpy.zeros((*size, 3), numpy.uint8))\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
 
 
 def assert_a_window_is_a_part(runtime: Runtime) -> None:

@@ -23,6 +23,7 @@ from pixelwise.data.images import list_images, read_mask
 from pixelwise.errors import InputError
 from pixelwise.files import lock_folder
 from pixelwise.inference import FolderResult, PredictionError, Predictor, journal, predict_folder
+from pixelwise.inference.anysize import UNKNOWN, AnySize
 from pixelwise.inference.identity import identity
 from pixelwise.inference.pipeline import AHEAD, BUDGET, overlapped
 from pixelwise.interrupts import StoppedError
@@ -47,13 +48,42 @@ class Counting(Brightness):
     def __init__(self, **at: object) -> None:
         self.seen = 0
         self.at = at
+        self.lock = threading.Lock()
 
     def classify(self, image: np.ndarray) -> np.ndarray:
-        self.seen += 1
-        action = self.at.get(f"n{self.seen}")
+        with self.lock:
+            self.seen += 1
+            action = self.at.get(f"n{self.seen}")
         if callable(action):
             action()
         return super().classify(image)
+
+
+class Concurrent(Counting):
+    """The same for three pictures at once, of which the first takes longest.
+
+    together: the most that there were at once. alone: how many came one after the other.
+    """
+
+    concurrency = 3
+
+    def __init__(self, **at: object) -> None:
+        super().__init__(**at)
+        self.inside = self.together = self.alone = 0
+
+    def classify(self, image: np.ndarray) -> np.ndarray:
+        self.alone += 1
+        return super().classify(image)
+
+    def classify_concurrently(self, image: np.ndarray) -> np.ndarray:
+        with self.lock:
+            self.inside += 1
+            self.together = max(self.together, self.inside)
+        time.sleep(0.02 / (1 + self.seen))
+        index = super().classify(image)
+        with self.lock:
+            self.inside -= 1
+        return index
 
 
 def run(
@@ -71,7 +101,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 # --- Overlapping
 
 
-def test_three_steps_overlap_in_order_and_bounded() -> None:
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_three_steps_overlap_in_order_and_bounded(concurrency: int) -> None:
     waiting, most, lock = 0, 0, threading.Lock()
 
     def prepare(item: int) -> int:
@@ -94,7 +125,15 @@ def test_three_steps_overlap_in_order_and_bounded() -> None:
             raise InputError(f"{item}: bad")
         return 10 * item
 
-    seen = list(overlapped(range(60), prepare=prepare, work=work, finish=finish, size=lambda _: 1))
+    steps = overlapped(
+        range(60),
+        prepare=prepare,
+        work=work,
+        finish=finish,
+        size=lambda _: 1,
+        concurrency=concurrency,
+    )
+    seen = list(steps)
     assert [done.item for done in seen] == list(range(60))
     bad = [done.item for done in seen if done.fault is not None]
     assert bad == list(range(3, 60, 7))
@@ -104,7 +143,8 @@ def test_three_steps_overlap_in_order_and_bounded() -> None:
     assert most - len(bad) <= 2 * AHEAD + 2
 
 
-def test_large_items_wait_one_at_a_time() -> None:
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_large_items_wait_one_at_a_time(concurrency: int) -> None:
     alive, most, lock = 0, 0, threading.Lock()
 
     def prepare(item: int) -> int:
@@ -121,26 +161,138 @@ def test_large_items_wait_one_at_a_time() -> None:
             alive -= 1
 
     steps = overlapped(
-        range(20), prepare=prepare, work=lambda x: x, finish=finish, size=lambda _: BUDGET
+        range(20),
+        prepare=prepare,
+        work=lambda x: x,
+        finish=finish,
+        size=lambda _: BUDGET,
+        concurrency=concurrency,
     )
     for number, _ in enumerate(steps):
         if number == 2 * AHEAD:  # the first ones came before a size was known
             most = alive
-    assert most <= 3
+    assert most <= (3 if concurrency == 1 else 1)
 
 
-def test_an_error_of_writing_ends_all_and_leaves_no_thread() -> None:
+def test_several_items_are_worked_on_at_the_same_time_and_no_more() -> None:
+    both = threading.Barrier(2, timeout=10)
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def work(item: int) -> int:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        if item < 2:
+            both.wait()  # breaks where one waits for the other
+        time.sleep(0.001)
+        with lock:
+            inside -= 1
+        return item
+
+    steps = overlapped(
+        range(40),
+        prepare=lambda x: x,
+        work=work,
+        finish=lambda item, worked: worked,
+        size=lambda _: 1,
+        concurrency=3,
+    )
+    assert [done.result for done in steps] == list(range(40))
+    assert 2 <= most <= 3
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_stopped_it_finishes_what_is_begun_and_begins_nothing(concurrency: int) -> None:
+    begun: list[int] = []
+    ended: list[int] = []
+
+    def finish(item: int, worked: int) -> None:
+        time.sleep(0.002)
+        ended.append(item)
+
+    steps = overlapped(
+        range(100),
+        prepare=lambda x: x,
+        work=lambda x: begun.append(x),
+        finish=finish,
+        size=lambda _: 1,
+        stop=lambda: len(begun) >= 10,
+        concurrency=concurrency,
+    )
+    done = [one.item for one in steps]
+    assert done == list(range(len(done)))
+    assert sorted(ended) == sorted(begun) == done
+    assert 10 <= len(done) < 20
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_an_error_of_writing_ends_all_and_leaves_no_thread(concurrency: int) -> None:
     before = threading.active_count()
 
     def finish(item: int, worked: int) -> None:
         raise OSError("full")
 
     steps = overlapped(
-        range(20), prepare=lambda x: x, work=lambda x: x, finish=finish, size=lambda _: 1
+        range(20),
+        prepare=lambda x: x,
+        work=lambda x: x,
+        finish=finish,
+        size=lambda _: 1,
+        concurrency=concurrency,
     )
     with pytest.raises(OSError, match="full"), contextlib.closing(steps):
         list(steps)
     assert threading.active_count() == before
+
+
+# --- Several at once
+
+
+def test_several_pictures_at_once_give_the_files_of_one_after_the_other(
+    pictures: Path, tmp_path: Path
+) -> None:
+    run(pictures, tmp_path / "one")
+    runtime = Concurrent()
+    seen: list[tuple[int, int]] = []
+    result = run(pictures, tmp_path / "several", runtime, progress=lambda *done: seen.append(done))
+    assert (result.written, runtime.seen, runtime.alone) == (PICTURES, PICTURES, 0)
+    assert 2 <= runtime.together <= 3
+    assert contents(tmp_path / "several") == contents(tmp_path / "one")
+    assert len(set(contents(tmp_path / "one").values())) == 2 * PICTURES  # none is like another
+    assert seen == [(number, PICTURES) for number in range(1, PICTURES + 1)]
+
+
+def test_of_fewer_pictures_than_may_run_at_once_each_has_all_cores(
+    pictures: Path, tmp_path: Path
+) -> None:
+    runtime = Concurrent()
+    predict_folder(
+        Predictor(runtime, CLASSES), list_images(pictures)[:2], tmp_path / "out", settings={}
+    )
+    assert (runtime.alone, runtime.together) == (2, 0)
+
+
+def test_what_needs_scores_or_a_runtime_without_it_goes_one_after_the_other() -> None:
+    assert Predictor(Concurrent(), CLASSES).concurrency == 3
+    assert Predictor(Brightness(), CLASSES).concurrency == 1
+    assert Predictor(Concurrent(), CLASSES, flip=True).concurrency == 1
+    assert Predictor(Concurrent(), CLASSES, crf="camvid").concurrency == 1
+
+
+def test_pictures_that_would_take_too_much_together_go_one_after_the_other() -> None:
+    runtime = Concurrent()
+    memory = 3 * 30 * 40 * UNKNOWN.label_bytes_per_pixel
+    network = AnySize(runtime, memory=int(memory))
+    rng = np.random.default_rng(0)
+    for size, alone in (((30, 40), 0), ((31, 40), 1)):
+        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        np.testing.assert_array_equal(network.classify_concurrently(image), image[..., 0] // 86)
+        assert runtime.alone == alone
+    windowed = AnySize(runtime, window=20)
+    assert not windowed.in_one_pass((30, 40))
+    with pytest.raises(InputError, match="windows of"):  # so it took the way of windows
+        windowed.classify_concurrently(image)
 
 
 # --- Going on
@@ -161,12 +313,13 @@ def test_a_run_through_leaves_results_only_and_another_does_all_again(
     assert contents(out) == whole
 
 
+@pytest.mark.parametrize("kind", [Counting, Concurrent])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_the_same_call_goes_on(
-    number: int, pictures: Path, tmp_path: Path
+    number: int, kind: type[Counting], pictures: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    stop = Counting(n3=lambda: os.kill(os.getpid(), number))
+    stop = kind(n3=lambda: os.kill(os.getpid(), number))
     with pytest.raises(StoppedError, match=r"of 8 pictures finished: the same command") as stopped:
         run(pictures, out, stop)
     assert stopped.value.exit_code == 128 + number
@@ -175,7 +328,7 @@ def test_a_signal_ends_it_and_the_same_call_goes_on(
     assert 3 <= len(masks) < PICTURES
     assert all((out / f"{mask.stem}_overlay.png").exists() for mask in masks)
     assert [path.name for path in out.glob(".*")] == [".pixelwise-predict.jsonl"]
-    rest = Counting()
+    rest = kind()
     result = run(pictures, out, rest)
     assert (result.kept, result.written) == (len(masks), PICTURES - len(masks))
     assert rest.seen == result.written
@@ -251,7 +404,10 @@ def test_two_processes_do_not_share_a_folder(pictures: Path, tmp_path: Path) -> 
     assert run(pictures, out).written == PICTURES
 
 
-def test_bad_pictures_are_told_and_the_rest_goes_on(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Counting, Concurrent])
+def test_bad_pictures_are_told_and_the_rest_goes_on(
+    kind: type[Counting], pictures: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for path in list_images(pictures):
@@ -259,7 +415,7 @@ def test_bad_pictures_are_told_and_the_rest_goes_on(pictures: Path, tmp_path: Pa
     (folder / "1.png").write_bytes(b"")
     (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:300])
     seen: list[tuple[int, int]] = []
-    result = run(folder, tmp_path / "out", progress=lambda *done: seen.append(done))
+    result = run(folder, tmp_path / "out", kind(), progress=lambda *done: seen.append(done))
     assert result.written == PICTURES - 2
     assert [line.split(":")[0] for line in result.faults] == [
         str(folder / "1.png"),
@@ -270,7 +426,7 @@ def test_bad_pictures_are_told_and_the_rest_goes_on(pictures: Path, tmp_path: Pa
     for path in list_images(folder):
         path.write_bytes(b"")
     with pytest.raises(InputError) as all_bad:
-        run(folder, tmp_path / "none")
+        run(folder, tmp_path / "none", kind())
     assert len(all_bad.value.problems) == PICTURES
     assert not (tmp_path / "none").exists()
 
@@ -295,11 +451,18 @@ def test_the_identity_tells_bundles_apart(tiny_bundle: Path, tmp_path: Path) -> 
 # --- Killed
 
 
-def attempt(pictures: Path, out: Path, place: str, times: int, after: float | None) -> bool:
+def attempt(
+    pictures: Path,
+    out: Path,
+    place: str,
+    times: int,
+    after: float | None,
+    concurrency: int = 1,
+) -> bool:
     """Whether it was killed: at a place, or by us after some seconds."""
-    script = killed_prediction.__file__
+    arguments = [killed_prediction.__file__, pictures, out, place, times, concurrency]
     process = subprocess.Popen(
-        [sys.executable, str(script), str(pictures), str(out), place, str(times)],
+        [sys.executable, *map(str, arguments)],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -313,7 +476,8 @@ def attempt(pictures: Path, out: Path, place: str, times: int, after: float | No
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_path: Path) -> None:
-    """kill -9, again and again: at forced places, and at random moments.
+    """kill -9, again and again: at forced places, and at random moments; one picture after the
+    other, and several at once.
 
     What had its names when the process died is not predicted again, and nothing under a final name
     is ever other than in the run that was never killed.
@@ -334,7 +498,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_pa
         for number in range(3):
             place = places[(3 * round_ + number) % len(places)]
             after = rng.uniform(0.5, 1.1) * usual if place == "-" else None
-            killed = attempt(pictures, out, place, rng.randint(1, 3), after)
+            times, concurrency = rng.randint(1, 3), rng.choice([1, 3])
+            killed = attempt(pictures, out, place, times, after, concurrency)
             kills += killed
             named = contents(out) if out.is_dir() else {}
             if named == expected:  # its journal is gone: it had come to its end before the kill

@@ -14,8 +14,41 @@ from hypothesis import strategies as st
 from openvino import opset13
 
 from pixelwise.inference.runtimes import openvino_dilation, openvino_winograd
+from pixelwise.inference.runtimes.by_size import WORTH, BySize
 from pixelwise.inference.runtimes.openvino_dilation import crop_dilated, split_dilated
 from pixelwise.inference.runtimes.openvino_winograd import halve_multiplications
+
+
+def made(output: str, size: tuple[int, int] | None) -> str:
+    return f"{output} of {size}"
+
+
+def test_the_first_size_and_those_that_come_often_are_compiled_for_themselves() -> None:
+    kept = BySize(made)
+    assert kept.get((2, 3), "labels") == "labels of (2, 3)"
+    for _ in range(WORTH - 1):
+        assert kept.get((4, 5), "labels") == "labels of None"
+    assert kept.get((4, 5), "labels") == "labels of (4, 5)"
+    for _ in range(WORTH):
+        kept.get((6, 7), "labels")
+    assert kept.sizes == [(4, 5), (6, 7)]
+
+
+def test_every_size_is_compiled_where_there_is_no_graph_for_any() -> None:
+    calls: list[tuple[int, int] | None] = []
+
+    def make(output: str, size: tuple[int, int] | None) -> str:
+        calls.append(size)
+        return made(output, size)
+
+    kept = BySize(make, any_size=False)
+    small = [(500, side) for side in range(100, 110)]
+    for size in small * 2:
+        assert kept.get(size, "labels") == f"labels of {size}"
+    assert calls == small  # all are kept
+    for size in ((3000, 3000), (3001, 3000), (3002, 3000)):
+        kept.get(size, "labels")
+    assert kept.sizes == [(3001, 3000), (3002, 3000)]
 
 
 def kinds(model: ov.Model) -> list[str]:

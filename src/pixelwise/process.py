@@ -1,4 +1,5 @@
-"""Settings of the whole process, touched only where pixelwise is the program and not a guest.
+"""Settings of the whole process, touched only where pixelwise is the program and not a guest; and
+the cores that it has.
 
 A training step allocates and frees the same blocks of tens of megabytes each time. glibc hands such
 blocks back to the kernel at once and faults them in again, page by page: measured at a quarter of
@@ -23,6 +24,13 @@ _TOP_PAD = 64 << 20
 
 
 _SPINS = "10000"  # of libgomp's 300,000; half a millisecond
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def calm_threads() -> None:

@@ -184,7 +184,9 @@ class Classes:
 
     def to_value(self, index: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Class indices 0..C-1 and IGNORE (H, W) to the values that mask files hold."""
-        return self._to_value[index]
+        # Several times as fast as indexing, which is felt beside a quick network.
+        values = bytearray(index.tobytes()).translate(self._to_value.tobytes())
+        return np.frombuffer(values, np.uint8).reshape(index.shape)
 
     def rgb_to_index(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """An RGB mask (H, W, 3) to class indices by the colour table.

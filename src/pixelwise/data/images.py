@@ -134,7 +134,7 @@ def _decoded(path: Path, image: ImageFile.ImageFile) -> RawImage:
         raise InputError(
             f"{path}: has mode {mode}, not 8 bits a channel: save it as an 8-bit RGB PNG"
         )
-    return RawImage(np.asarray(picture.convert("RGB")))
+    return RawImage(np.asarray(picture if mode == "RGB" else picture.convert("RGB")))
 
 
 def _sixteen_bits(path: Path, image: ImageFile.ImageFile) -> RawImage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isqrt
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,14 @@ from numpy.typing import NDArray
 from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.pictures import ArrayPicture, PaddedPicture, Picture
-from pixelwise.inference.runtimes import PartRuntime, Runtime, Traits, View, knows_parts
+from pixelwise.inference.runtimes import (
+    PartRuntime,
+    Runtime,
+    Traits,
+    View,
+    knows_parts,
+    runs_concurrently,
+)
 from pixelwise.inference.trail import NoTrail, Sums, Trail
 from pixelwise.inference.windows import Block, Span, blend, cut, smallest_window
 
@@ -64,10 +72,16 @@ class AnySize:
         self.runtime = runtime
         self.window = window
         self.memory = memory
+        self._alone = Lock()
 
     @property
     def traits(self) -> Traits:
         return self.runtime.traits if knows_parts(self.runtime) else UNKNOWN
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls of `classify_concurrently` may run at the same time."""
+        return self.runtime.concurrency if runs_concurrently(self.runtime) else 1
 
     def in_one_pass(self, size: tuple[int, int], *, labels: bool = False) -> bool:
         """Whether a picture of this size (height, width) needs no windows. labels: for these alone,
@@ -103,6 +117,22 @@ class AnySize:
         for block in self.blocks(ArrayPicture(image)):
             block.place(block.scores.argmax(axis=0), index)
         return index
+
+    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+        """What `classify` gives, from any thread.
+
+        Pictures of which `concurrency` together take no more than `memory` are given a core each;
+        larger ones, and all where the runtime cannot do that, go one after the other.
+        """
+        height, width = image.shape[:2]
+        if (
+            runs_concurrently(self.runtime)
+            and self.in_one_pass((height, width), labels=True)
+            and height * width * self.concurrency <= self._pixels(labels=True)
+        ):
+            return self.runtime.classify_concurrently(image)
+        with self._alone:
+            return self.classify(image)
 
     def blocks(
         self, picture: Picture, *, progress: Progress | None = None, trail: Trail | None = None

@@ -81,13 +81,17 @@ def predict_folder(
                 journal.forget()
             else:
                 kept = journal.resume(files)
+            left = [path for path in paths if path not in kept]
+            # Of fewer pictures than cores each is to have them all.
+            several = 1 < predictor.concurrency <= len(left)
             steps = overlapped(
-                [path for path in paths if path not in kept],
+                left,
                 prepare=decode,
-                work=predictor.segment_prepared,
+                work=predictor.segment_concurrently if several else predictor.segment_prepared,
                 finish=encode,
                 size=lambda pixels: pixels.nbytes,
                 stop=lambda: interrupts.requested is not None,
+                concurrency=predictor.concurrency if several else 1,
             )
             with closing(steps):
                 for done in steps:

@@ -1,15 +1,16 @@
-"""Three steps for each of many items, at once: the middle one here, the others in threads."""
+"""Three steps for each of many items, overlapped."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from pixelwise.errors import InputError
+from pixelwise.process import cores
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
@@ -38,10 +39,13 @@ def overlapped(
     finish: Callable[[Item, Worked], Finished],
     size: Callable[[Prepared], int],
     stop: Callable[[], bool] = lambda: False,
+    concurrency: int = 1,
 ) -> Generator[Done[Item, Finished]]:
     """`finish(item, work(prepare(item)))` of each item, in order.
 
-    prepare, finish: run in threads, ahead of and behind `work`, which runs in the calling one.
+    concurrency: how many calls of `work` may run at the same time. One: it takes all cores and runs
+        in the calling thread, `prepare` and `finish` in others ahead of and behind it. Several:
+        each takes a core, and an item stays in one thread for all of its steps.
     size: bytes that a prepared item holds; large ones wait in smaller numbers.
     stop: asked before each item; when it is true, nothing new is begun and what has been worked
         on is finished.
@@ -50,6 +54,18 @@ def overlapped(
     and any of `finish`, is raised. However it ends, no thread is left running; close it where it
     may be left early.
     """
+    way = _staged if concurrency == 1 else partial(_side_by_side, concurrency)
+    return way(items, prepare, work, finish, size, stop)
+
+
+def _staged(
+    items: Iterable[Item],
+    prepare: Callable[[Item], Prepared],
+    work: Callable[[Prepared], Worked],
+    finish: Callable[[Item, Worked], Finished],
+    size: Callable[[Prepared], int],
+    stop: Callable[[], bool],
+) -> Generator[Done[Item, Finished]]:
     source = iter(items)
     coming: deque[tuple[Item, Future[Prepared]]] = deque()
     going: deque[tuple[Item, Future[Finished] | InputError]] = deque()
@@ -68,7 +84,7 @@ def overlapped(
                 item, future = coming.popleft()
                 try:
                     prepared = future.result()
-                    room = max(1, min(AHEAD, BUDGET // max(1, size(prepared))))
+                    room = _room(AHEAD, size(prepared))
                     worked = work(prepared)
                 except InputError as error:
                     going.append((item, error))
@@ -84,6 +100,54 @@ def overlapped(
                 waiting.cancel()
 
 
+def _side_by_side(
+    concurrency: int,
+    items: Iterable[Item],
+    prepare: Callable[[Item], Prepared],
+    work: Callable[[Prepared], Worked],
+    finish: Callable[[Item, Worked], Finished],
+    size: Callable[[Prepared], int],
+    stop: Callable[[], bool],
+) -> Generator[Done[Item, Finished]]:
+    room = AHEAD  # until a size is known
+
+    def whole(item: Item) -> Done[Item, Finished]:
+        nonlocal room
+        try:
+            prepared = prepare(item)
+            room = _room(2 * concurrency, size(prepared))
+            worked = work(prepared)
+        except InputError as error:
+            return Done(item, None, error)
+        del prepared
+        return Done(item, finish(item, worked))
+
+    source = iter(items)
+    going: deque[Future[Done[Item, Finished]]] = deque()
+    with ThreadPoolExecutor(concurrency, "pixelwise") as pool:
+        try:
+            while True:
+                while not stop() and len(going) < room:
+                    try:
+                        item = next(source)
+                    except StopIteration:
+                        break
+                    going.append(pool.submit(whole, item))
+                if stop():  # those that are begun are finished
+                    going = deque(future for future in going if not future.cancel())
+                if not going:
+                    break
+                yield going.popleft().result()
+        finally:
+            for future in going:
+                future.cancel()
+
+
+def _room(most: int, size: int) -> int:
+    """How many items of so many bytes may wait."""
+    return max(1, min(most, BUDGET // max(1, size)))
+
+
 def _ready(state: Future[Finished] | InputError) -> bool:
     return isinstance(state, InputError) or state.done()
 
@@ -96,4 +160,4 @@ def _done(item: Item, state: Future[Finished] | InputError) -> Done[Item, Finish
 
 def _threads() -> int:
     """The network has all cores; a few threads are enough for what is small beside it."""
-    return max(2, min(8, (os.cpu_count() or 1) // 2))
+    return max(2, min(8, cores() // 2))

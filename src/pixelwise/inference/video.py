@@ -106,11 +106,12 @@ def predict_video(
 
         steps = overlapped(
             _chain(first, film.frames),
-            prepare=lambda frame: frame.pixels,
-            work=predictor.segment,
+            prepare=lambda frame: predictor.prepare(frame.pixels),
+            work=predictor.segment_concurrently,
             finish=finish,
             size=lambda pixels: pixels.nbytes,
             stop=lambda: interrupts.requested is not None,
+            concurrency=predictor.concurrency,
         )
         with closing(steps):
             for done in steps:

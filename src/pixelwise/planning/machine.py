@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixelwise.process import cores
+
 # Of control groups, version 2 and 1: what a container may take.
 _LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -34,13 +36,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """The machine as the system tells it; a GPU is not looked for."""
-    return Machine(_cores(), _memory())
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return Machine(cores(), _memory())
 
 
 def _memory() -> int | None:

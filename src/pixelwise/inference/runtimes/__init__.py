@@ -13,12 +13,20 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
-from pixelwise.inference.runtimes.runtime import PartRuntime, Runtime, View, knows_parts
+from pixelwise.inference.runtimes.runtime import (
+    ConcurrentRuntime,
+    PartRuntime,
+    Runtime,
+    View,
+    knows_parts,
+    runs_concurrently,
+)
 from pixelwise.inference.traits import Traits
 
 __all__ = [
     "EXPORTED",
     "TORCH",
+    "ConcurrentRuntime",
     "ExportedEntry",
     "PartRuntime",
     "Runtime",
@@ -27,6 +35,7 @@ __all__ = [
     "installed",
     "knows_parts",
     "open_export",
+    "runs_concurrently",
 ]
 
 TORCH = "torch"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from pixelwise.inference.runtimes.geometry import Geometry, Size
 from pixelwise.inference.runtimes.graph_parts import GraphParts, Inputs
 from pixelwise.inference.runtimes.onnx_parts import PartGraphs, open_session
 from pixelwise.inference.traits import Traits
+from pixelwise.process import cores
 
 
 class ONNXRuntime:
@@ -23,11 +26,10 @@ class ONNXRuntime:
 
     def __init__(self, export: Export) -> None:
         self.name = export.name
-        try:
-            self._session = open_session(export.path)
-        except Exception as error:  # its exceptions have no common class of their own
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{export.path}: ONNX Runtime cannot read it ({reason})") from error
+        self.concurrency = cores()
+        self._path = export.path
+        self._session = self._opened()
+        self._opening = Lock()
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """(H, W, N) in units of 0..255 to (C, H, W) float32."""
@@ -37,10 +39,32 @@ class ONNXRuntime:
         """(H, W, N) in units of 0..255 to (H, W) class indices."""
         return self._run(image, "labels")
 
+    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+        """The same on a core, as `ConcurrentRuntime` has it."""
+        with self._opening:
+            session = self._on_one_core
+        return _infer(session, image, "labels")
+
+    @cached_property
+    def _on_one_core(self) -> onnxruntime.InferenceSession:
+        return self._opened(threads=1)
+
     def _run(self, image: Pixels, output: str) -> NDArray[Any]:
-        (found,) = self._session.run([output], {"image": np.ascontiguousarray(image)[None]})
-        result: NDArray[Any] = found[0]
-        return result
+        return _infer(self._session, image, output)
+
+    def _opened(self, threads: int = 0) -> onnxruntime.InferenceSession:
+        """threads: of one picture; 0 for all cores. Raises InputError where it cannot be read."""
+        try:
+            return open_session(self._path, threads=threads)
+        except Exception as error:  # its exceptions have no common class of their own
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{self._path}: ONNX Runtime cannot read it ({reason})") from error
+
+
+def _infer(session: onnxruntime.InferenceSession, image: Pixels, output: str) -> NDArray[Any]:
+    (found,) = session.run([output], {"image": np.ascontiguousarray(image)[None]})
+    result: NDArray[Any] = found[0]
+    return result
 
 
 class PartONNXRuntime(GraphParts, ONNXRuntime):

@@ -131,10 +131,11 @@ class PartGraphs:
         return model
 
 
-def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:
-    """A model, by path or as bytes, ready to run."""
+def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
+    """A model, by path or as bytes, ready to run. threads: of one picture; 0 for all cores."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only; they come as exceptions too
+    options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

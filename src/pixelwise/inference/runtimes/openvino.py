@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,16 @@ from numpy.typing import NDArray
 from pixelwise.data.pixels import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.exported import Export
+from pixelwise.inference.runtimes.by_size import BySize
 from pixelwise.inference.runtimes.geometry import Geometry, Size
 from pixelwise.inference.runtimes.graph_parts import GraphParts, Inputs, size_of
-from pixelwise.inference.runtimes.openvino_dilation import crop_dilated, split_dilated
+from pixelwise.inference.runtimes.openvino_dilation import crop_dilated, is_split, split_dilated
 from pixelwise.inference.runtimes.openvino_parts import PartGraphs
 from pixelwise.inference.runtimes.openvino_winograd import halve_multiplications
 from pixelwise.inference.traits import Traits
+from pixelwise.process import cores
 
-KEPT = 2  # compiled sizes; each has a copy of the weights
-WORTH = 3  # pictures of a size after which it is compiled for itself
+LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 # Of the memory that PyTorch takes at its peak. Measured: 0.5 to 0.75, and 0.27 to 0.32.
 MEMORY, LABEL_MEMORY = 0.75, 0.32
 
@@ -29,8 +31,8 @@ MEMORY, LABEL_MEMORY = 0.75, 0.32
 class OpenVINORuntime:
     """A model in OpenVINO's format, compiled for the CPU.
 
-    A model compiled for one size is faster than one for any: the first picture's size and every
-    one that comes often are compiled for themselves, and the last two of them are kept.
+    It is compiled for sizes as `BySize` says; for one picture after the other, and for several at
+    once, which then have a core each, apart.
 
     precision: "f32", or "bf16", which processors with AMX compute several times faster and which
     keeps 8 bits of the 24 of a number.
@@ -45,9 +47,16 @@ class OpenVINORuntime:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"{export.path}: OpenVINO cannot read it ({reason})") from error
         self._precision = precision
-        self._seen: Counter[Size] = Counter()
-        self._static: OrderedDict[tuple[Size, str], ov.InferRequest] = OrderedDict()
-        self._dynamic: dict[str, ov.InferRequest] = {}
+        self._streams = cores()
+        # One more picture than streams, so that none of these waits for its next one.
+        self.concurrency = self._streams + 1 if self._streams > 1 else 1
+        # OpenVINO 2026.4 dies of a model in 8 bits that was compiled for any size, at some sizes.
+        # Split convolutions round otherwise: masks are not to depend on what came before.
+        any_size = export.precision != "int8" and not (
+            precision == "bf16" and is_split(self._model)
+        )
+        self._one = BySize(self._request, any_size=any_size)
+        self._several = BySize(self._requests, any_size=any_size)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """(H, W, N) in units of 0..255 to (C, H, W) float32."""
@@ -57,33 +66,37 @@ class OpenVINORuntime:
         """(H, W, N) in units of 0..255 to (H, W) class indices."""
         return self._run(image, "labels")
 
+    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+        """The same on a core, as `ConcurrentRuntime` has it."""
+        requests = self._several.get(size_of(image), "labels")
+        request = requests.get()
+        try:
+            return _infer(request, image)
+        finally:
+            requests.put(request)
+
     def _run(self, image: Pixels, output: str) -> NDArray[Any]:
-        request = self._request(size_of(image), output)
-        request.infer({0: np.ascontiguousarray(image)[None]}, share_inputs=True)
-        found: NDArray[Any] = request.get_output_tensor(0).data[0].copy()
-        return found
+        return _infer(self._one.get(size_of(image), output), image)
 
-    def _request(self, size: Size, output: str) -> ov.InferRequest:
-        self._seen[size] += 1
-        key = (size, output)
-        if key in self._static:
-            self._static.move_to_end(key)
-            return self._static[key]
-        if len(self._seen) == 1 or self._seen[size] >= WORTH:
-            while len(self._static) >= KEPT:
-                self._static.popitem(last=False)
-            self._static[key] = self._compile(output, size)
-            return self._static[key]
-        if output not in self._dynamic:
-            self._dynamic[output] = self._compile(output, None)
-        return self._dynamic[output]
+    def _request(self, output: str, size: Size | None) -> ov.InferRequest:
+        """For one picture at a time, by all cores."""
+        return self._compiled(self._sized(output, size)).create_infer_request()
 
-    def _compile(self, output: str, size: Size | None) -> ov.InferRequest:
+    def _requests(self, output: str, size: Size | None) -> SimpleQueue[ov.InferRequest]:
+        """For several at once: as many requests, of one compiled model."""
+        options = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self._streams}
+        model = self._compiled(self._sized(output, size), options)
+        requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        for _ in range(self.concurrency):
+            requests.put(model.create_infer_request())
+        return requests
+
+    def _sized(self, output: str, size: Size | None) -> ov.Model:
         model = self._for(output)
         if size is not None:
             channels = model.input(0).partial_shape[3].get_length()
             model.reshape([1, *size, channels])
-        return self._compiled(model)
+        return model
 
     def _for(self, output: str) -> ov.Model:
         """The graph without its other output, and the work that only that needs."""
@@ -91,15 +104,15 @@ class OpenVINORuntime:
         results = [one for one in model.results if output in one.output(0).names]
         return ov.Model(results, model.get_parameters(), "pixelwise")
 
-    def _compiled(self, model: ov.Model) -> ov.InferRequest:
+    def _compiled(self, model: ov.Model, options: Mapping[str, Any] = LATENCY) -> ov.CompiledModel:
         if self._precision == "f32":
             halve_multiplications(model)
         if not model.is_dynamic():
             crop_dilated(model)
             if self._precision == "bf16":
                 split_dilated(model)
-        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
-        return self._core.compile_model(model, "CPU", options).create_infer_request()
+        precision = {"INFERENCE_PRECISION_HINT": self._precision}
+        return self._core.compile_model(model, "CPU", {**options, **precision})
 
 
 class PartOpenVINORuntime(GraphParts, OpenVINORuntime):
@@ -123,7 +136,7 @@ class PartOpenVINORuntime(GraphParts, OpenVINORuntime):
             self._part = None  # its memory goes before the next one's is taken
             graphs = self._graphs
             model = graphs.for_logits(size) if pooling is None else graphs.for_sums(size, pooling)
-            self._part = (key, self._compiled(model))
+            self._part = (key, self._compiled(model).create_infer_request())
         request = self._part[1]
         asked = {name for port in request.model_inputs for name in port.names}
         request.infer({name: given[name] for name in asked}, share_inputs=True)
@@ -136,3 +149,10 @@ def open_export(export: Export, *, precision: str = "f32") -> OpenVINORuntime:
     if export.traits is None:  # it is of an earlier version
         return OpenVINORuntime(export, precision=precision)
     return PartOpenVINORuntime(export, export.traits, precision=precision)
+
+
+def _infer(request: ov.InferRequest, image: Pixels) -> NDArray[Any]:
+    """Its one output for one picture, the batch's axis taken off."""
+    request.infer({0: np.ascontiguousarray(image)[None]}, share_inputs=True)
+    found: NDArray[Any] = request.get_output_tensor(0).data[0].copy()
+    return found

@@ -26,10 +26,15 @@ def split_dilated(model: ov.Model) -> None:
     Exact but for the order of the sums. Quantised ones stay as they are.
     """
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution" and _fits(node):
+        if node.get_type_name() == "Convolution" and _is_slow(node) and _keeps_size(node):
             split = _sum_of_taps(node)
             for user in node.output(0).get_target_inputs():
                 user.replace_source_output(split)
+
+
+def is_split(model: ov.Model) -> bool:
+    """Whether a graph, of sizes known or open, has any such."""
+    return any(node.get_type_name() == "Convolution" and _is_slow(node) for node in model.get_ops())
 
 
 def crop_dilated(model: ov.Model) -> None:
@@ -89,12 +94,12 @@ def _cropped(convolution: Any, near: list[range]) -> Any:
     return opset13.convolution(maps, weights, [1, 1], above, below, dilations).output(0)
 
 
-def _fits(convolution: Any) -> bool:
-    return (
+def _is_slow(convolution: Any) -> bool:
+    weights = convolution.input_value(1)
+    return bool(
         min(convolution.get_attributes()["dilations"]) >= RATE
-        and convolution.input(0).get_shape()[1] >= CHANNELS
-        and convolution.input_value(1).get_node().get_type_name() == "Constant"
-        and _keeps_size(convolution)
+        and weights.get_shape()[1] >= CHANNELS
+        and weights.get_node().get_type_name() == "Constant"
     )
 
 

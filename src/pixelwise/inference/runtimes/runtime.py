@@ -80,6 +80,27 @@ class PartRuntime(Runtime, Protocol):
         """
 
 
+class ConcurrentRuntime(Runtime, Protocol):
+    """A runtime that can also give each core a picture of its own.
+
+    Of many pictures that makes more a second than all cores at one after the other, since no core
+    waits for the others at the end of each layer.
+
+    concurrency: how many calls of `classify_concurrently` may run at the same time; 1 where there
+    is one core only.
+    """
+
+    concurrency: int
+
+    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+        """What `classify` gives, from any thread. Each call that runs takes `classify`'s memory."""
+
+
 def knows_parts(runtime: Runtime) -> TypeGuard[PartRuntime]:
     """Whether a runtime is a `PartRuntime`."""
     return hasattr(runtime, "part_logits")
+
+
+def runs_concurrently(runtime: Runtime) -> TypeGuard[ConcurrentRuntime]:
+    """Whether a runtime is a `ConcurrentRuntime`."""
+    return hasattr(runtime, "classify_concurrently")

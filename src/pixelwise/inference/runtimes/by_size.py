@@ -1,0 +1,66 @@
+"""What a runtime compiles for pictures of one size, or of any."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from threading import Lock
+from typing import Generic, TypeVar
+
+from pixelwise.inference.runtimes.geometry import Size
+
+Compiled = TypeVar("Compiled")
+
+KEPT = 2  # compiled sizes; each has a copy of the weights, and maps
+ROOM = 2 << 20  # pixels of the sizes that are kept where every one must be compiled
+WORTH = 3  # pictures of a size after which it is compiled for itself
+
+
+class BySize(Generic[Compiled]):
+    """A model compiled for one size is faster than one for any: the first picture's size and every
+    one that comes often are compiled for themselves, and the last two of them are kept.
+
+    make: given the output of the graph that is asked for, and the size, or None for any.
+    any_size: whether there is such a thing; otherwise every size is compiled for itself, and more
+    of them are kept if they are small.
+    Methods may be called from any thread.
+    """
+
+    def __init__(
+        self, make: Callable[[str, Size | None], Compiled], *, any_size: bool = True
+    ) -> None:
+        self._make = make
+        self._any_size = any_size
+        self._lock = Lock()
+        self._seen: Counter[Size] = Counter()
+        self._static: OrderedDict[tuple[Size, str], Compiled] = OrderedDict()
+        self._dynamic: dict[str, Compiled] = {}
+
+    def get(self, size: Size, output: str) -> Compiled:
+        """For a picture of this size, and one of the graph's outputs."""
+        with self._lock:
+            self._seen[size] += 1
+            key = (size, output)
+            if key in self._static:
+                self._static.move_to_end(key)
+                return self._static[key]
+            if not self._any_size or len(self._seen) == 1 or self._seen[size] >= WORTH:
+                self._make_room(size)
+                self._static[key] = self._make(output, size)
+                return self._static[key]
+            if output not in self._dynamic:
+                self._dynamic[output] = self._make(output, None)
+            return self._dynamic[output]
+
+    def _make_room(self, size: Size) -> None:
+        """Drop what was not used for longest."""
+        while len(self._static) >= KEPT:
+            pixels = sum(height * width for height, width in [*self.sizes, size])
+            if not self._any_size and pixels <= ROOM:
+                break
+            self._static.popitem(last=False)
+
+    @property
+    def sizes(self) -> list[Size]:
+        """Those that something is compiled for."""
+        return [size for size, _ in self._static]
