@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pixelwise.errors import InputError
 from pixelwise.inference.anysize import Progress
@@ -49,10 +49,9 @@ def predict_large_files(
     failed: list[InputError] = []
     kept: set[Path] = set()
     written = 0
-
     interrupts = Interrupts()
 
-    def stop(where: str) -> None:
+    def stop(where: str) -> NoReturn:
         assert interrupts.requested is not None
         raise StoppedError(
             f"{where}: the same command goes on from there", signal_number=interrupts.requested

@@ -58,6 +58,15 @@ class OpenVINORuntime:
         self._one = BySize(self._request, any_size=any_size)
         self._several = BySize(self._requests, any_size=any_size)
 
+    @property
+    def _dies_of_any_size(self) -> bool:
+        """Whether OpenVINO may die of a graph in 8 bits that is compiled for any size.
+
+        It does so with AMX, of which it does not tell; what has AMX has bfloat16:
+        https://github.com/openvinotoolkit/openvino/issues/37577, in 2026.4.
+        """
+        return "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """(H, W, N) in units of 0..255 to (C, H, W) float32."""
         return self._run(image, "logits")
