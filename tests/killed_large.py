@@ -63,6 +63,7 @@ def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:
 PLACES: dict[str, Callable[[int], None]] = {
     "window": lambda n: arm(PooledBrightness, "part_logits", times=3 * n),
     "sums": lambda n: arm(PooledBrightness, "part_sums", times=4 * n),
+    "beginning": lambda n: arm(trail.FileTrail, "_write", times=1),
     "before_keeping": lambda n: arm(trail.FileTrail, "_append", times=2 * n),
     "amid_keeping": lambda n: arm(trail.os, "fsync", times=2 * n),
     "kept": lambda n: arm(trail.FileTrail, "_append", times=2 * n, after=True),

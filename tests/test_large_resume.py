@@ -219,9 +219,39 @@ def test_a_torn_trail_is_used_as_far_as_it_is_whole(tmp_path: Path) -> None:
     path.write_bytes(changed)
     with FileTrail(path, "about") as trail:
         assert trail.rows == 1
-    path.write_bytes(data)
-    with FileTrail(path, "something else") as trail:
+    # What a power cut leaves: zeros, or numbers that say nothing.
+    for tail in (b"\0" * 4096, b"\2" + b"\xff" * 100, b"\1" + b"\0" * 100, bytes(range(256))):
+        path.write_bytes(data + tail)
+        with FileTrail(path, "about") as trail:
+            assert trail.rows == 2
+        assert path.read_bytes() == data
+    with FileTrail(path, "other") as trail:  # as long a line, and nothing of the first's
         assert trail.rows == trail.sums(0).rows == 0
+    assert path.read_bytes() == b"other\n"
+
+
+def test_what_could_not_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up amid a record, and has room again when that is given up."""
+    path = tmp_path / "trail"
+    strip = np.ones((3, 5), np.uint8)
+    with FileTrail(path, "about") as trail:
+        list(trail.through(iter([strip])))
+        data = path.read_bytes()
+        whole = trail._write
+
+        def half(record: bytes) -> None:
+            whole(record[: len(record) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trail, "_write", half)
+            with pytest.raises(OSError, match="No space left"):
+                trail.keep_sums(0, Sums(1, np.ones(4), 1))
+    assert path.read_bytes() == data
+    with FileTrail(path, "about") as trail:
+        assert trail.rows == 1
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_path: Path) -> None:
@@ -242,7 +272,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_pa
             finals = {path.name for path in out.glob("*.tif")}
             assert all((out / name).read_bytes() == expected[name] for name in finals)
             if kills >= KILLS:
-                place = "-"
+                break
         killed(pictures, out, "-", 1)
         assert contents(out) == expected
         round_ += 1

@@ -147,13 +147,11 @@ def predict_files(
         require_av(films[0])
     own_process()
     from pixelwise.inference import Predictor
-    from pixelwise.inference.identity import identity
 
     predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=crf, **seen)
     if crf is not None:
         _compile_crf()
     settings = {
-        "bundle": identity(bundle),
         "crf": None if crf is None else crf.to_json(),
         **seen,
     }

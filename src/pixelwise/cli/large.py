@@ -30,7 +30,6 @@ def predict_large(
     paths = find_images(images)
     # Not `own_process`: a heap that keeps what was freed grows from window to window.
     from pixelwise.inference import Predictor
-    from pixelwise.inference.identity import identity
     from pixelwise.inference.large import predict_large_files
     from pixelwise.inference.runtimes import knows_parts
 
@@ -39,7 +38,7 @@ def predict_large(
         console.print(
             f"runtime {predictor.runtime.name} sees each window as a picture of its own: labels "
             "can differ from those of one pass; by --runtime torch, and by an export that this "
-            "version makes, they agree",
+            "version makes (of ONNX: with the package onnx), they agree",
             soft_wrap=True,
         )
 
@@ -54,7 +53,7 @@ def predict_large(
         predictor,
         paths,
         out,
-        settings={"bundle": identity(bundle), "large": True, **seen},
+        settings={"large": True, **seen},
         watch=watch,
         overwrite=overwrite,
     )

@@ -16,6 +16,7 @@ from pixelwise.inference.outputs import output_names
 from pixelwise.inference.pipeline import overlapped
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.result import Segmentation, result_names
+from pixelwise.inference.runtimes import knows_parts
 from pixelwise.interrupts import Interrupts, StoppedError
 
 
@@ -62,6 +63,7 @@ def predict_folder(
         path: result_names(name, overlay=overlay) for path, name in zip(paths, names, strict=True)
     }
     journal = begin_journal(predictor, out, settings)
+    again = same_command(overwrite=overwrite)
     stamps: dict[Path, Stamp] = {}
     kept: set[Path] = set()
     failed: list[InputError] = []
@@ -107,13 +109,13 @@ def predict_folder(
                 journal.finish()
     except OSError as error:
         raise PredictionError(
-            f"{out}: cannot be written ({error.strerror or error}): make room, and give the same "
-            "command: it goes on after the pictures that are finished"
+            f"{out}: cannot be written ({error.strerror or error}): make room, and give {again}: "
+            "it goes on after the pictures that are finished"
         ) from error
     if not ended and interrupts.requested is not None:
         raise StoppedError(
-            f"{out}: stopped with {len(kept) + written} of {len(paths)} pictures finished: the "
-            "same command goes on from there",
+            f"{out}: stopped with {len(kept) + written} of {len(paths)} pictures finished: "
+            f"{again} goes on from there",
             signal_number=interrupts.requested,
         )
     faults = tuple(line for fault in failed for line in fault.problems)
@@ -124,8 +126,18 @@ def predict_folder(
 
 def begin_journal(predictor: Predictor, out: Path, settings: Mapping[str, Any]) -> Journal:
     """The journal of a run of this version and this runtime. settings: what else decides."""
-    about = {"pixelwise": pixelwise.__version__, "runtime": predictor.runtime.name, **settings}
-    return Journal(out, about)
+    about = {
+        "pixelwise": pixelwise.__version__,
+        "runtime": predictor.runtime.name,
+        "network": predictor.network_id,
+        "parts": knows_parts(predictor.runtime),
+    }
+    return Journal(out, {**about, **settings})
+
+
+def same_command(*, overwrite: bool) -> str:
+    """What to give to go on."""
+    return "the same command without --overwrite" if overwrite else "the same command"
 
 
 def stamp_of(path: Path) -> Stamp:

@@ -12,7 +12,8 @@ from typing import Any
 from pixelwise.data.classes import Classes
 from pixelwise.data.pixels import PixelFormat
 from pixelwise.errors import InputError
-from pixelwise.inference.exported import Export, exports_of, is_export, load_fresh
+from pixelwise.files import sha256
+from pixelwise.inference.exported import DESCRIPTION, Export, exports_of, is_export, load_fresh
 from pixelwise.inference.runtimes import (
     EXPORTED,
     TORCH,
@@ -32,9 +33,13 @@ UNPROVEN = ("openvino-bf16",)
 
 @dataclass(frozen=True)
 class Opened:
-    """A runtime, with what its network knows of itself."""
+    """A runtime, with what its network knows of itself.
+
+    network_id: tells what is run from anything that could give other numbers.
+    """
 
     runtime: Runtime
+    network_id: str
     classes: Classes
     recipe: dict[str, Any]
     pixels: PixelFormat
@@ -106,7 +111,13 @@ def _open_fresh(folder: Path, bundle: Path, digest: str, name: str) -> Opened:
 
 
 def _opened(export: Export, name: str | None) -> Opened:
-    return Opened(open_export(export, name), export.classes, export.recipe, export.pixels)
+    return Opened(
+        open_export(export, name),
+        sha256(export.folder / DESCRIPTION),
+        export.classes,
+        export.recipe,
+        export.pixels,
+    )
 
 
 def _open_torch(path: Path, device: str | None) -> Opened:
@@ -116,4 +127,5 @@ def _open_torch(path: Path, device: str | None) -> Opened:
     chosen = find_device(device)  # its faults are told before the bundle is read
     bundle = Bundle.load(path)
     runtime = TorchRuntime(bundle.build(), bundle.normalisation, device=chosen)
-    return Opened(runtime, bundle.classes, bundle.recipe, bundle.pixels)
+    network_id = f"{bundle_digest(path)} on {chosen}"
+    return Opened(runtime, network_id, bundle.classes, bundle.recipe, bundle.pixels)

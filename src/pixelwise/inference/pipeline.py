@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from threading import Condition
 from typing import Generic, TypeVar
 
 from pixelwise.errors import InputError
@@ -109,25 +110,37 @@ def _side_by_side(
     size: Callable[[Prepared], int],
     stop: Callable[[], bool],
 ) -> Generator[Done[Item, Finished]]:
-    room = AHEAD  # until a size is known
+    room, running = concurrency, 0
+    changed = Condition()
 
-    def whole(item: Item) -> Done[Item, Finished]:
-        nonlocal room
+    def whole(item: Item) -> Done[Item, Finished] | None:
+        """None where it was to stop before."""
+        nonlocal room, running
+        with changed:
+            changed.wait_for(lambda: running < room)
+            if stop():
+                return None
+            running += 1
         try:
             prepared = prepare(item)
-            room = _room(2 * concurrency, size(prepared))
+            # One is worked on while another is prepared and a third is finished.
+            room = max(3, _room(concurrency, size(prepared)))
             worked = work(prepared)
+            del prepared
+            return Done(item, finish(item, worked))
         except InputError as error:
             return Done(item, None, error)
-        del prepared
-        return Done(item, finish(item, worked))
+        finally:
+            with changed:
+                running -= 1
+                changed.notify_all()
 
     source = iter(items)
-    going: deque[Future[Done[Item, Finished]]] = deque()
+    going: deque[Future[Done[Item, Finished] | None]] = deque()
     with ThreadPoolExecutor(concurrency, "pixelwise") as pool:
         try:
             while True:
-                while not stop() and len(going) < room:
+                while not stop() and len(going) < 2 * concurrency:
                     try:
                         item = next(source)
                     except StopIteration:
@@ -137,7 +150,9 @@ def _side_by_side(
                     going = deque(future for future in going if not future.cancel())
                 if not going:
                     break
-                yield going.popleft().result()
+                done = going.popleft().result()
+                if done is not None:
+                    yield done
         finally:
             for future in going:
                 future.cancel()

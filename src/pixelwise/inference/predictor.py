@@ -34,7 +34,8 @@ ImageLike = str | Path | Image.Image | NDArray[Any]
 class Predictor:
     """Masks from photographs, with all that a bundle knows applied: `Predictor.load(path)(image)`.
 
-    runtime: what runs the network. recipe: what the network was trained with, as plain JSON.
+    runtime: what runs the network; network_id: tells it from others, where it comes from files.
+    recipe: what the network was trained with, as plain JSON.
     pixels: what pictures have to hold.
     crf: parameters of a dense CRF, the name of a paper's set or a file of `pixelwise tune-crf`;
     every result is then the refined one. window: of pictures that are too large for one pass, see
@@ -53,8 +54,10 @@ class Predictor:
         window: int | str = "auto",
         scales: Sequence[float] = (),
         flip: bool = False,
+        network_id: str = "",
     ) -> None:
         self.runtime = runtime
+        self.network_id = network_id
         self.network = AnySize(runtime, window=window)
         self.ensemble = Ensemble(as_scales(scales), flip)
         self.classes = classes
@@ -98,6 +101,7 @@ class Predictor:
             window=window,
             scales=scales,
             flip=flip,
+            network_id=opened.network_id,
         )
 
     @classmethod

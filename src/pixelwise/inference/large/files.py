@@ -11,7 +11,13 @@ from typing import Any, NoReturn
 
 from pixelwise.errors import InputError
 from pixelwise.inference.anysize import Progress
-from pixelwise.inference.folder import FolderResult, PredictionError, begin_journal, stamp_of
+from pixelwise.inference.folder import (
+    FolderResult,
+    PredictionError,
+    begin_journal,
+    same_command,
+    stamp_of,
+)
 from pixelwise.inference.large.prediction import check_large, check_other, write_mask
 from pixelwise.inference.large.tiff import TiffPicture
 from pixelwise.inference.large.trail import FileTrail
@@ -51,10 +57,12 @@ def predict_large_files(
     written = 0
     interrupts = Interrupts()
 
+    again = same_command(overwrite=overwrite)
+
     def stop(where: str) -> NoReturn:
         assert interrupts.requested is not None
         raise StoppedError(
-            f"{where}: the same command goes on from there", signal_number=interrupts.requested
+            f"{where}: {again} goes on from there", signal_number=interrupts.requested
         )
 
     def predict(path: Path) -> None:
@@ -74,7 +82,11 @@ def predict_large_files(
                     if interrupts.requested is not None and done < total:
                         stop(f"{path}: stopped with {done} of {total} windows done")
 
-                write_mask(predictor, picture, side, trail=trail, progress=told)
+                try:
+                    write_mask(predictor, picture, side, trail=trail, progress=told)
+                except InputError:
+                    side.unlink(missing_ok=True)  # others may need its room
+                    raise
                 with side.open("rb+") as stream:
                     os.fsync(stream.fileno())
                 journal.add(path, stamp, {name: side})
@@ -101,8 +113,8 @@ def predict_large_files(
             journal.finish()
     except OSError as error:
         raise PredictionError(
-            f"{out}: cannot be written ({error.strerror or error}): make room, and give the same "
-            "command: it goes on where it was"
+            f"{out}: cannot be written ({error.strerror or error}): make room, and give {again}: "
+            "it goes on where it was"
         ) from error
     faults = tuple(line for fault in failed for line in fault.problems)
     if failed and len(failed) == len(paths):

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from pixelwise.inference.trail import Sums
 
-HEAD = struct.Struct("<BIIQI")  # kind, pooling, rows, bytes that follow, their CRC
+HEAD = struct.Struct("<BIIQ")  # kind, pooling, rows, bytes that follow
+CHECK = struct.Struct("<I")  # CRC of the head and of what follows
 SUMS, STRIP = 1, 2
 POSITIONS = struct.Struct("<q")
 
@@ -39,13 +40,13 @@ class FileTrail:
         self._strips: list[tuple[int, int, int]] = []  # rows, where, and how many bytes
 
     def __enter__(self) -> FileTrail:
-        self._file = self.path.open("r+b" if self.path.exists() else "w+b")
-        if self._file.readline() == self._about:
+        # Not buffered: nothing is to come after a write that failed.
+        self._file = self.path.open("r+b" if self.path.exists() else "w+b", buffering=0)
+        if self._file.read(len(self._about)) == self._about:
             self._read()
         else:
-            self._file.seek(0)
-            self._file.write(self._about)
-        self._file.truncate()
+            self._file.truncate(0)  # first: what is there is not to follow another line
+            self._write(self._about)
         return self
 
     def __exit__(
@@ -82,12 +83,14 @@ class FileTrail:
 
     def _read(self) -> None:
         """What is whole; the file then stands behind it."""
-        end = self._file.tell()
-        while len(head := self._file.read(HEAD.size)) == HEAD.size:
-            kind, pooling, rows, size, checksum = HEAD.unpack(head)
-            start = end + HEAD.size
+        end, length = self._file.tell(), self.path.stat().st_size
+        while (start := end + HEAD.size + CHECK.size) <= length:
+            head, check = self._file.read(HEAD.size), self._file.read(CHECK.size)
+            kind, pooling, rows, size = HEAD.unpack(head)
+            if kind not in {SUMS, STRIP} or start + size > length:
+                break
             data = self._file.read(size)
-            if len(data) < size or zlib.crc32(data) != checksum:
+            if CHECK.pack(zlib.crc32(head + data)) != check:
                 break
             if kind == STRIP:
                 self._strips.append((rows, start, size))
@@ -96,15 +99,20 @@ class FileTrail:
                 total = np.frombuffer(data, np.float64, offset=POSITIONS.size)
                 self._sums[pooling] = Sums(rows, total, positions)
             end = start + size
-        self._file.seek(end)
+        self._file.truncate(end)
 
     def _append(self, kind: int, pooling: int, rows: int, data: bytes) -> None:
         """All of it, or nothing."""
+        head = HEAD.pack(kind, pooling, rows, len(data))
         end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(HEAD.pack(kind, pooling, rows, len(data), zlib.crc32(data)) + data)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._write(head + CHECK.pack(zlib.crc32(head + data)) + data)
         except OSError:
-            os.truncate(self.path, end)
+            self._file.truncate(end)
             raise
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        os.fsync(self._file.fileno())

@@ -12,7 +12,8 @@ from pixelwise.inference.runtimes.geometry import Size
 Compiled = TypeVar("Compiled")
 
 KEPT = 2  # compiled sizes; each has a copy of the weights, and maps
-ROOM = 2 << 20  # pixels of the sizes that are kept where every one must be compiled
+KEPT_SMALL = 8  # the same where every size must be compiled, of up to so many pixels in all
+ROOM = 2 << 20
 WORTH = 3  # pictures of a size after which it is compiled for itself
 
 
@@ -56,7 +57,7 @@ class BySize(Generic[Compiled]):
         """Drop what was not used for longest."""
         while len(self._static) >= KEPT:
             pixels = sum(height * width for height, width in [*self.sizes, size])
-            if not self._any_size and pixels <= ROOM:
+            if not self._any_size and len(self._static) < KEPT_SMALL and pixels <= ROOM:
                 break
             self._static.popitem(last=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from importlib.util import find_spec
 from threading import Lock
 from typing import Any
 
@@ -91,7 +92,8 @@ class PartONNXRuntime(GraphParts, ONNXRuntime):
 
 
 def open_export(export: Export) -> ONNXRuntime:
-    """The runtime for an export. Raises InputError where ONNX Runtime cannot read it."""
-    if export.traits is None:  # it is of an earlier version
+    """The runtime for an export; windows are parts of their picture unless it is of an earlier
+    version, or the package onnx is missing. Raises InputError where ONNX Runtime cannot read it."""
+    if export.traits is None or find_spec("onnx") is None:
         return ONNXRuntime(export)
     return PartONNXRuntime(export, export.traits)

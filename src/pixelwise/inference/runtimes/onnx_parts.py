@@ -13,7 +13,6 @@ from typing import Any
 
 import onnxruntime
 
-from pixelwise.errors import InputError
 from pixelwise.inference.runtimes.geometry import MapSizes, Size
 from pixelwise.inference.runtimes.graph_parts import SPATIAL, lookup
 
@@ -21,7 +20,7 @@ from pixelwise.inference.runtimes.graph_parts import SPATIAL, lookup
 class PartGraphs:
     """The models that are made of the one in `path`, (1, H, W, N) to logits, for all sizes.
 
-    It is read when windows first ask for it: then InputError where onnx is not installed.
+    It is read when windows first ask for it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,13 +66,8 @@ class PartGraphs:
 
     @cached_property
     def _source(self) -> Any:
-        try:
-            import onnx
-        except ImportError as error:
-            raise InputError(
-                f"{self._path}: windows of a picture need onnx, which is not installed: "
-                "`pip install 'onnx>=1.18'`, or take one pass (--window none)"
-            ) from error
+        import onnx
+
         return onnx.load(self._path)
 
     @property

@@ -50,22 +50,14 @@ class OpenVINORuntime:
         self._streams = cores()
         # One more picture than streams, so that none of these waits for its next one.
         self.concurrency = self._streams + 1 if self._streams > 1 else 1
-        # OpenVINO 2026.4 dies of a model in 8 bits that was compiled for any size, at some sizes.
+        # With AMX OpenVINO 2026.4 dies of graphs in 8 bits that are compiled for any size:
+        # https://github.com/openvinotoolkit/openvino/issues/37577.
         # Split convolutions round otherwise: masks are not to depend on what came before.
         any_size = export.precision != "int8" and not (
             precision == "bf16" and is_split(self._model)
         )
         self._one = BySize(self._request, any_size=any_size)
         self._several = BySize(self._requests, any_size=any_size)
-
-    @property
-    def _dies_of_any_size(self) -> bool:
-        """Whether OpenVINO may die of a graph in 8 bits that is compiled for any size.
-
-        It does so with AMX, of which it does not tell; what has AMX has bfloat16:
-        https://github.com/openvinotoolkit/openvino/issues/37577, in 2026.4.
-        """
-        return "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """(H, W, N) in units of 0..255 to (C, H, W) float32."""
