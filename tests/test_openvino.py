@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openvino import opset13
 
 from pixelwise.inference.runtimes import openvino_dilation, openvino_winograd
-from pixelwise.inference.runtimes.by_size import WORTH, BySize
+from pixelwise.inference.runtimes.by_size import KEPT_SMALL, WORTH, BySize
 from pixelwise.inference.runtimes.openvino_dilation import crop_dilated, split_dilated
 from pixelwise.inference.runtimes.openvino_winograd import halve_multiplications
 
@@ -42,10 +42,12 @@ def test_every_size_is_compiled_where_there_is_no_graph_for_any() -> None:
         return made(output, size)
 
     kept = BySize(make, any_size=False)
-    small = [(500, side) for side in range(100, 110)]
+    small = [(500, side) for side in range(100, 100 + KEPT_SMALL)]
     for size in small * 2:
         assert kept.get(size, "labels") == f"labels of {size}"
     assert calls == small  # all are kept
+    kept.get((5, 5), "labels")  # another copy of the weights, however small
+    assert len(kept.sizes) == KEPT_SMALL
     for size in ((3000, 3000), (3001, 3000), (3002, 3000)):
         kept.get(size, "labels")
     assert kept.sizes == [(3001, 3000), (3002, 3000)]

@@ -45,7 +45,8 @@ class FileTrail:
         if self._file.read(len(self._about)) == self._about:
             self._read()
         else:
-            self._file.truncate(0)  # first: what is there is not to follow another line
+            self._file.seek(0)
+            self._file.truncate()  # first: what is there is not to follow another line
             self._write(self._about)
         return self
 
