@@ -24,13 +24,13 @@ def made(output: str, size: tuple[int, int] | None) -> str:
 
 
 def test_the_first_size_and_those_that_come_often_are_compiled_for_themselves() -> None:
-    kept = BySize(made)
-    assert kept.get((2, 3), "labels") == "labels of (2, 3)"
+    kept = BySize[str]()
+    assert kept.get((2, 3), "labels", made) == "labels of (2, 3)"
     for _ in range(WORTH - 1):
-        assert kept.get((4, 5), "labels") == "labels of None"
-    assert kept.get((4, 5), "labels") == "labels of (4, 5)"
+        assert kept.get((4, 5), "labels", made) == "labels of None"
+    assert kept.get((4, 5), "labels", made) == "labels of (4, 5)"
     for _ in range(WORTH):
-        kept.get((6, 7), "labels")
+        kept.get((6, 7), "labels", made)
     assert kept.sizes == [(4, 5), (6, 7)]
 
 
@@ -41,15 +41,15 @@ def test_every_size_is_compiled_where_there_is_no_graph_for_any() -> None:
         calls.append(size)
         return made(output, size)
 
-    kept = BySize(make, any_size=False)
+    kept = BySize[str](any_size=False)
     small = [(500, side) for side in range(100, 100 + KEPT_SMALL)]
     for size in small * 2:
-        assert kept.get(size, "labels") == f"labels of {size}"
+        assert kept.get(size, "labels", make) == f"labels of {size}"
     assert calls == small  # all are kept
-    kept.get((5, 5), "labels")  # another copy of the weights, however small
+    kept.get((5, 5), "labels", make)  # another copy of the weights, however small
     assert len(kept.sizes) == KEPT_SMALL
     for size in ((3000, 3000), (3001, 3000), (3002, 3000)):
-        kept.get(size, "labels")
+        kept.get(size, "labels", make)
     assert kept.sizes == [(3001, 3000), (3002, 3000)]
 
 

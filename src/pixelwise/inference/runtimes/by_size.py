@@ -21,24 +21,27 @@ class BySize(Generic[Compiled]):
     """A model compiled for one size is faster than one for any: the first picture's size and every
     one that comes often are compiled for themselves, and the last two of them are kept.
 
-    make: given the output of the graph that is asked for, and the size, or None for any.
-    any_size: whether there is such a thing; otherwise every size is compiled for itself, and more
-    of them are kept if they are small.
+    any_size: whether there is one for any; otherwise every size is compiled for itself, and more of
+    them are kept if they are small.
     Methods may be called from any thread.
     """
 
-    def __init__(
-        self, make: Callable[[str, Size | None], Compiled], *, any_size: bool = True
-    ) -> None:
-        self._make = make
+    def __init__(self, *, any_size: bool = True) -> None:
         self._any_size = any_size
         self._lock = Lock()
         self._seen: Counter[Size] = Counter()
         self._static: OrderedDict[tuple[Size, str], Compiled] = OrderedDict()
         self._dynamic: dict[str, Compiled] = {}
 
-    def get(self, size: Size, output: str) -> Compiled:
-        """For a picture of this size, and one of the graph's outputs."""
+    def get(
+        self, size: Size, output: str, make: Callable[[str, Size | None], Compiled]
+    ) -> Compiled:
+        """For a picture of this size, and one of the graph's outputs.
+
+        make: what to call with the output and the size, or None for any, where it is not there yet.
+        Not kept: a runtime that a cycle holds is freed in whatever thread and order the collector
+        comes to it, and OpenVINO's libraries then go before what still runs in them.
+        """
         with self._lock:
             self._seen[size] += 1
             key = (size, output)
@@ -47,10 +50,10 @@ class BySize(Generic[Compiled]):
                 return self._static[key]
             if not self._any_size or len(self._seen) == 1 or self._seen[size] >= WORTH:
                 self._make_room(size)
-                self._static[key] = self._make(output, size)
+                self._static[key] = make(output, size)
                 return self._static[key]
             if output not in self._dynamic:
-                self._dynamic[output] = self._make(output, None)
+                self._dynamic[output] = make(output, None)
             return self._dynamic[output]
 
     def _make_room(self, size: Size) -> None:

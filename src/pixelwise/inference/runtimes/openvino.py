@@ -56,8 +56,8 @@ class OpenVINORuntime:
         any_size = export.precision != "int8" and not (
             precision == "bf16" and is_split(self._model)
         )
-        self._one = BySize(self._request, any_size=any_size)
-        self._several = BySize(self._requests, any_size=any_size)
+        self._one = BySize[ov.InferRequest](any_size=any_size)
+        self._several = BySize[SimpleQueue[ov.InferRequest]](any_size=any_size)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """(H, W, N) in units of 0..255 to (C, H, W) float32."""
@@ -69,7 +69,7 @@ class OpenVINORuntime:
 
     def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
         """The same on a core, as `ConcurrentRuntime` has it."""
-        requests = self._several.get(size_of(image), "labels")
+        requests = self._several.get(size_of(image), "labels", self._requests)
         request = requests.get()
         try:
             return _infer(request, image)
@@ -77,7 +77,7 @@ class OpenVINORuntime:
             requests.put(request)
 
     def _run(self, image: Pixels, output: str) -> NDArray[Any]:
-        return _infer(self._one.get(size_of(image), output), image)
+        return _infer(self._one.get(size_of(image), output, self._request), image)
 
     def _request(self, output: str, size: Size | None) -> ov.InferRequest:
         """For one picture at a time, by all cores."""
