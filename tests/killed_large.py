@@ -7,6 +7,7 @@ the TIMES-th time; with "-" it lives.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -63,9 +64,9 @@ def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:
 PLACES: dict[str, Callable[[int], None]] = {
     "window": lambda n: arm(PooledBrightness, "part_logits", times=3 * n),
     "sums": lambda n: arm(PooledBrightness, "part_sums", times=4 * n),
-    "beginning": lambda n: arm(trail.FileTrail, "_write", times=1),
+    "beginning": lambda n: arm(trail, "append_whole", times=1),
     "before_keeping": lambda n: arm(trail.FileTrail, "_append", times=2 * n),
-    "amid_keeping": lambda n: arm(trail.os, "fsync", times=2 * n),
+    "amid_keeping": lambda n: arm(os, "fsync", times=2 * n),
     "kept": lambda n: arm(trail.FileTrail, "_append", times=2 * n, after=True),
     "mask_written": lambda n: arm(files, "write_mask", times=n, after=True),
     "line_and_no_name": lambda n: arm(journal.Journal, "_append", times=n, after=True),

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,6 +231,22 @@ def test_a_torn_trail_is_used_as_far_as_it_is_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == b"other\n"
 
 
+class Half:
+    """A file of which a write takes half, and the next one nothing."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.full = file, False
+
+    def write(self, data: memoryview) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.full = True
+        return int(self.file.write(data[: len(data) // 2]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
 def test_what_could_not_be_written_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,14 +256,8 @@ def test_what_could_not_be_written_leaves_nothing(
     with FileTrail(path, "about") as trail:
         list(trail.through(iter([strip])))
         data = path.read_bytes()
-        whole = trail._write
-
-        def half(record: bytes) -> None:
-            whole(record[: len(record) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device")
-
         with monkeypatch.context() as patch:
-            patch.setattr(trail, "_write", half)
+            patch.setattr(trail, "_file", Half(trail._file))
             with pytest.raises(OSError, match="No space left"):
                 trail.keep_sums(0, Sums(1, np.ones(4), 1))
     assert path.read_bytes() == data

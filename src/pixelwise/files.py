@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 from pixelwise.errors import InputError
@@ -99,6 +100,22 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def append_whole(stream: FileIO, data: bytes) -> None:
+    """Write `data` at the end of an unbuffered file and flush it to disk: all of it, or nothing.
+
+    Raises OSError.
+    """
+    length = stream.seek(0, os.SEEK_END)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[stream.write(rest) :]
+        os.fsync(stream.fileno())
+    except OSError:
+        stream.truncate(length)
+        raise
 
 
 def remove_side_files(folder: Path) -> None:

@@ -51,7 +51,7 @@ def predict_folder(
 ) -> FolderResult:
     """Write the mask of each picture, and its overlay, into `out`, named as by `output_names`.
 
-    settings: what else decides the results, as plain JSON (`identity` of the bundle, options).
+    settings: what else decides the results, as plain JSON (the options).
     overwrite: predict again what an interrupted run has finished. progress: told (done, total).
 
     Raises InputError where no picture could be predicted, names collide or `out` cannot be used;
@@ -65,7 +65,6 @@ def predict_folder(
     journal = begin_journal(predictor, out, settings)
     again = same_command(overwrite=overwrite)
     stamps: dict[Path, Stamp] = {}
-    kept: set[Path] = set()
     failed: list[InputError] = []
     written = 0
 
@@ -79,10 +78,7 @@ def predict_folder(
 
     try:
         with journal, Interrupts() as interrupts:
-            if overwrite:
-                journal.forget()
-            else:
-                kept = journal.resume(files)
+            kept = journal.begin(files, overwrite=overwrite)
             left = [path for path in paths if path not in kept]
             # Of fewer pictures than cores each is to have them all.
             several = 1 < predictor.concurrency <= len(left)
@@ -109,8 +105,7 @@ def predict_folder(
                 journal.finish()
     except OSError as error:
         raise PredictionError(
-            f"{out}: cannot be written ({error.strerror or error}): make room, and give {again}: "
-            "it goes on after the pictures that are finished"
+            f"{cannot_be_written(out, error, again)} after the pictures that are finished"
         ) from error
     if not ended and interrupts.requested is not None:
         raise StoppedError(
@@ -118,10 +113,7 @@ def predict_folder(
             f"{again} goes on from there",
             signal_number=interrupts.requested,
         )
-    faults = tuple(line for fault in failed for line in fault.problems)
-    if failed and len(failed) == len(paths):
-        raise InputError(*faults)
-    return FolderResult(written, len(kept), faults, journal.outdated)
+    return outcome(journal, written=written, kept=len(kept), failed=failed)
 
 
 def begin_journal(predictor: Predictor, out: Path, settings: Mapping[str, Any]) -> Journal:
@@ -133,6 +125,22 @@ def begin_journal(predictor: Predictor, out: Path, settings: Mapping[str, Any]) 
         "parts": knows_parts(predictor.runtime),
     }
     return Journal(out, {**about, **settings})
+
+
+def outcome(
+    journal: Journal, *, written: int, kept: int, failed: Sequence[InputError]
+) -> FolderResult:
+    """How a run has ended that was not stopped. Raises InputError where all pictures failed."""
+    faults = tuple(line for fault in failed for line in fault.problems)
+    if failed and not written and not kept:
+        raise InputError(*faults)
+    return FolderResult(written, kept, faults, journal.outdated)
+
+
+def cannot_be_written(out: Path, error: OSError, again: str) -> str:
+    """Without where it goes on. again: as `same_command` has it."""
+    reason = error.strerror or error
+    return f"{out}: cannot be written ({reason}): make room, and give {again}: it goes on"
 
 
 def same_command(*, overwrite: bool) -> str:

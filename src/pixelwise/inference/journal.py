@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import InputError
-from pixelwise.files import atomic, flush_folder, lock_folder, make_folder
+from pixelwise.files import append_whole, atomic, flush_folder, lock_folder, make_folder
 
 NAME = ".pixelwise-predict"
 FORMAT = 1
@@ -141,6 +141,13 @@ class Journal:
             self.trail.unlink(missing_ok=True)
         return set(finished)
 
+    def begin(self, wanted: Mapping[Path, Sequence[str]], *, overwrite: bool) -> set[Path]:
+        """What `resume` gives; to overwrite, nothing, and all is forgotten."""
+        if overwrite:
+            self.forget()
+            return set()
+        return self.resume(wanted)
+
     def forget(self) -> None:
         """Start anew, whatever is finished."""
         if self.out.is_dir():
@@ -221,17 +228,8 @@ class Journal:
                 (self.out / staged).replace(self.out / name)
 
     def _append(self, text: str) -> None:
-        """All of it, or nothing."""
         with self.path.open("ab", buffering=0) as stream:
-            length = stream.tell()
-            try:
-                rest = memoryview(text.encode())
-                while rest:
-                    rest = rest[stream.write(rest) :]
-                os.fsync(stream.fileno())
-            except OSError:
-                os.truncate(self.path, length)
-                raise
+            append_whole(stream, text.encode())
 
     def _read(self) -> dict[str, _Entry]:
         """The entries by picture; none where it was begun with other settings."""

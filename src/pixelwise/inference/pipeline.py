@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from threading import Condition
 from typing import Generic, TypeVar
 
@@ -17,6 +16,7 @@ Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Worked = TypeVar("Worked")
 Finished = TypeVar("Finished")
+Begun = TypeVar("Begun")
 
 AHEAD = 4
 BUDGET = 256 << 20
@@ -55,42 +55,61 @@ def overlapped(
     and any of `finish`, is raised. However it ends, no thread is left running; close it where it
     may be left early.
     """
-    way = _staged if concurrency == 1 else partial(_side_by_side, concurrency)
-    return way(items, prepare, work, finish, size, stop)
+    steps = _Steps(prepare, work, finish, size, stop)
+    if concurrency == 1:
+        return _staged(iter(items), steps)
+    return _side_by_side(iter(items), steps, concurrency)
+
+
+@dataclass(frozen=True)
+class _Steps(Generic[Item, Prepared, Worked, Finished]):
+    """What `overlapped` is given."""
+
+    prepare: Callable[[Item], Prepared]
+    work: Callable[[Prepared], Worked]
+    finish: Callable[[Item, Worked], Finished]
+    size: Callable[[Prepared], int]
+    stop: Callable[[], bool]
+
+    def begin(
+        self,
+        source: Iterator[Item],
+        queue: deque[Begun],
+        room: int,
+        submit: Callable[[Item], Begun],
+    ) -> None:
+        """Have `room` items in the queue, as long as there are some and it is not to stop."""
+        while not self.stop() and len(queue) < room:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            queue.append(submit(item))
 
 
 def _staged(
-    items: Iterable[Item],
-    prepare: Callable[[Item], Prepared],
-    work: Callable[[Prepared], Worked],
-    finish: Callable[[Item, Worked], Finished],
-    size: Callable[[Prepared], int],
-    stop: Callable[[], bool],
+    source: Iterator[Item], steps: _Steps[Item, Prepared, Worked, Finished]
 ) -> Generator[Done[Item, Finished]]:
-    source = iter(items)
     coming: deque[tuple[Item, Future[Prepared]]] = deque()
     going: deque[tuple[Item, Future[Finished] | InputError]] = deque()
     room = AHEAD
     with ThreadPoolExecutor(_threads(), "pixelwise") as pool:
         try:
             while True:
-                while not stop() and len(coming) < room:
-                    try:
-                        item = next(source)
-                    except StopIteration:
-                        break
-                    coming.append((item, pool.submit(prepare, item)))
-                if not coming or stop():
+                steps.begin(
+                    source, coming, room, lambda item: (item, pool.submit(steps.prepare, item))
+                )
+                if not coming or steps.stop():
                     break
                 item, future = coming.popleft()
                 try:
                     prepared = future.result()
-                    room = _room(AHEAD, size(prepared))
-                    worked = work(prepared)
+                    room = _room(AHEAD, steps.size(prepared))
+                    worked = steps.work(prepared)
                 except InputError as error:
                     going.append((item, error))
                 else:
-                    going.append((item, pool.submit(finish, item, worked)))
+                    going.append((item, pool.submit(steps.finish, item, worked)))
                     del prepared, worked  # the future holds what is still needed
                 while going and (len(going) > room or _ready(going[0][1])):
                     yield _done(*going.popleft())
@@ -102,13 +121,7 @@ def _staged(
 
 
 def _side_by_side(
-    concurrency: int,
-    items: Iterable[Item],
-    prepare: Callable[[Item], Prepared],
-    work: Callable[[Prepared], Worked],
-    finish: Callable[[Item, Worked], Finished],
-    size: Callable[[Prepared], int],
-    stop: Callable[[], bool],
+    source: Iterator[Item], steps: _Steps[Item, Prepared, Worked, Finished], concurrency: int
 ) -> Generator[Done[Item, Finished]]:
     room, running = concurrency, 0
     changed = Condition()
@@ -118,16 +131,16 @@ def _side_by_side(
         nonlocal room, running
         with changed:
             changed.wait_for(lambda: running < room)
-            if stop():
+            if steps.stop():
                 return None
             running += 1
         try:
-            prepared = prepare(item)
+            prepared = steps.prepare(item)
             # One is worked on while another is prepared and a third is finished.
-            room = max(3, _room(concurrency, size(prepared)))
-            worked = work(prepared)
+            room = max(3, _room(concurrency, steps.size(prepared)))
+            worked = steps.work(prepared)
             del prepared
-            return Done(item, finish(item, worked))
+            return Done(item, steps.finish(item, worked))
         except InputError as error:
             return Done(item, None, error)
         finally:
@@ -135,18 +148,12 @@ def _side_by_side(
                 running -= 1
                 changed.notify_all()
 
-    source = iter(items)
     going: deque[Future[Done[Item, Finished] | None]] = deque()
     with ThreadPoolExecutor(concurrency, "pixelwise") as pool:
         try:
             while True:
-                while not stop() and len(going) < 2 * concurrency:
-                    try:
-                        item = next(source)
-                    except StopIteration:
-                        break
-                    going.append(pool.submit(whole, item))
-                if stop():  # those that are begun are finished
+                steps.begin(source, going, 2 * concurrency, lambda item: pool.submit(whole, item))
+                if steps.stop():  # those that are begun are finished
                     going = deque(future for future in going if not future.cancel())
                 if not going:
                     break

@@ -15,6 +15,8 @@ from pixelwise.inference.folder import (
     FolderResult,
     PredictionError,
     begin_journal,
+    cannot_be_written,
+    outcome,
     same_command,
     stamp_of,
 )
@@ -39,7 +41,7 @@ def predict_large_files(
 ) -> FolderResult:
     """Write the mask of each TIFF file into `out` as NAME.tif: see `predict_large`.
 
-    settings: what else decides the results, as plain JSON (`identity` of the bundle, options).
+    settings: what else decides the results, as plain JSON (the options).
     watch: entered with a picture and its size (height, width) while that is worked on; what it
     gives is told (done, total) of the windows. overwrite: predict again what an interrupted run has
     finished.
@@ -53,10 +55,8 @@ def predict_large_files(
     names = dict(zip(paths, output_names(paths, out), strict=True))
     journal = begin_journal(predictor, out, settings)
     failed: list[InputError] = []
-    kept: set[Path] = set()
     written = 0
     interrupts = Interrupts()
-
     again = same_command(overwrite=overwrite)
 
     def stop(where: str) -> NoReturn:
@@ -94,10 +94,8 @@ def predict_large_files(
 
     try:
         with journal, interrupts:
-            if overwrite:
-                journal.forget()
-            else:
-                kept = journal.resume({path: [f"{name}.tif"] for path, name in names.items()})
+            files = {path: [f"{name}.tif"] for path, name in names.items()}
+            kept = journal.begin(files, overwrite=overwrite)
             for path in paths:
                 if path in kept:
                     continue
@@ -112,11 +110,5 @@ def predict_large_files(
                     written += 1
             journal.finish()
     except OSError as error:
-        raise PredictionError(
-            f"{out}: cannot be written ({error.strerror or error}): make room, and give {again}: "
-            "it goes on where it was"
-        ) from error
-    faults = tuple(line for fault in failed for line in fault.problems)
-    if failed and len(failed) == len(paths):
-        raise InputError(*faults)
-    return FolderResult(written, len(kept), faults, journal.outdated)
+        raise PredictionError(f"{cannot_be_written(out, error, again)} where it was") from error
+    return outcome(journal, written=written, kept=len(kept), failed=failed)

@@ -7,16 +7,15 @@ file.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.files import append_whole
 from pixelwise.inference.trail import Sums
 
 HEAD = struct.Struct("<BIIQ")  # kind, pooling, rows, bytes that follow
@@ -47,15 +46,10 @@ class FileTrail:
         else:
             self._file.seek(0)
             self._file.truncate()  # first: what is there is not to follow another line
-            self._write(self._about)
+            append_whole(self._file, self._about)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     @property
@@ -103,17 +97,5 @@ class FileTrail:
         self._file.truncate(end)
 
     def _append(self, kind: int, pooling: int, rows: int, data: bytes) -> None:
-        """All of it, or nothing."""
         head = HEAD.pack(kind, pooling, rows, len(data))
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            self._write(head + CHECK.pack(zlib.crc32(head + data)) + data)
-        except OSError:
-            self._file.truncate(end)
-            raise
-
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        os.fsync(self._file.fileno())
+        append_whole(self._file, head + CHECK.pack(zlib.crc32(head + data)) + data)

@@ -40,7 +40,7 @@ class BySize(Generic[Compiled]):
 
         make: what to call with the output and the size, or None for any, where it is not there yet.
         Not kept: a runtime that a cycle holds is freed in whatever thread and order the collector
-        comes to it, and OpenVINO's libraries then go before what still runs in them.
+        comes to it, and processes with OpenVINO died of that.
         """
         with self._lock:
             self._seen[size] += 1

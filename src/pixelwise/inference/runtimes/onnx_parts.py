@@ -26,11 +26,11 @@ class PartGraphs:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    @property
+    @cached_property
     def resizes(self) -> list[str]:
         return [node.output[0] for node in self._nodes if _is_resize(node)]
 
-    @property
+    @cached_property
     def poolings(self) -> list[str]:
         return [node.output[0] for node in self._nodes if self._is_pooling(node)]
 
