@@ -35,6 +35,7 @@ SETTINGS = {
     "model.name": "little",
     "model.pretrained": "none",
     "layout": "channels_last",
+    "kernels": "plain",
     "device": "cpu",
     "epochs": 7,
     "batch_size": 4,
