@@ -2,11 +2,11 @@
 
     python benchmarks/crf.py [--peer PYTHON] [--photo IMAGE MASK]... [--record FILE]
 
-A generated street scene of 500x375 and photographs with their masks, brought to that size;
+A generated street scene of 500x375 and images with their masks, brought to that size;
 probabilities as of a network of stride 8; 10 iterations. PYTHON is an interpreter that has
 pydensecrf2; without it only our times are printed. --record writes pydensecrf's results on small
 images to FILE, which tests/test_crf.py holds ours against. The time of a first call, which
-compiles, and of the first in a later process, and the memory of a large picture come last.
+compiles, and of the first in a later process, and the memory of a large image come last.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def compare(peer: str | None, photos: list[tuple[str, str]], *, repeats: int, ru
         f"{'picture':16} {'classes':>7} {'ours':>9} {'median':>9} {'pydensecrf':>11} {'median':>9} "
         f"{'ratio':>6} {'max difference':>15} {'equal labels':>13} {'changed':>8}"
     )
-    pictures = {"scene": scene(), **{Path(image).stem: read(image, mask) for image, mask in photos}}
-    for (name, (image, mask)), classes in itertools.product(pictures.items(), CLASS_COUNTS):
+    images = {"scene": scene(), **{Path(image).stem: read(image, mask) for image, mask in photos}}
+    for (name, (image, mask)), classes in itertools.product(images.items(), CLASS_COUNTS):
         probabilities = network_like(mask, classes)
         seconds: dict[str, list[float]] = {side: [] for side in sides}
         results = {}
@@ -185,14 +185,14 @@ def execute(python: str, code: str, given: Path, out: Path, runs: int) -> list[f
 
 
 def scene():  # type: ignore[no-untyped-def]
-    """A generated picture (H, W, 3) and its mask (H, W)."""
+    """A generated image (H, W, 3) and its mask (H, W)."""
     from pixelwise.data.scenes import generate_scene
 
     return generate_scene(0, height=HEIGHT, width=WIDTH)
 
 
 def read(image: str, mask: str):  # type: ignore[no-untyped-def]
-    """A photograph and its mask, brought to WIDTH x HEIGHT."""
+    """An image and its mask, brought to WIDTH x HEIGHT."""
     import numpy as np
     from PIL import Image
 

@@ -6,7 +6,7 @@
 
 Without --images scenes of 360x480 are drawn, as JPEG; without --bundle it is DeepLabV3+ on
 MobileNetV2 with random weights, by PyTorch. --parts prints what each step that is not the network
-costs. ratio: of the network's own rate with several pictures at once, which is the larger one.
+costs. ratio: of the network's own rate with several images at once, which is the larger one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def options() -> argparse.Namespace:
 
 
 def network() -> tuple[harness.Work, int]:
-    """The network alone: pictures in memory to class indices."""
+    """The network alone: images in memory to class indices."""
     predictor = _predictor()
     images = _in_memory()
     return lambda: [predictor.classify(image) for image in images], len(images)
@@ -74,7 +74,7 @@ def loop() -> tuple[harness.Work, int]:
     import torch
     from PIL import Image
 
-    from pixelwise.checkpoints import IMAGENET
+    from pixelwise.weights.normalization import IMAGENET
 
     model, classes, _ = _network()
     model.eval()
@@ -108,29 +108,30 @@ def _folder(*, overlay: bool) -> tuple[harness.Work, int]:
 
 
 def _network() -> tuple[Any, Any, Any]:
-    """A model, its classes and its normalisation."""
+    """A model, its classes and its normalization."""
     import torch
 
-    from pixelwise.checkpoints import IMAGENET, Bundle
     from pixelwise.data.layouts.camvid import CLASSES as CAMVID
     from pixelwise.models import create_model
+    from pixelwise.weights.bundle import Bundle
+    from pixelwise.weights.normalization import IMAGENET
 
     if options().bundle is not None:
         bundle = Bundle.load(options().bundle)
-        return bundle.build(), bundle.classes, bundle.normalisation
+        return bundle.build(), bundle.classes, bundle.normalization
     torch.manual_seed(0)
     return create_model("deeplab_v3plus", num_classes=CLASSES), CAMVID, IMAGENET
 
 
 def _predictor() -> Any:
     from pixelwise.inference import Predictor
-    from pixelwise.process import own_process
+    from pixelwise.process_settings import tune_allocator
 
-    own_process()
+    tune_allocator()
     if options().bundle is not None:
         return Predictor.load(options().bundle, runtime=options().runtime)
-    model, classes, normalisation = _network()
-    return Predictor.of(model, classes, normalisation)
+    model, classes, normalization = _network()
+    return Predictor.of(model, classes, normalization)
 
 
 @contextmanager
@@ -138,7 +139,7 @@ def _pictures() -> Iterator[list[Path]]:
     """The files to predict; drawn ones are removed afterwards."""
     from PIL import Image
 
-    from pixelwise.data.images import list_images
+    from pixelwise.data.image_files import list_images
     from pixelwise.data.scenes import generate_scene
 
     if options().images is not None:
@@ -163,19 +164,19 @@ def _copies() -> list[Path]:
 
 
 def _in_memory() -> list[Any]:
-    from pixelwise.data.images import read_image
+    from pixelwise.data.image_files import read_image
 
     with _pictures() as paths:
         return [read_image(paths[number % len(paths)]) for number in range(options().count)]
 
 
 def parts() -> None:
-    """Processor time of each step, one thread, mean over the pictures."""
+    """Processor time of each step, one thread, mean over the images."""
     import numpy as np
     from PIL import Image
 
-    from pixelwise.data.images import read_image
-    from pixelwise.data.png import encode_palette, encode_rgb
+    from pixelwise.data.image_files import read_image
+    from pixelwise.data.png_encoding import encode_palette, encode_rgb
     from pixelwise.inference import Segmentation
 
     predictor = _predictor()
@@ -206,7 +207,7 @@ def parts() -> None:
             "encode the overlay": lambda number: encode_rgb(overlays[number]),
             "  by Pillow's defaults ": pillow_rgb,
         }
-        print(f"{harness.machine()}; {len(results)} pictures, {results[0].image.shape}\n")
+        print(f"{harness.machine()}; {len(results)} images, {results[0].image.shape}\n")
         for name, step in steps.items():
             step(0)
             started = time.process_time()

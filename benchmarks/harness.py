@@ -1,7 +1,7 @@
 """Runs variants of a measurement, each in a fresh process, in turn, and prints them side by side.
 
 A variant is a function that prepares and then returns a callable: one unit of work, and how many
-images it handles. Processes are fresh, because what is compared includes settings of the process;
+images it handles. ProcessGroup are fresh, because what is compared includes settings of the process;
 they take turns, because a machine's speed drifts; the median is quoted, with the spread beside it.
 """
 
@@ -78,15 +78,15 @@ def busy(count: int) -> Iterator[None]:
     """`count` processes that compute, each on a core of its own."""
     cores = sorted(os.sched_getaffinity(0), reverse=True)
     loop = "import os, sys; os.sched_setaffinity(0, [int(sys.argv[1])])\nwhile True: pass"
-    neighbours = [
+    neighbors = [
         subprocess.Popen([sys.executable, "-c", loop, str(core)]) for core in cores[:count]
     ]
     try:
         yield
     finally:
-        for neighbour in neighbours:
-            neighbour.kill()
-            neighbour.wait()
+        for neighbor in neighbors:
+            neighbor.kill()
+            neighbor.wait()
 
 
 def measure(work: Work, images: int, *, units: int, warm_up: int = 2) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""Pictures larger than memory: peak memory and time of `pixelwise predict --large` by size.
+"""Images larger than memory: peak memory and time of `pixelwise predict --large` by size.
 
     python benchmarks/large.py --sizes 7500 15000 30000 [--compare 30000]
 
-Square pictures of generated scenes, as tiled TIFF, are written and predicted by windows; the
+Square images of generated scenes, as tiled TIFF, are written and predicted by tiles; the
 command runs in a process of its own. The smallest, or those of --compare, are predicted in memory,
 too (4 bytes a pixel and more), and every pixel compared. Without --bundle a small network with
 random weights is taken, which has an image pooling.
@@ -32,32 +32,32 @@ def main() -> None:
     parser.add_argument("--compare", type=int, nargs="+", help="sizes; the smallest if not given")
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--runtime", default="auto")
-    parser.add_argument("--window", default="auto")
+    parser.add_argument("--tile", default="auto")
     parser.add_argument("--options", nargs="*", default=[], help="more for predict, without dashes")
     parser.add_argument("--folder", type=Path, help="where the files go, for a large disk")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pixelwise-large-", dir=arguments.folder) as name:
         folder = Path(name)
         bundle = arguments.bundle or small_bundle(folder / "small.safetensors")
-        runtime, window = arguments.runtime, arguments.window
-        print(f"{harness.machine()}\n{bundle.name}, runtime {runtime}, window {window}\n")
+        runtime, tile = arguments.runtime, arguments.tile
+        print(f"{harness.machine()}\n{bundle.name}, runtime {runtime}, tile {tile}\n")
         print(f"{'pixels':>14} {'seconds':>8} {'Mpx/s':>7} {'peak MiB':>9}")
         for size in sorted(arguments.sizes):
-            picture = folder / f"{size}.tif"
-            write_picture(picture, size)
+            image = folder / f"{size}.tif"
+            write_image_file(image, size)
             options = [part for one in arguments.options for part in f"--{one}".split("=")]
-            command = [sys.executable, "-m", "pixelwise", "predict", str(bundle), str(picture)]
-            command += ["--large", "--runtime", runtime, "--window", window]
+            command = [sys.executable, "-m", "pixelwise", "predict", str(bundle), str(image)]
+            command += ["--large", "--runtime", runtime, "--tile", tile]
             command += ["--out", str(folder / "masks")]
             seconds, peak = measure([*command, *options])
             rate = size**2 / seconds / 1e6
             print(f"{size:>6} x {size:>5} {seconds:8.1f} {rate:7.2f} {peak:9.0f}", flush=True)
             if size in (arguments.compare or [min(arguments.sizes)]):
-                compare(bundle, picture, folder / "masks" / picture.name, runtime, window)
-            picture.unlink()
+                compare(bundle, image, folder / "masks" / image.name, runtime, tile)
+            image.unlink()
 
 
-def write_picture(path: Path, size: int) -> None:
+def write_image_file(path: Path, size: int) -> None:
     """Scenes side by side, darker from left to right, by tiles."""
     import tifffile
 
@@ -92,11 +92,12 @@ def small_bundle(path: Path) -> Path:
     """A network of a few thousand weights, so that the rest of the way is what is measured."""
     import torch
 
-    from pixelwise.checkpoints import IMAGENET, Bundle
     from pixelwise.data.classes import Classes
     from pixelwise.data.scenes import generate_scene
     from pixelwise.inference import Predictor
     from pixelwise.models import create_model
+    from pixelwise.weights.bundle import Bundle
+    from pixelwise.weights.normalization import IMAGENET
 
     torch.manual_seed(0)
     options = {"backbone": "tiny", "decoder": False, "aspp": False}
@@ -121,18 +122,18 @@ def measure(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - started, used.ru_maxrss / 1024
 
 
-def compare(bundle: Path, picture: Path, mask: Path, runtime: str, window: str) -> None:
-    """The same picture in memory, in windows of the same size."""
+def compare(bundle: Path, image: Path, mask: Path, runtime: str, tile: str) -> None:
+    """The same image in memory, in tiles of the same size."""
     import tifffile
 
     from pixelwise.inference import Predictor
-    from pixelwise.inference.anysize import AnySize
-    from pixelwise.inference.large.prediction import MEMORY
+    from pixelwise.inference.batch.large_image import MEMORY
+    from pixelwise.inference.tiling.tiled_model import TiledModel
 
     predictor = Predictor.load(bundle, runtime=runtime, parts=True)
-    side: int | str = int(window) if window.isdigit() else window
-    network = AnySize(predictor.runtime, window=side, memory=MEMORY)
-    values = predictor.classes.to_value(network.classify(tifffile.imread(picture)))
+    side: int | str = int(tile) if tile.isdigit() else tile
+    network = TiledModel(predictor.runtime, tile=side, memory=MEMORY)
+    values = predictor.classes.to_value(network.classify(tifffile.imread(image)))
     written = tifffile.imread(mask)
     shares = np.bincount(written.reshape(-1)) / written.size
     print(

@@ -28,7 +28,7 @@ def from_cache() -> tuple[harness.Work, int]:
 
 
 def from_files() -> tuple[harness.Work, int]:
-    """Decoded anew each time, as where the pictures do not fit the cache."""
+    """Decoded anew each time, as where the images do not fit the cache."""
     return _batches(workers=0, cache_bytes=0)
 
 
@@ -45,8 +45,8 @@ def _batches(*, workers: int, cache_bytes: int) -> tuple[harness.Work, int]:
     from pixelwise.data.dataset import open_dataset
     from pixelwise.data.scenes import write_scenes
     from pixelwise.data.transforms import Augmentation
+    from pixelwise.recipes.schema import AugmentationRecipe
     from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
-    from pixelwise.training.recipe import AugmentationRecipe
 
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -89,7 +89,7 @@ if __name__ == "__main__":
         f"Loading beside training, batch {BATCH} of {HEIGHT}x{WIDTH}",
         {
             "training steps": as_run,
-            "loading, decoded pictures kept": from_cache,
+            "loading, decoded images kept": from_cache,
             "loading from JPEG and PNG": from_files,
             "loading from JPEG and PNG, 2 processes": from_files_by_workers,
         },

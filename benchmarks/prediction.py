@@ -2,7 +2,7 @@
 
     python benchmarks/prediction.py
 
-DeepLabV3+ on MobileNetV2, pictures of 360x480, 11 classes, one at a time.
+DeepLabV3+ on MobileNetV2, images of 360x480, 11 classes, one at a time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ HEIGHT, WIDTH, CLASSES, IMAGES = 360, 480, 11, 20
 
 
 def plain() -> tuple[harness.Work, int]:
-    """PyTorch's defaults: contiguous maps, batch normalisation as layers of its own."""
+    """PyTorch's defaults: contiguous maps, batch normalization as layers of its own."""
     import torch
 
-    from pixelwise.checkpoints import IMAGENET
     from pixelwise.models import create_model
+    from pixelwise.weights.normalization import IMAGENET
 
     torch.manual_seed(0)
     model = create_model("deeplab_v3plus", num_classes=CLASSES).eval()
@@ -51,15 +51,15 @@ def files() -> tuple[harness.Work, int]:
 
 
 def _predictor():  # type: ignore[no-untyped-def]
-    from pixelwise.process import own_process
+    from pixelwise.process_settings import tune_allocator
 
-    own_process()
+    tune_allocator()
     import torch
 
-    from pixelwise.checkpoints import IMAGENET
     from pixelwise.data.layouts.camvid import CLASSES as CAMVID
     from pixelwise.inference import Predictor
     from pixelwise.models import create_model
+    from pixelwise.weights.normalization import IMAGENET
 
     torch.manual_seed(0)
     return Predictor.of(create_model("deeplab_v3plus", num_classes=CLASSES), CAMVID, IMAGENET)
@@ -73,7 +73,7 @@ def _image():  # type: ignore[no-untyped-def]
 
 if __name__ == "__main__":
     harness.main(
-        f"Prediction, DeepLabV3+ on MobileNetV2, {HEIGHT}x{WIDTH}, one picture at a time",
+        f"Prediction, DeepLabV3+ on MobileNetV2, {HEIGHT}x{WIDTH}, one image at a time",
         {
             "plain PyTorch": plain,
             "Predictor": predictor,

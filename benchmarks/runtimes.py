@@ -19,12 +19,13 @@ import torch
 
 import harness
 from pixelwise.benchmark import benchmark
-from pixelwise.checkpoints import IMAGENET, Bundle
 from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
 from pixelwise.export import export, int8
 from pixelwise.models import create_model
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.normalization import IMAGENET
 
 # network, options, classes, rows and columns
 NETWORKS: dict[str, tuple[str, dict[str, Any], int, tuple[int, int]]] = {

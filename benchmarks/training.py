@@ -18,55 +18,55 @@ BATCH, HEIGHT, WIDTH, CLASSES, STEPS = 8, 352, 480, 11, 4
 
 def plain() -> tuple[harness.Work, int]:
     """As a script does that imports the network: PyTorch's defaults, contiguous maps."""
-    return _steps(layout="contiguous", kernels="plain")
+    return _steps(memory_format="contiguous", kernels="plain")
 
 
 def without_kernels() -> tuple[harness.Work, int]:
     """As the command does where numba is not installed."""
     _as_program()
-    return _steps(layout="auto", kernels="plain")
+    return _steps(memory_format="auto", kernels="plain")
 
 
 def as_run() -> tuple[harness.Work, int]:
     """As the command does: freed memory kept, threads calm, the fastest arrangement."""
     _as_program()
-    return _steps(layout="auto", kernels="auto")
+    return _steps(memory_format="auto", kernels="auto")
 
 
 def _as_program() -> None:
-    from pixelwise.process import calm_threads, own_process
+    from pixelwise.process_settings import limit_omp_spin, tune_allocator
 
-    calm_threads()
-    own_process()
+    limit_omp_spin()
+    tune_allocator()
 
 
-def _steps(*, layout: str, kernels: str) -> tuple[harness.Work, int]:
+def _steps(*, memory_format: str, kernels: str) -> tuple[harness.Work, int]:
     import torch
 
-    from pixelwise.checkpoints import IMAGENET
     from pixelwise.models import create_model
     from pixelwise.training import load_recipe
-    from pixelwise.training.arrangement import choose_arrangement
+    from pixelwise.training.kernel_selection import select_kernels
     from pixelwise.training.losses import cross_entropy
     from pixelwise.training.optimizer import make_optimizer
+    from pixelwise.weights.normalization import IMAGENET
 
     torch.manual_seed(0)
     model = create_model("deeplab_v3plus", num_classes=CLASSES).train()
-    arrangement = choose_arrangement(
+    kernel_config = select_kernels(
         model,
         crop=(HEIGHT, WIDTH),
         num_classes=CLASSES,
         device=torch.device("cpu"),
-        layout=layout,
+        memory_format=memory_format,
         kernels=kernels,
-    ).arrangement
-    arrangement.apply(model)
+    ).kernel_config
+    kernel_config.apply(model)
     optimizer = make_optimizer(model, load_recipe())
     images = torch.randint(0, 256, (BATCH, 3, HEIGHT, WIDTH), dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (BATCH, HEIGHT, WIDTH), dtype=torch.uint8)
 
     def step() -> None:
-        batch = IMAGENET(arrangement.order(images))
+        batch = IMAGENET(kernel_config.order(images))
         optimizer.zero_grad(set_to_none=True)
         cross_entropy(model(batch), labels).backward()
         optimizer.step()

@@ -1,6 +1,6 @@
 """Makes docs/demo.png from a finished demo: python docs/make_picture.py runs/demo
 
-Each row is a scene of the test split: photograph, truth, prediction.
+Each row is a scene of the test split: image, truth, prediction.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SCALE, GAP = 2, 6
 def main(run: Path) -> None:
     predictor = pixelwise.load(run / "best.safetensors")
     data = open_dataset(run / "scenes", splits=("test",))
-    colours = predictor.classes.colour_table()
+    colors = predictor.classes.color_table()
     rows = []
     for sample in (data.splits["test"][i] for i in SCENES):
         image, truth = data.read(sample)
-        tiles = [image, colours[truth], colours[predictor.classify(image)]]
+        tiles = [image, colors[truth], colors[predictor.classify(image)]]
         rows.append([np.kron(t, np.ones((SCALE, SCALE, 1), np.uint8)) for t in tiles])
     height, width = rows[0][0].shape[:2]
     sheet = Image.new(

@@ -1,9 +1,9 @@
-"""Where in a picture is it? An ImageNet classifier asked about every window, in one pass.
+"""Where in an image is it? An ImageNet classifier asked about every window, in one pass.
 
     python examples/convolutionalize.py [IMAGE] --out heat_map.png
 
 MobileNetV2 answers for one window of 224 pixels. Its dense form answers for all of them, 32 pixels
-apart, at the cost of one larger picture. The windows are also cut out and run, to compare.
+apart, at the cost of one larger image. The windows are also cut out and run, to compare.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from heat_map import (
     chosen,
     imagenet_classifier,
     name_of,
-    normalised,
+    normalized,
     prepared,
     run,
     save,
@@ -30,7 +30,7 @@ from pixelwise.models import convolutionalize
 def main() -> None:
     given = arguments("Draw where an ImageNet classifier sees a class.").parse_args()
     picture = prepared(given.image, given.size)
-    images = normalised(picture)
+    images = normalized(picture)
 
     classifier = imagenet_classifier()
     dense = convolutionalize(classifier, window=WINDOW)
@@ -47,13 +47,13 @@ def main() -> None:
             cut = torch.cat([images[:, :, y : y + WINDOW, x : x + WINDOW] for x in left])
             rows.append(classifier(cut).T)
         windows = torch.stack(rows, dim=1)  # (1000, h, w)
-        by_windows = time.perf_counter() - started
+        by_tiles = time.perf_counter() - started
 
     probabilities = scores.softmax(dim=0)
     count = scores.shape[1] * scores.shape[2]
     alike = torch.corrcoef(torch.stack([scores.flatten(), windows.flatten()]))[0, 1]
-    print(f"picture of {picture.shape[1]}x{picture.shape[0]}: {count} windows of {WINDOW}")
-    print(f"window by window {by_windows:.2f} s, in one pass {in_one_pass:.2f} s")
+    print(f"image of {picture.shape[1]}x{picture.shape[0]}: {count} windows of {WINDOW}")
+    print(f"window by window {by_tiles:.2f} s, in one pass {in_one_pass:.2f} s")
     # MobileNetV2 pads: at a window's border its layers see zeros, in one pass what is there.
     print(f"scores of the two correlate by {alike:.3f}; without padding they would be equal")
     for number in probabilities.amax(dim=(1, 2)).argsort(descending=True)[:5].tolist():

@@ -1,4 +1,4 @@
-"""What both examples share: an ImageNet classifier, a photograph, and how its heat map is drawn."""
+"""What both examples share: an ImageNet classifier, an image, and how its heat map is drawn."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
-from pixelwise.checkpoints import IMAGENET, find_imagenet_weights
-from pixelwise.checkpoints.foreign import read_state_dict
-from pixelwise.data.images import read_image, write_image
+from pixelwise.data.image_files import read_image, write_image
 from pixelwise.data.scenes import generate_scene
 from pixelwise.errors import InputError
 from pixelwise.layers import ConvNormAct
+from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.import_weights import read_state_dict
+from pixelwise.weights.normalization import IMAGENET
 
 WINDOW, STRIDE = 224, 32  # of the classifier, in pixels
 CAB = 468
@@ -71,7 +72,7 @@ def imagenet_classifier() -> nn.Sequential:
     return classifier.eval()
 
 
-def normalised(picture: NDArray[np.uint8]) -> Tensor:
+def normalized(picture: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) to a batch of one, (1, 3, H, W), as the classifier was trained."""
     return IMAGENET(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
 
@@ -82,7 +83,7 @@ def name_of(number: int) -> str:
 
 def arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("image", nargs="?", type=Path, help="a photograph; else a generated street")
+    parser.add_argument("image", nargs="?", type=Path, help="an image; else a generated street")
     parser.add_argument("--out", type=Path, default=Path("heat_map.png"), help="the PNG to write")
     parser.add_argument("--class", dest="number", type=int, help="0..999; else the strongest one")
     parser.add_argument(
@@ -92,7 +93,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def prepared(image: Path | None, size: int) -> NDArray[np.uint8]:
-    """The picture with its shorter side at `size`, both cut to multiples of the stride."""
+    """The image with its shorter side at `size`, both cut to multiples of the stride."""
     if size < WINDOW:
         raise InputError(f"--size {size}: allowed are {WINDOW}, one window, and more")
     picture = read_image(image) if image else generate_scene(0, height=size, width=size * 4 // 3)[0]
@@ -118,9 +119,9 @@ def chosen(probabilities: NDArray[np.float32], given: argparse.Namespace) -> int
 def save(
     path: Path, picture: NDArray[np.uint8], maps: list[tuple[str, NDArray[np.float32], int]]
 ) -> None:
-    """The picture, and for each (title, probabilities (h, w), stride) the picture in its heat."""
+    """The image, and for each (title, probabilities (h, w), stride) the image in its heat."""
     font = ImageFont.load_default(size=18)
-    panels = [("picture", picture)]
+    panels = [("image", picture)]
     panels += [(title, _heated(picture, heat, stride)) for title, heat, stride in maps]
     height, width = picture.shape[:2]
     gap, line = 8, 28
@@ -136,21 +137,21 @@ def save(
 def _heated(
     picture: NDArray[np.uint8], heat: NDArray[np.float32], stride: int
 ) -> NDArray[np.uint8]:
-    """Grey, with a cell of `stride` pixels in the middle of each window, yellow to red with heat.
+    """Gray, with a cell of `stride` pixels in the middle of each window, yellow to red with heat.
 
-    The strongest cell is the reddest. Closer to the border than half a window no window is centred.
+    The strongest cell is the reddest. Closer to the border than half a window no window is centered.
     """
-    grey = picture.mean(axis=2, keepdims=True) * 0.6 + 60
+    gray = picture.mean(axis=2, keepdims=True) * 0.6 + 60
     cells = np.kron(heat / heat.max(), np.ones((stride, stride), np.float32))
     strength = np.zeros(picture.shape[:2], np.float32)
     first = (WINDOW - stride) // 2
     strength[first : first + cells.shape[0], first : first + cells.shape[1]] = cells
     strength = strength[..., None]
-    colour = np.concatenate(
+    color = np.concatenate(
         [np.full_like(strength, 255), 220 * (1 - strength), np.zeros_like(strength)], axis=2
     )
     opacity = 0.8 * np.sqrt(strength)
-    return np.rint(grey * (1 - opacity) + colour * opacity).astype(np.uint8)
+    return np.rint(gray * (1 - opacity) + color * opacity).astype(np.uint8)
 
 
 def run(main: Callable[[], None]) -> None:

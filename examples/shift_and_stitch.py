@@ -3,7 +3,7 @@
     python examples/shift_and_stitch.py [IMAGE] --out heat_map.png --factor 4
 
 The dense form of MobileNetV2 answers every 32 pixels. With factor 4 it runs 16 times, on the
-picture moved by 8 pixels each time, and answers every 8 pixels.
+image moved by 8 pixels each time, and answers every 8 pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from heat_map import (
     chosen,
     imagenet_classifier,
     name_of,
-    normalised,
+    normalized,
     prepared,
     run,
     save,
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--factor", type=int, default=4, help="of the stride: 1, 2, 4, ... 32")
     given = parser.parse_args()
     picture = prepared(given.image, given.size)
-    images = normalised(picture)
+    images = normalized(picture)
 
     dense = convolutionalize(imagenet_classifier(), window=WINDOW)
     finer = shift_and_stitch(dense, given.factor)
@@ -43,7 +43,7 @@ def main() -> None:
             started = time.perf_counter()
             probabilities = model(images)[0].softmax(dim=0).numpy()
             seconds = time.perf_counter() - started
-            # Positions beyond these look at windows that reach out of the picture.
+            # Positions beyond these look at windows that reach out of the image.
             rows, columns = ((side - WINDOW) // stride + 1 for side in picture.shape[:2])
             probabilities = probabilities[:, :rows, :columns]
             print(f"stride {stride}: {rows}x{columns} windows in {seconds:.2f} s")

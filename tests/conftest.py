@@ -21,8 +21,8 @@ from pixelwise.data.classes import Classes, write_classes_toml
 # Read when PyTorch and pixelwise.cli are imported: few threads, and lines that are not wrapped.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["COLUMNS"] = "200"
-for forcing_colour in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
-    os.environ.pop(forcing_colour, None)
+for forcing_color in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+    os.environ.pop(forcing_color, None)
 
 settings.register_profile("pixelwise", deadline=None, max_examples=50)
 settings.load_profile("pixelwise")
@@ -83,8 +83,9 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the tiny backbone with random weights, for CLASSES. Not to be changed."""
     import torch
 
-    from pixelwise.checkpoints import IMAGENET, Bundle
     from pixelwise.models import create_model
+    from pixelwise.weights.bundle import Bundle
+    from pixelwise.weights.normalization import IMAGENET
 
     options = {"backbone": "tiny", "output_stride": 16}
     with torch.random.fork_rng(devices=[]):
@@ -123,7 +124,9 @@ def cli(
 
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
-        monkeypatch.setattr("pixelwise.process.own_process", lambda: None)  # pytest's, not ours
+        monkeypatch.setattr(
+            "pixelwise.process_settings.tune_allocator", lambda: None
+        )  # pytest's, not ours
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
@@ -139,7 +142,7 @@ def cli(
 def processes() -> Iterator[Any]:
     """Starts processes that have PyTorch loaded and have not computed yet."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killed_run", "shared_run"])
+    context.set_forkserver_preload(["killed_run", "distributed_run"])
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before])
     yield context

@@ -91,40 +91,40 @@ def saved_npy(pixels: Any) -> bytes:
 
 
 def whole(rng: np.random.Generator) -> dict[str, tuple[str, bytes]]:
-    """One good picture of each coding: name to suffix and bytes."""
-    colour = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    """One good image of each coding: name to suffix and bytes."""
+    color = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     five = rng.integers(0, 256, (HEIGHT, WIDTH, 5), dtype=np.uint8)
     deep = five[..., :4].astype(np.uint16) * 200
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep[..., :3])
     many = {"photometric": "minisblack", "planarconfig": "contig"}
-    frames = [Image.fromarray(colour), Image.fromarray(colour[::-1])]
+    frames = [Image.fromarray(color), Image.fromarray(color[::-1])]
     animated: dict[str, Any] = {"save_all": True, "append_images": frames[1:]}
     return {
-        "jpeg": (".jpg", saved(colour, "JPEG")),
-        "progressive": (".jpg", saved(colour, "JPEG", progressive=True)),
-        "png": (".png", saved(colour, "PNG")),
+        "jpeg": (".jpg", saved(color, "JPEG")),
+        "progressive": (".jpg", saved(color, "JPEG", progressive=True)),
+        "png": (".png", saved(color, "PNG")),
         "deep_png": (".png", png(WIDTH, HEIGHT, idat(rows), bits=16)),
-        "bmp": (".bmp", saved(colour, "BMP")),
-        "webp": (".webp", saved(colour, "WEBP")),
-        "lossless": (".webp", saved(colour, "WEBP", lossless=True)),
-        "tiff": (".tif", saved(colour, "TIFF")),
-        "lzw": (".tif", saved(colour, "TIFF", compression="tiff_lzw")),
+        "bmp": (".bmp", saved(color, "BMP")),
+        "webp": (".webp", saved(color, "WEBP")),
+        "lossless": (".webp", saved(color, "WEBP", lossless=True)),
+        "tiff": (".tif", saved(color, "TIFF")),
+        "lzw": (".tif", saved(color, "TIFF", compression="tiff_lzw")),
         "deep_tiff": (".tif", saved_tiff(deep, photometric="rgb", compression="zlib")),
         "five": (".tif", saved_tiff(five, **many)),
         "tiled": (".tif", saved_tiff(five, compression="lzw", tile=(16, 16), **many)),
-        "float": (".tif", saved_tiff(colour.astype(np.float32), photometric="rgb")),
+        "float": (".tif", saved_tiff(color.astype(np.float32), photometric="rgb")),
         "npy": (".npy", saved_npy(five)),
-        "float_npy": (".npy", saved_npy(colour.astype(np.float64))),
-        "gif": (".png", saved(colour[..., 0], "GIF")),
-        "animated_webp": (".webp", saved(colour, "WEBP", **animated)),
-        "animated_gif": (".webp", saved(colour[..., 0], "GIF", **animated)),
-        "apng": (".png", saved(colour, "PNG", **animated)),
-        "pages": (".tif", saved(colour, "TIFF", **animated)),
+        "float_npy": (".npy", saved_npy(color.astype(np.float64))),
+        "gif": (".png", saved(color[..., 0], "GIF")),
+        "animated_webp": (".webp", saved(color, "WEBP", **animated)),
+        "animated_gif": (".webp", saved(color[..., 0], "GIF", **animated)),
+        "apng": (".png", saved(color, "PNG", **animated)),
+        "pages": (".tif", saved(color, "TIFF", **animated)),
     }
 
 
-def pictures(canary: Path) -> Iterator[tuple[str, bytes]]:
-    """(file name, bytes) of broken and hostile pictures. Pickles touch `canary` if they are run."""
+def images(canary: Path) -> Iterator[tuple[str, bytes]]:
+    """(file name, bytes) of broken and hostile images. Pickles touch `canary` if they are run."""
     rng = np.random.default_rng(RNG_SEED)
     good = whole(rng)
     for name, (suffix, data) in good.items():
@@ -307,7 +307,7 @@ def good_pair(root: Path, stem: str) -> None:
 
 
 def links(root: Path) -> None:
-    """Links where pictures belong: out of the folder, in a circle, to devices, and pipes."""
+    """Links where images belong: out of the folder, in a circle, to devices, and pipes."""
     for number, target in enumerate(
         ("/etc/passwd", "/dev/zero", "/dev/null", "/proc/self/mem", "..", "loop.png", "/nowhere")
     ):
@@ -431,7 +431,7 @@ def _documents() -> dict[str, tuple[str, str]]:
         "toml_nested": ("classes.toml", "class = " + "[" * 5000),
         "toml_many": ("classes.toml", "".join(f'[[class]]\nname = "c{n}"\n' for n in range(5000))),
         "toml_value": ("classes.toml", f'[[class]]\nname = "x"\nvalue = {10**30}\n'),
-        "toml_colour": ("classes.toml", '[[class]]\nname = "x"\ncolour = 3\n'),
+        "toml_color": ("classes.toml", '[[class]]\nname = "x"\ncolor = 3\n'),
         "toml_binary": ("classes.toml", "\0" * 500),
         "labelmap": ("labelmap.txt", "a:1,2\nb:300,1,1:::\n" * 50),
         "csv": ("masks/_classes.csv", "Pixel Value, Class\n1e9, x\n" + ",,," * 9000),

@@ -22,7 +22,7 @@ MEMORY = 6 << 30
 
 
 def read(path: Path, as_mask: bool) -> int:
-    from pixelwise.data.images import read_raw
+    from pixelwise.data.image_files import read_raw
     from pixelwise.data.layouts.pairing import mask_source
     from pixelwise.errors import InputError
 

@@ -1,4 +1,4 @@
-"""Predicts large pictures and kills itself at a given place. Not a test: test_large_resume.py
+"""Predicts large images and kills itself at a given place. Not a test: test_large_resume.py
 starts it.
 
 python killed_large.py PICTURES OUT PLACE TIMES: the process dies at PLACE when it comes there for
@@ -19,36 +19,37 @@ from numpy.typing import NDArray
 
 from dying import dying
 from killed_prediction import CLASSES
-from pixelwise.data.images import list_images
-from pixelwise.inference import Predictor, journal
-from pixelwise.inference.large import files, predict_large_files, trail
+from pixelwise.data.image_files import list_images
+from pixelwise.inference import Predictor
+from pixelwise.inference.batch import folder_journal, large_images, tile_progress_file
+from pixelwise.inference.batch.large_images import predict_large_files
 from pixelwise.inference.runtimes import View
-from pixelwise.inference.traits import Traits
+from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 
 SIDE = 200
 
 
 class PooledBrightness:
-    """A network of a few lines that knows parts: brighter than the picture's mean, or darker."""
+    """A network of a few lines that knows parts: brighter than the image's mean, or darker."""
 
     name = "pooled-brightness"
-    traits = Traits(
+    requirements = TilingRequirements(
         step=8,
-        reach=20,
-        pooled_reach=8,
+        receptive_radius=20,
+        pooled_receptive_radius=8,
         poolings=1,
         bytes_per_pixel=1e6,  # never one pass
         label_bytes_per_pixel=1e6,
     )
 
-    def part_sums(
-        self, window: NDArray[np.uint8], view: View, own: tuple[slice, slice]
+    def tile_sums(
+        self, tile: NDArray[np.uint8], view: View, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
-        share = window[own][..., :1]
+        share = tile[own][..., :1]
         return share.sum(axis=(0, 1), dtype=np.float64), share.shape[0] * share.shape[1]
 
-    def part_logits(self, window: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
-        brighter = window[..., 0] - view.pooled[0]
+    def tile_logits(self, tile: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
+        brighter = tile[..., 0] - view.pooled[0]
         return np.stack([-brighter, np.full_like(brighter, 20), brighter])
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -62,25 +63,25 @@ def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:
 
 
 PLACES: dict[str, Callable[[int], None]] = {
-    "window": lambda n: arm(PooledBrightness, "part_logits", times=3 * n),
-    "sums": lambda n: arm(PooledBrightness, "part_sums", times=4 * n),
-    "beginning": lambda n: arm(trail, "append_whole", times=1),
-    "before_keeping": lambda n: arm(trail.FileTrail, "_append", times=2 * n),
+    "tile": lambda n: arm(PooledBrightness, "tile_logits", times=3 * n),
+    "sums": lambda n: arm(PooledBrightness, "tile_sums", times=4 * n),
+    "beginning": lambda n: arm(tile_progress_file, "append_whole", times=1),
+    "before_keeping": lambda n: arm(tile_progress_file.TileProgressFile, "_append", times=2 * n),
     "amid_keeping": lambda n: arm(os, "fsync", times=2 * n),
-    "kept": lambda n: arm(trail.FileTrail, "_append", times=2 * n, after=True),
-    "mask_written": lambda n: arm(files, "write_mask", times=n, after=True),
-    "line_and_no_name": lambda n: arm(journal.Journal, "_append", times=n, after=True),
-    "named": lambda n: arm(journal, "flush_folder", times=n),
-    "ended": lambda n: arm(journal.Journal, "finish", times=1),
+    "kept": lambda n: arm(tile_progress_file.TileProgressFile, "_append", times=2 * n, after=True),
+    "mask_written": lambda n: arm(large_images, "write_mask", times=n, after=True),
+    "line_and_no_name": lambda n: arm(folder_journal.Journal, "_append", times=n, after=True),
+    "named": lambda n: arm(folder_journal, "flush_folder", times=n),
+    "ended": lambda n: arm(folder_journal.Journal, "finish", times=1),
 }
 
 
-def main(pictures: str, out: str, place: str, times: str) -> None:
+def main(images: str, out: str, place: str, times: str) -> None:
     if place in PLACES:
         PLACES[place](int(times))
     predict_large_files(
-        Predictor(PooledBrightness(), CLASSES, window=SIDE),
-        list_images(Path(pictures)),
+        Predictor(PooledBrightness(), CLASSES, tile=SIDE),
+        list_images(Path(images)),
         Path(out),
         settings={},
         watch=lambda path, size: nullcontext(lambda done, total: None),

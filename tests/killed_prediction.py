@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from dying import dying
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import list_images
-from pixelwise.data.pixels import Pixels
-from pixelwise.inference import Predictor, journal, predict_folder
+from pixelwise.data.image_files import list_images
+from pixelwise.data.pixel_format import Pixels
+from pixelwise.inference import Predictor, predict_folder
+from pixelwise.inference.batch import folder_journal
 from pixelwise.inference.predictor import ImageLike
 
 CLASSES = Classes.make(["dark", "middle", "light"])
@@ -38,7 +39,7 @@ class Brightness:
 
 
 class Concurrent(Brightness):
-    """The same for several pictures at once."""
+    """The same for several images at once."""
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
@@ -52,20 +53,24 @@ def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:
 
 
 PLACES: dict[str, Callable[[int], None]] = {
-    "before_writing": lambda n: arm(journal.Journal, "stage", times=n),
-    "amid_writing": lambda n: arm(journal.os, "fsync", times=n),
-    "mask_and_no_overlay": lambda n: arm(journal.Journal, "stage", times=2 * n - 1, after=True),
-    "written_and_no_line": lambda n: arm(journal.Journal, "_append", times=n),
-    "line_and_no_name": lambda n: arm(journal.Journal, "_append", times=n + 1, after=True),
+    "before_writing": lambda n: arm(folder_journal.Journal, "stage", times=n),
+    "amid_writing": lambda n: arm(folder_journal.os, "fsync", times=n),
+    "mask_and_no_overlay": lambda n: arm(
+        folder_journal.Journal, "stage", times=2 * n - 1, after=True
+    ),
+    "written_and_no_line": lambda n: arm(folder_journal.Journal, "_append", times=n),
+    "line_and_no_name": lambda n: arm(folder_journal.Journal, "_append", times=n + 1, after=True),
     "mask_named_overlay_not": lambda n: arm(Path, "replace", times=2 * n - 1, after=True),
-    "named": lambda n: arm(journal, "flush_folder", times=n),
-    "resumed": lambda n: arm(journal.Journal, "resume", times=1, after=True),
-    "ended": lambda n: arm(journal.Journal, "finish", times=1),
+    "named": lambda n: arm(folder_journal, "flush_folder", times=n),
+    "resumed": lambda n: arm(folder_journal.Journal, "resume", times=1, after=True),
+    "ended": lambda n: arm(folder_journal.Journal, "finish", times=1),
 }
 
 
-def main(pictures: str, out: str, place: str, times: str, concurrency: str) -> None:
-    journal.COMMIT_SECONDS = 0.0  # each result by itself: as many places to die at as there are
+def main(images: str, out: str, place: str, times: str, concurrency: str) -> None:
+    folder_journal.COMMIT_SECONDS = (
+        0.0  # each result by itself: as many places to die at as there are
+    )
     if place in PLACES:
         PLACES[place](int(times))
     with Path(f"{out}.predicted").open("a", encoding="utf-8") as log:
@@ -77,7 +82,7 @@ def main(pictures: str, out: str, place: str, times: str, concurrency: str) -> N
                 return super().prepare(image)
 
         predictor = Noting(Concurrent(int(concurrency)), CLASSES)
-        predict_folder(predictor, list_images(Path(pictures)), Path(out), settings={})
+        predict_folder(predictor, list_images(Path(images)), Path(out), settings={})
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-import pixelwise.files
-import pixelwise.training.checkpoint
-import pixelwise.training.loop
+import pixelwise.file_io
+import pixelwise.training.resume_state
+import pixelwise.training.trainer
 from dying import dying
-from pixelwise.checkpoints import Bundle
 from pixelwise.training import load_recipe, resume, train
+from pixelwise.weights.bundle import Bundle
 
 
 def work(data: str, out: str, recipe: str, place: str) -> None:
@@ -36,17 +36,17 @@ def work(data: str, out: str, recipe: str, place: str) -> None:
 
 def _arm(place: str) -> None:
     if place == "epoch_end":  # the bundles are written, the checkpoint is not
-        pixelwise.training.loop._end_epoch = dying(
-            pixelwise.training.loop._end_epoch, times=2, after=True
+        pixelwise.training.trainer._end_epoch = dying(
+            pixelwise.training.trainer._end_epoch, times=2, after=True
         )
     elif place == "bundle":  # amid an epoch's end: last.safetensors is new, best is not
         Bundle.save = dying(Bundle.save, times=2, after=True)  # type: ignore[method-assign]
     elif place == "before_flush":  # amid a checkpoint: its side file is there, in part
-        write = pixelwise.training.checkpoint.write_sealed
+        write = pixelwise.training.resume_state.write_tensor_file
         os_fsync = os.fsync
 
         def armed(*args: Any, **kwargs: Any) -> None:
-            pixelwise.files.os.fsync = dying(os_fsync, times=1) if due() else os_fsync
+            pixelwise.file_io.os.fsync = dying(os_fsync, times=1) if due() else os_fsync
             write(*args, **kwargs)
 
         calls = iter(range(1000))
@@ -54,8 +54,8 @@ def _arm(place: str) -> None:
         def due() -> bool:
             return next(calls) >= 1
 
-        pixelwise.training.checkpoint.write_sealed = armed
+        pixelwise.training.resume_state.write_tensor_file = armed
     elif place == "after_rename":  # the new checkpoint is there, the oldest not yet removed
-        pixelwise.training.checkpoint.checkpoints = dying(
-            pixelwise.training.checkpoint.checkpoints, times=3
+        pixelwise.training.resume_state.checkpoints = dying(
+            pixelwise.training.resume_state.checkpoints, times=3
         )

@@ -21,7 +21,7 @@ Mask = np.ndarray[Any, np.dtype[np.uint8]]
 # Three things on a background, as outlines with corners x, y. Listed from the largest to the
 # smallest, so that the rule "small ones on top" and the rule "later ones on top" agree.
 ROAD, TREE, CAR = "road", "tree", "car"
-VOC_COLOURS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]  # 0..3, as published
+VOC_COLORS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]  # 0..3, as published
 
 
 def outlines(number: int) -> list[tuple[str, list[tuple[float, float]]]]:
@@ -59,7 +59,7 @@ class Expected:
 
     layout: str
     names: list[str]
-    colours: list[tuple[int, int, int]] | None = None
+    colors: list[tuple[int, int, int]] | None = None
     ignored: bool = False
     masks: dict[str, dict[str, Mask]] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ def save(path: Path, mask: Any, palette: list[tuple[int, int, int]] | None = Non
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(np.asarray(mask))
     if palette is not None:
-        picture.putpalette([part for colour in palette for part in colour])
+        picture.putpalette([part for color in palette for part in color])
     picture.save(path)
 
 
@@ -135,13 +135,13 @@ def suffixes(root: Path) -> Expected:
 
 
 def suffixes_across(root: Path) -> Expected:
-    """JPEGImages/NAME.jpg and SegmentationClass/NAME_gt.png, colours and no table."""
-    colours = [(0, 0, 0), (10, 20, 200), (250, 3, 3)]
-    expected = Expected("folders", ["colour_1", "colour_2", "colour_3"], colours)
+    """JPEGImages/NAME.jpg and SegmentationClass/NAME_gt.png, colors and no table."""
+    colors = [(0, 0, 0), (10, 20, 200), (250, 3, 3)]
+    expected = Expected("folders", ["color_1", "color_2", "color_3"], colors)
     for _, number, stem in stems():
         mask = blobs(number, 3)
         photo(root / "JPEGImages" / f"{stem}.jpg", number)
-        save(root / "SegmentationClass" / f"{stem}_gt.png", np.array(colours, np.uint8)[mask])
+        save(root / "SegmentationClass" / f"{stem}_gt.png", np.array(colors, np.uint8)[mask])
         expected.add("all", stem, mask)
     return expected
 
@@ -152,10 +152,10 @@ def pair_lists(root: Path) -> Expected:
     lines: dict[str, list[str]] = {split: [] for split in SPLITS}
     for split, number, stem in stems():
         mask = blobs(number, 3)
-        photo(root / "pictures" / f"{stem}.jpg", number)
+        photo(root / "images" / f"{stem}.jpg", number)
         save(root / "truth" / f"{stem}.png", mask)
         separator = {"train": "\t", "val": " "}[split]
-        lines[split].append(f"pictures/{stem}.jpg{separator}truth/{stem}.png")
+        lines[split].append(f"images/{stem}.jpg{separator}truth/{stem}.png")
         expected.add(split, stem, mask)
     for split, text in lines.items():
         (root / f"{split}.txt").write_text("\n".join(text) + "\n")
@@ -228,18 +228,18 @@ VOC_PALETTE = (
     "000000 800000 008000 808000 000080 800080 008080 808080 400000 c00000 408000 "
     "c08000 400080 c00080 408080 c08080 004000 804000 00c000 80c000 004080"
 )
-"""The 21 colours of the development kit, in hexadecimal, as they are printed everywhere."""
+"""The 21 colors of the development kit, in hexadecimal, as they are printed everywhere."""
 
 
-def voc_colours() -> list[tuple[int, int, int]]:
+def voc_colors() -> list[tuple[int, int, int]]:
     parts = [bytes.fromhex(text) for text in VOC_PALETTE.split()]
     return [(red, green, blue) for red, green, blue in parts]
 
 
 def voc(root: Path) -> Expected:
     """VOC2012: palette PNG, 255 at the borders, lists of names; test without masks."""
-    expected = Expected("voc", VOC, voc_colours(), ignored=True)
-    palette = voc_colours() + [(0, 0, 0)] * 234 + [(224, 224, 192)]
+    expected = Expected("voc", VOC, voc_colors(), ignored=True)
+    palette = voc_colors() + [(0, 0, 0)] * 234 + [(224, 224, 192)]
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     for split, number, stem in stems():
@@ -274,7 +274,7 @@ def sbd(root: Path) -> Expected:
     """SBD's release: dataset/img, dataset/cls with MATLAB structures, lists."""
     from scipy.io import savemat
 
-    expected = Expected("sbd", VOC, voc_colours(), ignored=True)
+    expected = Expected("sbd", VOC, voc_colors(), ignored=True)
     (root / "dataset" / "cls").mkdir(parents=True)
     for split, number, stem in stems():
         mask = blobs(number, 21)
@@ -422,7 +422,7 @@ def coco_text(counts: list[int]) -> str:
 
 def coco(root: Path) -> Expected:
     """annotations/instances_SPLIT.json: outlines, runs and compressed runs; ids with gaps."""
-    expected = Expected("coco", ["background", ROAD, CAR, TREE], VOC_COLOURS)
+    expected = Expected("coco", ["background", ROAD, CAR, TREE], VOC_COLORS)
     ids = {ROAD: 3, CAR: 7, TREE: 90}
     (root / "annotations").mkdir(parents=True)
     for split in SPLITS:
@@ -529,9 +529,9 @@ def labelme(root: Path) -> Expected:
 
 def cvat(root: Path, *, palette: bool = False) -> Expected:
     """labelmap.txt in an order of its own; the masks are RGB, or have a palette."""
-    colours = {"background": (0, 0, 0), "car": (250, 50, 83), "road": (52, 209, 183)}
-    expected = Expected("cvat", [*colours], [*colours.values()])
-    table = [*colours.values()]
+    colors = {"background": (0, 0, 0), "car": (250, 50, 83), "road": (52, 209, 183)}
+    expected = Expected("cvat", [*colors], [*colors.values()])
+    table = [*colors.values()]
     for split, number, stem in stems():
         mask = blobs(number, 3)
         photo(root / "JPEGImages" / f"{stem}.jpg", number)
@@ -546,7 +546,7 @@ def cvat(root: Path, *, palette: bool = False) -> Expected:
         with (lists / f"{split.capitalize()}.txt").open("a") as stream:
             stream.write(f"{stem}\n")
         expected.add(split, stem, mask)
-    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in colours.items()]
+    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in colors.items()]
     (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + "\n".join(lines))
     return expected
 
@@ -566,13 +566,13 @@ def roboflow(root: Path) -> Expected:
 
 
 def yolo(root: Path) -> Expected:
-    expected = Expected("yolo", ["background", TREE, CAR, ROAD], VOC_COLOURS)
+    expected = Expected("yolo", ["background", TREE, CAR, ROAD], VOC_COLORS)
     for split, number, stem in stems():
         photo(root / "images" / split / f"{stem}.jpg", number)
         labels = root / "labels" / split
         labels.mkdir(parents=True, exist_ok=True)
         mask = drawn(number, {TREE: 1, CAR: 2, ROAD: 3})
-        if number == 4:  # no file: nothing is in the picture
+        if number == 4:  # no file: nothing is in the image
             mask = np.zeros_like(mask)
         else:
             lines = []
@@ -652,7 +652,7 @@ def rle_pack(words: list[int]) -> list[int]:
 def label_studio(root: Path, *, png: bool = False) -> Expected:
     """The JSON export: brush strokes, and a polygon and a rectangle in percent; or PNG files and a
     bare JSON."""
-    expected = Expected("label-studio", ["background", CAR, ROAD, TREE], VOC_COLOURS)
+    expected = Expected("label-studio", ["background", CAR, ROAD, TREE], VOC_COLORS)
     tasks: list[dict[str, Any]] = []
     for _, number, stem in stems():
         photo(root / "images" / f"{stem}.jpg", number)

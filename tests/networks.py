@@ -29,8 +29,8 @@ def randomise(model: nn.Module, seed: int = 0) -> Any:
                 tensor.data.uniform_(low, high, generator=generator)
             continue
         for parameter in module.parameters(recurse=False):
-            deviation = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
-            parameter.data.normal_(0, deviation, generator=generator)
+            std = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+            parameter.data.normal_(0, std, generator=generator)
     return model.eval()
 
 
@@ -44,13 +44,13 @@ def relative_difference(one: Tensor, other: Tensor) -> float:
 
 
 def overfit(model: Segmenter, *, rate: float, steps: int, side: int = 65) -> float:
-    """The share of pixels that a network has learnt by heart of four images, `side` pixels square;
+    """The share of pixels that a network has learned by heart of four images, `side` pixels square;
     in the mode that it is in."""
     half = (side + 1) // 2
     labels = torch.arange(side).view(1, side, 1).expand(4, side, side) // half
     labels = labels + torch.tensor([0, 0, 1, 1]).view(4, 1, 1)
-    colours = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0, -1, 1]])
-    images = colours[labels].permute(0, 3, 1, 2) + 0.1 * noise(4, 3, side, side)
+    colors = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0, -1, 1]])
+    images = colors[labels].permute(0, 3, 1, 2) + 0.1 * noise(4, 3, side, side)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     for _ in range(steps):
         logits = model.with_auxiliary(images)

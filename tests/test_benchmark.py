@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.benchmark import benchmark, child
-from pixelwise.benchmark.measuring import REFERENCE, runtimes_for
-from pixelwise.checkpoints import IMAGENET, Bundle
+from pixelwise.benchmark import benchmark, benchmark_worker
+from pixelwise.benchmark.measurements import REFERENCE, runtimes_for
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.models import create_model
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.normalization import IMAGENET
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,8 @@ def test_what_cannot_be_measured_is_refused(bundle: Path, tmp_path: Path) -> Non
 
 def test_memory_is_that_of_the_process_and_not_of_its_parent(tmp_path: Path) -> None:
     held = np.ones(600 << 20, np.uint8)  # what a child must not be charged with
-    code = "from pixelwise.benchmark.child import _peak_memory; print(_peak_memory())"
+    code = "from pixelwise.benchmark.benchmark_worker import _peak_memory; print(_peak_memory())"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert held.any()
     assert int(done.stdout) < 500e6
-    assert (child._peak_memory() or 0) > 600e6
+    assert (benchmark_worker._peak_memory() or 0) > 600e6

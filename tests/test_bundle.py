@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import save_file
 
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
-from pixelwise.checkpoints import IMAGENET, Bundle, find_imagenet_weights, load_backbone
-from pixelwise.checkpoints.foreign import read_state_dict
-from pixelwise.checkpoints.pretrained import IMAGENET_WEIGHTS
-from pixelwise.checkpoints.sealed import _digest
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.imagenet import IMAGENET_WEIGHTS, find_imagenet_weights, load_backbone
+from pixelwise.weights.import_weights import read_state_dict
+from pixelwise.weights.normalization import IMAGENET
+from pixelwise.weights.tensor_file import _digest
 
 
 def make_bundle() -> Bundle:
@@ -43,7 +44,7 @@ def test_round_trip_is_bit_for_bit(tmp_path: Path) -> None:
     for name, tensor in bundle.weights.items():
         assert back.weights[name].dtype == tensor.dtype
         assert torch.equal(back.weights[name], tensor)
-    for part in ("model", "options", "classes", "normalisation", "recipe", "scores"):
+    for part in ("model", "options", "classes", "normalization", "recipe", "scores"):
         assert getattr(back, part) == getattr(bundle, part)
     back.save(tmp_path / "b.safetensors")
     assert (tmp_path / "b.safetensors").read_bytes() == path.read_bytes()
@@ -69,7 +70,7 @@ def test_every_cut_and_every_flipped_region_is_noticed(tmp_path: Path) -> None:
             Bundle.load(path)
     header = 8 + int.from_bytes(whole[:8], "little")
     rng = np.random.default_rng(0)
-    description = whole.index(b"normalisation")  # within the header: text, not weights
+    description = whole.index(b"normalization")  # within the header: text, not weights
     places = [*rng.integers(header, len(whole), size=20), *range(description, description + 40)]
     for place in places:
         damaged = bytearray(whole)
@@ -79,7 +80,7 @@ def test_every_cut_and_every_flipped_region_is_noticed(tmp_path: Path) -> None:
             Bundle.load(path)
 
 
-@pytest.mark.parametrize("key", ["format", "model", "options", "classes", "normalisation"])
+@pytest.mark.parametrize("key", ["format", "model", "options", "classes", "normalization"])
 def test_a_description_that_lacks_or_bends_a_part_is_refused(tmp_path: Path, key: str) -> None:
     path, bundle = tmp_path / "a.safetensors", make_bundle()
     bundle.save(path)

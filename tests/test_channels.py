@@ -1,4 +1,4 @@
-"""Pictures of any depth and any number of channels, from the file to the mask."""
+"""Images of any depth and any number of channels, from the file to the mask."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from PIL import Image
 
 import pixelwise
 from pixelwise.backbones import create_backbone
-from pixelwise.checkpoints import CAFFE, IMAGENET, Bundle, Normalisation, load_backbone, widen
-from pixelwise.checkpoints.pretrained import find_imagenet_weights
-from pixelwise.data.channels import choose_format, facts_of, measure
+from pixelwise.data.channel_statistics import choose_format, facts_of, measure
 from pixelwise.data.classes import Classes
 from pixelwise.data.dataset import open_dataset
-from pixelwise.data.images import read_image, read_mask, read_raw
-from pixelwise.data.pixels import RGB, PixelFormat, RawImage, as_shown
+from pixelwise.data.image_files import read_image, read_mask, read_raw
+from pixelwise.data.pixel_format import RGB, PixelFormat, RawImage, as_shown
 from pixelwise.data.transforms import Augmentation
 from pixelwise.doctor import examine
 from pixelwise.errors import InputError
 from pixelwise.export import export
 from pixelwise.inference import Predictor
 from pixelwise.models import MODELS, create_model
+from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.training import load_recipe, train
-from pixelwise.training.recipe import ModelRecipe
-from pixelwise.training.start import make_start
+from pixelwise.training.initial_weights import load_initial_weights
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.channel_widening import widen
+from pixelwise.weights.imagenet import find_imagenet_weights, load_backbone
+from pixelwise.weights.normalization import CAFFE, IMAGENET, Normalization
 
 TINY = {"backbone": "tiny", "output_stride": 16}
 CLASSES = Classes.make(["off", "on"])
@@ -117,19 +119,19 @@ def test_a_tiff_gives_what_was_written(tmp_path: Path, kind: str, dtype: str) ->
 @pytest.mark.parametrize(
     "dtype", ["int8", "int16", "int32", "uint32", "float16", "float32", "float64"]
 )
-def test_grey_numbers_of_any_type_are_kept(tmp_path: Path, dtype: str) -> None:
+def test_gray_numbers_of_any_type_are_kept(tmp_path: Path, dtype: str) -> None:
     stored = (np.linspace(-3, 3, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 40).astype(dtype)
     if dtype == "uint32":
         stored += np.uint32(3_000_000_000)  # beyond what is signed
-    tifffile.imwrite(tmp_path / "grey.tif", stored)
-    np.save(tmp_path / "grey.npy", stored)
-    for name in ("grey.tif", "grey.npy"):
+    tifffile.imwrite(tmp_path / "gray.tif", stored)
+    np.save(tmp_path / "gray.npy", stored)
+    for name in ("gray.tif", "gray.npy"):
         pixels = read_raw(tmp_path / name).pixels
         np.testing.assert_array_equal(pixels[..., 0], stored.astype(np.float32), err_msg=name)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_reader_turns_a_picture_the_same_way(tmp_path: Path, orientation: int) -> None:
+def test_every_reader_turns_a_image_the_same_way(tmp_path: Path, orientation: int) -> None:
     five, deep = noise(5), noise(3, "uint16")
     tag = [(274, 3, 1, orientation, True)]
     more = {"extrasamples": ["unspecified"] * 2}
@@ -159,15 +161,15 @@ def test_values_that_are_not_finite_are_refused_with_their_place(
         tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig")
     line = one_problem(lambda: read_raw(path))
     assert line.startswith(f"{path}: holds {value} at row 3, column 7, channel 2")
-    grey = pixels[..., 2]
-    Image.fromarray(grey).save(tmp_path / "grey.tif")
-    assert "row 3, column 7" in one_problem(lambda: read_raw(tmp_path / "grey.tif"))
+    gray = pixels[..., 2]
+    Image.fromarray(gray).save(tmp_path / "gray.tif")
+    assert "row 3, column 7" in one_problem(lambda: read_raw(tmp_path / "gray.tif"))
 
 
 def test_pages_that_are_no_channels_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "pages.tif", noise(3), photometric="minisblack")
     tifffile.imwrite(tmp_path / "complex.tif", noise(1, "float32")[..., 0].astype(np.complex64))
-    assert "several pictures" in one_problem(lambda: read_raw(tmp_path / "pages.tif"))
+    assert "several images" in one_problem(lambda: read_raw(tmp_path / "pages.tif"))
     assert "holds complex64" in one_problem(lambda: read_raw(tmp_path / "complex.tif"))
 
 
@@ -181,7 +183,7 @@ def test_pages_that_are_no_channels_are_refused(tmp_path: Path) -> None:
         (np.array([[{}]], dtype=object), "is not an array that can be read"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused(
+def test_arrays_that_are_no_images_are_refused(
     tmp_path: Path, stored: NDArray[Any], said: str
 ) -> None:
     np.save(tmp_path / "image.npy", stored, allow_pickle=True)
@@ -281,17 +283,17 @@ def test_what_is_called_opacity_in_a_tiff_is_judged_by_what_it_holds(tmp_path: P
             np.testing.assert_array_equal(selected, kinds[kind][..., :wanted])
 
 
-def test_grey_becomes_rgb_and_other_channels_are_refused() -> None:
-    grey = RawImage(noise(1))
-    np.testing.assert_array_equal(RGB.select(grey, "g"), grey.pixels.repeat(3, axis=2))
-    line = one_problem(lambda: PixelFormat(4).select(grey, "g.png"))
+def test_gray_becomes_rgb_and_other_channels_are_refused() -> None:
+    gray = RawImage(noise(1))
+    np.testing.assert_array_equal(RGB.select(gray, "g"), gray.pixels.repeat(3, axis=2))
+    line = one_problem(lambda: PixelFormat(4).select(gray, "g.png"))
     assert line == (
-        "g.png: has 1 channel of 8 bits, but 4 channels of 8 bits are needed: give pictures of "
+        "g.png: has 1 channel of 8 bits, but 4 channels of 8 bits are needed: give images of "
         "that kind"
     )
 
 
-def test_mean_and_deviation_are_those_of_all_pixels() -> None:
+def test_mean_and_std_are_those_of_all_pixels() -> None:
     pictures = [noise(5, "float32", seed=seed) * 3 + 10 for seed in range(3)]
     found = format_of(*pictures)
     measured = measure([facts_of(RawImage(pixels)) for pixels in pictures], found)
@@ -305,7 +307,7 @@ def test_mean_and_deviation_are_those_of_all_pixels() -> None:
     np.testing.assert_allclose(moved.std, again.std)
 
 
-# Augmentation and normalisation
+# Augmentation and normalization
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -326,34 +328,34 @@ def test_all_channels_are_cut_alike(channels: int, dtype: str) -> None:
         assert (out[~inside] == 9).all()
 
 
-def test_colours_of_floats_change_as_those_of_bytes_and_other_channels_do_not() -> None:
+def test_colors_of_floats_change_as_those_of_bytes_and_other_channels_do_not() -> None:
     image = (noise(5) // 4 + 90).astype(np.uint8)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    colour = Augmentation(
+    color = Augmentation(
         crop=None, scale=(1, 1), flip=0, brightness=0.2, contrast=0.2, saturation=0.2
     )
     for seed in range(5):
-        of_bytes, _ = colour(image, mask, np.random.default_rng(seed))
-        of_floats, _ = colour(image.astype(np.float32), mask, np.random.default_rng(seed))
+        of_bytes, _ = color(image, mask, np.random.default_rng(seed))
+        of_floats, _ = color(image.astype(np.float32), mask, np.random.default_rng(seed))
         assert np.abs(of_floats - of_bytes).max() < 4  # three steps round, and the mean is whole
         assert np.abs(of_floats - image)[..., :3].max() > 4
         np.testing.assert_array_equal(of_bytes[..., 3:], image[..., 3:])
         np.testing.assert_array_equal(of_floats[..., 3:], image[..., 3:])
 
 
-def test_the_first_three_channels_keep_their_normalisation() -> None:
+def test_the_first_three_channels_keep_their_normalization() -> None:
     images = torch.from_numpy(noise(5).transpose(2, 0, 1)[None].copy())
     mean, std = tuple(range(10, 15)), (3.0, 4.0, 5.0, 6.0, 0.0)
     for known in (IMAGENET, CAFFE):
         wide = known.widened(mean, std)
         out = wide(images)
         assert torch.equal(out[:, :3], known(images[:, :3]))
-        usual = known(images[:, :3] * 0)  # of a deviation of one ImageNet's, here and there
+        usual = known(images[:, :3] * 0)  # of a std of one ImageNet's, here and there
         assert usual.shape[1] == 3
         ratio = sum(known.std) / sum(IMAGENET.std)
         torch.testing.assert_close(out[:, 3], (images[:, 3] - 13.0) / (6 * ratio))
-        assert torch.isfinite(out).all()  # a channel of one value has no deviation
-        assert Normalisation.from_json(wide.to_json()) == wide
+        assert torch.isfinite(out).all()  # a channel of one value has no std
+        assert Normalization.from_json(wide.to_json()) == wide
         in_order = images.contiguous(memory_format=torch.channels_last)
         assert wide(in_order).is_contiguous(memory_format=torch.channels_last)
     two = CAFFE.widened(mean[:2], std[:2])
@@ -413,20 +415,20 @@ def bundle_of(channels: int, pixels: PixelFormat | None = None, **options: Any) 
     torch.manual_seed(channels)
     options = options or TINY
     model = create_model("deeplab_v3plus", num_classes=2, in_channels=channels, **options)
-    normalisation = IMAGENET
+    normalization = IMAGENET
     if channels != 3:
-        normalisation = IMAGENET.widened((100.0,) * channels, (50.0,) * channels)
+        normalization = IMAGENET.widened((100.0,) * channels, (50.0,) * channels)
     return Bundle(
         "deeplab_v3plus",
         options,
         CLASSES,
-        normalisation,
+        normalization,
         model.state_dict(),
         pixels=pixels or PixelFormat(channels),
     )
 
 
-def test_a_bundle_keeps_what_pictures_hold(tmp_path: Path) -> None:
+def test_a_bundle_keeps_what_images_hold(tmp_path: Path) -> None:
     stated = PixelFormat(4, "uint16", (0, 4095))
     bundle_of(4, stated).save(tmp_path / "four.safetensors")
     again = Bundle.load(tmp_path / "four.safetensors")
@@ -440,9 +442,9 @@ def test_a_bundle_starts_a_network_of_more_channels(tmp_path: Path) -> None:
     path = tmp_path / "three.safetensors"
     bundle = bundle_of(3)
     bundle.save(path)
-    recipe = ModelRecipe(pretrained=str(path), options=TINY)
+    recipe = ModelRecipe(weights=str(path), options=TINY)
     pictures = [facts_of(RawImage(noise(5)))]
-    start = make_start(
+    start = load_initial_weights(
         recipe, CLASSES, pixels=PixelFormat(5), statistics=measure(pictures, PixelFormat(5))
     )
     assert "widened from 3 to 5 channels" in start.origin
@@ -450,8 +452,8 @@ def test_a_bundle_starts_a_network_of_more_channels(tmp_path: Path) -> None:
     first = "backbone.stages.0.0.weight"
     assert torch.equal(state[first], widen(bundle.weights[first], 5))
     assert [k for k in state if k != first and not torch.equal(state[k], bundle.weights[k])] == []
-    assert start.normalisation.mean[:3] == IMAGENET.mean
-    assert start.normalisation.channels == 5
+    assert start.normalization.mean[:3] == IMAGENET.mean
+    assert start.normalization.channels == 5
 
 
 def test_a_branch_that_sees_the_image_starts_widened_too(tmp_path: Path) -> None:
@@ -459,9 +461,9 @@ def test_a_branch_that_sees_the_image_starts_widened_too(tmp_path: Path) -> None
     three = create_model("deeplab_v1", num_classes=2, **options)
     path = tmp_path / "msc.safetensors"
     Bundle("deeplab_v1", options, CLASSES, IMAGENET, three.state_dict()).save(path)
-    recipe = ModelRecipe(name="deeplab_v1", pretrained=str(path), options=options)
+    recipe = ModelRecipe(name="deeplab_v1", weights=str(path), options=options)
     statistics = measure([facts_of(RawImage(noise(4)))], PixelFormat(4))
-    start = make_start(recipe, CLASSES, pixels=PixelFormat(4), statistics=statistics)
+    start = load_initial_weights(recipe, CLASSES, pixels=PixelFormat(4), statistics=statistics)
     for name in ("head.branches.c0.0.weight", "backbone.features.0.weight"):
         assert torch.equal(start.model.state_dict()[name], widen(three.state_dict()[name], 4))
 
@@ -469,11 +471,11 @@ def test_a_branch_that_sees_the_image_starts_widened_too(tmp_path: Path) -> None
 def test_a_bundle_s_range_of_values_is_kept_unless_another_is_stated(tmp_path: Path) -> None:
     path = tmp_path / "deep.safetensors"
     bundle_of(3, PixelFormat(3, "uint16", (0, 1023))).save(path)
-    recipe = ModelRecipe(pretrained=str(path), options=TINY)
+    recipe = ModelRecipe(weights=str(path), options=TINY)
     found = PixelFormat(3, "uint16", (0, 4095))
-    assert make_start(recipe, CLASSES, pixels=found).pixels.value_range == (0, 1023)
-    assert make_start(recipe, CLASSES, pixels=found, keep_range=True).pixels == found
-    assert make_start(recipe, CLASSES, pixels=RGB).pixels == RGB
+    assert load_initial_weights(recipe, CLASSES, pixels=found).pixels.value_range == (0, 1023)
+    assert load_initial_weights(recipe, CLASSES, pixels=found, keep_range=True).pixels == found
+    assert load_initial_weights(recipe, CLASSES, pixels=RGB).pixels == RGB
 
 
 # Prediction
@@ -516,7 +518,7 @@ def test_an_export_takes_what_its_bundle_takes(tmp_path: Path) -> None:
         one(noise(3))
 
 
-def test_a_picture_of_other_channels_is_one_clear_line(
+def test_a_image_of_other_channels_is_one_clear_line(
     cli: Callable[..., Any], tmp_path: Path
 ) -> None:
     bundle_of(4).save(tmp_path / "four.safetensors")
@@ -525,7 +527,7 @@ def test_a_picture_of_other_channels_is_one_clear_line(
     assert done.code == 2
     assert done.err == (
         f"pixelwise: error: {tmp_path / 'rgb.png'}: has 3 channels of 8 bits, but 4 channels of 8 "
-        "bits are needed: give pictures like those that the network was trained on\n"
+        "bits are needed: give images like those that the network was trained on\n"
     )
 
 
@@ -563,18 +565,18 @@ def write_folder(
 QUICK = {
     "epochs": 6,
     "batch_size": 4,
-    "model.pretrained": "none",
+    "model.weights": "none",
     "model.options": TINY,
     "optimizer.learning_rate": 0.05,
-    "layout": "contiguous",
+    "memory_format": "contiguous",
     "augmentation.scale": (0.9, 1.1),
 }
 
 
-def test_a_fourth_channel_is_learnt_from_without_a_flag(tmp_path: Path) -> None:
+def test_a_fourth_channel_is_learned_from_without_a_flag(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", 16)
     run = train(root, tmp_path / "run", load_recipe(None, QUICK))
-    assert run.facts["pictures"] == "4 channels of 16 bits, values 0 to 4095 as 0 to 255"
+    assert run.facts["images"] == "4 channels of 16 bits, values 0 to 4095 as 0 to 255"
     assert "use 12 bits" in run.facts["assumed"]
     assert run.evaluation is not None
     assert (
@@ -589,15 +591,15 @@ def test_a_fourth_channel_is_learnt_from_without_a_flag(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "run" / "recipe.toml").data.value_range == (0, 4095), text
 
 
-def test_commands_take_pictures_of_many_channels(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_commands_take_images_of_many_channels(cli: Callable[..., Any], tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", 6, name="{}.npy", blind=5)
     bundle = tmp_path / "run" / "best.safetensors"
     settings = [
         f"--set={key}={value}"
-        for key, value in (("model.options.backbone", "tiny"), ("layout", "contiguous"))
+        for key, value in (("model.options.backbone", "tiny"), ("memory_format", "contiguous"))
     ]
     done = cli(
-        "train", root, "--out", tmp_path / "run", "--start", "none", "--epochs", 1, *settings
+        "train", root, "--out", tmp_path / "run", "--weights", "none", "--epochs", 1, *settings
     )
     assert done.code == 0, done.err
     assert "6 channels of 16 bits" in done.out
@@ -629,7 +631,7 @@ def test_evaluation_reads_by_the_bundle_s_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("channels", "depth", "kind"), [(3, "uint16", "channels"), (4, "uint8", "depth")]
 )
-def test_a_picture_that_is_not_like_the_others_is_named(
+def test_a_image_that_is_not_like_the_others_is_named(
     tmp_path: Path, channels: int, depth: str, kind: str
 ) -> None:
     root = write_folder(tmp_path / "data", 8)

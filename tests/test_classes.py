@@ -1,4 +1,4 @@
-"""What the numbers, colours and names in masks mean."""
+"""What the numbers, colors and names in masks mean."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from pixelwise.data.classes import (
     IGNORE,
     Classes,
-    distinct_colours,
+    distinct_colors,
     read_classes_toml,
-    toml_has_colours,
+    toml_has_colors,
     write_classes_toml,
 )
 from pixelwise.errors import InputError
 
 BYTE = st.integers(0, 255)
-COLOUR = st.tuples(BYTE, BYTE, BYTE)
+COLOR = st.tuples(BYTE, BYTE, BYTE)
 ODD = [
     '"',
     "'",
@@ -44,21 +44,21 @@ NAME = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(ODD)), mi
 
 @st.composite
 def class_tables(draw: st.DrawFn, names: st.SearchStrategy[str] = NAME) -> Classes:
-    """Any valid table: shuffled values with gaps, up to all 255 classes, colours of their own."""
+    """Any valid table: shuffled values with gaps, up to all 255 classes, colors of their own."""
     count = draw(st.one_of(st.integers(1, 12), st.just(255)))
     values = draw(st.permutations(range(256)))
     if count == 255:
         labels = [f"class {i}" for i in range(count)]
-        colours = list(distinct_colours(count))
+        colors = list(distinct_colors(count))
     else:
         labels = draw(st.lists(names, min_size=count, max_size=count, unique=True))
-        colours = draw(st.lists(COLOUR, min_size=count, max_size=count, unique=True))
+        colors = draw(st.lists(COLOR, min_size=count, max_size=count, unique=True))
     return Classes(
         names=tuple(labels),
-        colours=tuple(colours),
+        colors=tuple(colors),
         values=tuple(values[:count]),
         ignore=draw(st.one_of(st.none(), st.just(values[count]))),
-        ignore_colour=draw(COLOUR),
+        ignore_color=draw(COLOR),
     )
 
 
@@ -106,51 +106,51 @@ def test_the_message_says_what_is_allowed() -> None:
 
 
 @given(class_tables(st.text("abc ", min_size=1)))
-def test_colours_of_an_rgb_mask_become_indices(classes: Classes) -> None:
+def test_colors_of_an_rgb_mask_become_indices(classes: Classes) -> None:
     index = all_indices(classes)
-    if classes.ignore is None or classes.ignore_colour in classes.colours:
+    if classes.ignore is None or classes.ignore_color in classes.colors:
         index = index[:, :-1]
-    np.testing.assert_array_equal(classes.rgb_to_index(classes.colour_table()[index]), index)
+    np.testing.assert_array_equal(classes.rgb_to_index(classes.color_table()[index]), index)
 
 
-def test_a_colour_in_no_class_is_named() -> None:
-    classes = Classes.make(["a", "b"], colours=[(255, 0, 0), (0, 255, 0)])
+def test_a_color_in_no_class_is_named() -> None:
+    classes = Classes.make(["a", "b"], colors=[(255, 0, 0), (0, 255, 0)])
     mask = np.array([[(255, 0, 0), (254, 0, 0)]], dtype=np.uint8)
-    with pytest.raises(InputError, match=r"colour \(254, 0, 0\) is in the mask and in no class"):
+    with pytest.raises(InputError, match=r"color \(254, 0, 0\) is in the mask and in no class"):
         classes.rgb_to_index(mask)
-    black = np.zeros((1, 1, 3), dtype=np.uint8)  # ignore_colour means nothing without ignore
-    with pytest.raises(InputError, match=r"colour \(0, 0, 0\)"):
+    black = np.zeros((1, 1, 3), dtype=np.uint8)  # ignore_color means nothing without ignore
+    with pytest.raises(InputError, match=r"color \(0, 0, 0\)"):
         classes.rgb_to_index(black)
 
 
 @pytest.mark.parametrize("count", [1, 21, 40])
-def test_a_class_may_have_the_default_ignore_colour(count: int) -> None:
+def test_a_class_may_have_the_default_ignore_color(count: int) -> None:
     for shift in range(count):
-        greys = [(37 * i + shift) % count for i in range(count)]
+        grays = [(37 * i + shift) % count for i in range(count)]
         classes = Classes.make(
-            [f"grey {grey}" for grey in greys], colours=[(g, g, g) for g in greys], ignore=255
+            [f"gray {gray}" for gray in grays], colors=[(g, g, g) for g in grays], ignore=255
         )
         black = np.zeros((1, 1, 3), dtype=np.uint8)
-        assert classes.rgb_to_index(black).tolist() == [[greys.index(0)]]
+        assert classes.rgb_to_index(black).tolist() == [[grays.index(0)]]
 
 
-def test_two_classes_of_one_colour_cannot_be_told_apart_in_an_rgb_mask() -> None:
-    classes = Classes.make(["bus", "lorry"], colours=[(1, 2, 3), (1, 2, 3)])
-    with pytest.raises(InputError, match=r"'bus' and 'lorry' have one colour, \(1, 2, 3\)"):
+def test_two_classes_of_one_color_cannot_be_told_apart_in_an_rgb_mask() -> None:
+    classes = Classes.make(["bus", "lorry"], colors=[(1, 2, 3), (1, 2, 3)])
+    with pytest.raises(InputError, match=r"'bus' and 'lorry' have one color, \(1, 2, 3\)"):
         classes.rgb_to_index(np.full((1, 1, 3), (1, 2, 3), dtype=np.uint8))
 
 
 @given(class_tables())
-def test_a_palette_gives_each_stored_value_the_colour_of_its_class(classes: Classes) -> None:
+def test_a_palette_gives_each_stored_value_the_color_of_its_class(classes: Classes) -> None:
     palette = np.frombuffer(classes.palette(), dtype=np.uint8).reshape(256, 3)
     index = all_indices(classes)
-    np.testing.assert_array_equal(palette[classes.to_value(index)], classes.colour_table()[index])
-    assert tuple(palette[classes.file_ignore]) == classes.ignore_colour
+    np.testing.assert_array_equal(palette[classes.to_value(index)], classes.color_table()[index])
+    assert tuple(palette[classes.file_ignore]) == classes.ignore_color
 
 
-def test_generated_colours_differ_and_stay() -> None:
-    assert len(set(distinct_colours(255))) == 255
-    assert distinct_colours(255)[:3] == distinct_colours(3)
+def test_generated_colors_differ_and_stay() -> None:
+    assert len(set(distinct_colors(255))) == 255
+    assert distinct_colors(255)[:3] == distinct_colors(3)
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +160,12 @@ def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(classes=class_tables())
 @example(classes=Classes.make(ODD))
-@example(classes=Classes.make(["".join(ODD)], ignore_colour=(1, 2, 3)))
+@example(classes=Classes.make(["".join(ODD)], ignore_color=(1, 2, 3)))
 @example(classes=Classes.make(['a"]\n[[class]]\nname = "b']))
 def test_classes_toml_round_trip(table_file: Path, classes: Classes) -> None:
     write_classes_toml(table_file, classes)
     assert read_classes_toml(table_file) == classes
-    assert toml_has_colours(table_file)
+    assert toml_has_colors(table_file)
 
 
 @given(class_tables())
@@ -178,7 +178,7 @@ def test_what_classes_toml_leaves_out_is_filled_in(tmp_path: Path) -> None:
     path.write_text('[[class]]\nname = "sky"\n[[class]]\nname = "road"\nvalue = 7\n')
     classes = read_classes_toml(path)
     assert classes == Classes.make(["sky", "road"], values=[0, 7])
-    assert not toml_has_colours(path)
+    assert not toml_has_colors(path)
 
 
 SKY = '[[class]]\nname = "sky"\n'
@@ -194,7 +194,7 @@ SKY = '[[class]]\nname = "sky"\n'
         ("[[class]]\nname = 3", "class 0 has no name"),
         ('[[class]]\nname = ""', "give every class a name"),
         (SKY + SKY, "'sky' is used twice"),
-        (SKY + "color = [1, 2, 3]", "unknown key 'color'"),
+        (SKY + "colour = [1, 2, 3]", "unknown key 'colour'"),
         ("ignored = 255\n" + SKY, "unknown key 'ignored'"),
         (SKY + "value = 65536", "mask value 65536"),
         (SKY + "value = -1", "mask value -1"),
@@ -203,12 +203,12 @@ SKY = '[[class]]\nname = "sky"\n'
         (SKY + 'value = "1"', "mask value '1'"),
         ("ignore = inf\n" + SKY, "mask value inf"),
         ("ignore = 0\n" + SKY, "is a class and ignored at once"),
-        (SKY + "colour = [1, 2]", "three numbers"),
-        (SKY + "colour = 1", "three numbers"),
-        (SKY + "colour = [1, 2, 256]", "colour (1, 2, 256)"),
-        (SKY + "colour = [1, 2, 2.5]", "colour (1, 2, 2.5)"),
-        (SKY + 'colour = "red"', "colour ('r', 'e', 'd')"),
-        ("ignore_colour = [0, 0]\n" + SKY, "three numbers"),
+        (SKY + "color = [1, 2]", "three numbers"),
+        (SKY + "color = 1", "three numbers"),
+        (SKY + "color = [1, 2, 256]", "color (1, 2, 256)"),
+        (SKY + "color = [1, 2, 2.5]", "color (1, 2, 2.5)"),
+        (SKY + 'color = "red"', "color ('r', 'e', 'd')"),
+        ("ignore_color = [0, 0]\n" + SKY, "three numbers"),
         ("[[class]\n", "is not TOML"),
         ("\xff", "is not TOML"),
         ("".join(f'[[class]]\nname = "{i}"\n' for i in range(256)), "256 classes"),
@@ -237,16 +237,16 @@ def test_a_bad_classes_toml_is_refused_in_one_line_with_its_name(
         ({"names": ["a", 3]}, "class name 3"),
         ({"names": ["\ud800"]}, "not valid text"),
         ({"names": ["a", "b"], "values": [1, 1]}, "1 is used twice"),
-        ({"names": ["a", "b"], "values": [0]}, "2 names, 2 colours and 1 values"),
-        ({"names": ["a", "b"], "colours": [(0, 0, 0)]}, "2 names, 1 colours and 2 values"),
+        ({"names": ["a", "b"], "values": [0]}, "2 names, 2 colors and 1 values"),
+        ({"names": ["a", "b"], "colors": [(0, 0, 0)]}, "2 names, 1 colors and 2 values"),
         ({"names": ["a"], "values": [65536]}, "mask value 65536"),
         ({"names": ["a"], "also_ignored": (7,)}, "also_ignored without ignore"),
         ({"names": ["a"], "values": [0.5]}, "mask value 0.5"),
         ({"names": ["a"], "ignore": -1}, "mask value -1"),
         ({"names": ["a"], "ignore": 0}, "a class and ignored at once"),
-        ({"names": ["a"], "colours": [(0, 0)]}, "colour (0, 0)"),
-        ({"names": ["a"], "colours": [(0, 0, 256)]}, "colour (0, 0, 256)"),
-        ({"names": ["a"], "ignore_colour": (0, 0, -1)}, "colour (0, 0, -1)"),
+        ({"names": ["a"], "colors": [(0, 0)]}, "color (0, 0)"),
+        ({"names": ["a"], "colors": [(0, 0, 256)]}, "color (0, 0, 256)"),
+        ({"names": ["a"], "ignore_color": (0, 0, -1)}, "color (0, 0, -1)"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused(arguments: dict[str, Any], fault: str) -> None:
@@ -271,11 +271,11 @@ def test_values_of_sixteen_bits_are_read_and_written_as_indices() -> None:
     assert index.tolist() == [[0, 1, IGNORE]]
     assert classes.to_value(index).tolist() == [[0, 1, 255]]
     palette = np.frombuffer(classes.palette(), dtype=np.uint8).reshape(256, 3)
-    assert [tuple(colour) for colour in palette[:2].tolist()] == list(classes.colours)
+    assert [tuple(color) for color in palette[:2].tolist()] == list(classes.colors)
     with pytest.raises(InputError, match="mask value 312 is not among the classes"):
         classes.to_index(np.array([[312]], dtype=np.uint16))
 
 
 def test_the_indexed_classes_hold_what_files_of_indices_mean() -> None:
     classes = Classes.make(["a", "b"], values=[7, 9], ignore=3, also_ignored=(4,))
-    assert classes.indexed() == Classes.make(["a", "b"], colours=classes.colours, ignore=255)
+    assert classes.indexed() == Classes.make(["a", "b"], colors=classes.colors, ignore=255)

@@ -18,7 +18,7 @@ MakeData = Callable[..., Path]
 Cli = Callable[..., Any]
 
 # Small and with random weights, so that nothing but the fault under test can be the reason.
-QUICK = ("--set", "model.pretrained=none", "--set", "model.options.backbone=tiny")
+QUICK = ("--set", "model.weights=none", "--set", "model.options.backbone=tiny")
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -123,7 +123,7 @@ def empty_mask(data: Path) -> Path:
 
 
 def text_for_an_image(data: Path) -> Path:
-    (data / "images" / "003.png").write_text("no picture")
+    (data / "images" / "003.png").write_text("no image")
     return data / "images" / "003.png"
 
 
@@ -137,13 +137,13 @@ def broken_class_table(data: Path) -> Path:
     [
         (no_folder, "give the folder that holds the images and masks"),
         (a_file_for_a_folder, "give the folder that holds the images and masks"),
-        (no_images, "put pictures there"),
+        (no_images, "put images there"),
         (nothing_at_all, "Known are: "),
         (mask_without_image, "remove the mask"),
         (image_without_mask, "remove the image"),
         (sizes_that_differ, "make them the same size"),
         (value_outside_the_classes, "correct the mask or the class table"),
-        (rgb_mask_without_table, "classes.toml with a name and colour for each class"),
+        (rgb_mask_without_table, "classes.toml with a name and color for each class"),
         (jpeg_cut_off, "restore the file or remove it"),
         (empty_image, "restore the file or remove it"),
         (empty_mask, "restore the file or remove it"),
@@ -216,13 +216,13 @@ def test_training_does_not_replace_a_run(
         (("--set", "model.name=unet"), "'unet'", "there are fcn32s, "),
         (("--set", "model.options.backbone=vgg99"), "'vgg99'", "there are mobilenet_v2"),
         (("--set", "model.options.output_stride=7"), "output_stride 7", "16"),
-        (("--set", "model.pretrained=absent.pth"), "absent.pth", "cannot be read"),
+        (("--set", "model.weights=absent.pth"), "absent.pth", "cannot be read"),
         (("--set", "loss.class_weights=[1.0]"), "loss.class_weights", "give 3"),
         (("--set", "epochs"), "'epochs'", "write KEY=VALUE"),
         (("--recipe", "voc2099"), "'voc2099'", "those shipped: deeplab_v1"),
         (("--recipe", "absent.toml"), "absent.toml", "cannot be read"),
         (("--recipe", "broken.toml"), "broken.toml", "correct the line"),
-        (("--recipe", "surplus.toml"), "surplus.toml: unknown key 'colour'", "allowed are epochs"),
+        (("--recipe", "surplus.toml"), "surplus.toml: unknown key 'color'", "allowed are epochs"),
         (("--device", "abacus"), "device = 'abacus'", "'cpu'"),
         (("--no-such-option",), "--no-such-option", "see `pixelwise train --help`"),
     ],
@@ -237,7 +237,7 @@ def test_training_refuses_a_bad_recipe(
 ) -> None:
     make_folder_data(tmp_path / "data")
     (tmp_path / "broken.toml").write_text("epochs = \n")
-    (tmp_path / "surplus.toml").write_text('colour = "blue"\n')
+    (tmp_path / "surplus.toml").write_text('color = "blue"\n')
     line = refused(cli, tmp_path, "train", "data", "--out", "run", *QUICK, *options)
     assert named in line
     assert remedy in line
@@ -349,7 +349,7 @@ def test_a_bundle_with_one_flipped_bit_in_the_weights_is_refused(
         assert line.startswith("model.safetensors: is damaged"), place
 
 
-def test_predict_refuses_a_picture_that_is_cut_off(tmp_path: Path, cli: Cli, given: Path) -> None:
+def test_predict_refuses_a_image_that_is_cut_off(tmp_path: Path, cli: Cli, given: Path) -> None:
     cut(tmp_path / "data/images/000.png", keep=0.5)
     line = refused(cli, tmp_path, "predict", given.name, "data/images/000.png", "--out", "masks")
     assert line.startswith("data/images/000.png: is damaged or cut off")
@@ -360,11 +360,11 @@ def test_predict_refuses_a_picture_that_is_cut_off(tmp_path: Path, cli: Cli, giv
     ("path", "said"),
     [
         ("data/absent.png", "is not there: check the path"),
-        ("empty", "no images in it: give a folder with pictures"),
-        ("data/classes.toml", "is not a picture that can be read"),
+        ("empty", "no images in it: give a folder with images"),
+        ("data/classes.toml", "is not an image that can be read"),
     ],
 )
-def test_predict_refuses_what_holds_no_pictures(
+def test_predict_refuses_what_holds_no_images(
     tmp_path: Path, cli: Cli, given: Path, path: str, said: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -386,11 +386,11 @@ def test_predict_does_not_replace_its_own_input(tmp_path: Path, cli: Cli, given:
     (tmp_path / "link").symlink_to("data/images")
     for out in ("data/images", "data/masks/../images", "link"):
         line = refused(cli, tmp_path, "predict", given.name, "data/images/001.png", "--out", out)
-        assert line.startswith(f"{out}/001.png: is one of the pictures")
+        assert line.startswith(f"{out}/001.png: is one of the images")
         assert "choose another --out" in line
 
 
-def test_predict_goes_on_after_a_bad_picture(tmp_path: Path, cli: Cli, given: Path) -> None:
+def test_predict_goes_on_after_a_bad_image(tmp_path: Path, cli: Cli, given: Path) -> None:
     bad = tmp_path / "data/images/001.png"
     cut(bad, keep=0.5)
     before = contents(tmp_path / "data")

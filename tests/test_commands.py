@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pixelwise.checkpoints import Bundle, find_imagenet_weights
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.imagenet import find_imagenet_weights
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -104,7 +105,7 @@ def test_the_whole_demo_reaches_its_score(tmp_path: Path) -> None:
 
 def test_evaluate_repeats_the_score_in_the_bundle(tmp_path: Path) -> None:
     write_scenes(tmp_path / "photos", train=3, val=2, height=48, width=64)
-    tiny = ["--set", "model.pretrained=none", "--set", "model.options.backbone=tiny"]
+    tiny = ["--set", "model.weights=none", "--set", "model.options.backbone=tiny"]
     run(["train", "photos", "--out", "run", "--epochs", "2", *tiny], tmp_path)
     bundle = Bundle.load(tmp_path / "run/last.safetensors")
     command = ["evaluate", "run/last.safetensors", "photos", "--split", "val"]

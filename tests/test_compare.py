@@ -12,15 +12,15 @@ import pytest
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.evaluation import Tallies
-from pixelwise.evaluation.paired import paired_difference
-from pixelwise.report.comparison import compare
+from pixelwise.evaluation.paired_comparison import paired_difference
+from pixelwise.report.run_comparison import compare
 from pixelwise.training import load_recipe, train
 
 CLASSES = ("road", "car")
 TINY = {
-    "model.pretrained": "none",
+    "model.weights": "none",
     "model.options.backbone": "tiny",
-    "layout": "contiguous",
+    "memory_format": "contiguous",
     "device": "cpu",
     "epochs": 1,
 }

@@ -21,12 +21,15 @@ from pixelwise.backbones import create_backbone
 from pixelwise.backbones.alexnet import AlexNet, CaffeNet
 from pixelwise.backbones.googlenet import GoogLeNet
 from pixelwise.backbones.vgg import VGG16
-from pixelwise.checkpoints import CAFFE, GOOGLENET, IMAGENET, Bundle, convert, load_backbone
 from pixelwise.data.classes import Classes, write_classes_toml
-from pixelwise.data.voc import VOC_CLASSES
+from pixelwise.data.voc_palette import VOC_CLASSES
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
 from pixelwise.models import create_model
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.convert_weights import convert_weights
+from pixelwise.weights.imagenet import load_backbone
+from pixelwise.weights.normalization import CAFFE, GOOGLENET, IMAGENET
 
 protobuf = pytest.importorskip("google.protobuf", reason="pip install 'protobuf>=6'")
 
@@ -70,7 +73,7 @@ CAFFENET = {
 FR = {"score_fr": "head.score"}
 POOL4 = {"score_pool4": "head.skips.c4"}
 POOL3 = {"score_pool3": "head.skips.c3"}
-# Layers with weights that are learnt, and the kernels' sizes of those that upsample.
+# Layers with weights that are learned, and the kernels' sizes of those that upsample.
 NETWORKS: dict[str, tuple[dict[str, str], dict[str, int]]] = {
     "fcn32s": ({**VGG, **FR}, {"upscore": 64}),
     "fcn16s": ({**VGG, **FR, **POOL4}, {"upscore2": 4, "upscore16": 32}),
@@ -204,8 +207,8 @@ def write_caffemodel(
 def bilinear(channels: int, size: int) -> np.ndarray:
     """The kernel of the reference code's surgery."""
     factor = (size + 1) // 2
-    centre = factor - 1 if size % 2 == 1 else factor - 0.5
-    line = 1 - abs(np.arange(size) - centre) / factor
+    center = factor - 1 if size % 2 == 1 else factor - 0.5
+    line = 1 - abs(np.arange(size) - center) / factor
     kernel = np.zeros((channels, channels, size, size), dtype=np.float32)
     kernel[range(channels), range(channels)] = line[:, None] * line
     return kernel
@@ -216,8 +219,8 @@ def random_network(name: str, classes: int = 21, **options: Any) -> nn.Module:
     model = create_model(name, num_classes=classes, **options)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        deviation = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
-        parameter.data.normal_(0, deviation, generator=generator)
+        std = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+        parameter.data.normal_(0, std, generator=generator)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor, low, high in (
@@ -232,10 +235,10 @@ def random_network(name: str, classes: int = 21, **options: Any) -> nn.Module:
 def as_caffe(model: nn.Module, name: str, classes: int = 21) -> dict[str, Blobs]:
     """The layers that the authors' file of this network would hold."""
     state = model.state_dict()
-    learnt, kernels = NETWORKS[name]
+    learned, kernels = NETWORKS[name]
     layers: dict[str, Blobs] = {
         layer: [state[f"{place}.{part}"].numpy() for part in ("weight", "bias")]
-        for layer, place in learnt.items()
+        for layer, place in learned.items()
     }
     layers |= {layer: [bilinear(classes, size)] for layer, size in kernels.items()}
     if name == "fcn8s_atonce":
@@ -250,7 +253,7 @@ def fcn8s_layers() -> dict[str, Blobs]:
     return as_caffe(random_network("fcn8s", **WIDTH), "fcn8s")
 
 
-def picture(height: int = 37, width: int = 61) -> np.ndarray:
+def random_image(height: int = 37, width: int = 61) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -285,13 +288,13 @@ def test_the_authors_networks_give_the_same_logits(
 ) -> None:
     model = random_network(name, **OPTIONS[name])
     path = write_caffemodel(tmp_path / "net.caffemodel", as_caffe(model, name), **form)
-    conversion = convert(path, name, options=OPTIONS[name])
+    conversion = convert_weights(path, name, options=OPTIONS[name])
     conversion.bundle.save(tmp_path / "net.safetensors")
     predictor = Predictor.load(tmp_path / "net.safetensors", device="cpu")
     bundle = Bundle.load(tmp_path / "net.safetensors")
     assert predictor.classes == VOC_CLASSES
-    assert bundle.normalisation == CAFFE
-    rgb = picture()
+    assert bundle.normalization == CAFFE
+    rgb = random_image()
     logits = torch.from_numpy(predictor.logits(rgb))
     assert logits.shape == (21, 37, 61)
     assert relative_difference(logits, by_hand(model, rgb, VOC_MEAN)) < 1e-5
@@ -303,8 +306,8 @@ def test_the_authors_networks_give_the_same_logits(
     assert conversion.notes["not used"] == ""
 
 
-def test_learnt_kernels_are_kept(tmp_path: Path, fcn8s_layers: dict[str, Blobs]) -> None:
-    model = random_network("fcn8s", upsampling="learnt", **WIDTH)
+def test_learned_kernels_are_kept(tmp_path: Path, fcn8s_layers: dict[str, Blobs]) -> None:
+    model = random_network("fcn8s", upsampling="learned", **WIDTH)
     layers = as_caffe(model, "fcn8s")
     for layer, place in (
         ("upscore2", "doubling.c4"),
@@ -313,31 +316,31 @@ def test_learnt_kernels_are_kept(tmp_path: Path, fcn8s_layers: dict[str, Blobs])
     ):
         layers[layer] = [model.state_dict()[f"head.{place}.weight"].numpy()]
     path = write_caffemodel(tmp_path / "net.caffemodel", layers)
-    conversion = convert(path, "fcn8s", options=WIDTH)
-    assert conversion.bundle.options == {**WIDTH, "upsampling": "learnt"}
-    assert "learnt, since upscore2, upscore_pool4, upscore8" in conversion.notes["upsampling"]
-    rgb = picture()
+    conversion = convert_weights(path, "fcn8s", options=WIDTH)
+    assert conversion.bundle.options == {**WIDTH, "upsampling": "learned"}
+    assert "learned, since upscore2, upscore_pool4, upscore8" in conversion.notes["upsampling"]
+    rgb = random_image()
     logits = by_hand(conversion.bundle.build(), rgb, VOC_MEAN)
     assert relative_difference(logits, by_hand(model, rgb, VOC_MEAN)) < 1e-6
     with pytest.raises(InputError, match=r"upscore8\.weight differs from what fcn8s has"):
-        convert(path, "fcn8s", options={**WIDTH, "upsampling": "frozen"})
+        convert_weights(path, "fcn8s", options={**WIDTH, "upsampling": "frozen"})
     bilinear_path = write_caffemodel(tmp_path / "bilinear.caffemodel", fcn8s_layers)
-    for upsampling in ("learnt", "interpolate"):  # bilinear ones may start either
+    for upsampling in ("learned", "interpolate"):  # bilinear ones may start either
         options = {**WIDTH, "upsampling": upsampling}
-        assert convert(bilinear_path, "fcn8s", options=options).bundle.options == options
+        assert convert_weights(bilinear_path, "fcn8s", options=options).bundle.options == options
 
 
 def test_at_once_needs_the_scales_that_it_was_trained_with(tmp_path: Path) -> None:
     path = tmp_path / "net.caffemodel"
     layers = as_caffe(random_network("fcn8s_atonce", **WIDTH), "fcn8s_atonce")
     with pytest.raises(InputError, match="fcn8s has no place for scale_pool4, scale_pool3"):
-        convert(write_caffemodel(path, layers), "fcn8s", options=WIDTH)
+        convert_weights(write_caffemodel(path, layers), "fcn8s", options=WIDTH)
     other = {**layers, "scale_pool4": [layers["scale_pool4"][0] * 2]}
     with pytest.raises(InputError, match=r"scale_pool4\.weight differs"):
-        convert(write_caffemodel(path, other), "fcn8s_atonce", options=WIDTH)
+        convert_weights(write_caffemodel(path, other), "fcn8s_atonce", options=WIDTH)
     without = {key: blobs for key, blobs in layers.items() if not key.startswith("scale")}
     with pytest.raises(InputError, match="lacks scale_pool4, scale_pool3"):
-        convert(write_caffemodel(path, without), "fcn8s_atonce", options=WIDTH)
+        convert_weights(write_caffemodel(path, without), "fcn8s_atonce", options=WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -356,14 +359,14 @@ def test_other_data_sets_have_names_made_up_and_their_mean(
         layers["score_fr_geo"] = [np.zeros((3, 128, 1, 1)), np.zeros(3)]
         layers["upscore8_geo"] = [bilinear(3, 16)]
     path = write_caffemodel(tmp_path / "net.caffemodel", layers)
-    conversion = convert(path, "fcn8s", options=WIDTH)
+    conversion = convert_weights(path, "fcn8s", options=WIDTH)
     assert conversion.bundle.classes.names == tuple(f"class_{i}" for i in range(classes))
     assert f"class_0 to class_{classes - 1}" in conversion.notes["classes"]
     unused = {33: "score_fr_geo, upscore8_geo"}.get(classes, "")
     assert conversion.notes["not used"] == unused
-    rgb = picture()
+    rgb = random_image()
     predictor = Predictor.of(
-        conversion.bundle.build(), conversion.bundle.classes, conversion.bundle.normalisation
+        conversion.bundle.build(), conversion.bundle.classes, conversion.bundle.normalization
     )
     assert (
         relative_difference(torch.from_numpy(predictor.logits(rgb)), by_hand(model, rgb, mean))
@@ -381,7 +384,7 @@ def test_caffes_vgg16_becomes_a_backbone_with_an_untrained_head(tmp_path: Path) 
         layers[layer][0] = layers[layer][0].reshape(128, -1)
     layers["fc8"] = [np.ones((1000, 128)), np.ones(1000)]
     path = write_caffemodel(tmp_path / "vgg.caffemodel", layers, old=True, four_sizes=True)
-    conversion = convert(path, "fcn8s", options=WIDTH)
+    conversion = convert_weights(path, "fcn8s", options=WIDTH)
     assert conversion.notes["not used"] == "fc8"
     assert "untrained" in conversion.notes["head"]
     assert "zero" in conversion.notes["head"]
@@ -402,7 +405,9 @@ def test_caffes_vgg16_becomes_a_backbone_with_an_untrained_head(tmp_path: Path) 
 def test_a_backbone_starts_from_whole_networks_too(tmp_path: Path) -> None:
     model = random_network("fcn_alexnet", width=1 / 16)
     path = write_caffemodel(tmp_path / "net.caffemodel", as_caffe(model, "fcn_alexnet"))
-    convert(path, "fcn_alexnet", options={"width": 1 / 16}).bundle.save(tmp_path / "a.safetensors")
+    convert_weights(path, "fcn_alexnet", options={"width": 1 / 16}).bundle.save(
+        tmp_path / "a.safetensors"
+    )
     for file in (path, tmp_path / "a.safetensors"):
         backbone = CaffeNet(width=1 / 16)
         assert load_backbone(backbone, "caffenet", file) == CAFFE
@@ -443,8 +448,8 @@ def test_torchvisions_classifiers_fill_every_tensor_of_a_backbone(
     state = torchvision_classifier(build(), name)
     torch.save(state, tmp_path / "w.pth")
     backbone = build()
-    normalisation = load_backbone(backbone, name, tmp_path / "w.pth")
-    assert normalisation == (GOOGLENET if name == "googlenet" else IMAGENET)
+    normalization = load_backbone(backbone, name, tmp_path / "w.pth")
+    assert normalization == (GOOGLENET if name == "googlenet" else IMAGENET)
     for key, tensor in backbone.state_dict().items():
         assert torch.equal(tensor, state[key].reshape(tensor.shape)), key
     torch.save({**state, "features.99.weight": torch.rand(2)}, tmp_path / "w.pth")
@@ -455,13 +460,13 @@ def test_torchvisions_classifiers_fill_every_tensor_of_a_backbone(
 def test_torchvisions_alexnet_and_resnets_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(torchvision_classifier(AlexNet(width=1 / 16), "alexnet"), path)
-    conversion = convert(path, "fcn_alexnet", options={"width": 1 / 16})
+    conversion = convert_weights(path, "fcn_alexnet", options={"width": 1 / 16})
     assert conversion.bundle.options == {"backbone": "alexnet", "width": 1 / 16}
     assert conversion.notes["not used"] == "classifier.6"
-    assert conversion.bundle.normalisation == IMAGENET
+    assert conversion.bundle.normalization == IMAGENET
     backbone = create_backbone("resnet34", output_stride=32)
     torch.save(torchvision_classifier(backbone, "resnet34"), path)
-    one, other = (convert(path, "fcn_resnet") for _ in range(2))
+    one, other = (convert_weights(path, "fcn_resnet") for _ in range(2))
     assert one.bundle.options["backbone"] == "resnet34"
     assert "random" in one.notes["head"]
     one.bundle.build()
@@ -484,25 +489,27 @@ def as_torchvision(model: nn.Module) -> dict[str, Tensor]:
 def test_torchvisions_fcn_gives_the_same_logits(tmp_path: Path, auxiliary: bool) -> None:
     model = random_network("fcn_resnet_dilated", backbone="resnet18", auxiliary=auxiliary)
     torch.save(as_torchvision(model), tmp_path / "w.pth")
-    conversion = convert(tmp_path / "w.pth", "fcn_resnet_dilated")
+    conversion = convert_weights(tmp_path / "w.pth", "fcn_resnet_dilated")
     bundle = conversion.bundle
     assert bundle.options == {"backbone": "resnet18", "auxiliary": auxiliary}
-    assert (bundle.classes, bundle.normalisation) == (VOC_CLASSES, IMAGENET)
+    assert (bundle.classes, bundle.normalization) == (VOC_CLASSES, IMAGENET)
     assert conversion.notes["not used"] == ""
     state = model.state_dict()
     assert set(bundle.weights) == set(state)
     for key, tensor in bundle.weights.items():
         assert torch.equal(tensor, state[key]), key
-    rgb = torch.from_numpy(picture()).permute(2, 0, 1)[None]
+    rgb = torch.from_numpy(random_image()).permute(2, 0, 1)[None]
     mean, std = (
         torch.tensor(x).view(1, 3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
     with torch.no_grad():
         expected = model((rgb / 255 - mean) / std)[0]
-    predictor = Predictor.of(bundle.build(), bundle.classes, bundle.normalisation)
-    assert relative_difference(torch.from_numpy(predictor.logits(picture())), expected) < 1e-4
+    predictor = Predictor.of(bundle.build(), bundle.classes, bundle.normalization)
+    assert relative_difference(torch.from_numpy(predictor.logits(random_image())), expected) < 1e-4
     if auxiliary:
-        smaller = convert(tmp_path / "w.pth", "fcn_resnet_dilated", options={"auxiliary": False})
+        smaller = convert_weights(
+            tmp_path / "w.pth", "fcn_resnet_dilated", options={"auxiliary": False}
+        )
         assert "aux_classifier.0" in smaller.notes["not used"]
         assert not any(key.startswith("auxiliary.") for key in smaller.bundle.weights)
 
@@ -519,7 +526,7 @@ def test_the_published_sizes_are_known(tmp_path: Path, depth: int) -> None:
     assert state["classifier.0.weight"].shape == (512, 2048, 3, 3)
     assert state["aux_classifier.4.bias"].shape == (21,)
     torch.save(state, tmp_path / "w.pth")
-    conversion = convert(tmp_path / "w.pth", "fcn_resnet_dilated")
+    conversion = convert_weights(tmp_path / "w.pth", "fcn_resnet_dilated")
     assert conversion.bundle.options == {"backbone": f"resnet{depth}", "auxiliary": True}
     assert conversion.notes["weights"].startswith(f"{len(state)} tensors")
 
@@ -528,7 +535,7 @@ def test_files_without_step_counters_are_whole(tmp_path: Path) -> None:
     model = random_network("fcn_resnet_dilated", 3, backbone="resnet18")
     state = {k: v for k, v in as_torchvision(model).items() if "num_batches" not in k}
     torch.save(state, tmp_path / "w.pth")
-    bundle = convert(tmp_path / "w.pth", "fcn_resnet_dilated").bundle
+    bundle = convert_weights(tmp_path / "w.pth", "fcn_resnet_dilated").bundle
     assert set(bundle.weights) == set(model.state_dict())
     bundle.build()
 
@@ -685,7 +692,7 @@ def folder(path: Path) -> None:
 def png(path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(picture()).save(path, format="PNG")
+    Image.fromarray(random_image()).save(path, format="PNG")
 
 
 def prototxt(path: Path) -> None:
@@ -795,7 +802,7 @@ def test_without_protobuf_it_says_what_to_install(
     path = write_caffemodel(tmp_path / "net.caffemodel", fcn8s_layers)
     monkeypatch.setitem(sys.modules, "google.protobuf", None)
     with pytest.raises(InputError, match=r"needs protobuf: run `pip install 'protobuf>=6'`"):
-        convert(path, "fcn8s", options=WIDTH)
+        convert_weights(path, "fcn8s", options=WIDTH)
 
 
 def test_the_readmes_commands_run(tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, Blobs]) -> None:

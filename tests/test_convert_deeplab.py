@@ -20,15 +20,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pixelwise.backbones import create_backbone
-from pixelwise.checkpoints import IMAGENET, convert, load_backbone
-from pixelwise.checkpoints.crc32c import crc32c, masked_crc32c
-from pixelwise.checkpoints.normalisation import TENSORFLOW
-from pixelwise.checkpoints.tensorbundle import read_tensorbundle
 from pixelwise.data.classes import Classes, write_classes_toml
-from pixelwise.data.voc import VOC_CLASSES
+from pixelwise.data.voc_palette import VOC_CLASSES
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
-from test_convert import README, Cli, picture, random_network, refused, relative_difference
+from pixelwise.weights.convert_weights import convert_weights
+from pixelwise.weights.imagenet import load_backbone
+from pixelwise.weights.importers.crc32c import crc32c, masked_crc32c
+from pixelwise.weights.importers.tensorflow_checkpoint import read_tensorbundle
+from pixelwise.weights.normalization import IMAGENET, TENSORFLOW
+from test_convert import README, Cli, random_image, random_network, refused, relative_difference
 
 protobuf = pytest.importorskip("google.protobuf", reason="pip install 'protobuf>=6'")
 
@@ -347,7 +348,7 @@ SLOTS = {"global_step": np.array(30000, dtype=np.int64)}
 
 def mobilenet_arrays(classes: int = 21) -> Arrays:
     network = TensorFlow(classes=classes)
-    network.logits(picture(20, 20), width=WIDTH)
+    network.logits(random_image(20, 20), width=WIDTH)
     return network.tensors
 
 
@@ -378,7 +379,7 @@ HEIGHT_WIDTH = [(47, 61), (48, 70)]  # odd, and even, where SAME pads one side a
 def test_tensorflows_mobilenet_gives_the_same_logits(
     tmp_path: Path, mobilenet: Arrays, checkpoint: dict[str, bytes], size: tuple[int, int]
 ) -> None:
-    conversion = convert(lay(tmp_path, checkpoint), "deeplab_v3plus")
+    conversion = convert_weights(lay(tmp_path, checkpoint), "deeplab_v3plus")
     bundle = conversion.bundle
     assert bundle.options == {
         "backbone": "mobilenet_v2",
@@ -389,12 +390,12 @@ def test_tensorflows_mobilenet_gives_the_same_logits(
         "decoder": False,
         "aspp": False,
     }
-    assert (bundle.classes, bundle.normalisation) == (VOC_CLASSES, TENSORFLOW)
+    assert (bundle.classes, bundle.normalization) == (VOC_CLASSES, TENSORFLOW)
     assert conversion.notes["weights"].startswith(f"{len(mobilenet)} tensors")
     assert conversion.notes["not used"] == ""
-    rgb = picture(*size)
+    rgb = random_image(*size)
     with torch.no_grad():
-        given = bundle.normalisation(torch.from_numpy(rgb).permute(2, 0, 1)[None])
+        given = bundle.normalization(torch.from_numpy(rgb).permute(2, 0, 1)[None])
         logits = bundle.build()(given)[0]
     expected = TensorFlow(mobilenet).logits(rgb, width=WIDTH)
     assert relative_difference(logits, expected) < 1e-5
@@ -406,7 +407,7 @@ def xception(
 ) -> Iterable[tuple[Path, Arrays, bool]]:
     """A checkpoint, its tensors, and whether its head has separable convolutions."""
     network = TensorFlow()
-    network.logits(picture(20, 20), separable=request.param)
+    network.logits(random_image(20, 20), separable=request.param)
     folder = tmp_path_factory.mktemp("xception")
     slots = {**SLOTS, "aspp0/weights/Momentum": np.zeros(3, np.float32)}
     slots["logits/semantic/biases/Momentum"] = np.zeros(21, np.float32)
@@ -424,7 +425,7 @@ def test_tensorflows_xception_gives_the_same_logits(
     xception: tuple[Path, Arrays, bool],
 ) -> None:
     path, tensors, separable = xception
-    conversion = convert(path, "deeplab_v3plus")
+    conversion = convert_weights(path, "deeplab_v3plus")
     bundle = conversion.bundle
     assert bundle.options == {
         "backbone": "xception65",
@@ -436,9 +437,9 @@ def test_tensorflows_xception_gives_the_same_logits(
     }
     assert conversion.notes["weights"].startswith(f"{len(tensors)} tensors")
     assert conversion.notes["not used"] == "2 tensors Momentum, global_step"
-    rgb = picture(50, 71)
+    rgb = random_image(50, 71)
     with torch.no_grad():
-        given = bundle.normalisation(torch.from_numpy(rgb).permute(2, 0, 1)[None])
+        given = bundle.normalization(torch.from_numpy(rgb).permute(2, 0, 1)[None])
         logits = bundle.build()(given)[0]
     expected = TensorFlow(tensors).logits(rgb, separable=separable)
     assert relative_difference(logits, expected) < 1e-5
@@ -458,7 +459,7 @@ def test_an_imagenet_checkpoint_of_tensorflow_is_a_backbone(
     tensors["MobilenetV2/Logits/Conv2d_1c_1x1/biases"] = np.zeros(1001, np.float32)
     index = write_checkpoint(tmp_path, tensors)
     options = {"width": WIDTH, "tensorflow": True, "output_stride": 16}
-    conversion = convert(index, "deeplab_v3plus", options={"output_stride": 8})
+    conversion = convert_weights(index, "deeplab_v3plus", options={"output_stride": 8})
     assert conversion.bundle.options["output_stride"] == 8
     assert "untrained" in conversion.notes["head"]
     assert conversion.notes["not used"] == ("MobilenetV2/Conv_1, MobilenetV2/Logits/Conv2d_1c_1x1")
@@ -475,7 +476,7 @@ def test_an_imagenet_checkpoint_of_tensorflow_is_a_backbone(
 
 
 def test_the_checksum_is_the_standards() -> None:
-    # RFC 3720, appendix B.4, and the check value of the catalogues
+    # RFC 3720, appendix B.4, and the check value of the catalogs
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(b"\xff" * 32) == 0x62A8AB43
@@ -634,10 +635,10 @@ def test_torchvisions_deeplab_gives_the_same_logits(tmp_path: Path, auxiliary: b
     model = random_network("deeplab_v3", **small, **OF_TORCHVISION, auxiliary=auxiliary)
     state = as_torchvision(model.state_dict())
     torch.save(state, tmp_path / "w.pth")
-    conversion = convert(tmp_path / "w.pth", "deeplab_v3", options=small)
+    conversion = convert_weights(tmp_path / "w.pth", "deeplab_v3", options=small)
     bundle = conversion.bundle
     assert bundle.options == {**small, **OF_TORCHVISION, "auxiliary": auxiliary}
-    assert (bundle.classes, bundle.normalisation) == (VOC_CLASSES, IMAGENET)
+    assert (bundle.classes, bundle.normalization) == (VOC_CLASSES, IMAGENET)
     assert conversion.notes["not used"] == ""
     assert set(bundle.weights) == set(model.state_dict())
     for key, tensor in model.state_dict().items():
@@ -648,7 +649,7 @@ def test_torchvisions_deeplab_gives_the_same_logits(tmp_path: Path, auxiliary: b
         assert relative_difference(network(image), expected) < 1e-5
     if auxiliary:
         options = {**small, "auxiliary": False}
-        smaller = convert(tmp_path / "w.pth", "deeplab_v3", options=options)
+        smaller = convert_weights(tmp_path / "w.pth", "deeplab_v3", options=options)
         assert "aux_classifier.0" in smaller.notes["not used"]
 
 
@@ -674,7 +675,7 @@ def test_torchvisions_published_sizes_are_known(
     if depth == 101:  # torchvision's num_params of DeepLabV3_ResNet101_Weights
         assert sum(p.numel() for p in model.parameters()) == 60_996_202
     torch.save(state, tmp_path / "w.pth")
-    conversion = convert(tmp_path / "w.pth", "deeplab_v3")
+    conversion = convert_weights(tmp_path / "w.pth", "deeplab_v3")
     options = {**OF_TORCHVISION, "backbone": f"resnet{depth}", "auxiliary": auxiliary}
     assert conversion.bundle.options == options
     assert conversion.notes["weights"].startswith(f"{len(state)} tensors")
@@ -750,17 +751,17 @@ class Kazuto:
 @pytest.mark.parametrize("prefix", ["base.", ""])
 def test_kazutos_deeplab_v2_gives_the_same_logits(tmp_path: Path, prefix: str) -> None:
     published = Kazuto(prefix=prefix, blocks=(3, 4, 6, 3))
-    rgb = picture(56, 72)
+    rgb = random_image(56, 72)
     expected = published.logits(rgb)
     torch.save(published.state, tmp_path / "w.pth")
-    conversion = convert(tmp_path / "w.pth", "deeplab_v2")
+    conversion = convert_weights(tmp_path / "w.pth", "deeplab_v2")
     bundle = conversion.bundle
     assert bundle.options == {"backbone": "resnet50", "multi_scale": prefix == "base."}
     assert bundle.classes == VOC_CLASSES
     assert conversion.notes["not used"] == ""
     assert conversion.notes["weights"].startswith(f"{len(published.state)} tensors")
     with torch.no_grad():
-        given = bundle.normalisation(torch.from_numpy(rgb).permute(2, 0, 1)[None])
+        given = bundle.normalization(torch.from_numpy(rgb).permute(2, 0, 1)[None])
         logits = bundle.build()(given)[0]
     assert relative_difference(logits, expected) < 1e-5
     torch.save(
@@ -768,12 +769,12 @@ def test_kazutos_deeplab_v2_gives_the_same_logits(tmp_path: Path, prefix: str) -
         tmp_path / "coco.pth",
     )
     backbone = create_backbone("resnet50", output_stride=8, caffe=True)
-    assert load_backbone(backbone, "resnet50", tmp_path / "coco.pth") == bundle.normalisation
+    assert load_backbone(backbone, "resnet50", tmp_path / "coco.pth") == bundle.normalization
     for key, tensor in backbone.state_dict().items():
         assert torch.equal(tensor, bundle.weights[f"backbone.{key}"]), key
     with pytest.raises(InputError, match="kazuto1011's weights are known for resnet50, not for"):
         load_backbone(backbone, "resnet101", tmp_path / "coco.pth")
-    assert "untrained" in convert(tmp_path / "coco.pth", "deeplab_v2").notes["head"]
+    assert "untrained" in convert_weights(tmp_path / "coco.pth", "deeplab_v2").notes["head"]
 
 
 def test_kazutos_published_sizes_are_known(tmp_path: Path) -> None:
@@ -786,14 +787,14 @@ def test_kazutos_published_sizes_are_known(tmp_path: Path) -> None:
         for key, tensor in published.state.items()
     }
     torch.save(state, tmp_path / "w.pth")
-    conversion = convert(tmp_path / "w.pth", "deeplab_v2")
+    conversion = convert_weights(tmp_path / "w.pth", "deeplab_v2")
     assert conversion.bundle.options == {"backbone": "resnet101", "multi_scale": True}
     assert len(conversion.bundle.classes) == 182
     assert "class_0 to class_181" in conversion.notes["classes"]
     blocks = {k: v for k, v in state.items() if "layer4.block20." not in k}
     torch.save(blocks, tmp_path / "w.pth")
     with pytest.raises(InputError, match="has 3, 4, 19, 3 blocks in its stages, which is no ResN"):
-        convert(tmp_path / "w.pth", "deeplab_v2")
+        convert_weights(tmp_path / "w.pth", "deeplab_v2")
 
 
 # --- The command, and what it refuses
@@ -1122,7 +1123,7 @@ def test_the_readmes_commands_run(tmp_path: Path, cli: Cli, checkpoint: dict[str
             archive(tmp_path / file, {f"deeplab/{n}": content for n, content in checkpoint.items()})
         elif model == "deeplab_v2":
             published = Kazuto(prefix="base.", blocks=(3, 4, 6, 3))
-            published.logits(picture(8, 8))
+            published.logits(random_image(8, 8))
             torch.save(published.state, tmp_path / file)
         else:
             small = ["--set", "backbone=resnet18"]

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pixelwise
-from pixelwise.checkpoints import Bundle
 from pixelwise.crf import (
     DEFAULT_PARAMETERS,
     PARAMETER_SETS,
@@ -34,10 +33,11 @@ from pixelwise.crf import (
 from pixelwise.data.dataset import open_dataset
 from pixelwise.errors import InputError
 from pixelwise.evaluation import ConfusionMatrix, search_crf
+from pixelwise.weights.bundle import Bundle
 
 pytest.importorskip("numba")
-from pixelwise.compiled.threads import Threads
 from pixelwise.crf.lattice import Lattice
+from pixelwise.ops.threads import Threads
 
 RECORDED = Path(__file__).parent / "recorded" / "pydensecrf.json"
 
@@ -60,7 +60,7 @@ def random_probabilities(classes: int, height: int, width: int, seed: int = 0) -
 
 
 def halves(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture of a dark and a light half, and which half each pixel belongs to."""
+    """An image of a dark and a light half, and which half each pixel belongs to."""
     side = np.broadcast_to(np.arange(width) >= width // 2, (height, width))
     image = np.where(side[..., None], np.uint8(200), np.uint8(50)).repeat(3, axis=2)
     return image + noise(image.shape) // 32, side.astype(np.uint8)
@@ -165,7 +165,7 @@ def test_the_lattice_equals_a_plain_one(dimensions: int, columns: int) -> None:
     features = rng.normal(0, 2, (dimensions, 200)).astype(np.float32)
     values = rng.random((200, columns)).astype(np.float32)
     expected = PlainLattice(features).filter(values)
-    filtered = Lattice(features, normalised=False).filter(values)
+    filtered = Lattice(features, normalized=False).filter(values)
     assert np.allclose(filtered, expected, rtol=1e-4, atol=1e-5)
     norm = 1 / np.sqrt(PlainLattice(features).filter(np.ones((200, 1))))
     expected = norm * PlainLattice(features).filter(norm * values)
@@ -235,7 +235,7 @@ def test_the_lattice_is_close_to_a_true_gaussian(dimensions: int) -> None:
     distances = ((features[:, :, None] - features[:, None]) ** 2).sum(axis=0)
     gauss = np.exp(-distances / 2)
     expected = gauss @ values / gauss.sum(axis=1, keepdims=True)
-    lattice = Lattice(features, normalised=False)
+    lattice = Lattice(features, normalized=False)
     found = lattice.filter(values) / lattice.filter(np.ones_like(values))
     error = found - expected
     assert np.sqrt((error**2).mean()) < 0.03
@@ -285,7 +285,7 @@ def test_a_wrong_pixel_is_corrected_and_the_edge_stays() -> None:
     assert (dense_crf(image, probabilities, "camvid").argmax(axis=0) == side).all()
 
 
-def test_a_blurred_edge_moves_to_the_pictures_edge() -> None:
+def test_a_blurred_edge_moves_to_the_images_edge() -> None:
     image, side = halves(40, 60)
     shifted = np.clip((np.arange(60) - 33) / 10 + 0.5, 0.02, 0.98)  # three pixels to the right
     probabilities = np.broadcast_to(np.stack([1 - shifted, shifted])[:, None], (2, 40, 60))
@@ -384,7 +384,7 @@ def test_bad_parameters_are_refused_with_the_value(name: str, value: Any, allowe
         dataclasses.replace(PLAIN, **{name: value})
 
 
-def test_deviations_too_small_to_number_the_cells_are_refused() -> None:
+def test_stds_too_small_to_number_the_cells_are_refused() -> None:
     tiny = dataclasses.replace(PLAIN, bi_rgb=1e-4)
     with pytest.raises(InputError, match="too small"):
         dense_crf(noise((8, 8, 3)), random_probabilities(2, 8, 8), tiny)
@@ -477,7 +477,7 @@ def test_a_later_process_does_not_compile_again(tmp_path: Path) -> None:
 def test_where_no_cache_can_be_written_it_still_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core.caching import CacheImpl
 
-    from pixelwise.compiled.functions import outer
+    from pixelwise.ops.jit import outer
 
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
     assert outer(lambda x: x + 1)(1) == 2

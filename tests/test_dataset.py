@@ -12,7 +12,7 @@ from PIL import Image
 
 from pixelwise.data.classes import IGNORE, Classes, write_classes_toml
 from pixelwise.data.dataset import SegmentationData, open_dataset
-from pixelwise.data.images import read_image
+from pixelwise.data.image_files import read_image
 from pixelwise.data.layouts import camvid
 from pixelwise.errors import InputError
 
@@ -220,20 +220,20 @@ def test_without_a_table_the_classes_are_guessed_and_the_guess_is_told(
     assert f"write {tmp_path / 'classes.toml'}" in note
 
 
-def test_a_guess_takes_the_colours_of_palette_masks(
+def test_a_guess_takes_the_colors_of_palette_masks(
     tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path, classes=None)
     for path in (tmp_path / "masks").iterdir():
         save_mask(path, np.asarray(Image.open(path)), palette=bytes([9, 8, 7, 200, 1, 2, 3, 4, 5]))
-    assert open_dataset(tmp_path).classes.colours == ((9, 8, 7), (200, 1, 2), (3, 4, 5))
+    assert open_dataset(tmp_path).classes.colors == ((9, 8, 7), (200, 1, 2), (3, 4, 5))
 
 
-def test_a_palette_of_one_colour_is_not_taken(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_a_palette_of_one_color_is_not_taken(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path, classes=None)
     for path in (tmp_path / "masks").iterdir():
         save_mask(path, np.asarray(Image.open(path)), palette=bytes(9))
-    assert len(set(open_dataset(tmp_path).classes.colours)) == 3
+    assert len(set(open_dataset(tmp_path).classes.colors)) == 3
 
 
 def test_masks_of_too_many_values_are_not_taken_for_classes(
@@ -245,18 +245,18 @@ def test_masks_of_too_many_values_are_not_taken_for_classes(
     assert "blurred or scaled masks?" in line
 
 
-def test_rgb_masks_are_read_by_the_colour_table(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_rgb_masks_are_read_by_the_color_table(tmp_path: Path, make_folder_data: MakeData) -> None:
     classes = Classes.make(
         ["a", "b", "c"],
-        colours=[(255, 0, 0), (0, 255, 0), (0, 0, 255)],
+        colors=[(255, 0, 0), (0, 255, 0), (0, 0, 255)],
         ignore=255,
-        ignore_colour=(7, 7, 7),
+        ignore_color=(7, 7, 7),
     )
     make_folder_data(tmp_path, values=(0, 1, 2, 255), classes=classes)
     plain = open_dataset(tmp_path)
     expected = [plain.read(sample)[1] for sample in plain.splits["train"]]
     for path in (tmp_path / "masks").iterdir():
-        save_mask(path, classes.colour_table()[classes.to_index(np.asarray(Image.open(path)))])
+        save_mask(path, classes.color_table()[classes.to_index(np.asarray(Image.open(path)))])
     data = open_dataset(tmp_path)
     for sample, mask in zip(data.splits["train"], expected, strict=True):
         np.testing.assert_array_equal(data.read(sample)[1], mask)
@@ -266,15 +266,15 @@ def test_rgb_masks_are_read_by_the_colour_table(tmp_path: Path, make_folder_data
 # Pairs.
 
 
-@pytest.mark.parametrize("colours", [False, True])
+@pytest.mark.parametrize("colors", [False, True])
 def test_the_cache_changes_nothing(
-    tmp_path: Path, make_folder_data: MakeData, colours: bool
+    tmp_path: Path, make_folder_data: MakeData, colors: bool
 ) -> None:
     classes = Classes.make(["a", "b", "c"], values=[5, 6, 7], ignore=9)
     make_folder_data(tmp_path, values=(5, 6, 7, 9), classes=classes)
-    if colours:
+    if colors:
         for path in (tmp_path / "masks").iterdir():
-            save_mask(path, classes.colour_table()[classes.to_index(np.asarray(Image.open(path)))])
+            save_mask(path, classes.color_table()[classes.to_index(np.asarray(Image.open(path)))])
     cached = open_dataset(tmp_path)
     for cache_bytes in (0, 24 * 32 * 4):  # none, and the first pair only
         plain = open_dataset(tmp_path, cache_bytes=cache_bytes)
@@ -340,7 +340,7 @@ def test_progress_reaches_the_number_of_pairs(tmp_path: Path, make_folder_data: 
     assert told == [(i, 5) for i in range(1, 6)]
 
 
-def test_files_that_are_no_pictures_are_left_out_and_told(
+def test_files_that_are_no_images_are_left_out_and_told(
     tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path)
@@ -349,7 +349,7 @@ def test_files_that_are_no_pictures_are_left_out_and_told(
     (tmp_path / "masks" / "readme.txt").touch()
     notes = open_dataset(tmp_path).notes
     for path in (tmp_path / "images" / "Thumbs.db", tmp_path / "masks" / "readme.txt"):
-        assert f"left out, not a picture: {path}" in notes
+        assert f"left out, not an image: {path}" in notes
 
 
 # Faults. Each is one line with the file and the remedy.
@@ -380,7 +380,7 @@ def test_half_a_layout(tmp_path: Path, make_folder_data: MakeData, kind: str) ->
 def test_no_images(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    assert problem(tmp_path).startswith(f"{tmp_path / 'images'}: no images in it: put pictures")
+    assert problem(tmp_path).startswith(f"{tmp_path / 'images'}: no images in it: put images")
 
 
 def test_a_single_pair_cannot_be_divided(tmp_path: Path, make_folder_data: MakeData) -> None:
@@ -450,21 +450,21 @@ def test_a_value_outside_the_classes(
     )
 
 
-def test_a_colour_outside_the_table(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_a_color_outside_the_table(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path)
     save_mask(tmp_path / "masks" / "003.png", np.full((24, 32, 3), (1, 2, 3)))
     line = problem(tmp_path)
-    assert line.startswith(f"{tmp_path / 'masks' / '003.png'}: colour (1, 2, 3)")
+    assert line.startswith(f"{tmp_path / 'masks' / '003.png'}: color (1, 2, 3)")
     assert "classes.toml" in line
 
 
 @pytest.mark.parametrize("table", [None, '[[class]]\nname = "a"\n[[class]]\nname = "b"\n'])
-def test_an_rgb_mask_without_a_colour_table(
+def test_an_rgb_mask_without_a_color_table(
     tmp_path: Path, make_folder_data: MakeData, table: str | None
 ) -> None:
     make_folder_data(tmp_path, values=(0, 1), classes=None)
     if table is not None:
-        (tmp_path / "classes.toml").write_text(table)  # names, and no colours
+        (tmp_path / "classes.toml").write_text(table)  # names, and no colors
     save_mask(tmp_path / "masks" / "003.png", np.zeros((24, 32, 3)))
     line = problem(tmp_path)
     assert line.startswith(f"{tmp_path / 'masks' / '003.png'}: is an RGB mask")
@@ -503,7 +503,7 @@ def test_two_masks_of_one_name(tmp_path: Path, make_folder_data: MakeData) -> No
 
 
 @pytest.mark.parametrize("name", ["extra.gif", "extra.HEIC", "extra.npz", "extra.dng"])
-def test_a_picture_of_a_format_that_is_not_read(
+def test_a_image_of_a_format_that_is_not_read(
     tmp_path: Path, make_folder_data: MakeData, name: str
 ) -> None:
     make_folder_data(tmp_path)
@@ -541,7 +541,7 @@ def test_every_fault_has_its_line(tmp_path: Path, make_folder_data: MakeData, ta
     cut.write_bytes(cut.read_bytes()[:-60])
     save_mask(small, np.zeros((2, 3)))
     for path in both:
-        path.write_text("no picture")
+        path.write_text("no image")
     save_mask(odd, np.arange(24 * 32).reshape(24, 32) % 100)  # wrong only where a table says so
     lines = problems(tmp_path)
     expected = [empty, cut, small, *both] + ([odd] if table else [])

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from networks import noise, overfit, randomise, relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
-from pixelwise.inference.simplify import simplify
-from pixelwise.layers import TensorFlowConv2d, enlarge_from_pixels
+from pixelwise.inference.runtimes.torch.simplify import simplify
+from pixelwise.layers import TensorFlowConv2d, upsample_from_pixels
 from pixelwise.models import Segmenter, count_multiply_adds, count_parameters, create_model
 
 State = dict[str, Tensor]
@@ -322,7 +322,7 @@ def test_v2_on_resnet_equals_a_plain_forward_at_three_sizes(
         fused = torch.stack([one, *same]).amax(0)
         assert relative_difference(model(image), bilinear(fused, size)) < 1e-5
         for got, expected in zip(
-            model.with_auxiliary(image, enlarge=False), [fused, one, *smaller], strict=True
+            model.with_auxiliary(image, upsample=False), [fused, one, *smaller], strict=True
         ):
             assert relative_difference(got, expected) < 1e-5
         for got, expected in zip(model.with_auxiliary(image), [fused, one, *smaller], strict=True):
@@ -580,11 +580,11 @@ def test_the_rates_of_v2_and_of_the_cascade_go_with_the_stride() -> None:
 
 
 @pytest.mark.parametrize("side", [1, 9, 17, 33])
-def test_maps_of_pixels_are_enlarged_onto_their_pixels(side: int) -> None:
+def test_maps_of_pixels_are_upsampled_onto_their_pixels(side: int) -> None:
     x = noise(2, 3, (side - 1) // 8 + 1, 3)
-    enlarged = enlarge_from_pixels(x, stride=8, size=(side, 17))
-    assert torch.allclose(enlarged[:, :, ::8, ::8], x, atol=1e-6)
-    assert torch.allclose(enlarged, from_pixels(x, (side, 17)), atol=1e-5)
+    upsampled = upsample_from_pixels(x, stride=8, size=(side, 17))
+    assert torch.allclose(upsampled[:, :, ::8, ::8], x, atol=1e-6)
+    assert torch.allclose(upsampled, from_pixels(x, (side, 17)), atol=1e-5)
 
 
 SMALL: list[tuple[str, dict[str, Any]]] = [
@@ -657,7 +657,7 @@ def test_every_weight_learns(name: str, options: dict[str, Any]) -> None:
 def test_each_network_overfits_four_images(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, **options)
-    # Without normalisation dropout alone makes training and test differ: it is left out.
+    # Without normalization dropout alone makes training and test differ: it is left out.
     model.train("vgg16" not in str(options) and name != "deeplab_v1")
     assert overfit(model, rate=3e-3, steps=60) > 0.9
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from pixelwise.checkpoints import Bundle
 from pixelwise.data.scenes import write_scenes
 from pixelwise.models import create_model
 from pixelwise.training import load_recipe, train
-from pixelwise.training.losses.recipe_loss import shrink
+from pixelwise.training.losses.segmentation_loss import shrink
 from pixelwise.training.optimizer import make_optimizer, make_schedule
+from pixelwise.weights.bundle import Bundle
 
-QUICK = {"layout": "contiguous", "device": "cpu", "epochs": 1, "model.pretrained": "none"}
+QUICK = {"memory_format": "contiguous", "device": "cpu", "epochs": 1, "model.weights": "none"}
 TINY = {**QUICK, "model.options.backbone": "tiny", "batch_size": 2}
 
 

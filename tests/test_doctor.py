@@ -21,26 +21,26 @@ from miniatures import MINIATURES
 from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.dataset import open_dataset
 from pixelwise.doctor import Diagnosis, Severity, examine
+from pixelwise.doctor.doctor_page import write_page
 from pixelwise.doctor.measures.alignment import agreement
 from pixelwise.doctor.measures.fingerprint import fingerprint, near_pairs
 from pixelwise.doctor.measures.objects import objects
-from pixelwise.doctor.page import write_page
 from pixelwise.errors import InputError
 from pixelwise.planning import PLANNED
-from pixelwise.training.recipe import load_recipe, parse_override
+from pixelwise.recipes.schema import load_recipe, parse_override
 
 CAMVID = Path(__file__).parents[2] / "shared" / "camvid"
 CLASSES = Classes.make(
     ["soil", "plant", "stone"],
-    colours=[(120, 90, 60), (60, 160, 70), (150, 150, 170)],
+    colors=[(120, 90, 60), (60, 160, 70), (150, 150, 170)],
     ignore=255,
-    ignore_colour=(255, 255, 255),
+    ignore_color=(255, 255, 255),
 )
 SIZE = (96, 128)
 
 
 def scene(seed: int, size: tuple[int, int] = SIZE) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A picture (H, W, 3) of boxes and discs before a ground of its own, and its classes (H, W)."""
+    """An image (H, W, 3) of boxes and discs before a ground of its own, and its classes (H, W)."""
     rng = np.random.default_rng(seed)
     height, width = size
     ground = Image.fromarray(rng.integers(60, 130, (5, 6, 3), dtype=np.uint8))
@@ -91,7 +91,7 @@ def make(
 def save(path: Path, mask: NDArray[np.uint8], form: str = "index") -> None:
     if form == "binary":
         mask = np.where(mask == 1, 255, 0).astype(np.uint8)
-    picture = Image.fromarray(CLASSES.colour_table()[mask] if form == "rgb" else mask)
+    picture = Image.fromarray(CLASSES.color_table()[mask] if form == "rgb" else mask)
     if form == "palette":
         picture.putpalette(CLASSES.palette())
     picture.save(path)
@@ -189,7 +189,7 @@ def _(root: Path) -> None:
     shutil.copy(root / IMAGE, root / "images/stray.png")
 
 
-@fault("empty-split", "images/val", "put pictures there")
+@fault("empty-split", "images/val", "put images there")
 def _(root: Path) -> None:
     for kind in ("images", "masks"):
         shutil.rmtree(root / kind / "val")
@@ -236,7 +236,7 @@ def _(root: Path) -> None:
     picture.save(root / IMAGE, format="JPEG", quality=95)
 
 
-@fault("size-mismatch", MASK, "nearest neighbour")
+@fault("size-mismatch", MASK, "nearest neighbor")
 def _(root: Path) -> None:
     change(root / MASK, lambda mask: mask[::2, ::2])
 
@@ -283,7 +283,7 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.full_like(mask, 255))
 
 
-@fault("single-class", MASK, "nothing, if the picture is meant to be empty", severity="note")
+@fault("single-class", MASK, "nothing, if the image is meant to be empty", severity="note")
 def _(root: Path) -> None:
     change(root / MASK, np.zeros_like)
 
@@ -343,19 +343,19 @@ def _(root: Path) -> None:
         change(path, lambda mask: mask * np.uint8(100))
 
 
-@fault("rgb-without-table", MASK, "a name and a colour for each class", table=False)
+@fault("rgb-without-table", MASK, "a name and a color for each class", table=False)
 def _(root: Path) -> None:
     save(root / MASK, read(root / MASK), "rgb")
 
 
-@fault("unknown-colour", MASK, "as ignore_colour", form="rgb")
+@fault("unknown-color", MASK, "as ignore_color", form="rgb")
 def _(root: Path) -> None:
-    def recolour(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def recolor(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         mask = mask.copy()
         mask[:9, :9] = 1, 2, 3
         return mask
 
-    change(root / MASK, recolour)
+    change(root / MASK, recolor)
 
 
 @fault("jpeg-mask", "masks/train/train_03.jpg", "export the masks again as PNG")
@@ -364,12 +364,12 @@ def _(root: Path) -> None:
     (root / MASK).unlink()
 
 
-@fault("soft-edges", MASK, "nearest neighbour", form="binary", table=False)
+@fault("soft-edges", MASK, "nearest neighbor", form="binary", table=False)
 def _(root: Path) -> None:
     Image.open(root / MASK).filter(ImageFilter.GaussianBlur(1.5)).save(root / MASK)
 
 
-@fault("soft-edges", MASK, "nearest neighbour", stops=False)
+@fault("soft-edges", MASK, "nearest neighbor", stops=False)
 def _(root: Path) -> None:
     """Smoothing 0 and 2 makes a rim of 1: all of them are classes."""
     boxes = np.zeros(SIZE, dtype=np.uint8)
@@ -459,7 +459,7 @@ def _(root: Path) -> None:
     Image.fromarray(mask).save(root / MASK)
 
 
-@fault("grey-among-colour", IMAGE, "keep it if new pictures", severity="warning")
+@fault("gray-among-color", IMAGE, "keep it if new images", severity="warning")
 def _(root: Path) -> None:
     Image.open(root / IMAGE).convert("L").save(root / IMAGE)
 
@@ -552,10 +552,10 @@ def _(root: Path) -> None:
     (root / "classes.toml").write_text("[[class\n")
 
 
-@fault("shared-colour", "classes.toml", "give each class its own colour", severity="warning")
+@fault("shared-color", "classes.toml", "give each class its own color", severity="warning")
 def _(root: Path) -> None:
-    colours = [(1, 2, 3), (9, 9, 9), (9, 9, 9)]
-    write_classes_toml(root / "classes.toml", Classes.make(CLASSES.names, colours=colours))
+    colors = [(1, 2, 3), (9, 9, 9), (9, 9, 9)]
+    write_classes_toml(root / "classes.toml", Classes.make(CLASSES.names, colors=colors))
 
 
 FOLLOWING = {
@@ -723,7 +723,7 @@ def test_every_format_is_seen_as_training_sees_it(tmp_path: Path, name: str) -> 
         assert [row.pixels[split] for row in facts.classes] == counts.tolist()
     expected = {
         "few-images", "tiny-val", "absent-from-train", "absent-from-val", "rare-class",
-        "tiny-objects", "few-images-of-class", "ignored-255", "value-gaps", "shared-colour",
+        "tiny-objects", "few-images-of-class", "ignored-255", "value-gaps", "shared-color",
     }  # fmt: skip
     bad = {f.kind.id for f in diagnosis.findings if f.severity is not Severity.NOTE}
     assert bad <= expected
@@ -802,7 +802,7 @@ def test_facts_are_those_of_the_files(tmp_path: Path) -> None:
     assert facts.sizes == [(SIZE, 16)]
     pixels = np.concatenate([read(p).reshape(-1, 3) for p in tmp_path.glob("images/*/*.png")])
     np.testing.assert_allclose(facts.mean or (), pixels.mean(axis=0), atol=0.006)
-    np.testing.assert_allclose(facts.deviation or (), pixels.std(axis=0), atol=0.006)
+    np.testing.assert_allclose(facts.std or (), pixels.std(axis=0), atol=0.006)
     data = open_dataset(tmp_path)
     for split, counts in data.pixel_counts.items():
         assert [row.pixels[split] for row in facts.classes] == counts.tolist()
@@ -863,8 +863,8 @@ def flooded(mask: NDArray[np.uint8]) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("shift", [(0, 0), (5, 0), (-4, 9)])
 def test_agreement_tells_the_shift(shift: tuple[int, int]) -> None:
     image, mask = scene(3)
-    grey = np.asarray(Image.fromarray(image).convert("L"))
-    found = agreement(grey, np.roll(mask, shift, (0, 1)))
+    gray = np.asarray(Image.fromarray(image).convert("L"))
+    found = agreement(gray, np.roll(mask, shift, (0, 1)))
     assert found is not None
     assert found.shift == (-shift[0], -shift[1])
     assert found.best > 10
@@ -872,13 +872,13 @@ def test_agreement_tells_the_shift(shift: tuple[int, int]) -> None:
 
 def test_agreement_of_nothing_is_none() -> None:
     image, mask = scene(3)
-    grey = np.asarray(Image.fromarray(image).convert("L"))
-    assert agreement(grey, np.zeros_like(mask)) is None
-    assert agreement(np.zeros_like(grey), mask) is None
-    assert agreement(grey[:4, :4], mask[:4, :4]) is None
+    gray = np.asarray(Image.fromarray(image).convert("L"))
+    assert agreement(gray, np.zeros_like(mask)) is None
+    assert agreement(np.zeros_like(gray), mask) is None
+    assert agreement(gray[:4, :4], mask[:4, :4]) is None
 
 
-def test_copies_are_alike_and_other_pictures_are_not(tmp_path: Path) -> None:
+def test_copies_are_alike_and_other_images_are_not(tmp_path: Path) -> None:
     def mark(picture: Image.Image) -> Any:
         return fingerprint(np.asarray(picture), np.asarray(picture.convert("L")))
 
@@ -944,7 +944,7 @@ def test_the_json_is_valid_and_stable(tmp_path: Path, cli: Callable[..., Any]) -
 
 
 class Links(HTMLParser):
-    """Everything that a page could fetch, and the pictures it has."""
+    """Everything that a page could fetch, and the images it has."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from pixelwise.evaluation.bootstrap import drawn_sums, interval, score_intervals
 from pixelwise.evaluation.boundary import BAND, TOLERANCE, boundary_scores, boundary_tally
 from pixelwise.evaluation.calibration import Calibration, sure_and_wrong
 from pixelwise.evaluation.confusion import ratios
-from pixelwise.evaluation.tallies import load_tallies
+from pixelwise.evaluation.image_counts import load_tallies
 
 
 def test_the_four_scores_by_hand() -> None:
@@ -231,7 +231,7 @@ def test_boundary_scores_are_those_of_a_plain_loop(seed: int) -> None:
     assert tally.band_either.tolist() == either
 
 
-def test_boundary_scores_reach_further_in_larger_pictures() -> None:
+def test_boundary_scores_reach_further_in_larger_images() -> None:
     # 300 x 400 has a diagonal of 500: 3.75 pixels of tolerance, a band of 10.
     truth = np.zeros((300, 400), np.uint8)
     truth[:, 200:] = 1

@@ -22,20 +22,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pixelwise
-from pixelwise.checkpoints import IMAGENET, Bundle
 from pixelwise.data.classes import Classes
 from pixelwise.data.dataset import SegmentationData, open_dataset
-from pixelwise.data.pixels import RGB
+from pixelwise.data.pixel_format import RGB
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.export import export, exporting, int8
+from pixelwise.export import export, export_bundle, int8
 from pixelwise.export.int8 import Int8Settings
 from pixelwise.export.parity import Parity
-from pixelwise.inference import Predictor, opening
-from pixelwise.inference.anysize import margin_of
-from pixelwise.inference.exported import Export
-from pixelwise.inference.runtimes import Runtime, View, choice, knows_parts
+from pixelwise.inference import Predictor, load_model
+from pixelwise.inference.export_manifest import ExportManifest
+from pixelwise.inference.runtimes import Runtime, View, autoselect, supports_tiling
+from pixelwise.inference.tiling.tiled_model import margin_of
 from pixelwise.models import MODELS, create_model
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.normalization import IMAGENET
 
 CLASSES = Classes.make(["soil", "plant", "stone"], values=[0, 10, 200], ignore=255)
 
@@ -113,12 +114,14 @@ def test_a_size_that_comes_often_is_compiled_for_itself(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
-def test_several_pictures_at_once_have_their_own_labels(
+def test_several_images_at_once_have_their_own_labels(
     exported: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of sizes that change, so that some are compiled for while others run."""
     for module in ("openvino", "onnx"):
-        monkeypatch.setattr(f"pixelwise.inference.runtimes.{module}.cores", lambda: 2)
+        monkeypatch.setattr(
+            f"pixelwise.inference.runtimes.{module}.{module}_runtime.cores", lambda: 2
+        )
     predictor = pixelwise.load(exported, runtime=runtime)
     assert predictor.concurrency in {2, 3}
     rng = np.random.default_rng(0)
@@ -134,10 +137,10 @@ def test_several_pictures_at_once_have_their_own_labels(
         assert len(predictor.runtime._several.sizes) == 2
 
 
-def test_on_one_core_pictures_go_one_after_the_other(
+def test_on_one_core_images_go_one_after_the_other(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixelwise.inference.runtimes.openvino.cores", lambda: 1)
+    monkeypatch.setattr("pixelwise.inference.runtimes.openvino.openvino_runtime.cores", lambda: 1)
     predictor = pixelwise.load(exported, runtime="openvino")
     assert predictor.concurrency == 1
     image = photo(20, 30)
@@ -147,13 +150,13 @@ def test_on_one_core_pictures_go_one_after_the_other(
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
 def test_the_description_holds_what_was_checked(exported: Path, target: str) -> None:
-    made = Export.load(exported.parent / f"net-{target}")
+    made = ExportManifest.load(exported.parent / f"net-{target}")
     assert (made.target, made.precision, made.model) == (target, "float32", "deeplab_v3plus")
     assert len(made.checks["parity"]) == 3
     assert all(one["difference"] < 1e-5 for one in made.checks["parity"])
     assert any(side % 2 for one in made.checks["parity"] for side in one["size"])
     assert made.checks["made with"][target]
-    assert made.checks["window"]["difference"] < 1e-5
+    assert made.checks["tile"]["difference"] < 1e-5
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
@@ -171,13 +174,13 @@ def test_a_runtime_is_freed_as_soon_as_it_is_not_used(exported: Path, runtime: s
         gc.enable()
 
 
-def test_without_onnx_windows_by_onnx_runtime_see_themselves_alone(
+def test_without_onnx_tiles_by_onnx_runtime_see_themselves_alone(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert knows_parts(pixelwise.load(exported, runtime="onnx").runtime)
+    assert supports_tiling(pixelwise.load(exported, runtime="onnx").runtime)
     monkeypatch.setitem(sys.modules, "onnx", None)  # its import fails
     runtime = pixelwise.load(exported, runtime="onnx").runtime
-    assert not knows_parts(runtime)
+    assert not supports_tiling(runtime)
     assert runtime.classify(photo(30, 40)).shape == (30, 40)
 
 
@@ -185,14 +188,18 @@ def test_without_onnx_windows_by_onnx_runtime_see_themselves_alone(
 def test_an_export_of_an_earlier_version_is_used_as_before(copy: Path, target: str) -> None:
     """Its windows see themselves alone, for it does not say what they need."""
     folder = copy.with_name(f"net-{target}")
-    assert knows_parts(pixelwise.load(folder).runtime)
+    assert supports_tiling(pixelwise.load(folder).runtime)
     content = json.loads((folder / "export.json").read_text())
-    traits = without_traits(folder)
+    requirements = without_traits(folder)
     earlier = pixelwise.load(folder)
-    assert not knows_parts(earlier.runtime)
+    assert not supports_tiling(earlier.runtime)
     assert earlier.classify(photo(30, 40)).shape == (30, 40)
-    for wrong in ({**traits, "step": 0}, {"step": 16}, {**traits, "bytes_per_pixel": None}):
-        (folder / "export.json").write_text(json.dumps({**content, "traits": wrong}))
+    for wrong in (
+        {**requirements, "step": 0},
+        {"step": 16},
+        {**requirements, "bytes_per_pixel": None},
+    ):
+        (folder / "export.json").write_text(json.dumps({**content, "requirements": wrong}))
         assert "export.json: is damaged" in refusal(lambda: pixelwise.load(folder))
 
 
@@ -200,9 +207,9 @@ def without_traits(folder: Path) -> dict[str, object]:
     """Make the export one of an earlier version; the traits that it had."""
     about = folder / "export.json"
     content = json.loads(about.read_text())
-    traits: dict[str, object] = content.pop("traits")
+    requirements: dict[str, object] = content.pop("requirements")
     about.write_text(json.dumps(content))
-    return traits
+    return requirements
 
 
 def test_predicting_by_openvino_imports_no_torch(exported: Path, tmp_path: Path) -> None:
@@ -300,7 +307,7 @@ def test_a_request_that_cannot_be_met_is_refused_first(
     assert "not a bundle" in refusal(lambda: export(exported.parent, "onnx"))
     text = refusal(lambda: export(exported, "torch-export", int8=Int8Settings()))
     assert "choose openvino or onnx" in text
-    monkeypatch.setattr("pixelwise.export.writers.find_spec", lambda name: None)
+    monkeypatch.setattr("pixelwise.export.format_writers.find_spec", lambda name: None)
     assert "`pip install openvino`" in refusal(lambda: export(exported, "openvino"))
 
 
@@ -308,7 +315,7 @@ def test_logits_that_differ_are_not_written(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = Parity((97, 131), difference=1e-3, equal=0.99)
-    monkeypatch.setattr(exporting, "compare", lambda runtime, reference, pixels: [wrong])
+    monkeypatch.setattr(export_bundle, "compare", lambda runtime, reference, pixels: [wrong])
     text = refusal(lambda: export(exported, "torch-export", out=tmp_path / "program"))
     assert "at 97x131" in text
     assert list(tmp_path.iterdir()) == []
@@ -359,7 +366,7 @@ class Slow:
 
 def test_the_fastest_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(choice.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(autoselect.time, "perf_counter", lambda: clock[0])
     made: list[str] = []
 
     def maker(name: str, seconds: float) -> Callable[[], Slow]:
@@ -369,7 +376,7 @@ def test_the_fastest_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return make
 
-    fastest = partial(choice.fastest, runtime=lambda one: one, pixels=lambda one: RGB)
+    fastest = partial(autoselect.select_fastest, runtime=lambda one: one, pixels=lambda one: RGB)
     ways = {"a": maker("a", 3.0), "b": maker("b", 1.0), "c": maker("c", 2.0)}
     name, opened = fastest("digest", ways)
     assert (name, opened.name, made) == ("b", "b", ["a", "b", "c"])
@@ -378,7 +385,7 @@ def test_the_fastest_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fastest("another", ways)[1] is not None
     few = {name: ways[name] for name in "ac"}
     assert fastest("digest", few)[0] == "c"  # of other candidates: measured anew
-    choice.cache_folder().joinpath("runtimes.json").write_text("{")  # a damaged cache
+    autoselect.cache_folder().joinpath("runtimes.json").write_text("{")  # a damaged cache
     assert fastest("digest", ways)[0] == "b"
 
 
@@ -389,7 +396,7 @@ def test_auto_takes_what_was_fastest(copy: Path, monkeypatch: pytest.MonkeyPatch
         asked.append(list(ways))
         return list(ways)[1], None
 
-    monkeypatch.setattr(opening, "fastest", fastest)
+    monkeypatch.setattr(load_model, "select_fastest", fastest)
     assert pixelwise.load(copy).runtime.name == "onnx"
     assert asked == [["openvino", "onnx", "torch"]]  # bf16 only where it is asked for
     pixelwise.inference.Predictor.load(copy, parts=True)
@@ -430,7 +437,7 @@ def test_int8_is_written_with_its_score_and_speed(
     assert made.name == f"{target}-int8"
     assert made.checks["milliseconds"] == {"float32": 2.0, "int8": 1.0}
     assert made.checks["layers in float32"] == []
-    assert made.traits is not None
+    assert made.requirements is not None
     assert any("2 images" in text for text in said)
     image = scenes.read(scenes.splits["val"][0])[0]
     fast = pixelwise.load(network, runtime=f"{target}-int8")
@@ -438,11 +445,11 @@ def test_int8_is_written_with_its_score_and_speed(
     off = float(np.abs(logits - exact).max() / (exact.max() - exact.min()))
     assert 1e-5 < off < 0.2  # rounded, and not another network
     assert isinstance(fast, Predictor)
-    assert_a_window_is_a_part(fast.runtime)
+    assert_a_tile_is_a_part(fast.runtime)
 
 
 @pytest.mark.slow
-def test_int8_takes_pictures_of_any_size_one_after_the_other(
+def test_int8_takes_images_of_any_size_one_after_the_other(
     scenes: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenVINO 2026.4 dies at some of these if the graph was compiled for any size."""
@@ -459,18 +466,18 @@ def test_int8_takes_pictures_of_any_size_one_after_the_other(
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
 
 
-def assert_a_window_is_a_part(runtime: Runtime) -> None:
-    """A window that is the picture, with the mean that it finds itself, is a pass over it but for
+def assert_a_tile_is_a_part(runtime: Runtime) -> None:
+    """A window that is the image, with the mean that it finds itself, is a pass over it but for
     how its resizes round; and rounded maps get the larger margin."""
-    assert knows_parts(runtime)
-    assert margin_of(runtime.traits) > margin_of(replace(runtime.traits, rounded=False))
+    assert supports_tiling(runtime)
+    assert margin_of(runtime.requirements) > margin_of(replace(runtime.requirements, rounded=False))
     image, size = photo(160, 200), (160, 200)
-    sums, count = runtime.part_sums(image, View(size, 0, 0), (slice(0, 160), slice(0, 200)))
+    sums, count = runtime.tile_sums(image, View(size, 0, 0), (slice(0, 160), slice(0, 200)))
     mean = (sums / count).astype(np.float32)
-    whole, part = runtime.logits(image), runtime.part_logits(image, View(size, 0, 0, (mean,)))
+    whole, part = runtime.logits(image), runtime.tile_logits(image, View(size, 0, 0, (mean,)))
     off = np.abs(whole - part) / (whole.max() - whole.min())
     assert off.mean() < 1e-3
-    other = runtime.part_logits(image, View(size, 0, 0, (mean + 1,)))
+    other = runtime.tile_logits(image, View(size, 0, 0, (mean + 1,)))
     assert not np.array_equal(part, other)  # the mean that is given counts
 
 

@@ -27,8 +27,8 @@ NARROW = 1 / 32  # of VGG16's channels: the geometry stays, the arithmetic is a 
 def bilinear(channels: int, size: int) -> Tensor:
     """The dense kernel of the reference code's surgery, one value at a time."""
     factor = (size + 1) // 2
-    centre = factor - 1 if size % 2 == 1 else factor - 0.5
-    line = [1 - abs(i - centre) / factor for i in range(size)]
+    center = factor - 1 if size % 2 == 1 else factor - 0.5
+    line = [1 - abs(i - center) / factor for i in range(size)]
     kernel = torch.zeros(channels, channels, size, size)
     for i in range(size):
         for j in range(size):
@@ -191,9 +191,9 @@ def test_crops_are_those_of_the_reference_code() -> None:
         assert alexnet.head.offsets == {"image": 18}
 
 
-def test_crops_fit_and_are_centred_right_for_every_size_from_1_to_600() -> None:
-    # Sizes and centres by arithmetic of their own: each pool halves and rounds up; in a row of
-    # pixels a position of the map after pool n is centred 2 ** n / 2 - 1 / 2 behind its first.
+def test_crops_fit_and_are_centered_right_for_every_size_from_1_to_600() -> None:
+    # Sizes and centers by arithmetic of their own: each pool halves and rounds up; in a row of
+    # pixels a position of the map after pool n is centered 2 ** n / 2 - 1 / 2 behind its first.
     for size in range(1, 601):
         sides = [size + 198]
         for _ in range(5):
@@ -208,23 +208,23 @@ def test_crops_fit_and_are_centred_right_for_every_size_from_1_to_600() -> None:
         assert pool3 >= 9 + up4
         assert 8 * (up4 - 1) + 16 >= 31 + size
 
-    def centre(pools: int, position: float) -> float:
+    def center(pools: int, position: float) -> float:
         return (2**pools - 1) / 2 - 99 + 2**pools * position
 
-    fc7_centre = centre(5, 3)  # the middle of the first 7x7 window
-    assert fc7_centre - 31.5 + 19 == 0  # the kernel of 64 begins 31.5 before it
-    up2_centre = fc7_centre - 16 * 1.5
-    assert centre(4, 5) == up2_centre
-    assert up2_centre - 15.5 + 27 == 0
-    up4_centre = up2_centre - 8 * 1.5
-    assert centre(3, 9) == up4_centre
-    assert up4_centre - 7.5 + 31 == 0
+    fc7_center = center(5, 3)  # the middle of the first 7x7 window
+    assert fc7_center - 31.5 + 19 == 0  # the kernel of 64 begins 31.5 before it
+    up2_center = fc7_center - 16 * 1.5
+    assert center(4, 5) == up2_center
+    assert up2_center - 15.5 + 27 == 0
+    up4_center = up2_center - 8 * 1.5
+    assert center(3, 9) == up4_center
+    assert up4_center - 7.5 + 31 == 0
 
 
 @settings(max_examples=30)
 @given(
     st.sampled_from(ON_VGG16),
-    st.sampled_from(["frozen", "learnt", "interpolate"]),
+    st.sampled_from(["frozen", "learned", "interpolate"]),
     st.integers(1, 600),
     st.integers(1, 600),
 )
@@ -239,7 +239,7 @@ def test_every_size_comes_out_at_its_own(
 @settings(max_examples=20)
 @given(
     st.sampled_from(["fcn_alexnet", "fcn_googlenet"]),
-    st.sampled_from(["frozen", "learnt"]),
+    st.sampled_from(["frozen", "learned"]),
     st.integers(1, 600),
     st.integers(1, 600),
 )
@@ -252,7 +252,7 @@ def test_every_size_comes_out_at_its_own_from_the_smaller_nets(
 
 
 def test_coordinates_are_where_an_impulse_lands() -> None:
-    # The centre of mass of the pixels that a position sees, by the gradient of its value.
+    # The center of mass of the pixels that a position sees, by the gradient of its value.
     layers = nn.Sequential(
         nn.Conv2d(1, 1, 5, stride=2, padding=3, bias=False),
         nn.ReLU(),
@@ -303,17 +303,17 @@ def test_a_frozen_transposed_convolution_interpolates_away_from_borders(stride: 
 
 def test_networks_differ_by_upsampling_at_the_border_only() -> None:
     image = noise(1, 3, 400, 400)
-    # The map of 400 + 198 pixels has 13 positions, whose outer centres are 12.5 and 396.5.
+    # The map of 400 + 198 pixels has 13 positions, whose outer centers are 12.5 and 396.5.
     inside = (..., slice(13, 384 + 12), slice(13, 384 + 12))
     for name in ON_VGG16:
         frozen = randomise(create_model(name, num_classes=3, width=NARROW))
         interpolated = create_model(name, num_classes=3, width=NARROW, upsampling="interpolate")
-        learnt = create_model(name, num_classes=3, width=NARROW, upsampling="learnt")
+        learned = create_model(name, num_classes=3, width=NARROW, upsampling="learned")
         interpolated.load_state_dict(frozen.state_dict())
-        learnt.load_state_dict(frozen.state_dict(), strict=False)
+        learned.load_state_dict(frozen.state_dict(), strict=False)
         with torch.no_grad():
             logits = frozen(image)
-            assert torch.allclose(learnt.eval()(image), logits, atol=1e-4)
+            assert torch.allclose(learned.eval()(image), logits, atol=1e-4)
             if name == "fcn32s":  # with skips the fading reaches further in
                 assert torch.allclose(interpolated.eval()(image)[inside], logits[inside], atol=1e-4)
             else:
@@ -353,7 +353,7 @@ def test_the_bilinear_kernel_is_the_reference_codes(size: int) -> None:
     assert torch.allclose(bilinear_kernel(size), bilinear(1, size)[0, 0], atol=1e-6)
 
 
-def test_frozen_kernels_are_neither_learnt_nor_saved() -> None:
+def test_frozen_kernels_are_neither_learned_nor_saved() -> None:
     model = create_model("fcn8s", num_classes=3, width=NARROW)
     assert [n for n, _ in model.named_parameters() if "upsampling" in n or "doubling" in n] == []
     assert [n for n in model.state_dict() if "upsampling" in n or "doubling" in n] == []
@@ -372,10 +372,10 @@ def test_fcn32s_has_the_published_136_million_parameters() -> None:
     score = 4096 * 21 + 21
     with torch.device("meta"):
         frozen = create_model("fcn32s", num_classes=21)
-        learnt = create_model("fcn32s", num_classes=21, upsampling="learnt")
+        learned = create_model("fcn32s", num_classes=21, upsampling="learned")
         finer = create_model("fcn8s", num_classes=21)
     assert count_parameters(frozen) == convolutions + fc6 + fc7 + score == 134_346_581
-    assert count_parameters(learnt) == count_parameters(frozen) + 21 * 21 * 64 * 64 == 136_152_917
+    assert count_parameters(learned) == count_parameters(frozen) + 21 * 21 * 64 * 64 == 136_152_917
     assert count_parameters(finer) == count_parameters(frozen) + (512 + 1) * 21 + (256 + 1) * 21
 
 
@@ -397,10 +397,10 @@ LEARNERS: list[tuple[str, dict[str, object]]] = [
     *(
         (name, {"width": NARROW, "upsampling": upsampling})
         for name in ON_VGG16
-        for upsampling in ("frozen", "learnt", "interpolate")
+        for upsampling in ("frozen", "learned", "interpolate")
     ),
     ("fcn_alexnet", {"width": 1 / 16, "backbone": "caffenet"}),
-    ("fcn_alexnet", {"width": 1 / 16, "backbone": "alexnet", "upsampling": "learnt"}),
+    ("fcn_alexnet", {"width": 1 / 16, "backbone": "alexnet", "upsampling": "learned"}),
     ("fcn_googlenet", {}),
 ]
 

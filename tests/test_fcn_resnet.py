@@ -103,7 +103,7 @@ def test_the_plain_network_equals_a_plain_forward(depth: int, size: tuple[int, i
     line = 1 - (torch.arange(64) - 31.5).abs() / 32
     assert torch.allclose(kernel[2, 2], line[:, None] * line[None], atol=1e-6)
     assert not kernel[2, 3].any()
-    randomise(model)  # the kernel too, as if it had learnt
+    randomise(model)  # the kernel too, as if it had learned
     state, image = model.state_dict(), torch.randn(1, 3, *size)
     with torch.no_grad():
         x = reference_resnet(part(state, "backbone"), image, depth, 32)["c5"]
@@ -170,7 +170,7 @@ def test_every_size_comes_out_at_its_own(name: str, height: int, width: int) -> 
 # --- Learning
 
 
-@pytest.mark.parametrize("upsampling", ["learnt", "frozen", "interpolate"])
+@pytest.mark.parametrize("upsampling", ["learned", "frozen", "interpolate"])
 def test_every_weight_of_the_plain_network_learns(upsampling: str) -> None:
     torch.manual_seed(0)
     model = create_model("fcn_resnet", num_classes=3, backbone="resnet18", upsampling=upsampling)

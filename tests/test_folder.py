@@ -19,12 +19,13 @@ from PIL import Image
 
 import killed_prediction
 from killed_prediction import CLASSES, Brightness
-from pixelwise.data.images import list_images, read_mask
+from pixelwise.data.image_files import list_images, read_mask
 from pixelwise.errors import InputError
-from pixelwise.files import lock_folder
-from pixelwise.inference import FolderResult, PredictionError, Predictor, journal, predict_folder
-from pixelwise.inference.anysize import UNKNOWN, AnySize
-from pixelwise.inference.pipeline import AHEAD, BUDGET, overlapped
+from pixelwise.file_io import lock_folder
+from pixelwise.inference import FolderResult, PredictionError, Predictor, predict_folder
+from pixelwise.inference.batch import folder_journal
+from pixelwise.inference.batch.pipeline import AHEAD, BUDGET, overlapped
+from pixelwise.inference.tiling.tiled_model import UNKNOWN, TiledModel
 from pixelwise.interrupts import StoppedError
 
 KILLS = int(os.environ.get("PIXELWISE_KILLS", "30"))
@@ -32,9 +33,9 @@ PICTURES = 8
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight pictures; two of them share a stem."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images; two of them share a stem."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for name in ("a.jpg", "a.png", *(f"{number}.png" for number in range(PICTURES - 2))):
         Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder / name)
@@ -42,7 +43,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Counting(Brightness):
-    """Counts what it is given; `at`: what to do at a picture, by its number."""
+    """Counts what it is given; `at`: what to do at an image, by its number."""
 
     def __init__(self, **at: object) -> None:
         self.seen = 0
@@ -59,7 +60,7 @@ class Counting(Brightness):
 
 
 class Concurrent(Counting):
-    """The same for three pictures at once, of which the first takes longest.
+    """The same for three images at once, of which the first takes longest.
 
     together: the most that there were at once. alone: how many came one after the other.
     """
@@ -86,11 +87,11 @@ class Concurrent(Counting):
 
 
 def run(
-    pictures: Path, out: Path, runtime: Brightness | None = None, **options: object
+    images: Path, out: Path, runtime: Brightness | None = None, **options: object
 ) -> FolderResult:
     predictor = Predictor(runtime or Counting(), CLASSES)
     arguments: dict[str, object] = {"settings": {}, **options}
-    return predict_folder(predictor, list_images(pictures), out, **arguments)  # type: ignore[arg-type]
+    return predict_folder(predictor, list_images(images), out, **arguments)  # type: ignore[arg-type]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -248,13 +249,13 @@ def test_an_error_of_writing_ends_all_and_leaves_no_thread(concurrency: int) -> 
 # --- Several at once
 
 
-def test_several_pictures_at_once_give_the_files_of_one_after_the_other(
-    pictures: Path, tmp_path: Path
+def test_several_images_at_once_give_the_files_of_one_after_the_other(
+    images: Path, tmp_path: Path
 ) -> None:
-    run(pictures, tmp_path / "one")
+    run(images, tmp_path / "one")
     runtime = Concurrent()
     seen: list[tuple[int, int]] = []
-    result = run(pictures, tmp_path / "several", runtime, progress=lambda *done: seen.append(done))
+    result = run(images, tmp_path / "several", runtime, progress=lambda *done: seen.append(done))
     assert (result.written, runtime.seen, runtime.alone) == (PICTURES, PICTURES, 0)
     assert 2 <= runtime.together <= 3
     assert contents(tmp_path / "several") == contents(tmp_path / "one")
@@ -262,12 +263,12 @@ def test_several_pictures_at_once_give_the_files_of_one_after_the_other(
     assert seen == [(number, PICTURES) for number in range(1, PICTURES + 1)]
 
 
-def test_of_fewer_pictures_than_may_run_at_once_each_has_all_cores(
-    pictures: Path, tmp_path: Path
+def test_of_fewer_images_than_may_run_at_once_each_has_all_cores(
+    images: Path, tmp_path: Path
 ) -> None:
     runtime = Concurrent()
     predict_folder(
-        Predictor(runtime, CLASSES), list_images(pictures)[:2], tmp_path / "out", settings={}
+        Predictor(runtime, CLASSES), list_images(images)[:2], tmp_path / "out", settings={}
     )
     assert (runtime.alone, runtime.together) == (2, 0)
 
@@ -279,35 +280,35 @@ def test_what_needs_scores_or_a_runtime_without_it_goes_one_after_the_other() ->
     assert Predictor(Concurrent(), CLASSES, crf="camvid").concurrency == 1
 
 
-def test_pictures_that_would_take_too_much_together_go_one_after_the_other() -> None:
+def test_images_that_would_take_too_much_together_go_one_after_the_other() -> None:
     runtime = Concurrent()
     memory = 3 * 30 * 40 * UNKNOWN.label_bytes_per_pixel
-    network = AnySize(runtime, memory=int(memory))
+    network = TiledModel(runtime, memory=int(memory))
     rng = np.random.default_rng(0)
     for size, alone in (((30, 40), 0), ((31, 40), 1)):
         image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         np.testing.assert_array_equal(network.classify_concurrently(image), image[..., 0] // 86)
         assert runtime.alone == alone
-    windowed = AnySize(runtime, window=20)
-    assert not windowed.in_one_pass((30, 40))
-    with pytest.raises(InputError, match="windows of"):  # so it took the way of windows
-        windowed.classify_concurrently(image)
+    tiled = TiledModel(runtime, tile=20)
+    assert not tiled.in_one_pass((30, 40))
+    with pytest.raises(InputError, match="tiles of"):  # so it was tiled
+        tiled.classify_concurrently(image)
 
 
 # --- Going on
 
 
 def test_a_run_through_leaves_results_only_and_another_does_all_again(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    assert run(pictures, out).written == PICTURES
+    assert run(images, out).written == PICTURES
     whole = contents(out)
     names = ["a.jpg", "a.png", *(str(number) for number in range(PICTURES - 2))]
     assert set(whole) == {f"{name}{kind}.png" for name in names for kind in ("", "_overlay")}
-    with Image.open(pictures / "3.png") as picture:
+    with Image.open(images / "3.png") as picture:
         np.testing.assert_array_equal(read_mask(out / "3.png"), np.asarray(picture)[..., 0] // 86)
-    again = run(pictures, out)
+    again = run(images, out)
     assert (again.written, again.kept) == (PICTURES, 0)
     assert contents(out) == whole
 
@@ -315,12 +316,12 @@ def test_a_run_through_leaves_results_only_and_another_does_all_again(
 @pytest.mark.parametrize("kind", [Counting, Concurrent])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_the_same_call_goes_on(
-    number: int, kind: type[Counting], pictures: Path, tmp_path: Path
+    number: int, kind: type[Counting], images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     stop = kind(n3=lambda: os.kill(os.getpid(), number))
-    with pytest.raises(StoppedError, match=r"of 8 pictures finished: the same command") as stopped:
-        run(pictures, out, stop)
+    with pytest.raises(StoppedError, match=r"of 8 images finished: the same command") as stopped:
+        run(images, out, stop)
     assert stopped.value.exit_code == 128 + number
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     masks = [path for path in out.glob("*.png") if "_overlay" not in path.name]
@@ -328,19 +329,19 @@ def test_a_signal_ends_it_and_the_same_call_goes_on(
     assert all((out / f"{mask.stem}_overlay.png").exists() for mask in masks)
     assert [path.name for path in out.glob(".*")] == [".pixelwise-predict.jsonl"]
     rest = kind()
-    result = run(pictures, out, rest)
+    result = run(images, out, rest)
     assert (result.kept, result.written) == (len(masks), PICTURES - len(masks))
     assert rest.seen == result.written
-    run(pictures, tmp_path / "whole")
+    run(images, tmp_path / "whole")
     assert contents(out) == contents(tmp_path / "whole")
 
 
 @pytest.fixture
-def half(pictures: Path, tmp_path: Path) -> Path:
-    """A copy of the pictures, stopped after at least three: TMP/pictures, TMP/out."""
-    copy = tmp_path / "pictures"
+def half(images: Path, tmp_path: Path) -> Path:
+    """A copy of the images, stopped after at least three: TMP/images, TMP/out."""
+    copy = tmp_path / "images"
     copy.mkdir()
-    for path in list_images(pictures):
+    for path in list_images(images):
         (copy / path.name).write_bytes(path.read_bytes())
     with pytest.raises(StoppedError):
         run(copy, tmp_path / "out", Counting(n5=lambda: os.kill(os.getpid(), signal.SIGTERM)))
@@ -348,7 +349,7 @@ def half(pictures: Path, tmp_path: Path) -> Path:
 
 
 def kept(folder: Path, **options: object) -> int:
-    return run(folder / "pictures", folder / "out", **options).kept
+    return run(folder / "images", folder / "out", **options).kept
 
 
 def finished(folder: Path) -> int:
@@ -356,10 +357,10 @@ def finished(folder: Path) -> int:
 
 
 def test_what_is_not_as_it_was_is_done_again(half: Path) -> None:
-    """A changed picture, a result that is gone, and one that was cut off."""
+    """A changed image, a result that is gone, and one that was cut off."""
     before = finished(half)
     assert before >= 4
-    Image.new("RGB", (40, 30), "white").save(half / "pictures" / "0.png")
+    Image.new("RGB", (40, 30), "white").save(half / "images" / "0.png")
     (half / "out" / "1_overlay.png").unlink()
     (half / "out" / "2.png").write_bytes(b"half")
     assert kept(half) == before - 3
@@ -368,16 +369,16 @@ def test_what_is_not_as_it_was_is_done_again(half: Path) -> None:
 
 
 def test_other_settings_start_anew(half: Path) -> None:
-    result = run(half / "pictures", half / "out", settings={"bundle": "another"})
+    result = run(half / "images", half / "out", settings={"bundle": "another"})
     assert (result.kept, result.outdated) == (0, True)
 
 
 def test_overwrite_starts_anew(half: Path) -> None:
-    result = run(half / "pictures", half / "out", overwrite=True)
+    result = run(half / "images", half / "out", overwrite=True)
     assert (result.kept, result.outdated) == (0, False)
 
 
-@pytest.mark.parametrize("torn", ['{"picture": "/x', "\x00\x00\x00\n", '{"picture": 3}\n'])
+@pytest.mark.parametrize("torn", ['{"image": "/x', "\x00\x00\x00\n", '{"image": 3}\n'])
 def test_a_torn_line_promises_nothing(half: Path, torn: str) -> None:
     before = finished(half)
     with (half / "out" / ".pixelwise-predict.jsonl").open("a", encoding="utf-8") as stream:
@@ -391,25 +392,25 @@ def test_a_journal_that_is_none_is_left_out(half: Path, content: bytes) -> None:
     assert kept(half) == 0
 
 
-def test_two_processes_do_not_share_a_folder(pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_do_not_share_a_folder(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     handle = lock_folder(out)
     if handle is None:
         pytest.skip("no locks on folders here")
     with pytest.raises(InputError, match="another pixelwise predict is writing there"):
-        run(pictures, out)
+        run(images, out)
     os.close(handle)
-    assert run(pictures, out).written == PICTURES
+    assert run(images, out).written == PICTURES
 
 
 @pytest.mark.parametrize("kind", [Counting, Concurrent])
-def test_bad_pictures_are_told_and_the_rest_goes_on(
-    kind: type[Counting], pictures: Path, tmp_path: Path
+def test_bad_images_are_told_and_the_rest_goes_on(
+    kind: type[Counting], images: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
-    for path in list_images(pictures):
+    for path in list_images(images):
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "1.png").write_bytes(b"")
     (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:300])
@@ -430,13 +431,13 @@ def test_bad_pictures_are_told_and_the_rest_goes_on(
     assert not (tmp_path / "none").exists()
 
 
-def test_without_overlays_masks_alone_are_written(pictures: Path, tmp_path: Path) -> None:
-    run(pictures, tmp_path / "out", overlay=False)
+def test_without_overlays_masks_alone_are_written(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "out", overlay=False)
     assert len(list((tmp_path / "out").iterdir())) == PICTURES
 
 
 def test_networks_are_told_apart(tiny_bundle: Path, tmp_path: Path) -> None:
-    from pixelwise.checkpoints import Bundle
+    from pixelwise.weights.bundle import Bundle
 
     def network_id(path: Path) -> str:
         return Predictor.load(path, runtime="torch").network_id
@@ -454,7 +455,7 @@ def test_networks_are_told_apart(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def attempt(
-    pictures: Path,
+    images: Path,
     out: Path,
     place: str,
     times: int,
@@ -462,7 +463,7 @@ def attempt(
     concurrency: int = 1,
 ) -> bool:
     """Whether it was killed: at a place, or by us after some seconds."""
-    arguments = [killed_prediction.__file__, pictures, out, place, times, concurrency]
+    arguments = [killed_prediction.__file__, images, out, place, times, concurrency]
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         stderr=subprocess.PIPE,
@@ -477,8 +478,8 @@ def attempt(
     return process.returncode != 0
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_path: Path) -> None:
-    """kill -9, again and again: at forced places, and at random moments; one picture after the
+def test_killed_at_any_moment_it_ends_with_the_same_files(images: Path, tmp_path: Path) -> None:
+    """kill -9, again and again: at forced places, and at random moments; one image after the
     other, and several at once.
 
     What had its names when the process died is not predicted again, and nothing under a final name
@@ -487,7 +488,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_pa
     rng = random.Random(0)
     began = time.monotonic()
     whole = tmp_path / "whole"
-    assert not attempt(pictures, whole, "-", 0, None)
+    assert not attempt(images, whole, "-", 0, None)
     usual = time.monotonic() - began
     expected = contents(whole)
     log = whole.with_suffix(".predicted")
@@ -501,7 +502,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_pa
             place = places[(3 * round_ + number) % len(places)]
             after = rng.uniform(0.5, 1.1) * usual if place == "-" else None
             times, concurrency = rng.randint(1, 3), rng.choice([1, 3])
-            killed = attempt(pictures, out, place, times, after, concurrency)
+            killed = attempt(images, out, place, times, after, concurrency)
             kills += killed
             named = contents(out) if out.is_dir() else {}
             if named == expected:  # its journal is gone: it had come to its end before the kill
@@ -511,14 +512,14 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_pa
             assert named.items() <= expected.items()
             done = [
                 path.name
-                for path in list_images(pictures)
+                for path in list_images(images)
                 if f"{_base(path)}.png" in named and f"{_base(path)}_overlay.png" in named
             ]
             log.write_text("")
             if not killed:
                 break
         if killed:
-            assert not attempt(pictures, out, "-", 0, None)
+            assert not attempt(images, out, "-", 0, None)
             assert set(log.read_text().split()).isdisjoint(done)
         assert contents(out) == expected
         round_ += 1
@@ -535,8 +536,8 @@ def _base(path: Path) -> str:
 def test_a_full_disk_ends_it_and_with_room_it_goes_on(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "COMMIT_SECONDS", 0.0)
-    folder = tmp_path / "pictures"
+    monkeypatch.setattr(folder_journal, "COMMIT_SECONDS", 0.0)
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(6):
@@ -549,7 +550,7 @@ def test_a_full_disk_ends_it_and_with_room_it_goes_on(
     whole = sorted(path.name for path in out.glob("*_overlay.png"))
     assert 1 <= len(whole) < 6
     entries = (out / ".pixelwise-predict.jsonl").read_text().splitlines()[1:]
-    assert [Path(json.loads(line)["picture"]).stem for line in entries] == [
+    assert [Path(json.loads(line)["image"]).stem for line in entries] == [
         name.split("_")[0] for name in whole
     ]
     assert list(out.glob("*.part")) == list(out.glob(".*.part")) == []

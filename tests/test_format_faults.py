@@ -27,7 +27,7 @@ from miniatures import (
 )
 from pixelwise.data import layouts
 from pixelwise.data.classes import Classes, write_classes_toml
-from pixelwise.data.convert import convert_data
+from pixelwise.data.convert_dataset import convert_data
 from pixelwise.data.dataset import open_dataset
 from pixelwise.errors import InputError
 
@@ -91,7 +91,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "pairs: in two lists": (
         "lists of pairs",
         lambda root: (
-            shutil.copy(root / "train.txt", root / "val.txt").parent / "pictures" / "photo_0.jpg"
+            shutil.copy(root / "train.txt", root / "val.txt").parent / "images" / "photo_0.jpg"
         ),
         "is in train and in val: leave it in one",
     ),
@@ -157,13 +157,13 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda root: spoiled_mask(root, "annotations/training/*.png", 151),
         r"mask value 151 is not among the classes \(1\.\.150, 0 ignored\)",
     ),
-    "camvid: unknown colour": (
+    "camvid: unknown color": (
         "camvid 32",
         lambda root: (
             save(path := first_file(root, "*_L.png"), np.full((40, 56, 3), 77, np.uint8)),
             path,
         )[1],
-        r"colour \(77, 77, 77\) is in the mask and in no class",
+        r"color \(77, 77, 77\) is in the mask and in no class",
     ),
     "camvid: bad table": (
         "camvid 32 repacked",
@@ -473,20 +473,20 @@ def test_soft_edges_are_refused_with_the_reason(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-def test_colours_that_are_too_many_are_refused(tmp_path: Path) -> None:
+def test_colors_that_are_too_many_are_refused(tmp_path: Path) -> None:
     MINIATURES["suffixes across folders"](tmp_path)
     path = first_file(tmp_path, "*_gt.png")
     stored = np.zeros((40, 56, 3), dtype=np.uint8)
     stored[..., 1] = np.arange(56)
     stored[..., 2] = np.arange(40)[:, None]
     save(path, stored)
-    with pytest.raises(InputError, match=r"different colours in the RGB masks, too many"):
+    with pytest.raises(InputError, match=r"different colors in the RGB masks, too many"):
         open_dataset(tmp_path)
 
 
-def test_learnt_colours_are_shown(tmp_path: Path) -> None:
+def test_learned_colors_are_shown(tmp_path: Path) -> None:
     MINIATURES["suffixes across folders"](tmp_path)
-    assert "colour_2 (10, 20, 200)" in notes(tmp_path)
+    assert "color_2 (10, 20, 200)" in notes(tmp_path)
 
 
 @pytest.mark.parametrize("scale", [1, 255])
@@ -510,11 +510,11 @@ def test_index_masks_saved_as_rgb_are_read_by_their_numbers(tmp_path: Path, scal
 def test_an_rgb_mask_that_is_all_black_does_not_become_a_class_of_a_table(tmp_path: Path) -> None:
     plain(tmp_path)
     write_classes_toml(
-        tmp_path / "classes.toml", Classes.make(["a", "b"], colours=[(9, 9, 9), (1, 2, 3)])
+        tmp_path / "classes.toml", Classes.make(["a", "b"], colors=[(9, 9, 9), (1, 2, 3)])
     )
     for path in (tmp_path / "masks").rglob("*.png"):
         save(path, np.zeros((40, 56, 3), dtype=np.uint8))
-    with pytest.raises(InputError, match=r"colour \(0, 0, 0\) is in the mask and in no class"):
+    with pytest.raises(InputError, match=r"color \(0, 0, 0\) is in the mask and in no class"):
         open_dataset(tmp_path)
 
 
@@ -610,7 +610,7 @@ def test_a_conversion_that_fails_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pixelwise.data.convert.shutil.copyfile", full)
+    monkeypatch.setattr("pixelwise.data.convert_dataset.shutil.copyfile", full)
     with pytest.raises(InputError, match="No space left on device"):
         convert_data(tmp_path / "data", tmp_path / "plain")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

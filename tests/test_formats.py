@@ -17,16 +17,16 @@ from PIL import Image
 from miniatures import MINIATURES, Expected
 from pixelwise.data import layouts
 from pixelwise.data.classes import IGNORE
-from pixelwise.data.convert import convert_data
+from pixelwise.data.convert_dataset import convert_data
 from pixelwise.data.dataset import SegmentationData, open_dataset
-from pixelwise.data.outlines import Ellipse, Rectangle
+from pixelwise.data.polygons import Ellipse, Rectangle
 from pixelwise.errors import InputError
 from pixelwise.training import load_recipe, train
 
 TINY = {
-    "model.pretrained": "none",
+    "model.weights": "none",
     "model.options.backbone": "tiny",
-    "layout": "contiguous",
+    "memory_format": "contiguous",
     "device": "cpu",
     "epochs": 1,
     "batch_size": 3,
@@ -53,8 +53,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def check(data: SegmentationData, expected: Expected, *, name: Callable[[Any], str]) -> None:
     assert list(data.classes.names) == expected.names
-    if expected.colours is not None:
-        assert list(data.classes.colours) == expected.colours
+    if expected.colors is not None:
+        assert list(data.classes.colors) == expected.colors
     assert (data.classes.ignore is not None) == expected.ignored
     found = {
         split: {name(sample): data.read(sample)[1] for sample in samples}
@@ -203,10 +203,10 @@ def test_yolo_s_list_file_chooses_among_the_images(made: Made, tmp_path: Path) -
         yolo_of(root, "train: [3]\nval: images/val\n")
 
 
-# Label Studio's shapes, by the pixels' centres.
+# Label Studio's shapes, by the pixels' centers.
 
 
-def test_an_ellipse_is_the_pixels_whose_centres_are_within() -> None:
+def test_an_ellipse_is_the_pixels_whose_centers_are_within() -> None:
     ellipse = Ellipse(1, (0.5, 0.5), (0.25, 0.5), degrees=30)
     height, width = 20, 40
     expected = np.zeros((height, width), dtype=bool)
@@ -249,8 +249,8 @@ def test_label_studio_s_ellipses_are_read_in_percent(made: Made, tmp_path: Path)
     tree = data.classes.names.index("tree")
     rows, columns = np.nonzero(mask == tree)
     height, width = mask.shape
-    centre = ((columns + 0.5).mean() / width, (rows + 0.5).mean() / height)
-    assert centre == pytest.approx((0.5, 0.25))
+    center = ((columns + 0.5).mean() / width, (rows + 0.5).mean() / height)
+    assert center == pytest.approx((0.5, 0.25))
     area = math.pi * 0.25 * width * 0.125 * height
     assert (mask == tree).sum() == pytest.approx(area, rel=0.03)
     assert any("rectangles are taken for areas" in note for note in data.notes)

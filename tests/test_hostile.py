@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 import hostile
-from pixelwise.data.arrays import ARRAY_SUFFIXES
-from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from pixelwise.data.array_files import ARRAY_SUFFIXES
+from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 HERE = Path(__file__).parent
 SECONDS = 5.0
@@ -31,7 +31,7 @@ if os.name != "posix":
 
 @dataclass
 class Tree:
-    """files: pictures, links and pipes, in one folder. folders: data sets, by name."""
+    """files: images, links and pipes, in one folder. folders: data sets, by name."""
 
     root: Path
     files: Path
@@ -55,10 +55,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     root = tmp_path_factory.mktemp("hostile")
     files = root / "files"
     files.mkdir()
-    for name, data in hostile.pictures(root / "canary"):
+    for name, data in hostile.images(root / "canary"):
         (files / name).write_bytes(data)
     for name in hostile.ODD_NAMES:
-        hostile.write_named(files / name, b"not a picture")
+        hostile.write_named(files / name, b"not an image")
     hostile.links(files)
     return Tree(root, files, hostile.folders(root / "folders", root / "canary"))
 
@@ -175,7 +175,7 @@ def test_all_of_them_are_given_to_a_network(tree: Tree, tmp_path: Path, tiny_bun
     before = tree.listing()
     masks = tmp_path / "masks"
     pipe = tree.files / "pipe.png"
-    # A picture of 64 million pixels is one of another test: here it takes minutes.
+    # An image of 64 million pixels is one of another test: here it takes minutes.
     given = [str(path) for path in sorted(tree.files.iterdir()) if path.stem != "below_limit"]
     given = [path for path in given if Path(path).is_file()]
     jobs = [

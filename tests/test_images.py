@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixelwise.data import images, opening
+from pixelwise.data import image_decoding, image_files
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import (
+from pixelwise.data.image_files import (
     list_images,
     mask_palette,
     read_image,
@@ -32,7 +32,7 @@ from pixelwise.data.images import (
     write_mask,
 )
 from pixelwise.errors import InputError
-from pixelwise.files import atomic, make_folder
+from pixelwise.file_io import atomic, make_folder
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 INDEX = np.array([[0, 1, 2, 2], [3, 0, 1, 255], [2, 2, 9, 0]], dtype=np.uint8)
@@ -111,11 +111,11 @@ def test_exif_that_is_nonsense_harms_nothing(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(path), PHOTO)
 
 
-def test_grey_becomes_rgb(tmp_path: Path) -> None:
-    grey = PHOTO[..., 0]
-    Image.fromarray(grey).save(tmp_path / "grey.png")
+def test_gray_becomes_rgb(tmp_path: Path) -> None:
+    gray = PHOTO[..., 0]
+    Image.fromarray(gray).save(tmp_path / "gray.png")
     np.testing.assert_array_equal(
-        read_image(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, axis=2)
+        read_image(tmp_path / "gray.png"), np.repeat(gray[..., None], 3, axis=2)
     )
 
 
@@ -127,26 +127,22 @@ def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transparency", [None, 1, b"\x00\x80\xff"])
-def test_a_palette_picture_shows_its_colours(
-    tmp_path: Path, transparency: int | bytes | None
-) -> None:
-    picture = Image.fromarray(PHOTO).quantize(16)
+def test_a_palette_image_shows_its_colors(tmp_path: Path, transparency: int | bytes | None) -> None:
+    image = Image.fromarray(PHOTO).quantize(16)
     options = {} if transparency is None else {"transparency": transparency}
-    picture.save(tmp_path / "palette.png", **options)
-    colours = np.array(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-    np.testing.assert_array_equal(
-        read_image(tmp_path / "palette.png"), colours[np.asarray(picture)]
-    )
+    image.save(tmp_path / "palette.png", **options)
+    colors = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), colors[np.asarray(image)])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_alpha_is_left_out_and_the_colours_stay(tmp_path: Path, suffix: str) -> None:
+def test_alpha_is_left_out_and_the_colors_stay(tmp_path: Path, suffix: str) -> None:
     pixels = np.dstack([PHOTO, np.arange(1200, dtype=np.uint8).reshape(30, 40)])
     Image.fromarray(pixels).save(tmp_path / f"alpha{suffix}")
     np.testing.assert_array_equal(read_image(tmp_path / f"alpha{suffix}"), PHOTO)
 
 
-def test_grey_with_alpha_becomes_rgb(tmp_path: Path) -> None:
+def test_gray_with_alpha_becomes_rgb(tmp_path: Path) -> None:
     Image.fromarray(PHOTO[..., :2], "LA").save(tmp_path / "la.png")
     np.testing.assert_array_equal(
         read_image(tmp_path / "la.png"), np.repeat(PHOTO[..., :1], 3, axis=2)
@@ -155,16 +151,16 @@ def test_grey_with_alpha_becomes_rgb(tmp_path: Path) -> None:
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     ink = {"white": (0, 0, 0, 0), "red": (0, 255, 255, 0), "black": (0, 0, 0, 255)}
-    for name, colour in ink.items():
-        Image.new("CMYK", (16, 16), colour).save(tmp_path / f"{name}.jpg", quality=100)
-        Image.new("CMYK", (16, 16), colour).save(tmp_path / f"{name}.tif")
+    for name, color in ink.items():
+        Image.new("CMYK", (16, 16), color).save(tmp_path / f"{name}.jpg", quality=100)
+        Image.new("CMYK", (16, 16), color).save(tmp_path / f"{name}.tif")
     seen = {"white": (255, 255, 255), "red": (255, 0, 0), "black": (0, 0, 0)}
-    for name, colour in seen.items():
+    for name, color in seen.items():
         for path in (tmp_path / f"{name}.jpg", tmp_path / f"{name}.tif"):
-            assert abs(read_image(path).astype(int) - colour).max() <= 2, path
+            assert abs(read_image(path).astype(int) - color).max() <= 2, path
 
 
-@pytest.mark.parametrize("suffix", sorted(images.PICTURE_SUFFIXES | {".JPG"}))
+@pytest.mark.parametrize("suffix", sorted(image_files.PHOTO_SUFFIXES | {".JPG"}))
 def test_each_format_is_read_whatever_the_suffix_says(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"photo{suffix}"
     Image.fromarray(PHOTO).save(path)
@@ -173,7 +169,7 @@ def test_each_format_is_read_whatever_the_suffix_says(tmp_path: Path, suffix: st
     np.testing.assert_array_equal(read_image(path), PHOTO)
 
 
-def test_a_jpeg_with_previews_behind_it_is_its_first_picture(tmp_path: Path) -> None:
+def test_a_jpeg_with_previews_behind_it_is_its_first_image(tmp_path: Path) -> None:
     small = Image.fromarray(PHOTO[:8, :8])
     Image.fromarray(PHOTO).save(tmp_path / "plain.jpg", quality=90)
     Image.fromarray(PHOTO).save(
@@ -185,23 +181,23 @@ def test_a_jpeg_with_previews_behind_it_is_its_first_picture(tmp_path: Path) -> 
 
 
 def test_a_palette_mask_gives_its_indices(tmp_path: Path) -> None:
-    picture = Image.fromarray(INDEX)
-    picture.putpalette(PALETTE)
+    image = Image.fromarray(INDEX)
+    image.putpalette(PALETTE)
     for suffix in (".png", ".bmp", ".tif"):
-        picture.save(tmp_path / f"mask{suffix}")
+        image.save(tmp_path / f"mask{suffix}")
         np.testing.assert_array_equal(read_mask(tmp_path / f"mask{suffix}"), INDEX)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_a_palette_mask_of_few_bits_gives_its_indices(tmp_path: Path, bits: int) -> None:
     index = np.random.default_rng(bits).integers(0, 2**bits, (7, 9), dtype=np.uint8)
-    picture = Image.fromarray(index)
-    picture.putpalette(PALETTE[: 3 * 2**bits])
-    picture.save(tmp_path / "mask.png", bits=bits)
+    image = Image.fromarray(index)
+    image.putpalette(PALETTE[: 3 * 2**bits])
+    image.save(tmp_path / "mask.png", bits=bits)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), index)
 
 
-def test_a_grey_mask_gives_its_values(tmp_path: Path) -> None:
+def test_a_gray_mask_gives_its_values(tmp_path: Path) -> None:
     Image.fromarray(INDEX).save(tmp_path / "mask.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), INDEX)
     assert mask_palette(tmp_path / "mask.png") is None
@@ -253,7 +249,7 @@ def test_sixteen_bits_are_refused(
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize(("top", "kind"), [(255, np.uint8), (256, np.uint16), (65535, np.uint16)])
-def test_a_grey_mask_of_sixteen_bits_gives_its_numbers(
+def test_a_gray_mask_of_sixteen_bits_gives_its_numbers(
     tmp_path: Path, suffix: str, top: int, kind: type
 ) -> None:
     stored = np.array([[0, 1, 254, top]], dtype=np.uint16)
@@ -293,12 +289,12 @@ def encoded(name: str, **options: Any) -> bytes:
         ("TIFF", {"compression": "tiff_lzw"}),
     ],
 )
-def test_a_cut_off_picture_is_never_half_a_picture(
+def test_a_cut_off_image_is_never_half_a_image(
     tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
     whole = encoded(name, **options)
     path = tmp_path / f"photo.{name.lower()}"
-    readers = [read_image, read_mask] if name in images.MASK_FORMATS else [read_image]
+    readers = [read_image, read_mask] if name in image_files.MASK_FORMATS else [read_image]
     for tenth in range(1, 10):
         path.write_bytes(whole[: len(whole) * tenth // 10])
         for read in readers:
@@ -311,7 +307,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-def test_a_changed_byte_is_a_picture_or_one_error(scratch: Path, data: st.DataObject) -> None:
+def test_a_changed_byte_is_a_image_or_one_error(scratch: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["JPEG", "PNG", "BMP", "WEBP", "TIFF"]))
     damaged = bytearray(encoded(name))
     # Most of what a decoder can stumble over stands at the start.
@@ -323,7 +319,7 @@ def test_a_changed_byte_is_a_picture_or_one_error(scratch: Path, data: st.DataOb
         said = [f"{path}: "]
         try:
             # A changed size shall not cost half a gigabyte.
-            with patch.object(opening, "MAX_PIXELS", 100_000):
+            with patch.object(image_decoding, "MAX_PIXELS", 100_000):
                 assert read(path).dtype == np.uint8
         except InputError as error:
             said = list(error.problems)
@@ -335,11 +331,11 @@ def test_a_changed_byte_is_a_picture_or_one_error(scratch: Path, data: st.DataOb
     ("content", "said"),
     [
         (b"", "is empty (0 bytes): restore the file or remove it"),
-        (b"this is no picture\n" * 20, "is not a picture that can be read"),
-        (b"\x89PNG\r\n\x1a\n", "is not a picture that can be read"),
+        (b"this is no image\n" * 20, "is not an image that can be read"),
+        (b"\x89PNG\r\n\x1a\n", "is not an image that can be read"),
     ],
 )
-def test_a_file_without_a_picture_in_it(
+def test_a_file_without_a_image_in_it(
     tmp_path: Path, read: Callable[[Path], object], content: bytes, said: str
 ) -> None:
     path = tmp_path / "photo.png"
@@ -359,13 +355,13 @@ def test_a_path_without_a_file(tmp_path: Path, read: Callable[[Path], object]) -
 
 
 @pytest.mark.parametrize("suffix", [".png", ".gif", ".webp", ".tif"])
-def test_several_pictures_in_one_file_are_refused(tmp_path: Path, suffix: str) -> None:
+def test_several_images_in_one_file_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"animated{suffix}"
     frames = [Image.fromarray(PHOTO), Image.fromarray(PHOTO[::-1])]
     frames[0].save(path, save_all=True, append_images=frames[1:])
     line = problem(read_image, path)
-    assert "several pictures" in line or "is not a picture that can be read" in line
-    if suffix in images.MASK_SUFFIXES:
+    assert "several images" in line or "is not an image that can be read" in line
+    if suffix in image_files.MASK_SUFFIXES:
         assert "save the one you mean" in problem(read_mask, path)
 
 
@@ -377,7 +373,7 @@ def test_a_still_gif_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pillows_own_limit", [True, False])
 @pytest.mark.parametrize(("width", "height"), [(20_000, 10_000), (100_000, 100_000)])
-def test_a_picture_too_large_for_memory_is_refused_before_it_is_decoded(
+def test_a_image_too_large_for_memory_is_refused_before_it_is_decoded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     width: int,
@@ -392,7 +388,7 @@ def test_a_picture_too_large_for_memory_is_refused_before_it_is_decoded(
     (tmp_path / "bomb.png").write_bytes(bomb)
     line = problem(read_image, tmp_path / "bomb.png")
     assert line == (
-        f"is over the limit of {opening.MAX_PIXELS} pixels: cut it into parts; for predict, "
+        f"is over the limit of {image_decoding.MAX_PIXELS} pixels: cut it into parts; for predict, "
         "--large takes TIFF files of any size"
     )
 
@@ -405,30 +401,30 @@ def test_reading_in_threads_leaves_the_programs_warnings_alone(tmp_path: Path) -
     assert list(warnings.filters) == before
 
 
-def test_pictures_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
+def test_images_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "c.txt", ".hidden.png", "d.tif"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     assert [path.name for path in list_images(tmp_path)] == ["a.jpg", "b.PNG", "d.tif"]
 
 
-def test_a_written_mask_holds_its_values_and_their_colours(tmp_path: Path) -> None:
+def test_a_written_mask_holds_its_values_and_their_colors(tmp_path: Path) -> None:
     classes = Classes.make(["a", "b", "c", "d", "e"], values=[0, 1, 2, 3, 9], ignore=255)
     path = tmp_path / "mask.png"
     write_mask(path, INDEX, palette=classes.palette())
     np.testing.assert_array_equal(read_mask(path), INDEX)
     palette = mask_palette(path)
     assert palette is not None
-    for colour, value in zip(classes.colours, classes.values, strict=True):
-        assert tuple(palette[value]) == colour
-    np.testing.assert_array_equal(read_image(path), classes.colour_table()[classes.to_index(INDEX)])
+    for color, value in zip(classes.colors, classes.values, strict=True):
+        assert tuple(palette[value]) == color
+    np.testing.assert_array_equal(read_image(path), classes.color_table()[classes.to_index(INDEX)])
 
 
 def test_a_written_image_comes_back(tmp_path: Path) -> None:
     write_image(tmp_path / "array.png", PHOTO)
-    write_image(tmp_path / "picture.png", Image.fromarray(PHOTO))
+    write_image(tmp_path / "image.png", Image.fromarray(PHOTO))
     np.testing.assert_array_equal(read_image(tmp_path / "array.png"), PHOTO)
-    np.testing.assert_array_equal(read_image(tmp_path / "picture.png"), PHOTO)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png"), PHOTO)
 
 
 def full_disk(*_: object, **__: object) -> None:

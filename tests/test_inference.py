@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pixelwise
-from pixelwise.checkpoints import IMAGENET, Bundle
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import read_mask
+from pixelwise.data.image_files import read_mask
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
-from pixelwise.inference.simplify import simplify
+from pixelwise.inference.runtimes.torch.simplify import simplify
 from pixelwise.models import create_model
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.normalization import IMAGENET
 
 CLASSES = Classes.make(["soil", "plant <i>", "stone"], values=[0, 10, 200], ignore=255)
 
@@ -104,7 +105,7 @@ def test_command_and_python_write_the_same(bundle: Path, tmp_path: Path) -> None
             assert (np.asarray(written) == np.asarray(result.overlay())).all()
 
 
-def test_pictures_of_one_stem_do_not_overwrite_each_other(bundle: Path, tmp_path: Path) -> None:
+def test_images_of_one_stem_do_not_overwrite_each_other(bundle: Path, tmp_path: Path) -> None:
     Image.fromarray(photo(8, 8)).save(tmp_path / "a.png")
     Image.fromarray(photo(8, 9)).save(tmp_path / "a.jpg")
     out = tmp_path / "out"
@@ -134,11 +135,11 @@ def test_every_size_gives_a_whole_result(height: int, width: int) -> None:
     assert result.overlay(legend=False).size == (width, height)
 
 
-def test_an_overlay_of_opacity_0_and_1_is_the_photo_and_the_colours(bundle: Path) -> None:
+def test_an_overlay_of_opacity_0_and_1_is_the_photo_and_the_colors(bundle: Path) -> None:
     result = pixelwise.load(bundle)(photo(12, 12))
     assert (np.asarray(result.overlay(opacity=0, legend=False)) == result.image).all()
-    colours = CLASSES.colour_table()[result.index]
-    assert (np.asarray(result.overlay(opacity=1, legend=False)) == colours).all()
+    colors = CLASSES.color_table()[result.index]
+    assert (np.asarray(result.overlay(opacity=1, legend=False)) == colors).all()
 
 
 def test_a_notebook_shows_the_overlay_and_escapes_names(bundle: Path) -> None:
@@ -165,7 +166,7 @@ def test_what_is_no_image_is_refused(bundle: Path, image: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["fcn_resnet_dilated", "deeplab_v3"])
-def test_normalisations_outside_a_sequential_are_folded_too(name: str) -> None:
+def test_normalizations_outside_a_sequential_are_folded_too(name: str) -> None:
     torch.manual_seed(0)
     model = create_model(name, num_classes=2, backbone="resnet50").eval()
     for module in model.modules():
@@ -181,7 +182,7 @@ def test_normalisations_outside_a_sequential_are_folded_too(name: str) -> None:
     assert ((one - other).abs().max() / (one.max() - one.min())).item() < 1e-5
 
 
-def test_a_convolution_that_two_normalisations_share_is_left() -> None:
+def test_a_convolution_that_two_normalizations_share_is_left() -> None:
     class Shared(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()

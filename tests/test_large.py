@@ -1,4 +1,4 @@
-"""TIFF files that are read and written by windows: the same masks, whole files, clear faults."""
+"""TIFF files that are read and written by tiles: the same masks, whole files, clear faults."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from PIL import Image
 from torch import nn
 
 from conftest import Result
-from pixelwise.checkpoints import IMAGENET, Bundle, Normalisation
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import read_image
-from pixelwise.data.pixels import PixelFormat
+from pixelwise.data.image_files import read_image
+from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
-from pixelwise.inference.large import TiffPicture, mask, predict_large, tiff
-from pixelwise.inference.runtimes.pytorch import TorchRuntime
+from pixelwise.inference.batch import mask_tiff, tiff_source
+from pixelwise.inference.batch.large_image import predict_large
+from pixelwise.inference.batch.tiff_source import TiffSource
+from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
 from pixelwise.models import create_model
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.normalization import IMAGENET, Normalization
 
 CLASSES = Classes.make(["soil", "plant", "stone"], values=[0, 10, 200], ignore=255)
-SIDE = 320  # of the windows, which the network's short reach allows
+SIDE = 320  # of the tiles, which the network's short reach allows
 OPTIONS = {"backbone": "tiny", "aspp": False}
 
 
@@ -41,12 +44,12 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (blocks[:height, :width] + noise).astype(np.uint8)
 
 
-def network(picture: np.ndarray, normalisation: Normalisation) -> nn.Module:
-    """With random weights, but all classes in the picture."""
+def network(picture: np.ndarray, normalization: Normalization) -> nn.Module:
+    """With random weights, but all classes in the image."""
     torch.manual_seed(0)
     channels = picture.shape[2]
     model = create_model("deeplab_v3plus", num_classes=3, in_channels=channels, **OPTIONS)
-    logits = TorchRuntime(model, normalisation).logits(picture)
+    logits = TorchRuntime(model, normalization).logits(picture)
     with torch.no_grad():
         model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
     return model.eval()
@@ -62,7 +65,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictor(bundle: Path) -> Predictor:
-    return Predictor.load(bundle, window=SIDE)
+    return Predictor.load(bundle, tile=SIDE)
 
 
 PICTURE = photo(517, 603)
@@ -91,10 +94,10 @@ def write_tiff(path: Path, pixels: np.ndarray, **form: Any) -> Path:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_windows_are_the_pictures_own(form: str, tmp_path: Path) -> None:
+def test_tiles_are_the_images_own(form: str, tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", PICTURE, **FORMS[form])
     rng = np.random.default_rng(0)
-    with TiffPicture.open(path) as picture:
+    with TiffSource.open(path) as picture:
         assert picture.size == (517, 603)
         for _ in range(20):
             top, left = rng.integers(0, 516), rng.integers(0, 602)
@@ -103,24 +106,24 @@ def test_windows_are_the_pictures_own(form: str, tmp_path: Path) -> None:
             assert (found == PICTURE[top : top + height, left : left + width]).all()
 
 
-def test_grey_palette_white_is_zero_and_alpha_are_read_as_rgb(tmp_path: Path) -> None:
-    grey = PICTURE[..., 0]
-    colours = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16)
+def test_gray_palette_white_is_zero_and_alpha_are_read_as_rgb(tmp_path: Path) -> None:
+    gray = PICTURE[..., 0]
+    colors = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16)
     for name, pixels, form, wanted in (
-        ("grey", grey, {"photometric": "minisblack"}, grey[..., None].repeat(3, 2)),
-        ("white", grey, {"photometric": "miniswhite"}, 255 - grey[..., None].repeat(3, 2)),
-        ("palette", grey, {"photometric": "palette", "colormap": colours * 257}, colours.T[grey]),
-        ("rgba", np.dstack([PICTURE, grey]), {"extrasamples": ["unassalpha"]}, PICTURE),
+        ("gray", gray, {"photometric": "minisblack"}, gray[..., None].repeat(3, 2)),
+        ("white", gray, {"photometric": "miniswhite"}, 255 - gray[..., None].repeat(3, 2)),
+        ("palette", gray, {"photometric": "palette", "colormap": colors * 257}, colors.T[gray]),
+        ("rgba", np.dstack([PICTURE, gray]), {"extrasamples": ["unassalpha"]}, PICTURE),
     ):
         path = write_tiff(tmp_path / f"{name}.tif", pixels, tile=(128, 128), **form)
-        with TiffPicture.open(path) as picture:
+        with TiffSource.open(path) as picture:
             assert (picture.read(5, 7, 400, 500) == wanted[5:405, 7:507]).all(), name
 
 
 def test_jpeg_tiles_are_decoded_to_rgb(tmp_path: Path) -> None:
     form = {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (2, 2)}
     path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128), **form)
-    with TiffPicture.open(path) as picture, Image.open(path) as image:
+    with TiffSource.open(path) as picture, Image.open(path) as image:
         wanted = np.asarray(image.convert("RGB"))[9:409, 7:507]
         assert (picture.read(9, 7, 400, 500) == wanted).all()
 
@@ -161,7 +164,7 @@ def deep(form: str, height: int = 517, width: int = 603) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", DEEP)
-def test_deep_pictures_of_any_channels_are_read_in_the_units_of_the_training(
+def test_deep_images_of_any_channels_are_read_in_the_units_of_the_training(
     form: str, tmp_path: Path
 ) -> None:
     pixels, how = DEEP[form]
@@ -170,19 +173,19 @@ def test_deep_pictures_of_any_channels_are_read_in_the_units_of_the_training(
     whole = read_image(path, pixels)  # as training reads it
     low, high = pixels.value_range
     assert np.allclose(whole, (stored.astype(np.float64) - low) / (high - low) * 255, atol=1e-3)
-    with TiffPicture.open(path, pixels) as picture:
+    with TiffSource.open(path, pixels) as picture:
         found = picture.read(50, 7, 400, 500)
         assert picture.missing(0, 0, 517, 603) is None
     assert found.dtype == pixels.given
     assert (found == whole[50:450, 7:507]).all()
 
 
-def test_a_deep_picture_gets_the_mask_that_it_gets_in_memory(tmp_path: Path) -> None:
+def test_a_deep_image_gets_the_mask_that_it_gets_in_memory(tmp_path: Path) -> None:
     form = "near infrared, called alpha"
     pixels, how = DEEP[form]
-    normalisation = Normalisation((0.4,) * 4, (0.2,) * 4)
-    model = network(pixels.scale(deep(form)), normalisation)
-    predictor = Predictor(TorchRuntime(model, normalisation), CLASSES, pixels=pixels, window=SIDE)
+    normalization = Normalization((0.4,) * 4, (0.2,) * 4)
+    model = network(pixels.scale(deep(form)), normalization)
+    predictor = Predictor(TorchRuntime(model, normalization), CLASSES, pixels=pixels, tile=SIDE)
     path = write_tiff(tmp_path / "a.tif", deep(form), **how)
     predict_large(predictor, path, tmp_path / "m.tif")
     found = tifffile.imread(tmp_path / "m.tif")
@@ -201,7 +204,7 @@ def test_numbers_that_stand_for_no_data_do_not_reach_the_network(
     stored[100:300, 200:450] = float(nodata)
     path = write_tiff(tmp_path / "a.tif", stored, **how,
                       extratags=[(42113, 2, len(nodata) + 1, nodata, True)])  # fmt: skip
-    with TiffPicture.open(path, pixels) as picture:
+    with TiffSource.open(path, pixels) as picture:
         found = picture.read(90, 0, 300, 603)
         missing = picture.missing(90, 0, 300, 603)
     wanted = np.zeros((300, 603), bool)
@@ -217,13 +220,13 @@ def test_other_numbers_that_are_not_finite_are_refused_with_their_place(tmp_path
     stored[120, 30, 1] = np.inf
     path = write_tiff(tmp_path / "a.tif", stored, **how)
     with (
-        TiffPicture.open(path, pixels) as picture,
+        TiffSource.open(path, pixels) as picture,
         pytest.raises(InputError, match=r"not finite at row 120, column 30, channel 1: fill it"),
     ):
         picture.read(100, 10, 50, 50)
 
 
-def test_the_mask_is_that_of_the_picture_in_memory(predictor: Predictor, tmp_path: Path) -> None:
+def test_the_mask_is_that_of_the_image_in_memory(predictor: Predictor, tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128))
     seen: list[tuple[int, int]] = []
     predict_large(
@@ -237,12 +240,12 @@ def test_the_mask_is_that_of_the_picture_in_memory(predictor: Predictor, tmp_pat
     assert (found == predictor(PICTURE).mask).all()
     assert len(np.unique(found)) > 1
     assert seen[-1] == (len(seen), len(seen))
-    assert len(seen) > 4  # by windows indeed
+    assert len(seen) > 4  # by tiles indeed
     with Image.open(tmp_path / "m.tif") as image:  # other programs read it, too
         assert image.mode == "P"
         assert bytes(image.getpalette()) == CLASSES.palette()
         assert (np.asarray(image) == found).all()
-    one_pass = Predictor(predictor.runtime, CLASSES, window="none")(PICTURE).mask
+    one_pass = Predictor(predictor.runtime, CLASSES, tile="none")(PICTURE).mask
     assert (found != one_pass).mean() < 5e-4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "m.tif"]
 
@@ -270,7 +273,7 @@ def test_pixels_without_data_are_ignored_ones(
 ) -> None:
     pixels = np.maximum(PICTURE, 1)
     pixels[100:300, 200:450] = 0
-    pixels[50, 60, 1] = 0  # black in one channel is a colour
+    pixels[50, 60, 1] = 0  # black in one channel is a color
     form: dict[str, Any] = {"extratags": [(42113, 2, 2, "0", True)]}
     if kind == "alpha":
         opaque = np.full((517, 603), 255, np.uint8)
@@ -293,16 +296,16 @@ def test_a_mask_of_many_strips_and_tiles_is_put_together_right(tmp_path: Path) -
     whole = np.random.default_rng(0).integers(0, 3, (1500, 1100)).astype(np.uint8)
     cuts = [0, 3, 700, 701, 1212, 1500]
     strips = [whole[a:b] for a, b in pairwise(cuts)]
-    mask.write_mask_tiff(
+    mask_tiff.write_mask_tiff(
         tmp_path / "m.tif", strips, size=whole.shape, palette=CLASSES.palette(), nodata=None
     )
     assert (tifffile.imread(tmp_path / "m.tif") == whole).all()
 
 
 def test_a_mask_over_3_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mask, "CLASSIC_BYTES", 99)
+    monkeypatch.setattr(mask_tiff, "CLASSIC_BYTES", 99)
     strip = np.zeros((10, 10), np.uint8)
-    mask.write_mask_tiff(
+    mask_tiff.write_mask_tiff(
         tmp_path / "m.tif", [strip], size=(10, 10), palette=CLASSES.palette(), nodata=None
     )
     with tifffile.TiffFile(tmp_path / "m.tif") as written:
@@ -339,9 +342,9 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "CMYK": (
         lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), photometric="separated"),
-        "has colours of kind SEPARATED",
+        "has colors of kind SEPARATED",
     ),
-    "four colours": (
+    "four colors": (
         lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), extrasamples=[0]),
         "has 4 channels of 8 bits, but 3 channels of 8 bits are needed: convert it",
     ),
@@ -355,7 +358,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "empty": (lambda p: p.write_bytes(b"") or p, "is not a TIFF file"),
     "not there": (lambda p: p, "is not there: check the path"),
-    "a folder": (lambda p: p.mkdir() or p, "is a folder, not a picture"),
+    "a folder": (lambda p: p.mkdir() or p, "is a folder, not an image"),
 }
 
 
@@ -382,24 +385,24 @@ def test_several_pages_are_refused_and_overviews_are_not(
         with tifffile.TiffWriter(tmp_path / f"{kind}.tif") as writer:
             writer.write(PICTURE, photometric="rgb", metadata=None)
             writer.write(PICTURE[::2, ::2], photometric="rgb", metadata=None, subfiletype=kind)
-    with pytest.raises(InputError, match=r"holds 2 pictures \(pages\): save the one you mean"):
+    with pytest.raises(InputError, match=r"holds 2 images \(pages\): save the one you mean"):
         predict_large(predictor, tmp_path / "0.tif", tmp_path / "m.tif")
-    with TiffPicture.open(tmp_path / "1.tif") as picture:
+    with TiffSource.open(tmp_path / "1.tif") as picture:
         assert picture.size == (517, 603)
 
 
 def test_a_strip_that_would_fill_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiff, "SEGMENT_BYTES", 10_000)
+    monkeypatch.setattr(tiff_source, "SEGMENT_BYTES", 10_000)
     path = write_tiff(tmp_path / "a.tif", PICTURE, rowsperstrip=517, compression="zlib")
     with (
         pytest.raises(InputError, match=r"has a strip of 603x517 pixels.*gdal_translate"),
-        TiffPicture.open(path),
+        TiffSource.open(path),
     ):
         pass
     plain = write_tiff(tmp_path / "b.tif", PICTURE, rowsperstrip=517)  # needs no decoding
-    with TiffPicture.open(plain) as picture:
+    with TiffSource.open(plain) as picture:
         assert (picture.read(100, 100, 10, 10) == PICTURE[100:110, 100:110]).all()
 
 
@@ -420,16 +423,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert [p.read_bytes() for p in out.iterdir()] == [b"as it was"]
 
 
-def test_what_needs_the_whole_picture_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+def test_what_needs_the_whole_image_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", PICTURE)
     for options, message in (
-        ({"flip": True}, "--scales or --flip: needs the whole picture"),
-        ({"window": "none"}, "--window none: needs the whole picture"),
+        ({"flip": True}, "--scales or --flip: needs the whole image"),
+        ({"tile": "none"}, "--tile none: needs the whole image"),
     ):
         wanting = Predictor(predictor.runtime, CLASSES, **options)
         with pytest.raises(InputError, match=message):
             predict_large(wanting, path, tmp_path / "m.tif")
-    with pytest.raises(InputError, match="is the picture itself"):
+    with pytest.raises(InputError, match="is the image itself"):
         predict_large(predictor, path, path)
 
 
@@ -451,7 +454,7 @@ def test_the_command_reports_bad_files_and_goes_on(
     assert not (tmp_path / "other").exists()
 
 
-def test_memory_is_bounded_by_the_window_and_not_by_the_picture(tmp_path: Path) -> None:
+def test_memory_is_bounded_by_the_tile_and_not_by_the_image(tmp_path: Path) -> None:
     """32 Mpx, which are 96 MB and have logits of 384 MB, take less than 80 MB."""
     pytest.importorskip("resource")
     script, picture = tmp_path / "child.py", tmp_path / "a.tif"
@@ -479,10 +482,10 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import read_image
-from pixelwise.data.pixels import PixelFormat
+from pixelwise.data.image_files import read_image
+from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.inference import Predictor
-from pixelwise.inference.large import predict_large
+from pixelwise.inference.batch.large_image import predict_large
 
 class Runtime:
     name = "none"
@@ -490,7 +493,7 @@ class Runtime:
         return np.stack([image[..., i].astype(np.float32) for i in range(3)])
 
 import tifffile, imagecodecs
-predictor = Predictor(Runtime(), Classes.make(["a", "b", "c"]), window=1280)
+predictor = Predictor(Runtime(), Classes.make(["a", "b", "c"]), tile=1280)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 predict_large(predictor, Path(sys.argv[1]), Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

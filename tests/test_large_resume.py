@@ -1,4 +1,4 @@
-"""A large picture whose prediction was stopped goes on where it was, to the same bytes."""
+"""A large image whose prediction was stopped goes on where it was, to the same bytes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from killed_large import SIDE, PooledBrightness
 from killed_prediction import CLASSES
 from pixelwise.errors import InputError
 from pixelwise.inference import FolderResult, PredictionError, Predictor
-from pixelwise.inference.large import predict_large_files
-from pixelwise.inference.large.trail import FileTrail
-from pixelwise.inference.trail import Sums
+from pixelwise.inference.batch.large_images import predict_large_files
+from pixelwise.inference.batch.tile_progress_file import TileProgressFile
+from pixelwise.inference.tiling.tile_progress import Sums
 from pixelwise.interrupts import StoppedError
 
 SIZES = {"a": (700, 430), "b": (390, 610)}
-TOTAL = 30  # windows of a: five rows of three, for the pooling and for the labels
+TOTAL = 30  # tiles of a: five rows of three, for the pooling and for the labels
 KILLS = int(os.environ.get("PIXELWISE_KILLS", "12"))
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for name, (height, width) in SIZES.items():
@@ -45,30 +45,30 @@ def pictures(tmp_path: Path) -> Path:
 
 
 class Counting:
-    """Watches a run, and does something at a given window."""
+    """Watches a run, and does something at a given tile."""
 
     def __init__(self, at: int = 0, do: Callable[[], None] = lambda: None) -> None:
         self.at, self.do = at, do
-        self.windows: list[tuple[str, int, int]] = []
+        self.tiles: list[tuple[str, int, int]] = []
 
     @contextmanager
     def __call__(self, path: Path, size: tuple[int, int]) -> Iterator[Callable[[int, int], None]]:
         assert size == SIZES[path.stem]
 
         def progress(done: int, total: int) -> None:
-            self.windows.append((path.stem, done, total))
-            if len(self.windows) == self.at:
+            self.tiles.append((path.stem, done, total))
+            if len(self.tiles) == self.at:
                 self.do()
 
         yield progress
 
 
 def run(
-    pictures: Path, out: Path, watch: Counting | None = None, *, version: int = 1
+    images: Path, out: Path, watch: Counting | None = None, *, version: int = 1
 ) -> FolderResult:
     return predict_large_files(
-        Predictor(PooledBrightness(), CLASSES, window=SIDE),
-        sorted(pictures.iterdir()),
+        Predictor(PooledBrightness(), CLASSES, tile=SIDE),
+        sorted(images.iterdir()),
         out,
         settings={"version": version},
         watch=watch or Counting(),
@@ -87,87 +87,87 @@ def give_up() -> None:
     raise GaveUpError
 
 
-def test_stopped_at_any_window_it_ends_with_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
-    (pictures / "b.tif").unlink()
+def test_stopped_at_any_tile_it_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
+    (images / "b.tif").unlink()
     whole = Counting()
-    run(pictures, tmp_path / "whole", whole)
+    run(images, tmp_path / "whole", whole)
     expected = contents(tmp_path / "whole")
     assert set(expected) == {"a.tif"}
     mask = tifffile.imread(tmp_path / "whole" / "a.tif")
-    image = tifffile.imread(pictures / "a.tif")[..., 0]
+    image = tifffile.imread(images / "a.tif")[..., 0]
     brighter = image - np.float32(image.mean())
     assert (mask == np.stack([-brighter, np.full_like(brighter, 20), brighter]).argmax(0)).all()
-    total = len(whole.windows)
-    per_row = 3  # windows beside each other
+    total = len(whole.tiles)
+    per_row = 3  # tiles beside each other
     assert total == TOTAL
     for number in range(1, total):
         out = tmp_path / str(number)
         with pytest.raises(GaveUpError):
-            run(pictures, out, Counting(number, give_up))
+            run(images, out, Counting(number, give_up))
         assert not (out / "a.tif").exists()
         again = Counting()
-        run(pictures, out, again)
+        run(images, out, again)
         assert contents(out) == expected, number
-        assert again.windows[-1] == ("a", total, total)
+        assert again.tiles[-1] == ("a", total, total)
         # What is done twice: a row that was begun, and the one above it, which it is blended with.
-        assert len(again.windows) <= total - number + 2 * per_row
-    assert len(again.windows) <= 2 * per_row
+        assert len(again.tiles) <= total - number + 2 * per_row
+    assert len(again.tiles) <= 2 * per_row
 
 
-def test_a_finished_picture_is_not_done_again(pictures: Path, tmp_path: Path) -> None:
+def test_a_finished_image_is_not_done_again(images: Path, tmp_path: Path) -> None:
     with pytest.raises(GaveUpError):
-        run(pictures, tmp_path / "out", Counting(TOTAL + 5, give_up))
+        run(images, tmp_path / "out", Counting(TOTAL + 5, give_up))
     again = Counting()
-    result = run(pictures, tmp_path / "out", again)
+    result = run(images, tmp_path / "out", again)
     assert (result.written, result.kept, result.outdated) == (1, 1, False)
-    assert {name for name, _, _ in again.windows} == {"b"}
-    run(pictures, tmp_path / "whole")
+    assert {name for name, _, _ in again.tiles} == {"b"}
+    run(images, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["settings", "picture"])
+@pytest.mark.parametrize("change", ["settings", "image"])
 def test_what_was_begun_of_something_else_is_begun_anew(
-    change: str, pictures: Path, tmp_path: Path
+    change: str, images: Path, tmp_path: Path
 ) -> None:
-    (pictures / "b.tif").unlink()
+    (images / "b.tif").unlink()
     with pytest.raises(GaveUpError):
-        run(pictures, tmp_path / "out", Counting(20, give_up))
-    if change == "picture":
-        pixels = tifffile.imread(pictures / "a.tif")
-        tifffile.imwrite(pictures / "a.tif", pixels[::-1], photometric="rgb")
+        run(images, tmp_path / "out", Counting(20, give_up))
+    if change == "image":
+        pixels = tifffile.imread(images / "a.tif")
+        tifffile.imwrite(images / "a.tif", pixels[::-1], photometric="rgb")
     version = 2 if change == "settings" else 1
     again = Counting()
-    result = run(pictures, tmp_path / "out", again, version=version)
+    result = run(images, tmp_path / "out", again, version=version)
     assert result.outdated == (change == "settings")
-    assert len(again.windows) == TOTAL
-    run(pictures, tmp_path / "whole", version=version)
+    assert len(again.tiles) == TOTAL
+    run(images, tmp_path / "whole", version=version)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_after_the_window(
-    number: signal.Signals, pictures: Path, tmp_path: Path
+def test_a_signal_stops_it_after_the_tile(
+    number: signal.Signals, images: Path, tmp_path: Path
 ) -> None:
     watch = Counting(17, lambda: os.kill(os.getpid(), number))
     with pytest.raises(
-        StoppedError, match=r"a.tif: stopped with 17 of 30 windows done: the same"
+        StoppedError, match=r"a.tif: stopped with 17 of 30 tiles done: the same"
     ) as at:
-        run(pictures, tmp_path / "out", watch)
+        run(images, tmp_path / "out", watch)
     assert at.value.exit_code == 128 + number
-    assert len(watch.windows) == 17
-    run(pictures, tmp_path / "out")
-    run(pictures, tmp_path / "whole")
+    assert len(watch.tiles) == 17
+    run(images, tmp_path / "out")
+    run(images, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("what", ["mask", "trail"])
+@pytest.mark.parametrize("what", ["mask", "tile_progress"])
 def test_a_full_disk_is_one_line_and_keeps_what_is_done(
-    what: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = Counting()
 
     def full(*_: object) -> None:
-        if len(watch.windows) >= 20:
+        if len(watch.tiles) >= 20:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -177,57 +177,59 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_done(
         else:
             patch.setattr(os, "fsync", full)
         with pytest.raises(PredictionError, match=r"cannot be written \(No space left on device\)"):
-            run(pictures, tmp_path / "out", watch)
+            run(images, tmp_path / "out", watch)
     assert not list((tmp_path / "out").glob("*.tif*"))
     again = Counting()
-    run(pictures, tmp_path / "out", again)
-    assert again.windows[0][1] > 12
-    run(pictures, tmp_path / "whole")
+    run(images, tmp_path / "out", again)
+    assert again.tiles[0][1] > 12
+    run(images, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_mask_never_replaces_its_picture(pictures: Path) -> None:
-    before = contents(pictures)
-    with pytest.raises(InputError, match=r"a.tif: is the picture itself: choose another --out"):
-        run(pictures, pictures)
-    assert contents(pictures) == before
+def test_a_mask_never_replaces_its_image(images: Path) -> None:
+    before = contents(images)
+    with pytest.raises(InputError, match=r"a.tif: is the image itself: choose another --out"):
+        run(images, images)
+    assert contents(images) == before
 
 
 def test_a_torn_trail_is_used_as_far_as_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "trail"
+    path = tmp_path / "tile_progress"
     strips = [np.full((3, 5), value, np.uint8) for value in (1, 2)]
     sums = Sums(2, np.array([0.1, 1e300]), 2**40)
-    with FileTrail(path, "about") as trail:
-        trail.keep_sums(0, Sums(1, np.array([7.0, 7.0]), 5))
-        trail.keep_sums(0, sums)
+    with TileProgressFile(path, "about") as tile_progress:
+        tile_progress.keep_sums(0, Sums(1, np.array([7.0, 7.0]), 5))
+        tile_progress.keep_sums(0, sums)
         after_sums = path.stat().st_size
-        for kept in trail.through(iter(strips)):
+        for kept in tile_progress.through(iter(strips)):
             assert kept.shape == (3, 5)
     data = path.read_bytes()
     for length in range(len(data) + 1):
         path.write_bytes(data[:length])
-        with FileTrail(path, "about") as trail:
-            found = list(trail.through(iter([])))
-            assert trail.rows == len(found)
+        with TileProgressFile(path, "about") as tile_progress:
+            found = list(tile_progress.through(iter([])))
+            assert tile_progress.rows == len(found)
             assert all((one == two).all() for one, two in zip(found, strips, strict=False))
             if length >= after_sums:
-                kept_sums = trail.sums(0)
+                kept_sums = tile_progress.sums(0)
                 assert (kept_sums.rows, kept_sums.positions) == (2, 2**40)
                 assert (kept_sums.total == sums.total).all()
     assert len(found) == 2
     changed = bytearray(data)
     changed[-1] ^= 1
     path.write_bytes(changed)
-    with FileTrail(path, "about") as trail:
-        assert trail.rows == 1
+    with TileProgressFile(path, "about") as tile_progress:
+        assert tile_progress.rows == 1
     # What a power cut leaves: zeros, or numbers that say nothing.
     for tail in (b"\0" * 4096, b"\2" + b"\xff" * 100, b"\1" + b"\0" * 100, bytes(range(256))):
         path.write_bytes(data + tail)
-        with FileTrail(path, "about") as trail:
-            assert trail.rows == 2
+        with TileProgressFile(path, "about") as tile_progress:
+            assert tile_progress.rows == 2
         assert path.read_bytes() == data
-    with FileTrail(path, "other") as trail:  # as long a line, and nothing of the first's
-        assert trail.rows == trail.sums(0).rows == 0
+    with TileProgressFile(
+        path, "other"
+    ) as tile_progress:  # as long a line, and nothing of the first's
+        assert tile_progress.rows == tile_progress.sums(0).rows == 0
     assert path.read_bytes() == b"other\n"
 
 
@@ -251,23 +253,23 @@ def test_what_could_not_be_written_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that fills up amid a record, and has room again when that is given up."""
-    path = tmp_path / "trail"
+    path = tmp_path / "tile_progress"
     strip = np.ones((3, 5), np.uint8)
-    with FileTrail(path, "about") as trail:
-        list(trail.through(iter([strip])))
+    with TileProgressFile(path, "about") as tile_progress:
+        list(tile_progress.through(iter([strip])))
         data = path.read_bytes()
         with monkeypatch.context() as patch:
-            patch.setattr(trail, "_file", Half(trail._file))
+            patch.setattr(tile_progress, "_file", Half(tile_progress._file))
             with pytest.raises(OSError, match="No space left"):
-                trail.keep_sums(0, Sums(1, np.ones(4), 1))
+                tile_progress.keep_sums(0, Sums(1, np.ones(4), 1))
     assert path.read_bytes() == data
-    with FileTrail(path, "about") as trail:
-        assert trail.rows == 1
+    with TileProgressFile(path, "about") as tile_progress:
+        assert tile_progress.rows == 1
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_ends_with_the_same_files(images: Path, tmp_path: Path) -> None:
     """kill -9 at forced places; PIXELWISE_KILLS says how often."""
-    run(pictures, tmp_path / "whole")
+    run(images, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     rng = random.Random(0)
     places = list(killed_large.PLACES)
@@ -276,7 +278,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_pa
     while kills < KILLS:
         out = tmp_path / f"out{round_}"
         for place in [*places[round_ % len(places) :], *places, "-"]:
-            if killed(pictures, out, place, rng.randint(1, 3)):
+            if killed(images, out, place, rng.randint(1, 3)):
                 kills += 1
             elif not list(out.glob(".*")):  # it has come to its end
                 break
@@ -284,14 +286,14 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(pictures: Path, tmp_pa
             assert all((out / name).read_bytes() == expected[name] for name in finals)
             if kills >= KILLS:
                 break
-        killed(pictures, out, "-", 1)
+        killed(images, out, "-", 1)
         assert contents(out) == expected
         round_ += 1
 
 
-def killed(pictures: Path, out: Path, place: str, times: int) -> bool:
+def killed(images: Path, out: Path, place: str, times: int) -> bool:
     done = subprocess.run(
-        [sys.executable, killed_large.__file__, str(pictures), str(out), place, str(times)],
+        [sys.executable, killed_large.__file__, str(images), str(out), place, str(times)],
         check=False,
         capture_output=True,
         text=True,

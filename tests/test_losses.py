@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from pixelwise.data.classes import IGNORE
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
+from pixelwise.recipes.loss_terms import Term, parse_terms
+from pixelwise.recipes.schema import LossRecipe
 from pixelwise.training import load_recipe, train
-from pixelwise.training.losses.boundary import boundary, signed_distances
-from pixelwise.training.losses.per_pixel import cross_entropy, focal, ohem
-from pixelwise.training.losses.recipe_loss import Loss, class_weights
-from pixelwise.training.losses.regions import dice, lovasz_softmax
-from pixelwise.training.losses.registry import LOSSES, Term, parse_terms
-from pixelwise.training.recipe import LossRecipe
+from pixelwise.training.losses.boundary_loss import boundary, signed_distances
+from pixelwise.training.losses.pixel_losses import cross_entropy, focal, ohem
+from pixelwise.training.losses.region_losses import dice, lovasz_softmax
+from pixelwise.training.losses.registry import LOSSES
+from pixelwise.training.losses.segmentation_loss import Loss, class_weights
 
 CPU = torch.device("cpu")
 
@@ -241,12 +242,12 @@ def test_gradients_of_extreme_logits_are_finite(name: str, size: float) -> None:
 
 
 @pytest.mark.parametrize("name", [*LOSSES, "cross_entropy+0.01*boundary"])
-def test_what_follows_the_gradient_learns_to_tell_three_colours(name: str) -> None:
+def test_what_follows_the_gradient_learns_to_tell_three_colors(name: str) -> None:
     labels = torch.zeros(1, 12, 12, dtype=torch.long)
     labels[:, 3:9, 2:6], labels[:, 6:, 7:], labels[:, 0] = 1, 2, IGNORE
     generator = torch.Generator().manual_seed(0)
-    colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
-    image = colours[labels.clamp(max=2)].permute(0, 3, 1, 2)
+    colors = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    image = colors[labels.clamp(max=2)].permute(0, 3, 1, 2)
     image = image + 0.1 * torch.randn(image.shape, generator=generator)
     layer = torch.nn.Conv2d(3, 3, 1)
     torch.nn.init.zeros_(layer.weight)
@@ -274,9 +275,9 @@ def test_every_loss_trains_a_network_with_an_auxiliary_head(
         None,
         {
             "model.name": "deeplab_v3",
-            "model.pretrained": "none",
+            "model.weights": "none",
             "model.options": {"backbone": "tiny", "auxiliary": True},
-            "layout": "contiguous",
+            "memory_format": "contiguous",
             "device": "cpu",
             "epochs": 1,
             "batch_size": 2,

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset13
 
-from pixelwise.inference.runtimes import openvino_dilation, openvino_winograd
-from pixelwise.inference.runtimes.by_size import KEPT_SMALL, WORTH, BySize
-from pixelwise.inference.runtimes.openvino_dilation import crop_dilated, split_dilated
-from pixelwise.inference.runtimes.openvino_winograd import halve_multiplications
+from pixelwise.inference.runtimes.compiled_cache import KEPT_SMALL, WORTH, CompiledCache
+from pixelwise.inference.runtimes.openvino import dilated_convolutions, winograd
+from pixelwise.inference.runtimes.openvino.dilated_convolutions import crop_dilated, split_dilated
+from pixelwise.inference.runtimes.openvino.winograd import halve_multiplications
 
 
 def made(output: str, size: tuple[int, int] | None) -> str:
@@ -24,7 +24,7 @@ def made(output: str, size: tuple[int, int] | None) -> str:
 
 
 def test_the_first_size_and_those_that_come_often_are_compiled_for_themselves() -> None:
-    kept = BySize[str]()
+    kept = CompiledCache[str]()
     assert kept.get((2, 3), "labels", made) == "labels of (2, 3)"
     for _ in range(WORTH - 1):
         assert kept.get((4, 5), "labels", made) == "labels of None"
@@ -41,7 +41,7 @@ def test_every_size_is_compiled_where_there_is_no_graph_for_any() -> None:
         calls.append(size)
         return made(output, size)
 
-    kept = BySize[str](any_size=False)
+    kept = CompiledCache[str](any_size=False)
     small = [(500, side) for side in range(100, 100 + KEPT_SMALL)]
     for size in small * 2:
         assert kept.get(size, "labels", make) == f"labels of {size}"
@@ -90,7 +90,7 @@ def test_a_dilated_convolution_is_the_sum_of_its_taps(
     taps: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(openvino_dilation, "CHANNELS", 8)
+    monkeypatch.setattr(dilated_convolutions, "CHANNELS", 8)
     model, weights = dilated(size, kernel=kernel, rate=rate)
     split_dilated(model)
     assert kinds(model).count("Convolution") == (taps or 1)
@@ -104,7 +104,7 @@ def test_a_dilated_convolution_is_the_sum_of_its_taps(
     assert np.allclose(found, wanted.relu().numpy(), atol=1e-5)
 
 
-def quantised(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> ov.Model:
+def quantized(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> ov.Model:
     """Maps (1, 8, *size) to (1, 5, *size) as NNCF leaves such a convolution."""
     rng = np.random.default_rng(0)
     whole = opset13.constant(rng.integers(-127, 128, (5, 8, *kernel), dtype=np.int8))
@@ -115,7 +115,7 @@ def quantised(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> o
     rounded = opset13.fake_quantize(maps, low, high, low, high, 256)
     pads = [rate * (side - 1) // 2 for side in kernel]
     found = opset13.convolution(rounded, weights, [1, 1], pads, pads, [rate, rate])
-    return ov.Model([opset13.relu(found)], [maps], "quantised")
+    return ov.Model([opset13.relu(found)], [maps], "quantized")
 
 
 @settings(max_examples=30, deadline=None)
@@ -124,10 +124,10 @@ def quantised(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> o
     kernel=st.sampled_from([(3, 3), (1, 3), (5, 5), (1, 1)]),
     rate=st.integers(1, 26),
 )
-def test_taps_beyond_the_map_are_left_out_of_quantised_kernels(
+def test_taps_beyond_the_map_are_left_out_of_quantized_kernels(
     size: tuple[int, int], kernel: tuple[int, int], rate: int
 ) -> None:
-    model = quantised(size, kernel=kernel, rate=rate)
+    model = quantized(size, kernel=kernel, rate=rate)
     cropped = model.clone()
     crop_dilated(cropped)
     (convolution,) = (
@@ -161,7 +161,7 @@ def test_half_the_multiplications_give_the_same_convolution(
     height: int, width: int, pads: tuple[int, int, int, int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openvino_winograd, "CHANNELS", 5)
+        patch.setattr(winograd, "CHANNELS", 5)
         model, weights = convolution((height, width), pads=pads)
         of_any_size, _ = convolution((-1, -1), pads=pads)
         halve_multiplications(model)

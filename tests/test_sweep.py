@@ -12,20 +12,20 @@ import pytest
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
+from pixelwise.recipes.schema import Recipe
 from pixelwise.training import load_recipe
 from pixelwise.training import sweep as module
-from pixelwise.training.loop import TrainingError, TrainingStoppedError
-from pixelwise.training.recipe import Recipe
-from pixelwise.training.sweep import Space, SweepListener, Tried, make_space, sweep
+from pixelwise.training.sweep import Space, SweepCallback, Tried, make_space, sweep
+from pixelwise.training.trainer import TrainingError, TrainingStoppedError
 
 pytest.importorskip("optuna")
 
 RECIPE = load_recipe(
     None,
     {
-        "model.pretrained": "none",
+        "model.weights": "none",
         "model.options.backbone": "tiny",
-        "layout": "contiguous",
+        "memory_format": "contiguous",
         "device": "cpu",
         "epochs": 2,
         "batch_size": 2,
@@ -39,7 +39,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes"), train=3, val=1, height=48, width=64)
 
 
-class Heard(SweepListener):
+class Heard(SweepCallback):
     def __init__(self) -> None:
         self.begun: list[tuple[int, Mapping[str, Any]]] = []
         self.ended: list[Tried] = []
@@ -62,7 +62,7 @@ def test_the_space_lies_around_the_recipe(scenes: Path) -> None:
 
 def test_trials_are_runs_and_the_best_recipe_is_written(scenes: Path, tmp_path: Path) -> None:
     out, heard = tmp_path / "sweep", Heard()
-    found = sweep(scenes, out, RECIPE, SPACE, trials=2, listener=heard)
+    found = sweep(scenes, out, RECIPE, SPACE, trials=2, callback=heard)
     assert [number for number, _ in heard.begun] == [0, 1]
     assert [trial.state for trial in heard.ended] == ["complete"] * 2
     for number, settings in heard.begun:
@@ -76,7 +76,7 @@ def test_trials_are_runs_and_the_best_recipe_is_written(scenes: Path, tmp_path: 
     assert written.optimizer.learning_rate == best.settings["optimizer.learning_rate"]
     assert written.epochs == RECIPE.epochs
     # Enough were tried: nothing is begun, and the same is found.
-    again = sweep(scenes, out, RECIPE, SPACE, trials=2, listener=heard)
+    again = sweep(scenes, out, RECIPE, SPACE, trials=2, callback=heard)
     assert len(heard.begun) == 2
     assert again == found
     assert json.loads(json.dumps(again.to_json()))["best"] == best.number
@@ -93,22 +93,22 @@ def fake_training(
     """Replace training by epochs of known val mIoU, by the trial's number; returns the calls."""
     calls: list[tuple[str, str]] = []
 
-    def work(kind: str, folder: Path, listener: Any) -> FakeRun:
+    def work(kind: str, folder: Path, callback: Any) -> FakeRun:
         calls.append((kind, folder.name))
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (folder / "checkpoints" / "step-000000000.safetensors").touch()
         rows = []
         for epoch, score in enumerate(scores(int(folder.name[-3:])), start=1):
-            listener.step(epoch=epoch, step=1, steps=1, loss=1.0, images=1)
+            callback.step(epoch=epoch, step=1, steps=1, loss=1.0, images=1)
             rows.append({"epoch": epoch, "val_mean_iou": score})
-            listener.epoch_ended(rows[-1])
+            callback.epoch_ended(rows[-1])
         return FakeRun(rows)
 
-    def train(root: Path, out: Path, recipe: Recipe, *, overwrite: bool, listener: Any) -> FakeRun:
-        return work("train", out, listener)
+    def train(root: Path, out: Path, recipe: Recipe, *, overwrite: bool, callback: Any) -> FakeRun:
+        return work("train", out, callback)
 
-    def resume(folder: Path, *, listener: Any) -> FakeRun:
-        return work("resume", folder, listener)
+    def resume(folder: Path, *, callback: Any) -> FakeRun:
+        return work("resume", folder, callback)
 
     monkeypatch.setattr(module, "train", train)
     monkeypatch.setattr(module, "resume", resume)
@@ -160,10 +160,10 @@ def test_a_stopped_sweep_goes_on_with_its_trial_and_settings(
     calls = fake_training(monkeypatch, scores)
     heard = Heard()
     with pytest.raises(TrainingStoppedError, match="give the same command") as caught:
-        sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, listener=heard)
+        sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, callback=heard)
     assert caught.value.exit_code == 130
     stopping = False
-    found = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, listener=heard)
+    found = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, callback=heard)
     assert calls == [
         ("train", "trial-000"),
         ("train", "trial-001"),
@@ -216,7 +216,7 @@ def test_backbones_are_checked_before_the_first_trial(tmp_path: Path) -> None:
 def test_the_command_names_the_best_and_how_to_use_it(
     scenes: Path, tmp_path: Path, cli: Callable[..., Any]
 ) -> None:
-    settings = ["model.pretrained=none", "model.options.backbone=tiny", "epochs=1", "batch_size=2"]
+    settings = ["model.weights=none", "model.options.backbone=tiny", "epochs=1", "batch_size=2"]
     flags = [part for text in settings for part in ("--set", text)]
     result = cli("sweep", scenes, "--out", "found", "--trials", 1, *flags, "--json", "found.json")
     assert result.code == 0, result.err

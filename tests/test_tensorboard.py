@@ -10,16 +10,16 @@ import pytest
 
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
-from pixelwise.training import Listener, load_recipe, resume, train
+from pixelwise.training import Callback, load_recipe, resume, train
 
 pytest.importorskip("tensorboard")
 
 RECIPE = load_recipe(
     None,
     {
-        "model.pretrained": "none",
+        "model.weights": "none",
         "model.options.backbone": "tiny",
-        "layout": "contiguous",
+        "memory_format": "contiguous",
         "device": "cpu",
         "epochs": 3,
         "batch_size": 2,
@@ -32,7 +32,7 @@ class Halt(Exception):  # noqa: N818
     """A process that is gone, as far as the run can tell."""
 
 
-class HaltingListener(Listener):
+class HaltingListener(Callback):
     def step(self, *, epoch: int, step: int, **rest: Any) -> None:
         if (epoch, step) == (2, 2):
             raise Halt
@@ -50,7 +50,7 @@ def test_steps_and_epochs_are_shown_once(tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=4, val=1, height=32, width=32)
     whole = train(data, tmp_path / "whole", RECIPE)
     with pytest.raises(Halt):
-        train(data, tmp_path / "cut", RECIPE, listener=HaltingListener())
+        train(data, tmp_path / "cut", RECIPE, callback=HaltingListener())
     resume(tmp_path / "cut")
     expected = [row["val_mean_iou"] for row in whole.history]
     for run in (tmp_path / "whole", tmp_path / "cut"):

@@ -17,23 +17,24 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pixelwise
-from pixelwise.checkpoints import Bundle, find_imagenet_weights
 from pixelwise.data.dataset import open_dataset
+from pixelwise.data.dataset_statistics import median_frequency, root_median_frequency
 from pixelwise.data.scenes import write_scenes
-from pixelwise.data.statistics import median_frequency, root_median_frequency
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
+from pixelwise.recipes.schema import Recipe, parse_override, shipped_recipes
 from pixelwise.training import TrainingError, load_recipe, train
-from pixelwise.training.arrangement import ARRANGEMENTS, Arrangement, choose_arrangement
+from pixelwise.training.kernel_selection import KERNEL_CONFIGS, KernelConfig, select_kernels
 from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
 from pixelwise.training.optimizer import make_optimizer, make_schedule
-from pixelwise.training.recipe import Recipe, parse_override, shipped_recipes
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.imagenet import find_imagenet_weights
 
 TINY = {
-    "model.pretrained": "none",
+    "model.weights": "none",
     "model.options.backbone": "tiny",
-    "layout": "contiguous",
+    "memory_format": "contiguous",
     "device": "cpu",
 }
 
@@ -160,7 +161,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
         assert torch.equal(masks, other_masks)
 
 
-# --- Optimiser
+# --- Optimizer
 
 
 def test_the_head_learns_ten_times_faster_and_only_kernels_decay() -> None:
@@ -191,8 +192,8 @@ def test_measuring_the_arrangement_changes_neither_model_nor_random_state() -> N
     torch.manual_seed(3)
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
     state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    choice = choose_arrangement(model, crop=(32, 32), num_classes=2, device=torch.device("cpu"))
-    assert choice.arrangement in ARRANGEMENTS
+    choice = select_kernels(model, crop=(32, 32), num_classes=2, device=torch.device("cpu"))
+    assert choice.kernel_config in KERNEL_CONFIGS
     assert choice.seconds is not None
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
@@ -201,24 +202,24 @@ def test_measuring_the_arrangement_changes_neither_model_nor_random_state() -> N
 def test_what_the_recipe_says_of_the_arrangement_is_not_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def choose(**asked: Any) -> Arrangement:
+    def choose(**asked: Any) -> KernelConfig:
         model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
         device = torch.device("cpu")
-        choice = choose_arrangement(model, crop=(32, 32), num_classes=2, device=device, **asked)
+        choice = select_kernels(model, crop=(32, 32), num_classes=2, device=device, **asked)
         assert (choice.seconds is None) == ("auto" not in asked.values())
-        return choice.arrangement
+        return choice.kernel_config
 
-    assert choose(layout="channels_last", kernels="plain") == Arrangement("channels_last")
-    assert choose(layout="channels_last", kernels="compiled").kernels == "compiled"
-    assert choose(layout="auto", kernels="plain").kernels == "plain"
+    assert choose(memory_format="channels_last", kernels="plain") == KernelConfig("channels_last")
+    assert choose(memory_format="channels_last", kernels="compiled").kernels == "compiled"
+    assert choose(memory_format="auto", kernels="plain").kernels == "plain"
     with pytest.raises(InputError, match=r"kernels = 'compiled': are for a CPU .* bf16-mixed"):
-        choose(layout="channels_last", kernels="compiled", precision="bf16-mixed")
-    with pytest.raises(InputError, match="layout = 'contiguous'"):
-        load_recipe(None, {"layout": "contiguous", "kernels": "compiled"})
+        choose(memory_format="channels_last", kernels="compiled", precision="bf16-mixed")
+    with pytest.raises(InputError, match="memory_format = 'contiguous'"):
+        load_recipe(None, {"memory_format": "contiguous", "kernels": "compiled"})
 
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(InputError, match="pip install numba"):
-        Arrangement("channels_last", "compiled").apply(torch.nn.Identity())
+        KernelConfig("channels_last", "compiled").apply(torch.nn.Identity())
 
 
 # --- The run
@@ -251,8 +252,8 @@ def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kernels", ["plain", "compiled"])
 def test_the_same_seed_gives_the_same_bits(scenes: Path, tmp_path: Path, kernels: str) -> None:
-    layout = "contiguous" if kernels == "plain" else "channels_last"
-    overrides = {**TINY, "layout": layout, "kernels": kernels}
+    memory_format = "contiguous" if kernels == "plain" else "channels_last"
+    overrides = {**TINY, "memory_format": memory_format, "kernels": kernels}
     recipe = load_recipe(None, {**overrides, "epochs": 2, "batch_size": 3})
     one, two = (train(scenes, tmp_path / name, recipe) for name in ("one", "two"))
     assert one.last.read_bytes() == two.last.read_bytes()
@@ -290,7 +291,7 @@ def test_training_from_python_takes_recipe_keys(scenes: Path, tmp_path: Path) ->
         scenes,
         out=tmp_path,
         epochs=1,
-        layout="contiguous",
+        memory_format="contiguous",
         model__pretrained="none",
         model__options__backbone="tiny",
     )
@@ -299,9 +300,9 @@ def test_training_from_python_takes_recipe_keys(scenes: Path, tmp_path: Path) ->
 
 
 def write_shapes(root: Path, *, height: int, width: int) -> Path:
-    """Four pictures of a board and a ball on noisy ground, the same ones as train and as val.
+    """Four images of a board and a ball on noisy ground, the same ones as train and as val.
 
-    Larger than what a decoder's stride of 4 can show: a scene's thin posts would need a picture,
+    Larger than what a decoder's stride of 4 can show: a scene's thin posts would need an image,
     and time, that a test of memory has no use for.
     """
     rng = np.random.default_rng(0)
@@ -315,8 +316,8 @@ def write_shapes(root: Path, *, height: int, width: int) -> Path:
         mask[top : top + height // 3, left : left + width // 3] = 1
         middle = rng.integers(height // 3, height - height // 3), rng.integers(width // 2, width)
         mask[np.hypot(rows - middle[0], columns - middle[1]) < height / 4] = 2
-        colours = rng.integers(40, 216, (3, 3))  # others in each picture: no colour is a class
-        image = np.clip(colours[mask] + rng.normal(0, 15, (height, width, 3)), 0, 255)
+        colors = rng.integers(40, 216, (3, 3))  # others in each image: no color is a class
+        image = np.clip(colors[mask] + rng.normal(0, 15, (height, width, 3)), 0, 255)
         for split in ("train", "val"):
             Image.fromarray(image.astype(np.uint8)).save(root / f"images/{split}/{number}.png")
             Image.fromarray(mask).save(root / f"masks/{split}/{number}.png")
@@ -333,7 +334,7 @@ def test_the_default_network_learns_four_images_by_heart(tmp_path: Path) -> None
     overrides = {
         "epochs": 48,
         "batch_size": 2,
-        "layout": "channels_last",
+        "memory_format": "channels_last",
         "optimizer.learning_rate": 0.03,
         "optimizer.weight_decay": 0,
         "augmentation.crop": [height, width],

@@ -14,7 +14,7 @@ from pixelwise.data.classes import IGNORE
 from pixelwise.data.transforms import Augmentation
 
 FILL = (11, 22, 33)
-PAINT = np.zeros((256, 3), dtype=np.uint8)  # a class's own colour, far from the others and FILL
+PAINT = np.zeros((256, 3), dtype=np.uint8)  # a class's own color, far from the others and FILL
 PAINT[:5] = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
 PAINT[IGNORE] = (250, 0, 250)
 
@@ -35,7 +35,7 @@ def blocks(height: int, width: int, *, side: int, seed: int) -> NDArray[np.uint8
 
 
 def away_from_edges(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels whose neighbours, two pixels around, are all there and of their own class."""
+    """Pixels whose neighbors, two pixels around, are all there and of their own class."""
     inside = np.ones(mask.shape, dtype=bool)
     padded = np.pad(mask, 2, constant_values=253)
     for row in range(5):
@@ -72,7 +72,7 @@ def test_image_and_mask_stay_aligned(
     assert difference[inside].max(initial=0) <= 1
 
 
-def test_the_alignment_test_sees_most_of_the_picture() -> None:
+def test_the_alignment_test_sees_most_of_the_image() -> None:
     mask = blocks(96, 96, side=16, seed=1)
     image, out = Augmentation(crop=(96, 96), scale=(0.8, 0.8), fill=FILL)(PAINT[mask], mask, rng())
     padding = (image == FILL).all(axis=2)
@@ -99,12 +99,12 @@ def test_flipping_turns_left_to_right() -> None:
         np.testing.assert_array_equal(one[:, ::-1], other)
 
 
-def test_half_of_the_pictures_are_flipped() -> None:
+def test_half_of_the_images_are_flipped() -> None:
     image, mask = random_image(4, 6), blocks(4, 6, side=1, seed=0)
     augment = Augmentation(crop=(4, 6), scale=(1.0, 1.0), flip=0.5)
     generator = rng()
     flipped = sum(not np.array_equal(augment(image, mask, generator)[0], image) for _ in range(400))
-    assert 160 <= flipped <= 240  # four standard deviations
+    assert 160 <= flipped <= 240  # four standard stds
 
 
 @given(st.integers(1, 80), st.integers(1, 80))
@@ -116,8 +116,8 @@ def test_scale_one_at_the_images_own_size_is_the_identity(height: int, width: in
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), seed=st.integers(0, 2**32))
-def test_a_small_picture_lies_whole_in_fill_and_ignore(height: int, width: int, seed: int) -> None:
-    image = random_image(height, width) // 2 + 120  # nowhere the colour of the fill
+def test_a_small_image_lies_whole_in_fill_and_ignore(height: int, width: int, seed: int) -> None:
+    image = random_image(height, width) // 2 + 120  # nowhere the color of the fill
     mask = blocks(height, width, side=3, seed=0) % 5
     augment = Augmentation(crop=(60, 60), scale=(1.0, 1.0), flip=0.0, fill=FILL)
     out_image, out_mask = augment(image, mask, rng(seed))
@@ -130,7 +130,7 @@ def test_a_small_picture_lies_whole_in_fill_and_ignore(height: int, width: int, 
     np.testing.assert_array_equal(out_mask[place], mask)
 
 
-def test_a_small_picture_comes_to_lie_anywhere() -> None:
+def test_a_small_image_comes_to_lie_anywhere() -> None:
     image, mask = np.full((1, 1, 3), 255, dtype=np.uint8), np.zeros((1, 1), dtype=np.uint8)
     augment = Augmentation(crop=(4, 4), scale=(1.0, 1.0), fill=FILL)
     seen = sum((augment(image, mask, rng(seed))[1] == 0).astype(int) for seed in range(200))
@@ -161,19 +161,19 @@ def test_the_result_has_the_crops_size_and_the_masks_own_numbers(
     assert set(np.unique(out_mask)) <= {*np.unique(mask), IGNORE}
 
 
-COLOUR: dict[str, Any] = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
+COLOR: dict[str, Any] = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
 
 
 def test_the_same_state_gives_the_same_result() -> None:
     image, mask = random_image(50, 70), blocks(50, 70, side=5, seed=0)
-    augment = Augmentation(crop=(40, 40), **COLOUR)
+    augment = Augmentation(crop=(40, 40), **COLOR)
     for one, other in zip(augment(image, mask, rng(3)), augment(image, mask, rng(3)), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not np.array_equal(augment(image, mask, rng(3))[0], augment(image, mask, rng(4))[0])
 
 
-@pytest.mark.parametrize("name", COLOUR)
-def test_colour_changes_the_picture_and_nothing_else(name: str) -> None:
+@pytest.mark.parametrize("name", COLOR)
+def test_color_changes_the_image_and_nothing_else(name: str) -> None:
     image, mask = random_image(30, 40), blocks(30, 40, side=5, seed=0)
     geometry: dict[str, Any] = {"crop": (50, 50), "scale": (0.7, 0.7), "fill": FILL}
     plain, plain_mask = Augmentation(**geometry)(image, mask, rng())
@@ -181,7 +181,7 @@ def test_colour_changes_the_picture_and_nothing_else(name: str) -> None:
     np.testing.assert_array_equal(plain_mask, other_mask)
     padding = (plain == FILL).all(axis=2)
     assert not np.array_equal(plain, other)
-    np.testing.assert_array_equal(other[padding], plain[padding])  # the fill normalises to zero
+    np.testing.assert_array_equal(other[padding], plain[padding])  # the fill normalizes to zero
 
 
 def test_halving_is_as_likely_as_doubling() -> None:
@@ -197,4 +197,4 @@ def test_the_inputs_are_left_as_they_are() -> None:
     image, mask = random_image(20, 20), blocks(20, 20, side=4, seed=0)
     image.setflags(write=False)
     mask.setflags(write=False)
-    Augmentation(crop=(16, 16), flip=1.0, **COLOUR)(image, mask, rng())
+    Augmentation(crop=(16, 16), flip=1.0, **COLOR)(image, mask, rng())

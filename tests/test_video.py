@@ -1,4 +1,4 @@
-"""Films: the same frames, times and picture, whole or not at all."""
+"""Videos: the same frames, times and image, whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from killed_prediction import CLASSES, Brightness
-from pixelwise.data.images import read_mask
+from pixelwise.data.image_files import read_mask
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
-from pixelwise.inference.video import predict_video, video_names
+from pixelwise.inference.batch.video import predict_video, video_names
 from pixelwise.interrupts import StoppedError
 
 HEIGHT, WIDTH, FRAMES = 48, 80, 12
@@ -79,7 +79,7 @@ def frames_of(path: Path) -> tuple[list[np.ndarray], list[float]]:
         return [frame.to_ndarray(format="rgb24") for frame in frames], [f.time for f in frames]
 
 
-def test_a_film_keeps_its_frames_their_times_and_rate(
+def test_a_video_keeps_its_frames_their_times_and_rate(
     film: Callable[..., Path], tmp_path: Path
 ) -> None:
     path, out = film(sound=True), tmp_path / "out"
@@ -104,15 +104,15 @@ def test_a_film_keeps_its_frames_their_times_and_rate(
         np.testing.assert_array_equal(mask, expected.mask)
         overlay = np.asarray(expected.overlay(legend=False)).astype(int)
         difference = np.abs(shown[:HEIGHT, :WIDTH] - overlay)
-        assert difference.mean() < 6  # H.264, with colours at half the size
+        assert difference.mean() < 6  # H.264, with colors at half the size
         assert shown.shape[0] > HEIGHT  # the legend
 
 
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2)])
-def test_a_turned_film_comes_out_upright(
+def test_a_turned_video_comes_out_upright(
     matrix: tuple[int, ...], turns: int, film: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """As phones write it: the picture lies on its side, and the header says how to turn it."""
+    """As phones write it: the image lies on its side, and the header says how to turn it."""
     path = film()
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2: the matrix of a track
@@ -139,7 +139,7 @@ def test_any_size_is_written(
     assert read_mask(tmp_path / "out" / "film_masks" / "000001.png").shape == size
 
 
-def test_of_a_film_that_is_cut_off_what_is_there_is_whole(
+def test_of_a_video_that_is_cut_off_what_is_there_is_whole(
     film: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = film(options={"movflags": "faststart"}, times=list(range(60)), noise=20)
@@ -155,12 +155,12 @@ def test_of_a_film_that_is_cut_off_what_is_there_is_whole(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (lambda data: b"", "is not a film that can be read"),
-        (lambda data: b"a text\n" * 99, "is not a film that can be read"),
-        (lambda data: data[: len(data) // 2], "is not a film that can be read"),
+        (lambda data: b"", "is not a video that can be read"),
+        (lambda data: b"a text\n" * 99, "is not a video that can be read"),
+        (lambda data: data[: len(data) // 2], "is not a video that can be read"),
     ],
 )
-def test_what_is_no_film_is_refused_and_leaves_nothing(
+def test_what_is_no_video_is_refused_and_leaves_nothing(
     content: Callable[[bytes], bytes], words: str, film: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = film()
@@ -172,14 +172,14 @@ def test_what_is_no_film_is_refused_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_signal_leaves_nothing_of_the_film(film: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_signal_leaves_nothing_of_the_video(film: Callable[..., Path], tmp_path: Path) -> None:
     class Stopping(Brightness):
         def classify(self, image: np.ndarray) -> np.ndarray:
             os.kill(os.getpid(), signal.SIGTERM)
             return super().classify(image)
 
     out = tmp_path / "out"
-    with pytest.raises(StoppedError, match="nothing of this film is kept") as stopped:
+    with pytest.raises(StoppedError, match="nothing of this video is kept") as stopped:
         predict(film(), out, Stopping(), masks=True)
     assert stopped.value.exit_code == 143
     assert list(out.iterdir()) == []
@@ -194,7 +194,7 @@ def test_without_pyav_the_package_is_named(
         predict(path, tmp_path / "out")
 
 
-def test_films_do_not_replace_each_other_or_themselves(
+def test_videos_do_not_replace_each_other_or_themselves(
     film: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert video_names([Path("a.mp4"), Path("a.mov"), Path("b.mp4")]) == ["a.mp4", "a.mov", "b"]
@@ -205,7 +205,7 @@ def test_films_do_not_replace_each_other_or_themselves(
     assert path.read_bytes() == before
 
 
-def test_the_command_takes_films_and_pictures(
+def test_the_command_takes_videos_and_images(
     film: Callable[..., Path], tmp_path: Path, tiny_bundle: Path, cli: Callable[..., Any]
 ) -> None:
     film()
@@ -214,7 +214,7 @@ def test_the_command_takes_films_and_pictures(
     result = cli("predict", tiny_bundle, "film.mp4", "photo.png", "bad.mkv", "--frame-masks")
     assert result.code == 1
     (line,) = result.err.splitlines()
-    assert line.startswith("pixelwise: error: bad.mkv: is not a film that can be read")
+    assert line.startswith("pixelwise: error: bad.mkv: is not a video that can be read")
     assert result.out.splitlines() == [
         "1 masks and overlays written to masks",
         "12 frames written to masks/film_overlay.mp4 and masks/film_masks",

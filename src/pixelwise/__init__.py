@@ -1,4 +1,4 @@
-"""pixelwise: semantic segmentation that a person can train on their own pictures, check and ship.
+"""pixelwise: semantic segmentation that a person can train on their own images, check and ship.
 
     predictor = pixelwise.load("runs/mine/best.safetensors")
     result = predictor("photo.jpg")      # .mask, .probabilities, .overlay()

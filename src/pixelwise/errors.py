@@ -31,7 +31,7 @@ class InputError(PixelwiseError, ValueError):
     exit_code = 2
 
 
-class ToldElsewhereError(PixelwiseError):
+class ReportedElsewhereError(PixelwiseError):
     """Ends this process of a run of several without a line, for another one says why."""
 
     def __init__(self, exit_code: int) -> None:

@@ -1,9 +1,9 @@
 """AlexNet, in the two forms that have published weights, fully connected layers as convolutions.
 
 `CaffeNet` is the one of the FCN paper: two groups in some convolutions, as once on two GPUs, and
-local response normalisation after the pools (the paper on AlexNet normalises before them).
+local response normalization after the pools (the paper on AlexNet normalizes before them).
 `AlexNet` is torchvision's, from "One weird trick" (arXiv:1404.5997), with its parameter names:
-fewer channels, no groups, no normalisation. The last layer, to 1000 classes, is part of neither.
+fewer channels, no groups, no normalization. The last layer, to 1000 classes, is part of neither.
 """
 
 from __future__ import annotations

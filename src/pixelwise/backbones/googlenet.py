@@ -1,8 +1,8 @@
 """GoogLeNet (arXiv:1409.4842) without average pool and classifiers.
 
 Parameter names and layers are torchvision's, so its published ImageNet weights load as they are:
-batch normalisation after each convolution, and 3x3 convolutions where the paper has 5x5. Those
-weights want images normalised with a mean and a deviation of 0.5.
+batch normalization after each convolution, and 3x3 convolutions where the paper has 5x5. Those
+weights want images normalized with a mean and a std of 0.5.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INCEPTIONS = {
 
 
 class BasicConv(nn.Module):
-    """Convolution, batch normalisation, ReLU."""
+    """Convolution, batch normalization, ReLU."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, pad: int

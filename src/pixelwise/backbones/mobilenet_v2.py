@@ -88,7 +88,7 @@ class MobileNetV2(nn.Module):
     the dilated maps contain the strided ones at every other position.
 
     tensorflow: the form of the authors' own weights, with TensorFlow's padding and a larger eps of
-    batch normalisation. width: scales the channels, to multiples of 8 (section 6.1, "width
+    batch normalization. width: scales the channels, to multiples of 8 (section 6.1, "width
     multiplier"). Raises InputError for one that is not above 0.
     """
 

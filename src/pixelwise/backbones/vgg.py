@@ -71,7 +71,7 @@ class VGG16(nn.Module):
             Dropout(dropout),
         )
         self._describe("c5", hidden, [*layers, self.classifier])
-        _initialise(self)
+        _initialize(self)
 
     def _describe(self, name: str, channels: int, layers: list[nn.Module]) -> None:
         self.channels[name] = channels
@@ -97,7 +97,7 @@ class VGG16(nn.Module):
             height, width = image
             raise InputError(
                 f"image of {height}x{width}: is too small for fc6 with ceil_mode "
-                f"{self.ceil_mode} and this padding: enlarge it"
+                f"{self.ceil_mode} and this padding: upsample it"
             )
         c5: Tensor = self.classifier(pool5)
         return c5
@@ -151,7 +151,7 @@ class AtrousVGG16(nn.Module):
             for kernel_size, rate in fields
         )
         self.channels["c5"] = hidden * len(self.classifiers)
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         # -(side - 1) % 8, by a division: exporters know no remainder of an open size
@@ -177,7 +177,7 @@ def _field_of_view(
         )
     if (kernel_size - 1) * rate % 2:
         raise InputError(
-            f"field of view with kernel_size {kernel_size} and rate {rate}: has its centre "
+            f"field of view with kernel_size {kernel_size} and rate {rate}: has its center "
             "between two positions: choose an odd kernel_size or an even rate"
         )
     padding = (kernel_size - 1) * rate // 2
@@ -191,7 +191,7 @@ def _field_of_view(
     )
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")

@@ -1,7 +1,7 @@
 """Aligned Xception with 65 layers, as DeepLabV3+ modifies it (arXiv:1802.02611, section 3.2).
 
 The variant of the authors' code (xception_65): every pool is a strided separable convolution, the
-middle flow has 16 blocks, and each depthwise convolution has a batch normalisation of its own.
+middle flow has 16 blocks, and each depthwise convolution has a batch normalization of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pixelwise.layers import ConvNormAct, SeparableConv
 
 MIDDLE_BLOCKS = 16
-EPS = 1e-3  # of the authors' batch normalisation here; ASPP and decoder have 1e-5
+EPS = 1e-3  # of the authors' batch normalization here; ASPP and decoder have 1e-5
 
 
 class Separable(nn.Sequential):

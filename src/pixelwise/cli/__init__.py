@@ -22,11 +22,11 @@ from pixelwise.cli import (
 )
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
-from pixelwise.process import calm_threads
+from pixelwise.process_settings import limit_omp_spin
 
 app = typer.Typer(
     name="pixelwise",
-    help="Semantic segmentation: train on your own pictures, check, predict.",
+    help="Semantic segmentation: train on your own images, check, predict.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -73,7 +73,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def main() -> None:
     """The `pixelwise` command."""
-    calm_threads()
+    limit_omp_spin()
     try:
         code = app(prog_name="pixelwise", standalone_mode=False)
     except _UsageError as error:

@@ -20,9 +20,9 @@ def benchmark(
     bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
     size: Annotated[
         list[str] | None,
-        typer.Option(help="Of the pictures, rows x columns; may be given again. [360x480]"),
+        typer.Option(help="Of the images, rows x columns; may be given again. [360x480]"),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Processes of each runtime.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="ProcessGroup of each runtime.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long each repeats.")] = 3.0,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")

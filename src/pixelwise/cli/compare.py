@@ -19,7 +19,7 @@ from pixelwise.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from pixelwise.report.comparison import Comparison
+    from pixelwise.report.run_comparison import Comparison
 
 
 @command
@@ -38,7 +38,7 @@ def compare(
     if len(runs) < 2:
         raise InputError(f"{runs[0]}: is alone: give two runs or more to compare")
     check_json(json_file)
-    from pixelwise.report.comparison import compare as hold
+    from pixelwise.report.run_comparison import compare as hold
 
     comparison = hold(runs)
     content = comparison.to_json()

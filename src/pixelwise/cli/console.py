@@ -34,7 +34,7 @@ MAX_LINE = 4000
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Names of files and classes are printed as they are: `[x]` is no style and `:car:` no picture.
+# Names of files and classes are printed as they are: `[x]` is no style and `:car:` no image.
 console = Console(highlight=False, markup=False, emoji=False)
 
 
@@ -81,7 +81,7 @@ def complain(error: PixelwiseError) -> None:
 
 def check_json(file: str | None) -> None:
     """Raise InputError now where `write_json` could not write later."""
-    from pixelwise.files import check_writable
+    from pixelwise.file_io import check_writable
 
     if file not in {None, "-"}:
         check_writable(Path(str(file)))
@@ -90,7 +90,7 @@ def check_json(file: str | None) -> None:
 def write_json(file: str | None, content: Mapping[str, Any], *, use: str = "") -> None:
     """What --json asks for: a file, which is said with its `use`; with - standard output; without
     it nothing."""
-    from pixelwise.files import atomic
+    from pixelwise.file_io import atomic
 
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     if file == "-":

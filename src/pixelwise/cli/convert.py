@@ -27,19 +27,19 @@ def convert(
     ] = None,
 ) -> None:
     """Make a bundle from published weights."""
-    from pixelwise.checkpoints import convert as make_bundle
-    from pixelwise.checkpoints.tensorbundle import checkpoint_files
     from pixelwise.errors import InputError
-    from pixelwise.files import check_writable
+    from pixelwise.file_io import check_writable
+    from pixelwise.weights.convert_weights import convert_weights
+    from pixelwise.weights.importers.tensorflow_checkpoint import checkpoint_files
 
     parts = [part for part in (file, *checkpoint_files(file)) if part.exists()]
     if out.exists() and any(out.samefile(part) for part in parts):
         raise InputError(f"{out}: is the file to convert: choose another --out")
     check_writable(out)
     from pixelwise.data.classes import read_classes_toml
-    from pixelwise.training.recipe import parse_override
+    from pixelwise.recipes.schema import parse_override
 
-    conversion = make_bundle(
+    conversion = convert_weights(
         file,
         model,
         classes=read_classes_toml(classes) if classes else None,

@@ -23,15 +23,15 @@ def convert_data(
     ] = False,
 ) -> None:
     """Write a data set as images/, masks/ and classes.toml."""
-    from pixelwise.data.convert import convert_data as convert
-    from pixelwise.data.pixels import RGB
+    from pixelwise.data.convert_dataset import convert_data as convert
+    from pixelwise.data.pixel_format import RGB
 
     with Bar("checking the data") as checking, Bar("writing") as writing:
         data = convert(source, target, overwrite=overwrite, checking=checking, writing=writing)
     facts = {
         "layout": data.layout,
         "images": ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items()),
-        "pictures": "" if data.pixels == RGB else str(data.pixels),
+        "format": "" if data.pixels == RGB else str(data.pixels),
         "classes": ", ".join(data.classes.names),
         "found": "; ".join(data.notes),
     }
@@ -52,12 +52,12 @@ def get_data(
     A fetch that was cut off goes on where it was. Archives that lie in TO.archives are taken from
     there, so that none of it needs a network.
     """
-    from pixelwise.data.published import find_data_set, get
+    from pixelwise.data.published import fetch_dataset, find_data_set
 
     entry = find_data_set(name)
     console.print(f"{entry.title}\nterms: {entry.terms}", soft_wrap=True)
     with Transfer() as transfer:
-        folder = get(entry.name, to, progress=transfer)
+        folder = fetch_dataset(entry.name, to, progress=transfer)
     if entry.extra:
         console.print(entry.extra, soft_wrap=True)
     console.print(f"it is in {folder}; train on it: pixelwise train {folder}", soft_wrap=True)

@@ -25,7 +25,7 @@ def doctor(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", "--out", metavar="FILE", help="Also as a page with pictures."),
+        typer.Option("--html", "--out", metavar="FILE", help="Also as a page with images."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Files looked at at once.", show_default="all cores")
@@ -40,7 +40,7 @@ def doctor(
     Exit code: 0 where training would run, 1 where it would not, 2 where there is no such folder.
     """
     from pixelwise.doctor import examine
-    from pixelwise.files import check_writable
+    from pixelwise.file_io import check_writable
 
     check_json(json_file)
     if html is not None:
@@ -50,7 +50,7 @@ def doctor(
             data, val_fraction=val_fraction, seed=seed, workers=workers, progress=bar
         )
     if html is not None:
-        from pixelwise.doctor.page import write_page
+        from pixelwise.doctor.doctor_page import write_page
 
         write_page(html, diagnosis)
     if json_file != "-":
@@ -64,7 +64,7 @@ def doctor(
 
 def show(diagnosis: Diagnosis) -> None:
     """Print facts, classes, findings by kind, suggestions and the verdict."""
-    from pixelwise.doctor.page import fact_lines
+    from pixelwise.doctor.doctor_page import fact_lines
 
     console.print(facts_table({key: _line(text) for key, text in fact_lines(diagnosis).items()}))
     if diagnosis.facts.classes:

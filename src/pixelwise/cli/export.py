@@ -16,7 +16,7 @@ def export(
     bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
     to: Annotated[str, typer.Option(help="openvino, onnx or torch-export.")] = "openvino",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise; needs --data.", show_default=False)
+        bool, typer.Option("--int8", help="Quantize; needs --data.", show_default=False)
     ] = False,
     data: Annotated[
         Path | None,
@@ -40,15 +40,15 @@ def export(
         raise InputError("--int8: needs --data DATA, whose train split calibrates it")
     if not int8 and data is not None:
         raise InputError(f"--data {data}: is for --int8 only: add it, or leave --data out")
-    from pixelwise.export.exporting import check_request
-    from pixelwise.export.exporting import export as write
+    from pixelwise.export.export_bundle import check_request
+    from pixelwise.export.export_bundle import export as write
     from pixelwise.export.int8 import Int8Settings
 
     settings = Int8Settings(max_drop, calibration) if int8 else None
     check_request(bundle, to, out=out, int8=int8)
     found = None
     if data is not None:
-        from pixelwise.checkpoints import Bundle
+        from pixelwise.weights.bundle import Bundle
 
         found = open_splits(Bundle.load(bundle), data, "train", "val")
     with console.status("exporting") as status:

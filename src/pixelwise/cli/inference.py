@@ -18,9 +18,9 @@ from pixelwise.cli.console import (
     show_scores,
     write_json,
 )
+from pixelwise.cli.inference_options import Flip, Scales, Tile, looks
 from pixelwise.cli.large import predict_large
-from pixelwise.cli.looks import Flip, Scales, Window, looks
-from pixelwise.cli.outcome import tell_outcome
+from pixelwise.cli.outcome import report_outcome
 from pixelwise.cli.splits import open_splits
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ BEST_SHOWN = 10
 @command
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A .safetensors file of train, or an export.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures, folders of them, or films.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, folders of them, or videos.")],
     out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("masks"),
     runtime: Runtime = "auto",
     device: Annotated[
@@ -66,26 +66,26 @@ def predict(
         bool, typer.Option("--overwrite", help="Again what an interrupted run has finished, too.")
     ] = False,
     frame_masks: Annotated[
-        bool, typer.Option("--frame-masks", help="Of a film also NAME_masks/, a mask a frame.")
+        bool, typer.Option("--frame-masks", help="Of a video also NAME_masks/, a mask a frame.")
     ] = False,
-    window: Window = "auto",
+    tile: Tile = "auto",
     scales: Scales = "1",
     flip: Flip = False,
     large: Annotated[
         bool,
-        typer.Option("--large", help="TIFF files of any size to NAME.tif, a window in memory."),
+        typer.Option("--large", help="TIFF files of any size to NAME.tif, a tile in memory."),
     ] = False,
 ) -> None:
     """Write NAME.png, a palette mask, and NAME_overlay.png, with a legend, for each image.
 
-    Given again after an interruption, it goes on where it was. Of a film NAME_overlay.mp4 is made.
+    Given again after an interruption, it goes on where it was. Of a video NAME_overlay.mp4 is made.
     """
     how: dict[str, Any] = {
         "runtime": runtime,
         "device": device,
         "crf": _crf_parameters(crf, crf_set),
     }
-    seen = looks(window, scales, flip)
+    seen = looks(tile, scales, flip)
     if large:
         predict_large(bundle, images, out, how=how, seen=seen, overwrite=overwrite)
         return
@@ -136,16 +136,16 @@ def predict_files(
     seen: what `looks` gives.
     """
     seen = seen or {}
-    from pixelwise.inference.outputs import find_images, output_names
-    from pixelwise.inference.video import is_video, require_av
-    from pixelwise.process import own_process
+    from pixelwise.inference.batch.video import is_video, require_av
+    from pixelwise.inference.output_names import find_images, output_names
+    from pixelwise.process_settings import tune_allocator
 
-    films = [path for path in images if is_video(path) and path.is_file()]
-    paths = find_images([path for path in images if path not in films])
+    videos = [path for path in images if is_video(path) and path.is_file()]
+    paths = find_images([path for path in images if path not in videos])
     output_names(paths, out, overlay=overlay)  # faults are told before anything is loaded
-    if films:
-        require_av(films[0])
-    own_process()
+    if videos:
+        require_av(videos[0])
+    tune_allocator()
     from pixelwise.inference import Predictor
 
     predictor = Predictor.load(bundle, runtime=runtime, device=device, crf=crf, **seen)
@@ -157,16 +157,16 @@ def predict_files(
     }
     whole = True
     if paths:
-        whole = _predict_pictures(
+        whole = _predict_images(
             predictor, paths, out, settings=settings, overlay=overlay, overwrite=overwrite
         )
-    if films:
-        whole = _predict_films(predictor, films, out, masks=frame_masks) and whole
+    if videos:
+        whole = _predict_videos(predictor, videos, out, masks=frame_masks) and whole
     if not whole:
         raise SystemExit(1)
 
 
-def _predict_pictures(
+def _predict_images(
     predictor: Predictor,
     paths: Sequence[Path],
     out: Path,
@@ -189,13 +189,13 @@ def _predict_pictures(
             progress=bar,
         )
     what = "masks and overlays" if overlay else "masks"
-    return tell_outcome(result, out, total=len(paths), what=what)
+    return report_outcome(result, out, total=len(paths), what=what)
 
 
-def _predict_films(predictor: Predictor, paths: Sequence[Path], out: Path, *, masks: bool) -> bool:
+def _predict_videos(predictor: Predictor, paths: Sequence[Path], out: Path, *, masks: bool) -> bool:
     """Whether all could be predicted to their ends."""
     from pixelwise.errors import InputError
-    from pixelwise.inference.video import predict_video, video_names
+    from pixelwise.inference.batch.video import predict_video, video_names
 
     faults: list[str] = []
     for path, name in zip(paths, video_names(paths), strict=True):
@@ -238,23 +238,23 @@ def evaluate(
     ] = None,
     crf: Crf = False,
     crf_set: CrfSet = None,
-    window: Window = "auto",
+    tile: Tile = "auto",
     scales: Scales = "1",
     flip: Flip = False,
 ) -> None:
     """Score a bundle on a split: IoU and its kin with intervals, borders, calibration."""
-    from pixelwise.files import check_writable
-    from pixelwise.process import own_process
+    from pixelwise.file_io import check_writable
+    from pixelwise.process_settings import tune_allocator
 
     check_json(json_file)
     if images is not None:
         check_writable(images)
     parameters = _crf_parameters(crf, crf_set)
-    how = looks(window, scales, flip)
-    own_process()
+    how = looks(tile, scales, flip)
+    tune_allocator()
     from pixelwise.evaluation import evaluate as score
     from pixelwise.inference import Predictor
-    from pixelwise.inference.exported import is_export
+    from pixelwise.inference.export_manifest import is_export
 
     # The figure of a bundle is PyTorch's; that of an export is its own.
     chosen = runtime or ("auto" if is_export(bundle) else "torch")
@@ -271,15 +271,15 @@ def evaluate(
         "images": len(found.splits[split]),
         "runtime": predictor.runtime.name,
         **({} if parameters is None else {"crf": parameters.to_json()}),
-        **({} if predictor.ensemble.single else predictor.ensemble.to_json()),
+        **({} if predictor.tta.single else predictor.tta.to_json()),
         **result.to_json(predictor.classes.names),
     }
     if json_file != "-":
         for note in found.notes:
             console.print(note, soft_wrap=True)
         title = f"{bundle} on {data}, {split}" + ("" if parameters is None else ", with CRF")
-        if not predictor.ensemble.single:
-            title += f", {predictor.ensemble}"
+        if not predictor.tta.single:
+            title += f", {predictor.tta}"
         show_scores(scores, title=title)
     if images is not None:
         result.tallies.save(images, classes=predictor.classes.names, split=split)
@@ -303,12 +303,12 @@ def tune_crf(
     ] = None,
 ) -> None:
     """Search the dense CRF's parameters for a bundle, and say whether it helps at all."""
-    from pixelwise.compiled import require_numba
-    from pixelwise.process import own_process
+    from pixelwise.ops.numba_support import require_numba
+    from pixelwise.process_settings import tune_allocator
 
     check_json(json_file)
     require_numba("the dense CRF")
-    own_process()
+    tune_allocator()
     from pixelwise.evaluation import search_crf
     from pixelwise.inference import Predictor
 

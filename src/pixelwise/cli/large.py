@@ -1,4 +1,4 @@
-"""`pixelwise predict --large`: pictures larger than memory."""
+"""`pixelwise predict --large`: images larger than memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.cli.console import Bar, console
-from pixelwise.cli.outcome import tell_outcome
+from pixelwise.cli.outcome import report_outcome
 
 
 def predict_large(
@@ -25,18 +25,18 @@ def predict_large(
     how, seen: further arguments of `Predictor.load`; `seen` is what `looks` gives.
     Raises InputError where nothing could be predicted; exits with 1 where some could not.
     """
-    from pixelwise.inference.outputs import find_images
+    from pixelwise.inference.output_names import find_images
 
     paths = find_images(images)
-    # Not `own_process`: a heap that keeps what was freed grows from window to window.
+    # Not `tune_allocator`: a heap that keeps what was freed grows from tile to tile.
     from pixelwise.inference import Predictor
-    from pixelwise.inference.large import predict_large_files
-    from pixelwise.inference.runtimes import knows_parts
+    from pixelwise.inference.batch.large_images import predict_large_files
+    from pixelwise.inference.runtimes import supports_tiling
 
     predictor = Predictor.load(bundle, **how, **seen, parts=True)
-    if not knows_parts(predictor.runtime):
+    if not supports_tiling(predictor.runtime):
         console.print(
-            f"runtime {predictor.runtime.name} sees each window as a picture of its own: labels "
+            f"runtime {predictor.runtime.name} sees each tile as an image of its own: labels "
             "can differ from those of one pass; by --runtime torch, and by an export that this "
             "version makes (of ONNX: with the package onnx), they agree",
             soft_wrap=True,
@@ -45,7 +45,7 @@ def predict_large(
     @contextmanager
     def watch(path: Path, size: tuple[int, int]) -> Iterator[Bar]:
         height, width = size
-        with Bar(f"{path.name}, {width}x{height}", unit="windows") as bar:
+        with Bar(f"{path.name}, {width}x{height}", unit="tiles") as bar:
             yield bar
         console.print(f"{width}x{height} pixels of {path} are predicted", soft_wrap=True)
 
@@ -57,5 +57,5 @@ def predict_large(
         watch=watch,
         overwrite=overwrite,
     )
-    if not tell_outcome(result, out, total=len(paths), what="masks"):
+    if not report_outcome(result, out, total=len(paths), what="masks"):
         raise SystemExit(1)

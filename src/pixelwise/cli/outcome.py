@@ -1,4 +1,4 @@
-"""How a run over many pictures ended, told to a person."""
+"""How a run over many images ended, told to a person."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from pixelwise.inference import FolderResult
 
 
-def tell_outcome(result: FolderResult, out: Path, *, total: int, what: str) -> bool:
-    """Say it, and whether all `total` pictures could be predicted. what: is written of each."""
+def report_outcome(result: FolderResult, out: Path, *, total: int, what: str) -> bool:
+    """Say it, and whether all `total` images could be predicted. what: is written of each."""
     from pixelwise.errors import InputError
 
     if result.outdated:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from pixelwise.cli.console import Bar
 
 if TYPE_CHECKING:
-    from pixelwise.checkpoints import Bundle
     from pixelwise.data.dataset import SegmentationData
     from pixelwise.inference import Predictor
+    from pixelwise.weights.bundle import Bundle
 
 
 def open_splits(network: Predictor | Bundle, data: Path, *splits: str) -> SegmentationData:
     """Check `splits`, divided off by the recipe that the network was trained with."""
     from pixelwise.data.dataset import open_dataset
-    from pixelwise.training.recipe import load_recipe_of
+    from pixelwise.recipes.schema import load_recipe_of
 
     trained = load_recipe_of(network.recipe)
     with Bar("checking the data") as bar:

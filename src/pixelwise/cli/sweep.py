@@ -12,7 +12,7 @@ from rich.table import Table
 from pixelwise.cli.console import Bar, check_json, command, console, percent, write_json
 
 if TYPE_CHECKING:
-    from pixelwise.training.sweep import Sweep, SweepListener
+    from pixelwise.training.sweep import Sweep, SweepCallback
 
 
 @command
@@ -39,14 +39,14 @@ def sweep(
     ] = None,
 ) -> None:
     """Search rate, crop and backbone for this data on a budget (needs Optuna)."""
-    from pixelwise.process import own_process
+    from pixelwise.process_settings import tune_allocator
 
     check_json(json_file)
-    own_process()
+    tune_allocator()
     from pixelwise.data.dataset import open_dataset
-    from pixelwise.inference.runtimes.pytorch import find_device
-    from pixelwise.training.plan import plan_run
-    from pixelwise.training.recipe import load_recipe, parse_override
+    from pixelwise.inference.runtimes.torch.torch_runtime import find_device
+    from pixelwise.recipes.schema import load_recipe, parse_override
+    from pixelwise.training.apply_plan import plan_run
     from pixelwise.training.sweep import make_space, require_optuna
     from pixelwise.training.sweep import sweep as search
 
@@ -72,17 +72,17 @@ def sweep(
         space,
         trials=trials,
         minutes=minutes,
-        listener=_listener(trials, quiet=quiet),
+        callback=_listener(trials, quiet=quiet),
     )
     if not quiet:
         _show(found, data)
     write_json(json_file, found.to_json())
 
 
-def _listener(trials: int, *, quiet: bool) -> SweepListener:
-    from pixelwise.training.sweep import SweepListener, Tried
+def _listener(trials: int, *, quiet: bool) -> SweepCallback:
+    from pixelwise.training.sweep import SweepCallback, Tried
 
-    class Lines(SweepListener):
+    class Lines(SweepCallback):
         def trial_begins(self, number: int, settings: Mapping[str, Any]) -> None:
             if not quiet:
                 console.print(f"trial {number + 1}/{trials}  {_settings(settings)}")

@@ -25,7 +25,7 @@ from pixelwise.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from pixelwise.training import Listener, Run
+    from pixelwise.training import Callback, Run
 
 DEMO_SCENES = {"train": 360, "val": 40, "test": 8}
 DEMO_SIZE = {"height": 192, "width": 256}
@@ -49,7 +49,7 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="A name from `pixelwise models`, in place of the recipe's.")
     ] = None,
-    start: Annotated[
+    weights: Annotated[
         str | None, typer.Option(help="imagenet, none, a file of weights, or a bundle.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Times through the training images.")] = None,
@@ -84,7 +84,7 @@ def train(
     """
     from pixelwise.errors import InputError
 
-    others = (data, out, recipe, model, start, epochs, batch_size, learning_rate, seed, device)
+    others = (data, out, recipe, model, weights, epochs, batch_size, learning_rate, seed, device)
     if resume is not None:
         stated = settings or overwrite or tensorboard or plan_only
         if stated or any(given is not None for given in others):
@@ -107,13 +107,13 @@ def train(
         return
     assert data is not None
     assert out is not None
-    from pixelwise.launching import one_voice
-    from pixelwise.training.recipe import load_recipe, parse_override
+    from pixelwise.distributed.process_rank import report_once
+    from pixelwise.recipes.schema import load_recipe, parse_override
 
     overrides = dict(parse_override(text) for text in settings or [])
     flags = {
         "model.name": model,
-        "model.pretrained": start,
+        "model.weights": weights,
         "epochs": epochs,
         "batch_size": batch_size,
         "optimizer.learning_rate": learning_rate,
@@ -122,7 +122,7 @@ def train(
         "tensorboard": tensorboard or None,
     }
     overrides |= {key: value for key, value in flags.items() if value is not None}
-    with one_voice():
+    with report_once():
         chosen = load_recipe(recipe, overrides)
     if plan_only:
         _plan(data, out, chosen, overwrite=overwrite, count=(devices or 1) * (nodes or 1))
@@ -139,8 +139,8 @@ def demo(
 ) -> None:
     """Generate street scenes, train on them, score, predict, and write a page about it."""
     from pixelwise.data.scenes import write_scenes
-    from pixelwise.files import make_folder
-    from pixelwise.training.recipe import load_recipe
+    from pixelwise.file_io import make_folder
+    from pixelwise.recipes.schema import load_recipe
 
     started = time.monotonic()
     make_folder(out)
@@ -154,7 +154,7 @@ def demo(
     run = _run(scenes, out, load_recipe("demo", overrides), overwrite=again)
 
     from pixelwise.cli.inference import predict_files
-    from pixelwise.data.images import list_images
+    from pixelwise.data.image_files import list_images
 
     predict_files(run.best, list_images(scenes / "images" / "test"), out / "masks")
     console.print(f"all of it took {duration(time.monotonic() - started)}")
@@ -165,7 +165,7 @@ def recipe(
     name: Annotated[str | None, typer.Argument(help="A shipped recipe, or a .toml file.")] = None,
 ) -> None:
     """Print a recipe with every key, ready to be saved, changed and given to train --recipe."""
-    from pixelwise.training.recipe import load_recipe, shipped_recipes
+    from pixelwise.recipes.schema import load_recipe, shipped_recipes
 
     text = load_recipe(name).to_toml()
     print(f"# shipped: {', '.join(shipped_recipes())}", file=sys.stderr)
@@ -173,10 +173,10 @@ def recipe(
 
 
 def _run(data: Path, out: Path, resolved: Any, *, overwrite: bool) -> Run:
-    def work(listener: Listener) -> Run:
+    def work(callback: Callback) -> Run:
         from pixelwise.training import train as run_training
 
-        return run_training(data, out, resolved, overwrite=overwrite, listener=listener)
+        return run_training(data, out, resolved, overwrite=overwrite, callback=callback)
 
     return _show(work)
 
@@ -184,58 +184,65 @@ def _run(data: Path, out: Path, resolved: Any, *, overwrite: bool) -> Run:
 def _launch(devices: int | None, nodes: int | None, *, remedy: str) -> None:
     """Where this is one process of several, see that it fits them; where it is to become several,
     start them and end with them."""
-    from pixelwise import launching
+    from pixelwise.distributed.process_rank import (
+        check_process_rank,
+        find_process_rank,
+        follow_launcher,
+    )
+    from pixelwise.training.launcher import launch
 
-    place = launching.find_place()
+    place = find_process_rank()
     if place is not None:
-        launching.check_place(place, devices=devices, nodes=nodes)
+        check_process_rank(place, devices=devices, nodes=nodes)
         if place.launched:
-            launching.follow_launcher()
+            follow_launcher()
     elif (devices or 1) * (nodes or 1) > 1:
-        raise SystemExit(launching.launch(devices=devices or 1, nodes=nodes or 1, remedy=remedy))
+        raise SystemExit(launch(devices=devices or 1, nodes=nodes or 1, remedy=remedy))
 
 
 def _plan(data: Path, out: Path, chosen: Any, *, overwrite: bool, count: int) -> None:
-    from pixelwise.process import own_process
-    from pixelwise.training import Listener, plan
+    from pixelwise.process_settings import tune_allocator
+    from pixelwise.training import Callback, plan_training
 
-    own_process()  # as in the run, so that what is measured is that
+    tune_allocator()  # as in the run, so that what is measured is that
     with Bar("checking the data") as checking:
 
-        class Checking(Listener):
+        class Checking(Callback):
             def checking(self, done: int, total: int) -> None:
                 checking(done, total)
 
-        run = plan(data, out, chosen, overwrite=overwrite, listener=Checking(), count=count)
+        run = plan_training(
+            data, out, chosen, overwrite=overwrite, callback=Checking(), count=count
+        )
     console.print(facts_table(run.facts))
 
 
 def _resume(folder: Path) -> Run:
-    def work(listener: Listener) -> Run:
+    def work(callback: Callback) -> Run:
         from pixelwise.training import resume as resume_training
 
-        return resume_training(folder, listener=listener)
+        return resume_training(folder, callback=callback)
 
     return _show(work)
 
 
-def _show(work: Callable[[Listener], Run]) -> Run:
+def _show(work: Callable[[Callback], Run]) -> Run:
     """Train, and print what comes of it."""
-    from pixelwise.process import own_process
+    from pixelwise.process_settings import tune_allocator
 
-    kept = own_process()
-    from pixelwise.launching import find_place
+    kept = tune_allocator()
+    from pixelwise.distributed.process_rank import find_process_rank
 
-    place = find_place()
+    place = find_process_rank()
     if place is not None and place.rank:
-        from pixelwise.training import Listener
+        from pixelwise.training import Callback
 
-        return work(Listener())  # process 0 tells of it
+        return work(Callback())  # process 0 tells of it
 
     from pixelwise.report import write_run_report
 
     with _Display(kept) as display:
-        run = work(display.listener)
+        run = work(display.callback)
     assert run.evaluation is not None
     scores = run.evaluation.to_json(run.data.classes.names)
     show_scores(scores, title=f"val, epoch {run.best_epoch} of {display.epochs}")
@@ -255,11 +262,11 @@ class _Display:
     """Draws a run: a bar while files are checked, one for the steps, a line an epoch."""
 
     def __init__(self, kept: str | None) -> None:
-        from pixelwise.training import Listener
+        from pixelwise.training import Callback
 
         display = self
 
-        class Events(Listener):
+        class Events(Callback):
             def checking(self, done: int, total: int) -> None:
                 display.checked(done, total)
 
@@ -275,7 +282,7 @@ class _Display:
             def epoch_ended(self, row: Mapping[str, Any]) -> None:
                 display.epoch_ended(row)
 
-        self.listener: Listener = Events()
+        self.callback: Callback = Events()
         self.epochs = 0
         self.kept = kept
         self.check = Bar("checking the data")

@@ -1,4 +1,4 @@
-"""Dense CRF (arXiv:1210.5644): a network's probabilities, sharpened along the picture's edges.
+"""Dense CRF (arXiv:1210.5644): a network's probabilities, sharpened along the image's edges.
 
     refined = dense_crf(image, probabilities, "camvid")
 

@@ -20,7 +20,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pixelwise.compiled.functions import inner, outer
 from pixelwise.crf.vectors import (
     LANES,
     add8,
@@ -37,6 +36,7 @@ from pixelwise.crf.vectors import (
     sum8,
     zero8,
 )
+from pixelwise.ops.jit import inner, outer
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -247,9 +247,9 @@ def number(
 
 @outer
 def connect(
-    begin: int, end: int, keys: Longs, table: Ints, strides: Longs, step: int, neighbours: Ints
+    begin: int, end: int, keys: Longs, table: Ints, strides: Longs, step: int, neighbors: Ints
 ) -> None:
-    """Find lattice points' neighbours, (d + 1, 2, M), those not in the lattice preset to M.
+    """Find lattice points' neighbors, (d + 1, 2, M), those not in the lattice preset to M.
 
     step: the sum of `strides`, one step along all axes.
     """
@@ -262,8 +262,8 @@ def connect(
         for j in range(corners):
             other = table[_find(table, keys, keys[n] + corners * strides[j] - step, shift)]
             if other >= 0:
-                neighbours[j, 0, n] = other
-                neighbours[j, 1, other] = n  # no other n has this neighbour: nobody else writes it
+                neighbors[j, 0, n] = other
+                neighbors[j, 1, other] = n  # no other n has this neighbor: nobody else writes it
 
 
 # Filtering.
@@ -367,15 +367,15 @@ def gather(
 
 @outer
 def blur(
-    begin: int, end: int, axis: int, neighbours: Ints, width: int, values: Floats, out: Floats
+    begin: int, end: int, axis: int, neighbors: Ints, width: int, values: Floats, out: Floats
 ) -> None:
     """Blur lattice points along one axis.
 
-    `values` has M + 1 rows, the last of them zeros: what stands for a neighbour that is not there.
+    `values` has M + 1 rows, the last of them zeros: what stands for a neighbor that is not there.
     """
     for n in range(begin, end):
-        one = np.int64(neighbours[axis, 0, n]) * width
-        other = np.int64(neighbours[axis, 1, n]) * width
+        one = np.int64(neighbors[axis, 0, n]) * width
+        other = np.int64(neighbors[axis, 1, n]) * width
         for c in range(0, width, LANES):
             both = add8(load8(values, one + c), load8(values, other + c))
             store8(out, n * width + c, fused8(_HALF, both, load8(values, n * width + c)))

@@ -13,10 +13,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.compiled.threads import Threads
 from pixelwise.crf import kernels
 from pixelwise.crf.vectors import LANES
 from pixelwise.errors import InputError
+from pixelwise.ops.threads import Threads
 
 Floats = NDArray[np.float32]
 
@@ -28,17 +28,17 @@ _KEY_BITS = 62
 class Lattice:
     """The lattice around N points of d dimensions.
 
-    features: (d, N) float32, divided by the Gaussian's standard deviations.
-    normalised: divide by the square root of the filtered ones before and after filtering, which
+    features: (d, N) float32, divided by the Gaussian's standard stds.
+    normalized: divide by the square root of the filtered ones before and after filtering, which
         keeps the kernel symmetric; pydensecrf's NORMALIZE_SYMMETRIC, its default.
     threads: what building and filtering is shared among; the caller's thread alone if None.
 
     Raises InputError where the features spread over more lattice cells than can be numbered, as a
-    standard deviation of a hundredth of a pixel makes them.
+    standard std of a hundredth of a pixel makes them.
     """
 
     def __init__(
-        self, features: Floats, *, normalised: bool = True, threads: Threads | None = None
+        self, features: Floats, *, normalized: bool = True, threads: Threads | None = None
     ) -> None:
         dimensions, count = features.shape
         self.threads = threads or Threads(1)
@@ -46,8 +46,8 @@ class Lattice:
         self.pixels = count
         # Scaled so that splatting, blurring and slicing together have the variance of the Gaussian
         # (section 3.1); what they multiply all values by is taken back in `scale`.
-        deviation = float(np.float32(math.sqrt(2 / 3) * corners))
-        steps = [deviation / math.sqrt((j + 1) * (j + 2)) for j in range(dimensions)]
+        std = float(np.float32(math.sqrt(2 / 3) * corners))
+        steps = [std / math.sqrt((j + 1) * (j + 2)) for j in range(dimensions)]
         self.scale = np.float32(1 / (1 + 2.0**-dimensions))
         axes = np.array(steps, dtype=np.float32)
         strides, origin = _packing(features, axes)
@@ -86,12 +86,12 @@ class Lattice:
             self.rows,
             self.points,
         )
-        self.neighbours = np.full((corners, 2, self.size), self.size, np.int32)
+        self.neighbors = np.full((corners, 2, self.size), self.size, np.int32)
         step = int(strides.sum())
         self.threads.share(
-            kernels.connect, self.size, point_keys, table, strides, step, self.neighbours
+            kernels.connect, self.size, point_keys, table, strides, step, self.neighbors
         )
-        if normalised:
+        if normalized:
             weight = self.filter(np.ones((count, 1), np.float32))
             norm = 1 / np.sqrt(weight + np.float32(1e-20))
             self.weights = (self.weights.reshape(count, corners) * norm).reshape(-1)
@@ -106,7 +106,7 @@ class Lattice:
         """The points' values from what was splatted; one of `values` and `spare`."""
         self.threads.share(kernels.gather, self.size, self.starts, self.order, width, sums, values)
         for axis in range(self.corners):
-            self.threads.share(kernels.blur, self.size, axis, self.neighbours, width, values, spare)
+            self.threads.share(kernels.blur, self.size, axis, self.neighbors, width, values, spare)
             values, spare = spare, values
         return values
 
@@ -166,7 +166,7 @@ def _packing(features: Floats, axes: Floats) -> tuple[NDArray[np.int64], int]:
     """Strides (d + 1, the last 0) and origin that pack a vertex's coordinates into one integer.
 
     Every vertex of a point's simplex is within d+1 of the point in each coordinate, and so is a
-    neighbour of the vertex; three times that is kept free, so that no two keys are one.
+    neighbor of the vertex; three times that is kept free, so that no two keys are one.
     """
     dimensions = len(axes)
     corners = dimensions + 1
@@ -183,6 +183,6 @@ def _packing(features: Floats, axes: Floats) -> tuple[NDArray[np.int64], int]:
         stride *= math.ceil(most) + 3 * corners - first + 1
     if stride >= 1 << _KEY_BITS:
         raise InputError(
-            "the CRF's standard deviations are too small for an image of this size: use larger ones"
+            "the CRF's standard stds are too small for an image of this size: use larger ones"
         )
     return np.array([*strides, 0], dtype=np.int64), origin

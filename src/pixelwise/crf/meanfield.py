@@ -2,7 +2,7 @@
 
 The energy of a labelling is a unary term, minus the logarithm of the network's probabilities, and
 a Potts term between all pairs of pixels, weighted by two Gaussian kernels: one of position, one of
-position and colour. Each iteration filters the probabilities by both kernels, adds the result to
+position and color. Each iteration filters the probabilities by both kernels, adds the result to
 the logits and takes the softmax (algorithm 1).
 """
 
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.compiled import require_numba
 from pixelwise.crf.parameters import DEFAULT_PARAMETERS, CRFParameters, find_parameters
 from pixelwise.errors import InputError
+from pixelwise.ops.numba_support import require_numba
 
 if TYPE_CHECKING:
-    from pixelwise.compiled.threads import Threads
     from pixelwise.crf.lattice import Lattice
+    from pixelwise.ops.threads import Threads
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -54,24 +54,24 @@ def dense_crfs(
 ) -> Iterator[Floats]:
     """`dense_crf` for several parameters in turn.
 
-    A lattice is built anew only where its standard deviations differ from those before, so sets
+    A lattice is built anew only where its standard stds differ from those before, so sets
     that differ in weights alone belong side by side.
     """
     _check(image, probabilities)
     require_numba("the dense CRF")
-    from pixelwise.compiled.threads import Threads
     from pixelwise.crf.lattice import Lattice
+    from pixelwise.ops.threads import Threads
 
     flat = np.ascontiguousarray(probabilities, dtype=np.float32).reshape(len(probabilities), -1)
     bilateral: tuple[tuple[float, float], Lattice] | None = None
     position: tuple[float, Lattice] | None = None
     with Threads(1 if flat.shape[1] < _MIN_SHARED else None) as threads:
         for chosen in sets:
-            colour = (chosen.bi_xy, chosen.bi_rgb)
-            if bilateral is None or bilateral[0] != colour:
+            color = (chosen.bi_xy, chosen.bi_rgb)
+            if bilateral is None or bilateral[0] != color:
                 bilateral = None  # its memory goes before the next takes as much
-                features = _bilateral_features(image, *colour)
-                bilateral = colour, Lattice(features, threads=threads)
+                features = _bilateral_features(image, *color)
+                bilateral = color, Lattice(features, threads=threads)
             if position is None or position[0] != chosen.pos_xy:
                 height, width = image.shape[:2]
                 features = _position_features(height, width, chosen.pos_xy)
@@ -133,20 +133,20 @@ def _mean_field(
     return refined
 
 
-def _position_features(height: int, width: int, deviation: float) -> Floats:
-    """(2, H * W): x and y in standard deviations."""
+def _position_features(height: int, width: int, std: float) -> Floats:
+    """(2, H * W): x and y in standard stds."""
     features = np.empty((2, height, width), np.float32)
-    features[0] = np.arange(width, dtype=np.float32) / np.float32(deviation)
-    features[1] = (np.arange(height, dtype=np.float32) / np.float32(deviation))[:, None]
+    features[0] = np.arange(width, dtype=np.float32) / np.float32(std)
+    features[1] = (np.arange(height, dtype=np.float32) / np.float32(std))[:, None]
     return features.reshape(2, -1)
 
 
-def _bilateral_features(image: Image, position: float, colour: float) -> Floats:
-    """(5, H * W): x, y, red, green and blue in standard deviations."""
+def _bilateral_features(image: Image, position: float, color: float) -> Floats:
+    """(5, H * W): x, y, red, green and blue in standard stds."""
     height, width = image.shape[:2]
     features = np.empty((5, height * width), np.float32)
     features[:2] = _position_features(height, width, position)
-    np.divide(image.reshape(-1, 3).T, np.float32(colour), out=features[2:], dtype=np.float32)
+    np.divide(image.reshape(-1, 3).T, np.float32(color), out=features[2:], dtype=np.float32)
     return features
 
 

@@ -15,11 +15,11 @@ from pixelwise.errors import InputError
 class CRFParameters:
     """Two kernels of the pairwise energy (arXiv:1412.7062, equation 3) and the iterations.
 
-    bi_w, bi_xy, bi_rgb: weight of the bilateral kernel, its standard deviations in pixels and in
-        colour levels 0..255.
-    pos_w, pos_xy: weight of the kernel on position alone, its standard deviation in pixels.
+    bi_w, bi_xy, bi_rgb: weight of the bilateral kernel, its standard stds in pixels and in
+        color levels 0..255.
+    pos_w, pos_xy: weight of the kernel on position alone, its standard std in pixels.
 
-    Raises InputError where a weight is negative, a standard deviation is not over 0, or a value is
+    Raises InputError where a weight is negative, a standard std is not over 0, or a value is
     no finite number.
     """
 

@@ -1,4 +1,4 @@
-"""What the numbers in a mask mean: names, colours and values of the classes, and what is ignored.
+"""What the numbers in a mask mean: names, colors and values of the classes, and what is ignored.
 
 Inside pixelwise a mask holds class indices 0..C-1 and IGNORE (255). In files it holds whatever the
 person's masks hold. `Classes` is the one place where the two are translated, for training, scoring
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import InputError
-from pixelwise.files import check_regular
+from pixelwise.file_io import check_regular
 
 IGNORE = 255
 """The index, inside pixelwise, of pixels that loss and metrics leave out."""
@@ -28,18 +28,18 @@ IGNORE = 255
 MAX_CLASSES = 255
 MAX_VALUE = 65535
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
-def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """`count` colours that are easy to tell apart, the same ones at every call (RGB, 0..255)."""
-    colours = []
+def distinct_colors(count: int) -> tuple[Color, ...]:
+    """`count` colors that are easy to tell apart, the same ones at every call (RGB, 0..255)."""
+    colors = []
     for i in range(count):
         hue = (0.58 + i * 0.618034) % 1.0  # steps of the golden ratio never come back to a hue
         lightness = (0.55, 0.38, 0.70)[i % 3]
         red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.75)
-        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
-    return tuple(colours)
+        colors.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return tuple(colors)
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Classes:
     """The classes of a data set, in the order of their indices.
 
     names: one for each class, unique, not empty.
-    colours: RGB, 0..255, one for each class; used for palettes, overlays and RGB masks.
+    colors: RGB, 0..255, one for each class; used for palettes, overlays and RGB masks.
     values: the value of each class in mask files, 0..MAX_VALUE, unique.
     ignore: the mask value that loss and metrics leave out, or None.
-    ignore_colour: its colour in RGB masks and palettes.
+    ignore_color: its color in RGB masks and palettes.
     also_ignored: further mask values that are left out, as the many of Cityscapes; needs `ignore`.
 
     Values over 255 are read from 16-bit masks only. Masks that are written have 8 bits: with such
@@ -58,18 +58,18 @@ class Classes:
     """
 
     names: tuple[str, ...]
-    colours: tuple[Colour, ...]
+    colors: tuple[Color, ...]
     values: tuple[int, ...]
     ignore: int | None = None
-    ignore_colour: Colour = (0, 0, 0)
+    ignore_color: Color = (0, 0, 0)
     also_ignored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_CLASSES:
             raise InputError(f"{len(self.names)} classes: allowed are 1 to {MAX_CLASSES}")
-        if not len(self.names) == len(self.colours) == len(self.values):
+        if not len(self.names) == len(self.colors) == len(self.values):
             raise InputError(
-                f"{len(self.names)} names, {len(self.colours)} colours and {len(self.values)} "
+                f"{len(self.names)} names, {len(self.colors)} colors and {len(self.values)} "
                 "values: give one of each for every class"
             )
         for what, items in (("name", self.names), ("value", self.values)):
@@ -93,9 +93,9 @@ class Classes:
                     f"mask value {value!r}: whole numbers from 0 to 255 are allowed, in 16-bit "
                     f"masks to {MAX_VALUE}"
                 )
-        for colour in (*self.colours, self.ignore_colour):
-            if len(colour) != 3 or not all(_is_whole(part, 255) for part in colour):
-                raise InputError(f"colour {colour}: three whole numbers, 0 to 255, are allowed")
+        for color in (*self.colors, self.ignore_color):
+            if len(color) != 3 or not all(_is_whole(part, 255) for part in color):
+                raise InputError(f"color {color}: three whole numbers, 0 to 255, are allowed")
         for value in self._ignored:
             if value in self.values:
                 raise InputError(
@@ -109,19 +109,19 @@ class Classes:
         cls,
         names: list[str] | tuple[str, ...],
         *,
-        colours: list[Colour] | tuple[Colour, ...] | None = None,
+        colors: list[Color] | tuple[Color, ...] | None = None,
         values: list[int] | tuple[int, ...] | None = None,
         ignore: int | None = None,
-        ignore_colour: Colour = (0, 0, 0),
+        ignore_color: Color = (0, 0, 0),
         also_ignored: tuple[int, ...] = (),
     ) -> Classes:
-        """Classes with what is not given filled in: distinct colours, values 0..C-1."""
+        """Classes with what is not given filled in: distinct colors, values 0..C-1."""
         return cls(
             names=tuple(names),
-            colours=tuple(colours) if colours else distinct_colours(len(names)),
+            colors=tuple(colors) if colors else distinct_colors(len(names)),
             values=tuple(values) if values else tuple(range(len(names))),
             ignore=ignore,
-            ignore_colour=ignore_colour,
+            ignore_color=ignore_color,
             also_ignored=also_ignored,
         )
 
@@ -163,7 +163,7 @@ class Classes:
         """The same classes for masks that hold 0..C-1, with 255 for what is ignored."""
         ignore = None if self.ignore is None else IGNORE
         return Classes.make(
-            self.names, colours=self.colours, ignore=ignore, ignore_colour=self.ignore_colour
+            self.names, colors=self.colors, ignore=ignore, ignore_color=self.ignore_color
         )
 
     def unknown_values(self, mask: NDArray[Any]) -> list[int]:
@@ -189,38 +189,38 @@ class Classes:
         return np.frombuffer(values, np.uint8).reshape(index.shape)
 
     def rgb_to_index(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """An RGB mask (H, W, 3) to class indices by the colour table.
+        """An RGB mask (H, W, 3) to class indices by the color table.
 
-        Raises InputError for a colour that is not in the table, and where two classes share one.
+        Raises InputError for a color that is not in the table, and where two classes share one.
         """
-        if len(set(self.colours)) < len(self):
-            shared = next(colour for colour in self.colours if self.colours.count(colour) > 1)
-            pairs = zip(self.names, self.colours, strict=True)
-            names = " and ".join(repr(name) for name, colour in pairs if colour == shared)
+        if len(set(self.colors)) < len(self):
+            shared = next(color for color in self.colors if self.colors.count(color) > 1)
+            pairs = zip(self.names, self.colors, strict=True)
+            names = " and ".join(repr(name) for name, color in pairs if color == shared)
             raise InputError(
-                f"classes {names} have one colour, {shared}: an RGB mask cannot tell them apart: "
+                f"classes {names} have one color, {shared}: an RGB mask cannot tell them apart: "
                 "give each its own in classes.toml"
             )
         packed = pack_rgb(mask)
-        colours = list(self.colours) + ([self.ignore_colour] if self.ignore is not None else [])
-        indices = [*range(len(self)), IGNORE][: len(colours)]
-        keys = pack_rgb(np.array(colours, dtype=np.uint8)[None])[0]
-        order = np.argsort(keys, kind="stable")  # a class comes before an ignore_colour like it
+        colors = list(self.colors) + ([self.ignore_color] if self.ignore is not None else [])
+        indices = [*range(len(self)), IGNORE][: len(colors)]
+        keys = pack_rgb(np.array(colors, dtype=np.uint8)[None])[0]
+        order = np.argsort(keys, kind="stable")  # a class comes before an ignore_color like it
         place = np.searchsorted(keys[order], packed).clip(max=len(keys) - 1)
         known = keys[order][place] == packed
         if not known.all():
             red, green, blue = (int(part) for part in mask[~known][0])
             raise InputError(
-                f"colour ({red}, {green}, {blue}) is in the mask and in no class: add it to "
-                "classes.toml, as a class or as ignore_colour"
+                f"color ({red}, {green}, {blue}) is in the mask and in no class: add it to "
+                "classes.toml, as a class or as ignore_color"
             )
         index: NDArray[np.uint8] = np.array(indices, dtype=np.uint8)[order][place]
         return index
 
-    def knows_colours(self, packed: NDArray[np.uint32]) -> bool:
-        """Whether `rgb_to_index` has an index for all of these colours (as of `pack_rgb`)."""
-        colours = [*self.colours, *([self.ignore_colour] if self.ignore is not None else [])]
-        return bool(np.isin(packed, pack_rgb(np.array(colours, dtype=np.uint8))).all())
+    def knows_colors(self, packed: NDArray[np.uint32]) -> bool:
+        """Whether `rgb_to_index` has an index for all of these colors (as of `pack_rgb`)."""
+        colors = [*self.colors, *([self.ignore_color] if self.ignore is not None else [])]
+        return bool(np.isin(packed, pack_rgb(np.array(colors, dtype=np.uint8))).all())
 
     def allowed(self) -> str:
         """The permitted mask values in words, for messages: `0..10, 11 ignored`."""
@@ -232,27 +232,27 @@ class Classes:
         return f"{text}, {listed(self._ignored)} ignored" if self._ignored else text
 
     def palette(self) -> bytes:
-        """768 bytes of RGB: the colour of each mask value, for palette PNG files."""
+        """768 bytes of RGB: the color of each mask value, for palette PNG files."""
         table = np.zeros((256, 3), dtype=np.uint8)
-        table[list(self.written_values)] = self.colours
-        table[self.file_ignore] = self.ignore_colour
+        table[list(self.written_values)] = self.colors
+        table[self.file_ignore] = self.ignore_color
         return table.tobytes()
 
-    def colour_table(self) -> NDArray[np.uint8]:
-        """(256, 3) RGB: the colour of each class index, IGNORE included."""
+    def color_table(self) -> NDArray[np.uint8]:
+        """(256, 3) RGB: the color of each class index, IGNORE included."""
         table = np.zeros((256, 3), dtype=np.uint8)
-        table[: len(self)] = self.colours
-        table[IGNORE] = self.ignore_colour
+        table[: len(self)] = self.colors
+        table[IGNORE] = self.ignore_color
         return table
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict that `from_json` reads back to an equal object."""
         return {
             "names": list(self.names),
-            "colours": [list(colour) for colour in self.colours],
+            "colors": [list(color) for color in self.colors],
             "values": list(self.values),
             "ignore": self.ignore,
-            "ignore_colour": list(self.ignore_colour),
+            "ignore_color": list(self.ignore_color),
             "also_ignored": list(self.also_ignored),
         }
 
@@ -261,10 +261,10 @@ class Classes:
         """The inverse of `to_json`. Raises KeyError or TypeError where it is not such a dict."""
         return cls(
             names=tuple(data["names"]),
-            colours=tuple(_colour(colour) for colour in data["colours"]),
+            colors=tuple(_color(color) for color in data["colors"]),
             values=tuple(data["values"]),
             ignore=data["ignore"],
-            ignore_colour=_colour(data["ignore_colour"]),
+            ignore_color=_color(data["ignore_color"]),
             also_ignored=tuple(data.get("also_ignored", ())),  # bundles of 0.1 have none
         )
 
@@ -276,12 +276,12 @@ def listed(items: Sequence[object], *, most: int = 12) -> str:
 
 
 def pack_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Colours (..., 3) as one number each (...): red << 16 | green << 8 | blue."""
+    """Colors (..., 3) as one number each (...): red << 16 | green << 8 | blue."""
     wide = rgb.astype(np.uint32)
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], dtype=np.uint32)
 
 
-def _colour(value: Any) -> Colour:
+def _color(value: Any) -> Color:
     red, green, blue = value
     return red, green, blue
 
@@ -290,7 +290,7 @@ def _is_whole(value: object, limit: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
 
 
-TOML_EXAMPLE = 'class = [{name = "sky", colour = [128, 128, 128]}]'
+TOML_EXAMPLE = 'class = [{name = "sky", color = [128, 128, 128]}]'
 
 
 def read_classes_toml(path: Path) -> Classes:
@@ -298,11 +298,11 @@ def read_classes_toml(path: Path) -> Classes:
 
         ignore = 255                 # optional: a mask value left out by loss and metrics, or
                                      # several, [255, 0]: the first is what masks are written with
-        ignore_colour = [0, 0, 0]    # optional: its colour in RGB masks
+        ignore_color = [0, 0, 0]    # optional: its color in RGB masks
 
         [[class]]
         name = "sky"
-        colour = [128, 128, 128]     # optional for index masks
+        color = [128, 128, 128]     # optional for index masks
         value = 0                    # optional: the place in the list
 
     Raises InputError, with the file's name and the remedy, where it is not of this form.
@@ -314,10 +314,10 @@ def read_classes_toml(path: Path) -> Classes:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not TOML ({error}): correct the line") from error
-    surplus = sorted(set(data) - {"class", "ignore", "ignore_colour"})
+    surplus = sorted(set(data) - {"class", "ignore", "ignore_color"})
     if surplus:
         raise InputError(
-            f"{path}: unknown key {surplus[0]!r}: allowed are class, ignore, ignore_colour"
+            f"{path}: unknown key {surplus[0]!r}: allowed are class, ignore, ignore_color"
         )
     entries = data.get("class")
     if not isinstance(entries, list) or not entries:
@@ -325,50 +325,50 @@ def read_classes_toml(path: Path) -> Classes:
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise InputError(f"{path}: class {number} has no name: write {TOML_EXAMPLE}")
-        surplus = sorted(set(entry) - {"name", "colour", "value"})
+        surplus = sorted(set(entry) - {"name", "color", "value"})
         if surplus:
             raise InputError(
                 f"{path}: class {entry['name']!r}: unknown key {surplus[0]!r}: allowed are "
-                "name, colour, value"
+                "name, color, value"
             )
-    defaults = distinct_colours(len(entries))
+    defaults = distinct_colors(len(entries))
     ignored = data.get("ignore", [])
     ignored = ignored if isinstance(ignored, list) else [ignored]
     try:
         classes = Classes(
             names=tuple(entry["name"] for entry in entries),
-            colours=tuple(
-                _colour(entry.get("colour", default))
+            colors=tuple(
+                _color(entry.get("color", default))
                 for entry, default in zip(entries, defaults, strict=True)
             ),
             values=tuple(entry.get("value", i) for i, entry in enumerate(entries)),
             ignore=ignored[0] if ignored else None,
             also_ignored=tuple(ignored[1:]),
-            ignore_colour=_colour(data.get("ignore_colour", (0, 0, 0))),
+            ignore_color=_color(data.get("ignore_color", (0, 0, 0))),
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: three numbers were expected in a colour: write {TOML_EXAMPLE}"
+            f"{path}: three numbers were expected in a color: write {TOML_EXAMPLE}"
         ) from error
     return classes
 
 
-def toml_has_colours(path: Path) -> bool:
-    """Whether every class of this classes.toml states its colour (RGB masks need that)."""
-    return all("colour" in entry for entry in tomllib.loads(path.read_text("utf-8"))["class"])
+def toml_has_colors(path: Path) -> bool:
+    """Whether every class of this classes.toml states its color (RGB masks need that)."""
+    return all("color" in entry for entry in tomllib.loads(path.read_text("utf-8"))["class"])
 
 
 def write_classes_toml(path: Path, classes: Classes) -> None:
     """Write `classes` so that `read_classes_toml` gives them back equal."""
-    lines = [f"ignore_colour = {list(classes.ignore_colour)}"]
+    lines = [f"ignore_color = {list(classes.ignore_color)}"]
     if classes.ignore is not None:
         ignored = [classes.ignore, *classes.also_ignored]
         lines.insert(0, f"ignore = {ignored if classes.also_ignored else classes.ignore}")
-    for name, colour, value in zip(classes.names, classes.colours, classes.values, strict=True):
+    for name, color, value in zip(classes.names, classes.colors, classes.values, strict=True):
         # A JSON string is a TOML basic string once DEL and non-BMP escapes are kept out of it.
         quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
-        lines += ["", "[[class]]", f"name = {quoted}", f"colour = {list(colour)}"]
+        lines += ["", "[[class]]", f"name = {quoted}", f"color = {list(color)}"]
         lines += [f"value = {value}"]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

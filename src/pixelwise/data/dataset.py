@@ -14,12 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data import layouts
-from pixelwise.data.channels import ChannelStatistics, RawFacts, choose_format, facts_of, measure
+from pixelwise.data.channel_statistics import (
+    ChannelStatistics,
+    RawFacts,
+    choose_format,
+    facts_of,
+    measure,
+)
+from pixelwise.data.class_inference import (
+    infer_classes_from_colors,
+    infer_classes_from_values,
+    is_gray,
+)
 from pixelwise.data.classes import Classes, pack_rgb
-from pixelwise.data.guessing import guess_classes, is_grey, learn_classes
-from pixelwise.data.images import read_image, read_raw, turned_by_exif
-from pixelwise.data.pixels import RGB, PixelFormat, Pixels, RawImage
-from pixelwise.data.source import GreyRgbFile, MaskFile, MaskSource, Sample, Source
+from pixelwise.data.image_files import read_image, read_raw, turned_by_exif
+from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, RawImage
+from pixelwise.data.source import GrayRgbFile, MaskFile, MaskSource, Sample, Source
 from pixelwise.errors import InputError
 
 Mask = NDArray[np.uint8]
@@ -35,7 +45,7 @@ class SegmentationData:
 
     sizes: (height, width) of each sample by name, as the network will see it.
     pixel_counts: (C,) pixels of each class by split, IGNORE left out.
-    pixels: what the pictures hold. statistics: of each channel over train, or over all where there
+    pixels: what the images hold. statistics: of each channel over train, or over all where there
         is no train; None for RGB, of which networks have their own.
     """
 
@@ -51,7 +61,7 @@ class SegmentationData:
     _cache: dict[str, tuple[NDArray[Any], Mask]] = field(default_factory=dict, repr=False)
 
     def read(self, sample: Sample) -> tuple[Pixels, Mask]:
-        """The picture (H, W, C) in units of 0..255, uint8 or float32 as `pixels` says, and its mask
+        """The image (H, W, C) in units of 0..255, uint8 or float32 as `pixels` says, and its mask
         (H, W) as class indices and IGNORE."""
         cached = self._cache.get(sample.name)
         if cached is not None:
@@ -80,9 +90,9 @@ def open_dataset(
     splits: the ones to check and keep (None: all). A folder without splits is divided into train
         and val by `seed`, `val_fraction` of it to val; a folder with train but no val likewise.
     classes: the table to hold the masks against, in place of the folder's own (a bundle's).
-    cache_bytes: decoded pictures are kept up to this much memory.
+    cache_bytes: decoded images are kept up to this much memory.
     divide: False leaves the splits as the folder has them, `all` where it has none.
-    pixels: what pictures have to hold (a bundle's); None: what most of them hold, with `channels`
+    pixels: what images have to hold (a bundle's); None: what most of them hold, with `channels`
         and `value_range` where these are stated (see `PixelFormat`).
 
     Raises InputError with a line for each fault: pairs, unreadable files, sizes, channels, mask
@@ -151,7 +161,7 @@ class _Finding:
     problems: list[str]
     size: tuple[int, int] = (0, 0)
     counts: NDArray[np.int64] | None = None  # (256,) or more, of stored values; None if RGB
-    colours: NDArray[np.uint32] | None = None  # the different ones of an RGB mask, packed
+    colors: NDArray[np.uint32] | None = None  # the different ones of an RGB mask, packed
     facts: RawFacts | None = None
     pair: tuple[RawImage, NDArray[Any]] | None = None
 
@@ -186,7 +196,7 @@ def _look(sample: Sample) -> _Finding:
     if mask.ndim == 2:
         finding.counts = np.bincount(mask.reshape(-1), minlength=256)
     else:
-        finding.colours = np.unique(pack_rgb(mask))
+        finding.colors = np.unique(pack_rgb(mask))
     return finding
 
 
@@ -225,7 +235,7 @@ class _PixelChoice:
         channels: int | None,
         value_range: tuple[float, float] | None,
     ) -> _PixelChoice:
-        """What most pictures hold; what there is to say about it goes into the notes."""
+        """What most images hold; what there is to say about it goes into the notes."""
         facts = {name: f.facts for name, f in findings.items() if f.facts is not None}
         train = [facts[s.name] for s in source.splits.get("train", []) if s.name in facts]
         train = train or list(facts.values())
@@ -237,7 +247,7 @@ class _PixelChoice:
 
 
 def _select(source: Source, findings: dict[str, _Finding], pixels: PixelFormat) -> None:
-    """Name the pictures that are not of the format; of those kept take the channels wanted."""
+    """Name the images that are not of the format; of those kept take the channels wanted."""
     for samples in source.splits.values():
         for sample in samples:
             finding = findings[sample.name]
@@ -261,27 +271,27 @@ def _checked(
     samples = [sample for split in source.splits.values() for sample in split]
     classes = source.classes
     usable = [sample for sample in samples if not findings[sample.name].problems]
-    coloured = {s.name: c for s in usable if (c := findings[s.name].colours) is not None}
-    if coloured and len(coloured) == len(usable) and (classes is None or source.rgb_allowed):
-        colours = np.unique(np.concatenate(list(coloured.values())))
-        known = classes is not None and classes.knows_colours(colours)
-        if not stated and not known and is_grey(colours):
+    colored = {s.name: c for s in usable if (c := findings[s.name].colors) is not None}
+    if colored and len(colored) == len(usable) and (classes is None or source.rgb_allowed):
+        colors = np.unique(np.concatenate(list(colored.values())))
+        known = classes is not None and classes.knows_colors(colors)
+        if not stated and not known and is_gray(colors):
             _read_as_numbers(source, findings)
         elif classes is None:
             _raise_problems(samples, findings)
-            classes = learn_classes(source, colours)
+            classes = infer_classes_from_colors(source, colors)
     elif classes is None or not source.rgb_allowed:
         for sample in usable:
-            if sample.name in coloured:
+            if sample.name in colored:
                 findings[sample.name].problems.append(
-                    f"{sample.mask.path}: is an RGB mask, and no colour table says which colour is "
-                    f"which class: write {source.root / 'classes.toml'} with a name and colour for "
+                    f"{sample.mask.path}: is an RGB mask, and no color table says which color is "
+                    f"which class: write {source.root / 'classes.toml'} with a name and color for "
                     "each class, or save index masks"
                 )
     if classes is None:
         _raise_problems(samples, findings)
         values = sorted({v for s in samples for v in _values(findings[s.name])})
-        classes = guess_classes(source, values, samples[0].mask)
+        classes = infer_classes_from_values(source, values, samples[0].mask)
     return _settled(source, classes, findings, chosen)
 
 
@@ -291,11 +301,11 @@ def _values(finding: _Finding) -> list[int]:
 
 def _read_as_numbers(source: Source, findings: dict[str, _Finding]) -> None:
     """Take RGB masks whose channels are all equal for the index masks that they were."""
-    source.notes.append("the RGB masks are grey everywhere: read by their numbers, as index masks")
+    source.notes.append("the RGB masks are gray everywhere: read by their numbers, as index masks")
     for samples in source.splits.values():
         for place, sample in enumerate(samples):
             finding = findings[sample.name]
-            samples[place] = replace(sample, mask=GreyRgbFile(sample.mask.path))
+            samples[place] = replace(sample, mask=GrayRgbFile(sample.mask.path))
             if finding.problems:
                 continue
             if finding.pair is not None:
@@ -303,7 +313,7 @@ def _read_as_numbers(source: Source, findings: dict[str, _Finding]) -> None:
                 stored = finding.pair[1]
             else:
                 stored = samples[place].mask.read(finding.size)
-            finding.counts, finding.colours = np.bincount(stored.reshape(-1), minlength=256), None
+            finding.counts, finding.colors = np.bincount(stored.reshape(-1), minlength=256), None
 
 
 def _raise_problems(samples: list[Sample], findings: dict[str, _Finding]) -> None:

@@ -9,22 +9,22 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import read_mask
+from pixelwise.data.image_files import read_mask
 
 SPLITS = ("train", "val", "test")
 
 
 class MaskSource(Protocol):
-    """Where one mask comes from: a picture, or outlines that have to be drawn."""
+    """Where one mask comes from: an image, or outlines that have to be drawn."""
 
     @property
     def path(self) -> Path:
         """The file that a message about this mask names."""
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
-        """The stored numbers, unsigned, (H, W), or the colours (H, W, 3) of an RGB mask.
+        """The stored numbers, unsigned, (H, W), or the colors (H, W, 3) of an RGB mask.
 
-        size: (height, width) of the upright image, which outlines are drawn to. A picture has its
+        size: (height, width) of the upright image, which outlines are drawn to. An image has its
             own, whatever `size` says.
 
         Raises InputError with the file, the fault and the remedy.
@@ -33,7 +33,7 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask that is a picture of its own."""
+    """A mask that is an image of its own."""
 
     path: Path
 
@@ -42,7 +42,7 @@ class MaskFile:
 
 
 @dataclass(frozen=True)
-class GreyRgbFile:
+class GrayRgbFile:
     """An index mask that was saved as RGB: three equal channels, the first of which is read."""
 
     path: Path
@@ -53,7 +53,7 @@ class GreyRgbFile:
 
 @dataclass(frozen=True)
 class Sample:
-    """One photograph and its mask; `name` is unique in the data set, the same on every system."""
+    """One image and its mask; `name` is unique in the data set, the same on every system."""
 
     name: str
     image: Path
@@ -66,7 +66,7 @@ class Source:
 
     splits: train, val, test to their samples; `all` alone where the folder states no split.
     classes: from classes.toml or a layout that knows them; None where the masks must tell.
-    rgb_allowed: whether the colours of `classes` are stated, so that RGB masks can be read.
+    rgb_allowed: whether the colors of `classes` are stated, so that RGB masks can be read.
     notes: what was found and assumed, in sentences for the person.
     """
 

@@ -1,4 +1,4 @@
-"""Joint transforms of image and mask: the papers' four steps, scale, crop, flip and colour."""
+"""Joint transforms of image and mask: the papers' four steps, scale, crop, flip and color."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from pixelwise.data.classes import IGNORE
-from pixelwise.data.pixels import Pixels
+from pixelwise.data.pixel_format import Pixels
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, horizontal flip and colour, as one call.
+    """Random scale, crop, horizontal flip and color, as one call.
 
     crop: (height, width) of what comes out; None: the whole image, scaled.
     scale: smallest and largest factor; drawn so that halving is as likely as doubling.
     flip: probability of mirroring left and right.
-    brightness, contrast, saturation: factors are drawn from 1 - x to 1 + x; of pictures of more
+    brightness, contrast, saturation: factors are drawn from 1 - x to 1 + x; of images of more
         than three channels red, green and blue alone are changed, of fewer none.
-    fill: the picture where the crop reaches over the image's edge; the mask is IGNORE there.
+    fill: the image where the crop reaches over the image's edge; the mask is IGNORE there.
     """
 
     crop: tuple[int, int] | None
@@ -36,7 +36,7 @@ class Augmentation:
         self, image: Pixels, mask: NDArray[np.uint8], rng: np.random.Generator
     ) -> tuple[Pixels, NDArray[np.uint8]]:
         """(H, W, C) in units of 0..255 and (H, W) to `crop`; the same `rng` state gives the same
-        result. Pictures of float32 are not clipped."""
+        result. Images of float32 are not clipped."""
         low, high = self.scale
         factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         crop = self.crop
@@ -44,14 +44,14 @@ class Augmentation:
             crop = (max(1, round(mask.shape[0] * factor)), max(1, round(mask.shape[1] * factor)))
         rows = _span(mask.shape[0], crop[0], factor, rng)
         columns = _span(mask.shape[1], crop[1], factor, rng)
-        # Only the part that stays is resized, from the source's own pixels: a crop of a picture
-        # twice as large costs no more than one of a picture half as large.
+        # Only the part that stays is resized, from the source's own pixels: a crop of an image
+        # twice as large costs no more than one of an image half as large.
         box = (columns.source[0], rows.source[0], columns.source[1], rows.source[1])
         size = (columns.length, rows.length)
         layers = [
             layer.resize(size, Image.Resampling.BILINEAR, box=box) for layer in _layers(image)
         ]
-        picture = self._colour(layers, rng)
+        picture = self._color(layers, rng)
         labels = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST, box=box)
         place = (
             slice(rows.offset, rows.offset + rows.length),
@@ -68,8 +68,8 @@ class Augmentation:
             out_image, out_mask = out_image[:, ::-1], out_mask[:, ::-1]
         return np.ascontiguousarray(out_image), np.ascontiguousarray(out_mask)
 
-    def _colour(self, layers: list[Image.Image], rng: np.random.Generator) -> Pixels:
-        """The layers as one picture (H, W, C), red, green and blue changed."""
+    def _color(self, layers: list[Image.Image], rng: np.random.Generator) -> Pixels:
+        """The layers as one image (H, W, C), red, green and blue changed."""
         bright, contrast, saturation = (
             float(rng.uniform(1 - x, 1 + x))
             for x in (self.brightness, self.contrast, self.saturation)
@@ -87,16 +87,16 @@ class Augmentation:
         pixels: Pixels = np.dstack(parts) if len(parts) > 1 else np.atleast_3d(parts[0])
         if pixels.dtype == np.float32 and pixels.shape[2] >= 3:
             # The same steps as Pillow's, which knows bytes only.
-            colours = pixels[..., :3]
-            colours *= np.float32(bright)
-            mean = np.float32((colours @ _GREY).mean())
-            colours += (mean - colours) * np.float32(1 - contrast)
-            grey = (colours @ _GREY)[..., None]
-            colours += (grey - colours) * np.float32(1 - saturation)
+            colors = pixels[..., :3]
+            colors *= np.float32(bright)
+            mean = np.float32((colors @ _GRAY).mean())
+            colors += (mean - colors) * np.float32(1 - contrast)
+            gray = (colors @ _GRAY)[..., None]
+            colors += (gray - colors) * np.float32(1 - saturation)
         return pixels
 
 
-_GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def _layers(image: Pixels) -> list[Image.Image]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from pixelwise.data.dataset import Progress
 from pixelwise.doctor.advice import suggestions
 from pixelwise.doctor.checks import CHECKS
+from pixelwise.doctor.dataset_facts import facts_of
+from pixelwise.doctor.dataset_scan import DatasetScan, scan
 from pixelwise.doctor.diagnosis import Diagnosis, Finding, Kind, Severity, Suggestion
-from pixelwise.doctor.facts import facts_of
-from pixelwise.doctor.survey import Survey, survey
 
 __all__ = ["Diagnosis", "Finding", "Kind", "Severity", "Suggestion", "diagnose", "examine"]
 
@@ -37,11 +37,11 @@ def examine(
     of a file is a finding, and the rest is examined.
     """
     return diagnose(
-        survey(root, val_fraction=val_fraction, seed=seed, workers=workers, progress=progress)
+        scan(root, val_fraction=val_fraction, seed=seed, workers=workers, progress=progress)
     )
 
 
-def diagnose(seen: Survey) -> Diagnosis:
+def diagnose(seen: DatasetScan) -> Diagnosis:
     """All checks on a folder that was looked at."""
     findings = [finding for check in CHECKS for finding in check(seen)]
     place = {kind: number for number, kind in enumerate(dict.fromkeys(f.kind for f in findings))}

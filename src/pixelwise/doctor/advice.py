@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from pixelwise.doctor.checks import classes as by_class
+from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Suggestion
-from pixelwise.doctor.survey import Survey
-from pixelwise.planning import BATCH_SIZE, EPOCHS, Material, make_plan, this_machine
+from pixelwise.planning import BATCH_SIZE, EPOCHS, DatasetStats, make_plan, this_machine
 
 _FLAGS = {BATCH_SIZE: "--batch-size", EPOCHS: "--epochs"}
 
 
-def suggestions(survey: Survey) -> list[Suggestion]:
+def suggestions(scan: DatasetScan) -> list[Suggestion]:
     """The plan for training on this machine, without a GPU; empty where nothing can be read."""
-    sizes = [s.image.size for s in survey.usable()]
-    if not sizes or survey.classes is None:
+    sizes = [s.image.size for s in scan.usable()]
+    if not sizes or scan.classes is None:
         return []
-    material = Material(
-        train=sum(1 for _ in survey.usable("train")),
+    dataset_stats = DatasetStats(
+        train=sum(1 for _ in scan.usable("train")),
         sizes=sizes,
-        pixels=by_class.pixels(survey, "train")[:-1].tolist(),
+        pixels=by_class.pixels(scan, "train")[:-1].tolist(),
     )
     found = []
-    for choice in make_plan(material, this_machine()):
+    for choice in make_plan(dataset_stats, this_machine()):
         value = list(choice.value) if isinstance(choice.value, tuple) else choice.value
         found.append(Suggestion(choice.key, value, _flag(choice.key, value), choice.reason))
     return found

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pixelwise.doctor.survey import Survey
+from pixelwise.doctor.dataset_scan import DatasetScan
 
 
 class Severity(StrEnum):
@@ -108,7 +108,7 @@ class ClassFacts:
     """
 
     name: str
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     pixels: dict[str, int]
     share: dict[str, float]
     images: dict[str, int]
@@ -123,8 +123,8 @@ class Facts:
     """What the folder holds, of the files that could be read.
 
     sizes: (height, width) to the number of images, most frequent first.
-    pictures: how many channels of what, in words.
-    mean, deviation: of the images' channels, R, G, B first, in units of 0..255, over all pixels.
+    images: how many channels of what, in words.
+    mean, std: of the images' channels, R, G, B first, in units of 0..255, over all pixels.
     """
 
     layout: str
@@ -132,7 +132,7 @@ class Facts:
     pairs: dict[str, int]
     sizes: list[tuple[tuple[int, int], int]]
     mean: tuple[float, ...] | None
-    deviation: tuple[float, ...] | None
+    std: tuple[float, ...] | None
     classes: list[ClassFacts]
     ignored: dict[str, float]
     notes: list[str]
@@ -159,7 +159,7 @@ class Diagnosis:
     findings: list[Finding]
     facts: Facts
     suggestions: list[Suggestion]
-    survey: Survey = field(repr=False)
+    scan: DatasetScan = field(repr=False)
 
     @property
     def trains(self) -> bool:

@@ -3,7 +3,7 @@
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.crf_search import CRFSearch, search_crf
 from pixelwise.evaluation.evaluate import Evaluation, evaluate, joined
-from pixelwise.evaluation.tallies import Tallies
+from pixelwise.evaluation.image_counts import Tallies
 
 __all__ = [
     "CRFSearch",

@@ -2,7 +2,7 @@
 
 Images are drawn anew, with replacement, as many as there are, and scored each time (Efron and
 Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Images count as independent: frames
-of one film are not, and their intervals are too narrow.
+of one video are not, and their intervals are too narrow.
 """
 
 from __future__ import annotations

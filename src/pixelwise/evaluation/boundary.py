@@ -74,7 +74,7 @@ def boundary_tally(truth: Labels, predicted: Labels, *, classes: int) -> Boundar
 
     F1 after Csurka et al. (What is a good evaluation measure for semantic segmentation?, BMVC
     2013): a border pixel is found where the other mask has one of the same class within 0.75 % of
-    the diagonal, and at least a pixel. A border pixel has a neighbour of another class above, below
+    the diagonal, and at least a pixel. A border pixel has a neighbor of another class above, below
     or beside it. IoU of bands after Cheng et al. (arXiv:2103.16562, section 4): the pixels of a
     class with another, or the image's end, within 2 % of the diagonal by rows and by columns.
     """

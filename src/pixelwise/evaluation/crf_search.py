@@ -1,4 +1,4 @@
-"""Search a dense CRF's parameters on labelled images, coarse to fine as in arXiv:1606.00915."""
+"""Search a dense CRF's parameters on labeled images, coarse to fine as in arXiv:1606.00915."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.compiled import require_numba
 from pixelwise.crf import CRFParameters, dense_crfs
 from pixelwise.data.dataset import SegmentationData
-from pixelwise.data.pixels import Pixels, as_shown
+from pixelwise.data.pixel_format import Pixels, as_shown
 from pixelwise.data.source import Sample
 from pixelwise.evaluation.confusion import ConfusionMatrix, plain
 from pixelwise.inference import Predictor
-from pixelwise.inference.result import softmax
+from pixelwise.inference.results import softmax
+from pixelwise.ops.numba_support import require_numba
 
 # Section 4.1 of the paper: the kernel on position is fixed, the other three are searched.
 START = CRFParameters(bi_w=4, bi_xy=50, bi_rgb=4, pos_w=3, pos_xy=3)
 # The paper's grid has 30 to 100 in steps of 10 for bi_xy: on CamVid's 480x360, smaller than PASCAL
-# VOC's pictures, the best lay under it.
+# VOC's images, the best lay under it.
 COARSE = {
     "bi_xy": (10, 20, 30, 40, 50, 60, 80, 100),
     "bi_rgb": range(3, 7),

@@ -22,7 +22,7 @@ from pixelwise.evaluation.boundary import (
 )
 from pixelwise.evaluation.calibration import Calibration, sure_and_wrong
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
-from pixelwise.evaluation.tallies import Tallies
+from pixelwise.evaluation.image_counts import Tallies
 from pixelwise.inference import Predictor
 
 

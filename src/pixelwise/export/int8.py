@@ -15,10 +15,10 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import ConfusionMatrix, evaluate
-from pixelwise.export.models import FORMATS, ModelFormat
-from pixelwise.export.writers import require
+from pixelwise.export.format_writers import require
+from pixelwise.export.nncf_formats import FORMATS, ModelFormat
 from pixelwise.inference import Predictor
-from pixelwise.inference.exported import Export
+from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes import Runtime, open_export
 
 SPEED_REPEATS = 7
@@ -54,15 +54,15 @@ def require_nncf() -> None:
 
 
 def quantize(
-    exact: Export,
+    exact: ExportManifest,
     folder: Path,
     data: SegmentationData,
     settings: Int8Settings,
     *,
-    describe: Callable[[Path, str, str, dict[str, object]], Export],
+    describe: Callable[[Path, str, str, dict[str, object]], ExportManifest],
     say: Callable[[str], None],
 ) -> Quantized:
-    """Quantise the float32 export `exact` into `folder`.
+    """Quantize the float32 export `exact` into `folder`.
 
     First all layers. Where that costs more than the limit, what rounding does to the means is
     corrected layer by layer, which takes longer, and which not every format allows; where that is
@@ -85,12 +85,12 @@ def quantize(
     float_runtime = open_export(exact)
     before = _score(float_runtime, exact, data)
 
-    def written(quantized: Any) -> tuple[Export, float]:
+    def written(quantized: Any) -> tuple[ExportManifest, float]:
         made = describe(folder, model_format.write(quantized, folder), "int8", {})
         say("scoring int8")
         return made, _score(open_export(made), made, data)
 
-    say(f"quantising with {len(images)} images")
+    say(f"quantizing with {len(images)} images")
     quantized = nncf.quantize(model, calibration, **options)
     made, after = written(quantized)
     if before - after > settings.max_drop and model_format.corrects_in_full:
@@ -146,7 +146,7 @@ def _batch(data: SegmentationData, sample: Sample) -> dict[str, Any]:
     return {"image": data.read(sample)[0][None]}
 
 
-def _score(runtime: Runtime, export: Export, data: SegmentationData) -> float:
+def _score(runtime: Runtime, export: ExportManifest, data: SegmentationData) -> float:
     """Mean IoU on val, in points."""
     predictor = Predictor(runtime, export.classes, pixels=export.pixels)
     return 100 * evaluate(predictor, data, "val").scores.mean_iou

@@ -12,7 +12,7 @@ def lower_max_pools(model: ov.Model) -> None:
     """Write max pools as operations of opset 1, in place, where they are the same.
 
     PyTorch's become those of opset 14, which also give indices and may be dilated. OpenVINO's
-    quantised graphs do not see through them: the convolution behind such a pool stays in float.
+    quantized graphs do not see through them: the convolution behind such a pool stays in float.
     """
     for pool in model.get_ops():
         if pool.get_type_name() != "MaxPool" or pool.get_type_info().version_id == "opset1":

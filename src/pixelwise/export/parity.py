@@ -1,5 +1,5 @@
-"""An export held against the bundle it came from: the same logits, the same labels, of pictures and
-of windows of them."""
+"""An export held against the bundle it came from: the same logits, the same labels, of images and
+of tiles of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.pixels import RGB, PixelFormat, Pixels
+from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
 from pixelwise.data.scenes import generate_scene
-from pixelwise.inference.runtimes import PartRuntime, Runtime, View
+from pixelwise.inference.runtimes import Runtime, TilingRuntime, View
 
 SIZES = ((224, 320), (97, 131), (333, 241))  # rows and columns, odd ones among them
 LIMIT = 1e-4  # of the logits' range: rounding in another order stays far below
@@ -19,7 +19,7 @@ LIMIT = 1e-4  # of the logits' range: rounding in another order stays far below
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an export is from eager PyTorch on one picture.
+    """How far an export is from eager PyTorch on one image.
 
     difference: the largest of the logits', over their range. equal: the share (0..1) of pixels
     with the same label.
@@ -38,7 +38,7 @@ class Parity:
 
 
 def compare(runtime: Runtime, reference: Runtime, pixels: PixelFormat = RGB) -> list[Parity]:
-    """Both on a generated scene at each of SIZES, its colours repeated for further channels."""
+    """Both on a generated scene at each of SIZES, its colors repeated for further channels."""
     found = []
     for seed, (height, width) in enumerate(SIZES):
         image = _scene(seed, height, width, pixels)
@@ -48,26 +48,26 @@ def compare(runtime: Runtime, reference: Runtime, pixels: PixelFormat = RGB) -> 
     return found
 
 
-def compare_windows(
-    runtime: PartRuntime, reference: PartRuntime, pixels: PixelFormat = RGB
+def compare_tiles(
+    runtime: TilingRuntime, reference: TilingRuntime, pixels: PixelFormat = RGB
 ) -> Parity:
-    """Both on a window of such a scene, as a part of a larger one, with the sums that both find for
-    the image poolings. size: of the window."""
-    step = reference.traits.step
+    """Both on a tile of such a scene, as a part of a larger one, with the sums that both find for
+    the image poolings. size: of the tile."""
+    step = reference.requirements.step
     height, width = SIZES[0]
-    window = _scene(0, height, width, pixels)
+    tile = _scene(0, height, width, pixels)
     size = (height + 2 * step, width + 3 * step)
     own = (slice(0, height // step * step), slice(0, width // step * step))
     worst = 0.0
     means: list[NDArray[np.float32]] = []
-    for _ in range(reference.traits.poolings):
+    for _ in range(reference.requirements.poolings):
         view = View(size, step, 2 * step, tuple(means))
-        sums, positions = reference.part_sums(window, view, own)
-        found, counted = runtime.part_sums(window, view, own)
+        sums, positions = reference.tile_sums(tile, view, own)
+        found, counted = runtime.tile_sums(tile, view, own)
         worst = max(worst, _difference(found / counted, sums / positions))
         means.append((sums / positions).astype(np.float32))
     view = View(size, step, 2 * step, tuple(means))
-    one, other = runtime.part_logits(window, view), reference.part_logits(window, view)
+    one, other = runtime.tile_logits(tile, view), reference.tile_logits(tile, view)
     equal = float((one.argmax(axis=0) == other.argmax(axis=0)).mean())
     return Parity((height, width), max(worst, _difference(one, other)), equal)
 

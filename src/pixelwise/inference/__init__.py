@@ -1,8 +1,8 @@
-"""From photographs to masks."""
+"""From images to masks."""
 
-from pixelwise.inference.folder import FolderResult, PredictionError, predict_folder
+from pixelwise.inference.batch.predict_folder import FolderResult, PredictionError, predict_folder
 from pixelwise.inference.predictor import Predictor
-from pixelwise.inference.result import Prediction, Segmentation
+from pixelwise.inference.results import Prediction, Segmentation
 
 __all__ = [
     "FolderResult",

@@ -1,4 +1,4 @@
-"""The one way from a photograph to a mask: commands, scoring and training's checks all use it."""
+"""The one way from an image to a mask: commands, scoring and training's checks all use it."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.compiled import require_numba
 from pixelwise.crf import CRFParameters, dense_crf, find_parameters
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import read_raw
-from pixelwise.data.opening import upright
-from pixelwise.data.pixels import RGB, PixelFormat, Pixels, as_shown
+from pixelwise.data.image_decoding import upright
+from pixelwise.data.image_files import read_raw
+from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
-from pixelwise.inference.anysize import AnySize, check_window
-from pixelwise.inference.ensemble import Ensemble, as_scales
-from pixelwise.inference.opening import AUTO, open_network
-from pixelwise.inference.result import Prediction, Segmentation, softmax
+from pixelwise.inference.load_model import AUTO, open_network
+from pixelwise.inference.results import Prediction, Segmentation, softmax
 from pixelwise.inference.runtimes import Runtime
+from pixelwise.inference.tiling.tiled_model import TiledModel, check_tile
+from pixelwise.inference.tta import TTA, as_scales
+from pixelwise.ops.numba_support import require_numba
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pixelwise.checkpoints import Normalisation
+    from pixelwise.weights.normalization import Normalization
 
 ImageLike = str | Path | Image.Image | NDArray[Any]
 
 
 class Predictor:
-    """Masks from photographs, with all that a bundle knows applied: `Predictor.load(path)(image)`.
+    """Masks from images, with all that a bundle knows applied: `Predictor.load(path)(image)`.
 
     runtime: what runs the network; network_id: tells it from others, where it comes from files.
     recipe: what the network was trained with, as plain JSON.
-    pixels: what pictures have to hold.
+    pixels: what images have to hold.
     crf: parameters of a dense CRF, the name of a paper's set or a file of `pixelwise tune-crf`;
-    every result is then the refined one. window: of pictures that are too large for one pass, see
-    `AnySize`. scales, flip: several looks at each picture, see `Ensemble`.
+    every result is then the refined one. tile: of images that are too large for one pass, see
+    `TiledModel`. scales, flip: several looks at each image, see `Ensemble`.
     Raises InputError for a wrong one of these, and where a CRF is asked for without numba.
     """
 
@@ -51,15 +51,15 @@ class Predictor:
         recipe: dict[str, Any] | None = None,
         pixels: PixelFormat = RGB,
         crf: CRFParameters | str | Path | None = None,
-        window: int | str = "auto",
+        tile: int | str = "auto",
         scales: Sequence[float] = (),
         flip: bool = False,
         network_id: str = "",
     ) -> None:
         self.runtime = runtime
         self.network_id = network_id
-        self.network = AnySize(runtime, window=window)
-        self.ensemble = Ensemble(as_scales(scales), flip)
+        self.network = TiledModel(runtime, tile=tile)
+        self.tta = TTA(as_scales(scales), flip)
         self.classes = classes
         self.recipe = recipe or {}
         self.pixels = pixels
@@ -73,7 +73,7 @@ class Predictor:
         runtime: str = AUTO,
         device: str | None = None,
         crf: CRFParameters | str | Path | None = None,
-        window: int | str = "auto",
+        tile: int | str = "auto",
         scales: Sequence[float] = (),
         flip: bool = False,
         parts: bool = False,
@@ -83,14 +83,14 @@ class Predictor:
         runtime: "torch", or one that the bundle has been exported for, as "openvino"; "auto" takes
         the fastest of those, measured at the first time.
         device: of PyTorch, which then is the runtime; None takes a GPU where there is one.
-        parts: "auto" chooses among those whose windows agree with one pass, where there are any.
+        parts: "auto" chooses among those whose tiles agree with one pass, where there are any.
         The others: as for the class.
         Raises InputError where the file is not a whole bundle or export, or the runtime is not to
         be had.
         """
         crf = _checked(crf)  # faults are told before the bundle is read
-        check_window(window)
-        Ensemble(as_scales(scales), flip)
+        check_tile(tile)
+        TTA(as_scales(scales), flip)
         opened = open_network(Path(path), runtime=runtime, device=device, parts=parts)
         return cls(
             opened.runtime,
@@ -98,7 +98,7 @@ class Predictor:
             recipe=opened.recipe,
             pixels=opened.pixels,
             crf=crf,
-            window=window,
+            tile=tile,
             scales=scales,
             flip=flip,
             network_id=opened.network_id,
@@ -109,22 +109,22 @@ class Predictor:
         cls,
         model: nn.Module,
         classes: Classes,
-        normalisation: Normalisation,
+        normalization: Normalization,
         *,
         pixels: PixelFormat = RGB,
         device: Any = "cpu",
     ) -> Predictor:
         """A predictor around a network in memory, run by PyTorch. device: any of PyTorch's."""
-        from pixelwise.inference.runtimes.pytorch import TorchRuntime
+        from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
 
-        return cls(TorchRuntime(model, normalisation, device=device), classes, pixels=pixels)
+        return cls(TorchRuntime(model, normalization, device=device), classes, pixels=pixels)
 
     def __call__(self, image: ImageLike) -> Prediction:
         """Predict one image of any size: a path, a PIL image, or uint8 RGB (H, W, 3).
 
-        Where the network was trained on deeper pictures or other channels, the array is (H, W, C)
+        Where the network was trained on deeper images or other channels, the array is (H, W, C)
         of the numbers that such files hold.
-        Raises InputError for a file that is no picture, or an array of another type or shape.
+        Raises InputError for a file that is no image, or an array of another type or shape.
         """
         return self.predict_prepared(self.prepare(image))
 
@@ -137,7 +137,7 @@ class Predictor:
         return as_pixels(image, self.pixels)
 
     def predict_prepared(self, image: Pixels) -> Prediction:
-        """What a call gives, of a picture as `prepare` and a data set give it."""
+        """What a call gives, of an image as `prepare` and a data set give it."""
         logits = self.scores(image)
         return Prediction(image, _largest(logits), self.classes, logits)
 
@@ -151,19 +151,19 @@ class Predictor:
         return self.network.concurrency if self._labels_alone else 1
 
     def segment_concurrently(self, image: Pixels) -> Segmentation:
-        """What `segment_prepared` gives, from up to `concurrency` threads: more pictures a second,
+        """What `segment_prepared` gives, from up to `concurrency` threads: more images a second,
         each of which takes longer."""
         if not self._labels_alone:
             return self.segment_prepared(image)
         return Segmentation(image, self.network.classify_concurrently(image), self.classes)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
-        """(H, W, C) in units of 0..255 to the network's own (C, H, W) float32 logits, by windows
-        where the picture is too large for one pass; of several looks the logarithms of their mean
+        """(H, W, C) in units of 0..255 to the network's own (C, H, W) float32 logits, by tiles
+        where the image is too large for one pass; of several looks the logarithms of their mean
         probabilities."""
-        if self.ensemble.single:
+        if self.tta.single:
             return self.network.logits(image)
-        return _logarithms(self.ensemble.probabilities(image, self.network.logits))
+        return _logarithms(self.tta.probabilities(image, self.network.logits))
 
     def scores(self, image: Pixels) -> NDArray[np.float32]:
         """The logits, (C, H, W) float32; with a CRF the logarithms of its probabilities."""
@@ -181,7 +181,7 @@ class Predictor:
     @property
     def _labels_alone(self) -> bool:
         """Whether the network's labels are the result: no scores are needed on the way."""
-        return self.crf is None and self.ensemble.single
+        return self.crf is None and self.tta.single
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
         """Predictions one after the other, in order; one image is in memory at a time."""
@@ -209,7 +209,7 @@ def _largest(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def as_pixels(image: ImageLike, pixels: PixelFormat = RGB) -> Pixels:
     """Whatever a person has in hand, (H, W, C) in units of 0..255, upright. Raises InputError."""
-    remedy = "" if pixels == RGB else "give pictures like those that the network was trained on"
+    remedy = "" if pixels == RGB else "give images like those that the network was trained on"
     if isinstance(image, str | Path):
         path = Path(image)
         return pixels.scale(pixels.select(read_raw(path), path, remedy=remedy))
@@ -228,11 +228,11 @@ def as_pixels(image: ImageLike, pixels: PixelFormat = RGB) -> Pixels:
         or 0 in image.shape
     ):
         shape = getattr(image, "shape", None)
-        colours = " in RGB" if pixels.channels == 3 else ""
+        colors = " in RGB" if pixels.channels == 3 else ""
         raise InputError(
             f"image of type {type(image).__name__}, {getattr(image, 'dtype', 'no dtype')}, shape "
             f"{shape}: give a path, a PIL image or a {pixels.dtype} array of shape (H, W, "
-            f"{pixels.channels}){colours}"
+            f"{pixels.channels}){colors}"
         )
     if image.dtype == np.float32 and not np.isfinite(image).all():
         raise InputError("image holds values that are not finite: fill them with a number")

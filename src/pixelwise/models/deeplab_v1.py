@@ -2,7 +2,7 @@
 
 Without the CRF that follows it. The field of view is given by numbers: LargeFOV's 3x3 window of
 rate 12 with 1024 channels has the reach of the 7x7 one of rate 4 with 4096, at a sixth of the
-parameters (table 2). Pools and enlargement are those of the authors' Caffe code.
+parameters (table 2). Pools and upsampling are those of the authors' Caffe code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from pixelwise.backbones.vgg import AtrousVGG16
-from pixelwise.layers import Dropout, enlarge_from_pixels
+from pixelwise.layers import Dropout, upsample_from_pixels
 from pixelwise.models.segmenter import Segmenter
 
 STRIDE = 8
@@ -40,12 +40,10 @@ class DeepLabV1Head(nn.Module):
         for name in ("c0", "c1", "c2", "c3", "c4") if multi_scale else ():
             step = STRIDE // strides[name]
             self.branches[name] = nn.Sequential(
-                start_normal(
-                    nn.Conv2d(channels[name], 128, 3, stride=step, padding=1), deviation=0.001
-                ),
+                start_normal(nn.Conv2d(channels[name], 128, 3, stride=step, padding=1), std=0.001),
                 nn.ReLU(inplace=True),
                 Dropout(0.5),
-                start_normal(nn.Conv2d(128, 128, 1), deviation=0.001),
+                start_normal(nn.Conv2d(128, 128, 1), std=0.001),
                 nn.ReLU(inplace=True),
                 Dropout(0.5),
                 start_normal(nn.Conv2d(128, num_classes, 1)),
@@ -57,14 +55,14 @@ class DeepLabV1Head(nn.Module):
             logits = logits + branch(features[name])
         return logits
 
-    def enlarge(self, logits: Tensor, *, size: tuple[int, int]) -> Tensor:
+    def upsample(self, logits: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Logits of the image's `size` (height, width)."""
-        return enlarge_from_pixels(logits, stride=STRIDE, size=size)
+        return upsample_from_pixels(logits, stride=STRIDE, size=size)
 
 
-def start_normal(conv: nn.Conv2d, *, deviation: float = 0.01) -> nn.Conv2d:
-    """The convolution as the authors start it: normal weights, no bias; the deviation is fc8's."""
-    nn.init.normal_(conv.weight, std=deviation)
+def start_normal(conv: nn.Conv2d, *, std: float = 0.01) -> nn.Conv2d:
+    """The convolution as the authors start it: normal weights, no bias; the std is fc8's."""
+    nn.init.normal_(conv.weight, std=std)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv

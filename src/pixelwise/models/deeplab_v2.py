@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pixelwise.backbones import Backbone, create_backbone
 from pixelwise.backbones.vgg import AtrousVGG16
 from pixelwise.errors import InputError
-from pixelwise.layers import enlarge_from_pixels
+from pixelwise.layers import upsample_from_pixels
 from pixelwise.models.deeplab_v1 import STRIDE, start_normal
 from pixelwise.models.segmenter import Segmenter
 
@@ -36,9 +36,9 @@ class FieldsOfViewHead(nn.Module):
         scored = [score(part) for score, part in zip(self.scores, parts, strict=True)]
         return torch.stack(scored).sum(dim=0)
 
-    def enlarge(self, logits: Tensor, *, size: tuple[int, int]) -> Tensor:
+    def upsample(self, logits: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Logits of the image's `size` (height, width)."""
-        return enlarge_from_pixels(logits, stride=STRIDE, size=size)
+        return upsample_from_pixels(logits, stride=STRIDE, size=size)
 
 
 class SummedASPP(nn.Module):

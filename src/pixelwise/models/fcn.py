@@ -1,4 +1,4 @@
-"""FCN (arXiv:1411.4038): class scores at stride 32, finer ones added, enlarged to the image.
+"""FCN (arXiv:1411.4038): class scores at stride 32, finer ones added, upsampled to the image.
 
 The networks of the authors' reference code (voc-fcn32s, 16s, 8s, 8s-atonce and voc-fcn-alexnet), in
 which every image size comes out at its own size: maps are laid upon each other by the coordinates
@@ -74,7 +74,7 @@ class FCNHead(nn.Module):
             scores = scores + crop(finer, offset=self.offsets[name], size=size)
         return scores
 
-    def enlarge(self, scores: Tensor, *, size: tuple[int, int]) -> Tensor:
+    def upsample(self, scores: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Scores of the finest map to logits of the image's `size` (height, width)."""
         return crop(self.upsampling(scores), offset=self.offsets["image"], size=size)
 
@@ -97,7 +97,7 @@ def fcn32s(
 ) -> Segmenter:
     """FCN-32s on VGG16, with random weights.
 
-    upsampling: "frozen" bilinear kernels as in the reference code, "learnt" ones that start so, or
+    upsampling: "frozen" bilinear kernels as in the reference code, "learned" ones that start so, or
     "interpolate", the same away from the border. ceil_mode: False makes pools round down, as
     textbook ports do, and then crops the middle. width: scales the channels of VGG16.
     Raises InputError for another upsampling.
@@ -152,7 +152,7 @@ def fcn_alexnet(
     """FCN-AlexNet, whose kernels of 63 with stride 32 set its scores on whole pixels.
 
     backbone: "caffenet", as in the paper, or "alexnet", torchvision's. upsampling: "frozen" or
-    "learnt". Raises InputError for others.
+    "learned". Raises InputError for others.
     """
     if backbone not in EIGHT_LAYERS:
         raise InputError(f"backbone {backbone!r}: allowed are {', '.join(EIGHT_LAYERS)}")

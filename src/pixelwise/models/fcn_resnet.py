@@ -15,7 +15,7 @@ from pixelwise.models.segmenter import Segmenter
 
 
 class PlainHead(nn.Module):
-    """Scores of c5, enlarged by one transposed convolution 64/32 with padding 16."""
+    """Scores of c5, upsampled by one transposed convolution 64/32 with padding 16."""
 
     def __init__(self, channels: int, *, num_classes: int, upsampling: str) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class PlainHead(nn.Module):
         scores: Tensor = self.score(features["c5"])
         return scores
 
-    def enlarge(self, scores: Tensor, *, size: tuple[int, int]) -> Tensor:
+    def upsample(self, scores: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Logits of `size`. They come out at the next multiple of 32, and begin where the image
         begins: what is beyond its lower and right border is cropped."""
         return crop(self.upsampling(scores), offset=0, size=size)
@@ -62,11 +62,11 @@ def fcn_resnet(
     num_classes: int,
     in_channels: int = 3,
     backbone: str = "resnet50",
-    upsampling: str = "learnt",
+    upsampling: str = "learned",
 ) -> Segmenter:
     """The textbook's FCN on a ResNet, with random weights.
 
-    upsampling: "learnt" from a bilinear start, "frozen", or "interpolate". Raises InputError for
+    upsampling: "learned" from a bilinear start, "frozen", or "interpolate". Raises InputError for
     another, or another backbone.
     """
     _check(backbone)

@@ -244,7 +244,7 @@ def backbone_name(name: str, options: Mapping[str, Any]) -> str:
 def create_model(name: str, *, num_classes: int, in_channels: int = 3, **options: Any) -> Segmenter:
     """A network with random weights: `create_model("deeplab_v3plus", num_classes=11)`.
 
-    in_channels: of the pictures. options: those of the network, such as `backbone` and
+    in_channels: of the images. options: those of the network, such as `backbone` and
     `output_stride`. Raises InputError for an
     unknown name, an option that the network does not have, or a value that it does not allow.
     """

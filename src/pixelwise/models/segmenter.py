@@ -19,10 +19,10 @@ FINEST = 1000  # scales are fractions with denominators up to this
 
 
 class Segmenter(nn.Module):
-    """(B, 3, H, W) normalised images to (B, num_classes, H, W) logits, for any H, W >= 1.
+    """(B, 3, H, W) normalized images to (B, num_classes, H, W) logits, for any H, W >= 1.
 
     The head's logits are resized to the image, unless the head has a way of its own: a method
-    `enlarge(logits, size=(height, width))`. An `auxiliary` head sees the same maps and is there for
+    `upsample(logits, size=(height, width))`. An `auxiliary` head sees the same maps and is there for
     its loss alone: see `with_auxiliary`.
 
     scales: the image is seen at each of these sizes besides its own, and the largest logit at each
@@ -51,18 +51,18 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         size = _size(images)
-        return self._enlarge(self.coarse(images), seen=size, size=size)
+        return self._upsample(self.coarse(images), seen=size, size=size)
 
     def coarse(self, images: Tensor) -> Tensor:
-        """The head's own logits, before they are enlarged to the image's size."""
+        """The head's own logits, before they are upsampled to the image's size."""
         logits: Tensor = self.head(self.backbone(images))
         return self._largest([logits, *self._rescaled(images)])
 
-    def with_auxiliary(self, images: Tensor, *, enlarge: bool = True) -> tuple[Tensor, ...]:
+    def with_auxiliary(self, images: Tensor, *, upsample: bool = True) -> tuple[Tensor, ...]:
         """The logits, and what else has a loss in training: the logits at each scale, that of the
         image first, where there are several, and those of an auxiliary head where there is one.
 
-        All at the image's size, or, without `enlarge`, as large as they come from their head.
+        All at the image's size, or, without `upsample`, as large as they come from their head.
         """
         size = _size(images)
         features = self.backbone(images)
@@ -71,14 +71,14 @@ class Segmenter(nn.Module):
             logits += self._rescaled(images)
             logits = [self._largest(logits), *logits]
             seen = [size, size, *self._scaled(size)]
-        if enlarge:
+        if upsample:
             logits = [
-                self._enlarge(each, seen=one, size=size)
+                self._upsample(each, seen=one, size=size)
                 for each, one in zip(logits, seen, strict=True)
             ]
         if self.auxiliary is not None:
             extra = self.auxiliary(features)
-            logits.append(self._resize(extra, size) if enlarge else extra)
+            logits.append(self._resize(extra, size) if upsample else extra)
         return tuple(logits)
 
     def _scaled(self, size: Size) -> list[Size]:
@@ -102,10 +102,10 @@ class Segmenter(nn.Module):
             fused = torch.maximum(fused, self._resize(other, _size(fused)))
         return fused
 
-    def _enlarge(self, logits: Tensor, *, seen: Size, size: Size) -> Tensor:
+    def _upsample(self, logits: Tensor, *, seen: Size, size: Size) -> Tensor:
         """Logits of an image that was seen at one size, at the image's own size."""
-        enlarge = getattr(self.head, "enlarge", None)
-        return self._resize(logits if enlarge is None else enlarge(logits, size=seen), size)
+        upsample = getattr(self.head, "upsample", None)
+        return self._resize(logits if upsample is None else upsample(logits, size=seen), size)
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
         return resize(x, size=size, align_corners=self.align_corners)

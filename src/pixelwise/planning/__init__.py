@@ -8,7 +8,7 @@ from pixelwise.planning.plan import (
     EPOCHS,
     PLANNED,
     Choice,
-    Material,
+    DatasetStats,
     Network,
     make_plan,
 )
@@ -20,8 +20,8 @@ __all__ = [
     "EPOCHS",
     "PLANNED",
     "Choice",
+    "DatasetStats",
     "Machine",
-    "Material",
     "Network",
     "make_plan",
     "this_machine",

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelwise.process import cores
+from pixelwise.process_settings import cores
 
 # Of control groups, version 2 and 1: what a container may take.
 _LIMITS = (

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelwise.data.statistics import CROP_MULTIPLE, usual_crop
+from pixelwise.data.dataset_statistics import CROP_MULTIPLE, usual_crop
 from pixelwise.planning.machine import Machine
 
 CROP = "augmentation.crop"
@@ -25,7 +25,7 @@ PLANNED = (CROP, BATCH_SIZE, EPOCHS, CLASS_WEIGHTS)
 """The keys of the recipe that may be `auto`, in the order in which they are decided."""
 
 USABLE = 0.5
-"""Share of the memory to plan with; the rest is for the pictures, the system and others."""
+"""Share of the memory to plan with; the rest is for the images, the system and others."""
 MAX_BATCH = 8
 """A larger one would ask for another learning rate."""
 BATCHES_AN_EPOCH = 4
@@ -38,7 +38,7 @@ DOMINANT = 0.9
 
 
 @dataclass(frozen=True)
-class Material:
+class DatasetStats:
     """What is asked of a data set.
 
     train: images to train on. pixels: (C,) of them, by class. sizes: (height, width) of all images.
@@ -76,7 +76,7 @@ class Choice:
 
 
 def make_plan(
-    material: Material,
+    dataset_stats: DatasetStats,
     machine: Machine,
     *,
     given: Mapping[str, Any] | None = None,
@@ -92,21 +92,21 @@ def make_plan(
     choices = []
     crop = given.get(CROP)
     if crop is None:
-        choices.append(_crop(material, machine, network))
+        choices.append(_crop(dataset_stats, machine, network))
         crop = choices[-1].value
     batch = given.get(BATCH_SIZE)
     if batch is None:
-        choices.append(_batch(material, machine, network, crop, processes))
+        choices.append(_batch(dataset_stats, machine, network, crop, processes))
         batch = choices[-1].value
     if EPOCHS not in given:
-        choices.append(_epochs(material, machine, batch))
+        choices.append(_epochs(dataset_stats, machine, batch))
     if CLASS_WEIGHTS not in given:
-        choices.append(_class_weights(material))
+        choices.append(_class_weights(dataset_stats))
     return choices
 
 
-def _crop(material: Material, machine: Machine, network: Network) -> Choice:
-    height, width = usual_crop(material.sizes)
+def _crop(dataset_stats: DatasetStats, machine: Machine, network: Network) -> Choice:
+    height, width = usual_crop(dataset_stats.sizes)
     reason = "the images' usual size, in steps of 32, at most 512 a side"
     memory = machine.training_memory
     while memory is not None and network.batch_within(memory, (height, width)) < 2:
@@ -125,13 +125,13 @@ def _halved(side: int) -> int:
 
 
 def _batch(
-    material: Material,
+    dataset_stats: DatasetStats,
     machine: Machine,
     network: Network,
     crop: tuple[int, int] | str,
     processes: int,
 ) -> Choice:
-    """A power of two from 2, which batch normalisation needs, or the multiple of the processes
+    """A power of two from 2, which batch normalization needs, or the multiple of the processes
     below it; 1 for whole images."""
     if isinstance(crop, str):
         return Choice(BATCH_SIZE, 1, "whole images differ in size")
@@ -139,12 +139,12 @@ def _batch(
     room = MAX_BATCH if memory is None else network.batch_within(memory, crop)
     if machine.gpu_memory is not None:
         room *= processes
-    few = material.train // BATCHES_AN_EPOCH
+    few = dataset_stats.train // BATCHES_AN_EPOCH
     limit = max(2, min(room, MAX_BATCH, few))
     batch = 1 << (limit.bit_length() - 1)
     batch = max(1, batch // processes) * processes
     if few < min(room, MAX_BATCH):
-        reason = f"several steps an epoch with {material.train} images to train on"
+        reason = f"several steps an epoch with {dataset_stats.train} images to train on"
         return Choice(BATCH_SIZE, batch, reason)
     each = network.per_pixel * crop[0] * crop[1]
     reason = f"about {each / 2**20:.0f} MiB an image"
@@ -155,8 +155,8 @@ def _batch(
     return Choice(BATCH_SIZE, batch, reason)
 
 
-def _epochs(material: Material, machine: Machine, batch: int) -> Choice:
-    steps = max(1, -(-material.train // batch))
+def _epochs(dataset_stats: DatasetStats, machine: Machine, batch: int) -> Choice:
+    steps = max(1, -(-dataset_stats.train // batch))
     least = LEAST_EPOCHS_GPU if machine.gpu else LEAST_EPOCHS
     wanted = round(STEPS / steps)
     epochs = min(MOST_EPOCHS, max(least, wanted))
@@ -170,9 +170,9 @@ def _epochs(material: Material, machine: Machine, batch: int) -> Choice:
     return Choice(EPOCHS, epochs, reason)
 
 
-def _class_weights(material: Material) -> Choice:
+def _class_weights(dataset_stats: DatasetStats) -> Choice:
     """More for the rare ones where one class has nearly all of the pixels."""
-    pixels = np.array(material.pixels, dtype=np.int64)
+    pixels = np.array(dataset_stats.pixels, dtype=np.int64)
     present = pixels[pixels > 0]
     if len(present) < 2:
         return Choice(CLASS_WEIGHTS, "none", "one class alone has pixels")

@@ -1,7 +1,7 @@
 """The page a person reads after training: one HTML file that needs nothing else."""
 
-from pixelwise.report.page import Gallery, write_report
-from pixelwise.report.pictures import Example
-from pixelwise.report.run import write_run_report
+from pixelwise.report.example_images import Example
+from pixelwise.report.report_page import Gallery, write_report
+from pixelwise.report.run_report import write_run_report
 
 __all__ = ["Example", "Gallery", "write_report", "write_run_report"]

@@ -1,18 +1,24 @@
 """Training: the recipe, the loss, the loop."""
 
-from pixelwise.training.events import Listener
-from pixelwise.training.loop import TrainingError, TrainingStoppedError, plan, resume, train
-from pixelwise.training.recipe import Recipe, load_recipe
-from pixelwise.training.run import Run
+from pixelwise.recipes.schema import Recipe, load_recipe
+from pixelwise.training.callbacks import Callback
+from pixelwise.training.run_folder import Run
+from pixelwise.training.trainer import (
+    TrainingError,
+    TrainingStoppedError,
+    plan_training,
+    resume,
+    train,
+)
 
 __all__ = [
-    "Listener",
+    "Callback",
     "Recipe",
     "Run",
     "TrainingError",
     "TrainingStoppedError",
     "load_recipe",
-    "plan",
+    "plan_training",
     "resume",
     "train",
 ]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.transforms import Augmentation
-from pixelwise.sharing import Share
+from pixelwise.distributed.shard import BatchShard
 
 MAX_WORKERS = 8
 
@@ -45,12 +45,12 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in self._batches(self.epoch)[self.done :]:
-            yield batch[Share(self.rank, self.processes, len(batch)).own] or batch[:1]
+            yield batch[BatchShard(self.rank, self.processes, len(batch)).own] or batch[:1]
 
-    def share(self, step: int) -> Share:
+    def share(self, step: int) -> BatchShard:
         """Of the batch of a step, from 1: as large in every epoch."""
         larger = step <= self.count % self.steps
-        return Share(self.rank, self.processes, self.count // self.steps + larger)
+        return BatchShard(self.rank, self.processes, self.count // self.steps + larger)
 
     def batch(self, epoch: int, step: int) -> list[tuple[int, int]]:
         """The whole batch of a step, from 1."""

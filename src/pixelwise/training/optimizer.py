@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pixelwise.models import Segmenter
-from pixelwise.training.recipe import Recipe
+from pixelwise.recipes.schema import Recipe
 
 
 def make_optimizer(model: Segmenter, recipe: Recipe) -> torch.optim.SGD:

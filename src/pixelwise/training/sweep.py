@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pixelwise.checkpoints import find_imagenet_weights
 from pixelwise.data.dataset import SegmentationData
-from pixelwise.data.statistics import CROP_MULTIPLE, usual_crop
+from pixelwise.data.dataset_statistics import CROP_MULTIPLE, usual_crop
+from pixelwise.distributed.process_rank import find_process_rank
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.files import make_folder
-from pixelwise.launching import find_place
+from pixelwise.file_io import make_folder
 from pixelwise.models import create_model
-from pixelwise.training.events import Listener, Listeners
-from pixelwise.training.loop import TrainingError, TrainingStoppedError, resume, train
-from pixelwise.training.recipe import Recipe, load_recipe, settled
-from pixelwise.training.run import write_text
+from pixelwise.recipes.schema import Recipe, load_recipe, settled
+from pixelwise.training.callbacks import Callback, CallbackList
+from pixelwise.training.run_folder import write_text
+from pixelwise.training.trainer import TrainingError, TrainingStoppedError, resume, train
+from pixelwise.weights.imagenet import find_imagenet_weights
 
 if TYPE_CHECKING:
     import optuna
@@ -110,7 +110,7 @@ class Sweep:
         }
 
 
-class SweepListener(Listener):
+class SweepCallback(Callback):
     """What a sweep tells besides what its runs tell."""
 
     def trial_begins(self, number: int, settings: Mapping[str, Any]) -> None:
@@ -140,7 +140,7 @@ def sweep(
     *,
     trials: int,
     minutes: float | None = None,
-    listener: SweepListener | None = None,
+    callback: SweepCallback | None = None,
 ) -> Sweep:
     """Try up to `trials` settings, in all that were ever tried in `out`.
 
@@ -151,8 +151,8 @@ def sweep(
     Raises InputError where Optuna is not installed, `out` holds something else, or the data or the
     recipe are at fault; TrainingStoppedError by Ctrl-C or SIGTERM.
     """
-    listener = listener or SweepListener()
-    if find_place() is not None:
+    callback = callback or SweepCallback()
+    if find_process_rank() is not None:
         raise InputError("sweep: is one process's work: start it without torchrun and srun")
     require_optuna()
     _check_backbones(recipe, space.backbones)
@@ -165,12 +165,12 @@ def sweep(
         if trial is None or (deadline is not None and time.monotonic() >= deadline):
             break
         settings = space.suggest(trial)
-        listener.trial_begins(trial.number, settings)
+        callback.trial_begins(trial.number, settings)
         try:
-            _run_trial(study, trial, root, out, recipe, settings, listener, deadline)
+            _run_trial(study, trial, root, out, recipe, settings, callback, deadline)
         except _OutOfTimeError:
             break
-        listener.trial_ended(_tried(study.trials[trial.number]))
+        callback.trial_ended(_tried(study.trials[trial.number]))
     found = Sweep(out, _ranked(study))
     if found.best is not None:
         write_text(found.recipe, _with(recipe, found.best.settings).to_toml())
@@ -197,7 +197,7 @@ class _PrunedError(PixelwiseError):
 
 
 @dataclass
-class _Reporter(Listener):
+class _Reporter(Callback):
     """Tells Optuna the score of each epoch, and ends the trial where it says so."""
 
     trial: optuna.trial.Trial
@@ -228,7 +228,7 @@ def _run_trial(
     out: Path,
     recipe: Recipe,
     settings: Mapping[str, Any],
-    listener: Listener,
+    callback: Callback,
     deadline: float | None,
 ) -> None:
     from optuna.trial import TrialState
@@ -236,12 +236,12 @@ def _run_trial(
     folder = out / f"trial-{trial.number:03d}"
     known = dict(study.trials[trial.number].intermediate_values)
     reporter = _Reporter(trial, known, settled(recipe.epochs), deadline)
-    both = Listeners(listener, reporter)
+    both = CallbackList(callback, reporter)
     try:
         if any((folder / "checkpoints").glob("step-*.safetensors")):
-            run = resume(folder, listener=both)
+            run = resume(folder, callback=both)
         else:
-            run = train(root, folder, _with(recipe, settings), overwrite=True, listener=both)
+            run = train(root, folder, _with(recipe, settings), overwrite=True, callback=both)
     except _PrunedError:
         study.tell(trial, state=TrialState.PRUNED)
     except TrainingError:
@@ -346,5 +346,5 @@ def _check_backbones(recipe: Recipe, backbones: Sequence[str]) -> None:
         model = _with(recipe, {"model.options.backbone": backbone}).model
         with torch.device("meta"):
             create_model(model.name, num_classes=2, **model.options)
-        if model.pretrained == "imagenet":
+        if model.weights == "imagenet":
             find_imagenet_weights(backbone)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixelwise.errors import InputError
-from pixelwise.training.events import Listener, Listeners
+from pixelwise.training.callbacks import Callback, CallbackList
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class TensorBoard(Listener):
+class TensorBoard(Callback):
     """The loss of each step; loss, rate, scores and speed of each epoch.
 
     folder: of the event files. Of a run that was stopped, what was written beyond the place from
@@ -46,14 +46,14 @@ class TensorBoard(Listener):
 
 
 @contextmanager
-def recording(listener: Listener, run: Path, *, wanted: bool) -> Iterator[Listener]:
+def recording(callback: Callback, run: Path, *, wanted: bool) -> Iterator[Callback]:
     """The listener, and TensorBoard's beside it where that is wanted."""
     if not wanted:
-        yield listener
+        yield callback
         return
     board = TensorBoard(run / "tensorboard")
     try:
-        yield Listeners(listener, board)
+        yield CallbackList(callback, board)
     finally:
         board.close()
 

@@ -47,7 +47,7 @@ LAYOUTS = (
 
 
 def find(root: Path) -> Source:
-    """Recognise the layout of `root` and list its pairs.
+    """Recognize the layout of `root` and list its pairs.
 
     Raises InputError where there is no such folder, no layout fits, a file lacks its partner, or an
     image is in two splits.

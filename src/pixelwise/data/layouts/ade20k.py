@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pixelwise.data.class_tables import Table, find_table, read_lines
 from pixelwise.data.classes import Classes
 from pixelwise.data.layouts.pairing import pair_splits
 from pixelwise.data.source import Source
-from pixelwise.data.tables import Table, find_table, read_lines
 from pixelwise.errors import InputError
 
 DESCRIPTION = "ADE20K: images/training, annotations/training, and validation beside them"
@@ -31,7 +31,7 @@ def read(root: Path) -> Source:
     table = find_table(root)
     if table is not None:
         notes.append(table.note())
-        return Source(root, "ade20k", splits, table.classes, table.has_colours, notes)
+        return Source(root, "ade20k", splits, table.classes, table.has_colors, notes)
     table = _object_info(root / "objectInfo150.txt")
     where = f"named by {table.path}" if table.path.is_file() else f"names need {table.path}"
     notes.append(f"ADE20K: {len(table.classes)} classes, {where}; 0 (other) is ignored")

@@ -26,7 +26,7 @@ CLASSES = Classes.make(
         "pedestrian",
         "bicyclist",
     ),
-    colours=(
+    colors=(
         (128, 128, 128),
         (128, 0, 0),
         (192, 192, 128),

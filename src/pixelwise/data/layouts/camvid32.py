@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pixelwise.data.class_tables import find_table
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import MASK_SUFFIXES
-from pixelwise.data.layouts.lists import list_files, split_by_lists
-from pixelwise.data.layouts.names import first_names, folders_in
+from pixelwise.data.image_files import MASK_SUFFIXES
+from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.pairing import pair_splits
+from pixelwise.data.layouts.split_lists import list_files, split_by_lists
 from pixelwise.data.source import SPLITS, Source
-from pixelwise.data.tables import find_table
 
 DESCRIPTION = (
     "CamVid with 32 classes: 701_StillsRaw_full/ and LabeledApproved_full/, or train/ and "
@@ -55,7 +55,7 @@ CLASSES = Classes.make(
         "VegetationMisc",
         "Wall",
     ),
-    colours=(
+    colors=(
         (64, 128, 64),
         (192, 0, 128),
         (0, 128, 192),
@@ -125,8 +125,8 @@ def read(root: Path) -> Source:
     if "all" in splits and lists:
         splits = split_by_lists(splits["all"], lists, notes)
     table = find_table(root)
-    if table is not None and table.has_colours:
+    if table is not None and table.has_colors:
         notes.append(table.note())
         return Source(root, "camvid32", splits, table.classes, True, notes)
-    notes.append("the original CamVid: 31 classes by colour, black is void and ignored")
+    notes.append("the original CamVid: 31 classes by color, black is void and ignored")
     return Source(root, "camvid32", splits, CLASSES, True, notes)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pixelwise.data.class_tables import Table, find_table
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import list_images
-from pixelwise.data.layouts.names import folders_in
+from pixelwise.data.image_files import list_images
+from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.pairing import mask_source, sample_name
 from pixelwise.data.source import Sample, Source
-from pixelwise.data.tables import Table, find_table
 from pixelwise.errors import InputError
 
 DESCRIPTION = "Cityscapes: leftImg8bit/SPLIT/CITY/, gtFine/SPLIT/CITY/ (or gtCoarse/)"
 
-# name, id in ..._labelIds.png, colour; in the order of the training ids 0..18.
+# name, id in ..._labelIds.png, color; in the order of the training ids 0..18.
 _CLASSES = (
     ("road", 7, (128, 64, 128)),
     ("sidewalk", 8, (244, 35, 232)),
@@ -37,14 +37,14 @@ _CLASSES = (
     ("bicycle", 33, (119, 11, 32)),
 )
 _NAMES = tuple(name for name, _, _ in _CLASSES)
-_COLOURS = tuple(colour for _, _, colour in _CLASSES)
+_COLORS = tuple(color for _, _, color in _CLASSES)
 _IDS = tuple(value for _, value, _ in _CLASSES)
 
-TRAIN_IDS = Classes.make(_NAMES, colours=_COLOURS, ignore=255)
-# 0 is "unlabeled"; the other ids up to 33 are not evaluated. 255 stands for -1, the licence plate.
+TRAIN_IDS = Classes.make(_NAMES, colors=_COLORS, ignore=255)
+# 0 is "unlabeled"; the other ids up to 33 are not evaluated. 255 stands for -1, the license plate.
 LABEL_IDS = Classes.make(
     _NAMES,
-    colours=_COLOURS,
+    colors=_COLORS,
     values=_IDS,
     ignore=0,
     also_ignored=(*(value for value in range(1, 34) if value not in _IDS), 255),
@@ -107,7 +107,7 @@ def read(root: Path) -> Source:
     )
     if "test" in splits and table.path == root:
         notes.append("the published masks of test are empty: its labels are kept by the benchmark")
-    return Source(root, "cityscapes", splits, table.classes, table.has_colours, notes)
+    return Source(root, "cityscapes", splits, table.classes, table.has_colors, notes)
 
 
 def _samples(

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE, Classes
-from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images, read_mask
-from pixelwise.data.layouts.names import first_names, folders_in
+from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images, read_mask
+from pixelwise.data.layouts.folder_names import first_names, folders_in
+from pixelwise.data.layouts.folder_pairs import folder_parts
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.layouts.parts import folder_parts
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import Fault, InputError, refuse
 
@@ -63,14 +63,14 @@ class ClassMasks:
 def _inside(path: Path) -> NDArray[np.bool_]:
     """Where a mask of black and white is white, (H, W)."""
     stored = read_mask(path)
-    grey = stored if stored.ndim == 2 else stored.max(axis=2)
-    values = np.unique(grey)
+    gray = stored if stored.ndim == 2 else stored.max(axis=2)
+    values = np.unique(gray)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
         raise InputError(
             f"{path}: holds {len(values)} values, {values[0]} to {values[-1]}: a class's mask is 0 "
             "outside and one other value inside"
         )
-    return np.asarray(grey > 0)
+    return np.asarray(gray > 0)
 
 
 def detect(root: Path) -> bool:

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data import documents
+from pixelwise.data import json_yaml
 from pixelwise.data.classes import listed
-from pixelwise.data.layouts.drawing import classes_above_background
-from pixelwise.data.layouts.names import folders_in, split_folders
+from pixelwise.data.layouts.folder_names import folders_in, split_folders
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.outlines import Drawn, Polygons, Region, as_ring
-from pixelwise.data.runs import CocoRuns, whole_numbers
+from pixelwise.data.layouts.shape_classes import classes_above_background
+from pixelwise.data.polygons import Drawn, Polygons, Region, as_ring
+from pixelwise.data.rle import CocoRLE, whole_numbers
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import InputError, refuse
-from pixelwise.files import is_file
+from pixelwise.file_io import is_file
 
 DESCRIPTION = "COCO: annotations/instances_SPLIT.json, or _annotations.coco.json beside the images"
 
@@ -38,7 +38,7 @@ def _candidates(root: Path) -> list[Path]:
 
 
 def _is_coco(path: Path) -> bool:
-    keys = documents.top_keys(path)
+    keys = json_yaml.top_keys(path)
     # labelme's files have `shapes` or `imageData`, Label Studio's are lists.
     return bool(keys & {"images", "annotations", "categories"}) and not keys & {"[]", "shapes"}
 
@@ -68,7 +68,7 @@ def read(root: Path) -> Source:
             f"{by_split['all']}: its name says no split, and there are files of splits beside it: "
             "put train, val or test into its name, or remove it"
         )
-    contents = {split: (path, documents.read_json(path)) for split, path in by_split.items()}
+    contents = {split: (path, json_yaml.read_json(path)) for split, path in by_split.items()}
     names = _categories(contents)
     classes, value_of = classes_above_background(files[0], list(names.values()))
     values = {key: value_of[name] for key, name in names.items()}
@@ -103,9 +103,9 @@ def _categories(contents: dict[str, tuple[Path, Any]]) -> dict[int, str]:
     """id to name over all files, by rising id."""
     names: dict[int, str] = {}
     for path, content in contents.values():
-        for entry in documents.field(path, content, "categories", list, "categories"):
-            key = documents.field(path, entry, "id", int, "a category")
-            name = documents.field(path, entry, "name", str, f"category {key}")
+        for entry in json_yaml.field(path, content, "categories", list, "categories"):
+            key = json_yaml.field(path, entry, "id", int, "a category")
+            name = json_yaml.field(path, entry, "name", str, f"category {key}")
             if names.setdefault(key, name) != name:
                 raise InputError(
                     f"{path}: category {key} is {name!r} here and {names[key]!r} in another split: "
@@ -117,15 +117,15 @@ def _categories(contents: dict[str, tuple[Path, Any]]) -> dict[int, str]:
 def _samples(
     root: Path, split: str, path: Path, content: Any, values: dict[int, int], tally: _Tally
 ) -> list[Sample]:
-    images = documents.field(path, content, "images", list, "images")
-    annotations = documents.field(path, content, "annotations", list, "annotations")
+    images = json_yaml.field(path, content, "images", list, "images")
+    annotations = json_yaml.field(path, content, "annotations", list, "annotations")
     regions: dict[Any, list[Region]] = {}
     boxes: list[Any] = []
-    known = {documents.field(path, entry, "id", (int, str), "an image") for entry in images}
+    known = {json_yaml.field(path, entry, "id", (int, str), "an image") for entry in images}
     for entry in annotations:
         key = entry.get("id") if isinstance(entry, dict) else entry
-        image = documents.field(path, entry, "image_id", (int, str), f"annotation {key!r}")
-        category = documents.field(path, entry, "category_id", int, f"annotation {key!r}")
+        image = json_yaml.field(path, entry, "image_id", (int, str), f"annotation {key!r}")
+        category = json_yaml.field(path, entry, "category_id", int, f"annotation {key!r}")
         if image not in known or category not in values:
             what = f"image {image!r}" if image not in known else f"category {category}"
             tally.problems.append(
@@ -150,7 +150,7 @@ def _samples(
     folder = _Folders(root, path, split)
     samples = []
     for entry in images:
-        name = documents.field(path, entry, "file_name", str, f"image {entry['id']!r}")
+        name = json_yaml.field(path, entry, "file_name", str, f"image {entry['id']!r}")
         file = folder.find(name)
         if file is None:
             tally.problems.append(
@@ -211,4 +211,4 @@ def _region(stored: Any, value: int) -> Region:
     runs = counts if isinstance(counts, str) else whole_numbers(counts)
     if size is None or len(size) != 2 or runs is None:
         raise InputError("its segmentation is neither outlines nor RLE: export the file again")
-    return CocoRuns(value, runs, (size[0], size[1]))
+    return CocoRLE(value, runs, (size[0], size[1]))

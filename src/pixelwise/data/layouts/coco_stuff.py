@@ -1,16 +1,16 @@
-"""COCO-Stuff (Caesar et al. 2018) as PNG: the id less one in each pixel, 255 unlabelled."""
+"""COCO-Stuff (Caesar et al. 2018) as PNG: the id less one in each pixel, 255 unlabeled."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from pixelwise.data.class_tables import find_table, read_lines
 from pixelwise.data.classes import Classes
-from pixelwise.data.images import MASK_SUFFIXES
-from pixelwise.data.layouts.names import first_names, folders_in
+from pixelwise.data.image_files import MASK_SUFFIXES
+from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.pairing import pair_splits
 from pixelwise.data.source import Source
-from pixelwise.data.tables import find_table, read_lines
 from pixelwise.errors import InputError
 
 DESCRIPTION = "COCO-Stuff: images/train2017 (or train2017/), stuffthingmaps/train2017 with PNG"
@@ -50,7 +50,7 @@ def read(root: Path) -> Source:
     table = find_table(root)
     if table is not None:
         notes.append(table.note())
-        return Source(root, "coco-stuff", splits, table.classes, table.has_colours, notes)
+        return Source(root, "coco-stuff", splits, table.classes, table.has_colors, notes)
     names = root / "labels.txt"
     if not names.is_file():
         notes.append(f"names of the classes need COCO-Stuff's {names}")
@@ -61,7 +61,7 @@ def read(root: Path) -> Source:
 
 
 def _labels(path: Path) -> Classes:
-    """labels.txt: `1: person` a line, 0 for unlabelled; a mask holds the number less one."""
+    """labels.txt: `1: person` a line, 0 for unlabeled; a mask holds the number less one."""
     entries = []
     for number, line in enumerate(read_lines(path), start=1):
         match = re.fullmatch(r"(\d+)\s*:\s*(\S.*?)\s*", line)

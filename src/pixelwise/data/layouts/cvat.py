@@ -1,4 +1,4 @@
-"""CVAT's "segmentation mask 1.1": VOC's folders, with the colours of the labels in labelmap.txt."""
+"""CVAT's "segmentation mask 1.1": VOC's folders, with the colors of the labels in labelmap.txt."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.images import list_images, mask_palette, read_mask
-from pixelwise.data.layouts.lists import read_stems
-from pixelwise.data.layouts.names import folders_in
+from pixelwise.data.class_tables import find_table
+from pixelwise.data.image_files import list_images, mask_palette, read_mask
+from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.pairing import MASK_LIKE, sample_name
+from pixelwise.data.layouts.split_lists import read_stems
 from pixelwise.data.source import Sample, Source
-from pixelwise.data.tables import find_table
 from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "CVAT segmentation mask 1.1: labelmap.txt, SegmentationClass/, ImageSets/, images"
@@ -24,8 +24,8 @@ _IMAGES = ("jpegimages", "images", "image", "imgs")
 
 
 @dataclass(frozen=True)
-class ColourFile:
-    """A mask whose colours say the class, be they in its pixels or in its palette."""
+class ColorFile:
+    """A mask whose colors say the class, be they in its pixels or in its palette."""
 
     path: Path
 
@@ -36,7 +36,7 @@ class ColourFile:
             return stored
         if stored.max(initial=0) >= len(palette):
             raise InputError(
-                f"{self.path}: value {stored.max()} has no colour in its palette of {len(palette)}:"
+                f"{self.path}: value {stored.max()} has no color in its palette of {len(palette)}:"
                 " export the masks again"
             )
         return np.asarray(palette[stored])
@@ -78,7 +78,7 @@ def read(root: Path) -> Source:
                 problems.append(f"{masks / (stem + '.png')}: is not there, but {path} names it")
             else:
                 image = image_of[stem]
-                sample = Sample(sample_name(root, image), image, ColourFile(mask_of[stem]))
+                sample = Sample(sample_name(root, image), image, ColorFile(mask_of[stem]))
                 splits.setdefault(split, []).append(sample)
     if "all" in splits and len(splits) > 1:
         problems.append(
@@ -86,4 +86,4 @@ def read(root: Path) -> Source:
             "rename or remove them"
         )
     refuse(problems)
-    return Source(root, "cvat", splits, table.classes, table.has_colours, [table.note()])
+    return Source(root, "cvat", splits, table.classes, table.has_colors, [table.note()])

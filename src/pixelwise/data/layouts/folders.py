@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
+from pixelwise.data.class_tables import find_table
+from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts import ade20k, camvid, class_masks
-from pixelwise.data.layouts.lists import (
+from pixelwise.data.layouts.folder_names import (
+    data_yaml,
+    first_names,
+    folders_in,
+    has_images,
+    split_folders,
+)
+from pixelwise.data.layouts.folder_pairs import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    folder_parts,
+    holds_masks,
+)
+from pixelwise.data.layouts.pairing import MASK_LIKE, pair
+from pixelwise.data.layouts.split_lists import (
     is_pair_list,
     list_files,
     read_pair_list,
     split_by_lists,
 )
-from pixelwise.data.layouts.names import (
-    data_yaml,
-    first_names,
-    folders_in,
-    has_pictures,
-    split_folders,
-)
-from pixelwise.data.layouts.pairing import MASK_LIKE, pair
-from pixelwise.data.layouts.parts import IMAGE_FOLDERS, MASK_FOLDERS, folder_parts, holds_masks
 from pixelwise.data.source import Sample, Source
-from pixelwise.data.tables import find_table
 from pixelwise.errors import Fault, InputError, refuse, tolerable
 
 DESCRIPTION = (
@@ -50,10 +55,10 @@ def detect(root: Path) -> bool:
 
 def _suffixed(root: Path) -> dict[str, tuple[Path, Path]]:
     """Split (or `all`) to the one folder that holds NAME.jpg and NAME_mask.png, twice."""
-    folders = {"all": root} if has_pictures(root) else split_folders(root)
+    folders = {"all": root} if has_images(root) else split_folders(root)
     images = folders_in(root).get("images")
     if not folders and images is not None:
-        folders = {"all": images} if has_pictures(images) else split_folders(images)
+        folders = {"all": images} if has_images(images) else split_folders(images)
     return {
         split: (folder, folder)
         for split, folder in folders.items()
@@ -106,7 +111,7 @@ def read(root: Path) -> Source:
     if table is None:
         return Source(root, "folders", splits, notes=notes)
     notes.append(table.note())
-    return Source(root, "folders", splits, table.classes, table.has_colours, notes)
+    return Source(root, "folders", splits, table.classes, table.has_colors, notes)
 
 
 def _half(root: Path) -> list[str]:
@@ -123,7 +128,7 @@ def half(root: Path) -> bool:
 
 
 def _stray(parts: dict[str, tuple[Path, Path]]) -> list[str]:
-    """Pictures beside the folders of the splits, which would be left out in silence."""
+    """Images beside the folders of the splits, which would be left out in silence."""
     problems: list[str] = []
     for above in {folder.parent: None for pair_ in parts.values() for folder in pair_}:
         beside = "all" not in parts and above.name.casefold() in IMAGE_FOLDERS + MASK_FOLDERS

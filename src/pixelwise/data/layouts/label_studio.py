@@ -13,13 +13,13 @@ from urllib.parse import parse_qs, unquote, urlparse
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data import documents
-from pixelwise.data.images import list_images, read_mask
-from pixelwise.data.layouts.drawing import classes_above_background
-from pixelwise.data.layouts.names import first_names, folders_in
+from pixelwise.data import json_yaml
+from pixelwise.data.image_files import list_images, read_mask
+from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.outlines import Drawn, Ellipse, Polygons, Rectangle, Region, as_ring
-from pixelwise.data.runs import BrushRuns, whole_numbers
+from pixelwise.data.layouts.shape_classes import classes_above_background
+from pixelwise.data.polygons import Drawn, Ellipse, Polygons, Rectangle, Region, as_ring
+from pixelwise.data.rle import BrushRLE, whole_numbers
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError, refuse
 
@@ -58,7 +58,7 @@ def detect(root: Path) -> bool:
 
 def _export(root: Path) -> Path | None:
     for path in sorted(root.glob("*.json"))[:20]:
-        keys = documents.top_keys(path)
+        keys = json_yaml.top_keys(path)
         if "[]" in keys and keys & _KEYS:
             return path
     return None
@@ -79,14 +79,14 @@ def read(root: Path) -> Source:
             f"{_strokes_folder(root)}: PNG files of brush strokes say the number of a task, not "
             f"its image: export the same project as JSON too, into {root / 'export.json'}"
         )
-    tasks = documents.read_json(path)
+    tasks = json_yaml.read_json(path)
     strokes = _strokes(_strokes_folder(root))
     images = _images(root)
     problems: list[str] = []
     found: list[tuple[Path, list[tuple[str, Any]], int]] = []
     undone = several = 0
     for task in tasks:
-        key = documents.field(path, task, "id", int, "a task")
+        key = json_yaml.field(path, task, "id", int, "a task")
         results, count = _results(task)
         several += count > 1
         if results is None:
@@ -100,7 +100,7 @@ def read(root: Path) -> Source:
             )
             continue
         try:
-            found.append((image, _labelled(path, key, results, strokes), key))
+            found.append((image, _labeled(path, key, results, strokes), key))
         except InputError as error:
             problems += error.problems
     refuse(problems)
@@ -154,7 +154,7 @@ def _results(task: Any) -> tuple[Any, int]:
     return ([{"value": entry, **entry} for entry in flat] or None), 1
 
 
-def _labelled(
+def _labeled(
     path: Path, key: int, results: Any, strokes: dict[int, list[tuple[str, Path]]]
 ) -> list[tuple[str, Any]]:
     """(label, result or PNG file) of each region of a task."""
@@ -204,7 +204,7 @@ def _region(part: Any, value: int) -> Region:
         raise InputError("its rle is no list of bytes: export the project again")
     if type(height) is not int or type(width) is not int:
         raise InputError("has no original_width and original_height: export the project again")
-    return BrushRuns(value, bytes(numbers), (height, width))
+    return BrushRLE(value, bytes(numbers), (height, width))
 
 
 def _shares(content: Any, x: str, y: str, across: str, down: str) -> list[float]:

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from pixelwise.data import documents
+from pixelwise.data import json_yaml
+from pixelwise.data.class_tables import read_lines
 from pixelwise.data.classes import listed
-from pixelwise.data.images import IMAGE_SUFFIXES, list_images
-from pixelwise.data.layouts.drawing import classes_above_background
-from pixelwise.data.layouts.names import first_names, folders_in, split_folders
+from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images
+from pixelwise.data.layouts.folder_names import first_names, folders_in, split_folders
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.outlines import Disc, Drawn, Polygons, Region, as_ring
+from pixelwise.data.layouts.shape_classes import classes_above_background
+from pixelwise.data.polygons import Disc, Drawn, Polygons, Region, as_ring
 from pixelwise.data.source import Sample, Source
-from pixelwise.data.tables import read_lines
 from pixelwise.errors import InputError, refuse
-from pixelwise.files import is_file
+from pixelwise.file_io import is_file
 
 DESCRIPTION = "labelme: NAME.json with the shapes of NAME.jpg, beside it or in annotations/"
 
@@ -34,7 +34,7 @@ def detect(root: Path) -> bool:
 
 def _of_labelme(folder: Path) -> bool:
     names = first_names(folder, frozenset({".json"}))
-    return bool(names) and bool(documents.top_keys(folder / min(names)) & _OWN_KEYS)
+    return bool(names) and bool(json_yaml.top_keys(folder / min(names)) & _OWN_KEYS)
 
 
 def _places(root: Path) -> dict[str, Path]:
@@ -60,7 +60,7 @@ def read(root: Path) -> Source:
         images: set[Path] = set()
         for path in sorted(folder.glob("*.json")):
             try:
-                content = documents.read_json(path)
+                content = json_yaml.read_json(path)
                 image = _image(root, split, path, content)
                 found[split].append((path, image, _shapes(path, content), _stated(content)))
                 images.add(image)
@@ -93,7 +93,7 @@ def read(root: Path) -> Source:
 
 
 def _image(root: Path, split: str, path: Path, content: Any) -> Path:
-    """The picture that a file belongs to: as it says, else the one of its own name."""
+    """The image that a file belongs to: as it says, else the one of its own name."""
     stated = content.get("imagePath") if isinstance(content, dict) else None
     names = [PureWindowsPath(stated).as_posix()] if isinstance(stated, str) and stated else []
     names += [path.stem + suffix for suffix in sorted(IMAGE_SUFFIXES)]
@@ -113,9 +113,9 @@ def _stated(content: Any) -> tuple[int, int] | None:
 
 
 def _shapes(path: Path, content: Any) -> _Shapes:
-    shapes = documents.field(path, content, "shapes", list, "the file")
+    shapes = json_yaml.field(path, content, "shapes", list, "the file")
     return [
-        (documents.field(path, shape, "label", str, f"shape {number}"), shape)
+        (json_yaml.field(path, shape, "label", str, f"shape {number}"), shape)
         for number, shape in enumerate(shapes)
     ]
 
@@ -156,8 +156,8 @@ def _region(shape: dict[str, Any], value: int) -> Region:
         (x0, y0), (x1, y1) = points
         return Polygons(value, (as_ring([x0, y0, x1, y0, x1, y1, x0, y1]),))
     if kind == "circle":
-        centre, edge = points
-        return Disc(value, (centre[0], centre[1]), float(np.hypot(*np.subtract(centre, edge))))
+        center, edge = points
+        return Disc(value, (center[0], center[1]), float(np.hypot(*np.subtract(center, edge))))
     raise InputError(
         f"shape_type {kind!r} has no area that is read: polygon, rectangle and circle are; draw it "
         "as a polygon or remove it"

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pixelwise.data.arrays import ARRAY_SUFFIXES, ArrayFile
-from pixelwise.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
+from pixelwise.data.array_files import ARRAY_SUFFIXES, ArrayFile
+from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.source import MaskFile, MaskSource, Sample
 from pixelwise.errors import Fault, InputError, refuse
 
 # A JPEG mask is found, so that it can be refused.
 MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg"}
-_OTHER_PICTURES = frozenset(
+_OTHER_IMAGES = frozenset(
     {".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".dng", ".npz", ".psd", ".exr"}
 )
 
 
 def mask_source(path: Path) -> MaskSource:
-    """The reader of a mask's file: a picture, or an array."""
+    """The reader of a mask's file: an image, or an array."""
     return ArrayFile(path) if path.suffix.lower() in ARRAY_SUFFIXES else MaskFile(path)
 
 
@@ -36,8 +36,8 @@ def pair(
     image_ending, mask_ending: what follows NAME, as in `NAME_mask.png`. With a mask_ending both may
         be one folder; what does not end so in it is an image.
 
-    Files that are not pictures are named in `notes`. Raises InputError with a line for each image
-    without a mask, mask without an image, name that two images share, picture of a format that is
+    Files that are not images are named in `notes`. Raises InputError with a line for each image
+    without a mask, mask without an image, name that two images share, image of a format that is
     not read, and for a folder that is absent or empty.
     """
     for folder, what in ((images, "images"), (masks, "masks")):
@@ -80,7 +80,7 @@ def pair(
     if not image_of and not problems:
         allowed = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(
-            Fault("empty-split", images, f"no images in it: put pictures there ({allowed})")
+            Fault("empty-split", images, f"no images in it: put images there ({allowed})")
         )
     problems += [
         Fault(
@@ -136,18 +136,18 @@ def sample_name(root: Path, image: Path) -> str:
 
 
 def _foreign(folder: Path, suffixes: frozenset[str], notes: list[str]) -> list[str]:
-    """Problems for pictures that are not read; other files and folders go into `notes`."""
+    """Problems for images that are not read; other files and folders go into `notes`."""
     rest = [
         path
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".")
         and not (path.is_file() and path.suffix.lower() in suffixes)
     ]
-    pictures = [p for p in rest if p.suffix.lower() in _OTHER_PICTURES | IMAGE_SUFFIXES]
+    pictures = [p for p in rest if p.suffix.lower() in _OTHER_IMAGES | IMAGE_SUFFIXES]
     others = [path.name for path in rest if path not in pictures]
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        notes.append(f"left out, not a picture: {folder / others[0]}{more}")
+        notes.append(f"left out, not an image: {folder / others[0]}{more}")
     allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
     return [
         Fault(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from pixelwise.data.class_tables import find_table, read_lines
 from pixelwise.data.classes import Classes
-from pixelwise.data.layouts.names import split_folders
+from pixelwise.data.layouts.folder_names import split_folders
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import Sample, Source
-from pixelwise.data.tables import find_table, read_lines
 from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "Roboflow semantic masks: train/, valid/, test/ with NAME_mask.png and _classes.csv"
@@ -44,7 +44,7 @@ def read(root: Path) -> Source:
     own = find_table(root)
     if own is not None:
         notes.append(own.note())
-        return Source(root, "roboflow", splits, own.classes, own.has_colours, notes)
+        return Source(root, "roboflow", splits, own.classes, own.has_colors, notes)
     first, classes = next(iter(tables.items()))
     for path, others in tables.items():
         if others != classes:

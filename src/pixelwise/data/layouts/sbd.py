@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.images import list_images
-from pixelwise.data.layouts.lists import list_files, read_stems
-from pixelwise.data.layouts.names import first_names
+from pixelwise.data.image_files import list_images
+from pixelwise.data.layouts.folder_names import first_names
 from pixelwise.data.layouts.pairing import sample_name
+from pixelwise.data.layouts.split_lists import list_files, read_stems
 from pixelwise.data.source import Sample, Source
-from pixelwise.data.voc import VOC_CLASSES
+from pixelwise.data.voc_palette import VOC_CLASSES
 from pixelwise.errors import InputError, refuse
-from pixelwise.files import check_regular
+from pixelwise.file_io import check_regular
 
 DESCRIPTION = "SBD: img/, cls/ with .mat files, train.txt, val.txt (also below dataset/)"
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.data import documents
+from pixelwise.data import json_yaml
+from pixelwise.data.class_tables import find_table
 from pixelwise.data.classes import Classes
-from pixelwise.data.layouts.names import data_yaml, first_names, split_folders
+from pixelwise.data.layouts.folder_names import data_yaml, first_names, split_folders
 from pixelwise.data.layouts.pairing import MASK_LIKE, pair_splits
 from pixelwise.data.layouts.yolo import class_names
 from pixelwise.data.source import Source
-from pixelwise.data.tables import find_table
 from pixelwise.errors import InputError
 
 DESCRIPTION = "Ultralytics semantic: data.yaml with names, images/SPLIT/, masks/SPLIT/"
@@ -30,9 +30,9 @@ def read(root: Path) -> Source:
     path = data_yaml(root)
     assert path is not None  # as detect has found
     names = class_names(path)
-    chosen = documents.read_yaml(path).get("masks_dir", "masks")
+    chosen = json_yaml.read_yaml(path).get("masks_dir", "masks")
     if not isinstance(chosen, str):
-        raise InputError(f"{path}: masks_dir = {documents.brief(chosen)}: give a folder's name")
+        raise InputError(f"{path}: masks_dir = {json_yaml.brief(chosen)}: give a folder's name")
     masks = root / chosen
     images = split_folders(root / "images") or {"all": root / "images"}
     notes: list[str] = []
@@ -44,7 +44,7 @@ def read(root: Path) -> Source:
     table = find_table(root)
     if table is not None:
         notes.append(table.note())
-        return Source(root, "ultralytics", splits, table.classes, table.has_colours, notes)
+        return Source(root, "ultralytics", splits, table.classes, table.has_colors, notes)
     try:
         classes = Classes.make(names, ignore=255)
     except InputError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.data.images import list_images
-from pixelwise.data.layouts.lists import read_stems
-from pixelwise.data.layouts.names import folders_in
+from pixelwise.data.class_tables import Table, find_table
+from pixelwise.data.image_files import list_images
+from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source, sample_name
+from pixelwise.data.layouts.split_lists import read_stems
 from pixelwise.data.source import Sample, Source
-from pixelwise.data.tables import Table, find_table
-from pixelwise.data.voc import VOC_CLASSES
+from pixelwise.data.voc_palette import VOC_CLASSES
 from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "PASCAL VOC: JPEGImages/, SegmentationClass/ (or ...Aug), ImageSets/Segmentation/"
@@ -49,7 +49,7 @@ def read(root: Path) -> Source:
         notes.append("PASCAL VOC: 21 classes, 255 is void and ignored")
     else:
         notes.append(table.note())
-    return Source(root, "voc", splits, table.classes, table.has_colours, notes)
+    return Source(root, "voc", splits, table.classes, table.has_colors, notes)
 
 
 def read_lists(root: Path, year: Path, notes: list[str]) -> dict[str, list[Sample]]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data import documents
-from pixelwise.data.images import list_images
-from pixelwise.data.layouts.drawing import classes_above_background
-from pixelwise.data.layouts.names import (
+from pixelwise.data import json_yaml
+from pixelwise.data.class_tables import read_lines
+from pixelwise.data.image_files import list_images
+from pixelwise.data.layouts.folder_names import (
     ALIASES,
     data_yaml,
     first_names,
@@ -23,9 +23,9 @@ from pixelwise.data.layouts.names import (
     split_folders,
 )
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.outlines import Drawn, Polygons, as_ring
+from pixelwise.data.layouts.shape_classes import classes_above_background
+from pixelwise.data.polygons import Drawn, Polygons, as_ring
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.data.tables import read_lines
 from pixelwise.errors import InputError, refuse
 
 DESCRIPTION = "YOLO polygons: data.yaml with names, images/SPLIT/, labels/SPLIT/NAME.txt"
@@ -81,7 +81,7 @@ def _stated(root: Path, path: Path) -> dict[str, list[Path]]:
 
     Raises InputError where some are and others are not; a test split may be absent.
     """
-    content = documents.read_yaml(path)
+    content = json_yaml.read_yaml(path)
     above = content.get("path")
     bases = [root / above, root] if isinstance(above, str) else [root]
     found: dict[str, list[Path]] = {}
@@ -166,7 +166,7 @@ def folders(root: Path, part: str = "labels") -> dict[str, tuple[Path, Path]]:
 
 def class_names(path: Path) -> list[str]:
     """`names` of a data.yaml: a list, or a mapping from 0, 1, ... in which none is left out."""
-    names: Any = documents.read_yaml(path).get("names")
+    names: Any = json_yaml.read_yaml(path).get("names")
     if isinstance(names, dict):
         keys = [str(key) for key in names if isinstance(key, str | int)]
         if sorted(keys) != sorted(map(str, range(len(names)))):
@@ -175,7 +175,7 @@ def class_names(path: Path) -> list[str]:
     if not isinstance(names, list) or not names:
         raise InputError(f"{path}: has no names: write `names: [first, second]`")
     if not all(isinstance(name, str | int | float) for name in names):
-        raise InputError(f"{path}: names: {documents.brief(names)}: each is a text")
+        raise InputError(f"{path}: names: {json_yaml.brief(names)}: each is a text")
     return [str(name) for name in names]
 
 

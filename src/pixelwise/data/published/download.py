@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.files import not_writable
+from pixelwise.file_io import not_writable
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (what is done, bytes done, bytes in all or None)."""

@@ -22,7 +22,7 @@ from pixelwise.errors import InputError
 
 MAX_ENTRIES = 500_000
 MAX_RATIO = 16
-"""Unpacked bytes over those of the archive. Pictures hardly shrink; masks and outlines do, less."""
+"""Unpacked bytes over those of the archive. Images hardly shrink; masks and outlines do, less."""
 FREE_BYTES = 64 << 20
 """As many are allowed whatever the ratio."""
 CHUNK = 1 << 20

@@ -1,4 +1,4 @@
-"""Light, camera and canvas: places in metres become pixels of a picture and of its mask."""
+"""Light, camera and canvas: places in meters become pixels of an image and of its mask."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from pixelwise.data.classes import Colour
-from pixelwise.data.scenes.world import NEAR, OVERSAMPLING, ROWS, SKY
+from pixelwise.data.classes import Color
+from pixelwise.data.scenes.scene_classes import NEAR, OVERSAMPLING, ROWS, SKY
 
 Point = tuple[float, float]
 Place = tuple[float, float, float]
-"""(x, y, z) in metres: x to the right of the camera, y above the ground, z ahead."""
+"""(x, y, z) in meters: x to the right of the camera, y above the ground, z ahead."""
 
 
 @dataclass(frozen=True)
 class Light:
-    """A time of day. Colours are RGB, 0..255; gains multiply the colours of things."""
+    """A time of day. Colors are RGB, 0..255; gains multiply the colors of things."""
 
-    sky_top: Colour
-    sky_low: Colour
+    sky_top: Color
+    sky_low: Color
     gain: tuple[float, float, float]
     sun: int  # the side the sun stands on: -1 left, 1 right, 0 behind clouds
     shadow: int  # how dark shadows are, 0..255
@@ -40,8 +40,8 @@ def some_light(rng: np.random.Generator) -> Light:
         top, low = (92, 142 + blue // 2, 206 + blue), (190, 212, 230)
         return Light(top, low, (1.05, 1.02, 0.98), sun, 120, 0.0, float(rng.random()))
     if hour < 0.66:
-        grey = int(rng.integers(-25, 20))
-        top, low = (158 + grey, 166 + grey, 176 + grey), (204 + grey, 208 + grey, 210 + grey)
+        gray = int(rng.integers(-25, 20))
+        top, low = (158 + gray, 166 + gray, 176 + gray), (204 + gray, 208 + gray, 210 + gray)
         return Light(top, low, (0.88, 0.9, 0.93), 0, 50, 0.04, 0.5)
     if hour < 0.86:
         top, low = (112, 138, 184), (244, 204, 160)
@@ -50,17 +50,17 @@ def some_light(rng: np.random.Generator) -> Light:
     return Light(top, low, (0.56, 0.58, 0.72), 0, 60, 0.45, 0.3)
 
 
-def to_colour(parts: Iterable[float]) -> Colour:
+def to_color(parts: Iterable[float]) -> Color:
     """Three numbers, cut to 0..255 and to whole ones."""
     red, green, blue = (int(min(255.0, max(0.0, part))) for part in parts)
     return red, green, blue
 
 
 class Canvas:
-    """A picture and its mask, drawn together through one camera.
+    """An image and its mask, drawn together through one camera.
 
     Where a label may be given, a shape without one is detail on what is there already: it goes
-    into the picture and leaves the mask alone.
+    into the image and leaves the mask alone.
     """
 
     def __init__(self, rng: np.random.Generator, light: Light, height: int, width: int) -> None:
@@ -72,7 +72,7 @@ class Canvas:
         self.horizon = float(rng.uniform(56, 72))
         self.vanishing = self.columns * float(rng.uniform(0.36, 0.64))
         self.focal = float(rng.uniform(105, 145))
-        self.eye = float(rng.uniform(1.7, 2.6))  # metres above the ground
+        self.eye = float(rng.uniform(1.7, 2.6))  # meters above the ground
         roll = math.radians(float(rng.normal(0.0, 0.9)))
         self._cos, self._sin = math.cos(roll), math.sin(roll)
         self.image = Image.new("RGB", self.size)
@@ -89,69 +89,69 @@ class Canvas:
             (self.horizon + right * self._sin + down * self._cos) * self.unit,
         )
 
-    def metres(self, rows: float, z: float) -> float:
+    def meters(self, rows: float, z: float) -> float:
         """The length that covers `rows` (of 144) at depth z."""
         return rows * z / self.focal
 
     def edge(self, z: float) -> float:
-        """How far to the side, in metres, the picture reaches at depth z."""
-        return self.metres(max(self.vanishing, self.columns - self.vanishing), z)
+        """How far to the side, in meters, the image reaches at depth z."""
+        return self.meters(max(self.vanishing, self.columns - self.vanishing), z)
 
     def ceiling(self, z: float) -> float:
-        """The height, in metres, that the upper edge of the picture cuts off at depth z."""
-        return self.eye + self.metres(self.horizon + 8, z)
+        """The height, in meters, that the upper edge of the image cuts off at depth z."""
+        return self.eye + self.meters(self.horizon + 8, z)
 
-    def pick(self, colours: Sequence[Colour], spread: float = 12.0) -> Colour:
-        """One of `colours`, a little changed."""
-        base = colours[int(self.rng.integers(len(colours)))]
+    def pick(self, colors: Sequence[Color], spread: float = 12.0) -> Color:
+        """One of `colors`, a little changed."""
+        base = colors[int(self.rng.integers(len(colors)))]
         shift = self.rng.normal(0.0, spread * 0.6) + self.rng.normal(0.0, spread * 0.5, 3)
-        return to_colour(part + move for part, move in zip(base, shift, strict=True))
+        return to_color(part + move for part, move in zip(base, shift, strict=True))
 
-    def tint(self, colour: Sequence[float], z: float = 0.0, gain: float = 1.0) -> Colour:
-        """A thing's colour in this light, paler with distance. `gain` is its side's brightness."""
+    def tint(self, color: Sequence[float], z: float = 0.0, gain: float = 1.0) -> Color:
+        """A thing's color in this light, paler with distance. `gain` is its side's brightness."""
         haze = 1.0 - math.exp(-z / 170.0)
-        return to_colour(
+        return to_color(
             part * gain * light * (1.0 - haze) + sky * haze
-            for part, light, sky in zip(colour, self.light.gain, self.light.sky_low, strict=True)
+            for part, light, sky in zip(color, self.light.gain, self.light.sky_low, strict=True)
         )
 
-    def fill(self, points: Sequence[Point], colour: Colour, label: int | None = None) -> None:
+    def fill(self, points: Sequence[Point], color: Color, label: int | None = None) -> None:
         """A polygon given in oversampled pixels."""
-        self._picture.polygon(points, fill=colour)
+        self._picture.polygon(points, fill=color)
         if label is not None:
             self._labels.polygon(points, fill=label)
 
-    def polygon(self, places: Iterable[Place], colour: Colour, label: int | None = None) -> None:
+    def polygon(self, places: Iterable[Place], color: Color, label: int | None = None) -> None:
         """A polygon in space."""
-        self.fill([self.at(*place) for place in places], colour, label)
+        self.fill([self.at(*place) for place in places], color, label)
 
     def upright(
-        self, points: Iterable[Point], z: float, colour: Colour, label: int | None = None
+        self, points: Iterable[Point], z: float, color: Color, label: int | None = None
     ) -> None:
         """A polygon of points (x, y) that faces the camera."""
-        self.polygon([(x, y, z) for x, y in points], colour, label)
+        self.polygon([(x, y, z) for x, y in points], color, label)
 
-    def box(self, x: Point, y: Point, z: float, colour: Colour, label: int | None = None) -> None:
-        """A rectangle that faces the camera: x and y are its ends in metres."""
+    def box(self, x: Point, y: Point, z: float, color: Color, label: int | None = None) -> None:
+        """A rectangle that faces the camera: x and y are its ends in meters."""
         corners = ((x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1]))
-        self.upright(corners, z, colour, label)
+        self.upright(corners, z, color, label)
 
-    def disc(self, place: Place, radius: float, colour: Colour, label: int | None = None) -> None:
-        """A ball of `radius` metres."""
+    def disc(self, place: Place, radius: float, color: Color, label: int | None = None) -> None:
+        """A ball of `radius` meters."""
         x, y = self.at(*place)
         reach = radius * self.focal / place[2] * self.unit
         bounds = (x - reach, y - reach, x + reach, y + reach)
-        self._picture.ellipse(bounds, fill=colour)
+        self._picture.ellipse(bounds, fill=color)
         if label is not None:
             self._labels.ellipse(bounds, fill=label)
 
     def ground(
-        self, x: Point, z: Point, colour: Colour, label: int | None = None, lift: float = 0.0
+        self, x: Point, z: Point, color: Color, label: int | None = None, lift: float = 0.0
     ) -> None:
-        """A rectangle lying on the ground, or `lift` metres above it."""
+        """A rectangle lying on the ground, or `lift` meters above it."""
         near, far = max(z[0], NEAR), max(z[1], NEAR)
         corners = ((x[0], near), (x[1], near), (x[1], far), (x[0], far))
-        self.polygon([(a, lift, b) for a, b in corners], colour, label)
+        self.polygon([(a, lift, b) for a, b in corners], color, label)
 
 
 class Shadows:
@@ -184,7 +184,7 @@ class Shadows:
             self.fill([(end + crown * math.cos(t), far + crown * math.sin(t)) for t in turn])
 
     def lay(self) -> None:
-        """Darken the picture where shadows fall."""
+        """Darken the image where shadows fall."""
         soft = self.layer.filter(ImageFilter.BoxBlur(self.canvas.unit * 0.7))
         self.canvas.image.paste(self.canvas.tint((22, 24, 34)), mask=soft)
 
@@ -192,7 +192,7 @@ class Shadows:
 def smooth_noise(
     rng: np.random.Generator, height: int, width: int, *, cells: float
 ) -> NDArray[np.float32]:
-    """(height, width) noise of deviation about 1, with about `cells` blobs from top to bottom."""
+    """(height, width) noise of std about 1, with about `cells` blobs from top to bottom."""
     shape = max(2, round(cells)), max(2, round(cells * width / height))
     coarse = Image.fromarray(rng.standard_normal(shape, dtype=np.float32))
     field = coarse.resize((width, height), Image.Resampling.BICUBIC)

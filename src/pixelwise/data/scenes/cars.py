@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from pixelwise.data.classes import Colour
+from pixelwise.data.classes import Color
 from pixelwise.data.scenes.canvas import Canvas, Place, Point, Shadows
+from pixelwise.data.scenes.scene_classes import CAR, PAINTS
 from pixelwise.data.scenes.street import Street, Thing
-from pixelwise.data.scenes.world import CAR, PAINTS
 
 UNDERNEATH = 150  # how dark it is under a car in any light, 0..255
 
@@ -44,7 +44,7 @@ def place_cars(canvas: Canvas, street: Street, shadows: Shadows) -> list[Thing]:
     return things
 
 
-def _draw_car(canvas: Canvas, x: float, z: float, paint: Colour, *, rear: bool, van: bool) -> None:
+def _draw_car(canvas: Canvas, x: float, z: float, paint: Color, *, rear: bool, van: bool) -> None:
     """A car along the street, seen from behind (`rear`) or from the front."""
     light = canvas.light
     half, ahead = 0.88, z + 4.1
@@ -66,9 +66,9 @@ def _draw_car(canvas: Canvas, x: float, z: float, paint: Colour, *, rear: bool, 
     canvas.polygon(strip(0.3, belt), side_paint, CAR)
     turn = [2 * math.pi * i / 12 for i in range(12)]
     for axle in (z + 0.75, z + 3.25):
-        for radius, colour in ((0.34, dark), (0.17, canvas.tint((150, 150, 152), z, side_gain))):
+        for radius, color in ((0.34, dark), (0.17, canvas.tint((150, 150, 152), z, side_gain))):
             rim = [(flank, 0.34 + radius * math.sin(t), axle + radius * math.cos(t)) for t in turn]
-            canvas.polygon(rim, colour, CAR)
+            canvas.polygon(rim, color, CAR)
     canvas.ground((x - half, x + half), (z, ahead), canvas.tint(paint, z, 1.12), CAR, lift=belt)
 
     # The cabin: narrower at the top, its windows a little inside its faces.
@@ -98,13 +98,13 @@ def _draw_car(canvas: Canvas, x: float, z: float, paint: Colour, *, rear: bool, 
     canvas.box((x - half, x + half), (0.3, belt), z, canvas.tint(paint, z, 0.92), CAR)
     canvas.box((x - half, x + half), (0.3, 0.44), z, canvas.tint(paint, z, 0.55))
     canvas.box((x - 0.26, x + 0.26), (0.42, 0.55), z, canvas.tint((226, 224, 206), z))
-    lamp: Colour = (196, 36, 34) if rear else (250, 244, 214)
+    lamp: Color = (196, 36, 34) if rear else (250, 244, 214)
     glow = 1.0 / max(light.gain) if light.lit > 0.3 else 0.95
     for left in (x - half + 0.05, x + half - 0.35):
         canvas.box((left, left + 0.3), (belt - 0.3, belt - 0.12), z, canvas.tint(lamp, z, glow))
 
 
-def _draw_car_across(canvas: Canvas, x: float, z: float, paint: Colour, heading: int) -> None:
+def _draw_car_across(canvas: Canvas, x: float, z: float, paint: Color, heading: int) -> None:
     """A car that crosses the street, seen from its side. `heading` is 1 to the right."""
     dark, rim = canvas.tint((26, 26, 28), z), canvas.tint((156, 156, 158), z)
     canvas.box((x - 2.0, x + 2.0), (0.18, 0.4), z, dark, CAR)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from pixelwise.data.classes import Colour
+from pixelwise.data.classes import Color
 from pixelwise.data.scenes.canvas import Canvas, Place, Point, Shadows
+from pixelwise.data.scenes.scene_classes import LEAVES, THIN, VEGETATION
 from pixelwise.data.scenes.street import Street, Thing
-from pixelwise.data.scenes.world import LEAVES, THIN, VEGETATION
 
 
 def place_greenery(canvas: Canvas, street: Street, shadows: Shadows) -> list[Thing]:
@@ -29,8 +29,8 @@ def place_greenery(canvas: Canvas, street: Street, shadows: Shadows) -> list[Thi
     return things
 
 
-def _draw_tree(canvas: Canvas, x: float, z: float, height: float, leaf: Colour) -> None:
-    trunk = max(0.14, canvas.metres(THIN, z) / 2)
+def _draw_tree(canvas: Canvas, x: float, z: float, height: float, leaf: Color) -> None:
+    trunk = max(0.14, canvas.meters(THIN, z) / 2)
     bark = canvas.pick([(92, 70, 54), (112, 92, 74), (74, 62, 54)], 8)
     radius = height * float(canvas.rng.uniform(0.26, 0.34))
     middle = height - radius
@@ -40,14 +40,14 @@ def _draw_tree(canvas: Canvas, x: float, z: float, height: float, leaf: Colour) 
     _draw_leaves(canvas, (x, middle, z), (radius, radius * 0.95), leaf, clumps=9)
 
 
-def _draw_hedge(canvas: Canvas, x: float, z: float, length: float, leaf: Colour) -> None:
+def _draw_hedge(canvas: Canvas, x: float, z: float, length: float, leaf: Color) -> None:
     steps = max(2, round(length / 0.9))
     for step in range(steps, -1, -1):
         place = (x, 0.55, z + length * step / steps)
         _draw_leaves(canvas, place, (0.6, 0.55), leaf, clumps=3)
 
 
-def _draw_leaves(canvas: Canvas, place: Place, reach: Point, leaf: Colour, *, clumps: int) -> None:
+def _draw_leaves(canvas: Canvas, place: Place, reach: Point, leaf: Color, *, clumps: int) -> None:
     """A crown: dark clumps first, then lighter ones towards the light."""
     rng, (x, y, z) = canvas.rng, place
     size = min(reach)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from pixelwise.data.classes import Colour
-from pixelwise.data.scenes.canvas import Canvas, Place, Point, Shadows, to_colour
+from pixelwise.data.classes import Color
+from pixelwise.data.scenes.canvas import Canvas, Place, Point, Shadows, to_color
+from pixelwise.data.scenes.scene_classes import BUILDING, FAR, NEAR, SIGNS, WALLS
 from pixelwise.data.scenes.street import Street, Thing
-from pixelwise.data.scenes.world import BUILDING, FAR, NEAR, SIGNS, WALLS
 
 
 def place_houses(canvas: Canvas, street: Street, shadows: Shadows) -> list[Thing]:
@@ -49,9 +49,9 @@ def _draw_house(canvas: Canvas, side: int, wall: float, z: Point, top: float) ->
     paint = canvas.pick(WALLS)
     front_gain = {0: 0.95, side: 0.66, -side: 1.12}[light.sun]
     gable = canvas.tint(paint, near, 0.82)
-    pane: Colour = (58, 68, 82)
+    pane: Color = (58, 68, 82)
     if light.lit < 0.3:  # by day it mirrors the sky
-        pane = to_colour((2 * a + b) // 3 for a, b in zip(pane, light.sky_top, strict=True))
+        pane = to_color((2 * a + b) // 3 for a, b in zip(pane, light.sky_top, strict=True))
     storey = float(rng.uniform(2.8, 3.4))
     bay = float(rng.uniform(2.0, 3.2))
     opening = bay * float(rng.uniform(0.4, 0.6))
@@ -63,8 +63,8 @@ def _draw_house(canvas: Canvas, side: int, wall: float, z: Point, top: float) ->
         """A rectangle on the front, from depth a to depth b."""
         return [(wall, low, a), (wall, low, b), (wall, high, b), (wall, high, a)]
 
-    def glass() -> tuple[Colour, float]:
-        """A window's colour and brightness: some have a lamp behind them."""
+    def glass() -> tuple[Color, float]:
+        """A window's color and brightness: some have a lamp behind them."""
         if rng.random() < light.lit:
             return (250, 214, 140), 1.0 / light.gain[0]
         return pane, float(rng.uniform(0.75, 1.2))
@@ -83,7 +83,7 @@ def _draw_house(canvas: Canvas, side: int, wall: float, z: Point, top: float) ->
         canvas.polygon(front(near, far, top - 0.5, top), trim)
     canvas.polygon(front(near, far, 0.0, 0.6), canvas.tint(paint, near, front_gain * 0.7))
 
-    # Whole bays that are too near to be in the picture are left out. The terms stand in an order
+    # Whole bays that are too near to be in the image are left out. The terms stand in an order
     # whose rounding leaves out one more at times: another order would draw other scenes.
     first = max(near + 0.6, abs(wall) * canvas.focal / max(canvas.columns, 1.0) * 0.8)
     depth = near + 0.6 + math.ceil((first - near - 0.6) / bay) * bay
@@ -93,29 +93,29 @@ def _draw_house(canvas: Canvas, side: int, wall: float, z: Point, top: float) ->
             break
         y = 0.9
         if shop:
-            colour, gain = glass()
+            color, gain = glass()
             window = front(depth - 0.3, depth + opening + 0.4, 0.5, 2.5)
-            canvas.polygon(window, canvas.tint(colour, depth, gain))
+            canvas.polygon(window, canvas.tint(color, depth, gain))
             y += storey
         while y + 1.6 < min(top, canvas.ceiling(depth)):
-            colour, gain = glass()
+            color, gain = glass()
             if depth < 20:
                 surround = front(depth - 0.12, depth + opening + 0.12, y - 0.2, y + 1.7)
                 canvas.polygon(surround, frame)
             window = front(depth, depth + opening, y, y + 1.55)
-            canvas.polygon(window, canvas.tint(colour, depth, gain))
+            canvas.polygon(window, canvas.tint(color, depth, gain))
             y += storey
         depth += bay
     if shop:
         awning = canvas.tint(canvas.pick(SIGNS), near, front_gain * 0.85)
         canvas.polygon(front(near, far - 0.2, 2.6, 3.2), awning)
-    if near > 6 and canvas.metres(1.2, near) < 1.0:  # the gable's windows
+    if near > 6 and canvas.meters(1.2, near) < 1.0:  # the gable's windows
         x = 1.2
         while x + opening < abs(outer - wall) - 0.6 and abs(wall) + x < canvas.edge(near) * 1.1:
             ends = (wall + side * x, wall + side * (x + opening))
             y = 0.9
             while y + 1.6 < min(top, canvas.ceiling(near)):
-                colour, gain = glass()
-                canvas.box(ends, (y, y + 1.5), near, canvas.tint(colour, near, gain * 0.9))
+                color, gain = glass()
+                canvas.box(ends, (y, y + 1.5), near, canvas.tint(color, near, gain * 0.9))
                 y += storey
             x += bay

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from pixelwise.data.scenes.canvas import Canvas, Shadows
+from pixelwise.data.scenes.scene_classes import CLOTHES, PERSON, SKINS, THIN
 from pixelwise.data.scenes.street import Street, Thing
-from pixelwise.data.scenes.world import CLOTHES, PERSON, SKINS, THIN
 
 
 def place_people(canvas: Canvas, street: Street, shadows: Shadows) -> list[Thing]:
@@ -33,15 +33,15 @@ def place_people(canvas: Canvas, street: Street, shadows: Shadows) -> list[Thing
 
 
 def _draw_person(canvas: Canvas, x: float, z: float, height: float, stride: float) -> None:
-    """Somebody walking along the street; `stride` is how far, in metres, a foot is to the side."""
+    """Somebody walking along the street; `stride` is how far, in meters, a foot is to the side."""
     rng = canvas.rng
     coat, legs = canvas.pick(CLOTHES), canvas.pick(CLOTHES[:5])
     skin = canvas.tint(canvas.pick(SKINS, 5), z)
     shoe = canvas.tint((34, 30, 30), z)
     unit = height / 1.75
     shoulder, hip, neck = 1.42 * unit, 0.84 * unit, 1.5 * unit
-    broad = max(0.25 * unit, canvas.metres(THIN, z) / 2)
-    limb = max(0.1 * unit, canvas.metres(2.4, z) / 2)
+    broad = max(0.25 * unit, canvas.meters(THIN, z) / 2)
+    limb = max(0.1 * unit, canvas.meters(2.4, z) / 2)
     for move, gain in ((-stride, 0.8), (stride, 1.0)):
         foot = x + move
         leg = [(x - limb * 1.1, hip), (x + limb * 1.1, hip), (foot + limb, 0), (foot - limb, 0)]
@@ -57,7 +57,7 @@ def _draw_person(canvas: Canvas, x: float, z: float, height: float, stride: floa
     torso += [(x + broad, shoulder), (x + broad * 0.5, neck), (x - broad * 0.5, neck)]
     torso += [(x - broad, shoulder)]
     canvas.upright(torso, z, canvas.tint(coat, z), PERSON)
-    head = max(0.13 * unit, canvas.metres(1.7, z))
+    head = max(0.13 * unit, canvas.meters(1.7, z))
     crown = height - head
     canvas.box((x - head * 0.5, x + head * 0.5), (neck - 0.04, crown), z, skin, PERSON)
     hair = canvas.pick([(42, 32, 28), (96, 70, 46), (180, 172, 166), (28, 26, 28)], 6)

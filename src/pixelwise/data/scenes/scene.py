@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.scenes.camera import draw_bonnet, draw_smudge, render_image
 from pixelwise.data.scenes.canvas import Canvas, Shadows, some_light
 from pixelwise.data.scenes.cars import place_cars
 from pixelwise.data.scenes.greenery import place_greenery
 from pixelwise.data.scenes.houses import place_houses
 from pixelwise.data.scenes.people import place_people
-from pixelwise.data.scenes.photograph import draw_bonnet, draw_smudge, photograph
 from pixelwise.data.scenes.posts import place_posts
 from pixelwise.data.scenes.street import draw_backdrop, draw_ground, draw_sky, some_street
 from pixelwise.errors import InputError
@@ -58,4 +58,4 @@ def generate_scene(
         draw_smudge(canvas)
     if rng.random() < 0.35:
         draw_bonnet(canvas)
-    return photograph(canvas)
+    return render_image(canvas)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pixelwise.data.classes import Colour
-from pixelwise.data.scenes.canvas import Canvas, smooth_noise, to_colour
-from pixelwise.data.scenes.world import (
+from pixelwise.data.classes import Color
+from pixelwise.data.scenes.canvas import Canvas, smooth_noise, to_color
+from pixelwise.data.scenes.scene_classes import (
     BUILDING,
     FAR,
     LEAVES,
@@ -29,7 +29,7 @@ Thing = tuple[float, Callable[[], None]]
 
 @dataclass(frozen=True)
 class Street:
-    """A plan of the street, in metres."""
+    """A plan of the street, in meters."""
 
     half: float  # from the middle of the road to its kerb
     wall: float  # from the middle of the road to the houses
@@ -87,7 +87,7 @@ def draw_sky(canvas: Canvas) -> None:
         field += 0.25 * smooth_noise(rng, height // 6, width // 6, cells=26.0)
         cover = np.clip((field - 1.0 + light.clouds) * 95.0, 0.0, 190.0).astype(np.uint8)
         layer = Image.fromarray(cover).resize(canvas.size, Image.Resampling.BILINEAR)
-        canvas.image.paste(to_colour(part * 1.12 for part in light.sky_low), mask=layer)
+        canvas.image.paste(to_color(part * 1.12 for part in light.sky_low), mask=layer)
 
 
 def draw_backdrop(canvas: Canvas) -> None:
@@ -99,8 +99,8 @@ def draw_backdrop(canvas: Canvas) -> None:
     while x < edge:
         width = float(rng.uniform(10, 34))
         top = float(rng.uniform(8, 46))
-        colour = canvas.tint(canvas.pick(WALLS), z * 0.6)
-        canvas.box((x, x + width), (-2, top), z, colour, BUILDING)
+        color = canvas.tint(canvas.pick(WALLS), z * 0.6)
+        canvas.box((x, x + width), (-2, top), z, color, BUILDING)
         x += width
     z = 190.0
     edge = canvas.edge(z) * 1.1
@@ -108,9 +108,9 @@ def draw_backdrop(canvas: Canvas) -> None:
     while x < edge:
         if rng.random() < 0.35:
             radius = float(rng.uniform(4, 8))
-            colour = canvas.tint(canvas.pick(LEAVES), z * 0.7)
-            canvas.box((x - radius * 0.8, x + radius * 0.8), (-1, 5), z, colour, VEGETATION)
-            canvas.disc((x, radius * 0.9, z), radius, colour, VEGETATION)
+            color = canvas.tint(canvas.pick(LEAVES), z * 0.7)
+            canvas.box((x - radius * 0.8, x + radius * 0.8), (-1, 5), z, color, VEGETATION)
+            canvas.disc((x, radius * 0.9, z), radius, color, VEGETATION)
         x += 10.0
 
 
@@ -154,7 +154,7 @@ def draw_ground(canvas: Canvas, street: Street) -> None:
         _draw_zebra(canvas, street, float(rng.uniform(5, 12)), line)
 
 
-def _draw_middle_line(canvas: Canvas, street: Street, line: Colour) -> None:
+def _draw_middle_line(canvas: Canvas, street: Street, line: Color) -> None:
     rng = canvas.rng
     z, step = float(rng.uniform(0, 5)), float(rng.uniform(4.5, 7))
     dash = step if rng.random() < 0.2 else step * 0.5
@@ -163,7 +163,7 @@ def _draw_middle_line(canvas: Canvas, street: Street, line: Colour) -> None:
         z += step
 
 
-def _draw_zebra(canvas: Canvas, street: Street, z: float, line: Colour) -> None:
+def _draw_zebra(canvas: Canvas, street: Street, z: float, line: Color) -> None:
     left, right = street.kerbs
     x = left + 0.4
     while x < right - 0.5:

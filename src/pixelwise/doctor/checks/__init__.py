@@ -10,17 +10,17 @@ from pixelwise.doctor.checks import (
     duplicates,
     files,
     folder,
+    image_content,
     masks,
     objects,
-    photographs,
     sizes,
     splits,
     values,
 )
+from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding
-from pixelwise.doctor.survey import Survey
 
-Check = Callable[[Survey], Iterator[Finding]]
+Check = Callable[[DatasetScan], Iterator[Finding]]
 
 CHECKS: tuple[Check, ...] = (
     folder.faults_of_the_layout,
@@ -30,21 +30,21 @@ CHECKS: tuple[Check, ...] = (
     sizes.pairs_of_two_sizes,
     sizes.unusual_sizes,
     masks.smoothed_masks,
-    masks.colour_masks_without_a_table,
+    masks.color_masks_without_a_table,
     masks.all_void,
     masks.one_class,
     values.unknown_values,
     values.unclear_values,
     values.assumptions,
-    classes.shared_colours,
+    classes.shared_colors,
     classes.absent_classes,
     classes.rare_classes,
     splits.few_images,
     splits.splits_that_differ,
     duplicates.across_splits,
     duplicates.within_a_split,
-    photographs.blank_images,
-    photographs.mixed_modes,
+    image_content.blank_images,
+    image_content.mixed_modes,
     alignment.turned_by_exif,
     alignment.shifted_as_a_whole,
     alignment.single_masks,

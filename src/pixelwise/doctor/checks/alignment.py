@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.data.images import read_raw
+from pixelwise.data.image_files import read_raw
+from pixelwise.doctor.class_inference import soft
+from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
 from pixelwise.doctor.measures.alignment import Agreement, agreement
-from pixelwise.doctor.settling import soft
-from pixelwise.doctor.sighting import Sighting, levels_of, shown
-from pixelwise.doctor.survey import Survey
+from pixelwise.doctor.pair_inspection import PairReport, levels_of, shown
 from pixelwise.errors import InputError
 
 EXIF_UNTURNED = Kind("exif-unturned-mask", Severity.WARNING, "Masks drawn on the unturned photo")
@@ -28,7 +28,7 @@ DISAGREES = 6.0
 """Below this they do not, if most others of the folder agree."""
 USUAL = 0.4
 """A shift must reach this part of what pairs of the folder usually reach: chance peaks grow with
-the contrast of the pictures. The limit of disagreement likewise, with ..."""
+the contrast of the images. The limit of disagreement likewise, with ..."""
 USUAL_AT_MOST = 0.15
 """... this part of it, where that is more."""
 MARGIN = 4.0
@@ -54,38 +54,38 @@ _TURNS = {
 }
 
 
-def turned_by_exif(survey: Survey) -> Iterator[Finding]:
+def turned_by_exif(scan: DatasetScan) -> Iterator[Finding]:
     """Size cannot tell where EXIF mirrors, turns by 180 degrees, or the photo is square."""
-    for sighting in survey.sightings:
-        here, turned = sighting.agreement, sighting.turned
+    for pair_report in scan.pair_reports:
+        here, turned = pair_report.agreement, pair_report.turned
         if here is None or turned is None:
             continue
         if turned.at_zero >= AGREES and turned.at_zero > here.at_zero + MARGIN:
             yield EXIF_UNTURNED.found(
-                [sighting.mask.path, sighting.image.path],
+                [pair_report.mask.path, pair_report.image.path],
                 "fits its photo as it is stored, but the photo is turned by its EXIF orientation",
                 remedy="turn the mask the same way, or save the photo upright without EXIF and "
                 "draw the mask on it",
             )
 
 
-def shifted_as_a_whole(survey: Survey) -> Iterator[Finding]:
-    found = _systematic(survey)
+def shifted_as_a_whole(scan: DatasetScan) -> Iterator[Finding]:
+    found = _systematic(scan)
     if found is None:
         return
     shift, members = found
     yield SHIFTED_SET.found(
-        [sighting.mask.path for sighting in members],
+        [pair_report.mask.path for pair_report in members],
         f"and {len(members) - 1} more fit their images best when moved by {_words(shift)}: the "
         "masks are shifted",
         remedy="look for padding, cropping or an offset in the export of the masks",
     )
 
 
-def _systematic(survey: Survey) -> tuple[tuple[int, int], list[Sighting]] | None:
+def _systematic(scan: DatasetScan) -> tuple[tuple[int, int], list[PairReport]] | None:
     """A shift (dy, dx) in pixels that most of the clear cases share, and those cases."""
     clear = [
-        (s, s.agreement) for s in survey.sightings if s.agreement and s.agreement.best >= AGREES
+        (s, s.agreement) for s in scan.pair_reports if s.agreement and s.agreement.best >= AGREES
     ]
     if len(clear) < MIN_SET:
         return None
@@ -98,60 +98,62 @@ def _systematic(survey: Survey) -> tuple[tuple[int, int], list[Sighting]] | None
         return None
     members = [pair for pair, is_one in zip(clear, same, strict=True) if is_one]
     down, across = np.median([a.shift for _, a in members], axis=0)
-    return (round(down), round(across)), [sighting for sighting, _ in members]
+    return (round(down), round(across)), [pair_report for pair_report, _ in members]
 
 
-def single_masks(survey: Survey) -> Iterator[Finding]:
+def single_masks(scan: DatasetScan) -> Iterator[Finding]:
     """Outliers; nothing is said where the folder as a whole shows no agreement of edges."""
-    known = [s for s in survey.sightings if s.agreement is not None and not soft(s.mask)]
-    whole = _systematic(survey)
-    common = {id(sighting) for sighting in whole[1]} if whole else set()
+    known = [s for s in scan.pair_reports if s.agreement is not None and not soft(s.mask)]
+    whole = _systematic(scan)
+    common = {id(pair_report) for pair_report in whole[1]} if whole else set()
     heights = [_height(s) for s in known]
     height = float(np.median(heights)) if heights else 0.0
     if len(known) < MIN_SET or height < AGREES:
         return
     usual = float(np.median([s.agreement.borders for s in known if s.agreement]))
     suspects = []
-    for sighting in known:
-        here = sighting.agreement
+    for pair_report in known:
+        here = pair_report.agreement
         assert here is not None
-        if id(sighting) in common:
+        if id(pair_report) in common:
             continue
         if _moved(here) and here.best >= USUAL * height:
             yield SHIFTED.found(
-                [sighting.mask.path, sighting.image.path],
+                [pair_report.mask.path, pair_report.image.path],
                 f"fits its image best when moved by {_words(here.shift)}",
                 remedy="move it back, or export it again",
             )
         elif (
             here.at_zero < max(DISAGREES, USUAL_AT_MOST * height)
             and here.borders >= MIN_BORDERS * usual
-            and not _exif_explains(sighting)
+            and not _exif_explains(pair_report)
         ):
-            suspects.append(sighting)
+            suspects.append(pair_report)
     suspects.sort(key=lambda s: (_height(s), s.sample.name))
     suspects = suspects[:MAX_LOOKED_AT_AGAIN]
     lost = []
-    for sighting in suspects:
-        turn = _better_turn(sighting)
+    for pair_report in suspects:
+        turn = _better_turn(pair_report)
         if turn is None:
-            lost.append(sighting)
+            lost.append(pair_report)
             continue
         yield TURNED.found(
-            [sighting.mask.path, sighting.image.path],
+            [pair_report.mask.path, pair_report.image.path],
             f"fits its image when it is {turn}",
             remedy="turn or mirror it so, or export it again",
         )
     owners = _owners(lost[:MAX_EXCHANGED])
-    for sighting in lost:
-        sentence = f"has no borders where {sighting.image.path.name} has edges, unlike the others: "
-        owner = owners.get(sighting.sample.name)
+    for pair_report in lost:
+        sentence = (
+            f"has no borders where {pair_report.image.path.name} has edges, unlike the others: "
+        )
+        owner = owners.get(pair_report.sample.name)
         if owner is None:
             sentence += "it may be of another image"
         else:
             sentence += f"it fits {owner.image.path.name}"
         yield OTHER_IMAGE.found(
-            [sighting.mask.path, sighting.image.path],
+            [pair_report.mask.path, pair_report.image.path],
             sentence,
             remedy="look at the two together; export the right mask",
         )
@@ -167,8 +169,8 @@ def _words(shift: tuple[int, int]) -> str:
     return " and ".join(parts)
 
 
-def _height(sighting: Sighting) -> float:
-    return sighting.agreement.best if sighting.agreement else 0.0
+def _height(pair_report: PairReport) -> float:
+    return pair_report.agreement.best if pair_report.agreement else 0.0
 
 
 def _moved(here: Agreement) -> bool:
@@ -176,44 +178,44 @@ def _moved(here: Agreement) -> bool:
     return far and here.best >= AGREES and here.best > here.at_zero + 2 * MARGIN
 
 
-def _exif_explains(sighting: Sighting) -> bool:
-    return sighting.turned is not None and sighting.turned.at_zero >= AGREES
+def _exif_explains(pair_report: PairReport) -> bool:
+    return pair_report.turned is not None and pair_report.turned.at_zero >= AGREES
 
 
-def _again(sighting: Sighting) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """The grey version (H, W) of an image and its mask (H, W), read once more."""
+def _again(pair_report: PairReport) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """The gray version (H, W) of an image and its mask (H, W), read once more."""
     try:
-        image = shown(read_raw(sighting.sample.image))
-        mask = levels_of(sighting.sample.mask.read(sighting.image.size))
+        image = shown(read_raw(pair_report.sample.image))
+        mask = levels_of(pair_report.sample.mask.read(pair_report.image.size))
     except InputError:  # it could be read a moment ago
         return None
     return None if mask is None else (np.asarray(Image.fromarray(image).convert("L")), mask)
 
 
-def _better_turn(sighting: Sighting) -> str | None:
+def _better_turn(pair_report: PairReport) -> str | None:
     """The turn after which the mask agrees with its image, in words."""
-    pair, here = _again(sighting), sighting.agreement
+    pair, here = _again(pair_report), pair_report.agreement
     if pair is None or here is None:
         return None
-    grey, mask = pair
+    gray, mask = pair
     best: tuple[float, str] = (max(AGREES, here.at_zero + MARGIN), "")
     for turn, words in _TURNS.items():
         turned = np.asarray(Image.fromarray(mask).transpose(turn))
-        found = agreement(grey, turned) if turned.shape == grey.shape else None
+        found = agreement(gray, turned) if turned.shape == gray.shape else None
         if found is not None and found.at_zero > best[0]:
             best = found.at_zero, words
     return best[1] or None
 
 
-def _owners(lost: list[Sighting]) -> dict[str, Sighting]:
+def _owners(lost: list[PairReport]) -> dict[str, PairReport]:
     """For masks that do not fit: whose image among them they fit, as when two were exchanged."""
     pairs = {s.sample.name: (s, pair) for s in lost if (pair := _again(s)) is not None}
     owners = {}
     for name, (_, (_, mask)) in pairs.items():
-        for other, (grey, _) in pairs.values():
-            if other.sample.name == name or grey.shape != mask.shape:
+        for other, (gray, _) in pairs.values():
+            if other.sample.name == name or gray.shape != mask.shape:
                 continue
-            found = agreement(grey, mask)
+            found = agreement(gray, mask)
             if found is not None and found.at_zero >= AGREES:
                 owners[name] = other
     return owners

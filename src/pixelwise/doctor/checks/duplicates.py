@@ -1,14 +1,14 @@
-"""The same picture twice: in two splits scores are too good, in one the masks may differ."""
+"""The same image twice: in two splits scores are too good, in one the masks may differ."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
 
+from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
 from pixelwise.doctor.measures.fingerprint import Fingerprint, near_pairs
-from pixelwise.doctor.sighting import Sighting
-from pixelwise.doctor.survey import Survey
+from pixelwise.doctor.pair_inspection import PairReport
 
 ACROSS = Kind("duplicate-across-splits", Severity.WARNING, "The same image in two splits")
 NEAR_ACROSS = Kind(
@@ -20,9 +20,9 @@ WITHIN = Kind("duplicate-within-split", Severity.NOTE, "The same image twice")
 ORDER = ("train", "val", "test")
 
 
-def across_splits(survey: Survey) -> Iterator[Finding]:
+def across_splits(scan: DatasetScan) -> Iterator[Finding]:
     """Leakage: what val or test shares with train, and test with val; nearest partner only."""
-    splits = survey.splits
+    splits = scan.splits
     for place, split in enumerate(ORDER):
         for earlier in ORDER[:place]:
             yield from _between(
@@ -30,25 +30,27 @@ def across_splits(survey: Survey) -> Iterator[Finding]:
             )
 
 
-def _marked(sightings: list[Sighting]) -> list[tuple[Sighting, Fingerprint]]:
-    return [(s, s.image.mark) for s in sightings if s.image.mark is not None]
+def _marked(pair_reports: list[PairReport]) -> list[tuple[PairReport, Fingerprint]]:
+    return [(s, s.image.mark) for s in pair_reports if s.image.mark is not None]
 
 
 def _between(
     split: str,
-    later: list[tuple[Sighting, Fingerprint]],
+    later: list[tuple[PairReport, Fingerprint]],
     earlier: str,
-    before: list[tuple[Sighting, Fingerprint]],
+    before: list[tuple[PairReport, Fingerprint]],
 ) -> Iterator[Finding]:
-    known = {mark.digest: sighting for sighting, mark in reversed(before) if mark.copy is not None}
+    known = {
+        mark.digest: pair_report for pair_report, mark in reversed(before) if mark.copy is not None
+    }
     exact: set[int] = set()
-    for place, (sighting, mark) in enumerate(later):
+    for place, (pair_report, mark) in enumerate(later):
         twin = known.get(mark.digest)
         if twin is None:
             continue
         exact.add(place)
         yield ACROSS.found(
-            [sighting.image.path, twin.image.path],
+            [pair_report.image.path, twin.image.path],
             f"is in {split} and, pixel for pixel, in {earlier} as {twin.image.path.name}",
             remedy=f"remove one of the two, best the one in {earlier}",
         )
@@ -58,35 +60,35 @@ def _between(
         if place not in exact and likeness > nearest.get(place, (0.0, 0))[0]:
             nearest[place] = likeness, other
     for place, (likeness, other) in sorted(nearest.items(), key=lambda item: -item[1][0]):
-        sighting, twin = later[place][0], before[other][0]
+        pair_report, twin = later[place][0], before[other][0]
         yield NEAR_ACROSS.found(
-            [sighting.image.path, twin.image.path],
+            [pair_report.image.path, twin.image.path],
             f"in {split} looks like {twin.image.path.name} in {earlier} ({100 * likeness:.1f} % "
-            "alike): scores on it say little about new pictures",
-            remedy="keep copies, bursts and neighbouring frames of a video in one split",
+            "alike): scores on it say little about new images",
+            remedy="keep copies, bursts and neighboring frames of a video in one split",
         )
 
 
-def within_a_split(survey: Survey) -> Iterator[Finding]:
-    for split, sightings in survey.splits.items():
-        groups: dict[bytes, list[Sighting]] = defaultdict(list)
-        for sighting, mark in _marked(sightings):
-            if mark.copy is not None and sighting.mask.fault is None:
-                groups[mark.digest].append(sighting)
+def within_a_split(scan: DatasetScan) -> Iterator[Finding]:
+    for split, pair_reports in scan.splits.items():
+        groups: dict[bytes, list[PairReport]] = defaultdict(list)
+        for pair_report, mark in _marked(pair_reports):
+            if mark.copy is not None and pair_report.mask.fault is None:
+                groups[mark.digest].append(pair_report)
         for group in groups.values():
             if len(group) < 2:
                 continue
-            files = [sighting.image.path for sighting in group]
+            files = [pair_report.image.path for pair_report in group]
             others = ", ".join(path.name for path in files[1:])
-            if len({sighting.mask.mark for sighting in group}) > 1:
+            if len({pair_report.mask.mark for pair_report in group}) > 1:
                 yield TWO_MASKS.found(
-                    [*files, *(sighting.mask.path for sighting in group)],
-                    f"is the same picture as {others} in {split}, but their masks differ",
+                    [*files, *(pair_report.mask.path for pair_report in group)],
+                    f"is the same image as {others} in {split}, but their masks differ",
                     remedy="keep the right mask, remove the other pair",
                 )
             else:
                 yield WITHIN.found(
                     files,
-                    f"is the same picture as {others} in {split}: it counts twice",
+                    f"is the same image as {others} in {split}: it counts twice",
                     remedy="remove one pair, unless it is meant",
                 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pixelwise.data.arrays import ARRAY_SUFFIXES
-from pixelwise.data.opening import FORMAT_OF_SUFFIX
+from pixelwise.data.array_files import ARRAY_SUFFIXES
+from pixelwise.data.image_decoding import FORMAT_OF_SUFFIX
 from pixelwise.doctor.checks.folder import split_line
+from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
-from pixelwise.doctor.sighting import ImageLook, Look
-from pixelwise.doctor.survey import Survey
+from pixelwise.doctor.pair_inspection import FileReport, ImageReport
 
 EMPTY = stopping("empty-file", "Empty files")
 DENIED = stopping("unreadable-file", "Files without permission to read")
@@ -28,11 +28,11 @@ TRANSPARENT_MASK = stopping("transparent-mask", "Masks with transparent pixels")
 _RESTORE = "restore the file from its source, or remove it and its partner"
 
 
-def unreadable_files(survey: Survey) -> Iterator[Finding]:
+def unreadable_files(scan: DatasetScan) -> Iterator[Finding]:
     """What training's readers refuse, each with the kind of its fault."""
-    for sighting in survey.sightings:
-        stops = sighting.split != "test"  # training does not open that one
-        for look, is_mask in ((sighting.image, False), (sighting.mask, True)):
+    for pair_report in scan.pair_reports:
+        stops = pair_report.split != "test"  # training does not open that one
+        for look, is_mask in ((pair_report.image, False), (pair_report.mask, True)):
             if look.fault is None:
                 continue
             kind, remedy = _kind(look, is_mask=is_mask)
@@ -40,14 +40,14 @@ def unreadable_files(survey: Survey) -> Iterator[Finding]:
             yield kind.found([look.path], sentence, remedy=remedy or said, stops=stops)
 
 
-def _kind(look: Look, *, is_mask: bool) -> tuple[Kind, str | None]:
+def _kind(look: FileReport, *, is_mask: bool) -> tuple[Kind, str | None]:
     """The kind of a refusal, and the remedy where it is better than the reader's own."""
     mode = look.mode or ""
     if look.empty:
         return EMPTY, _RESTORE
     if look.denied:
         return DENIED, "allow reading it: chmod u+r"
-    if isinstance(look, ImageLook) and look.odd:
+    if isinstance(look, ImageReport) and look.odd:
         if look.odd == "channels":
             return CHANNELS, "make it like the others, or remove it and its mask"
         deep = "16" in mode or mode in {"I", "F"}
@@ -65,15 +65,15 @@ def _kind(look: Look, *, is_mask: bool) -> tuple[Kind, str | None]:
     return (CORRUPT_MASK if is_mask else CORRUPT_IMAGE), _RESTORE
 
 
-def _promised(look: Look) -> str | None:
+def _promised(look: FileReport) -> str | None:
     suffix = look.path.suffix.lower()
     return "NPY" if suffix in ARRAY_SUFFIXES else FORMAT_OF_SUFFIX.get(suffix)
 
 
-def wrong_extensions(survey: Survey) -> Iterator[Finding]:
+def wrong_extensions(scan: DatasetScan) -> Iterator[Finding]:
     """Files that are read all the same, but that other programs will stumble over."""
-    for sighting in survey.sightings:
-        for look in (sighting.image, sighting.mask):
+    for pair_report in scan.pair_reports:
+        for look in (pair_report.image, pair_report.mask):
             promised = _promised(look)
             if look.fault is None and look.content not in {None, promised} and promised:
                 yield WRONG_EXTENSION.found(

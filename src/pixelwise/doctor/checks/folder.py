@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
-from pixelwise.doctor.survey import Survey
 from pixelwise.errors import Fault
-from pixelwise.files import exists
+from pixelwise.file_io import exists
 
 _OF_THE_LAYOUT = {
     kind.id: kind
@@ -17,8 +17,8 @@ _OF_THE_LAYOUT = {
         stopping("image-without-mask", "Images without a mask"),
         stopping("mask-without-image", "Masks without an image"),
         stopping("duplicate-stem", "Two files of one name"),
-        stopping("foreign-format", "Pictures of a format that is not read"),
-        stopping("stray-file", "Pictures beside the splits"),
+        stopping("foreign-format", "Images of a format that is not read"),
+        stopping("stray-file", "Images beside the splits"),
         stopping("empty-split", "A split without images"),
         stopping("in-two-splits", "Images in two splits"),
     )
@@ -30,18 +30,18 @@ CASE_COLLISION = Kind("case-collision", Severity.WARNING, "Names that differ by 
 _TABLES = frozenset({".toml", ".csv", ".txt"})
 
 
-def faults_of_the_layout(survey: Survey) -> Iterator[Finding]:
+def faults_of_the_layout(scan: DatasetScan) -> Iterator[Finding]:
     """What the layout's reader said, sorted by kind where it told one."""
-    for line in survey.faults:
+    for line in scan.faults:
         if isinstance(line, Fault):
             kind = _OF_THE_LAYOUT.get(line.kind, LAYOUT)
             sentence, remedy = split_line(line.removeprefix(f"{line.path}: "))
             yield kind.found([line.path], sentence, remedy=remedy)
             continue
-        path = _file_of(line, survey.root)
+        path = _file_of(line, scan.root)
         sentence, remedy = split_line(line.removeprefix(f"{path}: "))
-        kind = CLASS_TABLE if path.suffix in _TABLES and path.parent == survey.root else LAYOUT
-        yield kind.found([] if path == survey.root else [path], sentence, remedy=remedy)
+        kind = CLASS_TABLE if path.suffix in _TABLES and path.parent == scan.root else LAYOUT
+        yield kind.found([] if path == scan.root else [path], sentence, remedy=remedy)
 
 
 def split_line(line: str) -> tuple[str, str]:
@@ -60,11 +60,11 @@ def _file_of(line: str, root: Path) -> Path:
     return root
 
 
-def names_that_collide(survey: Survey) -> Iterator[Finding]:
+def names_that_collide(scan: DatasetScan) -> Iterator[Finding]:
     """`a.png` and `A.png` in one folder are one file on Windows and on most Macs."""
     names: dict[tuple[Path, str], list[Path]] = defaultdict(list)
-    for sighting in survey.sightings:
-        for path in (sighting.image.path, sighting.mask.path):
+    for pair_report in scan.pair_reports:
+        for path in (pair_report.image.path, pair_report.mask.path):
             names[path.parent, path.name.casefold()].append(path)
     for paths in names.values():
         files = sorted(set(paths))

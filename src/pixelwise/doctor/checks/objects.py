@@ -1,4 +1,4 @@
-"""How large the labelled things are, against what a network can see."""
+"""How large the labeled things are, against what a network can see."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
+from pixelwise.doctor.dataset_scan import UNKNOWN, DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
-from pixelwise.doctor.survey import UNKNOWN, Survey
 
 TINY = Kind("tiny-objects", Severity.WARNING, "Things of a few pixels")
 SPECKS = Kind("specks", Severity.NOTE, "Specks in the masks")
@@ -23,13 +23,13 @@ MANY_SPECKS = 10.0
 """A mask, on average."""
 
 
-def areas_by_class(survey: Survey) -> list[NDArray[np.int64]]:
+def areas_by_class(scan: DatasetScan) -> list[NDArray[np.int64]]:
     """For each class the areas of all its connected parts, in pixels, rising."""
-    assert survey.classes is not None
-    found: list[list[NDArray[np.int64]]] = [[] for _ in survey.classes.names]
-    for sighting in survey.usable():
-        mask = sighting.mask
-        places = survey.indices(mask)[mask.object_keys]
+    assert scan.classes is not None
+    found: list[list[NDArray[np.int64]]] = [[] for _ in scan.classes.names]
+    for pair_report in scan.usable():
+        mask = pair_report.mask
+        places = scan.indices(mask)[mask.object_keys]
         for place in np.unique(places):
             if place not in {IGNORE, UNKNOWN}:
                 found[place].append(mask.object_areas[places == place])
@@ -46,10 +46,10 @@ def area_up_to(areas: NDArray[np.int64], share: float) -> int | None:
     return int(areas[np.searchsorted(sums, sums[-1] * share)])
 
 
-def tiny_objects(survey: Survey) -> Iterator[Finding]:
-    if survey.classes is None:
+def tiny_objects(scan: DatasetScan) -> Iterator[Finding]:
+    if scan.classes is None:
         return
-    for name, areas in zip(survey.classes.names, areas_by_class(survey), strict=True):
+    for name, areas in zip(scan.classes.names, areas_by_class(scan), strict=True):
         usual = area_up_to(areas[areas > SPECK], 0.5)
         if usual is not None and usual < TINY_SIDE**2:
             yield TINY.found(
@@ -61,14 +61,14 @@ def tiny_objects(survey: Survey) -> Iterator[Finding]:
             )
 
 
-def specks(survey: Survey) -> Iterator[Finding]:
-    if survey.classes is None:
+def specks(scan: DatasetScan) -> Iterator[Finding]:
+    if scan.classes is None:
         return
-    number = sum(1 for _ in survey.usable())
-    small = [int((areas <= SPECK).sum()) for areas in areas_by_class(survey)]
+    number = sum(1 for _ in scan.usable())
+    small = [int((areas <= SPECK).sum()) for areas in areas_by_class(scan)]
     if number == 0 or sum(small) < MANY_SPECKS * number:
         return
-    worst = survey.classes.names[int(np.argmax(small))]
+    worst = scan.classes.names[int(np.argmax(small))]
     yield SPECKS.found(
         [],
         f"{sum(small) / number:.0f} parts of at most {SPECK} pixels in a mask on average, most of "

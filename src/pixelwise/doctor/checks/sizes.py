@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
-from pixelwise.doctor.survey import Survey
 
 SIZE_MISMATCH = stopping("size-mismatch", "Image and mask of different size")
 EXIF_MISMATCH = stopping("exif-mismatch", "Photos turned by EXIF, masks not")
@@ -17,15 +17,15 @@ MAX_AREA_RATIO = 4.0
 """Of an image to the median one: beyond it things have twice or half the usual scale."""
 
 
-def pairs_of_two_sizes(survey: Survey) -> Iterator[Finding]:
+def pairs_of_two_sizes(scan: DatasetScan) -> Iterator[Finding]:
     """Where the sizes are swapped and EXIF swaps them, the mask was drawn on the unturned photo."""
-    for sighting in survey.sightings:
-        image, mask = sighting.image, sighting.mask
+    for pair_report in scan.pair_reports:
+        image, mask = pair_report.image, pair_report.mask
         if image.fault or mask.fault or image.size == mask.size:
             continue
         (height, width), (mask_height, mask_width) = image.size, mask.size
         sizes = f"is {mask_width}x{mask_height}, its image {image.path.name} is {width}x{height}"
-        stops = sighting.split != "test"
+        stops = pair_report.split != "test"
         if mask.size == (width, height) and image.turn is not None:
             yield EXIF_MISMATCH.found(
                 [mask.path, image.path],
@@ -46,13 +46,13 @@ def pairs_of_two_sizes(survey: Survey) -> Iterator[Finding]:
                 [mask.path, image.path],
                 sizes,
                 remedy="export the mask at the size of its image; if it has to be resized, then "
-                "with nearest neighbour",
+                "with nearest neighbor",
                 stops=stops,
             )
 
 
-def unusual_sizes(survey: Survey) -> Iterator[Finding]:
-    looks = [s.image for s in survey.sightings if s.image.fault is None]
+def unusual_sizes(scan: DatasetScan) -> Iterator[Finding]:
+    looks = [s.image for s in scan.pair_reports if s.image.fault is None]
     if len(looks) < 5:
         return
     areas = np.array([height * width for height, width in (look.size for look in looks)])
@@ -67,6 +67,6 @@ def unusual_sizes(survey: Survey) -> Iterator[Finding]:
             [look.path],
             f"is {width}x{height}, {share} the pixels of the usual image: what is on it may have "
             "another scale than elsewhere",
-            remedy="check that it belongs here; bring it and its mask (nearest neighbour) to the "
+            remedy="check that it belongs here; bring it and its mask (nearest neighbor) to the "
             "usual scale",
         )

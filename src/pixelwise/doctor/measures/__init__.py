@@ -1,1 +1,1 @@
-"""What can be measured on one picture: alignment, objects, fingerprints. Arrays in, numbers out."""
+"""What can be measured on one image: alignment, objects, fingerprints. Arrays in, numbers out."""

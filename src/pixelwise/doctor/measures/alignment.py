@@ -3,7 +3,7 @@
 The map of the image's gradients and the map of the mask's borders are correlated at all shifts at
 once, by FFT. The spectrum is whitened (Knapp and Carter 1976, the generalised correlation; phase
 correlation is its limit), which makes a peak one or two pixels wide where the two agree. Its height
-is told in standard deviations of the whole surface, so one threshold serves all pictures: 62 images
+is told in standard stds of the whole surface, so one threshold serves all images: 62 images
 of CamVid have 15 to 42 with their own mask, -3 to 5.4 with another's, -2 to 4 with their own
 mirrored.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 WORKING_SIDE = 256
-"""Pictures are reduced by a whole factor until their longer side is at most this, in pixels."""
+"""Images are reduced by a whole factor until their longer side is at most this, in pixels."""
 
 WHITENING = 0.8
 """The power of the magnitude that is divided out: 0 plain correlation, 1 phase correlation."""
@@ -27,10 +27,10 @@ WHITENING = 0.8
 class Agreement:
     """How image and mask agree.
 
-    at_zero: the height of the correlation where they lie, in standard deviations.
-    best: the greatest height within a quarter of the picture, and `shift` (dy, dx), in pixels of
-        the full picture, where it is: the mask would have to be moved by it.
-    step: the pixels of the full picture that are one here: nothing finer is seen.
+    at_zero: the height of the correlation where they lie, in standard stds.
+    best: the greatest height within a quarter of the image, and `shift` (dy, dx), in pixels of
+        the full image, where it is: the mask would have to be moved by it.
+    step: the pixels of the full image that are one here: nothing finer is seen.
     borders: the pixels here that are beside a border of the mask: what there was to agree with.
     """
 
@@ -41,9 +41,9 @@ class Agreement:
     borders: int
 
 
-def edges_of_image(grey: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
-    """The roots of the gradients of a picture (H, W), reduced by `step`: so none rules."""
-    small = np.asarray(Image.fromarray(grey).reduce(step), dtype=np.float32)
+def edges_of_image(gray: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
+    """The roots of the gradients of an image (H, W), reduced by `step`: so none rules."""
+    small = np.asarray(Image.fromarray(gray).reduce(step), dtype=np.float32)
     down, across = np.zeros_like(small), np.zeros_like(small)
     down[1:-1] = small[2:] - small[:-2]
     across[:, 1:-1] = small[:, 2:] - small[:, :-2]
@@ -61,14 +61,14 @@ def edges_of_mask(mask: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
 
 
 def step_of(size: tuple[int, int]) -> int:
-    """The whole factor by which a picture of (height, width) is reduced."""
+    """The whole factor by which an image of (height, width) is reduced."""
     return max(1, -(-max(size) // WORKING_SIDE))
 
 
-def agreement(grey: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Agreement | None:
-    """How a picture (H, W) agrees with a mask (H, W) of any values; None where one has no edges."""
-    step = step_of((grey.shape[0], grey.shape[1]))
-    edges, borders = edges_of_image(grey, step), edges_of_mask(mask, step)
+def agreement(gray: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Agreement | None:
+    """How an image (H, W) agrees with a mask (H, W) of any values; None where one has no edges."""
+    step = step_of((gray.shape[0], gray.shape[1]))
+    edges, borders = edges_of_image(gray, step), edges_of_mask(mask, step)
     rows, columns = (min(a, b) for a, b in zip(edges.shape, borders.shape, strict=True))
     edges, borders = edges[:rows, :columns], borders[:rows, :columns]
     if min(rows, columns) < 8 or not edges.any() or not borders.any() or borders.all():

@@ -1,7 +1,7 @@
-"""Fingerprints of pictures: equal pixels, and pictures that look the same.
+"""Fingerprints of images: equal pixels, and images that look the same.
 
 The second is a difference hash (Krawetz 2013) of 16 x 16 places in both directions, 512 bits, and a
-small grey copy that confirms what the bits suggest. Both are of the reduced picture, so another
+small gray copy that confirms what the bits suggest. Both are of the reduced image, so another
 compression or a little resizing changes few bits.
 """
 
@@ -20,7 +20,7 @@ WORDS = 2 * GRID * GRID // 64
 COPY = 24
 
 MIN_CONTRAST = 4.0
-"""Standard deviation in grey levels below which a copy is too flat to be recognised."""
+"""Standard std in gray levels below which a copy is too flat to be recognized."""
 
 MAX_BITS = 96
 """Of 512: candidates. CamVid at 0.8 of its size, JPEG quality 50: up to 63; unrelated: 152 up."""
@@ -31,8 +31,8 @@ MIN_CORRELATION = 0.985
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """digest: of the decoded pixels. bits: (WORDS,) uint64. copy: (COPY * COPY,) grey, mean 0 and
-    length 1; None where the picture is too flat to be told from others."""
+    """digest: of the decoded pixels. bits: (WORDS,) uint64. copy: (COPY * COPY,) gray, mean 0 and
+    length 1; None where the image is too flat to be told from others."""
 
     digest: bytes
     bits: NDArray[np.uint64]
@@ -46,9 +46,9 @@ def digest(pixels: NDArray[Any]) -> bytes:
     return hashed.digest()
 
 
-def fingerprint(image: NDArray[np.uint8], grey: NDArray[np.uint8]) -> Fingerprint:
-    """Of a picture (H, W, 3) and its grey version (H, W)."""
-    picture = Image.fromarray(grey)
+def fingerprint(image: NDArray[np.uint8], gray: NDArray[np.uint8]) -> Fingerprint:
+    """Of an image (H, W, 3) and its gray version (H, W)."""
+    picture = Image.fromarray(gray)
     small = picture.resize((GRID + 1, GRID + 1), Image.Resampling.BOX, reducing_gap=2.0)
     cells = np.asarray(small, dtype=np.int16)
     across = cells[:GRID, 1:] > cells[:GRID, :-1]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 def objects(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The value and the area in pixels of each 4-connected part of a mask (H, W).
 
-    Each row is cut into runs of one value; runs of neighbouring rows that share a column and a
+    Each row is cut into runs of one value; runs of neighboring rows that share a column and a
     value are joined. The joining takes the smaller number of two until nothing changes, with all
     runs at once (Shiloach and Vishkin 1982: hook and halve the paths).
     """

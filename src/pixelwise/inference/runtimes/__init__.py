@@ -12,30 +12,30 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from pixelwise.errors import InputError
-from pixelwise.inference.exported import Export
+from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes.runtime import (
     ConcurrentRuntime,
-    PartRuntime,
     Runtime,
+    TilingRuntime,
     View,
-    knows_parts,
     runs_concurrently,
+    supports_tiling,
 )
-from pixelwise.inference.traits import Traits
+from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 
 __all__ = [
     "EXPORTED",
     "TORCH",
     "ConcurrentRuntime",
     "ExportedEntry",
-    "PartRuntime",
     "Runtime",
-    "Traits",
+    "TilingRequirements",
+    "TilingRuntime",
     "View",
     "installed",
-    "knows_parts",
     "open_export",
     "runs_concurrently",
+    "supports_tiling",
 ]
 
 TORCH = "torch"
@@ -74,7 +74,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def open_export(export: Export, name: str | None = None) -> Runtime:
+def open_export(export: ExportManifest, name: str | None = None) -> Runtime:
     """The runtime `name`, or the one that the export is for, ready to run.
 
     Raises InputError where there is no such runtime for it or its package is missing.
@@ -90,6 +90,6 @@ def open_export(export: Export, name: str | None = None) -> Runtime:
             f"{export.folder}: needs {entry.package}, which is not installed: "
             f"`pip install {entry.package}`"
         )
-    module = import_module(f"pixelwise.inference.runtimes.{entry.module}")
+    module = import_module(f"pixelwise.inference.runtimes.{entry.module}.{entry.module}_runtime")
     opened: Callable[..., Runtime] = module.open_export
     return opened(export, **dict(entry.options))

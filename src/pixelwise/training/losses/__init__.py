@@ -1,6 +1,6 @@
-"""What is minimised: a file a family of losses, their names in `registry`."""
+"""What is minimized: a file a family of losses, their names in `registry`."""
 
-from pixelwise.training.losses.per_pixel import cross_entropy
-from pixelwise.training.losses.recipe_loss import Loss
+from pixelwise.training.losses.pixel_losses import cross_entropy
+from pixelwise.training.losses.segmentation_loss import Loss
 
 __all__ = ["Loss", "cross_entropy"]

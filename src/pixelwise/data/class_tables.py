@@ -1,0 +1,134 @@
+"""Class tables as other tools write them, beside the masks."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelwise.data.classes import Classes, Color, read_classes_toml, toml_has_colors
+from pixelwise.errors import InputError
+from pixelwise.file_io import check_regular
+
+_VOID = frozenset({"void", "ignore", "ignored", "__ignore__", "unlabeled"})
+"""Names that other tools give to what is to be left out."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Classes, whether the file states their colors, and the file."""
+
+    classes: Classes
+    has_colors: bool
+    path: Path
+
+    def note(self) -> str:
+        text = f"{len(self.classes)} classes from {self.path}"
+        if self.classes.ignore is not None:
+            text += f"; {self.classes.ignore} is ignored"
+        return text
+
+
+def find_table(root: Path) -> Table | None:
+    """The first class table in `root`: ours, or one of another tool. None where there is none.
+
+    Raises InputError where the table cannot be read.
+    """
+    for name, read in _READERS.items():
+        path = root / name
+        if path.is_file():
+            return read(path)
+    return None
+
+
+def _classes_toml(path: Path) -> Table:
+    return Table(read_classes_toml(path), toml_has_colors(path), path)
+
+
+def read_class_dict(path: Path) -> Table:
+    """class_dict.csv: a header, then `name, r, g, b`; the value of a class is its place."""
+    entries = []
+    for number, row in enumerate(csv.reader(read_lines(path)), start=1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or (number == 1 and not cells[-1].isdigit()):
+            continue
+        if len(cells) != 4 or not all(cell.isdigit() for cell in cells[1:]):
+            raise InputError(f"{path}: line {number}: write name, r, g, b")
+        entries.append((cells[0], (int(cells[1]), int(cells[2]), int(cells[3]))))
+    return _from_entries(path, entries)
+
+
+def read_label_colors(path: Path) -> Table:
+    """label_colors.txt of CamVid: `r g b name` a line; the value of a class is its place."""
+    entries = []
+    for number, line in enumerate(read_lines(path), start=1):
+        match = re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(\S.*)", line.strip())
+        if match:
+            red, green, blue, name = match.groups()
+            entries.append((name.strip(), (int(red), int(green), int(blue))))
+        elif line.strip() and number > 1:
+            raise InputError(f"{path}: line {number}: write r g b and the name")
+    return _from_entries(path, entries)
+
+
+def read_labelmap(path: Path) -> Table:
+    """labelmap.txt of CVAT: `name:r,g,b:parts:actions` a line, `#` before a comment."""
+    entries = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"(.+?):(\d+),(\d+),(\d+)(?::[^:]*){0,2}", line.strip())
+        if not match:
+            raise InputError(f"{path}: line {number}: write name:r,g,b::")
+        name, red, green, blue = match.groups()
+        entries.append((name, (int(red), int(green), int(blue))))
+    return _from_entries(path, entries)
+
+
+def read_names(path: Path) -> Table:
+    """class_names.txt: a name a line; the value of a class is its place; __ignore__ is none."""
+    names = [line.strip() for line in read_lines(path) if line.strip()]
+    ignored = names[:1] == ["__ignore__"]
+    try:
+        classes = Classes.make(names[1:] if ignored else names, ignore=255 if ignored else None)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Table(classes, False, path)
+
+
+_READERS: dict[str, Callable[[Path], Table]] = {
+    "classes.toml": _classes_toml,
+    "class_dict.csv": read_class_dict,
+    "label_colors.txt": read_label_colors,
+    "labelmap.txt": read_labelmap,
+    "class_names.txt": read_names,
+}
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file. Raises InputError where it cannot be read as UTF-8."""
+    try:
+        check_regular(path)
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text ({error}): save it as UTF-8") from error
+
+
+def _from_entries(path: Path, entries: list[tuple[str, Color]]) -> Table:
+    void = [place for place, (name, _) in enumerate(entries) if name.casefold() in _VOID]
+    kept = [place for place in range(len(entries)) if place not in void[:1]]
+    try:
+        classes = Classes.make(
+            [entries[place][0] for place in kept],
+            colors=[entries[place][1] for place in kept],
+            values=kept,
+            ignore=void[0] if void else None,
+            ignore_color=entries[void[0]][1] if void else (0, 0, 0),
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Table(classes, True, path)

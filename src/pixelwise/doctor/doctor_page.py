@@ -1,0 +1,118 @@
+"""The diagnosis as one HTML file: findings with images, what to set, what the folder holds.
+
+Like the page about a run it asks nothing of the network, and every text is escaped.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pixelwise import pages
+from pixelwise.doctor.diagnosis import Diagnosis, Severity
+from pixelwise.doctor.finding_images import FindingImages
+
+CASES = 3
+"""Findings of one kind that are shown with images."""
+LISTED = 200
+"""Further ones of which the page has a line; all are in the JSON."""
+
+
+def write_page(path: Path, diagnosis: Diagnosis, *, title: str | None = None) -> None:
+    """Write the page to `path`, atomically. Raises InputError where it cannot be written."""
+    facts = diagnosis.facts
+    pages.write_page(
+        path,
+        package="pixelwise.doctor",
+        title=title or diagnosis.root.resolve().name,
+        verdict=diagnosis.verdict,
+        tone=_tone(diagnosis),
+        counts=[(severity.value, diagnosis.count(severity)) for severity in Severity],
+        images=sum(facts.pairs.values()),
+        groups=_groups(diagnosis),
+        suggestions=diagnosis.suggestions,
+        command=" ".join(
+            [
+                "pixelwise train",
+                shlex.quote(str(diagnosis.root)),
+                *(s.flag for s in diagnosis.suggestions),
+            ]
+        ),
+        splits=list(facts.pairs),
+        classes=facts.classes,
+        widest=max((max(row.share.values(), default=0) for row in facts.classes), default=0),
+        colors=[pages.css_color(row.color) for row in facts.classes],
+        facts=fact_lines(diagnosis),
+    )
+
+
+def _tone(diagnosis: Diagnosis) -> str:
+    for severity in (Severity.ERROR, Severity.WARNING):
+        if diagnosis.count(severity):
+            return severity.value
+    return "fine"
+
+
+def _groups(diagnosis: Diagnosis) -> list[dict[str, Any]]:
+    """For the template: each kind with its first cases drawn, and the rest as lines."""
+    finding_images = FindingImages(diagnosis.scan)
+    groups = []
+    for kind, severity, findings in diagnosis.by_kind():
+        shown, rest = findings[:CASES], findings[CASES:]
+        remedies = list(dict.fromkeys(finding.remedy for finding in shown))
+        groups.append(
+            {
+                "id": kind.id,
+                "title": kind.title,
+                "severity": severity.value,
+                "count": len(findings),
+                "stops": any(finding.stops for finding in findings),
+                "cases": [
+                    {
+                        "name": finding.subject(diagnosis.root),
+                        "sentence": finding.sentence,
+                        "images": finding_images.images(finding),
+                        "remedy": finding.remedy if len(remedies) > 1 else "",
+                    }
+                    for finding in shown
+                ],
+                "rest": [
+                    (
+                        finding.subject(diagnosis.root),
+                        finding.sentence,
+                    )
+                    for finding in rest[:LISTED]
+                ],
+                "unlisted": max(0, len(rest) - LISTED),
+                "remedy": remedies[0] if len(remedies) == 1 else "",
+            }
+        )
+    return groups
+
+
+def fact_lines(diagnosis: Diagnosis) -> dict[str, str]:
+    """The facts but for the classes, as label and text."""
+    facts = diagnosis.facts
+    sizes = [f"{width}x{height} ({count})" for (height, width), count in facts.sizes[:5]]
+    if len(facts.sizes) > 5:
+        sizes.append(f"and {len(facts.sizes) - 5} more")
+    lines = {
+        "layout": facts.layout,
+        "pairs": ", ".join(f"{count} {split}" for split, count in facts.pairs.items()),
+        "sizes": ", ".join(sizes),
+        "images": facts.pictures,
+    }
+    if facts.mean is not None and facts.std is not None:
+        rgb = len(facts.mean) == 3
+        lines["mean of R, G, B" if rgb else "mean of the channels"] = ", ".join(
+            f"{value:.1f}" for value in facts.mean
+        )
+        lines["std"] = ", ".join(f"{value:.1f}" for value in facts.std)
+    if any(facts.ignored.values()):
+        lines["ignored pixels"] = ", ".join(
+            f"{pages.percent(share)} of {split}" for split, share in facts.ignored.items()
+        )
+    for number, note in enumerate(facts.notes):
+        lines["notes" if number == 0 else f"notes {number + 1}"] = note
+    return lines

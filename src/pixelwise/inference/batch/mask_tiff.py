@@ -1,0 +1,77 @@
+"""Writing a mask that is larger than memory: a tiled, compressed palette TIFF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.inference.batch.tiff_source import GDAL_NODATA
+
+TILE = 512
+CLASSIC_BYTES = 3 << 30  # above it BigTIFF, for a classic one ends at 4 GiB
+ASCII = 2  # type of a tag
+
+
+def write_mask_tiff(
+    side: Path,
+    strips: Iterable[NDArray[np.uint8]],
+    *,
+    size: tuple[int, int],
+    palette: bytes,
+    nodata: int | None,
+    georeference: Sequence[tuple[Any, ...]] = (),
+) -> None:
+    """Write a mask of `size` (height, width), given as strips (any height, width) from the top.
+
+    palette: 768 bytes of RGB. nodata: the mask value of pixels without data, for GDAL's tag; None
+    for none. georeference: tags, as `TiffSource` has them. Only some rows of tiles are in memory.
+    Raises OSError.
+    """
+    import tifffile
+
+    colors = np.frombuffer(palette, np.uint8).reshape(256, 3).T.astype(np.uint16) * 257
+    tags = list(georeference)
+    if nodata is not None:
+        text = str(nodata)
+        tags.append((GDAL_NODATA, ASCII, len(text) + 1, text, True))
+    big = size[0] * size[1] > CLASSIC_BYTES
+    with side.open("wb+") as stream, tifffile.TiffWriter(stream, bigtiff=big) as writer:
+        writer.write(
+            _tiles(strips, width=size[1]),
+            shape=size,
+            dtype=np.uint8,
+            tile=(TILE, TILE),
+            photometric="palette",
+            colormap=colors,
+            compression="zlib",
+            compressionargs={"level": 6},
+            extratags=tags,
+            metadata=None,
+            software=False,
+            maxworkers=1,
+        )
+
+
+def _tiles(strips: Iterable[NDArray[np.uint8]], *, width: int) -> Iterator[NDArray[np.uint8]]:
+    """The tiles row by row, those at the lower and right border filled up with zeros."""
+    rest = np.empty((0, width), np.uint8)
+    for strip in strips:
+        rows = np.concatenate([rest, strip])
+        whole = len(rows) // TILE * TILE
+        for top in range(0, whole, TILE):
+            yield from _row_of_tiles(rows[top : top + TILE])
+        rest = rows[whole:]
+    if len(rest):
+        yield from _row_of_tiles(rest)
+
+
+def _row_of_tiles(rows: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    for left in range(0, rows.shape[1], TILE):
+        part = rows[:, left : left + TILE]
+        tile = np.zeros((TILE, TILE), np.uint8)
+        tile[: part.shape[0], : part.shape[1]] = part
+        yield tile

@@ -1,0 +1,66 @@
+"""Depthwise convolution with a compiled gradient of its kernels.
+
+oneDNN's own is slow where the kernels are dilated, up to ten times. The gradient of the input is a
+convolution with the kernels turned, which it does well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixelwise.ops import training_kernels
+from pixelwise.ops.memory_format import channels_last
+from pixelwise.ops.thread_pool import share
+
+
+def is_dilated_depthwise(layer: nn.Module) -> bool:
+    """Whether `depthwise` is for this layer."""
+    if not isinstance(layer, nn.Conv2d):
+        return False
+    rate = layer.dilation[0]
+    return (
+        rate > 1
+        and layer.groups == layer.in_channels == layer.out_channels
+        and layer.kernel_size == (3, 3)
+        and layer.stride == (1, 1)
+        and layer.dilation == layer.padding == (rate, rate)
+        and layer.bias is None
+    )
+
+
+def depthwise(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """What `layer` makes of (B, C, H, W) float32 on a CPU."""
+    out: Tensor = _Depthwise.apply(x, layer.weight, layer.dilation[0])  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, rate: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.rate = rate
+        return _convolve(x, weight, rate)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        gradient = channels_last(gradients[0])
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = _convolve(gradient, weight.flip(2, 3), ctx.rate)
+        given = [each.permute(0, 2, 3, 1).numpy() for each in (channels_last(x), gradient)]
+        batch, channels = x.shape[:2]
+        sums = np.empty((batch, 9, channels), np.float32)
+        tiles = -(-channels // training_kernels.TILE)
+        share(training_kernels.depthwise_gradient, batch * tiles, *given, ctx.rate, sums)
+        of_weight = sums.sum(axis=0, dtype=np.float64).astype(np.float32)
+        return of_x, torch.from_numpy(of_weight.T.copy()).view_as(weight), None
+
+
+def _convolve(x: Tensor, weight: Tensor, rate: int) -> Tensor:
+    return F.conv2d(x, weight, padding=rate, dilation=rate, groups=len(weight))

@@ -1,0 +1,1 @@
+"""Recipes: the schema, and the recipes that ship with pixelwise. No PyTorch here."""

@@ -1,0 +1,176 @@
+"""One self-contained HTML page about a training run: scores, curves, images, how to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.data.classes import Classes
+from pixelwise.pages import css_color, percent, write_page
+from pixelwise.pages.html_page import NARROW_SPACE, known
+from pixelwise.report.charts import curves, reliability
+from pixelwise.report.confusion_table import confusion_table
+from pixelwise.report.example_images import STRIPES, WRONG, Example, panels
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Examples under a heading, and what they are, in a sentence."""
+
+    heading: str
+    examples: Sequence[Example]
+    text: str = ""
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    classes: Classes,
+    history: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, Any],
+    confusion: NDArray[np.int64] | None,
+    galleries: Sequence[Gallery],
+    facts: Mapping[str, str],
+    recipe: str,
+    command: str,
+) -> None:
+    """Write the page to `path`, atomically: at no time does half a page stand there.
+
+    history: one mapping an epoch, with "epoch" (1, 2, ...), "loss", "learning_rate",
+        "val_mean_iou" (0..1 or None), "seconds" and "images_per_second".
+    scores: as `Evaluation.to_json` or `Scores.to_json`; what is not in it is not on the page.
+    confusion: (C, C) pixels by true and predicted class, or None.
+    galleries: in the order in which they are shown; empty ones are left out.
+    facts: what else there is to say about the run, by label. recipe: its TOML text.
+    command: what repeats the run.
+
+    Raises InputError where the file cannot be written.
+    """
+    intervals = scores.get("intervals")
+    bins = reliability(scores.get("reliability", []))
+    write_page(
+        path,
+        package="pixelwise.report",
+        title=title,
+        summary=_summary(history),
+        headlines=_headlines(scores),
+        pixels=f"{scores['pixels']:,}".replace(",", NARROW_SPACE),
+        intervals=intervals,
+        charts=curves(history),
+        columns=[(key, label) for key, label in COLUMNS if _has(scores, key)],
+        rows=_class_rows(classes, scores),
+        confusion=None if confusion is None else confusion_table(confusion, classes),
+        reliability=bins,
+        error=scores.get("expected_calibration_error"),
+        galleries=[
+            {
+                "heading": gallery.heading,
+                "text": gallery.text,
+                "examples": [panels(example, classes) for example in gallery.examples],
+            }
+            for gallery in galleries
+            if gallery.examples
+        ],
+        legend=[
+            (name, css_color(color))
+            for name, color in zip(classes.names, classes.colors, strict=True)
+        ],
+        wrong=css_color(WRONG),
+        stripes=[css_color(gray) for gray in STRIPES],
+        facts=facts,
+        recipe=recipe,
+        command=command,
+    )
+
+
+HEADLINES = (
+    ("mean_iou", "Mean IoU", "overlap of prediction and truth, averaged over the classes"),
+    ("pixel_accuracy", "Pixel accuracy", "share of the pixels with the right class"),
+    ("mean_accuracy", "Mean accuracy", "share found of each class, averaged"),
+    ("frequency_weighted_iou", "Weighted IoU", "IoU, each class by its share of the pixels"),
+    ("mean_dice", "Mean Dice", "twice the overlap over the sum of both, averaged"),
+    ("mean_boundary_f1", "Border F1", "border pixels met within 0.75 % of the diagonal"),
+    ("mean_boundary_iou", "Border IoU", "IoU within 2 % of the diagonal of borders"),
+    ("expected_calibration_error", "Calibration error", "distance of confidence from accuracy"),
+)
+COLUMNS = (
+    ("accuracy", "Accuracy"),
+    ("precision", "Precision"),
+    ("dice", "Dice"),
+    ("boundary_f1", "Border F1"),
+    ("boundary_iou", "Border IoU"),
+    ("share", "BatchShard"),
+)
+"""Of the table of classes, besides IoU."""
+
+
+def _headlines(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    intervals = scores.get("intervals") or {}
+    return [
+        {
+            "label": label,
+            "value": scores[key],
+            "meaning": meaning,
+            "interval": _range(intervals.get(key)),
+        }
+        for key, label, meaning in HEADLINES
+        if key in scores
+    ]
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    """`62.1 to 70.0 %`, or nothing."""
+    if interval is None:
+        return ""
+    return f"{100 * interval[0]:.1f} to {percent(interval[1])}"
+
+
+def _has(scores: Mapping[str, Any], key: str) -> bool:
+    return any(key in row for row in scores["classes"].values())
+
+
+def _class_rows(classes: Classes, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    intervals = (scores.get("intervals") or {"classes": {}})["classes"]
+    rows = []
+    for name, color in zip(classes.names, classes.colors, strict=True):
+        row = scores["classes"].get(name, {})
+        iou = known(row.get("iou"))
+        interval = intervals.get(name, {}).get("iou")
+        rows.append(
+            {
+                "name": name,
+                "color": css_color(color),
+                "iou": iou,
+                "width": None if iou is None else f"{100 * min(max(iou, 0.0), 1.0):.1f}%",
+                "interval": _range(interval),
+                "span": None if interval is None else _span(*interval),
+                "values": {key: row.get(key) for key, _ in COLUMNS},
+            }
+        )
+    return rows
+
+
+def _span(low: float, high: float) -> tuple[str, str]:
+    """Where an interval begins on a bar, and how long it is."""
+    return f"{100 * low:.1f}%", f"{100 * (high - low):.1f}%"
+
+
+def _summary(history: Sequence[Mapping[str, Any]]) -> str:
+    """How long it took, in words."""
+    if not history:
+        return ""
+    seconds = round(sum(float(row["seconds"]) for row in history))
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    if hours:
+        took = f"{hours} h {minutes} min"
+    else:
+        took = f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+    speed = float(np.median([float(row["images_per_second"]) for row in history]))
+    epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
+    return f"{epochs} in {took}, {speed:.3g} images per second"

@@ -1,0 +1,220 @@
+"""DeepLabV3+ by its authors (github.com/tensorflow/models, research/deeplab): TensorFlow's names.
+
+Xception-65 with ASPP and decoder, and MobileNetV2 with neither, of which image pooling and the 1x1
+convolution remain; and the same backbones as ImageNet classifiers. The file does not say at which
+stride it was trained: 16 is the one of the list that comes with the weights (model_zoo.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixelwise.backbones.mobilenet_v2 import STAGES
+from pixelwise.backbones.xception import MIDDLE_BLOCKS
+from pixelwise.errors import InputError
+from pixelwise.weights.import_weights import ImportedWeights
+from pixelwise.weights.normalization import TENSORFLOW
+from pixelwise.weights.publishers.publication import Publication
+
+BACKBONES = {"xception65": "xception_65/", "mobilenet_v2": "MobilenetV2/"}
+SCORE = "logits/semantic/weights"
+# What follows the backbone, in these networks and in classifiers.
+BEHIND = (
+    "aspp",
+    "image_pooling/",
+    "concat_projection/",
+    "decoder/",
+    "logits/",
+    "xception_65/logits/",
+    "MobilenetV2/Conv_1/",
+    "MobilenetV2/Logits/",
+)
+PROJECTION = "concat_projection/weights"
+BRANCH_CHANNELS = 256
+BRANCHES = 3  # of ASPP, beside the 1x1 and the pooling
+NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+
+
+def tensorflow(imported: ImportedWeights) -> Publication | None:
+    """The publication, if the file is TensorFlow's. Raises InputError for another network."""
+    if imported.kind != "tensorflow":
+        return None
+    slots, weights = _split(imported.tensors)
+    found = [name for name, scope in BACKBONES.items() if any(n.startswith(scope) for n in weights)]
+    if len(found) != 1:
+        scopes = sorted({name.partition("/")[0] for name in weights})
+        more = ", ..." if len(scopes) > 6 else ""
+        raise InputError(
+            f"{imported.path}: has {', '.join(scopes[:6])}{more}: of TensorFlow's checkpoints those "
+            f"of DeepLab with {' or '.join(BACKBONES.values())} are known"
+        )
+    (backbone,) = found
+    score = weights.get(SCORE)
+    return Publication(
+        publisher="TensorFlow",
+        model="deeplab_v3plus",
+        imported=replace(imported, tensors={n: _laid_out(n, t) for n, t in weights.items()}),
+        num_classes=None if score is None or not score.ndim else int(score.shape[-1]),
+        options=_options(backbone, weights),
+        normalization=TENSORFLOW,
+        backbones=(backbone,),
+        places=_places(),
+        behind=BEHIND,
+        left_out=_describe(slots),
+    )
+
+
+def _split(tensors: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]:
+    """What the optimizer keeps, and the weights. A variable's slots are named below its name."""
+    slots = [
+        name for name in tensors if name.rpartition("/")[0] in tensors or name == "global_step"
+    ]
+    return slots, {name: tensor for name, tensor in tensors.items() if name not in set(slots)}
+
+
+def _describe(slots: Iterable[str]) -> str:
+    """The slots in a few words: of hundreds of names, their kinds and how many there are."""
+    kinds: dict[str, int] = {}
+    for name in slots:
+        kind = name.rpartition("/")[2]
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return ", ".join(
+        kind if count == 1 else f"{count} tensors {kind}" for kind, count in kinds.items()
+    )
+
+
+def _options(backbone: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    options: dict[str, Any] = {"backbone": backbone, "output_stride": 16, "align_corners": True}
+    if backbone == "mobilenet_v2":
+        options["tensorflow"] = True
+        last = weights.get(f"MobilenetV2/expanded_conv_{_blocks() - 1}/project/weights")
+        if last is not None and last.ndim == 4 and last.shape[3] != STAGES[-1][1]:
+            options["width"] = last.shape[3] / STAGES[-1][1]
+    if SCORE in weights:
+        options["decoder"] = any(name.startswith("decoder/") for name in weights)
+        options["aspp"] = any(name.startswith("aspp1") for name in weights)
+        if "aspp1/weights" in weights:
+            options["separable"] = False
+    return options
+
+
+def _laid_out(name: str, tensor: Tensor) -> Tensor:
+    """A kernel (H, W, in, out) as (out, in, H, W), a depthwise one (H, W, C, 1) as (C, 1, H, W);
+    and the projection of the branches in our order, where image pooling comes last, not first."""
+    if tensor.ndim != 4:
+        return tensor
+    if name.endswith("/depthwise_weights"):
+        return tensor.permute(2, 3, 0, 1)
+    tensor = tensor.permute(3, 2, 0, 1)
+    if name == PROJECTION:
+        tensor = torch.cat([tensor[:, BRANCH_CHANNELS:], tensor[:, :BRANCH_CHANNELS]], dim=1)
+    return tensor
+
+
+# --- Names: where a module of ours is the scope of a layer of theirs
+
+
+def _places() -> dict[str, str]:
+    return {**_xception(), **_mobilenet_v2(), **_head()}
+
+
+def _layer(ours: str, scope: str, *, depthwise: bool = False) -> dict[str, str]:
+    """A ConvNormAct of ours."""
+    return _norm_layer(f"{ours}.0", f"{ours}.1", scope, depthwise=depthwise)
+
+
+def _norm_layer(
+    convolution: str, norm: str, scope: str, *, depthwise: bool = False
+) -> dict[str, str]:
+    weights = "depthwise_weights" if depthwise else "weights"
+    return {
+        f"{convolution}.weight": f"{scope}/{weights}",
+        **{f"{norm}.{mine}": f"{scope}/BatchNorm/{name}" for mine, name in NORM.items()},
+    }
+
+
+def _separable(first: str, second: str, scope: str) -> dict[str, str]:
+    """A depthwise and a pointwise ConvNormAct of ours."""
+    return {
+        **_layer(first, f"{scope}_depthwise", depthwise=True),
+        **_layer(second, f"{scope}_pointwise"),
+    }
+
+
+def _xception() -> dict[str, str]:
+    flow = "xception_65/{}/unit_{}/xception_module"
+    places = {
+        **_layer("backbone.stem.0", "xception_65/entry_flow/conv1_1"),
+        **_layer("backbone.stem.1", "xception_65/entry_flow/conv1_2"),
+    }
+    blocks = {
+        **{f"entry{number}": flow.format(f"entry_flow/block{number}", 1) for number in (1, 2, 3)},
+        **{
+            f"middle.{block}": flow.format("middle_flow/block1", block + 1)
+            for block in range(MIDDLE_BLOCKS)
+        },
+        "exit1": flow.format("exit_flow/block1", 1),
+    }
+    for block, scope in blocks.items():
+        ours = f"backbone.{block}"
+        for number, name in enumerate(("first", "second", "third"), start=1):
+            unit = f"{ours}.{name}"
+            places |= _separable(f"{unit}.1", f"{unit}.2", f"{scope}/separable_conv{number}")
+        places |= _layer(f"{ours}.shortcut", f"{scope}/shortcut")
+    scope = flow.format("exit_flow/block2", 1)
+    for number in range(3):
+        unit = f"backbone.exit2.{number}"
+        places |= _separable(f"{unit}.0", f"{unit}.1", f"{scope}/separable_conv{number + 1}")
+    return places
+
+
+def _blocks() -> int:
+    """The inverted residuals of MobileNetV2."""
+    return sum(repeats for _, _, repeats, _ in STAGES)
+
+
+def _mobilenet_v2() -> dict[str, str]:
+    places = _layer("backbone.features.0", "MobilenetV2/Conv")
+    for block in range(_blocks()):
+        scope = "MobilenetV2/expanded_conv" + (f"_{block}" if block else "")
+        ours = f"backbone.features.{block + 1}.conv"
+        at = 0
+        if block:  # the first one does not expand
+            places |= _layer(f"{ours}.0", f"{scope}/expand")
+            at = 1
+        places |= _layer(f"{ours}.{at}", f"{scope}/depthwise", depthwise=True)
+        places |= _norm_layer(f"{ours}.{at + 1}", f"{ours}.{at + 2}", f"{scope}/project")
+    return places
+
+
+def _head() -> dict[str, str]:
+    """Head with and without ASPP, decoder and separable convolutions: their names differ."""
+    context = "head.context"
+    places = {
+        **_layer(f"{context}.branches.0", "aspp0"),
+        **_layer(f"{context}.branches.1.project", "image_pooling"),  # without ASPP
+        **_layer(f"{context}.branches.{BRANCHES + 1}.project", "image_pooling"),
+        **_layer(f"{context}.project", "concat_projection"),
+        **_layer("head.detail", "decoder/feature_projection0"),
+        "head.classify.weight": SCORE,
+        "head.classify.bias": "logits/semantic/biases",
+    }
+    for rate in range(1, BRANCHES + 1):
+        branch = f"{context}.branches.{rate}"
+        places |= _separable(f"{branch}.0", f"{branch}.1", f"aspp{rate}")
+        places |= _layer(branch, f"aspp{rate}")
+    for number in (0, 1):
+        fuse = f"head.fuse.{number}"
+        places |= _separable(f"{fuse}.0", f"{fuse}.1", f"decoder/decoder_conv{number}")
+        places |= _layer(fuse, f"decoder/decoder_conv0/decoder_conv0_{number + 1}")
+    return places

@@ -1,0 +1,84 @@
+"""What the program does to its own process, and leaves alone when it is a guest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str, **variables: str) -> str:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    for name in ("LD_PRELOAD", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        clean.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**clean, **variables}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+ASK = "from pixelwise.process_settings import tune_allocator; print(tune_allocator())"
+
+# Page faults of the second of two allocations of 64 MB: none where freed memory is kept.
+FAULTS = """
+import resource
+{first}
+import numpy as np
+np.ones(8 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(8 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+
+
+@glibc
+def test_the_program_keeps_its_memory() -> None:
+    assert "mallopt" in run(ASK)
+    kept = int(
+        run(
+            FAULTS.format(
+                first="from pixelwise.process_settings import tune_allocator; tune_allocator()"
+            )
+        )
+    )
+    assert kept < 100
+
+
+@glibc
+@pytest.mark.parametrize(
+    "variables",
+    [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=3"}],
+)
+def test_what_the_person_has_set_stays(variables: dict[str, str]) -> None:
+    assert run(ASK, **variables) == "None"
+
+
+def test_importing_the_package_touches_nothing_and_loads_no_torch() -> None:
+    code = "import sys, pixelwise; print('torch' in sys.modules, 'ctypes' in sys.modules)"
+    assert run(code) == "False False"
+
+
+SPINS = """
+import os, sys
+from pixelwise.process_settings import limit_omp_spin
+limit_omp_spin()
+print(os.environ.get("GOMP_SPINCOUNT"), 'torch' in sys.modules)
+"""
+
+
+def test_threads_are_calmed_before_torch_is_loaded_and_what_is_set_stays() -> None:
+    assert run(SPINS, GOMP_SPINCOUNT="77") == "77 False"
+    assert run(SPINS, OMP_WAIT_POLICY="active") == "None False"
+    assert run(SPINS) == "10000 False"
+
+
+def test_the_command_calms_its_threads() -> None:
+    code = "import os, sys; from pixelwise.cli import main; sys.argv = ['pixelwise', '--version']\n"
+    code += "try: main()\nexcept SystemExit: print(os.environ['GOMP_SPINCOUNT'])"
+    assert run(code).splitlines()[-1] == "10000"
