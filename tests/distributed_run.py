@@ -19,8 +19,8 @@ from torch import Tensor, nn
 import pixelwise.layers
 from pixelwise.backbones.tiny import Tiny
 from pixelwise.data.classes import IGNORE
-from pixelwise.distributed.collectives import total
-from pixelwise.distributed.shard import BatchShard, sharing
+from pixelwise.distributed.collectives import all_reduce_sum
+from pixelwise.distributed.shard import BatchShard, use_shard
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.models import Segmenter, create_model
 from pixelwise.models.fcn_resnet import NarrowHead
@@ -133,13 +133,13 @@ def _reporting(
 
 
 @dataclass
-class Told(Callback):
+class Recorder(Callback):
     """The losses, and a call at a place: (epoch, step)."""
 
     losses: list[float] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
 
-    def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
         self.losses.append(loss)
         self.images.append(images)
 
@@ -149,29 +149,29 @@ def run_training(
 ) -> tuple[list[float], list[int], list[dict[str, Any]]]:
     """Train, or go on where there is a checkpoint. Returns the losses and numbers of images of the
     steps, and the epochs' rows. fault: something that goes wrong, some of it before step `at`."""
-    told = Told()
+    recorder = Recorder()
     _break(fault, at)
     if any((out / "checkpoints").glob("step-*.safetensors")):
-        run: Run = resume(out, callback=told)
+        run: Run = resume(out, callback=recorder)
     else:
-        run = train(data, out, load_recipe(None, settings), callback=told)
-    return told.losses, told.images, run.history
+        run = train(data, out, load_recipe(None, settings), callback=recorder)
+    return recorder.losses, recorder.images, run.history
 
 
 def _break(fault: str, at: int) -> None:
     if fault == "batch norm by process":
         pixelwise.layers.sync_batch_norm = _batch_norm_alone
     elif fault == "mean by process":
-        pixel_losses._reduced = _mean_of_means
+        pixel_losses._reduce = _mean_of_means
     elif fault == "dropout by process":
         pixelwise.layers.Dropout.forward = nn.Dropout.forward  # type: ignore[method-assign]
     elif fault:
         kind, _, rank = fault.rpartition(" ")
         if rank == os.environ.get("RANK", "0"):
-            BatchOrder.share = _before(BatchOrder.share, at, FAULTS[kind])  # type: ignore[method-assign]
+            BatchOrder.shard = _before(BatchOrder.shard, at, FAULTS[kind])  # type: ignore[method-assign]
 
 
-def _batch_norm_alone(norm: nn.BatchNorm2d, x: Tensor, share: BatchShard) -> Tensor:
+def _batch_norm_alone(norm: nn.BatchNorm2d, x: Tensor, shard: BatchShard) -> Tensor:
     return nn.BatchNorm2d.forward(norm, x)
 
 
@@ -179,7 +179,7 @@ def _mean_of_means(
     summed: Tensor, labels: Tensor, weights: Tensor | None, reduction: str
 ) -> Tensor:
     counted = (labels != IGNORE).sum().clamp(min=1)
-    return total(summed / counted) / dist.get_world_size()
+    return all_reduce_sum(summed / counted) / dist.get_world_size()
 
 
 def _before(
@@ -218,19 +218,19 @@ def one_pass(loss: str, images: int, network: str, options: dict[str, Any]) -> d
     torch.set_default_dtype(torch.float64)
     model = create_model(network, num_classes=4, **options).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pictures = torch.randn(images, 3, 33, 49)
+    batch = torch.randn(images, 3, 33, 49)
     labels = torch.randint(0, 4, (images, 33, 49)).to(torch.uint8)
     labels[0], labels[-1, :20] = IGNORE, IGNORE
     recipe = load_recipe(None, {"loss.name": loss, "loss.class_weights": [1, 2, 3, 0.5]})
     terms = [(term.factor, LOSSES[term.name](recipe.loss)) for term in parse_terms(loss)]
     weights = torch.tensor([1, 2, 3, 0.5])
-    share = BatchShard(rank, count, images)
+    shard = BatchShard(rank, count, images)
     if count > 1:
         dist.init_process_group("gloo")
-    with sharing(share) if count > 1 else nullcontext():
-        outputs = model.with_auxiliary(pictures[share.own])
+    with use_shard(shard) if count > 1 else nullcontext():
+        outputs = model.with_auxiliary(batch[shard.own])
         value = torch.stack(
-            [f * term(out, labels[share.own], weights) for out in outputs for f, term in terms]
+            [f * term(out, labels[shard.own], weights) for out in outputs for f, term in terms]
         ).sum()
     value.backward()
     gradients = {name: p.grad.contiguous() for name, p in model.named_parameters()}

@@ -11,9 +11,8 @@ import torch
 
 import pixelwise.file_io
 import pixelwise.training.resume_state
-import pixelwise.training.trainer
 from dying import dying
-from pixelwise.training import load_recipe, resume, train
+from pixelwise.training import Trainer, load_recipe, resume, train
 from pixelwise.weights.bundle import Bundle
 
 
@@ -36,9 +35,7 @@ def work(data: str, out: str, recipe: str, place: str) -> None:
 
 def _arm(place: str) -> None:
     if place == "epoch_end":  # the bundles are written, the checkpoint is not
-        pixelwise.training.trainer._end_epoch = dying(
-            pixelwise.training.trainer._end_epoch, times=2, after=True
-        )
+        Trainer._write_epoch = dying(Trainer._write_epoch, times=2, after=True)
     elif place == "bundle":  # amid an epoch's end: last.safetensors is new, best is not
         Bundle.save = dying(Bundle.save, times=2, after=True)  # type: ignore[method-assign]
     elif place == "before_flush":  # amid a checkpoint: its side file is there, in part
@@ -56,6 +53,6 @@ def _arm(place: str) -> None:
 
         pixelwise.training.resume_state.write_tensor_file = armed
     elif place == "after_rename":  # the new checkpoint is there, the oldest not yet removed
-        pixelwise.training.resume_state.checkpoints = dying(
-            pixelwise.training.resume_state.checkpoints, times=3
+        pixelwise.training.resume_state.list_checkpoints = dying(
+            pixelwise.training.resume_state.list_checkpoints, times=3
         )

@@ -11,8 +11,9 @@ from torch import nn
 
 from pixelwise.data.scenes import write_scenes
 from pixelwise.models import create_model
+from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.training import load_recipe, train
-from pixelwise.training.losses.segmentation_loss import shrink
+from pixelwise.training.losses.segmentation_loss import subsample
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.weights.bundle import Bundle
 
@@ -76,9 +77,9 @@ def test_the_rate_falls_to_a_tenth_after_each_third() -> None:
 
 def test_labels_are_shrunk_to_every_eighth() -> None:
     labels = torch.arange(321 * 321).view(1, 321, 321)
-    assert torch.equal(shrink(labels, size=(41, 41)), labels[:, ::8, ::8])
-    assert torch.equal(shrink(labels, size=(1, 1)), labels[:, :1, :1])
-    assert torch.equal(shrink(labels, size=(321, 321)), labels)
+    assert torch.equal(subsample(labels, size=(41, 41)), labels[:, ::8, ::8])
+    assert torch.equal(subsample(labels, size=(1, 1)), labels[:, :1, :1])
+    assert torch.equal(subsample(labels, size=(321, 321)), labels)
 
 
 @pytest.mark.parametrize("resolution", ["image", "map"])
@@ -102,4 +103,4 @@ def test_each_kind_of_loss_is_taken(
     }
     run = train(scenes, tmp_path, load_recipe(None, overrides))
     assert 0 < run.history[0]["loss"] < 20
-    assert load_recipe(run.folder / "recipe.toml") == run.recipe
+    assert load_resolved_recipe(run.folder / "recipe.toml") == run.recipe

@@ -175,13 +175,13 @@ def test_scores_of_parts_make_those_of_the_whole(scenes: Path, alone: tuple[Path
 def test_the_shares_are_the_batch(count: int, batch_size: int, processes: int) -> None:
     whole = BatchOrder(count, batch_size=batch_size, seed=1)
     orders = [
-        BatchOrder(count, batch_size=batch_size, seed=1, rank=rank, processes=processes)
+        BatchOrder(count, batch_size=batch_size, seed=1, rank=rank, world_size=processes)
         for rank in range(processes)
     ]
     for order in (whole, *orders):
         order.begin(2)
     for step, (batch, *parts) in enumerate(zip(whole, *orders, strict=True), start=1):
-        shares = [order.share(step) for order in orders]
+        shares = [order.shard(step) for order in orders]
         assert {share.images for share in shares} == {len(batch)}
         cut = [part[: share.size] for part, share in zip(parts, shares, strict=True)]
         assert list(chain(*cut)) == batch
@@ -253,7 +253,7 @@ def test_a_fault_that_all_find_is_told_by_one(scenes: Path, tmp_path: Path, proc
         (
             {**SETTINGS, "batch_size": 3},
             "run",
-            "batch_size = 3: does not divide by the 2",
+            "batch_size = 3: is not divisible by the 2",
         ),
         ({**SETTINGS, "augmentation.crop": "image", "batch_size": 1}, "run", "batch_size = 1"),
         ({**SETTINGS, "loss.class_weights": [1, 2]}, "run", "loss.class_weights has 2 numbers"),
@@ -323,7 +323,7 @@ def test_a_process_finds_its_place_in_the_environment(
         ),
         (
             {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"},
-            "start as many on each",
+            "start the same number of processes on each",
         ),
     ],
 )
@@ -354,7 +354,9 @@ def test_the_process_at_fault_gives_the_exit_code(
 def test_the_batch_that_is_planned_divides_by_the_processes(scenes: Path, tmp_path: Path) -> None:
     settings = {key: value for key, value in SETTINGS.items() if key != "batch_size"}
     for count, batch in ((1, 2), (2, 2), (3, 3)):
-        found = plan_training(scenes, tmp_path / "run", load_recipe(None, settings), count=count)
+        found = plan_training(
+            scenes, tmp_path / "run", load_recipe(None, settings), processes=count
+        )
         assert found.recipe.batch_size == batch
 
 

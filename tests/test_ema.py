@@ -13,13 +13,13 @@ from pixelwise.data.scenes import write_scenes
 from pixelwise.evaluation import evaluate
 from pixelwise.inference import Predictor
 from pixelwise.training import load_recipe, train
-from pixelwise.training.ema import ema_decay_after, make_ema
-from pixelwise.training.resume_state import newest
+from pixelwise.training.ema import ema_decay, make_ema
+from pixelwise.training.resume_state import load_newest_checkpoint
 from pixelwise.weights.bundle import Bundle
 
 
 def test_the_decay_warms_up() -> None:
-    assert [ema_decay_after(0.5, t) for t in (1, 2, 7, 8, 100)] == [
+    assert [ema_decay(0.5, t) for t in (1, 2, 7, 8, 100)] == [
         2 / 11,
         3 / 12,
         8 / 17,
@@ -29,12 +29,12 @@ def test_the_decay_warms_up() -> None:
 
 
 def test_no_decay_is_no_average() -> None:
-    assert make_ema(nn.Linear(1, 1), limit=0) is None
+    assert make_ema(nn.Linear(1, 1), max_decay=0) is None
 
 
 def test_weights_and_running_statistics_are_averaged_by_hand() -> None:
     model = nn.BatchNorm2d(1)
-    average = make_ema(model, limit=0.2)
+    average = make_ema(model, max_decay=0.2)
     assert average is not None
     for update, value in enumerate((3.0, 5.0, -2.0), start=1):
         for tensor in (model.weight, model.running_mean):
@@ -61,8 +61,8 @@ def test_the_average_is_scored_and_kept(tmp_path: Path) -> None:
         "optimizer.ema_decay": 0.9,
     }
     run = train(scenes, tmp_path / "run", load_recipe(None, settings))
-    bundle, checkpoint = Bundle.load(run.last), newest(run.folder)[0]
-    assert checkpoint.about["averaged"] == 4  # updates
+    bundle, checkpoint = Bundle.load(run.last), load_newest_checkpoint(run.folder)[0]
+    assert checkpoint.header["averaged"] == 4  # updates
     for name, tensor in bundle.weights.items():
         assert torch.equal(tensor, checkpoint.tensors[f"average.{name}"]), name
     weights = checkpoint.tensors

@@ -17,19 +17,19 @@ from pixelwise.data.classes import IGNORE
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.recipes.loss_terms import Term, parse_terms
-from pixelwise.recipes.schema import LossRecipe
+from pixelwise.recipes.schema import ResolvedLossRecipe
 from pixelwise.training import load_recipe, train
 from pixelwise.training.losses.boundary_loss import boundary, signed_distances
 from pixelwise.training.losses.pixel_losses import cross_entropy, focal, ohem
 from pixelwise.training.losses.region_losses import dice, lovasz_softmax
 from pixelwise.training.losses.registry import LOSSES
-from pixelwise.training.losses.segmentation_loss import Loss, class_weights
+from pixelwise.training.losses.segmentation_loss import Loss, make_class_weights
 
 CPU = torch.device("cpu")
 
 
 def make(name: str, classes: int = 3, **settings: object) -> Loss:
-    recipe = LossRecipe.model_validate({"name": name, "class_weights": "none", **settings})
+    recipe = ResolvedLossRecipe.model_validate({"name": name, "class_weights": "none", **settings})
     return Loss(recipe, np.ones(classes, dtype=np.int64), device=CPU)
 
 
@@ -90,11 +90,11 @@ def test_ohem_counts_hard_pixels_and_at_least_a_part() -> None:
     logits = of_probabilities([0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.95, 0.05], [0.01, 0.99])
     labels = torch.tensor([[[0, 0, 0, 0, IGNORE]]])
     two = -(math.log(0.6) + math.log(0.2)) / 2
-    assert ohem(logits, labels, threshold=0.7, kept=0).item() == pytest.approx(two)
-    assert ohem(logits, labels, threshold=0.1, kept=0.5).item() == pytest.approx(two)
+    assert ohem(logits, labels, threshold=0.7, min_kept=0).item() == pytest.approx(two)
+    assert ohem(logits, labels, threshold=0.1, min_kept=0.5).item() == pytest.approx(two)
     three = -(math.log(0.9) + math.log(0.6) + math.log(0.2)) / 3
-    assert ohem(logits, labels, threshold=0.7, kept=0.75).item() == pytest.approx(three)
-    assert torch.allclose(ohem(logits, labels, kept=1), cross_entropy(logits, labels))
+    assert ohem(logits, labels, threshold=0.7, min_kept=0.75).item() == pytest.approx(three)
+    assert torch.allclose(ohem(logits, labels, min_kept=1), cross_entropy(logits, labels))
 
 
 # --- Regions
@@ -308,14 +308,14 @@ def test_a_sum_has_its_factors() -> None:
     [
         (
             {"name": "dise"},
-            "loss.name: 'dise' in 'dise' is no loss: allowed are cross_ent",
+            "loss.name: 'dise' in 'dise' is not a loss: allowed are cross_ent",
         ),
         ({"name": "dice+"}, "loss.name: '' in 'dice+'"),
-        ({"name": "x*dice"}, "'x' in 'x*dice': a factor is a number above 0"),
-        ({"name": "0*dice"}, "a factor is a number above 0"),
+        ({"name": "x*dice"}, "'x' in 'x*dice': a factor must be a number above 0"),
+        ({"name": "0*dice"}, "a factor must be a number above 0"),
         ({"name": "dice+2*dice"}, "names a loss twice"),
-        ({"name": "dice", "reduction": "sum"}, "is for cross_entropy and focal alone"),
-        ({"name": "dice", "label_smoothing": 0.1}, "is for cross_entropy and ohem alone"),
+        ({"name": "dice", "reduction": "sum"}, "only cross_entropy and focal support it"),
+        ({"name": "dice", "label_smoothing": 0.1}, "only cross_entropy and ohem support it"),
         ({"label_smoothing": 1}, "loss.label_smoothing = 1"),
         ({"focal_gamma": -1}, "loss.focal_gamma = -1"),
     ],
@@ -330,6 +330,6 @@ def test_a_loss_that_cannot_be_is_refused_in_one_line(
 
 
 def test_class_weights_fit_the_classes() -> None:
-    assert class_weights(LossRecipe(class_weights="none"), np.array([1, 2])) is None
+    assert make_class_weights("none", np.array([1, 2])) is None
     with pytest.raises(InputError, match="give 3"):
-        class_weights(LossRecipe(class_weights=(1.0, 2.0)), np.array([1, 2, 3]))
+        make_class_weights((1.0, 2.0), np.array([1, 2, 3]))

@@ -31,11 +31,12 @@ from pixelwise.planning import (
     make_plan,
     this_machine,
 )
-from pixelwise.planning.plan import LEAST_EPOCHS, MAX_BATCH, MOST_EPOCHS, STEPS, USABLE
-from pixelwise.recipes.schema import ModelRecipe, shipped_recipes
+from pixelwise.planning.plan import MAX_BATCH, MAX_EPOCHS, MIN_EPOCHS, STEPS, USABLE
+from pixelwise.recipes.load_recipe import load_resolved_recipe, shipped_recipes
+from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.training import load_recipe, plan_training, resume, train
-from pixelwise.training.apply_plan import network_of
-from pixelwise.training.losses.segmentation_loss import class_weights
+from pixelwise.training.apply_plan import estimate_memory
+from pixelwise.training.losses.segmentation_loss import make_class_weights
 
 GIB = 2**30
 LAPTOP = Machine(cores=2, memory=24 * GIB)
@@ -143,10 +144,10 @@ def test_weights_are_for_data_where_one_class_has_nearly_all(
 
 def test_what_is_given_is_not_planned_and_counts_for_the_rest() -> None:
     stated = {CROP: (64, 64), BATCH_SIZE: 4}
-    planned = values(CAMVID, given=stated)
+    planned = values(CAMVID, fixed=stated)
     assert planned == {EPOCHS: 12, CLASS_WEIGHTS: "none"}  # 92 steps each: as many steps in all
-    assert values(CAMVID, given={CROP: "image"})[BATCH_SIZE] == 1
-    assert make_plan(CAMVID, LAPTOP, given=dict.fromkeys(PLANNED, 1)) == []
+    assert values(CAMVID, fixed={CROP: "image"})[BATCH_SIZE] == 1
+    assert make_plan(CAMVID, LAPTOP, fixed=dict.fromkeys(PLANNED, 1)) == []
 
 
 MATERIALS = st.builds(
@@ -177,13 +178,13 @@ def test_every_plan_is_one_that_can_be_run(dataset_stats: DatasetStats, machine:
     batch, epochs = planned[BATCH_SIZE], planned[EPOCHS]
     assert height % 32 == width % 32 == 0
     assert 2 <= batch <= MAX_BATCH
-    assert LEAST_EPOCHS <= epochs <= MOST_EPOCHS
+    assert MIN_EPOCHS <= epochs <= MAX_EPOCHS
     network = Network()
     taken = network.base + network.per_pixel * batch * height * width
     smallest = batch == 2 and (height, width) == (32, 32)
     assert machine.memory is None or smallest or taken <= USABLE * machine.memory
     steps = math.ceil(dataset_stats.train / batch)
-    if LEAST_EPOCHS * 2 < epochs < MOST_EPOCHS:
+    if MIN_EPOCHS * 2 < epochs < MAX_EPOCHS:
         assert abs(steps * epochs - STEPS) <= steps / 2
     assert planned[CLASS_WEIGHTS] in ("none", "root_median_frequency")
 
@@ -224,9 +225,9 @@ def test_what_layers_put_out_is_counted_by_hand() -> None:
 
 
 def test_a_larger_network_takes_more_memory_and_a_smaller_batch() -> None:
-    assert network_of(ModelRecipe()) == Network()
-    larger = network_of(ModelRecipe(options={"backbone": "resnet101"}))
-    finer = network_of(ModelRecipe(options={"output_stride": 8}))
+    assert estimate_memory(ModelRecipe()) == Network()
+    larger = estimate_memory(ModelRecipe(options={"backbone": "resnet101"}))
+    finer = estimate_memory(ModelRecipe(options={"output_stride": 8}))
     assert larger.per_pixel > 1.5 * Network().per_pixel
     assert larger.per_pixel > finer.per_pixel > Network().per_pixel
     assert values(CAMVID, replace(LAPTOP, memory=12 * GIB), network=larger)[BATCH_SIZE] == 4
@@ -234,7 +235,7 @@ def test_a_larger_network_takes_more_memory_and_a_smaller_batch() -> None:
 
 def test_measuring_a_network_draws_nothing_and_leaves_it_as_it_was() -> None:
     before = torch.get_rng_state()
-    network_of(ModelRecipe(options={"backbone": "tiny"}))
+    estimate_memory(ModelRecipe(options={"backbone": "tiny"}))
     assert torch.equal(before, torch.get_rng_state())
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny").train()
     count_activations(model, height=32, width=32)
@@ -260,11 +261,11 @@ def test_a_run_keeps_the_plan_in_its_recipe_and_resume_does_not_plan_again(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train(scenes, tmp_path / "run", load_recipe(None, {**TINY, "epochs": 1}))
-    saved = load_recipe(tmp_path / "run" / "recipe.toml")
+    saved = load_resolved_recipe(tmp_path / "run" / "recipe.toml")
     assert saved == run.recipe
     assert [saved.value(key) for key in PLANNED] == [(32, 64), 2, 1, "none"]
-    assert run.facts["batch"].startswith("2: several steps an epoch")
-    assert run.facts["epochs"] == "1: as the recipe says"
+    assert run.facts["batch"].startswith("2: several steps per epoch")
+    assert run.facts["epochs"] == "1: set in the recipe"
     monkeypatch.setattr("pixelwise.training.setup.plan_run", None)
     again = resume(tmp_path / "run")
     assert again.recipe == run.recipe
@@ -281,8 +282,8 @@ def test_the_plan_is_what_train_begins_with_and_writes_nothing(
     recipe = load_recipe(None, {**TINY, "batch_size": 3})
     planned = plan_training(scenes, tmp_path / "run", recipe)
     assert not (tmp_path / "run").exists()
-    assert planned.recipe.value(EPOCHS) == MOST_EPOCHS
-    assert planned.facts["batch"] == "3: as the recipe says"
+    assert planned.recipe.value(EPOCHS) == MAX_EPOCHS
+    assert planned.facts["batch"] == "3: set in the recipe"
 
 
 def test_the_doctor_suggests_what_train_would_choose(scenes: Path, tmp_path: Path) -> None:
@@ -303,10 +304,10 @@ def test_weights_of_the_plan_reach_the_loss(tmp_path: Path, make_folder_data: An
     run = plan_training(root, tmp_path / "run", load_recipe(None, dict(TINY)))
     share = 10 / (24 * 32)
     expected = [math.sqrt(0.5 / (1 - share)), math.sqrt(0.5 / share)]
-    weights = class_weights(run.recipe.loss, run.data.pixel_counts["train"])
+    weights = make_class_weights(run.recipe.loss.class_weights, run.data.pixel_counts["train"])
     assert weights is not None
     assert weights.tolist() == pytest.approx(expected, abs=1e-3)
-    assert "hardly count" in run.facts["class weights"]
+    assert "would dominate the loss" in run.facts["class weights"]
 
 
 def test_plan_only_prints_the_plan_and_stops(
@@ -317,7 +318,7 @@ def test_plan_only_prints_the_plan_and_stops(
     assert (done.code, done.err) == (0, "")
     rows = {line.split("  ")[0]: line for line in done.out.splitlines()}
     assert {"crop", "batch", "epochs", "class weights"} <= set(rows)
-    assert "4: as the recipe says" in rows["batch"]
+    assert "4: set in the recipe" in rows["batch"]
     assert not (tmp_path / "run").exists()
 
 
@@ -333,4 +334,4 @@ def test_plan_only_fails_where_training_would(
     below = cli("train", scenes, "--out", "file/run", "--plan-only")
     assert (below.code, "Not a directory" in below.err) == (2, True)
     together = cli("train", "--resume", "run", "--plan-only")
-    assert (together.code, "give no others" in together.err) == (2, True)
+    assert (together.code, "its own settings: omit --plan-only" in together.err) == (2, True)

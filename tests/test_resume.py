@@ -24,7 +24,7 @@ from pixelwise.recipes.schema import Recipe
 from pixelwise.training import Callback, TrainingError, TrainingStoppedError, load_recipe, train
 from pixelwise.training import resume as go_on
 from pixelwise.training.optimizer import make_optimizer, make_schedule
-from pixelwise.training.resume_state import KEY, checkpoints, newest
+from pixelwise.training.resume_state import KEY, list_checkpoints, load_newest_checkpoint
 from pixelwise.training.run_folder import Run
 from pixelwise.weights.bundle import Bundle
 
@@ -84,14 +84,14 @@ class StopAt(Callback):
         if place == self.place:
             os.kill(os.getpid(), self.number)
 
-    def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
         self.epoch = epoch
         self._at("step", epoch, step)
 
-    def validating(self, done: int, total: int) -> None:
+    def on_validation_progress(self, done: int, total: int) -> None:
         self._at("validating", self.epoch, done)
 
-    def epoch_ended(self, row: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, row: Mapping[str, Any]) -> None:
         self._at("epoch", row["epoch"])
 
 
@@ -138,7 +138,7 @@ def test_accumulated_gradients_are_not_cut_in_half(scenes: Path, tmp_path: Path)
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
         train(scenes, out, chosen, callback=StopAt("step", 2, 2))
-    assert newest(out)[0].progress().step == 4
+    assert load_newest_checkpoint(out)[0].progress().step == 4
     go_on(out)
     assert_same_bundles(out, expected.folder)
 
@@ -173,14 +173,14 @@ def test_ctrl_c_ends_with_130_and_a_second_one_at_once(scenes: Path, tmp_path: P
     assert stopped.value.exit_code == 130
 
     class Impatient(Callback):
-        def step(self, **_: Any) -> None:
+        def on_step(self, **_: Any) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train(scenes, tmp_path / "b", recipe(), callback=Impatient())
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert len(checkpoints(tmp_path / "b" / "checkpoints")) == 1  # of the start
+    assert len(list_checkpoints(tmp_path / "b" / "checkpoints")) == 1  # of the start
 
 
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(
@@ -189,7 +189,7 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
         train(scenes, out, recipe(), callback=StopAt("step", 2, 2))
-    before, last = checkpoints(out / "checkpoints")
+    before, last = list_checkpoints(out / "checkpoints")
     damaged = bytearray(last.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     last.write_bytes(bytes(damaged))
@@ -202,16 +202,16 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(
 def test_no_checkpoint_is_whole(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(scenes, out, recipe(epochs=1))
-    for path in checkpoints(out / "checkpoints"):
+    for path in list_checkpoints(out / "checkpoints"):
         path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"step-000000003.*cut off") as error:
         go_on(out)
     assert len(error.value.problems) == 2
-    for path in checkpoints(out / "checkpoints"):
+    for path in list_checkpoints(out / "checkpoints"):
         path.unlink()
     with pytest.raises(InputError, match="holds no checkpoint"):
         go_on(out)
-    with pytest.raises(InputError, match=r"data\.json: is not there"):
+    with pytest.raises(InputError, match=r"data\.json: is missing"):
         go_on(tmp_path)
 
 
@@ -240,7 +240,7 @@ def test_other_data_are_refused(scenes: Path, tmp_path: Path) -> None:
     picture = image.read_bytes()
     mask.unlink()
     image.unlink()
-    with pytest.raises(InputError, match=r"1 images of train are gone .*, as "):
+    with pytest.raises(InputError, match=r"1 images of train are missing .*"):
         go_on(out)
     mask.write_bytes(kept)
     image.write_bytes(picture)
@@ -368,7 +368,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     (line,) = first.stderr.splitlines()
     assert "No space left on device" in line
     assert f"--resume {out}" in line
-    checkpoint, damaged = newest(out)
+    checkpoint, damaged = load_newest_checkpoint(out)
     assert damaged == []
     assert list(out.rglob("*.part")) == []
     subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)

@@ -15,7 +15,13 @@ from pixelwise.errors import InputError
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training import load_recipe
 from pixelwise.training import sweep as module
-from pixelwise.training.sweep import Space, SweepCallback, Tried, make_space, sweep
+from pixelwise.training.sweep import (
+    SearchSpace,
+    SweepCallback,
+    TrialResult,
+    make_search_space,
+    sweep,
+)
 from pixelwise.training.trainer import TrainingError, TrainingStoppedError
 
 pytest.importorskip("optuna")
@@ -31,7 +37,7 @@ RECIPE = load_recipe(
         "batch_size": 2,
     },
 )
-SPACE = Space((0.001, 0.1), ((32, 32), (32, 64)))
+SPACE = SearchSpace((0.001, 0.1), ((32, 32), (32, 64)))
 
 
 @pytest.fixture(scope="module")
@@ -39,33 +45,33 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes"), train=3, val=1, height=48, width=64)
 
 
-class Heard(SweepCallback):
+class Recorder(SweepCallback):
     def __init__(self) -> None:
-        self.begun: list[tuple[int, Mapping[str, Any]]] = []
-        self.ended: list[Tried] = []
+        self.begins: list[tuple[int, Mapping[str, Any]]] = []
+        self.results: list[TrialResult] = []
 
-    def trial_begins(self, number: int, settings: Mapping[str, Any]) -> None:
-        self.begun.append((number, settings))
+    def on_trial_begin(self, number: int, settings: Mapping[str, Any]) -> None:
+        self.begins.append((number, settings))
 
-    def trial_ended(self, trial: Tried) -> None:
-        self.ended.append(trial)
+    def on_trial_end(self, trial: TrialResult) -> None:
+        self.results.append(trial)
 
 
 def test_the_space_lies_around_the_recipe(scenes: Path) -> None:
     data = open_dataset(scenes, splits=("train", "val"))
-    space = make_space(RECIPE, data)
-    assert space.rate == pytest.approx((0.001, 0.1))
+    space = make_search_space(RECIPE, data)
+    assert space.learning_rate == pytest.approx((0.001, 0.1))
     assert space.crops == ((32, 64), (32, 32))  # at and below the usual one, each once
     fixed = load_recipe(None, {"augmentation.crop": [320, 480]})
-    assert make_space(fixed, data).crops == ((320, 480), (256, 352), (160, 256))
+    assert make_search_space(fixed, data).crops == ((320, 480), (256, 352), (160, 256))
 
 
 def test_trials_are_runs_and_the_best_recipe_is_written(scenes: Path, tmp_path: Path) -> None:
-    out, heard = tmp_path / "sweep", Heard()
-    found = sweep(scenes, out, RECIPE, SPACE, trials=2, callback=heard)
-    assert [number for number, _ in heard.begun] == [0, 1]
-    assert [trial.state for trial in heard.ended] == ["complete"] * 2
-    for number, settings in heard.begun:
+    out, recorder = tmp_path / "sweep", Recorder()
+    found = sweep(scenes, out, RECIPE, SPACE, trials=2, callback=recorder)
+    assert [number for number, _ in recorder.begins] == [0, 1]
+    assert [trial.state for trial in recorder.results] == ["complete"] * 2
+    for number, settings in recorder.begins:
         recipe = load_recipe(out / f"trial-{number:03d}" / "recipe.toml")
         assert recipe.optimizer.learning_rate == settings["optimizer.learning_rate"]
         assert list(recipe.augmentation.crop) == settings["augmentation.crop"]
@@ -76,8 +82,8 @@ def test_trials_are_runs_and_the_best_recipe_is_written(scenes: Path, tmp_path: 
     assert written.optimizer.learning_rate == best.settings["optimizer.learning_rate"]
     assert written.epochs == RECIPE.epochs
     # Enough were tried: nothing is begun, and the same is found.
-    again = sweep(scenes, out, RECIPE, SPACE, trials=2, callback=heard)
-    assert len(heard.begun) == 2
+    again = sweep(scenes, out, RECIPE, SPACE, trials=2, callback=recorder)
+    assert len(recorder.begins) == 2
     assert again == found
     assert json.loads(json.dumps(again.to_json()))["best"] == best.number
 
@@ -99,9 +105,9 @@ def fake_training(
         (folder / "checkpoints" / "step-000000000.safetensors").touch()
         rows = []
         for epoch, score in enumerate(scores(int(folder.name[-3:])), start=1):
-            callback.step(epoch=epoch, step=1, steps=1, loss=1.0, images=1)
+            callback.on_step(epoch=epoch, step=1, steps=1, loss=1.0, images=1)
             rows.append({"epoch": epoch, "val_mean_iou": score})
-            callback.epoch_ended(rows[-1])
+            callback.on_epoch_end(rows[-1])
         return FakeRun(rows)
 
     def train(root: Path, out: Path, recipe: Recipe, *, overwrite: bool, callback: Any) -> FakeRun:
@@ -158,20 +164,20 @@ def test_a_stopped_sweep_goes_on_with_its_trial_and_settings(
         return [0.5] * 8
 
     calls = fake_training(monkeypatch, scores)
-    heard = Heard()
-    with pytest.raises(TrainingStoppedError, match="give the same command") as caught:
-        sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, callback=heard)
+    recorder = Recorder()
+    with pytest.raises(TrainingStoppedError, match="run the same command") as caught:
+        sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, callback=recorder)
     assert caught.value.exit_code == 130
     stopping = False
-    found = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, callback=heard)
+    found = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, callback=recorder)
     assert calls == [
         ("train", "trial-000"),
         ("train", "trial-001"),
         ("resume", "trial-001"),
         ("train", "trial-002"),
     ]
-    assert heard.begun[1] == heard.begun[2]
-    assert len({str(settings) for _, settings in heard.begun}) == 3  # none was drawn twice
+    assert recorder.begins[1] == recorder.begins[2]
+    assert len({str(settings) for _, settings in recorder.begins}) == 3  # none was drawn twice
     assert [trial.state for trial in found.trials] == ["complete"] * 3
 
 
@@ -203,13 +209,19 @@ def test_another_sweeps_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=1)
     with pytest.raises(InputError, match="holds a sweep with another recipe"):
         sweep(tmp_path, tmp_path / "out", long_recipe(9), SPACE, trials=1)
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="holds other files"):
         sweep(tmp_path, tmp_path, long_recipe(), SPACE, trials=1)
 
 
 def test_backbones_are_checked_before_the_first_trial(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="abacus"):
-        sweep(tmp_path, tmp_path / "out", RECIPE, Space((1, 2), ((32, 32),), ("abacus",)), trials=1)
+        sweep(
+            tmp_path,
+            tmp_path / "out",
+            RECIPE,
+            SearchSpace((1, 2), ((32, 32),), ("abacus",)),
+            trials=1,
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -33,7 +33,7 @@ class Halt(Exception):  # noqa: N818
 
 
 class HaltingListener(Callback):
-    def step(self, *, epoch: int, step: int, **rest: Any) -> None:
+    def on_step(self, *, epoch: int, step: int, **rest: Any) -> None:
         if (epoch, step) == (2, 2):
             raise Halt
 

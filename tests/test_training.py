@@ -23,7 +23,12 @@ from pixelwise.data.scenes import write_scenes
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
-from pixelwise.recipes.schema import Recipe, parse_override, shipped_recipes
+from pixelwise.recipes.load_recipe import (
+    load_resolved_recipe,
+    parse_override,
+    shipped_recipes,
+)
+from pixelwise.recipes.schema import Recipe, ResolvedRecipe
 from pixelwise.training import TrainingError, load_recipe, train
 from pixelwise.training.kernel_selection import KERNEL_CONFIGS, KernelConfig, select_kernels
 from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
@@ -71,8 +76,8 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ({"optimizer.rate": 3}, "unknown key 'optimizer.rate': allowed are learning_rate"),
         ({"epochs": 0}, "epochs = 0"),
         ({"epochs": "many"}, "epochs = 'many'"),
-        ({"augmentation.scale": [2, 1]}, "rising order"),
-        ({"augmentation.crop": [0, 5]}, "from 1"),
+        ({"augmentation.scale": [2, 1]}, "ascending order"),
+        ({"augmentation.crop": [0, 5]}, "at least 1 pixel"),
         ({"epochs": 2, "epochs.x": 1}, "epochs is a value"),
         ({"optimizer": 3}, "optimizer = 3"),
         ({"data.workers": -3}, "data.workers = -3"),
@@ -212,7 +217,7 @@ def test_what_the_recipe_says_of_the_arrangement_is_not_measured(
     assert choose(memory_format="channels_last", kernels="plain") == KernelConfig("channels_last")
     assert choose(memory_format="channels_last", kernels="compiled").kernels == "compiled"
     assert choose(memory_format="auto", kernels="plain").kernels == "plain"
-    with pytest.raises(InputError, match=r"kernels = 'compiled': are for a CPU .* bf16-mixed"):
+    with pytest.raises(InputError, match=r"kernels = 'compiled': need a CPU .* bf16-mixed"):
         choose(memory_format="channels_last", kernels="compiled", precision="bf16-mixed")
     with pytest.raises(InputError, match="memory_format = 'contiguous'"):
         load_recipe(None, {"memory_format": "contiguous", "kernels": "compiled"})
@@ -237,7 +242,7 @@ def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None
         "val_images.safetensors",
         "checkpoints",
     }
-    assert load_recipe(out / "recipe.toml") == run.recipe
+    assert load_resolved_recipe(out / "recipe.toml") == run.recipe
     assert run.recipe.augmentation.crop == (32, 64)  # "auto", resolved
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["start", "step", "epoch", "epoch", "end"]
@@ -247,7 +252,7 @@ def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None
     assert best.scores["mean_iou"] == max(row["val_mean_iou"] for row in run.history)
     assert last.scores["epoch"] == 2
     assert best.classes == run.data.classes
-    assert Recipe.model_validate(best.recipe) == run.recipe
+    assert ResolvedRecipe.model_validate(best.recipe) == run.recipe
 
 
 @pytest.mark.parametrize("kernels", ["plain", "compiled"])
@@ -292,7 +297,7 @@ def test_training_from_python_takes_recipe_keys(scenes: Path, tmp_path: Path) ->
         out=tmp_path,
         epochs=1,
         memory_format="contiguous",
-        model__pretrained="none",
+        model__weights="none",
         model__options__backbone="tiny",
     )
     assert run.recipe.epochs == 1

@@ -13,12 +13,14 @@ from pixelwise.cli import (
     compare,
     convert,
     data,
+    demo,
     doctor,
     export,
     inference,
     models,
+    recipe,
     sweep,
-    training,
+    train,
 )
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
@@ -34,19 +36,19 @@ app = typer.Typer(
 
 for function in (
     doctor.doctor,
-    training.train,
+    train.train,
     sweep.sweep,
     inference.evaluate,
     compare.compare,
     inference.predict,
     inference.tune_crf,
-    training.demo,
+    demo.demo,
     models.models,
     convert.convert,
     export.export,
     benchmark.benchmark,
     data.convert_data,
-    training.recipe,
+    recipe.recipe,
 ):
     app.command()(function)
 app.add_typer(data.app, name="data")

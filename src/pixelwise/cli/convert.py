@@ -37,7 +37,7 @@ def convert(
         raise InputError(f"{out}: is the file to convert: choose another --out")
     check_writable(out)
     from pixelwise.data.classes import read_classes_toml
-    from pixelwise.recipes.schema import parse_override
+    from pixelwise.recipes.load_recipe import parse_override
 
     conversion = convert_weights(
         file,

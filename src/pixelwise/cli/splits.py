@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def open_splits(network: Predictor | Bundle, data: Path, *splits: str) -> SegmentationData:
     """Check `splits`, divided off by the recipe that the network was trained with."""
     from pixelwise.data.dataset import open_dataset
-    from pixelwise.recipes.schema import load_recipe_of
+    from pixelwise.recipes.load_recipe import load_bundle_recipe
 
-    trained = load_recipe_of(network.recipe)
+    trained = load_bundle_recipe(network.recipe)
     with Bar("checking the data") as bar:
         return open_dataset(
             data,

@@ -1,7 +1,7 @@
-"""Sums and lists over all processes of a shared batch, with the gradient of the own part.
+"""Differentiable sums and concatenations over all processes.
 
-Each process then has the loss of the whole batch, and of its gradient the part that flows through
-its own images: added up over the processes these are the gradient of the whole.
+Each process then holds the loss of the whole batch and the gradient that flows through its own
+images. The sum of these gradients over the processes is the gradient of the whole batch.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from torch import Tensor
 from pixelwise.distributed.shard import current_shard
 
 
-def total(x: Tensor) -> Tensor:
-    """The sum of `x` over the processes that share the batch; `x` itself where none do."""
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Return the sum of `x` over all processes, or `x` itself if the batch is not sharded."""
     if current_shard() is None:
         return x
-    summed: Tensor = _Total.apply(x)  # type: ignore[no-untyped-call]
+    summed: Tensor = _AllReduceSum.apply(x)  # type: ignore[no-untyped-call]
     return summed
 
 
-def gathered(x: Tensor) -> Tensor:
-    """The rows `x` (N, ...) of all processes, in their order, N differing between them; `x` itself
-    where the batch is not shared."""
-    share = current_shard()
-    if share is None:
+def all_gather_rows(x: Tensor) -> Tensor:
+    """Concatenate the rows of `x` (N, ...) of all processes by rank; N may differ between them.
+
+    Returns `x` itself if the batch is not sharded.
+    """
+    shard = current_shard()
+    if shard is None:
         return x
-    rows: Tensor = _Gathered.apply(x, share.rank, share.processes)  # type: ignore[no-untyped-call]
+    rows: Tensor = _AllGatherRows.apply(x, shard.rank, shard.world_size)  # type: ignore[no-untyped-call]
     return rows
 
 
-class _Total(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         summed = x.detach().clone()
@@ -45,19 +47,19 @@ class _Total(torch.autograd.Function):
         return grads[0]
 
 
-class _Gathered(torch.autograd.Function):
+class _AllGatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rank: int, processes: int) -> Tensor:
-        lengths = torch.zeros(processes, dtype=torch.long, device=x.device)
+    def forward(ctx: Any, x: Tensor, rank: int, world_size: int) -> Tensor:
+        lengths = torch.zeros(world_size, dtype=torch.long, device=x.device)
         lengths[rank] = len(x)
         dist.all_reduce(lengths)
         counts = [int(count) for count in lengths]
         padded = x.new_zeros(max(counts), *x.shape[1:])
         padded[: len(x)] = x.detach()
-        parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded)
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded)
         ctx.own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        return torch.cat([rows[:count] for rows, count in zip(gathered, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

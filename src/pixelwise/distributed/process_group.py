@@ -1,11 +1,12 @@
-"""The processes that a run is shared out over, by Lightning Fabric.
+"""The processes of a distributed run, connected by Lightning Fabric.
 
-All of them do the same with the same numbers: they have the same random states, gradients, weights
-and schedule, so that a checkpoint, which process 0 writes, serves any number of them. What only one
-can know (what is measured, the time, a signal, a full disk) one decides and all are told.
+All processes compute the same numbers: they have the same random states, gradients, weights and
+learning rates, so a checkpoint, which rank 0 writes, can be resumed with any number of processes.
+What only one process can know (a measurement, the time, a signal, a full disk) is decided by one
+and sent to all.
 
-Where one ends on its own, the others find their connection to it closed. What it leaves in the
-store in which they met tells them whether it has said why.
+If a process ends unexpectedly, the others find their connection to it closed. The error code that
+it leaves in the rendezvous store tells them whether it has reported the reason.
 """
 
 from __future__ import annotations
@@ -28,61 +29,66 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelwise.distributed.process_rank import LOST, ProcessRank, find_process_rank, report_once
-from pixelwise.distributed.shard import BatchShard, sharing
+from pixelwise.distributed.shard import BatchShard, use_shard
 from pixelwise.errors import InputError, PixelwiseError, ReportedElsewhereError
-from pixelwise.recipes.schema import Recipe
 
 TIMEOUT = timedelta(hours=2)
-"""For which the others wait, as for process 0 while it measures, or for a machine that is mute."""
-_FAULT = "pixelwise/fault"
+"""How long a process waits for another, for example while rank 0 measures or a machine hangs."""
+_ERROR_KEY = "pixelwise/fault"
 
 T = TypeVar("T")
 
 
 class PeerLostError(PixelwiseError):
-    """Another process of the run has ended, and left no word of it."""
+    """Another process of the run ended without reporting a reason."""
 
     exit_code = LOST
 
 
 class ProcessGroup:
-    """This process of a run and its way to the others; with one alone all of it is plain.
+    """This process and its connection to the others. With a single process, calls do nothing.
 
-    agreed: whether all have been told of the error that ends the run.
+    Args:
+        fabric: The launched Fabric.
+        process_rank: The position of this process.
     """
 
-    def __init__(self, fabric: Fabric, place: ProcessRank) -> None:
+    def __init__(self, fabric: Fabric, process_rank: ProcessRank) -> None:
         self.fabric = fabric
-        self.place = place
-        self.agreed = False
+        self.process_rank = process_rank
+        self.error_is_known = False  # whether all processes know the error that ends the run
 
     @property
     def rank(self) -> int:
-        return self.place.rank
+        return self.process_rank.rank
 
     @property
-    def count(self) -> int:
-        return self.place.count
+    def world_size(self) -> int:
+        return self.process_rank.world_size
 
     @property
-    def first(self) -> bool:
-        """Whether this is process 0, which alone writes files and prints."""
+    def is_rank_zero(self) -> bool:
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def __str__(self) -> str:
-        """In words; empty for one process."""
-        if self.count == 1:
+        """Describe the group for the report; empty for a single process."""
+        if self.world_size == 1:
             return ""
-        nodes = "" if self.place.nodes == 1 else f" on {self.place.nodes} machines"
-        return f"{self.count}{nodes}, each with its part of every batch"
+        nodes = self.process_rank.nodes
+        machines = "" if nodes == 1 else f" on {nodes} machines"
+        return f"{self.world_size}{machines}, each batch is split between them"
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """What `work` returns in process 0, given to all, which wait for it; a PixelwiseError
-        there ends all."""
-        if self.count == 1:
+        """Run `work` on rank 0 and return its result on all ranks.
+
+        Raises:
+            PixelwiseError: On all ranks, if `work` raises it.
+        """
+        if self.world_size == 1:
             return work()
         result, error = None, None
-        if self.first:
+        if self.is_rank_zero:
             try:
                 result = work()
             except PixelwiseError as raised:
@@ -90,14 +96,24 @@ class ProcessGroup:
         outcome = (result, None if error is None else error.exit_code)
         result, exit_code = self.fabric.broadcast(outcome)
         if exit_code is not None:
-            self.agreed = True
+            self.error_is_known = True
             raise error or ReportedElsewhereError(exit_code)
         return result  # type: ignore[return-value]
 
+    def only_on_rank_zero(self, work: Callable[[], T]) -> T | None:
+        """Run `work` on rank 0; return its result there and None elsewhere. Errors reach all."""
+        results: list[T] = []
+        self.on_rank_zero(lambda: results.append(work()))
+        return results[0] if results else None
+
     def on_all_ranks(self, work: Callable[[], T]) -> T:
-        """What `work` returns here; a PixelwiseError in any process ends all, and the first of
-        those that had one tells it."""
-        if self.count == 1:
+        """Run `work` on every rank and return each rank's own result.
+
+        Raises:
+            PixelwiseError: On all ranks, if `work` raises it on any. The lowest of these ranks
+                reports it.
+        """
+        if self.world_size == 1:
             return work()
         result, error = None, None
         try:
@@ -105,144 +121,168 @@ class ProcessGroup:
         except PixelwiseError as raised:
             error = raised
         codes = self.gather(None if error is None else error.exit_code)
-        at_fault = [(rank, code) for rank, code in enumerate(codes) if code is not None]
-        if at_fault:
-            self.agreed = True
-            teller, exit_code = at_fault[0]
-            raise error if error and teller == self.rank else ReportedElsewhereError(exit_code)
+        failed = [(rank, code) for rank, code in enumerate(codes) if code is not None]
+        if failed:
+            self.error_is_known = True
+            reporter, exit_code = failed[0]
+            raise error if error and reporter == self.rank else ReportedElsewhereError(exit_code)
         return result  # type: ignore[return-value]
 
-    def gather(self, own: T) -> list[T]:
-        """What each process has, by rank."""
-        if self.count == 1:
-            return [own]
-        everyone: list[Any] = [None] * self.count
-        dist.all_gather_object(everyone, own)
-        return everyone
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
-    def largest(self, *numbers: int) -> list[int]:
-        """Of each of the numbers the largest that any process has."""
-        if self.count == 1:
+    def all_reduce_max(self, *numbers: int) -> list[int]:
+        """Return the maximum over all processes of each of the numbers."""
+        if self.world_size == 1:
             return list(numbers)
         values = torch.tensor(numbers, device=self.fabric.device)
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values.tolist()
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-        """The network and the optimizer as Fabric has them, from process 0's weights and running
-        statistics in all of them."""
-        if self.count > 1:
-            # The statistics are the same in all once they begin alike, and constants may not be
-            # laid out as a broadcast wants them.
+        """Wrap network and optimizer with Fabric; all ranks start from the weights of rank 0."""
+        if self.world_size > 1:
+            # DDP would broadcast the buffers in each step: batch normalization keeps them equal
+            # once they start equal, and constants may have strides that a broadcast rejects.
             buffers = dict(model.named_buffers())
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
                 model, [*buffers]
             )
         network, optimizer = self.fabric.setup(model, optimizer)
-        if self.count > 1:
+        if self.world_size > 1:
             for name in sorted(buffers.keys() & model.state_dict().keys()):
                 dist.broadcast(model.get_buffer(name), src=0)
         return network, optimizer
 
     @contextmanager
-    def step(self, network: Any, share: BatchShard, *, updates: bool) -> Iterator[None]:
-        """Around forward, loss and backward of a batch. updates: whether the weights change after
-        it; else the gradients of the processes are not added up yet."""
-        if self.count == 1:
+    def training_step(
+        self, network: Any, shard: BatchShard, *, sync_gradients: bool
+    ) -> Iterator[None]:
+        """Wrap the forward pass, loss and backward pass of a batch.
+
+        Args:
+            network: The network that `setup` returned.
+            shard: This process's images of the batch.
+            sync_gradients: Whether to reduce the gradients over the processes, which the last
+                batch before an update needs.
+        """
+        if self.world_size == 1:
             yield
             return
-        with sharing(share), self.fabric.no_backward_sync(network, enabled=not updates):
+        with use_shard(shard), self.fabric.no_backward_sync(network, enabled=not sync_gradients):
             yield
 
     @contextmanager
-    def faults(self, folder: Path) -> Iterator[None]:
-        """Around all that the processes do together: the end of one is the end of all, with one
-        line. folder: of the run, with which it goes on."""
-        if self.count == 1:
+    def fail_together(self, folder: Path) -> Iterator[None]:
+        """Wrap everything that the processes do together: an error in one ends all of them.
+
+        One process reports the error in one line. `folder` is the run's, for its message.
+        """
+        if self.world_size == 1:
             yield
             return
         store = dist.distributed_c10d._get_default_store()
         try:
             yield
         except BaseException as error:
-            if not self.agreed:
-                self._leave(store, error, folder)
+            if not self.error_is_known:
+                self._share_error(store, error, folder)
             raise
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _leave(self, store: Any, error: BaseException, folder: Path) -> None:
-        """Tell the others of an error, or find out which of theirs this one comes from. Raises what
-        is to be raised in its place, if that is another."""
+    def _share_error(self, store: Any, error: BaseException, folder: Path) -> None:
+        """Publish an error, or find out that it follows from the error of another process.
+
+        Raises the error to report in its place, if that is a different one.
+        """
         lost = _is_lost_connection(error)
-        told = self._tell(store, error.exit_code if isinstance(error, PixelwiseError) else 1)
-        if told is not None and (lost or isinstance(error, PixelwiseError)):
-            raise ReportedElsewhereError(told) from error
-        if lost and self.place.launched and self.place.nodes == 1:
-            raise ReportedElsewhereError(
-                PeerLostError.exit_code
-            ) from error  # the launcher knows more
+        exit_code = error.exit_code if isinstance(error, PixelwiseError) else 1
+        first_code = self._publish_exit_code(store, exit_code)
+        if first_code is not None and (lost or isinstance(error, PixelwiseError)):
+            raise ReportedElsewhereError(first_code) from error
+        if lost and self.process_rank.launched and self.process_rank.nodes == 1:
+            # The launcher sees how the other process ended, and reports it.
+            raise ReportedElsewhereError(PeerLostError.exit_code) from error
         if lost:
             raise PeerLostError(
-                "another process of the run has ended: if it says nothing, it was killed, and "
-                f"`pixelwise train --resume {folder}` goes on from the last checkpoint"
+                "another process of the run has ended: if it reports no error, it was killed, and "
+                f"`pixelwise train --resume {folder}` resumes from the last checkpoint"
             ) from error
 
-    def _tell(self, store: Any, exit_code: int) -> int | None:
-        """Leave the exit code of the run, as the first; else the one that another has left. None
-        also where the store has gone with its process, which is process 0 or torchrun."""
+    def _publish_exit_code(self, store: Any, exit_code: int) -> int | None:
+        """Publish the exit code of the run, or return the one that another process published.
+
+        None also if the store ended with its process, which is rank 0 or torchrun.
+        """
         own = f"{exit_code} {self.rank}"
         try:
-            said = store.compare_set(_FAULT, "", own).decode()
+            published = store.compare_set(_ERROR_KEY, "", own).decode()
         except RuntimeError:
             return None
-        return None if said == own else int(said.split()[0])
+        return None if published == own else int(published.split()[0])
 
 
-def join(recipe: Recipe, *, place: ProcessRank | None = None) -> ProcessGroup:
-    """Meet the other processes of the run, if the environment has any.
+def join_process_group(
+    *, device: str, precision: str, seed: int, process_rank: ProcessRank | None = None
+) -> ProcessGroup:
+    """Connect to the other processes of the run, if the environment states any, and seed this one.
 
-    Raises InputError where the recipe's device cannot be used, or not by as many processes.
+    Args:
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: A precision of Fabric, such as "32-true".
+        seed: Seed of the random number generators.
+        process_rank: The position of this process. None: that of the environment.
+
+    Raises:
+        InputError: If the device cannot be used, or not by this number of processes.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    place = place or find_process_rank() or ProcessRank()
+    process_rank = process_rank or find_process_rank() or ProcessRank()
     with report_once():
-        fabric = _fabric(recipe, place)
-    fabric.seed_everything(recipe.seed, verbose=False)
-    return ProcessGroup(fabric, place)
+        fabric = _launch_fabric(device, precision, process_rank)
+    fabric.seed_everything(seed, verbose=False)
+    return ProcessGroup(fabric, process_rank)
 
 
-def _fabric(recipe: Recipe, place: ProcessRank) -> Fabric:
-    on_cpu = recipe.device == "cpu" or (recipe.device == "auto" and not torch.cuda.is_available())
-    if recipe.precision == "16-mixed" and on_cpu:  # Fabric would take bfloat16 in its place
-        raise InputError("precision = '16-mixed': needs a GPU: take bf16-mixed or 32-true")
-    several: dict[str, Any] = {}
+def _launch_fabric(device: str, precision: Any, process_rank: ProcessRank) -> Fabric:
+    on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    if precision == "16-mixed" and on_cpu:  # Fabric would silently use bfloat16
+        raise InputError("precision = '16-mixed': needs a GPU: use bf16-mixed or 32-true")
+    options: dict[str, Any] = {}
     try:
-        if place.count > 1:
+        if process_rank.world_size > 1:
             environment = (
-                SLURMEnvironment(auto_requeue=False) if place.slurm else TorchElasticEnvironment()
+                SLURMEnvironment(auto_requeue=False)
+                if process_rank.slurm
+                else TorchElasticEnvironment()
             )
-            several = {"strategy": DDPStrategy(timeout=TIMEOUT), "plugins": [environment]}
+            options = {"strategy": DDPStrategy(timeout=TIMEOUT), "plugins": [environment]}
         fabric = Fabric(
-            accelerator=recipe.device,
-            devices=place.devices,
-            num_nodes=place.nodes,
-            precision=recipe.precision,
-            **several,
+            accelerator=device,
+            devices=process_rank.local_world_size,
+            num_nodes=process_rank.nodes,
+            precision=precision,
+            **options,
         )
         fabric.launch()
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"device = {recipe.device!r}: cannot be used here ({reason})") from error
+        raise InputError(f"device = {device!r}: cannot be used here ({reason})") from error
     return fabric
 
 
-def check_batch(batch_size: int, count: int) -> None:
-    """Raise InputError where a batch has not the same number of images for each process."""
-    if batch_size % count:
+def check_batch_size(batch_size: int, world_size: int) -> None:
+    """Raise InputError if the batch size is not a multiple of the number of processes."""
+    if batch_size % world_size:
         raise InputError(
-            f"batch_size = {batch_size}: does not divide by the {count} processes: give a multiple "
-            f"of {count}, or another number of --devices"
+            f"batch_size = {batch_size}: is not divisible by the {world_size} processes: use a "
+            f"multiple of {world_size}, or another number of --devices"
         )
 
 

@@ -1,7 +1,6 @@
-"""The rank of this process in a distributed run, as its environment states it.
+"""The rank of this process in a distributed run, read from the environment.
 
-torchrun, SLURM and `pixelwise train --devices` start the processes. Each finds its rank in its
-environment variables.
+torchrun, SLURM and `pixelwise train --devices` start the processes and set the variables.
 """
 
 from __future__ import annotations
@@ -16,88 +15,116 @@ from dataclasses import dataclass
 
 from pixelwise.errors import InputError, PixelwiseError, ReportedElsewhereError
 
-LONG_PATIENCE = 120.0
-"""Seconds that a process has to finish its step and write a checkpoint after its launcher is gone."""
+ORPHAN_PATIENCE = 120.0
+"""Seconds that a process may take to finish its step and write a checkpoint once its launcher has
+ended."""
 LOST = 75
-"""The exit code of a process that has lost the others: EX_TEMPFAIL of sysexits.h."""
-LAUNCHED = "PIXELWISELAUNCHED"
+"""Exit code of a process that has lost the other processes: EX_TEMPFAIL of sysexits.h."""
+LAUNCHER_VARIABLE = "PIXELWISELAUNCHED"
+"""Environment variable with the process id of `pixelwise train --devices`."""
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """A process among the `count` of a run, `devices` of them on this machine; ranks from 0.
+    """The position of a process in a run.
 
-    slurm: SLURM has started it, else torchrun or `launch`. launched: `launch` has.
+    Attributes:
+        rank: Rank in the run, from 0.
+        world_size: Number of processes of the run.
+        local_rank: Rank on this machine, from 0.
+        local_world_size: Number of processes on this machine.
+        slurm: Whether SLURM started the process.
+        launched: Whether `pixelwise train --devices` started the process.
     """
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    devices: int = 1
+    local_world_size: int = 1
     slurm: bool = False
     launched: bool = False
 
     @property
     def nodes(self) -> int:
-        return self.count // self.devices
+        """Number of machines."""
+        return self.world_size // self.local_world_size
 
 
 def find_process_rank(environment: Mapping[str, str] | None = None) -> ProcessRank | None:
-    """This process's place by its environment; None where it is the only one.
+    """Return the rank of this process, or None if it is the only one.
 
-    Raises InputError for variables that are no such numbers.
+    Args:
+        environment: The variables. None: those of this process.
+
+    Raises:
+        InputError: If a variable is missing or has an invalid value.
     """
     values = os.environ if environment is None else environment
     if "RANK" in values and "WORLD_SIZE" in values:
-        rank, count, local_rank, devices = _numbers(values, _TORCHRUN)
-        place = ProcessRank(rank, count, local_rank, devices, launched=LAUNCHED in values)
-    elif "SLURM_STEP_NUM_TASKS" in values and "SLURM_PROCID" in values:  # by srun
+        rank, world_size, local_rank, local_world_size = _read_numbers(values, _TORCHRUN)
+        launched = LAUNCHER_VARIABLE in values
+        process_rank = ProcessRank(
+            rank, world_size, local_rank, local_world_size, launched=launched
+        )
+    elif "SLURM_STEP_NUM_TASKS" in values and "SLURM_PROCID" in values:  # started by srun
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NUM_NODES")
-        rank, count, local_rank, nodes = _numbers(values, names)
-        place = ProcessRank(rank, count, local_rank, count // max(1, nodes), slurm=True)
+        rank, world_size, local_rank, nodes = _read_numbers(values, names)
+        process_rank = ProcessRank(
+            rank, world_size, local_rank, world_size // max(1, nodes), slurm=True
+        )
     else:
         return None
-    if not 0 <= place.rank < place.count or place.devices < 1 or place.count % place.devices:
+    rank, world_size = process_rank.rank, process_rank.world_size
+    local = process_rank.local_world_size
+    if not 0 <= rank < world_size or local < 1 or world_size % local:
         raise InputError(
-            f"the environment has process {place.rank} of {place.count}, {place.devices} on each "
-            "machine: start as many on each"
+            f"the environment states rank {rank} of {world_size} processes, {local} per machine: "
+            "start the same number of processes on each machine"
         )
-    return place if place.count > 1 else None
+    return process_rank if world_size > 1 else None
 
 
-def _numbers(values: Mapping[str, str], names: tuple[str, ...]) -> list[int]:
+def _read_numbers(values: Mapping[str, str], names: tuple[str, ...]) -> list[int]:
     numbers = []
     for name in names:
         try:
             numbers.append(int(values[name]))
         except (KeyError, ValueError) as error:
             raise InputError(
-                f"the environment variable {name} is {values.get(name, 'not set')!r}, beside "
-                f"{names[0]}: start the processes with torchrun, srun or --devices"
+                f"the environment variable {name} is {values.get(name, 'not set')!r} although "
+                f"{names[0]} is set: start the processes with torchrun, srun or --devices"
             ) from error
     return numbers
 
 
-def check_process_rank(place: ProcessRank, *, devices: int | None, nodes: int | None) -> None:
-    """Raise InputError where flags say something else than the environment."""
-    for flag, given, found in (("devices", devices, place.devices), ("nodes", nodes, place.nodes)):
-        if given is not None and given != found:
+def check_process_rank(
+    process_rank: ProcessRank, *, devices: int | None, nodes: int | None
+) -> None:
+    """Raise InputError if --devices or --nodes contradicts the environment."""
+    for flag, stated, found in (
+        ("devices", devices, process_rank.local_world_size),
+        ("nodes", nodes, process_rank.nodes),
+    ):
+        if stated is not None and stated != found:
             raise InputError(
-                f"--{flag} {given}: the processes were started with {found}: leave it out"
+                f"--{flag} {stated}: the processes were started with {found}: omit --{flag}"
             )
 
 
 def follow_launcher() -> None:
-    """In a process that `launch` has started: end, as by SIGTERM, when the launcher is gone; where
-    that has no effect, as in a wait for another that was killed, at once after LONG_PATIENCE."""
-    launcher = int(os.environ[LAUNCHED])
+    """Stop this process when its launcher ends, as by SIGTERM.
+
+    If that has no effect within ORPHAN_PATIENCE, for example because the process waits for another
+    one that was killed, kill it.
+    """
+    launcher = int(os.environ[LAUNCHER_VARIABLE])
 
     def follow() -> None:
         while os.getppid() == launcher:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(LONG_PATIENCE)
+        time.sleep(ORPHAN_PATIENCE)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=follow, daemon=True, name="follow-launcher").start()
@@ -105,12 +132,14 @@ def follow_launcher() -> None:
 
 @contextmanager
 def report_once() -> Iterator[None]:
-    """Around checks before the processes have met, in which all of a machine fail alike: one of
-    them tells it."""
-    place = find_process_rank()
+    """Let one process per machine report an error that all of them raise.
+
+    For checks before the process group exists, which fail on all processes of a machine alike.
+    """
+    process_rank = find_process_rank()
     try:
         yield
     except PixelwiseError as error:
-        if place is not None and place.local_rank:
+        if process_rank is not None and process_rank.local_rank:
             raise ReportedElsewhereError(error.exit_code) from error
         raise

@@ -1,4 +1,4 @@
-"""Which images of a batch are this process's own."""
+"""The shard of a batch: the images that one process computes."""
 
 from __future__ import annotations
 
@@ -11,44 +11,51 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class BatchShard:
-    """The part of a batch of `images` that the process `rank` of `processes` has: images in a row,
-    the processes' numbers differing by one at most. There may be none."""
+    """A contiguous range of the images of a batch. Sizes differ by at most one and may be 0.
+
+    Attributes:
+        rank: Rank of the process.
+        world_size: Number of processes.
+        images: Number of images of the whole batch.
+    """
 
     rank: int
-    processes: int
+    world_size: int
     images: int
 
     @property
     def sizes(self) -> list[int]:
-        """The number of images of each process."""
-        bounds = [self.images * i // self.processes for i in range(self.processes + 1)]
+        """Number of images of each process, by rank."""
+        bounds = [self.images * i // self.world_size for i in range(self.world_size + 1)]
         return [stop - start for start, stop in pairwise(bounds)]
 
     @property
     def size(self) -> int:
-        """The number of this process's images."""
+        """Number of images of this process."""
         return self.sizes[self.rank]
 
     @property
     def own(self) -> slice:
-        """This process's images among those of the batch."""
-        start = self.images * self.rank // self.processes
+        """Indices of this process's images in the batch."""
+        start = self.images * self.rank // self.world_size
         return slice(start, start + self.size)
 
 
-_current: ContextVar[BatchShard | None] = ContextVar("share", default=None)
+_current: ContextVar[BatchShard | None] = ContextVar("shard", default=None)
 
 
 def current_shard() -> BatchShard | None:
-    """The share that a forward pass and its loss are computed of; None for a whole batch."""
+    """Return the shard that the current forward pass computes, or None for a whole batch."""
     return _current.get()
 
 
 @contextmanager
-def sharing(share: BatchShard) -> Iterator[None]:
-    """Around a forward pass in training and its loss: all processes enter it for the same batch,
-    and what is computed inside waits for the others."""
-    token = _current.set(share)
+def use_shard(shard: BatchShard) -> Iterator[None]:
+    """Compute a training forward pass and its loss on a shard.
+
+    All processes must enter this context for the same batch: operations inside it communicate.
+    """
+    token = _current.set(shard)
     try:
         yield
     finally:

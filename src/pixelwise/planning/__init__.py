@@ -1,4 +1,4 @@
-"""What to train with, from the data and the machine. No PyTorch here: the doctor asks too."""
+"""Choose training settings from the data and the machine. Free of PyTorch: the doctor uses it."""
 
 from pixelwise.planning.machine import Machine, this_machine
 from pixelwise.planning.plan import (
@@ -7,9 +7,9 @@ from pixelwise.planning.plan import (
     CROP,
     EPOCHS,
     PLANNED,
-    Choice,
     DatasetStats,
     Network,
+    PlannedValue,
     make_plan,
 )
 
@@ -19,7 +19,7 @@ __all__ = [
     "CROP",
     "EPOCHS",
     "PLANNED",
-    "Choice",
+    "PlannedValue",
     "DatasetStats",
     "Machine",
     "Network",

@@ -1,4 +1,4 @@
-"""What a machine offers to this process."""
+"""The resources of this machine that the process may use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pixelwise.process_settings import cores
 
-# Of control groups, version 2 and 1: what a container may take.
+# Memory limits of control groups, versions 2 and 1: those of a container.
 _LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -18,9 +18,13 @@ _LIMITS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """cores: that this process may use. memory: bytes, None where the system does not say.
+    """A machine.
 
-    gpu: its name, "" for none. gpu_memory: bytes of its own, None where it shares the machine's.
+    Attributes:
+        cores: Number of cores that this process may use.
+        memory: Bytes of memory. None: not known.
+        gpu: Name of the GPU, or "" without one.
+        gpu_memory: Bytes of the GPU's own memory. None: it uses the machine's memory.
     """
 
     cores: int
@@ -30,20 +34,20 @@ class Machine:
 
     @property
     def training_memory(self) -> int | None:
-        """Bytes of the memory in which a network would be trained."""
+        """Bytes of the memory in which a network is trained."""
         return self.memory if self.gpu_memory is None else self.gpu_memory
 
 
 def this_machine() -> Machine:
-    """The machine as the system tells it; a GPU is not looked for."""
+    """Return this machine, without looking for a GPU."""
     return Machine(cores(), _memory())
 
 
 def _memory() -> int | None:
-    found = []
+    limits = []
     with suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for path in _LIMITS:
-        with suppress(OSError, ValueError):  # it is not there, or holds `max`
-            found.append(int(path.read_text()))
-    return min((size for size in found if size > 0), default=None)
+        with suppress(OSError, ValueError):  # no such file, or it holds `max`
+            limits.append(int(path.read_text()))
+    return min((limit for limit in limits if limit > 0), default=None)

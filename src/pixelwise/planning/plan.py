@@ -1,9 +1,9 @@
-"""From what the data and the machine are to the settings of a run, each with its reason.
+"""Choose the settings of a run from the data and the machine, each with a reason.
 
-A pure function. It gives CamVid (367 images of 360x480) what was measured to reach 66.4 % mIoU:
-crop 352x480, batch 8, 24 epochs, no class weights. Others decide likewise: nnU-Net
-(arXiv:1809.10486) gives every data set the same number of steps, and fits patch and batch to the
-memory.
+This is a pure function. For CamVid (367 images of 360x480) it gives the settings that were measured
+to reach 66.4 % mIoU: crop 352x480, batch size 8, 24 epochs, no class weights. nnU-Net
+(arXiv:1809.10486) plans similarly: it trains every dataset for the same number of steps and fits
+patch and batch size to the memory.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ BATCH_SIZE = "batch_size"
 EPOCHS = "epochs"
 CLASS_WEIGHTS = "loss.class_weights"
 PLANNED = (CROP, BATCH_SIZE, EPOCHS, CLASS_WEIGHTS)
-"""The keys of the recipe that may be `auto`, in the order in which they are decided."""
+"""The recipe keys that the plan can choose, in the order in which it chooses them."""
 
 USABLE = 0.5
-"""Share of the memory to plan with; the rest is for the images, the system and others."""
+"""Fraction of the memory to plan with; images, the system and other programs use the rest."""
 MAX_BATCH = 8
-"""A larger one would ask for another learning rate."""
-BATCHES_AN_EPOCH = 4
-"""Batches an epoch, at least: one batch for all would hardly differ from epoch to epoch."""
+"""A larger batch would need another learning rate."""
+MIN_STEPS_PER_EPOCH = 4
+"""With one batch per epoch, epochs would hardly differ."""
 STEPS = 1104
 """24 epochs of CamVid in batches of 8."""
-LEAST_EPOCHS, LEAST_EPOCHS_GPU, MOST_EPOCHS = 12, 24, 200
+MIN_EPOCHS, MIN_EPOCHS_GPU, MAX_EPOCHS = 12, 24, 200
 DOMINANT = 0.9
-"""Share of the largest class from which the others are given more weight."""
+"""Fraction of the pixels in the largest class from which the other classes get larger weights."""
 
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """What is asked of a data set.
+    """The properties of a dataset that the plan depends on.
 
-    train: images to train on. pixels: (C,) of them, by class. sizes: (height, width) of all images.
+    Attributes:
+        train: Number of training images.
+        sizes: (height, width) of all images.
+        pixels: Number of training pixels of each class (C,).
     """
 
     train: int
@@ -51,24 +54,28 @@ class DatasetStats:
 
 @dataclass(frozen=True)
 class Network:
-    """The memory that a network takes in training: bytes whatever the batch, and for each pixel.
+    """The memory that training a network takes.
 
-    The default is DeepLabV3+ on MobileNetV2 at output stride 16, float32: the peak of the process
-    for batches of 2 and 4 of 352x480 on a CPU.
+    The defaults are for DeepLabV3+ on MobileNetV2 at output stride 16 in float32: the peak memory
+    of the process for batches of 2 and 4 of 352x480 on a CPU.
+
+    Attributes:
+        base: Bytes that do not depend on the batch.
+        per_pixel: Bytes per pixel of the batch.
     """
 
     base: int = 460 << 20
     per_pixel: float = 3100.0
 
-    def batch_within(self, memory: int, crop: tuple[int, int]) -> int:
-        """The largest batch for which the usable part of `memory` suffices; may be 0."""
-        each = self.per_pixel * crop[0] * crop[1]
-        return max(0, int((memory * USABLE - self.base) // each))
+    def max_batch(self, memory: int, crop: tuple[int, int]) -> int:
+        """Return the largest batch that fits into the usable part of `memory`; may be 0."""
+        per_image = self.per_pixel * crop[0] * crop[1]
+        return max(0, int((memory * USABLE - self.base) // per_image))
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A value for a key of the recipe, and why."""
+class PlannedValue:
+    """The value of a recipe key and the reason for it."""
 
     key: str
     value: Any
@@ -79,115 +86,125 @@ def make_plan(
     dataset_stats: DatasetStats,
     machine: Machine,
     *,
-    given: Mapping[str, Any] | None = None,
+    fixed: Mapping[str, Any] | None = None,
     network: Network | None = None,
     processes: int = 1,
-) -> list[Choice]:
-    """A choice for each key of PLANNED that is not `given`, which the others take account of.
+) -> list[PlannedValue]:
+    """Choose a value for each key of PLANNED that is not fixed.
 
-    processes: that each batch is shared out over; GPUs have `machine.gpu_memory` each.
-    Crops come as (height, width), class weights as "none" or (C,) numbers.
+    Args:
+        dataset_stats: The dataset.
+        machine: The machine; each GPU has `machine.gpu_memory`.
+        fixed: Values that the recipe states. The chosen ones take them into account.
+        network: The memory that the network takes. None: that of the default network.
+        processes: Number of processes that share each batch.
+
+    Returns:
+        The values. A crop is (height, width); class weights are the name of a rule.
     """
-    given, network = given or {}, network or Network()
-    choices = []
-    crop = given.get(CROP)
+    fixed, network = fixed or {}, network or Network()
+    plan = []
+    crop = fixed.get(CROP)
     if crop is None:
-        choices.append(_crop(dataset_stats, machine, network))
-        crop = choices[-1].value
-    batch = given.get(BATCH_SIZE)
+        plan.append(_plan_crop(dataset_stats, machine, network))
+        crop = plan[-1].value
+    batch = fixed.get(BATCH_SIZE)
     if batch is None:
-        choices.append(_batch(dataset_stats, machine, network, crop, processes))
-        batch = choices[-1].value
-    if EPOCHS not in given:
-        choices.append(_epochs(dataset_stats, machine, batch))
-    if CLASS_WEIGHTS not in given:
-        choices.append(_class_weights(dataset_stats))
-    return choices
+        plan.append(_plan_batch(dataset_stats, machine, network, crop, processes))
+        batch = plan[-1].value
+    if EPOCHS not in fixed:
+        plan.append(_plan_epochs(dataset_stats, machine, batch))
+    if CLASS_WEIGHTS not in fixed:
+        plan.append(_plan_class_weights(dataset_stats))
+    return plan
 
 
-def _crop(dataset_stats: DatasetStats, machine: Machine, network: Network) -> Choice:
+def _plan_crop(dataset_stats: DatasetStats, machine: Machine, network: Network) -> PlannedValue:
     height, width = usual_crop(dataset_stats.sizes)
-    reason = "the images' usual size, in steps of 32, at most 512 a side"
+    reason = "the median image size, in multiples of 32, at most 512 per side"
     memory = machine.training_memory
-    while memory is not None and network.batch_within(memory, (height, width)) < 2:
+    while memory is not None and network.max_batch(memory, (height, width)) < 2:
         if max(height, width) <= CROP_MULTIPLE:
             break
-        reason = f"what fits twice into {_gib(memory)} of memory"
+        reason = f"two crops of this size fit into {_gib(memory)} of memory"
         if height >= width:
-            height = _halved(height)
+            height = _halve(height)
         else:
-            width = _halved(width)
-    return Choice(CROP, (height, width), reason)
+            width = _halve(width)
+    return PlannedValue(CROP, (height, width), reason)
 
 
-def _halved(side: int) -> int:
+def _halve(side: int) -> int:
     return max(CROP_MULTIPLE, side // 2 // CROP_MULTIPLE * CROP_MULTIPLE)
 
 
-def _batch(
+def _plan_batch(
     dataset_stats: DatasetStats,
     machine: Machine,
     network: Network,
     crop: tuple[int, int] | str,
     processes: int,
-) -> Choice:
-    """A power of two from 2, which batch normalization needs, or the multiple of the processes
-    below it; 1 for whole images."""
+) -> PlannedValue:
+    """Choose a power of two of at least 2, which batch normalization needs.
+
+    With several processes it is the next lower multiple of their number; uncropped images come one
+    by one.
+    """
     if isinstance(crop, str):
-        return Choice(BATCH_SIZE, 1, "whole images differ in size")
+        return PlannedValue(BATCH_SIZE, 1, "uncropped images differ in size")
     memory = machine.training_memory
-    room = MAX_BATCH if memory is None else network.batch_within(memory, crop)
+    fitting = MAX_BATCH if memory is None else network.max_batch(memory, crop)
     if machine.gpu_memory is not None:
-        room *= processes
-    few = dataset_stats.train // BATCHES_AN_EPOCH
-    limit = max(2, min(room, MAX_BATCH, few))
+        fitting *= processes
+    by_images = dataset_stats.train // MIN_STEPS_PER_EPOCH
+    limit = max(2, min(fitting, MAX_BATCH, by_images))
     batch = 1 << (limit.bit_length() - 1)
     batch = max(1, batch // processes) * processes
-    if few < min(room, MAX_BATCH):
-        reason = f"several steps an epoch with {dataset_stats.train} images to train on"
-        return Choice(BATCH_SIZE, batch, reason)
-    each = network.per_pixel * crop[0] * crop[1]
-    reason = f"about {each / 2**20:.0f} MiB an image"
+    if by_images < min(fitting, MAX_BATCH):
+        reason = f"several steps per epoch with {dataset_stats.train} training images"
+        return PlannedValue(BATCH_SIZE, batch, reason)
+    per_image = network.per_pixel * crop[0] * crop[1]
+    reason = f"about {per_image / 2**20:.0f} MiB per image"
     if memory is not None:
         reason += f", {_gib(memory)} of memory{' on the GPU' if machine.gpu_memory else ''}"
-    if room >= MAX_BATCH:
-        reason += "; a larger one asks for another learning rate"
-    return Choice(BATCH_SIZE, batch, reason)
+    if fitting >= MAX_BATCH:
+        reason += "; a larger batch would need another learning rate"
+    return PlannedValue(BATCH_SIZE, batch, reason)
 
 
-def _epochs(dataset_stats: DatasetStats, machine: Machine, batch: int) -> Choice:
+def _plan_epochs(dataset_stats: DatasetStats, machine: Machine, batch: int) -> PlannedValue:
     steps = max(1, -(-dataset_stats.train // batch))
-    least = LEAST_EPOCHS_GPU if machine.gpu else LEAST_EPOCHS
+    minimum = MIN_EPOCHS_GPU if machine.gpu else MIN_EPOCHS
     wanted = round(STEPS / steps)
-    epochs = min(MOST_EPOCHS, max(least, wanted))
-    reason = f"{steps} steps each, {epochs * steps:,} in all"
-    if wanted > MOST_EPOCHS:
-        reason += f"; about {STEPS:,} would do, but no image is shown more than {MOST_EPOCHS} times"
-    elif wanted < least:
-        reason += f"; each image is shown at least {least} times"
+    epochs = min(MAX_EPOCHS, max(minimum, wanted))
+    reason = f"{steps} steps per epoch, {epochs * steps:,} in total"
+    if wanted > MAX_EPOCHS:
+        reason += f"; about {STEPS:,} would be better, but {MAX_EPOCHS} epochs are the maximum"
+    elif wanted < minimum:
+        reason += f"; {minimum} epochs are the minimum"
     else:
-        reason += f"; about {STEPS:,} are known to do"
-    return Choice(EPOCHS, epochs, reason)
+        reason += f"; about {STEPS:,} steps have proven sufficient"
+    return PlannedValue(EPOCHS, epochs, reason)
 
 
-def _class_weights(dataset_stats: DatasetStats) -> Choice:
-    """More for the rare ones where one class has nearly all of the pixels."""
+def _plan_class_weights(dataset_stats: DatasetStats) -> PlannedValue:
+    """Give rare classes larger weights if one class covers nearly all pixels."""
     pixels = np.array(dataset_stats.pixels, dtype=np.int64)
     present = pixels[pixels > 0]
     if len(present) < 2:
-        return Choice(CLASS_WEIGHTS, "none", "one class alone has pixels")
+        return PlannedValue(CLASS_WEIGHTS, "none", "only one class has pixels")
     largest = float(present.max() / present.sum())
     if largest < DOMINANT:
-        return Choice(
+        return PlannedValue(
             CLASS_WEIGHTS,
             "none",
-            f"the largest class has {100 * largest:.0f} % of the pixels; they are planned from "
-            f"{100 * DOMINANT:.0f} % on",
+            f"the largest class has {100 * largest:.0f} % of the pixels; weights are used from "
+            f"{100 * DOMINANT:.0f} %",
         )
-    return Choice(
+    return PlannedValue(
         CLASS_WEIGHTS,
         "root_median_frequency",
-        f"the largest class has {100 * largest:.1f} % of the pixels: the others would hardly count",
+        f"the largest class has {100 * largest:.1f} % of the pixels and would dominate the loss",
     )
 
 

@@ -1,1 +1,4 @@
-"""Recipes: the schema, and the recipes that ship with pixelwise. No PyTorch here."""
+"""Training recipes: the schema, loading, and the recipes that ship with pixelwise.
+
+Nothing here imports PyTorch.
+"""

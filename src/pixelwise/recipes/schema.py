@@ -1,79 +1,93 @@
-"""The recipe: everything that decides how a network is trained, checked and saved with the run."""
+"""The recipe: every setting that decides how a network is trained. It is saved with the run.
+
+A `Recipe` may leave values `auto`. Before the first training step they are chosen from the data and
+the machine, which gives a `ResolvedRecipe`.
+"""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pixelwise.errors import InputError
-from pixelwise.recipes.loss_terms import SMOOTHED, SUMMED, parse_terms
+from pixelwise.recipes.loss_terms import SUPPORTS_LABEL_SMOOTHING, SUPPORTS_SUM, parse_terms
+
+CUSTOM_MODEL = "custom"
+"""The model name in the recipe of a run that trains a user's own `nn.Module`."""
+
+ClassWeights = tuple[float, ...] | Literal["none", "median_frequency", "root_median_frequency"]
+MemoryFormat = Literal["channels_last", "contiguous"]
+Kernels = Literal["plain", "compiled"]
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class ModelRecipe(_Part):
-    """Which network, and what it starts from."""
+class ModelRecipe(_Section):
+    """The network and its initial weights."""
 
     name: str = "deeplab_v3plus"
     weights: str = Field(
         default="imagenet",
-        description="imagenet, none, a file of weights for the backbone, or a bundle",
+        description="imagenet, none, a file with backbone weights, or a bundle",
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="the network's own, such as backbone, output_stride"
+        default_factory=dict,
+        description="options of the network, such as backbone and output_stride",
     )
     freeze_batch_norm: bool = Field(
-        default=False, description="statistics, scales and shifts stay as they start"
+        default=False, description="keep the statistics, scales and shifts at their initial values"
     )
     batch_norm_momentum: float = Field(
         default=0.1,
         gt=0,
         le=1,
-        description="share of a batch in the running statistics; TensorFlow counts the rest",
+        description="weight of a new batch in the running statistics; TensorFlow states 1 - this",
     )
 
 
-class DataRecipe(_Part):
-    """How the folder is read."""
+class DataRecipe(_Section):
+    """How the dataset is read."""
 
     val_fraction: float = Field(
-        default=0.2, gt=0, lt=1, description="drawn where there is no val split"
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="fraction of the images drawn for val if there is no val split",
     )
     channels: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="of the images; auto: as the files have it, opacity left out"
+        default="auto", description="channels of the images; auto: as in the files, without alpha"
     )
     value_range: tuple[float, float] | Literal["auto"] = Field(
         default="auto",
-        description="[low, high]: the values of images that become 0 and 255; auto: of 8 bits as "
-        "they are, of deeper ones found over train",
+        description="[low, high]: the image values that become 0 and 255; auto: 8-bit images are "
+        "used as they are, the range of deeper ones is measured on train",
     )
-    cache_mib: int = Field(default=2048, ge=0, description="memory for decoded images")
+    cache_mib: int = Field(default=2048, ge=0, description="memory for decoded images, in MiB")
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
-        default="auto", description="loading processes; 0: none"
+        default="auto", description="number of data loading processes; 0: load in the main process"
     )
 
     @model_validator(mode="after")
-    def _rising(self) -> DataRecipe:
+    def _check_value_range(self) -> DataRecipe:
         if self.value_range != "auto" and not self.value_range[0] < self.value_range[1]:
-            raise ValueError(f"value_range {list(self.value_range)}: two numbers in rising order")
+            raise ValueError(
+                f"value_range {list(self.value_range)}: must be two numbers in ascending order"
+            )
         return self
 
 
-class AugmentationRecipe(_Part):
+class AugmentationRecipe(_Section):
     """Random scale, crop, flip and color."""
 
     crop: tuple[int, int] | Literal["auto", "image"] = Field(
         default="auto",
-        description="[height, width]; auto: by the plan, the images' usual size, 512 a side at "
-        "most; image: each image whole, in batches of one",
+        description="[height, width]; auto: the median image size, at most 512 per side; image: "
+        "uncropped images in batches of one",
     )
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -82,130 +96,138 @@ class AugmentationRecipe(_Part):
     saturation: float = Field(default=0.2, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _in_order(self) -> AugmentationRecipe:
+    def _check_scale_and_crop(self) -> AugmentationRecipe:
         low, high = self.scale
         if not 0 < low <= high:
-            raise ValueError(f"scale {[low, high]}: two numbers above 0 in rising order")
+            raise ValueError(f"scale {[low, high]}: must be two numbers above 0 in ascending order")
         if not isinstance(self.crop, str) and min(self.crop) < 1:
-            raise ValueError(f"crop {list(self.crop)}: two sizes in pixels from 1")
+            raise ValueError(f"crop {list(self.crop)}: must be two sizes of at least 1 pixel")
         return self
 
 
-class OptimizerRecipe(_Part):
-    """SGD, with a rate that falls step by step.
+class OptimizerRecipe(_Section):
+    """SGD with momentum and a decreasing learning rate.
 
-    poly: rate = learning_rate * (1 - step / steps) ** power. stages: the run has that many equal
-    parts, and after each the rate falls to a tenth.
+    Schedule `poly`: learning_rate * (1 - step / steps) ** power. Schedule `stages`: the run has
+    `stages` parts of equal length, and each part has a tenth of the learning rate of the previous.
     """
 
-    learning_rate: float = Field(default=0.01, gt=0)
+    learning_rate: float = Field(default=0.01, gt=0, description="learning rate of the backbone")
     head_multiplier: float = Field(
-        default=10.0, gt=0, description="rate of the head over the backbone's"
+        default=10.0, gt=0, description="learning rate of the head, relative to the backbone"
     )
     auxiliary_multiplier: float = Field(
-        default=10.0, gt=0, description="rate of an auxiliary head over the backbone's"
+        default=10.0,
+        gt=0,
+        description="learning rate of an auxiliary head, relative to the backbone",
     )
     bias_multiplier: float = Field(
-        default=1.0, gt=0, description="rate of convolutions' biases over their kernels'"
+        default=1.0, gt=0, description="learning rate of biases, relative to kernels"
     )
     accumulate: int = Field(
-        default=1, ge=1, description="batches whose gradients are averaged for one step"
+        default=1, ge=1, description="number of batches whose gradients are averaged for an update"
     )
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=1e-4, ge=0, description="of convolution weights")
+    weight_decay: float = Field(default=1e-4, ge=0, description="applied to convolution kernels")
     schedule: Literal["poly", "stages"] = "poly"
-    power: float = Field(default=0.9, ge=0, description="of schedule poly; 0: a fixed rate")
-    stages: int = Field(default=3, ge=1, description="of schedule stages")
+    power: float = Field(default=0.9, ge=0, description="exponent of poly; 0: constant rate")
+    stages: int = Field(default=3, ge=1, description="number of stages")
     ema_decay: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="of the moving average of the weights, which is scored and kept; 0: none",
+        description="decay of the moving average of the weights, which is validated and saved in "
+        "place of the weights; 0: no average",
     )
 
 
-class LossRecipe(_Part):
-    """What is minimized over the pixels that are not ignored.
-
-    name: one of the losses in `training.losses.registry`, or a sum of some with factors.
-    """
+class LossRecipe(_Section):
+    """The loss, averaged over the pixels that are not ignored."""
 
     name: str = Field(
         default="cross_entropy",
-        description="cross_entropy, focal, ohem, dice, lovasz_softmax, boundary, or a sum of some, "
-        "as cross_entropy+0.5*dice",
+        description="cross_entropy, focal, ohem, dice, lovasz_softmax, boundary, or a sum such as "
+        "cross_entropy+0.5*dice",
     )
-    class_weights: (
-        tuple[float, ...] | Literal["auto", "none", "median_frequency", "root_median_frequency"]
-    ) = Field(
+    class_weights: ClassWeights | Literal["auto"] = Field(
         default="auto",
-        description="auto: by the plan, none, or root_median_frequency where one class has nearly "
-        "all pixels",
+        description="auto: none, or root_median_frequency if one class covers nearly all pixels",
     )
     reduction: Literal["mean", "sum"] = Field(
-        default="mean", description="over the pixels of a batch; sum: as Caffe's FCN"
+        default="mean", description="over the pixels of a batch; sum: as in the Caffe code of FCN"
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of cross_entropy and ohem")
-    focal_gamma: float = Field(default=2.0, ge=0, description="0: as cross_entropy")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="for cross_entropy and ohem"
+    )
+    focal_gamma: float = Field(default=2.0, ge=0, description="0: same as cross_entropy")
     ohem_threshold: float = Field(
-        default=0.7, gt=0, le=1, description="probability of the true class up to which it is hard"
+        default=0.7,
+        gt=0,
+        le=1,
+        description="pixels whose true class has at most this probability are hard",
     )
     ohem_kept: float = Field(
-        default=1 / 16, ge=0, le=1, description="part of the pixels that counts at least"
+        default=1 / 16, ge=0, le=1, description="minimum fraction of the pixels that counts"
     )
     auxiliary_weight: float = Field(
         default=0.4,
         ge=0,
-        description="of the loss of an auxiliary head, and at each single scale of several",
+        description="weight of the loss of an auxiliary head, and of each image scale",
     )
     resolution: Literal["image", "map"] = Field(
         default="image",
-        description="map: at the head's own size, with labels shrunk to it, as Caffe's DeepLab",
+        description="map: the resolution of the head's output, with labels subsampled to it, as "
+        "in the Caffe code of DeepLab",
     )
 
     @field_validator("name")
     @classmethod
-    def _names_losses(cls, name: str) -> str:
+    def _check_name(cls, name: str) -> str:
         parse_terms(name)
         return name
 
     @model_validator(mode="after")
-    def _settings_apply(self) -> LossRecipe:
+    def _check_options_apply(self) -> LossRecipe:
         names = {term.name for term in parse_terms(self.name)}
-        if self.reduction == "sum" and not names <= set(SUMMED):
+        if self.reduction == "sum" and not names <= set(SUPPORTS_SUM):
             raise ValueError(
-                f"reduction = 'sum' with {self.name}: is for {' and '.join(SUMMED)} alone"
+                f"reduction = 'sum' with {self.name}: only {' and '.join(SUPPORTS_SUM)} support it"
             )
-        if self.label_smoothing and not names & set(SMOOTHED):
+        if self.label_smoothing and not names & set(SUPPORTS_LABEL_SMOOTHING):
             raise ValueError(
-                f"label_smoothing with {self.name}: is for {' and '.join(SMOOTHED)} alone"
+                f"label_smoothing with {self.name}: only {' and '.join(SUPPORTS_LABEL_SMOOTHING)} "
+                "support it"
             )
         return self
 
 
-class Recipe(_Part):
-    """All of it. Unknown keys are refused; what is `auto` is decided before the first step."""
+class Recipe(_Section):
+    """All settings of a run. Values that are `auto` are chosen before the first step."""
 
     epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="auto: by the plan, from the number of images"
+        default="auto", description="auto: from the number of images"
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="auto: by the plan, from the crop, the memory, the images"
+        default="auto",
+        description="images per step, over all devices; auto: from the crop size, the memory and "
+        "the number of images",
     )
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
+    memory_format: MemoryFormat | Literal["auto"] = Field(
         default="auto",
-        description="memory order of the maps; auto: the faster one, by a measurement",
+        description="memory format of images and feature maps; auto: the faster one, measured",
     )
-    kernels: Literal["auto", "plain", "compiled"] = Field(
+    kernels: Kernels | Literal["auto"] = Field(
         default="auto",
-        description="plain: PyTorch's own; compiled: some by numba, on a CPU with channels_last; "
-        "auto: the faster ones, by a measurement",
+        description="plain: those of PyTorch; compiled: some by numba, on a CPU with "
+        "channels_last; auto: the faster ones, measured",
     )
     checkpoint_minutes: float = Field(
-        default=5.0, ge=0, description="between checkpoints, besides those at an epoch's end"
+        default=5.0,
+        ge=0,
+        description="minutes between checkpoints, in addition to one after each epoch",
     )
     tensorboard: bool = Field(
         default=False, description="also write RUN/tensorboard (needs TensorBoard)"
@@ -217,165 +239,126 @@ class Recipe(_Part):
     loss: LossRecipe = LossRecipe()
 
     @model_validator(mode="after")
-    def _kernels_fit_the_layout(self) -> Recipe:
+    def _check_kernels_fit_the_memory_format(self) -> Recipe:
         if self.kernels == "compiled" and self.memory_format == "contiguous":
             raise ValueError(
-                "kernels = 'compiled' with memory_format = 'contiguous': they are for channels_last"
+                "kernels = 'compiled' with memory_format = 'contiguous': compiled kernels need "
+                "channels_last"
             )
         return self
 
     @model_validator(mode="after")
-    def _images_fit_a_batch(self) -> Recipe:
+    def _check_uncropped_images_come_one_by_one(self) -> Recipe:
         if self.augmentation.crop == "image" and self.batch_size not in ("auto", 1):
             raise ValueError(
-                f"augmentation.crop = 'image' with batch_size = {self.batch_size}: whole images "
-                "differ in size: set batch_size = 1, and optimizer.accumulate for more a step"
+                f"augmentation.crop = 'image' with batch_size = {self.batch_size}: uncropped "
+                "images differ in size: set batch_size = 1, and optimizer.accumulate for more "
+                "images per update"
             )
         return self
 
-    def value(self, dotted: str) -> Any:
-        """The value of a key such as `optimizer.learning_rate`."""
-        found: Any = self
-        for name in dotted.split("."):
-            found = getattr(found, name)
-        return found
+    def value(self, key: str) -> Any:
+        """Return the value of a dotted key such as `optimizer.learning_rate`."""
+        value: Any = self
+        for name in key.split("."):
+            value = getattr(value, name)
+        return value
 
-    def resolved(self, choices: Mapping[str, Any]) -> Recipe:
-        """The recipe with what `auto` turned out to be, so that a run can be repeated exactly."""
-        values = self.model_dump()
-        for key, value in choices.items():
-            _set(values, key, value)
-        return Recipe.model_validate(values)
+    def replace(self, values: Mapping[str, Any]) -> Recipe:
+        """Return a copy with other values, by dotted key."""
+        return Recipe.model_validate(self._dump_with(values))
+
+    def resolve(self, values: Mapping[str, Any]) -> ResolvedRecipe:
+        """Return the recipe with the chosen values in place of `auto`, by dotted key."""
+        return ResolvedRecipe.model_validate(self._dump_with(values))
+
+    def _dump_with(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        table = self.model_dump()
+        for key, value in values.items():
+            set_value(table, key, value)
+        return table
 
     def to_json(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON."""
         return self.model_dump(mode="json")
 
     def flat(self) -> dict[str, Any]:
-        """Plain values by dotted key, as `load_recipe` takes them for overrides."""
-        return _flat(self.to_json())
+        """Return plain values by dotted key: the form of the overrides of `load_recipe`."""
+        return _flatten(self.to_json())
 
     def to_toml(self) -> str:
-        """The recipe as a file that `load_recipe` reads back to an equal one."""
+        """Return the recipe as TOML, which `load_recipe` reads back to an equal recipe."""
         return tomli_w.dumps(self.to_json())
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+class ResolvedDataRecipe(DataRecipe):
+    """`DataRecipe` with the format of the images decided."""
+
+    channels: Annotated[int, Field(ge=1)]
+    value_range: tuple[float, float]
 
 
-def settled(value: int | Literal["auto"]) -> int:
-    """A number of a recipe that was planned."""
-    assert value != "auto", "the recipe has to be planned first"
-    return value
+class ResolvedAugmentationRecipe(AugmentationRecipe):
+    """`AugmentationRecipe` with the crop decided."""
+
+    crop: tuple[int, int] | Literal["image"]
 
 
-def load_recipe(
-    source: Path | str | None = None, overrides: dict[str, Any] | None = None
-) -> Recipe:
-    """The default recipe, or one from a TOML file or a shipped name, with overrides on top.
+class ResolvedLossRecipe(LossRecipe):
+    """`LossRecipe` with the class weights decided."""
 
-    source: the name of a recipe in pixelwise/recipes, or a path to a .toml file.
-    overrides: by dotted key, `{"optimizer.learning_rate": 0.02}`; later ones win.
+    class_weights: ClassWeights
 
-    Raises InputError, a line for each fault, for an unknown key or a value that is not allowed.
+
+class ResolvedRecipe(Recipe):
+    """A recipe in which everything that influences the result is decided.
+
+    `device` and `data.workers` may stay `auto`: they belong to the machine on which a run is
+    resumed.
     """
-    values: dict[str, Any] = {}
-    origin = "recipe"
-    if source is not None:
-        origin, text = _read(source)
-        try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{origin}: is not TOML ({error}): correct the line") from error
-    for key, value in (overrides or {}).items():
-        _set(values, key, value)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise InputError(*_explain(origin, error)) from error
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    memory_format: MemoryFormat
+    kernels: Kernels
+    data: ResolvedDataRecipe
+    augmentation: ResolvedAugmentationRecipe
+    loss: ResolvedLossRecipe
 
 
-def load_recipe_of(saved: dict[str, Any]) -> Recipe:
-    """The recipe that a bundle holds; the default one where it holds none."""
-    try:
-        return Recipe.model_validate(saved)
-    except ValidationError:  # by another version, or by hand: only its defaults are of use
-        return Recipe()
+RESOLVED_KEYS = (
+    "epochs",
+    "batch_size",
+    "augmentation.crop",
+    "loss.class_weights",
+    "memory_format",
+    "kernels",
+    "data.channels",
+    "data.value_range",
+)
+"""Keys that may be `auto` in a `Recipe` but not in a `ResolvedRecipe`."""
 
 
-def shipped_recipes() -> list[str]:
-    """The names of the recipes that come with pixelwise."""
-    folder = resources.files("pixelwise") / "recipes"
-    names = (entry.name for entry in folder.iterdir())
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+def set_value(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a dotted key in nested tables.
 
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`optimizer.learning_rate=0.02` to the key and its value; TOML values, else a plain string.
-
-    Raises InputError where there is no `=`.
+    Raises:
+        InputError: If a parent of the key is a value and not a table.
     """
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise InputError(f"{text!r}: write KEY=VALUE, as optimizer.learning_rate=0.02")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
-
-
-def _read(source: Path | str) -> tuple[str, str]:
-    # A name wins over a file or folder that happens to be called the same; ./NAME is the file.
-    if str(source) in shipped_recipes():
-        shipped = resources.files("pixelwise") / "recipes" / f"{source}.toml"
-        return str(source), shipped.read_text(encoding="utf-8")
-    path = Path(source)
-    if path.suffix != ".toml" and not path.is_file():
-        raise InputError(
-            f"recipe {str(source)!r}: is no file and not among those shipped: "
-            f"{', '.join(shipped_recipes())}"
-        )
-    try:
-        return str(path), path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-
-
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    table = values
+    *parents, last = key.split(".")
     for parent in parents:
         inner = table.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise InputError(f"{dotted}: {parent} is a value, not a table: check the key")
+            raise InputError(f"{key}: {parent} is a value, not a table: check the key")
         table = inner
     table[last] = value
 
 
-def _explain(origin: str, error: ValidationError) -> list[str]:
-    """One line for each key; where several forms are allowed pydantic has a fault for each."""
-    lines: dict[str, list[str]] = {}
-    for fault in error.errors():
-        # Behind the fields pydantic names the branch of a union that it tried, and places in it.
-        table: Any = Recipe
-        parts = []
-        for part in fault["loc"]:
-            parts.append(str(part))
-            fields = getattr(table, "model_fields", {})
-            if part not in fields or not hasattr(fields[part].annotation, "model_fields"):
-                break
-            table = fields[part].annotation
-        key = ".".join(parts)
-        if fault["type"] == "extra_forbidden":
-            lines[f"unknown key {key!r}"] = [f"allowed are {', '.join(table.model_fields)}"]
-            continue
-        text = fault["msg"].removeprefix("Value error, ")
-        shown = f"{key} = {fault['input']!r}" if fault["type"] != "value_error" else key
-        lines.setdefault(shown, []).append(text[0].lower() + text[1:])
-    return [f"{origin}: {shown}: {', or '.join(texts)}" for shown, texts in lines.items()]
+def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -12,7 +12,7 @@ from pixelwise.evaluation.bootstrap import LEVEL, score_intervals
 from pixelwise.evaluation.confusion import plain, ratios
 from pixelwise.evaluation.image_counts import Tallies, load_tallies
 from pixelwise.evaluation.paired_comparison import FEWEST, Difference, paired_difference
-from pixelwise.recipes.schema import load_recipe, settled
+from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.training.run_folder import VAL_IMAGES, read_metrics
 
 
@@ -124,7 +124,7 @@ def _read(path: Path) -> Contender:
             "pixelwise evaluate --images"
         )
     saved = load_tallies(images)
-    recipe = load_recipe(path / "recipe.toml")
+    recipe = load_resolved_recipe(path / "recipe.toml")
     rows = [line for line in read_metrics(path) if line["event"] == "epoch"]
     best = max(rows, key=lambda row: row["val_mean_iou"] or 0, default=None)
     return Contender(
@@ -133,7 +133,7 @@ def _read(path: Path) -> Contender:
         saved.classes,
         saved.split,
         recipe.flat(),
-        epochs=settled(recipe.epochs),
+        epochs=recipe.epochs,
         best_epoch=None if best is None else best["epoch"],
         seconds=sum(row["seconds"] + row["val_seconds"] for row in rows) if rows else None,
     )

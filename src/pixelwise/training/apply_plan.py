@@ -1,4 +1,4 @@
-"""The plan for a run: what the recipe leaves open is decided from the data and the machine."""
+"""Replace the `auto` values of a recipe by the plan for the data and this machine."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pixelwise.planning import (
     make_plan,
     this_machine,
 )
-from pixelwise.recipes.schema import ModelRecipe, Recipe
+from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe
 
-_NAMES = {CROP: "crop", BATCH_SIZE: "batch", EPOCHS: "epochs", CLASS_WEIGHTS: "class weights"}
+_LABELS = {CROP: "crop", BATCH_SIZE: "batch", EPOCHS: "epochs", CLASS_WEIGHTS: "class weights"}
 _COMPARED_AT = {"height": 352, "width": 480}
 _COMPARED_CLASSES = 11
 
@@ -31,42 +31,51 @@ _COMPARED_CLASSES = 11
 def plan_run(
     recipe: Recipe, data: SegmentationData, device: torch.device, *, processes: int = 1
 ) -> tuple[Recipe, dict[str, str]]:
-    """The recipe with no key of PLANNED `auto` any more, and each of them in words.
+    """Choose the values of PLANNED that are `auto`.
 
-    processes: that the run is shared out over; the batch is a multiple of them. What the recipe
-    states stays. Raises InputError for an unknown network.
+    Args:
+        recipe: The recipe. Values that it states do not change.
+        data: The dataset.
+        device: Device to train on.
+        processes: Number of processes; the batch size is a multiple of it.
+
+    Returns:
+        The recipe with the chosen values, and a description of each value of PLANNED.
+
+    Raises:
+        InputError: For an unknown network.
     """
-    given = {key: value for key in PLANNED if (value := recipe.value(key)) != "auto"}
+    fixed = {key: value for key in PLANNED if (value := recipe.value(key)) != "auto"}
     dataset_stats = DatasetStats(
         train=len(data.splits["train"]),
         sizes=list(data.sizes.values()),
         pixels=data.pixel_counts["train"].tolist(),
     )
-    choices = make_plan(
+    plan = make_plan(
         dataset_stats,
-        machine_of(device),
-        given=given,
-        network=network_of(recipe.model),
+        find_machine(device),
+        fixed=fixed,
+        network=estimate_memory(recipe.model),
         processes=processes,
     )
-    recipe = recipe.resolved({choice.key: choice.value for choice in choices})
-    reasons = {choice.key: choice.reason for choice in choices}
+    recipe = recipe.replace({planned.key: planned.value for planned in plan})
+    reasons = {planned.key: planned.reason for planned in plan}
     facts = {
-        name: f"{_shown(recipe.value(key))}: {reasons.get(key, 'as the recipe says')}"
-        for key, name in _NAMES.items()
+        label: f"{_describe(recipe.value(key))}: {reasons.get(key, 'set in the recipe')}"
+        for key, label in _LABELS.items()
     }
     return recipe, facts
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, tuple):
-        whole = all(isinstance(number, int) for number in value)
-        return "x".join(map(str, value)) if whole else ", ".join(f"{x:g}" for x in value)
-    return "whole images" if value == "image" else str(value).replace("_", " ")
+        is_size = all(isinstance(number, int) for number in value)
+        return "x".join(map(str, value)) if is_size else ", ".join(f"{x:g}" for x in value)
+    return "uncropped images" if value == "image" else str(value).replace("_", " ")
 
 
-def machine_of(device: torch.device) -> Machine:
-    """This machine, with the GPU that is `device`."""
+def find_machine(device: torch.device) -> Machine:
+    """Return this machine, with the GPU that `device` names."""
     machine = this_machine()
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -74,16 +83,19 @@ def machine_of(device: torch.device) -> Machine:
     return machine if device.type == "cpu" else replace(machine, gpu=device.type)
 
 
-def network_of(model: ModelRecipe) -> Network:
-    """What a network takes in training: the default one's measured memory, by the ratio of what
-    their layers put out."""
+def estimate_memory(model: ModelRecipe) -> Network:
+    """Estimate the memory that training a network takes.
+
+    The measured memory of the default network is scaled by the ratio of the activations. A user's
+    own module is planned like the default network.
+    """
     measured = Network()
     default = ModelRecipe()
-    if (model.name, model.options) == (default.name, default.options):
+    if model.name == CUSTOM_MODEL or (model.name, model.options) == (default.name, default.options):
         return measured
     counts = []
-    for one in (model, default):
+    for compared in (model, default):
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            network = create_model(one.name, num_classes=_COMPARED_CLASSES, **one.options)
+            network = create_model(compared.name, num_classes=_COMPARED_CLASSES, **compared.options)
             counts.append(count_activations(network, **_COMPARED_AT))
     return replace(measured, per_pixel=measured.per_pixel * counts[0] / counts[1])

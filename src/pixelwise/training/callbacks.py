@@ -1,4 +1,4 @@
-"""What a run tells while it goes on. The command line draws it; a program may listen or not."""
+"""Callbacks that report the progress of a run, for the command line or for a program."""
 
 from __future__ import annotations
 
@@ -7,46 +7,54 @@ from typing import Any
 
 
 class Callback:
-    """Silent; override what you want to hear."""
+    """Does nothing. Override the methods that you need."""
 
-    def checking(self, done: int, total: int) -> None:
-        """Files of the data set that were opened."""
+    def on_dataset_progress(self, done: int, total: int) -> None:
+        """Called after each file of the dataset is checked."""
 
-    def planned(self, facts: Mapping[str, str], *, epochs: int) -> None:
-        """What was found, assumed and chosen, before the first step of a run of `epochs`."""
+    def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
+        """Called once before the first step, with descriptions of the data and the settings."""
 
-    def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
-        """A step was made: `step` of `steps` in this epoch, over `images` images."""
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+        """Called after each training step.
 
-    def validating(self, done: int, total: int) -> None:
-        """Images of the val split that were scored."""
+        Args:
+            epoch: The epoch, from 1.
+            step: The step in this epoch, from 1.
+            steps: Number of steps per epoch.
+            loss: Loss of the batch.
+            images: Number of images of the batch, over all processes.
+        """
 
-    def epoch_ended(self, row: Mapping[str, Any]) -> None:
-        """The row that was written to metrics.jsonl."""
+    def on_validation_progress(self, done: int, total: int) -> None:
+        """Called after each validation image."""
+
+    def on_epoch_end(self, row: Mapping[str, Any]) -> None:
+        """Called after each epoch with its row of metrics.jsonl."""
 
 
 class CallbackList(Callback):
-    """Tells several, in order."""
+    """Calls several callbacks in order."""
 
     def __init__(self, *callbacks: Callback) -> None:
         self.callbacks = callbacks
 
-    def checking(self, done: int, total: int) -> None:
+    def on_dataset_progress(self, done: int, total: int) -> None:
         for callback in self.callbacks:
-            callback.checking(done, total)
+            callback.on_dataset_progress(done, total)
 
-    def planned(self, facts: Mapping[str, str], *, epochs: int) -> None:
+    def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
         for callback in self.callbacks:
-            callback.planned(facts, epochs=epochs)
+            callback.on_plan(facts, epochs=epochs)
 
-    def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
         for callback in self.callbacks:
-            callback.step(epoch=epoch, step=step, steps=steps, loss=loss, images=images)
+            callback.on_step(epoch=epoch, step=step, steps=steps, loss=loss, images=images)
 
-    def validating(self, done: int, total: int) -> None:
+    def on_validation_progress(self, done: int, total: int) -> None:
         for callback in self.callbacks:
-            callback.validating(done, total)
+            callback.on_validation_progress(done, total)
 
-    def epoch_ended(self, row: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, row: Mapping[str, Any]) -> None:
         for callback in self.callbacks:
-            callback.epoch_ended(row)
+            callback.on_epoch_end(row)

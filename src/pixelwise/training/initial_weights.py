@@ -1,4 +1,4 @@
-"""What a network starts from: random weights, a backbone's published ones, or another bundle."""
+"""Initial weights of a network: random, published weights of the backbone, or another bundle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelwise.data.channel_statistics import ChannelStatistics
 from pixelwise.data.classes import Classes
@@ -14,6 +14,7 @@ from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.models import Segmenter, backbone_name, create_model
 from pixelwise.recipes.schema import ModelRecipe
+from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import widen
 from pixelwise.weights.imagenet import find_imagenet_weights, load_backbone
@@ -22,12 +23,16 @@ from pixelwise.weights.normalization import IMAGENET, Normalization
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """A network before its first step.
+    """A network before its first training step.
 
-    normalization, pixels: what its weights expect. origin: where they are from, in words.
+    Attributes:
+        model: The network with its initial weights.
+        normalization: The normalization that the weights expect.
+        origin: Description of where the weights come from.
+        pixels: The format of images that the weights expect.
     """
 
-    model: Segmenter
+    model: Segmenter | CustomSegmenter
     normalization: Normalization
     origin: str
     pixels: PixelFormat = RGB
@@ -37,23 +42,57 @@ def load_initial_weights(
     recipe: ModelRecipe,
     classes: Classes,
     *,
+    module: nn.Module | None = None,
     pixels: PixelFormat = RGB,
     statistics: ChannelStatistics | None = None,
     keep_range: bool = False,
 ) -> InitialWeights:
-    """Build the network and give it its first weights.
+    """Create a network and load its initial weights.
 
-    pixels, statistics: of the images. Weights for other channels are widened: the first three
-    stay, a new one gets their mean; what is not RGB is normalized by the images' own statistics.
-    keep_range: whether the range of values in `pixels` is stated; else it is a bundle's, if the
-    start is a bundle for images of the same type.
+    Weights for another number of channels are widened: the first three channels keep their weights,
+    a new one gets their mean. Images that are not RGB are normalized by their own statistics.
 
-    A bundle may be of another network: FCN-16s starts from FCN-32s with all that they share, and
-    its new skip at zero (arXiv:1411.4038, section 4.3). Where its classes are others, the layers
-    whose size depends on them stay as they were.
+    A bundle may hold another network: FCN-16s starts from FCN-32s with all shared weights and its
+    new skip connection at zero (arXiv:1411.4038, section 4.3). If it has other classes, the layers
+    whose size depends on them keep their random weights.
 
-    Raises InputError for an unknown network, and for weights that are not there or do not fit.
+    Args:
+        recipe: The model section of the recipe.
+        classes: The classes.
+        module: A user's own module, to use instead of a network of pixelwise.
+        pixels: The format of the images.
+        statistics: Channel statistics of the images, or None for RGB.
+        keep_range: Whether the recipe states the value range of `pixels`. If not, and the weights
+            are a bundle for images of the same type, its value range is used.
+
+    Raises:
+        InputError: For an unknown network, or weights that are missing or do not fit.
     """
+    if module is not None:
+        custom = CustomSegmenter(module, len(classes))
+        start = InitialWeights(custom, IMAGENET, "the weights it was passed with")
+    else:
+        start, pixels, statistics = _load_network(
+            recipe, classes, pixels=pixels, statistics=statistics, keep_range=keep_range
+        )
+    normalization, origin = start.normalization, start.origin
+    channels = normalization.channels
+    if statistics is not None and channels != pixels.channels:
+        normalization = normalization.widened(statistics.mean, statistics.std)
+        if module is None and recipe.weights != "none":
+            origin += f", first convolution widened from {channels} to {pixels.channels} channels"
+    return replace(start, normalization=normalization, origin=origin, pixels=pixels)
+
+
+def _load_network(
+    recipe: ModelRecipe,
+    classes: Classes,
+    *,
+    pixels: PixelFormat,
+    statistics: ChannelStatistics | None,
+    keep_range: bool,
+) -> tuple[InitialWeights, PixelFormat, ChannelStatistics | None]:
+    """Create a network of pixelwise; a bundle may change the value range of the images."""
     model = create_model(
         recipe.name, num_classes=len(classes), in_channels=pixels.channels, **recipe.options
     )
@@ -61,10 +100,10 @@ def load_initial_weights(
     if path.suffix == ".safetensors":
         bundle = Bundle.load(path)
         if bundle.pixels.dtype == pixels.dtype and not keep_range:
-            known = replace(pixels, value_range=bundle.pixels.value_range)
-            statistics = statistics and statistics.rescaled(pixels, known)
-            pixels = known
-        start = _from_bundle(model, recipe, classes, bundle, channels=pixels.channels)
+            as_bundle = replace(pixels, value_range=bundle.pixels.value_range)
+            statistics = statistics and statistics.rescaled(pixels, as_bundle)
+            pixels = as_bundle
+        start = _load_bundle(model, recipe, classes, bundle, channels=pixels.channels)
     elif recipe.weights == "none":
         start = InitialWeights(model, IMAGENET, "random weights")
     else:
@@ -73,56 +112,54 @@ def load_initial_weights(
         source = find_imagenet_weights(backbone) if published else path
         normalization = load_backbone(model.backbone, backbone, source)
         start = InitialWeights(model, normalization, "ImageNet weights" if published else str(path))
-    normalization, origin = start.normalization, start.origin
-    seen = normalization.channels
-    if statistics is not None and seen != pixels.channels:
-        normalization = normalization.widened(statistics.mean, statistics.std)
-        if recipe.weights != "none":
-            origin += f", its first convolution widened from {seen} to {pixels.channels} channels"
-    return replace(start, normalization=normalization, origin=origin, pixels=pixels)
+    return start, pixels, statistics
 
 
-def _from_bundle(
+def _load_bundle(
     model: Segmenter, recipe: ModelRecipe, classes: Classes, bundle: Bundle, *, channels: int
 ) -> InitialWeights:
+    """Load the weights of a bundle that fit the model."""
     state = model.state_dict()
-    wanted = dict(state)
-    have = dict(bundle.weights)
-    seen = bundle.pixels.channels
-    if seen != channels:
-        sizes = [{"in_channels": count, "num_classes": len(classes)} for count in (seen, channels)]
-        for name in _sized_by(recipe, *sizes):
-            if name in have and have[name].ndim == 4 and have[name].shape[1] == seen:
-                have[name] = widen(have[name], channels)
+    loadable = dict(state)
+    weights = dict(bundle.weights)
+    bundle_channels = bundle.pixels.channels
+    if bundle_channels != channels:
+        sizes = [
+            {"in_channels": c, "num_classes": len(classes)} for c in (bundle_channels, channels)
+        ]
+        for name in _names_that_differ(recipe, *sizes):
+            tensor = weights.get(name)
+            if tensor is not None and tensor.ndim == 4 and tensor.shape[1] == bundle_channels:
+                weights[name] = widen(tensor, channels)
     if classes.names != bundle.classes.names:
         count = len(classes)
         other = count + 1 if count < 255 else count - 1
-        for name in _sized_by(recipe, {"num_classes": count}, {"num_classes": other}):
-            del wanted[name]
-    used: dict[str, Tensor] = {
-        name: have[name]
-        for name, tensor in wanted.items()
-        if name in have and have[name].shape == tensor.shape
+        for name in _names_that_differ(recipe, {"num_classes": count}, {"num_classes": other}):
+            del loadable[name]
+    loaded: dict[str, Tensor] = {
+        name: weights[name]
+        for name, tensor in loadable.items()
+        if name in weights and weights[name].shape == tensor.shape
     }
-    if not any(name.startswith("backbone.") for name in used):
+    if not any(name.startswith("backbone.") for name in loaded):
         options = "".join(f" --set model.options.{k}={v}" for k, v in bundle.options.items())
         raise InputError(
-            f"{bundle.path}: none of its backbone's weights fits {recipe.name}: start from a "
-            "bundle of a network with the same backbone and options; this one was made with "
+            f"{bundle.path}: no weights of its backbone fit {recipe.name}: use a bundle of a "
+            "network with the same backbone and options; this one was trained with "
             f"--model {bundle.model}{options}"
         )
-    model.load_state_dict(used, strict=False)
-    new = [name for name in state if name not in used]
-    left = [name for name in bundle.weights if name not in used]
-    origin = f"{bundle.path} ({bundle.model}): {len(used)} of {len(state)} tensors"
-    for names, what in ((new, "new"), (left, "left out")):
+    model.load_state_dict(loaded, strict=False)
+    new = [name for name in state if name not in loaded]
+    unused = [name for name in bundle.weights if name not in loaded]
+    origin = f"{bundle.path} ({bundle.model}): {len(loaded)} of {len(state)} tensors"
+    for names, label in ((new, "new"), (unused, "not used")):
         if names:
-            origin += f"; {what}: {', '.join(names[:4])}" + (", ..." if len(names) > 4 else "")
+            origin += f"; {label}: {', '.join(names[:4])}" + (", ..." if len(names) > 4 else "")
     return InitialWeights(model, bundle.normalization, origin)
 
 
-def _sized_by(recipe: ModelRecipe, *sizes: dict[str, int]) -> list[str]:
-    """The names of the tensors whose shapes differ between two sizes of the network."""
+def _names_that_differ(recipe: ModelRecipe, *sizes: dict[str, int]) -> list[str]:
+    """Return the names of the tensors whose shapes differ between two sizes of the network."""
     shapes = []
     for size in sizes:
         with torch.device("meta"):

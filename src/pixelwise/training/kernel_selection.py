@@ -1,6 +1,6 @@
-"""How a step is computed: the memory order of the maps, and whose code computes the layers.
+"""Select how training steps are computed: the memory format, and PyTorch's or compiled kernels.
 
-Which is faster depends on the network and the machine, so a few steps are measured.
+Which combination is fastest depends on the network and the machine, so a few steps are timed.
 """
 
 from __future__ import annotations
@@ -16,34 +16,37 @@ from torch import Tensor, nn
 from pixelwise.errors import InputError
 from pixelwise.layers import use_compiled
 from pixelwise.ops.numba_support import numba_is_there
+from pixelwise.recipes.schema import Kernels, MemoryFormat
 from pixelwise.training.losses import cross_entropy
-
-MemoryFormat = Literal["contiguous", "channels_last"]
-Kernels = Literal["plain", "compiled"]
 
 MEMORY_FORMATS: dict[str, torch.memory_format] = {
     "contiguous": torch.contiguous_format,
     "channels_last": torch.channels_last,
 }
-MEASURED_IMAGES = 2  # as few as batch normalization allows: the ratio is that of a full batch
-CLOSE, ROUNDS = 1.25, 3  # those within this factor of the fastest are timed again, so often
+TIMED_IMAGES = 2  # the minimum for batch normalization; larger batches have the same time ratio
+CLOSE, ROUNDS = 1.25, 3  # combinations within this factor of the fastest are timed again, so often
 
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """memory_format: of the maps in memory. kernels: plain, PyTorch's own, or compiled, where
-    `pixelwise.ops` has some, for a CPU and channels_last alone."""
+    """How training steps are computed.
+
+    Attributes:
+        memory_format: Memory format of images and feature maps.
+        kernels: "plain" for PyTorch's kernels, "compiled" for those of `pixelwise.ops` where it has
+            any; these need a CPU and channels_last.
+    """
 
     memory_format: MemoryFormat
     kernels: Kernels = "plain"
 
     def apply(self, model: nn.Module) -> None:
-        """Have `model` be trained so. Raises InputError where numba is wanted and missing."""
+        """Configure a model. Raises InputError if numba is needed and not installed."""
         model.to(memory_format=MEMORY_FORMATS[self.memory_format])  # type: ignore[call-overload]
         use_compiled(model, self.kernels == "compiled")
 
-    def order(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in the selected memory format."""
+    def to_memory_format(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W) in the configured memory format."""
         return images.contiguous(memory_format=MEMORY_FORMATS[self.memory_format])
 
     def __str__(self) -> str:
@@ -58,10 +61,13 @@ KERNEL_CONFIGS = (
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The chosen arrangement and why, in words.
+class KernelChoice:
+    """The selected configuration.
 
-    seconds: of a training step an image, None where it was not measured.
+    Attributes:
+        kernel_config: The configuration.
+        reason: Why it was selected.
+        seconds: Time of a training step per image, or None if it was not measured.
     """
 
     kernel_config: KernelConfig
@@ -79,45 +85,59 @@ def select_kernels(
     memory_format: MemoryFormat | Literal["auto"] = "auto",
     kernels: Kernels | Literal["auto"] = "auto",
     precision: str = "32-true",
-) -> Choice:
-    """The one that is asked for, or the fastest of those that are left open.
+) -> KernelChoice:
+    """Return the configuration that is asked for, or the fastest of those that fit.
 
-    Steps of a copy of `model` are timed; the model and the random state of the caller stay as they
-    are. Raises InputError for kernels that cannot be used here.
+    Training steps of a copy of the model are timed. The model and the random state do not change.
+
+    Args:
+        model: The network.
+        crop: (height, width) of the training images.
+        num_classes: Number of classes.
+        device: Device to train on.
+        channels: Number of image channels.
+        memory_format: The memory format, or "auto" to measure.
+        kernels: The kernels, or "auto" to measure.
+        precision: A precision of Fabric.
+
+    Raises:
+        InputError: If the kernels cannot be used here.
     """
-    usable = device.type == "cpu" and precision == "32-true"
-    if kernels == "compiled" and not usable:
+    supports_compiled = device.type == "cpu" and precision == "32-true"
+    if kernels == "compiled" and not supports_compiled:
         raise InputError(
-            f"kernels = 'compiled': are for a CPU and precision 32-true, not for {device.type} and "
+            f"kernels = 'compiled': need a CPU and precision 32-true, not {device.type} and "
             f"{precision}: set kernels = 'auto'"
         )
+    use_numba = kernels == "compiled" or (supports_compiled and numba_is_there())
     candidates = [
-        each
-        for each in KERNEL_CONFIGS
-        if memory_format in ("auto", each.memory_format)
-        and kernels in ("auto", each.kernels)
-        and (each.kernels == "plain" or kernels == "compiled" or (usable and numba_is_there()))
+        config
+        for config in KERNEL_CONFIGS
+        if memory_format in ("auto", config.memory_format)
+        and kernels in ("auto", config.kernels)
+        and (config.kernels == "plain" or use_numba)
     ]
     if len(candidates) == 1:
-        return Choice(candidates[0], "as the recipe says")
-    trial = _Trial(model, (MEASURED_IMAGES, channels, *crop), num_classes, device)
-    seconds = {each: min(trial.step(each) for _ in range(2)) for each in candidates}
-    close = [each for each in candidates if seconds[each] < CLOSE * min(seconds.values())]
+        return KernelChoice(candidates[0], "set in the recipe")
+    trial = _Trial(model, (TIMED_IMAGES, channels, *crop), num_classes, device)
+    seconds = {config: min(trial.time_step(config) for _ in range(2)) for config in candidates}
+    close = [config for config in candidates if seconds[config] < CLOSE * min(seconds.values())]
     if len(close) > 1:
-        for each in ROUNDS * close:  # in turn, for the machine's speed drifts
-            seconds[each] = min(seconds[each], trial.step(each))
-    best, *others = sorted(candidates, key=lambda each: seconds[each])
-    figures = ", ".join(f"{1000 * seconds[each]:.0f} with {each}" for each in others)
-    hint = "" if numba_is_there() or not usable else "; numba may be faster: pip install numba"
-    return Choice(
+        for config in ROUNDS * close:  # in turn, because the speed of a machine drifts
+            seconds[config] = min(seconds[config], trial.time_step(config))
+    best, *others = sorted(candidates, key=lambda config: seconds[config])
+    figures = ", ".join(f"{1000 * seconds[config]:.0f} with {config}" for config in others)
+    hint = "; numba may be faster: pip install numba"
+    return KernelChoice(
         best,
-        f"{1000 * seconds[best]:.0f} ms an image, measured; {figures}{hint}",
+        f"{1000 * seconds[best]:.0f} ms per image, measured; {figures}"
+        + ("" if numba_is_there() or not supports_compiled else hint),
         seconds[best],
     )
 
 
 class _Trial:
-    """Steps of a copy of the model. The first one of an arrangement compiles."""
+    """Time training steps of a copy of a model. The first step of a configuration compiles."""
 
     def __init__(
         self, model: nn.Module, shape: tuple[int, ...], num_classes: int, device: torch.device
@@ -129,11 +149,11 @@ class _Trial:
         size = (shape[0], *shape[2:])
         self.labels = torch.randint(num_classes, size, generator=generator).to(device)
 
-    def step(self, kernel_config: KernelConfig) -> float:
-        """Seconds an image. The random state of the caller stays as it is."""
+    def time_step(self, kernel_config: KernelConfig) -> float:
+        """Return the seconds per image of one step. The caller's random state does not change."""
         self.model.zero_grad(set_to_none=True)
         kernel_config.apply(self.model)
-        images = kernel_config.order(self.images)
+        images = kernel_config.to_memory_format(self.images)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             started = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Start the processes of a distributed run on this machine, and stay to supervise them.
+"""Start and supervise the processes of a distributed run on this machine.
 
 `launch` starts the command once per device with the variables that torchrun would set, forwards
-signals, and ends what is left when one process dies.
+signals, and ends the remaining processes when one dies.
 """
 
 from __future__ import annotations
@@ -18,64 +18,72 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from pixelwise.distributed.process_rank import LAUNCHED, LOST
+from pixelwise.distributed.process_rank import LAUNCHER_VARIABLE, LOST
 from pixelwise.errors import InputError
 from pixelwise.interrupts import SIGNALS
 from pixelwise.planning import this_machine
 
 PATIENCE = 30.0
-"""Seconds that the other processes have to end by themselves after one has failed."""
-POLL = 0.05
+"""Seconds that the other processes have to end on their own after one has failed."""
+POLL_SECONDS = 0.05
 
 
 def launch(*, devices: int, nodes: int, remedy: str) -> int:
-    """Run this process's own command in `devices` processes, its part of a run on `nodes` machines.
+    """Run the command of this process in `devices` processes on this machine.
 
-    With several machines the command is given on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK
-    in the environment, as PyTorch has them. remedy: what to do when one was killed.
-    Returns the exit code: of the one at fault; 1 where that one was killed. Raises InputError
-    where a variable is missing.
+    With several machines, start the command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK in
+    the environment as PyTorch defines them.
+
+    Args:
+        devices: Number of processes on this machine.
+        nodes: Number of machines.
+        remedy: What to do if a process was killed, for the error message.
+
+    Returns:
+        The exit code of the process that failed first, or 1 if that was killed; 0 if none failed.
+
+    Raises:
+        InputError: If a variable is missing or invalid.
     """
-    variables = _meeting(nodes)
-    node = int(variables["NODE_RANK"])
-    count = devices * nodes
+    rendezvous = _rendezvous(nodes)
+    first_rank = int(rendezvous["NODE_RANK"]) * devices
+    threads = {"OMP_NUM_THREADS": str(max(1, this_machine().cores // devices))}
     children = []
-    for local in range(devices):
-        own = {
-            "RANK": str(node * devices + local),
-            "WORLD_SIZE": str(count),
-            "LOCAL_RANK": str(local),
+    for local_rank in range(devices):
+        ranks = {
+            "RANK": str(first_rank + local_rank),
+            "WORLD_SIZE": str(devices * nodes),
+            "LOCAL_RANK": str(local_rank),
             "LOCAL_WORLD_SIZE": str(devices),
-            "GROUP_RANK": str(node),
+            "GROUP_RANK": rendezvous["NODE_RANK"],
             "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
-            LAUNCHED: str(os.getpid()),
+            LAUNCHER_VARIABLE: str(os.getpid()),
         }
-        threads = {"OMP_NUM_THREADS": str(max(1, this_machine().cores // devices))}
         children.append(
             subprocess.Popen(
                 [sys.executable, "-m", "pixelwise", *sys.argv[1:]],
-                env={**threads, **os.environ, **variables, **own},
-                # Ctrl-C in the terminal reaches this process alone, which passes it on once.
+                env={**threads, **os.environ, **rendezvous, **ranks},
+                # Ctrl-C in the terminal reaches only this process, which forwards it once.
                 start_new_session=True,
             )
         )
-    with _Forwarding(children) as forwarding:
+    with _SignalForwarding(children) as forwarding:
         code, failed = wait_for(children)
     if code >= 0:
         return code
-    if -code == forwarding.number:  # before it could answer
-        return 128 + forwarding.number
+    if -code == forwarding.signal_number:  # killed by the signal before it could handle it
+        return 128 + forwarding.signal_number
     name = signal.Signals(-code).name
     print(
-        f"pixelwise: error: process {node * devices + failed} of {count} was killed ({name}): "
-        f"{remedy}",
+        f"pixelwise: error: process {first_rank + failed} of {devices * nodes} was killed "
+        f"({name}): {remedy}",
         file=sys.stderr,
     )
     return 1
 
 
-def _meeting(nodes: int) -> dict[str, str]:
-    """Where the processes find each other, and which of the machines this is."""
+def _rendezvous(nodes: int) -> dict[str, str]:
+    """Return the variables that state where the processes meet and the rank of this machine."""
     names = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
     if nodes > 1:
         missing = [name for name in names if name not in os.environ]
@@ -87,7 +95,7 @@ def _meeting(nodes: int) -> dict[str, str]:
             )
         if not os.environ["NODE_RANK"].isdecimal() or int(os.environ["NODE_RANK"]) >= nodes:
             raise InputError(
-                f"NODE_RANK = {os.environ['NODE_RANK']!r}: a number from 0 to {nodes - 1}"
+                f"NODE_RANK = {os.environ['NODE_RANK']!r}: must be a number from 0 to {nodes - 1}"
             )
         return {name: os.environ[name] for name in names}
     with socket.socket() as free:
@@ -97,50 +105,53 @@ def _meeting(nodes: int) -> dict[str, str]:
 
 
 def wait_for(children: Sequence[subprocess.Popen[Any]]) -> tuple[int, int]:
-    """The exit code of the process at fault, and which it was, when all have ended; (0, 0) where
-    all did well.
+    """Wait until all processes have ended.
 
-    That is one that was killed before one that failed, and this before those that found others
-    gone. What is left PATIENCE seconds after the first is killed here.
+    The process at fault is one that was killed, or else one that failed, or else one that lost
+    the connection to the others. Processes that run PATIENCE seconds after the first failure are
+    killed.
+
+    Returns:
+        Exit code and index of the process at fault; (0, 0) if all succeeded.
     """
     deadline = math.inf
-    ended: set[int] = set()
-    # All are asked each time: one that stays must not hide another's end.
+    killed: set[int] = set()
+    # Poll all of them each time, so that one that runs does not hide that another has ended.
     while None in (codes := [child.poll() for child in children]):
         now = time.monotonic()
         if deadline == math.inf and any(codes):
             deadline = now + PATIENCE
         if now > deadline:
-            ended |= {i for i, code in enumerate(codes) if code is None}
-            for i in ended:
+            killed |= {i for i, code in enumerate(codes) if code is None}
+            for i in killed:
                 children[i].kill()
-        time.sleep(POLL)
+        time.sleep(POLL_SECONDS)
     failed = [(code, i) for i, code in enumerate(codes) if code]
-    by_itself = [(code, i) for code, i in failed if i not in ended]
-    order = sorted(by_itself or failed, key=lambda end: (end[0] > 0, end[0] == LOST))
+    unforced = [(code, i) for code, i in failed if i not in killed]
+    order = sorted(unforced or failed, key=lambda end: (end[0] > 0, end[0] == LOST))
     return order[0] if order else (0, 0)
 
 
-class _Forwarding:
-    """Passes Ctrl-C and SIGTERM on to the processes while it is entered; `number` of the last."""
+class _SignalForwarding:
+    """Forward Ctrl-C and SIGTERM to the processes; `signal_number` is that of the last signal."""
 
     def __init__(self, children: list[subprocess.Popen[bytes]]) -> None:
         self.children = children
-        self.number = 0
+        self.signal_number = 0
 
-    def __enter__(self) -> _Forwarding:
-        self.before = {number: signal.signal(number, self._forward) for number in SIGNALS}
+    def __enter__(self) -> _SignalForwarding:
+        self.previous = {number: signal.signal(number, self._forward) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
-        for child in self.children:  # where an error has ended the wait
+        for child in self.children:  # still running if an error ended the wait
             if child.poll() is None:
                 child.kill()
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
+        self.signal_number = number
         for child in self.children:
             with suppress(ProcessLookupError):
                 child.send_signal(number)

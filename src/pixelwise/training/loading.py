@@ -1,4 +1,4 @@
-"""From a checked data set to batches, each a pure function of the seed, the epoch and the place."""
+"""Load batches of augmented images. A batch depends only on the seed, the epoch and the step."""
 
 from __future__ import annotations
 
@@ -14,59 +14,66 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.transforms import Augmentation
 from pixelwise.distributed.shard import BatchShard
+from pixelwise.recipes.schema import ResolvedAugmentationRecipe
 
 MAX_WORKERS = 8
 
 
 class BatchOrder(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index): every image once an epoch, in an order drawn from the seed.
+    """Sample batches of (epoch, index): each image once per epoch, in an order drawn by the seed.
 
-    Sizes differ by one at most, so a remainder never leaves a last batch of one, and nothing is
-    left out.
-    rank, processes: what is iterated over is this process's share of each batch; where that is no
-    image, one that is another's, so that there is something to cut to none.
+    Batch sizes of an epoch differ by at most one, so that there is no last batch of a single image
+    and no image is dropped. Iteration yields the shard of this process; if that is empty, one image
+    of the batch, so that there is something to load.
+
+    Args:
+        count: Number of images.
+        batch_size: Maximum number of images per batch, over all processes.
+        seed: Seed of the order.
+        rank: Rank of this process.
+        world_size: Number of processes.
     """
 
     def __init__(
-        self, count: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1
+        self, count: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
         self.count = count
         self.steps = -(-count // batch_size)
         self.seed = seed
-        self.rank, self.processes = rank, processes
+        self.rank, self.world_size = rank, world_size
         self.epoch = self.done = 0
 
     def __len__(self) -> int:
         return self.steps
 
     def begin(self, epoch: int, *, done: int = 0) -> None:
-        """Give the batches of an epoch from here on, without the first `done` of them."""
+        """Iterate over the batches of `epoch` from now on, without the first `done`."""
         self.epoch, self.done = epoch, done
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in self._batches(self.epoch)[self.done :]:
-            yield batch[BatchShard(self.rank, self.processes, len(batch)).own] or batch[:1]
+            yield batch[BatchShard(self.rank, self.world_size, len(batch)).own] or batch[:1]
 
-    def share(self, step: int) -> BatchShard:
-        """Of the batch of a step, from 1: as large in every epoch."""
+    def shard(self, step: int) -> BatchShard:
+        """Return this process's shard of the batch of a step, from 1."""
         larger = step <= self.count % self.steps
-        return BatchShard(self.rank, self.processes, self.count // self.steps + larger)
+        return BatchShard(self.rank, self.world_size, self.count // self.steps + larger)
 
     def batch(self, epoch: int, step: int) -> list[tuple[int, int]]:
-        """The whole batch of a step, from 1."""
+        """Return the whole batch of a step, from 1."""
         return self._batches(epoch)[step - 1]
 
     def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
         order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
         return [
-            [(epoch, int(index)) for index in part] for part in np.array_split(order, self.steps)
+            [(epoch, int(index)) for index in batch] for batch in np.array_split(order, self.steps)
         ]
 
 
 class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
-    """(epoch, index) to an augmented pair: (C, H, W) in units of 0..255 and (H, W) uint8.
+    """Map (epoch, index) to an augmented image (C, H, W), in units of 0..255, and mask (H, W).
 
-    The random draws depend on (seed, epoch, index) alone, not on which process makes them.
+    The random augmentation depends on (seed, epoch, index) only, not on the loading process.
     """
 
     def __init__(
@@ -88,18 +95,36 @@ class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
 
 
+def make_augmentation(
+    recipe: ResolvedAugmentationRecipe, *, fill: tuple[float, ...]
+) -> Augmentation:
+    """Return the augmentation of a recipe. `fill` is the pixel value outside of images."""
+    return Augmentation(
+        crop=None if isinstance(recipe.crop, str) else recipe.crop,
+        scale=recipe.scale,
+        flip=recipe.flip,
+        brightness=recipe.brightness,
+        contrast=recipe.contrast,
+        saturation=recipe.saturation,
+        fill=fill,
+    )
+
+
 def make_loader(
     dataset: AugmentedSplit, order: BatchOrder, *, workers: int
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches in order. Workers leave Ctrl-C to the run, which ends the step first."""
+    """Return a loader of the batches of `order`.
+
+    Workers ignore Ctrl-C: the training process handles it after the current step.
+    """
     return DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=_ignore_ctrl_c,
-        # Of its own: it draws from it at each start, and the run's random state is to be a
-        # function of the steps alone.
+        # DataLoader draws from its generator at each start. With its own generator the global
+        # random state depends on the steps only.
         generator=torch.Generator(),
     )
 
@@ -109,8 +134,10 @@ def _ignore_ctrl_c(worker: int) -> None:
 
 
 def auto_workers(device: torch.device, *, processes: int = 1) -> int:
-    """Loading processes for each of a machine's `processes` of the run: none on a CPU, where they
-    would take the cores the step computes with."""
+    """Return the number of loading processes for each of the `processes` of this machine.
+
+    It is 0 on a CPU, where they would compete with the training step for the cores.
+    """
     if device.type == "cpu":
         return 0
     return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) // processes - 1))

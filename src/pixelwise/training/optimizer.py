@@ -1,4 +1,4 @@
-"""The optimizer and its rate, as a recipe states them."""
+"""The optimizer and the learning rate schedule of a recipe."""
 
 from __future__ import annotations
 
@@ -8,45 +8,67 @@ from torch import nn
 from pixelwise.models import Segmenter
 from pixelwise.recipes.schema import Recipe
 
+_NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
-def make_optimizer(model: Segmenter, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with the heads' rates multiples of the backbone's; only convolution kernels decay."""
-    rates = recipe.optimizer
-    parts = [
-        (model.backbone, rates.learning_rate),
-        (model.head, rates.learning_rate * rates.head_multiplier),
-    ]
-    if model.auxiliary is not None:
-        parts.append((model.auxiliary, rates.learning_rate * rates.auxiliary_multiplier))
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """Create SGD with momentum.
+
+    The heads of a `Segmenter` have multiples of the backbone's learning rate; all parameters of
+    another module have the backbone's. Weight decay applies to kernels, not to biases and
+    normalization layers.
+    """
+    settings = recipe.optimizer
+    modules: list[tuple[nn.Module | None, float]] = [(model, 1.0)]
+    if isinstance(model, Segmenter):
+        modules = [
+            (model.backbone, 1.0),
+            (model.head, settings.head_multiplier),
+            (model.auxiliary, settings.auxiliary_multiplier),
+        ]
     groups = []
-    for part, rate in parts:
-        kernels: list[nn.Parameter] = []
-        biases: list[nn.Parameter] = []
-        norms: list[nn.Parameter] = []
-        for module in part.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                if not parameter.requires_grad:
-                    continue
-                if isinstance(module, nn.BatchNorm2d):
-                    norms.append(parameter)
-                else:
-                    (biases if name == "bias" else kernels).append(parameter)
+    for module, multiplier in modules:
+        if module is None:
+            continue
+        rate = settings.learning_rate * multiplier
+        kernels, biases, norms = _parameters_by_kind(module)
         groups += [
-            {"params": kernels, "lr": rate, "weight_decay": rates.weight_decay},
-            {"params": biases, "lr": rate * rates.bias_multiplier, "weight_decay": 0.0},
+            {"params": kernels, "lr": rate, "weight_decay": settings.weight_decay},
+            {"params": biases, "lr": rate * settings.bias_multiplier, "weight_decay": 0.0},
             {"params": norms, "lr": rate, "weight_decay": 0.0},
         ]
-    return torch.optim.SGD(groups, momentum=rates.momentum)
+    return torch.optim.SGD(groups, momentum=settings.momentum)
+
+
+def _parameters_by_kind(
+    model: nn.Module,
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Return kernels, biases, and the parameters of normalization layers, without frozen ones."""
+    kernels: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    norms: list[nn.Parameter] = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            if isinstance(module, _NORMALIZATION):
+                norms.append(parameter)
+            else:
+                (biases if name == "bias" else kernels).append(parameter)
+    return kernels, biases, norms
 
 
 def make_schedule(
     optimizer: torch.optim.Optimizer, recipe: Recipe, *, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The poly rate of DeepLab v2 (arXiv:1606.00915, section 4.1), or the stages of v1, a tenth
-    each of the one before; stepped after each update."""
-    rates = recipe.optimizer
-    if rates.schedule == "stages":
+    """Create the learning rate schedule, to be stepped after each of the `steps` updates.
+
+    `poly` is the schedule of DeepLab v2 (arXiv:1606.00915, section 4.1). `stages` is that of v1:
+    each stage has a tenth of the learning rate of the one before.
+    """
+    settings = recipe.optimizer
+    if settings.schedule == "stages":
         return torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: 0.1 ** min(step * rates.stages // steps, rates.stages - 1)
+            optimizer, lambda step: 0.1 ** min(step * settings.stages // steps, settings.stages - 1)
         )
-    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=rates.power)
+    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=settings.power)

@@ -1,9 +1,9 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped.
+"""Checkpoints: everything that a run needs to resume exactly.
 
-RUN/checkpoints/step-NNNNNNNNN.safetensors holds the weights, their moving average where there is
-one, what the optimizer keeps for each of them, the schedule, the random states, the place in the
-epoch, and the scores so far. The last two are kept: where the newest is damaged, the one before it
-is used.
+RUN/checkpoints/step-NNNNNNNNN.safetensors holds the weights, their moving average if there is one,
+the state of the optimizer and of the schedule, the random states, the position in the epoch, and
+the scores so far. The last two checkpoints are kept: if the newest is damaged, the previous one is
+used.
 """
 
 from __future__ import annotations
@@ -24,96 +24,137 @@ from torch.optim.swa_utils import AveragedModel
 from pixelwise.errors import InputError
 from pixelwise.evaluation import ConfusionMatrix, Evaluation, Tallies
 from pixelwise.file_io import make_folder
+from pixelwise.training.custom_model import load_module_weights
 from pixelwise.weights.normalization import Normalization
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
 
-FORMAT = 2
+FORMAT = 3
 KEY = "pixelwise-checkpoint"
-KEPT = 2
-REMEDY = "give the folder of a run whose checkpoints are whole, or train anew"
+CHECKPOINTS_KEPT = 2
+REMEDY = "give a run folder with an undamaged checkpoint, or train again"
 
 
 @dataclass
 class Progress:
-    """Where a run is, and what it has so far.
+    """The position of a run and its results so far.
 
-    epoch: from 1; of its batches `step` are done. loss_sum, seconds: over those. rate: the
-    backbone's learning rate when the epoch began. best: the highest val mIoU, of best_epoch, whose
-    scores are `evaluation`. history: the epoch rows of metrics.jsonl.
+    Attributes:
+        epoch: Current epoch, from 1.
+        step: Number of steps of this epoch that are done.
+        loss_sum: Sum of the losses of these steps.
+        seconds: Duration of these steps.
+        learning_rate: Learning rate of the backbone at the beginning of the epoch.
+        best: Highest val mIoU.
+        best_epoch: The epoch that reached it; 0 before the first validation.
+        evaluation: The evaluation of that epoch.
+        history: The epoch rows of metrics.jsonl.
     """
 
     epoch: int = 1
     step: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
-    rate: float = math.nan
+    learning_rate: float = math.nan
     best: float = -1.0
     best_epoch: int = 0
     evaluation: Evaluation | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def begin(self, epoch: int) -> None:
-        """Before the first batch of an epoch."""
+        """Move to the beginning of an epoch."""
         self.epoch, self.step, self.loss_sum, self.seconds = epoch, 0, 0.0, 0.0
-        self.rate = math.nan
+        self.learning_rate = math.nan
+
+    def record(self, evaluation: Evaluation, *, images: int, val_seconds: float) -> dict[str, Any]:
+        """Record the scores of the epoch and return its row for metrics.jsonl.
+
+        Args:
+            evaluation: The evaluation on val.
+            images: Number of training images.
+            val_seconds: Duration of the evaluation.
+        """
+        scores = evaluation.scores
+        if scores.mean_iou > self.best or self.best_epoch == 0:
+            self.best = self.best if math.isnan(scores.mean_iou) else scores.mean_iou
+            self.best_epoch, self.evaluation = self.epoch, evaluation
+        row = {
+            "epoch": self.epoch,
+            "loss": self.loss_sum / self.step,
+            "learning_rate": self.learning_rate,
+            "val_mean_iou": _nan_to_none(scores.mean_iou),
+            "val_pixel_accuracy": _nan_to_none(scores.pixel_accuracy),
+            "seconds": round(self.seconds, 3),
+            "val_seconds": round(val_seconds, 3),
+            "images_per_second": round(images / max(1e-9, self.seconds), 3),
+        }
+        self.history.append(row)
+        return row
 
 
 @dataclass(frozen=True)
-class State:
-    """The objects whose contents change in training. average: of the weights, if there is one."""
+class TrainingState:
+    """The objects that training changes. `ema` is the moving average of the weights, or None."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     fabric: Fabric
     progress: Progress
-    average: AveragedModel | None = None
+    ema: AveragedModel | None = None
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read. facts, origin and normalization: of the run when it began."""
+    """The contents of a checkpoint file: tensors, and plain JSON in `header`."""
 
     path: Path
     tensors: Mapping[str, Tensor]
-    about: Mapping[str, Any]
+    header: Mapping[str, Any]
 
     @property
     def normalization(self) -> Normalization:
-        return Normalization.from_json(self.about["normalization"])
+        """The normalization of the run."""
+        return Normalization.from_json(self.header["normalization"])
 
     @property
     def facts(self) -> dict[str, str]:
-        return dict(self.about["facts"])
+        """The facts of the run when it began."""
+        return dict(self.header["facts"])
 
     def progress(self) -> Progress:
-        about = dict(self.about["progress"])
-        images = tuple(about.pop("images"))
-        progress = Progress(**{**about, "rate": _nan(about["rate"])})
+        """Return the progress of the run."""
+        header = dict(self.header["progress"])
+        names = tuple(header.pop("images"))
+        rate = header.pop("learning_rate")
+        progress = Progress(**header, learning_rate=math.nan if rate is None else rate)
         if "confusion" in self.tensors:
             counts = self.tensors["confusion"].numpy()
             matrix = ConfusionMatrix(len(counts))
             matrix.counts += counts
-            tallies = Tallies(images, self.tensors["tallies"].numpy())
+            tallies = Tallies(names, self.tensors["tallies"].numpy())
             progress.evaluation = Evaluation(matrix, tallies)
         return progress
 
-    def restore(self, state: State) -> None:
-        """Put everything but the progress into the objects, bit for bit."""
-        state.model.load_state_dict(self._part("model"))
-        _restore_optimizer(state.optimizer, self._part("optimizer"), self.about["optimizer"])
-        state.schedule.load_state_dict(dict(self.about["schedule"]))
-        if state.average is not None:
-            state.average.module.load_state_dict(self._part("average"))
-            state.average.n_averaged.fill_(self.about["averaged"])
-        scaler = dict(self.about["scaler"])
+    def restore(self, state: TrainingState) -> None:
+        """Restore everything but the progress, bit for bit.
+
+        Raises:
+            InputError: If the weights do not fit the model, which may be a user's own.
+        """
+        load_module_weights(state.model, self._tensors_of("model"), origin=self.path)
+        _restore_optimizer(state.optimizer, self._tensors_of("optimizer"), self.header["optimizer"])
+        state.schedule.load_state_dict(dict(self.header["schedule"]))
+        if state.ema is not None:
+            state.ema.module.load_state_dict(self._tensors_of("average"))
+            state.ema.n_averaged.fill_(self.header["averaged"])
+        scaler = dict(self.header["scaler"])
         if scaler:
             state.fabric.strategy.precision.load_state_dict(scaler)
         torch.set_rng_state(self.tensors["random.cpu"])
         if state.fabric.device.type == "cuda" and "random.cuda" in self.tensors:
             torch.cuda.set_rng_state(self.tensors["random.cuda"], state.fabric.device)
 
-    def _part(self, name: str) -> dict[str, Tensor]:
+    def _tensors_of(self, name: str) -> dict[str, Tensor]:
         return {
             key.removeprefix(f"{name}."): tensor
             for key, tensor in self.tensors.items()
@@ -121,8 +162,16 @@ class Checkpoint:
         }
 
 
-class Saver:
-    """Writes checkpoints of a run into RUN/checkpoints, every `minutes` and when it is told."""
+class CheckpointWriter:
+    """Writes checkpoints to RUN/checkpoints.
+
+    Args:
+        run: Folder of the run.
+        minutes: Time between checkpoints, for `is_due`.
+        steps: Number of steps per epoch.
+        normalization: The normalization of the run.
+        facts: The facts of the run.
+    """
 
     def __init__(
         self,
@@ -136,133 +185,137 @@ class Saver:
         self.folder = make_folder(run / "checkpoints")
         self.seconds = 60 * minutes
         self.steps = steps
-        self.fixed = {"normalization": normalization.to_json(), "facts": dict(facts)}
-        self.last = time.monotonic()
+        self.constants = {"normalization": normalization.to_json(), "facts": dict(facts)}
+        self.written_at = time.monotonic()
 
-    def due(self) -> bool:
-        return time.monotonic() - self.last >= self.seconds
+    def is_due(self) -> bool:
+        """Return whether the time for the next checkpoint has come."""
+        return time.monotonic() - self.written_at >= self.seconds
 
-    def save(self, state: State) -> Path:
-        """Write a checkpoint; then, and only then, remove those before the one before it.
+    def save(self, state: TrainingState) -> Path:
+        """Write a checkpoint, and remove old ones only after that.
 
-        Raises InputError where it cannot be written; earlier ones are whole then.
+        Raises:
+            InputError: If it cannot be written. Earlier checkpoints are then intact.
         """
         progress = state.progress
-        done = (progress.epoch - 1) * self.steps + progress.step
-        path = self.folder / f"step-{done:09d}.safetensors"
-        write_state(path, state, self.fixed)
-        for old in checkpoints(self.folder)[:-KEPT]:
+        step = (progress.epoch - 1) * self.steps + progress.step
+        path = self.folder / f"step-{step:09d}.safetensors"
+        write_state(path, state, self.constants)
+        for old in list_checkpoints(self.folder)[:-CHECKPOINTS_KEPT]:
             old.unlink()
-        self.last = time.monotonic()
+        self.written_at = time.monotonic()
         return path
 
 
-def write_state(path: Path, state: State, fixed: Mapping[str, Any]) -> None:
-    """Write a checkpoint to `path`. fixed: what of it does not change during a run."""
+def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) -> None:
+    """Write a checkpoint. `constants` is the part of its header that no step changes."""
     progress = state.progress
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    kept, groups = _optimizer_parts(state.optimizer)
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in kept.items()}
+    optimizer_tensors, optimizer_header = _split_optimizer(state.optimizer)
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors.items()}
     averaged = 0
-    if state.average is not None:
-        own = state.average.module.state_dict()
-        tensors |= {f"average.{name}": tensor for name, tensor in own.items()}
-        averaged = int(state.average.n_averaged)
+    if state.ema is not None:
+        average = state.ema.module.state_dict()
+        tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
+        averaged = int(state.ema.n_averaged)
     tensors["random.cpu"] = torch.get_rng_state()
     if state.fabric.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(state.fabric.device)
-    images: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     if progress.evaluation is not None:
         tensors["confusion"] = torch.from_numpy(np.array(progress.evaluation.matrix.counts))
         tensors["tallies"] = torch.from_numpy(progress.evaluation.tallies.counts)
-        images = progress.evaluation.tallies.names
-    about = {
+        names = progress.evaluation.tallies.names
+    header = {
         "format": FORMAT,
-        **fixed,
+        **constants,
         "progress": {
             "epoch": progress.epoch,
             "step": progress.step,
             "loss_sum": progress.loss_sum,
             "seconds": progress.seconds,
-            "rate": _plain(progress.rate),
+            "learning_rate": _nan_to_none(progress.learning_rate),
             "best": progress.best,
             "best_epoch": progress.best_epoch,
             "history": progress.history,
-            "images": images,
+            "images": names,
         },
-        "optimizer": groups,
-        "schedule": state.schedule.state_dict(),  # of functions in it None: the recipe has them
+        "optimizer": optimizer_header,
+        "schedule": state.schedule.state_dict(),  # without functions: the recipe defines them
         "averaged": averaged,
         "scaler": state.fabric.strategy.precision.state_dict(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    write_tensor_file(path, tensors, about, key=KEY)
+    write_tensor_file(path, tensors, header, key=KEY)
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, from old to new."""
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, oldest first."""
     return sorted(folder.glob("step-*.safetensors"))
 
 
-def newest(run: Path) -> tuple[Checkpoint, list[str]]:
-    """The newest whole checkpoint of a run, and a line for each damaged one that is newer.
+def load_newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
+    """Load the newest undamaged checkpoint of a run.
 
-    Raises InputError where there is none.
+    Returns:
+        The checkpoint, and one line for each damaged checkpoint that is newer.
+
+    Raises:
+        InputError: If there is no undamaged checkpoint, or another version wrote it.
     """
     damaged: list[str] = []
-    for path in reversed(checkpoints(run / "checkpoints")):
+    for path in reversed(list_checkpoints(run / "checkpoints")):
         try:
-            tensors, about = read_tensor_file(path, key=KEY, kind="checkpoint", remedy=REMEDY)
+            tensors, header = read_tensor_file(path, key=KEY, kind="checkpoint", remedy=REMEDY)
         except InputError as error:
             damaged += error.problems
             continue
-        if about.get("format") != FORMAT:
+        if header.get("format") != FORMAT:
             raise InputError(
-                f"{path}: has checkpoint format {about.get('format')}, this version reads "
-                f"{FORMAT}: use the version that wrote it"
+                f"{path}: has checkpoint format {header.get('format')}, but this version of "
+                f"pixelwise reads format {FORMAT}: finish the run with the version that wrote it, "
+                "or train again"
             )
-        return Checkpoint(path, tensors, about), damaged
+        return Checkpoint(path, tensors, header), damaged
     if damaged:
         raise InputError(*damaged)
     raise InputError(
-        f"{run}: holds no checkpoint: it is no run, or it was stopped before the first: train anew"
+        f"{run}: holds no checkpoint: it is not a run, or it was stopped before its first "
+        "checkpoint: train again"
     )
 
 
-def _optimizer_parts(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What an optimizer keeps: tensors by `NUMBER.NAME`; numbers and groups as plain JSON."""
-    whole = optimizer.state_dict()
+def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the optimizer's tensors by `INDEX.NAME`, and its numbers and groups as plain JSON."""
+    state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
-    for number, kept in whole["state"].items():
-        for name, value in kept.items():
+    for index, values in state["state"].items():
+        for name, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"{number}.{name}"] = value
+                tensors[f"{index}.{name}"] = value
             else:
-                numbers[f"{number}.{name}"] = value
-    return tensors, {"groups": whole["param_groups"], "numbers": numbers}
+                numbers[f"{index}.{name}"] = value
+    return tensors, {"groups": state["param_groups"], "numbers": numbers}
 
 
 def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
-    kept: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **about["numbers"]}.items():
-        number, _, name = key.partition(".")
-        kept.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": kept, "param_groups": about["groups"]})
-    # In the memory order of their weights, as they grew: with another the same sums would be
-    # rounded in another way.
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **header["numbers"]}.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
+    # In the memory format of the weights, as in the run that was stopped: another format would
+    # round the same sums differently.
     for weight, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
                 values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
-def _plain(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -1,14 +1,14 @@
-"""A run's folder.
+"""The folder of a run.
 
-RUN/recipe.toml          the resolved recipe
-RUN/data.json            the splits, the classes, their pixels, and what was assumed
-RUN/metrics.jsonl        one JSON object a line: start, resume, step, epoch, end
-RUN/best.safetensors     the bundle of the epoch with the highest val mIoU
-RUN/val_images.safetensors   what each val image adds to the scores of the best bundle
-RUN/last.safetensors     the bundle of the last finished epoch
-RUN/checkpoints          what `train --resume RUN` goes on from
-RUN/tensorboard          what TensorBoard shows, where the recipe asks for it
-RUN/not_finite           the batch, and the state before it, where the loss stopped being finite
+RUN/recipe.toml              the resolved recipe
+RUN/data.json                splits, classes, pixel counts, and assumptions about the dataset
+RUN/metrics.jsonl            one JSON object per line: start, resume, step, epoch, end
+RUN/best.safetensors         bundle of the epoch with the highest val mIoU
+RUN/val_images.safetensors   contribution of each val image to the scores of the best bundle
+RUN/last.safetensors         bundle of the last finished epoch
+RUN/checkpoints              what `train --resume RUN` resumes from
+RUN/tensorboard              TensorBoard events, if the recipe enables them
+RUN/not_finite               batch and state before a step whose loss was not finite
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ import torch
 from torch import nn
 
 import pixelwise
+from pixelwise.data.custom_dataset import CUSTOM_LAYOUT
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.errors import InputError
 from pixelwise.evaluation import Evaluation
-from pixelwise.file_io import atomic, not_writable
-from pixelwise.recipes.schema import Recipe
+from pixelwise.file_io import atomic, make_folder, not_writable
+from pixelwise.recipes.schema import CUSTOM_MODEL, ResolvedRecipe
+from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.training.resume_state import Progress
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import Normalization
@@ -55,11 +57,17 @@ STEP_RECORD_SECONDS = 10.0
 class Run:
     """A run, finished or not.
 
-    facts: what a person reads about it before the first step.
+    Attributes:
+        folder: Its folder.
+        recipe: Its recipe.
+        data: The dataset.
+        normalization: The normalization of the images.
+        facts: Descriptions of the data and the settings, for reports.
+        progress: Its position and results so far.
     """
 
     folder: Path
-    recipe: Recipe
+    recipe: ResolvedRecipe
     data: SegmentationData
     normalization: Normalization
     facts: dict[str, str]
@@ -67,14 +75,17 @@ class Run:
 
     @property
     def best(self) -> Path:
+        """Bundle of the best epoch."""
         return self.folder / "best.safetensors"
 
     @property
     def val_images(self) -> Path:
+        """Contribution of each val image to the scores of the best epoch."""
         return self.folder / VAL_IMAGES
 
     @property
     def last(self) -> Path:
+        """Bundle of the last finished epoch."""
         return self.folder / "last.safetensors"
 
     @property
@@ -84,15 +95,18 @@ class Run:
 
     @property
     def best_epoch(self) -> int:
+        """The epoch with the highest val mIoU, from 1; 0 before the first validation."""
         return self.progress.best_epoch
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """Of the best epoch on val."""
+        """Evaluation of the best epoch on val."""
         return self.progress.evaluation
 
     def bundle(self, model: nn.Module, evaluation: Evaluation, *, epoch: int) -> Bundle:
-        """The model as it is after an epoch."""
+        """Return the bundle of an epoch. A user's own module is saved under its own names."""
+        if isinstance(model, CustomSegmenter):
+            model = model.module
         return Bundle(
             model=self.recipe.model.name,
             options=self.recipe.model.options,
@@ -109,96 +123,108 @@ class Run:
         )
 
 
-def refuse_used(out: Path, *, overwrite: bool) -> None:
-    """Raise InputError where `out` is a file, or holds a run that may not be replaced."""
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Raise InputError if `out` is a file, or holds a run that must not be replaced."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: give a folder for the run with --out")
     if out.is_dir() and not overwrite and any((out / name).exists() for name in RUN_FILES):
         raise InputError(
-            f"{out}: holds a run already: choose another --out, add --overwrite, or go on with "
+            f"{out}: holds a run already: choose another --out, add --overwrite, or resume it with "
             f"--resume {out}"
         )
 
 
-def clear(out: Path) -> None:
-    """Remove an earlier run's files, so that none of them is taken for one of this run."""
+def begin_run(run: Run, *, processes: int) -> None:
+    """Create the folder, remove the files of an earlier run, and write recipe and dataset."""
+    out = make_folder(run.folder)
     for name in (*RUN_FILES, "report.html"):
         (out / name).unlink(missing_ok=True)
     for name in RUN_FOLDERS:
         if (out / name).is_dir():
             shutil.rmtree(out / name)
-
-
-def write_start(run: Run, *, processes: int) -> None:
-    """Write all that is known before the first step. processes: that it is shared out over."""
-    write_text(run.folder / "recipe.toml", run.recipe.to_toml())
+    write_text(out / "recipe.toml", run.recipe.to_toml())
     splits = {
         split: [{"name": s.name, "image": str(s.image), "mask": str(s.mask.path)} for s in samples]
         for split, samples in run.data.splits.items()
     }
-    about = {
+    description = {
         "root": str(run.data.root.resolve()),
         "layout": run.data.layout,
         "notes": run.data.notes,
         "images": run.data.pixels.to_json(),
         "classes": run.data.classes.to_json(),
-        "pixels": _pixels(run.data),
+        "pixels": _pixel_counts(run.data),
         "splits": splits,
     }
-    write_text(run.folder / "data.json", json.dumps(about, indent=1) + "\n")
-    Metrics(run.folder).write("start", {**_where(processes), "kernels": run.facts["kernels"]})
+    write_text(out / "data.json", json.dumps(description, indent=1) + "\n")
+    Metrics(out).write("start", {**_environment(processes), "kernels": run.facts["kernels"]})
 
 
 def read_root(folder: Path) -> Path:
-    """The folder of the data that a run was started on."""
-    return Path(_data_json(folder)["root"])
+    """Return the dataset folder of a run. Raises InputError if the dataset was a user's own."""
+    description = _read_data_json(folder)
+    if description["layout"] == CUSTOM_LAYOUT:
+        raise InputError(
+            f"{folder}: was trained on a dataset of your own: pass it, resume(folder, data=...)"
+        )
+    return Path(description["root"])
+
+
+def check_model(folder: Path, recipe: ResolvedRecipe, model: nn.Module | None) -> None:
+    """Raise InputError if a user's own module is missing, or passed to another run."""
+    if recipe.model.name == CUSTOM_MODEL and model is None:
+        raise InputError(
+            f"{folder}: was trained with a module of your own: pass it, resume(folder, model=...)"
+        )
+    if recipe.model.name != CUSTOM_MODEL and model is not None:
+        raise InputError(f"{folder}: was trained with {recipe.model.name}: omit model=")
 
 
 def check_same_data(folder: Path, data: SegmentationData) -> None:
-    """Raise InputError where the data are not those that the run was started on.
+    """Raise InputError if the dataset has changed since the run began.
 
-    Names, classes, and the pixels of each class are compared: a mask that was changed shows there.
+    Image names, classes, and pixel counts by class are compared; these show changed masks.
     """
-    about = _data_json(folder)
-    remedy = "restore it, or train anew"
+    description = _read_data_json(folder)
+    remedy = "restore the dataset, or train again"
     for split, samples in data.splits.items():
-        before = {sample["name"] for sample in about["splits"].get(split, [])}
+        before = {sample["name"] for sample in description["splits"].get(split, [])}
         now = {sample.name for sample in samples}
-        for names, what in ((before - now, "gone"), (now - before, "new")):
+        for names, change in ((before - now, "missing"), (now - before, "new")):
             if names:
                 raise InputError(
-                    f"{data.root}: {len(names)} images of {split} are {what} since the run began, "
-                    f"as {min(names)}: {remedy}"
+                    f"{data.root}: {len(names)} images of {split} are {change} since the run "
+                    f"began, such as {min(names)}: {remedy}"
                 )
-    if about["classes"] != data.classes.to_json():
-        raise InputError(f"{data.root}: its classes have changed since the run began: {remedy}")
-    if about["pixels"] != _pixels(data):
+    if description["classes"] != data.classes.to_json():
+        raise InputError(f"{data.root}: the classes have changed since the run began: {remedy}")
+    if description["pixels"] != _pixel_counts(data):
         raise InputError(f"{data.root}: masks have changed since the run began: {remedy}")
 
 
 def fingerprint(data: SegmentationData) -> str:
-    """Of the names, the classes, and the pixels of each class: equal for equal data."""
+    """Return a hash of the names, the classes and the pixel counts by class."""
     names = {split: [sample.name for sample in samples] for split, samples in data.splits.items()}
-    about = json.dumps([names, data.classes.to_json(), _pixels(data)])
-    return hashlib.sha256(about.encode()).hexdigest()
+    text = json.dumps([names, data.classes.to_json(), _pixel_counts(data)])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _pixels(data: SegmentationData) -> dict[str, list[int]]:
+def _pixel_counts(data: SegmentationData) -> dict[str, list[int]]:
     return {split: counts.tolist() for split, counts in data.pixel_counts.items()}
 
 
-def _data_json(folder: Path) -> dict[str, Any]:
+def _read_data_json(folder: Path) -> dict[str, Any]:
     path = folder / "data.json"
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        return {key: about[key] for key in ("root", "classes", "pixels", "splits")}
+        description = json.loads(path.read_text(encoding="utf-8"))
+        return {key: description[key] for key in ("root", "layout", "classes", "pixels", "splits")}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: is not there or damaged: give the folder of a run that train wrote"
+            f"{path}: is missing or damaged: give the folder of a run that train wrote"
         ) from error
 
 
-def _where(processes: int) -> dict[str, Any]:
+def _environment(processes: int) -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "pixelwise": pixelwise.__version__,
@@ -210,23 +236,27 @@ def _where(processes: int) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
     with atomic(path) as side:
         side.write_text(text, encoding="utf-8")
 
 
 class Metrics:
-    """Lines of JSON, appended and flushed one by one; a reader may meet a torn last line.
+    """Appends JSON lines to RUN/metrics.jsonl, each flushed; a kill may leave a partial last line.
 
-    writes: False in all processes of a run but one.
+    Args:
+        folder: Folder of the run.
+        enabled: Whether this process writes.
     """
 
-    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+    def __init__(self, folder: Path, *, enabled: bool = True) -> None:
         self.path = folder / "metrics.jsonl"
-        self.writes = writes
+        self.enabled = enabled
         self.last_step = -math.inf
 
     def write(self, event: str, values: Mapping[str, Any]) -> None:
-        if not self.writes:
+        """Append an event."""
+        if not self.enabled:
             return
         line = json.dumps({"event": event, **values}, allow_nan=False)
         try:
@@ -235,36 +265,41 @@ class Metrics:
         except OSError as error:
             raise not_writable(self.path, error) from error
 
-    def step(self, **values: Any) -> None:
-        """Record a step, unless one was recorded a moment ago."""
+    def write_step(self, **values: Any) -> None:
+        """Append a step event, unless the last one is less than STEP_RECORD_SECONDS old."""
         now = time.monotonic()
         if now - self.last_step >= STEP_RECORD_SECONDS:
             self.last_step = now
             self.write("step", values)
 
     def resume(self, progress: Progress, *, processes: int) -> None:
-        """Take back what was recorded beyond the place from which a run goes on; say so."""
-        if not self.writes:
+        """Remove events after the position from which a run resumes, and append a resume event."""
+        if not self.enabled:
             return
-        kept = []
+        lines = []
         for line in read_metrics(self.path.parent):
-            place = (line.get("epoch", 0), line.get("step", math.inf))
-            if line["event"] == "step" and place > (progress.epoch, progress.step):
+            position = (line.get("epoch", 0), line.get("step", math.inf))
+            if line["event"] == "step" and position > (progress.epoch, progress.step):
                 continue
-            if line["event"] == "end" or (line["event"] == "epoch" and place[0] >= progress.epoch):
+            if line["event"] == "end":
                 continue
-            kept.append(json.dumps(line, allow_nan=False) + "\n")
-        write_text(self.path, "".join(kept))
-        self.write("resume", {**_where(processes), "epoch": progress.epoch, "step": progress.step})
+            if line["event"] == "epoch" and position[0] >= progress.epoch:
+                continue
+            lines.append(json.dumps(line, allow_nan=False) + "\n")
+        write_text(self.path, "".join(lines))
+        self.write(
+            "resume",
+            {**_environment(processes), "epoch": progress.epoch, "step": progress.step},
+        )
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, none where there is no file."""
+    """Return the lines of a run's metrics.jsonl; none if there is no file."""
     path, lines = folder / "metrics.jsonl", []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
-        except ValueError:  # torn by a kill
+        except ValueError:  # partial, after a kill
             continue
         if isinstance(line, dict) and "event" in line:
             lines.append(line)

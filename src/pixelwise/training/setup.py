@@ -1,109 +1,138 @@
-"""All that is before a run's first step: data, plan, the network's start, what is measured."""
+"""Prepare a run: check the dataset, plan the settings, load initial weights, select kernels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.dataset_statistics import usual_crop
 from pixelwise.data.pixel_format import RGB, PixelFormat
-from pixelwise.distributed.process_group import ProcessGroup, check_batch
+from pixelwise.distributed.process_group import ProcessGroup, check_batch_size
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_folder
 from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
-from pixelwise.recipes.schema import ModelRecipe, Recipe, settled
+from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, ResolvedRecipe
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.callbacks import Callback
+from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.training.initial_weights import InitialWeights, load_initial_weights
-from pixelwise.training.kernel_selection import Choice, select_kernels
+from pixelwise.training.kernel_selection import KernelChoice, select_kernels
 from pixelwise.training.losses import Loss
-from pixelwise.training.run_folder import Run, fingerprint, refuse_used
-from pixelwise.training.tensorboard import summary_writer
+from pixelwise.training.run_folder import Run, check_out, fingerprint
+from pixelwise.training.tensorboard import import_summary_writer
 from pixelwise.weights.normalization import Normalization
 
-
-def prepare(
-    root: Path,
-    out: Path,
-    recipe: Recipe,
-    overwrite: bool,
-    callback: Callback,
-    processes: ProcessGroup,
-    *,
-    count: int | None = None,
-) -> tuple[Run, Segmenter, Loss]:
-    """A run, its network and its loss, as they are before the first step. Nothing is written.
-
-    What is measured or depends on the machine is decided by process 0. count: of the processes
-    that the run is planned for, None for those that there are. Raises InputError as `train` does.
-    """
-    count = count or processes.count
-    device = processes.fabric.device
-    processes.on_rank_zero(lambda: _check_out(out, recipe, overwrite=overwrite))
-    data = open_data(root, recipe, callback, processes)
-    recipe, planned = processes.on_rank_zero(lambda: _planned(recipe, data, device, count))
-    loss_of = processes.on_all_ranks(
-        lambda: Loss(recipe.loss, data.pixel_counts["train"], device=device)
-    )
-    started: list[Segmenter] = []
-
-    def decide() -> _Decided:
-        decided, model = _decide(data, recipe, planned, device)
-        started.append(model)
-        return decided
-
-    decided = processes.on_rank_zero(decide)
-    data.pixels = decided.pixels
-    # The others get the weights with the first step's preparation.
-    model = started[0] if started else make_network(recipe, data)
-    torch.set_rng_state(decided.random)
-    facts = {**decided.facts, "processes": str(processes)}
-    return Run(out, decided.recipe, data, decided.normalization, facts), model, loss_of
-
-
-def _check_out(out: Path, recipe: Recipe, *, overwrite: bool) -> None:
-    refuse_used(out, overwrite=overwrite)
-    check_folder(out)
-    if recipe.tensorboard:
-        summary_writer()  # a fault of it is told now
-
-
-def _planned(
-    recipe: Recipe, data: SegmentationData, device: torch.device, count: int
-) -> tuple[Recipe, dict[str, str]]:
-    recipe, planned = plan_run(recipe, data, device, processes=count)
-    check_batch(settled(recipe.batch_size), count)
-    return recipe, planned
+Data = str | Path | SegmentationData
+"""A folder of images and masks, or a dataset that was opened or made by `from_datasets`."""
 
 
 @dataclass(frozen=True)
-class _Decided:
-    """What a run begins with. random: PyTorch's state after its first weights."""
+class TrainingSetup:
+    """Everything that a `Trainer` needs."""
 
-    recipe: Recipe
+    run: Run
+    model: Segmenter | CustomSegmenter
+    loss: Loss
+
+
+@dataclass(frozen=True)
+class _Decisions:
+    """What rank 0 decides. `rng_state` is PyTorch's after the initial weights are drawn."""
+
+    recipe: ResolvedRecipe
     pixels: PixelFormat
     normalization: Normalization
     facts: dict[str, str]
-    random: Tensor
+    rng_state: Tensor
+
+
+def set_up(
+    source: Data,
+    out: Path,
+    recipe: Recipe,
+    *,
+    module: nn.Module | None,
+    overwrite: bool,
+    callback: Callback,
+    group: ProcessGroup,
+    world_size: int | None = None,
+) -> TrainingSetup:
+    """Prepare a run without writing anything.
+
+    Rank 0 decides what is measured or depends on the machine.
+
+    Args:
+        source: The dataset.
+        out: Folder for the run.
+        recipe: The recipe.
+        module: A user's own module, or None for the network of the recipe.
+        overwrite: Whether a run in `out` may be replaced.
+        callback: Receives the progress.
+        group: The processes that prepare the run.
+        world_size: The number of processes to plan for. None: that of `group`.
+
+    Raises:
+        InputError: As `train` does.
+    """
+    world_size = world_size or group.world_size
+    device = group.fabric.device
+    if module is not None:
+        custom = {"model.name": CUSTOM_MODEL, "model.options": {}, "model.weights": "none"}
+        recipe = recipe.replace(custom)
+    group.on_rank_zero(lambda: _check_output(out, recipe, overwrite=overwrite))
+    data = open_data(source, recipe, callback, group)
+
+    def plan() -> tuple[Recipe, dict[str, str]]:
+        planned = plan_run(recipe, data, device, processes=world_size)
+        check_batch_size(planned[0].value("batch_size"), world_size)
+        return planned
+
+    planned_recipe, facts = group.on_rank_zero(plan)
+    start = group.only_on_rank_zero(
+        lambda: load_initial_weights(
+            recipe.model,
+            data.classes,
+            module=module,
+            pixels=data.pixels,
+            statistics=data.statistics,
+            keep_range=recipe.data.value_range != "auto",
+        )
+    )
+    decisions = group.on_rank_zero(lambda: _decide(start, data, planned_recipe, facts, device))
+    data = replace(data, pixels=decisions.pixels)
+    # The other ranks receive the weights when Fabric wraps the model.
+    model = make_network(recipe.model, data, module) if start is None else start.model
+    torch.set_rng_state(decisions.rng_state)
+    loss = group.on_all_ranks(
+        lambda: Loss(decisions.recipe.loss, data.pixel_counts["train"], device=device)
+    )
+    facts = {**decisions.facts, "processes": str(group)}
+    run = Run(out, decisions.recipe, data, decisions.normalization, facts)
+    return TrainingSetup(run, model, loss)
+
+
+def _check_output(out: Path, recipe: Recipe, *, overwrite: bool) -> None:
+    check_out(out, overwrite=overwrite)
+    check_folder(out)
+    if recipe.tensorboard:
+        import_summary_writer()  # raises now if it is missing
 
 
 def _decide(
-    data: SegmentationData, recipe: Recipe, planned: dict[str, str], device: torch.device
-) -> tuple[_Decided, Segmenter]:
-    """Make the network, and measure where the recipe leaves something `auto`."""
-    start = load_initial_weights(
-        recipe.model,
-        data.classes,
-        pixels=data.pixels,
-        statistics=data.statistics,
-        keep_range=recipe.data.value_range != "auto",
-    )
-    pixels = start.pixels
-    crop = recipe.augmentation.crop
+    start: InitialWeights | None,
+    data: SegmentationData,
+    recipe: Recipe,
+    planned_facts: dict[str, str],
+    device: torch.device,
+) -> _Decisions:
+    """Select the kernels and resolve the recipe."""
+    assert start is not None  # on rank 0
+    rng_state = torch.get_rng_state()
+    pixels, crop = start.pixels, recipe.augmentation.crop
     choice = select_kernels(
         start.model,
         crop=usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop,
@@ -114,7 +143,7 @@ def _decide(
         kernels=recipe.kernels,
         precision=recipe.precision,
     )
-    recipe = recipe.resolved(
+    resolved = recipe.resolve(
         {
             "memory_format": choice.kernel_config.memory_format,
             "kernels": choice.kernel_config.kernels,
@@ -122,89 +151,98 @@ def _decide(
             "data.value_range": pixels.value_range,
         }
     )
-    facts = _facts(data, pixels, start, recipe, planned, choice, device)
-    random = torch.get_rng_state()
-    return _Decided(recipe, pixels, start.normalization, facts, random), start.model
-
-
-def make_network(recipe: Recipe, data: SegmentationData) -> Segmenter:
-    """With any weights."""
-    return create_model(
-        recipe.model.name,
-        num_classes=len(data.classes),
-        in_channels=data.pixels.channels,
-        **recipe.model.options,
-    )
-
-
-def open_data(
-    root: Path, recipe: Recipe, callback: Callback, processes: ProcessGroup
-) -> SegmentationData:
-    """The data set, of which each process makes sure for itself; all see the same one."""
-    data = processes.on_all_ranks(
-        lambda: open_dataset(
-            root,
-            splits=("train", "val"),
-            val_fraction=recipe.data.val_fraction,
-            seed=recipe.seed,
-            cache_bytes=recipe.data.cache_mib << 20,
-            progress=callback.checking,
-            channels=None if recipe.data.channels == "auto" else recipe.data.channels,
-            value_range=None if recipe.data.value_range == "auto" else recipe.data.value_range,
-        )
-    )
-    seen = processes.gather(fingerprint(data))
-
-    def compare() -> None:
-        for rank, other in enumerate(seen):
-            if other != seen[0]:
-                raise InputError(
-                    f"{root}: is another data set for process {rank} than for process 0: give all "
-                    "machines the same folder"
-                )
-
-    processes.on_rank_zero(compare)
-    return data
-
-
-def _facts(
-    data: SegmentationData,
-    pixels: PixelFormat,
-    start: InitialWeights,
-    recipe: Recipe,
-    planned: dict[str, str],
-    choice: Choice,
-    device: torch.device,
-) -> dict[str, str]:
     counts = ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items())
-    model = recipe.model
-    why = "; output stride 16: 8 is finer and slower" if model == ModelRecipe() else ""
-    options = {"backbone": backbone_name(model.name, model.options), **model.options}
-    shown_options = ", ".join(f"{key} {value}" for key, value in options.items())
-    return {
+    facts = {
         "data": f"{data.root} ({counts})",
         "images": "" if pixels == RGB else str(pixels),
         "classes": ", ".join(data.classes.names),
         "assumed": "; ".join(data.notes),
-        "model": f"{model.name} ({shown_options}), {count_parameters(start.model):,} parameters, "
-        f"from {start.origin}{why}",
-        **planned,
-        "device": _device_name(device),
+        "model": _describe_model(start, resolved.model),
+        **planned_facts,
+        "device": _describe_device(device),
         "kernels": f"{choice.kernel_config}: {choice.reason}",
-        "time": _time(len(data.splits["train"]) * settled(recipe.epochs), choice),
+        "time": _estimate_time(len(data.splits["train"]) * resolved.epochs, choice),
     }
+    return _Decisions(resolved, pixels, start.normalization, facts, rng_state)
 
 
-def _time(images: int, choice: Choice) -> str:
-    """Of all steps, by the arrangement's measurement; empty where there was none."""
+def make_network(
+    recipe: ModelRecipe, data: SegmentationData, module: nn.Module | None = None
+) -> Segmenter | CustomSegmenter:
+    """Create the network of a recipe with random weights, or wrap a user's own module."""
+    if module is not None:
+        return CustomSegmenter(module, len(data.classes))
+    return create_model(
+        recipe.name,
+        num_classes=len(data.classes),
+        in_channels=data.pixels.channels,
+        **recipe.options,
+    )
+
+
+def open_data(
+    source: Data, recipe: Recipe, callback: Callback, group: ProcessGroup
+) -> SegmentationData:
+    """Open the dataset on all ranks and check that it is the same on all.
+
+    Raises:
+        InputError: If the dataset has a problem, or differs between the processes.
+    """
+    data = group.on_all_ranks(lambda: _open_data(source, recipe, callback))
+    fingerprints = group.gather(fingerprint(data))
+
+    def compare() -> None:
+        for rank, other in enumerate(fingerprints):
+            if other != fingerprints[0]:
+                raise InputError(
+                    f"{data.root}: process {rank} sees another dataset than process 0: give all "
+                    "machines the same folder"
+                )
+
+    group.on_rank_zero(compare)
+    return data
+
+
+def _open_data(source: Data, recipe: Recipe, callback: Callback) -> SegmentationData:
+    splits = ("train", "val")
+    if not isinstance(source, SegmentationData):
+        settings = recipe.data
+        return open_dataset(
+            Path(source),
+            splits=splits,
+            val_fraction=settings.val_fraction,
+            seed=recipe.seed,
+            cache_bytes=settings.cache_mib << 20,
+            progress=callback.on_dataset_progress,
+            channels=None if settings.channels == "auto" else settings.channels,
+            value_range=None if settings.value_range == "auto" else settings.value_range,
+        )
+    missing = [split for split in splits if split not in source.splits]
+    if missing:
+        raise InputError(f"{source.root}: the dataset has no {missing[0]} split: training needs it")
+    return replace(source, splits={split: source.splits[split] for split in splits})
+
+
+def _describe_model(start: InitialWeights, model: ModelRecipe) -> str:
+    size = f"{count_parameters(start.model):,} parameters, from {start.origin}"
+    if isinstance(start.model, CustomSegmenter):
+        return f"{type(start.model.module).__name__} (your own module), {size}"
+    options = {"backbone": backbone_name(model.name, model.options), **model.options}
+    described = ", ".join(f"{key} {value}" for key, value in options.items())
+    hint = "; output stride 16: 8 is finer and slower" if model == ModelRecipe() else ""
+    return f"{model.name} ({described}), {size}{hint}"
+
+
+def _estimate_time(images: int, choice: KernelChoice) -> str:
+    """Estimate the time of all training steps; empty if none was measured."""
     if choice.seconds is None:
         return ""
     minutes = images * choice.seconds / 60
-    shown = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(1, round(minutes))} minutes"
-    return f"about {shown} by that measurement, and what val takes"
+    text = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(1, round(minutes))} minutes"
+    return f"about {text} by this measurement, plus validation"
 
 
-def _device_name(device: torch.device) -> str:
+def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"

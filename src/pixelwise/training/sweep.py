@@ -1,12 +1,12 @@
-"""A search for a better recipe on a budget: learning rate, crop and backbone, by Optuna.
+"""Search for a better recipe with Optuna, on a budget: learning rate, crop and backbone.
 
-OUT/sweep.json      what is searched, so that another sweep does not go on with this one's trials
-OUT/trials.log      Optuna's journal: what was tried, and what came of it
-OUT/trial-NNN       an ordinary run each
+OUT/sweep.json      the search space, so that a sweep is not continued with another one
+OUT/trials.log      the journal of Optuna: parameters and results of the trials
+OUT/trial-NNN       the run of each trial
 OUT/best.toml       the recipe of the best trial
 
-New trials follow what did well (TPE); one that is below the median of the others at the same epoch
-is given up. A sweep that was stopped or killed goes on with the trial that it was at.
+New trials are sampled close to good ones (TPE). A trial is pruned if it is below the median of the
+others at the same epoch. A sweep that was stopped or killed continues with its unfinished trial.
 """
 
 from __future__ import annotations
@@ -26,34 +26,42 @@ from pixelwise.distributed.process_rank import find_process_rank
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.file_io import make_folder
 from pixelwise.models import create_model
-from pixelwise.recipes.schema import Recipe, load_recipe, settled
+from pixelwise.recipes.load_recipe import load_recipe
+from pixelwise.recipes.schema import Recipe
+from pixelwise.training.api import resume, train
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.run_folder import write_text
-from pixelwise.training.trainer import TrainingError, TrainingStoppedError, resume, train
+from pixelwise.training.trainer import TrainingError, TrainingStoppedError
 from pixelwise.weights.imagenet import find_imagenet_weights
 
 if TYPE_CHECKING:
     import optuna
 
-RATES = 10.0
-"""The rate is searched from the recipe's own divided by this to that times this."""
-CROPS = (1.0, 0.75, 0.5)
-"""Parts of the usual crop's sides."""
-FIRST = 4
-"""Trials that are finished before one can be given up."""
+RATE_FACTOR = 10.0
+"""The learning rate is searched between the recipe's divided by this and times this."""
+CROP_FACTORS = (1.0, 0.75, 0.5)
+"""Side lengths of the crops, relative to the recipe's or the usual crop."""
+STARTUP_TRIALS = 4
+"""Trials that finish before one can be pruned."""
 
 
 @dataclass(frozen=True)
-class Space:
-    """What is searched. crops: (height, width) each; backbones: names, or none to leave it."""
+class SearchSpace:
+    """The search space.
 
-    rate: tuple[float, float]
+    Attributes:
+        learning_rate: Lowest and highest learning rate.
+        crops: The crops, each (height, width).
+        backbones: Names of backbones. Empty: the backbone of the recipe.
+    """
+
+    learning_rate: tuple[float, float]
     crops: tuple[tuple[int, int], ...]
     backbones: tuple[str, ...] = ()
 
     def suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
-        """Recipe keys for a trial; the same ones for one that had its values before."""
-        trial.suggest_float("learning_rate", *self.rate, log=True)
+        """Return values of recipe keys for a trial; a continued trial keeps its values."""
+        trial.suggest_float("learning_rate", *self.learning_rate, log=True)
         trial.suggest_categorical("crop", [f"{height}x{width}" for height, width in self.crops])
         if self.backbones:
             trial.suggest_categorical("backbone", list(self.backbones))
@@ -61,10 +69,15 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A trial: what it was, and the best val mIoU (0..1) that it reached, None if none.
+class TrialResult:
+    """The result of a trial.
 
-    state: complete, pruned, failed, or running where it can go on.
+    Attributes:
+        number: Number of the trial, from 0.
+        state: complete, pruned, failed, or running if it can be continued.
+        settings: Values of recipe keys.
+        mean_iou: Best val mIoU (0..1), or None before the first validation.
+        epochs: Number of epochs.
     """
 
     number: int
@@ -75,26 +88,29 @@ class Tried:
 
     @property
     def folder(self) -> str:
+        """Name of the folder of its run."""
         return f"trial-{self.number:03d}"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found. trials: best first."""
+    """The results of a sweep, best trial first."""
 
     out: Path
-    trials: list[Tried]
+    trials: list[TrialResult]
 
     @property
-    def best(self) -> Tried | None:
-        """The best of the complete ones."""
+    def best(self) -> TrialResult | None:
+        """The best complete trial, or None."""
         return next((trial for trial in self.trials if trial.state == "complete"), None)
 
     @property
     def recipe(self) -> Path:
+        """Recipe file of the best trial."""
         return self.out / "best.toml"
 
     def to_json(self) -> dict[str, Any]:
+        """Return the results as plain JSON."""
         return {
             "best": None if self.best is None else self.best.number,
             "trials": [
@@ -111,74 +127,98 @@ class Sweep:
 
 
 class SweepCallback(Callback):
-    """What a sweep tells besides what its runs tell."""
+    """A callback of runs that also reports the trials of a sweep."""
 
-    def trial_begins(self, number: int, settings: Mapping[str, Any]) -> None:
-        """The recipe keys of a trial."""
+    def on_trial_begin(self, number: int, settings: Mapping[str, Any]) -> None:
+        """Called before each trial with its values of recipe keys."""
 
-    def trial_ended(self, trial: Tried) -> None:
-        """What came of it."""
+    def on_trial_end(self, trial: TrialResult) -> None:
+        """Called after each trial."""
 
 
-def make_space(recipe: Recipe, data: SegmentationData, *, backbones: Sequence[str] = ()) -> Space:
-    """Around the recipe's own rate, and at and below the usual crop of such images."""
+def make_search_space(
+    recipe: Recipe, data: SegmentationData, *, backbones: Sequence[str] = ()
+) -> SearchSpace:
+    """Return a space around the recipe's learning rate, and at and below its crop.
+
+    If the recipe states no crop, that is the usual crop of the dataset's images.
+    """
     rate = recipe.optimizer.learning_rate
     crop = recipe.augmentation.crop
     sides = usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop
     crops = dict.fromkeys(
-        tuple(max(CROP_MULTIPLE, round(s * part / CROP_MULTIPLE) * CROP_MULTIPLE) for s in sides)
-        for part in CROPS
+        tuple(
+            max(CROP_MULTIPLE, round(side * factor / CROP_MULTIPLE) * CROP_MULTIPLE)
+            for side in sides
+        )
+        for factor in CROP_FACTORS
     )
-    return Space((rate / RATES, rate * RATES), tuple((h, w) for h, w in crops), tuple(backbones))
+    rates = rate / RATE_FACTOR, rate * RATE_FACTOR
+    return SearchSpace(rates, tuple((h, w) for h, w in crops), tuple(backbones))
 
 
 def sweep(
     root: Path,
     out: Path,
     recipe: Recipe,
-    space: Space,
+    space: SearchSpace,
     *,
     trials: int,
     minutes: float | None = None,
     callback: SweepCallback | None = None,
 ) -> Sweep:
-    """Try up to `trials` settings, in all that were ever tried in `out`.
+    """Run trials until `out` holds `trials` of them, those of earlier calls included.
 
-    recipe: with its epochs planned or stated, so that trials can be held against each other.
-    minutes: after which no epoch is begun; the trial that is amid its epochs goes on when the sweep
-    is called again. A trial whose loss stops being finite counts as failed.
+    A trial whose loss is not finite counts as failed.
 
-    Raises InputError where Optuna is not installed, `out` holds something else, or the data or the
-    recipe are at fault; TrainingStoppedError by Ctrl-C or SIGTERM.
+    Args:
+        root: Folder of images and masks.
+        out: Folder for the trials.
+        recipe: The recipe. It must state the number of epochs, so that trials can be compared.
+        space: The search space.
+        trials: Number of trials.
+        minutes: Time budget. No epoch begins after it; the next call continues the current trial.
+        callback: Receives the progress.
+
+    Raises:
+        InputError: If Optuna is not installed, `out` holds something else, or the dataset or the
+            recipe has a problem.
+        TrainingStoppedError: On Ctrl-C or SIGTERM.
     """
     callback = callback or SweepCallback()
     if find_process_rank() is not None:
-        raise InputError("sweep: is one process's work: start it without torchrun and srun")
+        raise InputError("sweep: runs in a single process: start it without torchrun and srun")
+    if recipe.epochs == "auto":
+        raise InputError("epochs = 'auto': a sweep compares equally long trials: set a number")
     require_optuna()
     _check_backbones(recipe, space.backbones)
     make_folder(out)
-    _settle(out, root, recipe, space)
-    study = _study(out, recipe)
+    _check_or_write_space(out, root, recipe, space)
+    study = _load_study(out, recipe.seed, recipe.epochs)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     while True:
         trial = _next_trial(study, trials)
         if trial is None or (deadline is not None and time.monotonic() >= deadline):
             break
         settings = space.suggest(trial)
-        callback.trial_begins(trial.number, settings)
+        callback.on_trial_begin(trial.number, settings)
+        results = dict(study.trials[trial.number].intermediate_values)
+        reporter = _Reporter(trial, results, recipe.epochs, deadline)
+        callbacks = CallbackList(callback, reporter)
+        folder = out / f"trial-{trial.number:03d}"
         try:
-            _run_trial(study, trial, root, out, recipe, settings, callback, deadline)
+            _run_trial(study, trial, root, folder, _replace(recipe, settings), callbacks)
         except _OutOfTimeError:
             break
-        callback.trial_ended(_tried(study.trials[trial.number]))
-    found = Sweep(out, _ranked(study))
-    if found.best is not None:
-        write_text(found.recipe, _with(recipe, found.best.settings).to_toml())
-    return found
+        callback.on_trial_end(_trial_result(study.trials[trial.number]))
+    result = Sweep(out, _rank_trials(study))
+    if result.best is not None:
+        write_text(result.recipe, _replace(recipe, result.best.settings).to_toml())
+    return result
 
 
 def require_optuna() -> None:
-    """Raise InputError where it is not installed."""
+    """Raise InputError if Optuna is not installed."""
     try:
         import optuna
     except ImportError as error:
@@ -189,7 +229,7 @@ def require_optuna() -> None:
 
 
 class _OutOfTimeError(PixelwiseError):
-    """The minutes are over; the trial can go on."""
+    """The time budget is used up; the trial can be continued."""
 
 
 class _PrunedError(PixelwiseError):
@@ -198,22 +238,22 @@ class _PrunedError(PixelwiseError):
 
 @dataclass
 class _Reporter(Callback):
-    """Tells Optuna the score of each epoch, and ends the trial where it says so."""
+    """Report the score of each epoch to Optuna, and end the trial if Optuna prunes it."""
 
     trial: optuna.trial.Trial
     reported: dict[int, float]
     epochs: int
     deadline: float | None
 
-    def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
-        # In an epoch's first step the one before it is in a checkpoint, at its end not yet.
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+        # At the first step of an epoch a checkpoint of the previous one exists; at its end not yet.
         late = self.deadline is not None and time.monotonic() >= self.deadline
         if late and epoch > 1 and step == 1:
             raise _OutOfTimeError
 
-    def epoch_ended(self, row: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, row: Mapping[str, Any]) -> None:
         epoch = row["epoch"]
-        if epoch not in self.reported:  # a resumed trial may tell an epoch again
+        if epoch not in self.reported:  # a resumed trial may repeat an epoch
             best = max(row["val_mean_iou"] or 0.0, *self.reported.values(), 0.0)
             self.reported[epoch] = best
             self.trial.report(best, epoch)
@@ -225,64 +265,59 @@ def _run_trial(
     study: optuna.Study,
     trial: optuna.trial.Trial,
     root: Path,
-    out: Path,
+    folder: Path,
     recipe: Recipe,
-    settings: Mapping[str, Any],
     callback: Callback,
-    deadline: float | None,
 ) -> None:
+    """Train or resume the run of a trial, and record its result in the study."""
     from optuna.trial import TrialState
 
-    folder = out / f"trial-{trial.number:03d}"
-    known = dict(study.trials[trial.number].intermediate_values)
-    reporter = _Reporter(trial, known, settled(recipe.epochs), deadline)
-    both = CallbackList(callback, reporter)
     try:
         if any((folder / "checkpoints").glob("step-*.safetensors")):
-            run = resume(folder, callback=both)
+            run = resume(folder, callback=callback)
         else:
-            run = train(root, folder, _with(recipe, settings), overwrite=True, callback=both)
+            run = train(root, folder, recipe, overwrite=True, callback=callback)
     except _PrunedError:
         study.tell(trial, state=TrialState.PRUNED)
     except TrainingError:
         study.tell(trial, state=TrialState.FAIL)
     except TrainingStoppedError as error:
         raise TrainingStoppedError(
-            f"stopped in {folder}, all of it kept: give the same command to go on",
+            f"stopped in {folder}; everything is saved: run the same command to continue",
             signal_number=error.exit_code - 128,
         ) from error
     else:
         study.tell(trial, max(row["val_mean_iou"] or 0.0 for row in run.history))
 
 
-def _settle(out: Path, root: Path, recipe: Recipe, space: Space) -> None:
-    """Write what is searched, or hold it against what an earlier call has written."""
+def _check_or_write_space(out: Path, root: Path, recipe: Recipe, space: SearchSpace) -> None:
+    """Write the search space, or check that it is that of an earlier call."""
     path = out / "sweep.json"
-    about = {
+    description = {
         "data": str(root.resolve()),
         "recipe": recipe.to_json(),
-        "rate": list(space.rate),
+        "rate": list(space.learning_rate),
         "crops": [list(crop) for crop in space.crops],
         "backbones": list(space.backbones),
     }
     if not path.exists():
         if any(out.iterdir()):
-            raise InputError(f"{out}: holds something else: choose another --out")
-        write_text(path, json.dumps(about, indent=1) + "\n")
+            raise InputError(f"{out}: holds other files: choose another --out")
+        write_text(path, json.dumps(description, indent=1) + "\n")
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        other = [key for key in about if before.get(key) != about[key]]
+        changed = [key for key in description if before.get(key) != description[key]]
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: is damaged: choose another --out") from error
-    if other:
+    if changed:
         raise InputError(
-            f"{out}: holds a sweep with another {other[0]}: give what it was begun with, or choose "
+            f"{out}: holds a sweep with another {changed[0]}: use the original settings, or choose "
             "another --out"
         )
 
 
-def _study(out: Path, recipe: Recipe) -> optuna.Study:
+def _load_study(out: Path, seed: int, epochs: int) -> optuna.Study:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -291,18 +326,18 @@ def _study(out: Path, recipe: Recipe) -> optuna.Study:
     study = optuna.create_study(
         study_name="sweep", storage=storage, direction="maximize", load_if_exists=True
     )
-    # Seeded by what is known: a sweep that goes on does not draw its first trials again.
+    # The seed depends on the number of trials, so that a continued sweep draws new ones.
     study.sampler = optuna.samplers.TPESampler(
-        seed=recipe.seed + len(study.trials), n_startup_trials=FIRST
+        seed=seed + len(study.trials), n_startup_trials=STARTUP_TRIALS
     )
     study.pruner = optuna.pruners.MedianPruner(
-        n_startup_trials=FIRST, n_warmup_steps=settled(recipe.epochs) // 4
+        n_startup_trials=STARTUP_TRIALS, n_warmup_steps=epochs // 4
     )
     return study
 
 
 def _next_trial(study: optuna.Study, count: int) -> optuna.trial.Trial | None:
-    """The one that a stopped sweep was at, else a new one, None where there are enough."""
+    """Return the unfinished trial of a stopped sweep, a new one, or None if there are enough."""
     from optuna.trial import Trial, TrialState
 
     existing = study.trials
@@ -313,7 +348,7 @@ def _next_trial(study: optuna.Study, count: int) -> optuna.trial.Trial | None:
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe keys from the names that Optuna has for them."""
+    """Return values of recipe keys for the parameters of Optuna."""
     settings: dict[str, Any] = {}
     if "learning_rate" in params:
         settings["optimizer.learning_rate"] = params["learning_rate"]
@@ -324,26 +359,26 @@ def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _tried(frozen: optuna.trial.FrozenTrial) -> Tried:
+def _trial_result(frozen: optuna.trial.FrozenTrial) -> TrialResult:
     values = frozen.intermediate_values
     score = frozen.value if frozen.value is not None else max(values.values(), default=None)
     state = {"FAIL": "failed"}.get(frozen.state.name, frozen.state.name.lower())
-    return Tried(frozen.number, state, _settings(frozen.params), score, len(values))
+    return TrialResult(frozen.number, state, _settings(frozen.params), score, len(values))
 
 
-def _ranked(study: optuna.Study) -> list[Tried]:
-    tried = [_tried(frozen) for frozen in study.trials]
-    return sorted(tried, key=lambda trial: -1 if trial.mean_iou is None else -trial.mean_iou)
+def _rank_trials(study: optuna.Study) -> list[TrialResult]:
+    results = [_trial_result(frozen) for frozen in study.trials]
+    return sorted(results, key=lambda trial: 1 if trial.mean_iou is None else -trial.mean_iou)
 
 
-def _with(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+def _replace(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return load_recipe(None, recipe.flat() | dict(settings))
 
 
 def _check_backbones(recipe: Recipe, backbones: Sequence[str]) -> None:
-    """Raise InputError now for one that the network cannot have, or whose weights are not here."""
+    """Raise InputError if the network does not support a backbone, or its weights are missing."""
     for backbone in backbones:
-        model = _with(recipe, {"model.options.backbone": backbone}).model
+        model = _replace(recipe, {"model.options.backbone": backbone}).model
         with torch.device("meta"):
             create_model(model.name, num_classes=2, **model.options)
         if model.weights == "imagenet":

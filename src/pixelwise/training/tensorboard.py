@@ -1,4 +1,4 @@
-"""A run's numbers as TensorBoard reads them: RUN/tensorboard."""
+"""Write the metrics of a run for TensorBoard, to RUN/tensorboard."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Callback):
-    """The loss of each step; loss, rate, scores and speed of each epoch.
+    """Write the loss of each step, and the loss, learning rate, scores and speed of each epoch.
 
-    folder: of the event files. Of a run that was stopped, what was written beyond the place from
-    which it goes on is taken back.
+    If a run is resumed, events beyond the step from which it is resumed are purged.
+
+    Args:
+        folder: Folder of the event files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,14 +28,14 @@ class TensorBoard(Callback):
         self.writer: SummaryWriter | None = None
         self.steps = 1
 
-    def step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
-        place = (epoch - 1) * steps + step
-        if self.writer is None:  # now it is known where a resumed run goes on
-            self.writer = summary_writer()(str(self.folder), purge_step=place)
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+        global_step = (epoch - 1) * steps + step
+        if self.writer is None:  # only now the first step of a resumed run is known
+            self.writer = import_summary_writer()(str(self.folder), purge_step=global_step)
         self.steps = steps
-        self.writer.add_scalar("step/loss", loss, place)
+        self.writer.add_scalar("step/loss", loss, global_step)
 
-    def epoch_ended(self, row: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, row: Mapping[str, Any]) -> None:
         assert self.writer is not None
         for key, value in row.items():
             if key != "epoch" and value is not None:
@@ -46,9 +48,9 @@ class TensorBoard(Callback):
 
 
 @contextmanager
-def recording(callback: Callback, run: Path, *, wanted: bool) -> Iterator[Callback]:
-    """The listener, and TensorBoard's beside it where that is wanted."""
-    if not wanted:
+def add_tensorboard(callback: Callback, run: Path, *, enabled: bool) -> Iterator[Callback]:
+    """Yield the callback, together with TensorBoard's if that is enabled."""
+    if not enabled:
         yield callback
         return
     board = TensorBoard(run / "tensorboard")
@@ -58,8 +60,8 @@ def recording(callback: Callback, run: Path, *, wanted: bool) -> Iterator[Callba
         board.close()
 
 
-def summary_writer() -> type[SummaryWriter]:
-    """PyTorch's writer. Raises InputError where TensorBoard is not installed."""
+def import_summary_writer() -> type[SummaryWriter]:
+    """Return PyTorch's writer. Raises InputError if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What is minimized: a file a family of losses, their names in `registry`."""
+"""Losses, one file per family; `registry` maps the names of a recipe to them."""
 
 from pixelwise.training.losses.pixel_losses import cross_entropy
 from pixelwise.training.losses.segmentation_loss import Loss

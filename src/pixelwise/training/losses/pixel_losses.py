@@ -1,7 +1,7 @@
-"""Losses that are a sum over pixels: cross entropy, focal, and cross entropy of the hard pixels.
+"""Losses that are a sum over pixels: cross entropy, focal loss, and online hard example mining.
 
-Of a batch that is shared out over processes, each has the value of the whole batch and the gradient
-of its own images.
+If a batch is sharded, each process computes the value of the whole batch and the gradient of its
+own images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise.data.classes import IGNORE
-from pixelwise.distributed.collectives import gathered, total
+from pixelwise.distributed.collectives import all_gather_rows, all_reduce_sum
 
 Reduction = Literal["mean", "sum"]
 
@@ -27,13 +27,18 @@ def cross_entropy(
     reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean or sum of the cross entropy over the pixels that are not IGNORE; 0 where all are.
+    """Compute the cross entropy over the pixels that are not IGNORE.
 
-    logits: (B, C, H, W); labels: (B, H, W) class indices; weights: (C,) or None. With weights the
-    mean is weighted. PyTorch's own mean divides by the number of counted pixels, and gives NaN for
-    a crop that is all void.
-    label_smoothing: the part of the target, 0..1, that is spread evenly over all classes
-    (arXiv:1512.00567, section 7).
+    Args:
+        logits: Logits (B, C, H, W).
+        labels: Class indices and IGNORE (B, H, W).
+        weights: Class weights (C,) or None. With weights the mean is weighted.
+        reduction: Mean or sum over the pixels.
+        label_smoothing: Fraction (0..1) of the target that is spread evenly over all classes
+            (arXiv:1512.00567, section 7).
+
+    Returns:
+        The loss; 0 if all pixels are IGNORE, where the mean of PyTorch is NaN.
     """
     labels = labels.long()
     summed = F.cross_entropy(
@@ -44,7 +49,7 @@ def cross_entropy(
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-    return _reduced(summed, labels, weights, reduction)
+    return _reduce(summed, labels, weights, reduction)
 
 
 def focal(
@@ -55,20 +60,27 @@ def focal(
     gamma: float = 2.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """The focal loss, (1 - p)^gamma * -log(p) of the true class's probability p, over all classes
-    (arXiv:1708.02002, section 3.2); arguments and mean as in `cross_entropy`, which gamma 0 gives.
+    """Compute the focal loss (arXiv:1708.02002, section 3.2).
 
-    Where the paper divides by the number of anchors with an object, this divides by that of pixels.
+    It is (1 - p)^gamma * -log(p) for a probability p of the true class. The paper divides by the
+    number of anchors with an object, this function by the number of pixels.
+
+    Args:
+        logits: Logits (B, C, H, W).
+        labels: Class indices and IGNORE (B, H, W).
+        weights: Class weights (C,) or None.
+        gamma: Exponent. With 0 the loss is `cross_entropy`.
+        reduction: Mean or sum over the pixels, as in `cross_entropy`.
     """
     labels = labels.long()
-    surprise = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    # 1 - p, exact where p is almost 1; the bound keeps the gradient of small gammas finite there.
-    doubt = (-torch.expm1(-surprise)).clamp(min=torch.finfo(surprise.dtype).eps)
-    values = doubt**gamma * surprise
+    entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    # 1 - p, exact if p is almost 1; the bound keeps the gradient finite there for small gammas.
+    complement = (-torch.expm1(-entropy)).clamp(min=torch.finfo(entropy.dtype).eps)
+    values = complement**gamma * entropy
     if weights is not None:
         values = values * weights[torch.where(labels != IGNORE, labels, 0)]
-    # The sum is 0 at IGNORE, as the surprise is.
-    return _reduced(values.sum(), labels, weights, reduction)
+    # IGNORE adds 0 to the sum: its cross entropy is 0.
+    return _reduce(values.sum(), labels, weights, reduction)
 
 
 def ohem(
@@ -77,43 +89,45 @@ def ohem(
     weights: Tensor | None = None,
     *,
     threshold: float = 0.7,
-    kept: float = 1 / 16,
+    min_kept: float = 1 / 16,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean cross entropy of the hard pixels alone: online hard example mining (arXiv:1604.03540),
-    pixel by pixel as the bootstrapping of arXiv:1605.06885.
+    """Compute the mean cross entropy of the hard pixels: online hard example mining.
 
-    threshold: pixels are hard whose true class has a probability of at most this, over 0 to 1.
-    kept: the part of the counted pixels, 0..1, that stays at least: the hardest. Others as in
-    `cross_entropy`.
+    After arXiv:1604.03540, per pixel as in the bootstrapping of arXiv:1605.06885.
+
+    Args:
+        logits: Logits (B, C, H, W).
+        labels: Class indices and IGNORE (B, H, W).
+        weights: Class weights (C,) or None.
+        threshold: A pixel is hard if its true class has at most this probability (0..1).
+        min_kept: Minimum fraction (0..1) of the valid pixels that counts as hard.
+        label_smoothing: As in `cross_entropy`.
     """
     labels = labels.long()
     with torch.no_grad():
-        surprise = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-        counted = gathered(surprise[labels != IGNORE])
+        entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+        valid = all_gather_rows(entropy[labels != IGNORE])
         bound = -math.log(threshold)
-        if counted.numel():
-            count = max(1, math.ceil(kept * counted.numel()))
-            bound = min(bound, counted.topk(count, sorted=False).values.min().item())
-        hard = torch.where(surprise >= bound, labels, IGNORE)
+        if valid.numel():
+            count = max(1, math.ceil(min_kept * valid.numel()))
+            bound = min(bound, valid.topk(count, sorted=False).values.min().item())
+        hard = torch.where(entropy >= bound, labels, IGNORE)
     return cross_entropy(logits, hard, weights, label_smoothing=label_smoothing)
 
 
-def _reduced(
-    summed: Tensor, labels: Tensor, weights: Tensor | None, reduction: Reduction
-) -> Tensor:
-    """The sum, or the mean, over the pixels of the whole batch."""
-    summed = total(summed)
+def _reduce(summed: Tensor, labels: Tensor, weights: Tensor | None, reduction: Reduction) -> Tensor:
+    """Return the sum or the mean over the pixels of the whole batch."""
+    summed = all_reduce_sum(summed)
     return summed if reduction == "sum" else summed / _divisor(labels, weights)
 
 
 def _divisor(labels: Tensor, weights: Tensor | None) -> Tensor:
-    """The counted pixels' number or weight. A crop without a single one has a sum of 0: any divisor
-    above 0 keeps it there."""
-    counted = labels != IGNORE
+    """Return the number or the total weight of the valid pixels, or 1 if there are none."""
+    valid = labels != IGNORE
     if weights is None:
-        count = counted.sum()
+        count = valid.sum()
     else:
-        count = weights[torch.where(counted, labels, 0)].mul(counted).sum()
-    count = total(count)
+        count = weights[torch.where(valid, labels, 0)].mul(valid).sum()
+    count = all_reduce_sum(count)
     return torch.where(count > 0, count, torch.ones_like(count))

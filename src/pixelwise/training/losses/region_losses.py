@@ -1,9 +1,8 @@
-"""Losses that compare regions, a class at a time: soft Dice, and Lovasz-softmax.
+"""Losses that compare regions, class by class: soft Dice and Lovasz-softmax.
 
-Both look at all counted pixels of a batch together, and average over the classes that its truth
-holds: a class that is not there has no region to be compared with. Of a batch that is shared out
-over processes that is the whole batch, exactly: Dice adds up the processes' sums, Lovasz-softmax
-gathers their probabilities, since it orders all pixels by their errors.
+Both treat the valid pixels of a batch as one set and average over the classes that occur in the
+labels. If a batch is sharded they are exact for the whole batch: Dice adds up the sums of the
+processes, Lovasz-softmax gathers their probabilities because it sorts all pixels by their errors.
 """
 
 from __future__ import annotations
@@ -12,44 +11,54 @@ import torch
 from torch import Tensor
 
 from pixelwise.data.classes import IGNORE
-from pixelwise.distributed.collectives import gathered, total
+from pixelwise.distributed.collectives import all_gather_rows, all_reduce_sum
 
 
 def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """1 - 2 * overlap / (predicted + true), of probabilities; 0 where all pixels are IGNORE.
+    """Compute the soft Dice loss, 1 - 2 * overlap / (predicted + true).
 
-    logits: (B, C, H, W); labels: (B, H, W) class indices; weights: (C,) of the mean over classes,
-    or None. After arXiv:1606.04797, section 3, with plain sums in place of those of squares, as in
+    After arXiv:1606.04797, section 3, with sums instead of sums of squares, as in
     arXiv:1707.03237.
+
+    Args:
+        logits: Logits (B, C, H, W).
+        labels: Class indices and IGNORE (B, H, W).
+        weights: Weights (C,) of the mean over classes, or None.
+
+    Returns:
+        The loss; 0 if all pixels are IGNORE.
     """
-    probabilities, truth = _counted(logits, labels)
-    sizes = total(truth.sum(dim=0))
-    overlap = total((probabilities * truth).sum(dim=0))
-    predicted = total(probabilities.sum(dim=0))
+    probabilities, truth = _valid_pixels(logits, labels)
+    sizes = all_reduce_sum(truth.sum(dim=0))
+    overlap = all_reduce_sum((probabilities * truth).sum(dim=0))
+    predicted = all_reduce_sum(probabilities.sum(dim=0))
     present = sizes > 0
     scores = 2 * overlap[present] / (predicted + sizes)[present]
     return _mean(1 - scores, present, weights) + 0 * predicted.sum()
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The Lovasz extension of 1 - IoU (arXiv:1705.08790, section 3 and algorithm 1); arguments as
-    in `dice`."""
-    probabilities, truth = (gathered(rows) for rows in _counted(logits, labels))
+    """Compute the Lovasz extension of 1 - IoU (arXiv:1705.08790, section 3 and algorithm 1).
+
+    The arguments are those of `dice`.
+    """
+    probabilities, truth = (all_gather_rows(rows) for rows in _valid_pixels(logits, labels))
     present = truth.any(dim=0)
-    pairs = zip(probabilities.unbind(dim=1), truth.unbind(dim=1), present.tolist(), strict=True)
-    losses = [_lovasz(own, true) for own, true, there in pairs if there]
+    by_class = zip(probabilities.unbind(dim=1), truth.unbind(dim=1), present.tolist(), strict=True)
+    losses = [_lovasz(probability, true) for probability, true, occurs in by_class if occurs]
     stacked = torch.stack(losses) if losses else probabilities.new_zeros(0)
     return _mean(stacked, present, weights) + 0 * probabilities.sum()
 
 
 def _lovasz(probability: Tensor, truth: Tensor) -> Tensor:
-    """One class: (P,) probabilities, (P,) 0 or 1."""
+    """Compute the loss of one class from probabilities (P,) and labels 0 or 1 (P,)."""
     errors = (truth - probability).abs()
     with torch.no_grad():
         order = errors.argsort(descending=True, stable=True)
         ordered = truth[order]
         size = truth.sum()
-        # 1 - IoU if the first n pixels are wrong, for n = 1..P; its increments weigh the errors.
+        # 1 - IoU if the first n pixels are wrong, for n = 1..P; the errors are weighted by its
+        # increments.
         jaccard = 1 - (size - ordered.cumsum(0)) / (size + (1 - ordered).cumsum(0))
         jaccard[1:] = jaccard.diff()
         weights = torch.empty_like(jaccard)
@@ -57,17 +66,17 @@ def _lovasz(probability: Tensor, truth: Tensor) -> Tensor:
     return errors @ weights
 
 
-def _counted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities and one-hot truth, (P, C) each, of the P pixels that are not IGNORE."""
-    counted = labels != IGNORE
-    probabilities = logits.softmax(dim=1).permute(0, 2, 3, 1)[counted]
+def _valid_pixels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return probabilities and one-hot labels (P, C) of the P pixels that are not IGNORE."""
+    valid = labels != IGNORE
+    probabilities = logits.softmax(dim=1).permute(0, 2, 3, 1)[valid]
     truth = torch.zeros_like(probabilities)
-    truth.scatter_(1, labels[counted].long()[:, None], 1)
+    truth.scatter_(1, labels[valid].long()[:, None], 1)
     return probabilities, truth
 
 
 def _mean(losses: Tensor, present: Tensor, weights: Tensor | None) -> Tensor:
-    """Of the present classes' losses; 0 where there are none."""
-    shares = torch.ones_like(losses) if weights is None else weights[present]
-    total = shares.sum()
-    return (losses * shares).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    """Return the mean loss of the classes that occur, or 0 if there are none."""
+    factors = torch.ones_like(losses) if weights is None else weights[present]
+    total = factors.sum()
+    return (losses * factors).sum() / torch.where(total > 0, total, torch.ones_like(total))

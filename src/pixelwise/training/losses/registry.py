@@ -1,4 +1,4 @@
-"""The losses by the names that a recipe has for them, and sums of them."""
+"""The losses by their names in a recipe."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pixelwise.training.losses.region_losses import dice, lovasz_softmax
 if TYPE_CHECKING:
     from pixelwise.recipes.schema import LossRecipe
 
-PlainLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(B, C, H, W) logits, (B, H, W) labels, (C,) weights of classes or None, to a number."""
+LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Maps logits (B, C, H, W), labels (B, H, W) and class weights (C,) or None to the loss."""
 
-LOSSES: dict[str, Callable[[LossRecipe], PlainLoss]] = {
+LOSSES: dict[str, Callable[[LossRecipe], LossFunction]] = {
     "cross_entropy": lambda recipe: partial(
         cross_entropy, reduction=recipe.reduction, label_smoothing=recipe.label_smoothing
     ),
@@ -26,7 +26,7 @@ LOSSES: dict[str, Callable[[LossRecipe], PlainLoss]] = {
     "ohem": lambda recipe: partial(
         ohem,
         threshold=recipe.ohem_threshold,
-        kept=recipe.ohem_kept,
+        min_kept=recipe.ohem_kept,
         label_smoothing=recipe.label_smoothing,
     ),
     "dice": lambda recipe: dice,

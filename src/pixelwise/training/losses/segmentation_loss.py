@@ -1,4 +1,4 @@
-"""The loss as a recipe states it: terms, weights of the classes, and the size it is taken at."""
+"""The loss that a recipe states: terms, class weights, and the resolution it is computed at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from pixelwise.data.dataset_statistics import median_frequency, root_median_frequency
 from pixelwise.errors import InputError
 from pixelwise.recipes.loss_terms import parse_terms
-from pixelwise.recipes.schema import LossRecipe
+from pixelwise.recipes.schema import ClassWeights, ResolvedLossRecipe
 from pixelwise.training.losses.boundary_loss import require_scipy
 from pixelwise.training.losses.registry import LOSSES
 
@@ -21,36 +21,43 @@ _BY_FREQUENCY = {
 
 
 class Loss:
-    """Logits (B, C, h, w) and labels (B, H, W) to the number that is minimized.
+    """Compute the training loss from logits (B, C, h, w) and labels (B, H, W).
 
-    counts: (C,) pixels of each class in training, for class weights that follow from them.
-    whole: whether logits are wanted at the image's size, not the map's. Raises InputError for
-    class weights that do not fit, and where a loss needs a package that is not installed.
+    Args:
+        recipe: The loss section of the recipe.
+        counts: Number of training pixels of each class (C,), for class weights by frequency.
+        device: Device of the logits.
+
+    Attributes:
+        upsample: Whether the logits must have the size of the image.
+
+    Raises:
+        InputError: If the class weights do not fit, or a package that a loss needs is missing.
     """
 
     def __init__(
-        self, recipe: LossRecipe, counts: NDArray[np.int64], *, device: torch.device
+        self, recipe: ResolvedLossRecipe, counts: NDArray[np.int64], *, device: torch.device
     ) -> None:
-        weights = class_weights(recipe, counts)
+        weights = make_class_weights(recipe.class_weights, counts)
         self.weights = None if weights is None else weights.to(device)
-        self.whole = recipe.resolution == "image"
+        self.upsample = recipe.resolution == "image"
         terms = parse_terms(recipe.name)
         self.terms = [(term.factor, LOSSES[term.name](recipe)) for term in terms]
         if any(term.name == "boundary" for term in terms):
             require_scipy()
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if not self.whole:
-            labels = shrink(labels, size=(logits.shape[2], logits.shape[3]))
+        if not self.upsample:
+            labels = subsample(labels, size=(logits.shape[2], logits.shape[3]))
         logits = logits.float()
         values = [factor * loss(logits, labels, self.weights) for factor, loss in self.terms]
         return torch.stack(values).sum() if len(values) > 1 else values[0]
 
 
-def shrink(labels: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Labels (B, H, W) to (B, *size): those at evenly spaced pixels from the first to the last.
+def subsample(labels: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """Subsample labels (B, H, W) to (B, *size) at evenly spaced pixels from the first to the last.
 
-    321 to 41 takes every eighth, as the authors' DeepLab does.
+    321 to 41 takes every eighth pixel, as the authors' DeepLab does.
     """
     rows, columns = (
         torch.linspace(0, full - 1, small, device=labels.device).round().long()
@@ -59,10 +66,12 @@ def shrink(labels: Tensor, *, size: tuple[int, int]) -> Tensor:
     return labels[:, rows[:, None], columns]
 
 
-def class_weights(recipe: LossRecipe, counts: NDArray[np.int64]) -> Tensor | None:
-    """The weights (C,) that the recipe asks for, None for none. Raises InputError for a misfit."""
-    chosen = recipe.class_weights
-    assert chosen != "auto", "the recipe has to be planned first"
+def make_class_weights(chosen: ClassWeights, counts: NDArray[np.int64]) -> Tensor | None:
+    """Return the class weights (C,) that a recipe states, or None for no weights.
+
+    Raises:
+        InputError: If the weights do not fit the classes.
+    """
     if chosen == "none":
         return None
     if isinstance(chosen, str):

@@ -1,0 +1,242 @@
+"""`pixelwise train`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pixelwise.cli.console import Bar, command, console, facts_table
+from pixelwise.cli.training_display import run_with_display
+
+
+@command
+def train(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder of images and masks.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the run.", show_default="runs/DATA")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Resume this run. Only --devices and --nodes can be added."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A .toml file, or the name of a shipped recipe.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the network; see `pixelwise models`.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone of the network, such as resnet50.")
+    ] = None,
+    output_stride: Annotated[
+        int | None,
+        typer.Option(help="Ratio of image size to feature map size; 8 is finer and slower."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Initial weights: imagenet, none, a weights file, or a bundle."),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(metavar="HEIGHTxWIDTH", help="Size of training crops; image: no cropping."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of passes over the training images.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images per step, over all devices.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate of the backbone. The head uses optimizer.head_multiplier times "
+            "this."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Number of GPUs, or of CPU processes, per machine.")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Number of machines; run the command on each.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Also write OUT/tensorboard (needs TensorBoard).")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the run in OUT.")] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Check everything, print the plan and stop.")
+    ] = False,
+) -> None:
+    """Train a network on a folder of images and masks.
+
+    Settings you leave out are chosen from your data and your machine: crop, batch size, epochs and
+    class weights. Several devices split each batch.
+    """
+    from pixelwise.errors import InputError
+
+    flags = {
+        "model": model,
+        "backbone": backbone,
+        "output-stride": output_stride,
+        "weights": weights,
+        "crop": None if crop is None else _parse_crop(crop),
+        "epochs": epochs,
+        "batch-size": batch_size,
+        "learning-rate": learning_rate,
+        "seed": seed,
+        "device": device,
+        "tensorboard": tensorboard or None,
+    }
+    if resume is not None:
+        others = {"out": out, "recipe": recipe, "set": settings, **flags}
+        others |= {"overwrite": overwrite or None, "plan-only": plan_only or None}
+        stated = [f"--{flag}" for flag, value in others.items() if value is not None]
+        stated = ["DATA"] * (data is not None) + stated
+        if stated:
+            raise InputError(
+                f"--resume {resume}: a run resumes with its own settings: omit {', '.join(stated)}"
+            )
+        _start_processes(devices, nodes, run=resume)
+        _resume(resume)
+        return
+    if data is None:
+        raise InputError("Missing argument 'data', or --resume RUN: see `pixelwise train --help`")
+    out = out or Path("runs") / data.resolve().name
+    if not plan_only:
+        _start_processes(devices, nodes, run=out)
+    _train(
+        data,
+        out,
+        recipe,
+        _merge_overrides(flags, settings or []),
+        overwrite=overwrite,
+        plan_processes=(devices or 1) * (nodes or 1) if plan_only else None,
+    )
+
+
+_KEYS = {
+    "model": "model.name",
+    "backbone": "model.options.backbone",
+    "output-stride": "model.options.output_stride",
+    "weights": "model.weights",
+    "crop": "augmentation.crop",
+    "batch-size": "batch_size",
+    "learning-rate": "optimizer.learning_rate",
+}
+"""Recipe keys of the flags that are not called like their key."""
+
+
+def _merge_overrides(flags: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
+    """Return the values of --set and of the flags by recipe key.
+
+    Raises:
+        InputError: If a flag contradicts --set.
+    """
+    from pixelwise.errors import InputError
+    from pixelwise.recipes.load_recipe import parse_override
+
+    overrides = dict(parse_override(text) for text in settings)
+    for flag, value in flags.items():
+        key = _KEYS.get(flag, flag)
+        if value is None:
+            continue
+        if key in overrides and overrides[key] != value:
+            raise InputError(
+                f"--{flag} contradicts --set {key}={overrides[key]}: give only one of them"
+            )
+        overrides[key] = value
+    return overrides
+
+
+def _parse_crop(text: str) -> list[int] | str:
+    """Parse HEIGHTxWIDTH, `image` or `auto`."""
+    from pixelwise.errors import InputError
+
+    if text in ("image", "auto"):
+        return text
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise InputError(
+            f"--crop {text}: allowed are HEIGHTxWIDTH, such as 352x480, image and auto"
+        )
+    return [int(side) for side in match.groups()]
+
+
+def _train(
+    data: Path,
+    out: Path,
+    recipe: str | None,
+    overrides: dict[str, Any],
+    *,
+    overwrite: bool,
+    plan_processes: int | None,
+) -> None:
+    """Train, or only plan for a number of processes."""
+    from pixelwise.distributed.process_rank import report_once
+    from pixelwise.recipes.load_recipe import load_recipe
+
+    with report_once():
+        loaded = load_recipe(recipe, overrides)
+    if plan_processes is not None:
+        _plan(data, out, loaded, overwrite=overwrite, processes=plan_processes)
+        return
+
+    from pixelwise.training import train as train_run
+
+    run_with_display(
+        lambda callback: train_run(data, out, loaded, overwrite=overwrite, callback=callback)
+    )
+
+
+def _resume(folder: Path) -> None:
+    from pixelwise.training import resume
+
+    run_with_display(lambda callback: resume(folder, callback=callback))
+
+
+def _plan(data: Path, out: Path, recipe: Any, *, overwrite: bool, processes: int) -> None:
+    from pixelwise.process_settings import tune_allocator
+    from pixelwise.training import Callback, plan_training
+
+    tune_allocator()  # as in a run, so that measurements agree
+    with Bar("checking the data") as bar:
+        callback = Callback()
+        callback.on_dataset_progress = bar  # type: ignore[method-assign]
+        run = plan_training(
+            data, out, recipe, overwrite=overwrite, callback=callback, processes=processes
+        )
+    console.print(facts_table(run.facts))
+
+
+def _start_processes(devices: int | None, nodes: int | None, *, run: Path) -> None:
+    """Start one process per device and exit with them.
+
+    In a process of a distributed run, check that the flags agree with the environment instead.
+    """
+    from pixelwise.distributed.process_rank import (
+        check_process_rank,
+        find_process_rank,
+        follow_launcher,
+    )
+    from pixelwise.training.launcher import launch
+
+    process_rank = find_process_rank()
+    if process_rank is not None:
+        check_process_rank(process_rank, devices=devices, nodes=nodes)
+        if process_rank.launched:
+            follow_launcher()
+    elif (devices or 1) * (nodes or 1) > 1:
+        remedy = f"`pixelwise train --resume {run}` resumes from the last checkpoint"
+        raise SystemExit(launch(devices=devices or 1, nodes=nodes or 1, remedy=remedy))

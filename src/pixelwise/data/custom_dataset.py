@@ -1,0 +1,116 @@
+"""Use your own dataset: any sequences of (image, mask) arrays in place of a folder of files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.data.classes import IGNORE, Classes
+from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.pixel_format import Pixels
+from pixelwise.data.source import MaskFile, Sample
+from pixelwise.errors import InputError
+
+CUSTOM_LAYOUT = "custom"
+
+
+class PairSequence(Protocol):
+    """A sequence of (image, mask) pairs, for example a `torch.utils.data.Dataset`.
+
+    Images are uint8 RGB (H, W, 3). Masks are uint8 (H, W) of class indices, with 255 for ignored
+    pixels. An index must always give the same pair: pixelwise does the augmentation.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+@dataclass
+class CustomData(SegmentationData):
+    """A dataset that reads its pairs from sequences, by split."""
+
+    pairs: dict[str, PairSequence] = field(default_factory=dict, repr=False)
+
+    def read(self, sample: Sample) -> tuple[Pixels, NDArray[np.uint8]]:
+        """Return the image (H, W, 3) and the mask (H, W) of a sample."""
+        split, _, index = sample.name.rpartition("/")
+        return _read_pair(self.pairs[split], int(index), sample.name, len(self.classes))
+
+
+def from_datasets(
+    *,
+    train: PairSequence,
+    val: PairSequence,
+    classes: Sequence[str],
+    name: str = "custom",
+    progress: Callable[[int, int], None] | None = None,
+) -> CustomData:
+    """Make a dataset for `train` and `evaluate` from sequences of (image, mask) pairs.
+
+    Every pair is read and checked once.
+
+    Args:
+        train: The training pairs; see `PairSequence`.
+        val: The validation pairs.
+        classes: The class names, by class index.
+        name: A name for reports.
+        progress: Called with (done, total) after each pair.
+
+    Raises:
+        InputError: If a pair has the wrong type, shape or class indices.
+    """
+    pairs = {"train": train, "val": val}
+    splits: dict[str, list[Sample]] = {split: [] for split in pairs}
+    sizes: dict[str, tuple[int, int]] = {}
+    counts = {split: np.zeros(256, dtype=np.int64) for split in pairs}
+    total = len(train) + len(val)
+    for split, sequence in pairs.items():
+        if len(sequence) == 0:
+            raise InputError(f"{name}: the {split} split is empty: give at least one pair")
+        for index in range(len(sequence)):
+            sample = f"{split}/{index}"
+            image, mask = _read_pair(sequence, index, sample, len(classes))
+            splits[split].append(Sample(sample, Path(sample), MaskFile(Path(sample))))
+            sizes[sample] = (image.shape[0], image.shape[1])
+            counts[split] += np.bincount(mask.reshape(-1), minlength=256)
+            if progress is not None:
+                progress(len(sizes), total)
+    return CustomData(
+        root=Path(name),
+        layout=CUSTOM_LAYOUT,
+        splits=splits,
+        classes=Classes.make(tuple(classes), ignore=IGNORE),
+        notes=[],
+        sizes=sizes,
+        pixel_counts={split: values[: len(classes)] for split, values in counts.items()},
+        pairs=pairs,
+    )
+
+
+def _read_pair(
+    pairs: PairSequence, index: int, name: str, num_classes: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a pair as arrays. Raises InputError if it is not as `PairSequence` defines it."""
+    image, mask = (np.asarray(array) for array in pairs[index])
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InputError(
+            f"{name}: the image is {image.dtype} {image.shape}: it must be uint8 RGB (H, W, 3)"
+        )
+    if mask.dtype != np.uint8 or mask.shape != image.shape[:2]:
+        raise InputError(
+            f"{name}: the mask is {mask.dtype} {mask.shape}: it must be uint8 {image.shape[:2]}, "
+            "the size of its image"
+        )
+    largest = int(np.where(mask == IGNORE, 0, mask).max())
+    if largest >= num_classes:
+        raise InputError(
+            f"{name}: the mask holds class index {largest}: allowed are 0 to {num_classes - 1}, "
+            f"and {IGNORE} for ignored pixels"
+        )
+    return image, mask

@@ -1,0 +1,197 @@
+"""The entry points of training: `train`, `resume` and `plan_training`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from pixelwise.distributed.process_group import (
+    ProcessGroup,
+    check_batch_size,
+    join_process_group,
+)
+from pixelwise.distributed.process_rank import ProcessRank, report_once
+from pixelwise.recipes.load_recipe import load_resolved_recipe
+from pixelwise.recipes.schema import Recipe
+from pixelwise.training.callbacks import Callback
+from pixelwise.training.losses import Loss
+from pixelwise.training.resume_state import Checkpoint, load_newest_checkpoint
+from pixelwise.training.run_folder import (
+    Run,
+    begin_run,
+    check_model,
+    check_same_data,
+    read_root,
+)
+from pixelwise.training.setup import Data, TrainingSetup, make_network, open_data, set_up
+from pixelwise.training.tensorboard import add_tensorboard
+from pixelwise.training.trainer import Trainer
+
+
+def train(
+    data: Data,
+    out: Path,
+    recipe: Recipe,
+    *,
+    model: nn.Module | None = None,
+    overwrite: bool = False,
+    callback: Callback | None = None,
+) -> Run:
+    """Train a network and write the run to a folder.
+
+    Settings that the recipe leaves `auto` are chosen first. Everything is checked before the first
+    step and before `out` is created.
+
+    If torchrun, SLURM or `pixelwise train --devices` has started several processes, all of them
+    must call this function. They split each batch; rank 0 writes the files and calls the callback.
+    Results match a single-process run up to floating-point rounding.
+
+    Args:
+        data: A folder of images and masks, or a dataset.
+        out: Folder for the run.
+        recipe: The recipe.
+        model: Your own module, to train in place of the network of the recipe. It maps normalized
+            images (B, C, H, W) to logits (B, num_classes, h, w) at any resolution.
+        overwrite: Whether to replace a run in `out`.
+        callback: Receives the progress.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: For a problem with the dataset, the recipe or the folder.
+        TrainingError: If the loss is not finite, or a file cannot be written.
+        TrainingStoppedError: On Ctrl-C or SIGTERM, after the current step and a checkpoint.
+    """
+    group = _join(recipe)
+    callback = _on_rank_zero_only(callback, group)
+    with group.fail_together(out):
+        setup = set_up(
+            data,
+            out,
+            recipe,
+            module=model,
+            overwrite=overwrite,
+            callback=callback,
+            group=group,
+        )
+        group.on_rank_zero(lambda: begin_run(setup.run, processes=group.world_size))
+        return _fit(setup, group, callback)
+
+
+def plan_training(
+    data: Data,
+    out: Path,
+    recipe: Recipe,
+    *,
+    model: nn.Module | None = None,
+    overwrite: bool = False,
+    callback: Callback | None = None,
+    processes: int = 1,
+) -> Run:
+    """Return the run that `train` would begin, with its recipe resolved, and write nothing.
+
+    Args:
+        data: As in `train`, like the other arguments.
+        out: Folder for the run.
+        recipe: The recipe.
+        model: Your own module.
+        overwrite: Whether a run in `out` may be replaced.
+        callback: Receives the progress.
+        processes: Number of processes to plan for.
+
+    Raises:
+        InputError: As `train` does before its first step.
+    """
+    callback = callback or Callback()
+    setup = set_up(
+        data,
+        out,
+        recipe,
+        module=model,
+        overwrite=overwrite,
+        callback=callback,
+        group=_join(recipe, ProcessRank()),
+        world_size=processes,
+    )
+    callback.on_plan(setup.run.facts, epochs=setup.run.recipe.epochs)
+    return setup.run
+
+
+def resume(
+    folder: Path,
+    *,
+    data: Data | None = None,
+    model: nn.Module | None = None,
+    callback: Callback | None = None,
+) -> Run:
+    """Resume a run from its newest undamaged checkpoint and train to its end.
+
+    The result is the same as without the interruption. A damaged checkpoint is skipped, with a line
+    in `facts["resumed"]`. A finished run does not change.
+
+    Args:
+        folder: Folder of the run.
+        data: The dataset, if it is not a folder or the folder has moved.
+        model: The module, if the run trains your own.
+        callback: Receives the progress.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: If the folder has no checkpoint, the dataset has changed, or an older version
+            of pixelwise wrote the run.
+        TrainingError: As in `train`.
+        TrainingStoppedError: As in `train`.
+    """
+    with report_once():
+        source = read_root(folder) if data is None else data
+        recipe = load_resolved_recipe(folder / "recipe.toml")
+        check_model(folder, recipe, model)
+        group = _join(recipe)
+    callback = _on_rank_zero_only(callback, group)
+    with group.fail_together(folder):
+        group.on_all_ranks(lambda: check_batch_size(recipe.batch_size, group.world_size))
+        checkpoint, damaged = group.on_all_ranks(lambda: load_newest_checkpoint(folder))
+        opened = open_data(source, recipe, callback, group)
+        group.on_all_ranks(lambda: check_same_data(folder, opened))
+        progress = checkpoint.progress()
+        position = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
+        facts = {
+            **checkpoint.facts,
+            "processes": str(group),
+            "resumed": "; ".join([position, *damaged]),
+        }
+        run = Run(folder, recipe, opened, checkpoint.normalization, facts, progress)
+        loss = Loss(recipe.loss, opened.pixel_counts["train"], device=group.fabric.device)
+        setup = TrainingSetup(run, make_network(recipe.model, opened, model), loss)
+        return _fit(setup, group, callback, checkpoint)
+
+
+def _join(recipe: Recipe, process_rank: ProcessRank | None = None) -> ProcessGroup:
+    return join_process_group(
+        device=recipe.device,
+        precision=recipe.precision,
+        seed=recipe.seed,
+        process_rank=process_rank,
+    )
+
+
+def _on_rank_zero_only(callback: Callback | None, group: ProcessGroup) -> Callback:
+    return callback if callback is not None and group.is_rank_zero else Callback()
+
+
+def _fit(
+    setup: TrainingSetup,
+    group: ProcessGroup,
+    callback: Callback,
+    checkpoint: Checkpoint | None = None,
+) -> Run:
+    run = setup.run
+    callback.on_plan(run.facts, epochs=run.recipe.epochs)
+    enabled = run.recipe.tensorboard and group.is_rank_zero
+    with add_tensorboard(callback, run.folder, enabled=enabled) as callbacks:
+        Trainer(setup, group, callback=callbacks, checkpoint=checkpoint).fit()
+    return run

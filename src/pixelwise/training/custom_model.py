@@ -1,0 +1,125 @@
+"""Train and use your own `nn.Module`.
+
+The module maps normalized images (B, C, H, W) to logits (B, num_classes, h, w) at any resolution;
+they are resized to the image. Losses, validation, checkpoints and exact resuming work as for the
+networks of pixelwise. In a run with several processes, use `pixelwise.layers.BatchNorm2d` and
+`pixelwise.layers.Dropout`, which treat the shards of a batch as one batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pixelwise.data.classes import Classes
+from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
+from pixelwise.errors import InputError
+from pixelwise.inference import Predictor
+from pixelwise.inference.runtimes.torch.torch_runtime import find_device
+from pixelwise.layers import resize
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.normalization import Normalization
+
+
+class CustomSegmenter(nn.Module):
+    """Give a user's module the interface that training needs of a `Segmenter`."""
+
+    def __init__(self, module: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.module = module
+        self.num_classes = num_classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.with_auxiliary(images)[0]
+
+    def with_auxiliary(self, images: Tensor, *, upsample: bool = True) -> tuple[Tensor]:
+        logits = self.module(images)
+        shape = tuple(getattr(logits, "shape", ()))
+        if len(shape) != 4 or shape[:2] != (len(images), self.num_classes):
+            raise InputError(
+                f"model {type(self.module).__name__}: returned {type(logits).__name__} {shape} for "
+                f"images {tuple(images.shape)}: return logits (B, {self.num_classes}, h, w)"
+            )
+        size = (images.shape[2], images.shape[3])
+        return (resize(logits, size=size) if upsample else logits,)
+
+
+class CustomRuntime:
+    """Run a user's module for prediction, without the simplifications of `TorchRuntime`."""
+
+    name = "torch"
+
+    def __init__(
+        self, model: CustomSegmenter, normalization: Normalization, device: torch.device
+    ) -> None:
+        self.model = model.to(device)
+        self.normalization = normalization
+        self.device = device
+
+    @torch.inference_mode()
+    def logits(self, image: Pixels) -> NDArray[np.float32]:
+        batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
+        logits: Tensor = self.model.eval()(self.normalization(batch))[0]
+        scores: NDArray[np.float32] = logits.float().cpu().numpy()
+        return scores
+
+    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+        index: NDArray[np.uint8] = self.logits(image).argmax(axis=0).astype(np.uint8)
+        return index
+
+
+def make_predictor(
+    model: nn.Module,
+    classes: Classes,
+    normalization: Normalization,
+    *,
+    pixels: PixelFormat = RGB,
+    device: torch.device,
+) -> Predictor:
+    """Return a predictor for a network in memory; a custom one sees each image in one pass."""
+    if isinstance(model, CustomSegmenter):
+        runtime = CustomRuntime(model, normalization, device)
+        return Predictor(runtime, classes, pixels=pixels, tile="none")
+    return Predictor.of(model, classes, normalization, pixels=pixels, device=device)
+
+
+def load_custom_model(
+    path: str | Path, module: nn.Module, *, device: str | None = None
+) -> Predictor:
+    """Load the bundle of a run that trained your own module.
+
+    Args:
+        path: The bundle.
+        module: The module that was trained; its weights are replaced.
+        device: A PyTorch device. None: a GPU if there is one.
+
+    Raises:
+        InputError: If the file is not a bundle, or its weights do not fit the module.
+    """
+    bundle = Bundle.load(Path(path))
+    load_module_weights(module, dict(bundle.weights), origin=path)
+    return make_predictor(
+        CustomSegmenter(module, len(bundle.classes)),
+        bundle.classes,
+        bundle.normalization,
+        pixels=bundle.pixels,
+        device=find_device(device),
+    )
+
+
+def load_module_weights(
+    module: nn.Module, weights: dict[str, Tensor], *, origin: str | Path
+) -> None:
+    """Load weights into a module. Raises InputError if they do not fit."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:  # load_state_dict lists the mismatches from its second line
+        first = str(error).splitlines()[1].strip()
+        name = type(getattr(module, "module", module)).__name__
+        raise InputError(
+            f"{origin}: the weights do not fit {name} ({first}): pass the module that was trained"
+        ) from error
