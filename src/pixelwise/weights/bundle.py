@@ -16,6 +16,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.models import Segmenter, create_model
+from pixelwise.recipes.schema import CUSTOM_MODEL
 from pixelwise.weights.bundle_header import BUNDLE_KEY, BUNDLE_REMEDY
 from pixelwise.weights.normalization import Normalization
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
@@ -51,6 +52,11 @@ class Bundle:
         Raises InputError where this version has no such network or the weights do not fit it.
         """
         origin = self.path or "bundle"
+        if self.model == CUSTOM_MODEL:
+            raise InputError(
+                f"{origin}: holds the weights of a module of your own: load it with "
+                "pixelwise.training.load_custom_model(path, module)"
+            )
         try:
             model = create_model(
                 self.model,
