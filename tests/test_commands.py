@@ -88,8 +88,8 @@ def test_the_demo_runs_from_end_to_end(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     out = tmp_path / "demo"
     assert (out / "report.html").read_text("utf-8").startswith("<!doctype html>")
-    assert len(list((out / "masks").glob("*_overlay.png"))) == 8
-    with Image.open(next(p for p in (out / "masks").iterdir() if "overlay" not in p.name)) as mask:
+    assert len(list((out / "predictions").glob("*_overlay.png"))) == 8
+    with Image.open(next(p for p in (out / "predictions").iterdir() if "overlay" not in p.name)) as mask:
         assert mask.mode == "P"
     bundle = Bundle.load(out / "best.safetensors")
     assert bundle.classes == SCENE_CLASSES

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from pixelwise.cli.console import command, console, duration
-from pixelwise.cli.training_display import run_with_display
 
 DEMO_SCENES = {"train": 360, "val": 40, "test": 8}
 DEMO_SIZE = {"height": 192, "width": 256}
@@ -40,6 +39,7 @@ def demo(
     console.print(f"{count} scenes generated in {scenes} ({seconds})")
     recipe = load_recipe("demo", {} if epochs is None else {"epochs": epochs})
 
+    from pixelwise.cli.training_display import run_with_display
     from pixelwise.training import train
 
     run = run_with_display(

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from pixelwise.cli.console import Bar, command, console, facts_table
-from pixelwise.cli.training_display import run_with_display
 
 
 @command
@@ -109,20 +108,30 @@ def train(
                 f"--resume {resume}: a run resumes with its own settings: omit {', '.join(stated)}"
             )
         _start_processes(devices, nodes, run=resume)
-        _resume(resume)
+        from pixelwise.cli.training_display import run_with_display
+        from pixelwise.training import resume as resume_run
+
+        run_with_display(lambda callback: resume_run(resume, callback=callback))
         return
     if data is None:
         raise InputError("Missing argument 'data', or --resume RUN: see `pixelwise train --help`")
-    out = out or Path("runs") / data.resolve().name
+    folder = out or Path("runs") / data.resolve().name
     if not plan_only:
-        _start_processes(devices, nodes, run=out)
-    _train(
-        data,
-        out,
-        recipe,
-        _merge_overrides(flags, settings or []),
-        overwrite=overwrite,
-        plan_processes=(devices or 1) * (nodes or 1) if plan_only else None,
+        _start_processes(devices, nodes, run=folder)
+    from pixelwise.distributed.process_rank import report_once
+    from pixelwise.recipes.load_recipe import load_recipe
+
+    with report_once():
+        loaded = load_recipe(recipe, _merge_overrides(flags, settings or []))
+    if plan_only:
+        processes = (devices or 1) * (nodes or 1)
+        _plan(data, folder, loaded, overwrite=overwrite, processes=processes)
+        return
+    from pixelwise.cli.training_display import run_with_display
+    from pixelwise.training import train as train_run
+
+    run_with_display(
+        lambda callback: train_run(data, folder, loaded, overwrite=overwrite, callback=callback)
     )
 
 
@@ -172,38 +181,6 @@ def _parse_crop(text: str) -> list[int] | str:
             f"--crop {text}: allowed are HEIGHTxWIDTH, such as 352x480, image and auto"
         )
     return [int(side) for side in match.groups()]
-
-
-def _train(
-    data: Path,
-    out: Path,
-    recipe: str | None,
-    overrides: dict[str, Any],
-    *,
-    overwrite: bool,
-    plan_processes: int | None,
-) -> None:
-    """Train, or only plan for a number of processes."""
-    from pixelwise.distributed.process_rank import report_once
-    from pixelwise.recipes.load_recipe import load_recipe
-
-    with report_once():
-        loaded = load_recipe(recipe, overrides)
-    if plan_processes is not None:
-        _plan(data, out, loaded, overwrite=overwrite, processes=plan_processes)
-        return
-
-    from pixelwise.training import train as train_run
-
-    run_with_display(
-        lambda callback: train_run(data, out, loaded, overwrite=overwrite, callback=callback)
-    )
-
-
-def _resume(folder: Path) -> None:
-    from pixelwise.training import resume
-
-    run_with_display(lambda callback: resume(folder, callback=callback))
 
 
 def _plan(data: Path, out: Path, recipe: Any, *, overwrite: bool, processes: int) -> None:

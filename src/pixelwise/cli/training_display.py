@@ -1,4 +1,7 @@
-"""Show the progress and the results of a run."""
+"""Show the progress and the results of a run.
+
+Commands import this module when they train, since it imports PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
@@ -20,27 +23,20 @@ from pixelwise.cli.console import (
     show_scores,
     stop,
 )
-
-if TYPE_CHECKING:
-    from pixelwise.training import Callback, Run
+from pixelwise.distributed.process_rank import find_process_rank
+from pixelwise.process_settings import tune_allocator
+from pixelwise.report import write_run_report
+from pixelwise.training import Callback, Run
 
 
 def run_with_display(work: Callable[[Callback], Run]) -> Run:
     """Train with a progress display, print the scores and write the report; rank 0 only."""
-    from pixelwise.process_settings import tune_allocator
-
     memory = tune_allocator()
-    from pixelwise.distributed.process_rank import find_process_rank
-    from pixelwise.training import Callback
-
     process_rank = find_process_rank()
     if process_rank is not None and process_rank.rank:
         return work(Callback())
-
-    from pixelwise.report import write_run_report
-
     with TrainingDisplay(memory or "") as display:
-        run = work(display.callback)
+        run = work(display)
     assert run.evaluation is not None
     scores = run.evaluation.to_json(run.data.classes.names)
     show_scores(scores, title=f"val, epoch {run.best_epoch} of {display.epochs}")
@@ -54,7 +50,7 @@ def run_with_display(work: Callable[[Callback], Run]) -> Run:
     return run
 
 
-class TrainingDisplay:
+class TrainingDisplay(Callback):
     """A progress bar for the dataset check, one for the steps, and a line per epoch.
 
     Args:
@@ -63,7 +59,6 @@ class TrainingDisplay:
 
     def __init__(self, memory: str) -> None:
         self.memory = memory
-        self.callback = _make_callback(self)
         self.epochs = 0
         self.dataset_bar = Bar("checking the data")
         self.bar = Progress(
@@ -91,7 +86,10 @@ class TrainingDisplay:
         self.dataset_bar.__exit__()
         stop(self.bar)
 
-    def show_plan(self, facts: Mapping[str, str], epochs: int) -> None:
+    def on_dataset_progress(self, done: int, total: int) -> None:
+        self.dataset_bar(done, total)
+
+    def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
         self.epochs = epochs
         self.dataset_bar.__exit__()
         console.print(facts_table({**facts, "memory": self.memory}))
@@ -100,11 +98,11 @@ class TrainingDisplay:
         self.clock = Clock()
         self.last_time = time.monotonic()
 
-    def show_validation(self, done: int, total: int) -> None:
+    def on_validation_progress(self, done: int, total: int) -> None:
         if self.task is not None:
             self.bar.update(self.task, description=f"val {done}/{total}")
 
-    def show_step(self, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
         assert self.task is not None
         now = time.monotonic()
         rate = images / max(1e-9, now - self.last_time)
@@ -126,7 +124,7 @@ class TrainingDisplay:
             left=duration(self.clock.left(done, total)),
         )
 
-    def show_epoch(self, row: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, row: Mapping[str, Any]) -> None:
         score = row["val_mean_iou"]
         mark = ""
         if score is not None and score > self.best:
@@ -137,26 +135,3 @@ class TrainingDisplay:
             f"{row['images_per_second']:.1f} images/s{mark}"
         )
         self.last_time = time.monotonic()
-
-
-def _make_callback(display: TrainingDisplay) -> Callback:
-    """Return a callback that updates the display. Importing its base class imports PyTorch."""
-    from pixelwise.training import Callback
-
-    class DisplayCallback(Callback):
-        def on_dataset_progress(self, done: int, total: int) -> None:
-            display.dataset_bar(done, total)
-
-        def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
-            display.show_plan(facts, epochs)
-
-        def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
-            display.show_step(epoch, step, steps, loss, images)
-
-        def on_validation_progress(self, done: int, total: int) -> None:
-            display.show_validation(done, total)
-
-        def on_epoch_end(self, row: Mapping[str, Any]) -> None:
-            display.show_epoch(row)
-
-    return DisplayCallback()

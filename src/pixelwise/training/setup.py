@@ -30,6 +30,9 @@ Data = str | Path | SegmentationData
 """A folder of images and masks, or a dataset that was opened or made by `from_datasets`."""
 
 
+_CUSTOM_MODEL = {"model.name": CUSTOM_MODEL, "model.options": {}, "model.weights": "none"}
+
+
 @dataclass(frozen=True)
 class TrainingSetup:
     """Everything that a `Trainer` needs."""
@@ -61,28 +64,15 @@ def set_up(
     group: ProcessGroup,
     world_size: int | None = None,
 ) -> TrainingSetup:
-    """Prepare a run without writing anything.
+    """Prepare a run without writing anything. The arguments and errors are those of `train`.
 
-    Rank 0 decides what is measured or depends on the machine.
-
-    Args:
-        source: The dataset.
-        out: Folder for the run.
-        recipe: The recipe.
-        module: A user's own module, or None for the network of the recipe.
-        overwrite: Whether a run in `out` may be replaced.
-        callback: Receives the progress.
-        group: The processes that prepare the run.
-        world_size: The number of processes to plan for. None: that of `group`.
-
-    Raises:
-        InputError: As `train` does.
+    Rank 0 decides what is measured or depends on the machine. `group` are the processes that
+    prepare the run, `world_size` is the number to plan for, by default that of `group`.
     """
     world_size = world_size or group.world_size
     device = group.fabric.device
     if module is not None:
-        custom = {"model.name": CUSTOM_MODEL, "model.options": {}, "model.weights": "none"}
-        recipe = recipe.replace(custom)
+        recipe = recipe.replace(_CUSTOM_MODEL)
     group.on_rank_zero(lambda: _check_output(out, recipe, overwrite=overwrite))
     data = open_data(source, recipe, callback, group)
 
