@@ -1,5 +1,5 @@
-"""Work in several processes of one run, each of which reports. Not a test: test_processes.py
-starts it."""
+"""Run a function in several processes of one run and collect their reports, for
+test_distributed.py."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ PATIENCE = 60
 
 
 def little(*, num_classes: int, in_channels: int = 3) -> Segmenter:
-    """torchvision's FCN on five convolutions: batch norm, dropout, an auxiliary head; and, without
-    a pooling to one value an image, no batch norm that makes much of rounding."""
+    """torchvision's FCN on five convolutions, with batch norm, dropout and an auxiliary head.
+
+    Without a global pooling there is no batch norm that amplifies rounding.
+    """
     backbone = Tiny(output_stride=8, in_channels=in_channels)
     heads = (
         NarrowHead(backbone.channels[source], num_classes=num_classes, source=source)
@@ -50,7 +52,7 @@ MODELS["little"] = ModelEntry(little, "little", "", (Variant("tiny", 8),))
 
 @dataclass
 class Report:
-    """How the work of a process ended. exit_code: of a PixelwiseError, which said `problems`."""
+    """The result of a process, or the exit code and the problems of its PixelwiseError."""
 
     rank: int
     value: Any = None
@@ -59,12 +61,12 @@ class Report:
 
 
 def by_torchrun(rank: int, count: int) -> dict[str, int]:
-    """The variables by which a process knows its place."""
+    """The rank variables of torchrun."""
     return {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count}
 
 
 def by_slurm(rank: int, count: int) -> dict[str, int]:
-    """The same as srun sets them, on one machine."""
+    """The rank variables of srun, on one machine."""
     return {
         "SLURM_PROCID": rank,
         "SLURM_LOCALID": rank,
@@ -85,7 +87,7 @@ def together(
     *arguments: Any,
     started_by: Callable[[int, int], dict[str, int]] = by_torchrun,
 ) -> list[Report]:
-    """`work(*arguments)` in `count` processes that can meet; their reports by rank."""
+    """Run `work(*arguments)` in `count` connected processes; return their reports by rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -134,7 +136,7 @@ def _reporting(
 
 @dataclass
 class Recorder(Callback):
-    """The losses, and a call at a place: (epoch, step)."""
+    """Record the losses and the numbers of images."""
 
     losses: list[float] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
@@ -147,8 +149,11 @@ class Recorder(Callback):
 def run_training(
     data: Path, out: Path, settings: dict[str, Any], fault: str = "", at: int = 0
 ) -> tuple[list[float], list[int], list[dict[str, Any]]]:
-    """Train, or go on where there is a checkpoint. Returns the losses and numbers of images of the
-    steps, and the epochs' rows. fault: something that goes wrong, some of it before step `at`."""
+    """Train, or resume if there is a checkpoint.
+
+    Returns the losses and numbers of images of the steps, and the rows of the epochs. `fault` is
+    something that goes wrong, in some cases before step `at`.
+    """
     recorder = Recorder()
     _break(fault, at)
     if any((out / "checkpoints").glob("step-*.safetensors")):
@@ -185,7 +190,7 @@ def _mean_of_means(
 def _before(
     function: Callable[..., Any], at: int, action: Callable[[], None]
 ) -> Callable[..., Any]:
-    """The function, `action` before its `at`-th call."""
+    """Return the function with `action` before its `at`-th call."""
     calls = iter(range(1, 1000))
 
     def armed(*arguments: Any) -> Any:
@@ -211,8 +216,10 @@ FAULTS: dict[str, Callable[[], None]] = {
 
 
 def one_pass(loss: str, images: int, network: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Loss, gradients, running statistics and random state after a pass forward and backward in
-    double precision, where rounding hides nothing."""
+    """Return loss, gradients, running statistics and random state after a training pass.
+
+    It is in double precision, where rounding hides nothing.
+    """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)

@@ -1,4 +1,4 @@
-"""Functions at whose call a process dies, for the tests that kill."""
+"""Functions that kill their process when called, for tests of resuming."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def dying(function: Callable[..., Any], *, times: int, after: bool = False) -> Callable[..., Any]:
-    """The function, but the process dies before, or after, its `times`-th call."""
+    """Return the function; the process dies before, or after, its `times`-th call."""
     calls = 0
 
     def armed(*args: Any, **kwargs: Any) -> Any:

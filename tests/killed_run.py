@@ -1,4 +1,4 @@
-"""A training process that kills itself at a given place. Not a test: test_resume.py starts it."""
+"""A training process that kills itself at a given place, for test_resume.py."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from pixelwise.weights.bundle import Bundle
 
 
 def work(data: str, out: str, recipe: str, place: str) -> None:
-    """Train, or go on where there is a checkpoint, and leave OUT.done. The process dies at `place`,
-    the second time that it comes there; with "" it lives."""
+    """Train, or resume if there is a checkpoint, and create OUT.done.
+
+    The process kills itself the second time it reaches `place`; with "" it does not.
+    """
     torch.set_num_threads(1)
-    # Here it would be the forkserver, whose first process imports everything anew.
+    # In this process it would be forkserver, whose first process imports everything again.
     multiprocessing.set_start_method("fork", force=True)
     _arm(place)
     folder = Path(out)
@@ -36,9 +38,9 @@ def work(data: str, out: str, recipe: str, place: str) -> None:
 def _arm(place: str) -> None:
     if place == "epoch_end":  # the bundles are written, the checkpoint is not
         Trainer._write_epoch = dying(Trainer._write_epoch, times=2, after=True)
-    elif place == "bundle":  # amid an epoch's end: last.safetensors is new, best is not
+    elif place == "bundle":  # at the end of an epoch: last.safetensors is new, best is not
         Bundle.save = dying(Bundle.save, times=2, after=True)  # type: ignore[method-assign]
-    elif place == "before_flush":  # amid a checkpoint: its side file is there, in part
+    elif place == "before_flush":  # during a checkpoint: its temporary file is incomplete
         write = pixelwise.training.resume_state.write_tensor_file
         os_fsync = os.fsync
 
@@ -52,7 +54,7 @@ def _arm(place: str) -> None:
             return next(calls) >= 1
 
         pixelwise.training.resume_state.write_tensor_file = armed
-    elif place == "after_rename":  # the new checkpoint is there, the oldest not yet removed
+    elif place == "after_rename":  # the new checkpoint exists, the oldest is not removed yet
         pixelwise.training.resume_state.list_checkpoints = dying(
             pixelwise.training.resume_state.list_checkpoints, times=3
         )

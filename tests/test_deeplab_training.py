@@ -1,4 +1,4 @@
-"""How DeepLab's recipes train: frozen batch norm, rates in stages, losses at the map's own size."""
+"""Training options of DeepLab: frozen batch norm, learning rate stages, loss resolution."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def weights_after(scenes: Path, out: Path, **overrides: Any) -> dict[str, torch.
     return Bundle.load(train(scenes, out, load_recipe(None, {**TINY, **overrides})).last).weights
 
 
-def test_frozen_batch_norm_stays_as_it_started(scenes: Path, tmp_path: Path) -> None:
+def test_frozen_batch_norm_does_not_change(scenes: Path, tmp_path: Path) -> None:
     frozen = weights_after(scenes, tmp_path / "a", **{"model.freeze_batch_norm": True})
     trained = weights_after(scenes, tmp_path / "b")
     torch.manual_seed(0)
@@ -41,7 +41,7 @@ def test_frozen_batch_norm_stays_as_it_started(scenes: Path, tmp_path: Path) -> 
         if isinstance(module, nn.BatchNorm2d)
         for key in module.state_dict()
     ]
-    for name in norms:  # ones and zeros at the start
+    for name in norms:  # initially ones and zeros
         assert torch.equal(frozen[name], model.state_dict()[name])
     assert not any(torch.equal(frozen[n], trained[n]) for n in norms if "running" in n)
     kernels = [name for name in frozen if name not in norms]
@@ -51,12 +51,12 @@ def test_frozen_batch_norm_stays_as_it_started(scenes: Path, tmp_path: Path) -> 
     assert not any(torch.equal(frozen[name], start[name]) for name in kernels)
 
 
-def test_the_momentum_of_batch_norm_is_the_recipes(scenes: Path, tmp_path: Path) -> None:
+def test_batch_norm_has_the_momentum_of_the_recipe(scenes: Path, tmp_path: Path) -> None:
     slow = weights_after(scenes, tmp_path / "a", **{"model.batch_norm_momentum": 1e-12})
     assert slow["backbone.stages.0.1.running_mean"].abs().max() < 1e-9
 
 
-def test_the_rate_falls_to_a_tenth_after_each_third() -> None:
+def test_the_learning_rate_falls_to_a_tenth_after_each_stage() -> None:
     recipe = load_recipe("deeplab_v1")
     model = create_model("deeplab_v1", num_classes=2, width=1 / 32, hidden=8)
     optimizer = make_optimizer(model, recipe)
@@ -66,7 +66,7 @@ def test_the_rate_falls_to_a_tenth_after_each_third() -> None:
         rates.append(schedule.get_last_lr())
         optimizer.step()
         schedule.step()
-    kernels, biases = 0, 1  # of the backbone; the head's groups are 3 and 4
+    kernels, biases = 0, 1  # groups of the backbone; the head has groups 3 and 4
     for step, rate in ((0, 1e-3), (1999, 1e-3), (2000, 1e-4), (3999, 1e-4), (4000, 1e-5)):
         assert rates[step][kernels] == pytest.approx(rate)
         assert rates[step][biases] == pytest.approx(2 * rate)
@@ -75,7 +75,7 @@ def test_the_rate_falls_to_a_tenth_after_each_third() -> None:
     assert schedule.get_last_lr()[kernels] == pytest.approx(1e-5)
 
 
-def test_labels_are_shrunk_to_every_eighth() -> None:
+def test_labels_are_subsampled_to_every_eighth_pixel() -> None:
     labels = torch.arange(321 * 321).view(1, 321, 321)
     assert torch.equal(subsample(labels, size=(41, 41)), labels[:, ::8, ::8])
     assert torch.equal(subsample(labels, size=(1, 1)), labels[:, :1, :1])
@@ -91,7 +91,7 @@ def test_labels_are_shrunk_to_every_eighth() -> None:
         ("deeplab_v3", {"backbone": "tiny", "auxiliary": True}),
     ],
 )
-def test_each_kind_of_loss_is_taken(
+def test_losses_at_both_resolutions_and_of_several_outputs(
     name: str, options: dict[str, Any], resolution: str, scenes: Path, tmp_path: Path
 ) -> None:
     overrides = {

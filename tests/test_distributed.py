@@ -1,4 +1,4 @@
-"""A run in several processes is the run of one: its losses, its scores, its end."""
+"""A run in several processes gives the losses, scores and errors of a single-process run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SETTINGS = {
     "optimizer.learning_rate": 1e-3,
     "augmentation.crop": [64, 64],
 }
-"""Crops that reach over the image are void. Of 11 images there are batches of 4, 4 and 3."""
+"""Crops exceed the images, and the padding is ignored. 11 images give batches of 4, 4 and 3."""
 
 
 @pytest.fixture(scope="module")
@@ -56,32 +56,32 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(
+def single(
     scenes: Path, tmp_path_factory: pytest.TempPathFactory, processes: Any
 ) -> tuple[Path, Any]:
-    """The run in one process: its folder, and what `run_training` says of it."""
-    out = tmp_path_factory.mktemp("alone") / "run"
+    """A single-process run: its folder, and what `run_training` returns."""
+    out = tmp_path_factory.mktemp("single") / "run"
     (report,) = together(processes, 1, run_training, scenes, out, SETTINGS)
     return out, report.value
 
 
 def assert_close(one: Path, other: Path) -> None:
-    """The last bundles' weights, to rounding."""
+    """Compare the weights of the last bundles up to rounding."""
     before, after = (Bundle.load(run / "last.safetensors").weights for run in (one, other))
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
-# --- Equal to one process
+# --- Equal to a single process
 
 
-def test_two_processes_train_as_one(
-    scenes: Path, alone: tuple[Path, Any], tmp_path: Path, processes: Any
+def test_two_processes_match_a_single_process(
+    scenes: Path, single: tuple[Path, Any], tmp_path: Path, processes: Any
 ) -> None:
     reports = together(processes, 2, run_training, scenes, tmp_path / "run", SETTINGS)
     assert [report.exit_code for report in reports] == [0, 0]
-    out, (losses, images, rows) = alone
+    out, (losses, images, rows) = single
     shared, shared_images, shared_rows = reports[0].value
     assert len(losses) == 21
     np.testing.assert_allclose(shared, losses, rtol=1e-5)
@@ -92,7 +92,7 @@ def test_two_processes_train_as_one(
     one, other = (load_tallies(run / "val_images.safetensors") for run in (out, tmp_path / "run"))
     assert other.tallies.names == one.tallies.names
     np.testing.assert_array_equal(other.tallies.counts, one.tallies.counts)
-    assert reports[1].value[0] == []  # process 0 alone tells
+    assert reports[1].value[0] == []  # only rank 0 calls the callback
     start = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert start["processes"] == 2
 
@@ -100,20 +100,20 @@ def test_two_processes_train_as_one(
 @pytest.mark.parametrize(
     "fault", ["batch norm by process", "mean by process", "dropout by process"]
 )
-def test_what_is_left_to_each_process_would_be_noticed(
-    fault: str, scenes: Path, alone: tuple[Path, Any], tmp_path: Path, processes: Any
+def test_an_operation_that_ignores_the_other_processes_would_be_noticed(
+    fault: str, scenes: Path, single: tuple[Path, Any], tmp_path: Path, processes: Any
 ) -> None:
     settings = {**SETTINGS, "epochs": 1}
     reports = together(processes, 2, run_training, scenes, tmp_path / "run", settings, fault)
-    losses = np.array(alone[1][0][:3])
+    losses = np.array(single[1][0][:3])
     assert np.abs(np.array(reports[0].value[0]) / losses - 1).max() > 1e-4
 
 
 @pytest.mark.parametrize(
     ("count", "images"),
-    [(2, 5), (3, 2)],  # 3, 2: one has no image at all
+    [(2, 5), (3, 2)],  # 3, 2: one process has no image
 )
-def test_gradients_are_those_of_the_whole_batch_for_every_loss(
+def test_gradients_equal_those_of_the_whole_batch_for_every_loss(
     count: int, images: int, processes: Any
 ) -> None:
     loss = "cross_entropy+focal+ohem+dice+lovasz_softmax+0.1*boundary"
@@ -127,7 +127,7 @@ def test_gradients_are_those_of_the_whole_batch_for_every_loss(
             )
 
 
-def test_gradients_that_are_accumulated_are_added_up_at_the_end(
+def test_accumulated_gradients_are_reduced_before_the_update(
     scenes: Path, tmp_path: Path, processes: Any
 ) -> None:
     settings = {**SETTINGS, "epochs": 2, "batch_size": 2, "optimizer.accumulate": 4}
@@ -138,21 +138,23 @@ def test_gradients_that_are_accumulated_are_added_up_at_the_end(
     np.testing.assert_allclose(losses[1][0], losses[0][0], rtol=1e-5)
 
 
-def test_slurm_starts_the_processes(
-    scenes: Path, alone: tuple[Path, Any], tmp_path: Path, processes: Any
+def test_processes_can_be_started_by_slurm(
+    scenes: Path, single: tuple[Path, Any], tmp_path: Path, processes: Any
 ) -> None:
     work = (run_training, scenes, tmp_path / "run", {**SETTINGS, "epochs": 1})
     reports = together(processes, 2, *work, started_by=by_slurm)
     assert [report.exit_code for report in reports] == [0, 0], reports
-    assert reports[0].value[0][0] == pytest.approx(alone[1][0][0], rel=1e-5)
+    assert reports[0].value[0][0] == pytest.approx(single[1][0][0], rel=1e-5)
     assert reports[1].value[0] == []
 
 
-def test_scores_of_parts_make_those_of_the_whole(scenes: Path, alone: tuple[Path, Any]) -> None:
-    predictor = Predictor.load(alone[0] / "last.safetensors", runtime="torch", device="cpu")
+def test_merged_scores_of_parts_equal_those_of_the_split(
+    scenes: Path, single: tuple[Path, Any]
+) -> None:
+    predictor = Predictor.load(single[0] / "last.safetensors", runtime="torch", device="cpu")
     data = open_dataset(scenes, splits=("train",))
     whole = evaluate(predictor, data, "train")
-    for count in (2, 3, 12):  # more parts than images
+    for count in (2, 3, 12):  # more processes than images
         calls: list[tuple[int, int]] = []
 
         def progress(done: int, total: int, calls: list[tuple[int, int]] = calls) -> None:
@@ -163,7 +165,7 @@ def test_scores_of_parts_make_those_of_the_whole(scenes: Path, alone: tuple[Path
             for rank in range(count)
         ]
         rounds = calls[: len(calls) // count]
-        assert calls == rounds * count  # as often in each
+        assert calls == rounds * count  # the same number of calls for each part
         assert rounds[-1] == (11, 11)
         found = joined(parts)
         np.testing.assert_array_equal(found.matrix.counts, whole.matrix.counts)
@@ -172,7 +174,7 @@ def test_scores_of_parts_make_those_of_the_whole(scenes: Path, alone: tuple[Path
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4))
-def test_the_shares_are_the_batch(count: int, batch_size: int, processes: int) -> None:
+def test_the_shards_make_up_the_batch(count: int, batch_size: int, processes: int) -> None:
     whole = BatchOrder(count, batch_size=batch_size, seed=1)
     orders = [
         BatchOrder(count, batch_size=batch_size, seed=1, rank=rank, world_size=processes)
@@ -181,29 +183,29 @@ def test_the_shares_are_the_batch(count: int, batch_size: int, processes: int) -
     for order in (whole, *orders):
         order.begin(2)
     for step, (batch, *parts) in enumerate(zip(whole, *orders, strict=True), start=1):
-        shares = [order.shard(step) for order in orders]
-        assert {share.images for share in shares} == {len(batch)}
-        cut = [part[: share.size] for part, share in zip(parts, shares, strict=True)]
+        shards = [order.shard(step) for order in orders]
+        assert {shard.images for shard in shards} == {len(batch)}
+        cut = [part[: shard.size] for part, shard in zip(parts, shards, strict=True)]
         assert list(chain(*cut)) == batch
         assert max(map(len, cut)) - min(map(len, cut)) <= 1
-        assert all(parts)  # there is something to load, also for one that has no image
-        assert [share.size for share in shares] == shares[0].sizes == [len(part) for part in cut]
+        assert all(parts)  # also a process without images has something to load
+        assert [shard.size for shard in shards] == shards[0].sizes == [len(part) for part in cut]
 
 
-# --- Stopped, and gone on with by another number
+# --- Stopped and resumed
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
-def test_a_run_goes_on_with_another_number_of_processes(
+def test_a_run_resumes_with_another_number_of_processes(
     before: int,
     after: int,
     scenes: Path,
-    alone: tuple[Path, Any],
+    single: tuple[Path, Any],
     tmp_path: Path,
     processes: Any,
 ) -> None:
     out = tmp_path / "run"
-    fault = f"signal {before - 1}"  # one alone gets it
+    fault = f"signal {before - 1}"  # only one process receives it
     stopped = together(processes, before, run_training, scenes, out, SETTINGS, fault, 5)
     assert [report.exit_code for report in stopped] == [143] * before
     assert "in epoch 2 after step 2" in stopped[0].problems[0]
@@ -211,12 +213,12 @@ def test_a_run_goes_on_with_another_number_of_processes(
     ended = together(processes, after, run_training, scenes, out, SETTINGS)
     assert [report.exit_code for report in ended] == [0] * after
     losses, _, rows = ended[0].value
-    np.testing.assert_allclose(losses, alone[1][0][5:], rtol=1e-5)
+    np.testing.assert_allclose(losses, single[1][0][5:], rtol=1e-5)
     assert [row["epoch"] for row in rows] == list(range(1, 8))
-    assert_close(alone[0], out)
+    assert_close(single[0], out)
 
 
-def test_the_same_number_of_processes_ends_with_the_same_bits(
+def test_the_same_number_of_processes_resumes_to_the_same_bits(
     scenes: Path, tmp_path: Path, processes: Any
 ) -> None:
     settings = {**SETTINGS, "epochs": 2, "optimizer.ema_decay": 0.9}
@@ -228,18 +230,18 @@ def test_the_same_number_of_processes_ends_with_the_same_bits(
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
-# --- Faults
+# --- Errors
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_fault_in_one_process_ends_all_with_its_one_line(
+def test_an_error_in_one_process_ends_all_with_one_line(
     rank: int, scenes: Path, tmp_path: Path, processes: Any
 ) -> None:
     fault = f"bad image {rank}"
     reports = together(processes, 2, run_training, scenes, tmp_path / "run", SETTINGS, fault, 2)
     at_fault, other = reports[rank], reports[1 - rank]
     assert (at_fault.exit_code, at_fault.problems) == (2, ("b.png: is damaged",))
-    if rank == 0:  # with it the place has gone in which the other could have read of it
+    if rank == 0:  # with rank 0 the store ends in which the other would read the exit code
         assert other.exit_code == LOST
         assert "another process of the run has ended" in other.problems[0]
         assert f"--resume {tmp_path / 'run'}" in other.problems[0]
@@ -247,9 +249,11 @@ def test_a_fault_in_one_process_ends_all_with_its_one_line(
         assert (other.exit_code, other.problems) == (2, ())
 
 
-def test_a_fault_that_all_find_is_told_by_one(scenes: Path, tmp_path: Path, processes: Any) -> None:
+def test_an_error_of_all_processes_is_reported_once(
+    scenes: Path, tmp_path: Path, processes: Any
+) -> None:
     (tmp_path / "file").touch()
-    for settings, out, said in (
+    for settings, out, message in (
         (
             {**SETTINGS, "batch_size": 3},
             "run",
@@ -261,11 +265,11 @@ def test_a_fault_that_all_find_is_told_by_one(scenes: Path, tmp_path: Path, proc
     ):
         reports = together(processes, 2, run_training, scenes, tmp_path / out, settings)
         assert [report.exit_code for report in reports] == [2, 2]
-        assert said in reports[0].problems[0]
+        assert message in reports[0].problems[0]
         assert reports[1].problems == ()
 
 
-def test_a_loss_that_is_not_finite_ends_all_and_keeps_the_whole_batch(
+def test_a_loss_that_is_not_finite_ends_all_and_saves_the_whole_batch(
     scenes: Path, tmp_path: Path, processes: Any
 ) -> None:
     from pixelwise.weights.tensor_file import read_tensor_file
@@ -282,7 +286,7 @@ def test_a_loss_that_is_not_finite_ends_all_and_keeps_the_whole_batch(
 
 
 @pytest.mark.parametrize(
-    ("variables", "place"),
+    ("variables", "process_rank"),
     [
         ({}, None),
         ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, None),
@@ -299,22 +303,22 @@ def test_a_loss_that_is_not_finite_ends_all_and_keeps_the_whole_batch(
             },
             ProcessRank(3, 4, 1, 2, slurm=True),
         ),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),  # a batch script, not begun by srun
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),  # a batch script without srun
     ],
 )
-def test_a_process_finds_its_place_in_the_environment(
-    variables: dict[str, str], place: ProcessRank | None
+def test_a_process_finds_its_rank_in_the_environment(
+    variables: dict[str, str], process_rank: ProcessRank | None
 ) -> None:
-    assert find_process_rank(variables) == place
-    if place is not None:
-        assert place.nodes == 2
-        check_process_rank(place, devices=None, nodes=2)
+    assert find_process_rank(variables) == process_rank
+    if process_rank is not None:
+        assert process_rank.nodes == 2
+        check_process_rank(process_rank, devices=None, nodes=2)
         with pytest.raises(InputError, match="--devices 7: the processes were started with"):
-            check_process_rank(place, devices=7, nodes=None)
+            check_process_rank(process_rank, devices=7, nodes=None)
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({"RANK": "0", "WORLD_SIZE": "2"}, "LOCAL_RANK is 'not set'"),
         (
@@ -327,8 +331,8 @@ def test_a_process_finds_its_place_in_the_environment(
         ),
     ],
 )
-def test_an_environment_at_fault_is_refused(variables: dict[str, str], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_an_invalid_environment_is_refused(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         find_process_rank(variables)
 
 
@@ -336,9 +340,9 @@ def test_an_environment_at_fault_is_refused(variables: dict[str, str], said: str
     ("ends", "expected"),
     [
         (("exit(0)", "exit(0)"), (0, 0)),
-        (("exit(75)", "exit(130)"), (130, 1)),  # 75: has found the other gone
+        (("exit(75)", "exit(130)"), (130, 1)),  # 75: lost the connection to the other
         (("exit(1)", "kill(getpid(), 9)"), (-9, 1)),
-        (("exit(2)", "sleep(60)"), (2, 0)),  # the other does not end by itself
+        (("exit(2)", "sleep(60)"), (2, 0)),  # the other does not end on its own
         (("sleep(60)", "exit(2)"), (2, 1)),
     ],
 )
@@ -351,7 +355,7 @@ def test_the_process_at_fault_gives_the_exit_code(
     assert launcher.wait_for(children) == expected
 
 
-def test_the_batch_that_is_planned_divides_by_the_processes(scenes: Path, tmp_path: Path) -> None:
+def test_the_planned_batch_size_is_divisible_by_the_processes(scenes: Path, tmp_path: Path) -> None:
     settings = {key: value for key, value in SETTINGS.items() if key != "batch_size"}
     for count, batch in ((1, 2), (2, 2), (3, 3)):
         found = plan_training(
@@ -368,7 +372,10 @@ COMMAND = [sys.executable, "-m", "pixelwise", "train"]
 
 def write_recipe(folder: Path, **overrides: Any) -> Path:
     path = folder / "recipe.toml"
-    network = {"model.name": "fcn32s", "model.options.width": 1 / 32}  # the command knows it
+    network = {
+        "model.name": "fcn32s",
+        "model.options.width": 1 / 32,
+    }  # a network that the command knows
     path.write_text(load_recipe(None, {**SETTINGS, **network, **overrides}).to_toml())
     return path
 
@@ -378,7 +385,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
+def test_a_killed_process_ends_the_others_and_the_run_can_be_resumed(
     scenes: Path, tmp_path: Path, processes: Any
 ) -> None:
     out = tmp_path / "run"
@@ -390,17 +397,17 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
         text=True,
     )
     try:
-        while not (out / "last.safetensors").exists():  # amid the second epoch
+        while not (out / "last.safetensors").exists():  # during the second epoch
             assert command.poll() is None, command.communicate()
             time.sleep(0.05)
         both = children(command.pid)
         assert len(both) == 2
         os.kill(both[1], signal.SIGKILL)
-        _, said = command.communicate(timeout=60)
+        _, stderr = command.communicate(timeout=60)
     finally:
         command.kill()
     assert command.returncode == 1
-    (line,) = said.splitlines()
+    (line,) = stderr.splitlines()
     assert "process 1 of 2 was killed (SIGKILL)" in line
     assert f"pixelwise train --resume {out}" in line
     assert not any(Path(f"/proc/{pid}").exists() for pid in both)
@@ -410,7 +417,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_processes(scenes: Path, tmp_path: Path) -> None:
+def test_processes_can_be_started_by_torchrun(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     recipe = write_recipe(tmp_path, epochs=1)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -427,7 +434,7 @@ def test_torchrun_starts_the_processes(scenes: Path, tmp_path: Path) -> None:
     assert start["processes"] == 2
 
 
-def test_machines_that_cannot_find_each_other_are_told_how(tmp_path: Path, cli: Any) -> None:
+def test_missing_rendezvous_variables_are_named(tmp_path: Path, cli: Any) -> None:
     result = cli("train", tmp_path, "--nodes", "2")
     assert result.code == 2
     (line,) = result.err.splitlines()

@@ -1,4 +1,4 @@
-"""The moving average of the weights: its definition, and that it is what is scored and kept."""
+"""The moving average of the weights: its definition, and that it is validated and saved."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_decay_warms_up() -> None:
     ]
 
 
-def test_no_decay_is_no_average() -> None:
+def test_a_decay_of_0_disables_the_average() -> None:
     assert make_ema(nn.Linear(1, 1), max_decay=0) is None
 
 
@@ -42,14 +42,14 @@ def test_weights_and_running_statistics_are_averaged_by_hand() -> None:
         model.num_batches_tracked.fill_(update)  # type: ignore[union-attr]
         average.update_parameters(model)
     expected = 0.2 * (2 / 11 * 3 + 9 / 11 * 5) + 0.8 * -2  # 2 / 11 < 0.2 < 3 / 12
-    kept = average.module.state_dict()
-    assert kept["weight"].item() == pytest.approx(expected)
-    assert kept["running_mean"].item() == pytest.approx(expected)
-    assert kept["num_batches_tracked"].item() == 3
-    assert kept["bias"].item() == 0
+    averaged = average.module.state_dict()
+    assert averaged["weight"].item() == pytest.approx(expected)
+    assert averaged["running_mean"].item() == pytest.approx(expected)
+    assert averaged["num_batches_tracked"].item() == 3
+    assert averaged["bias"].item() == 0
 
 
-def test_the_average_is_scored_and_kept(tmp_path: Path) -> None:
+def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "scenes", train=4, val=2, height=32, width=48)
     settings = {
         "model.options.backbone": "tiny",
@@ -67,9 +67,9 @@ def test_the_average_is_scored_and_kept(tmp_path: Path) -> None:
         assert torch.equal(tensor, checkpoint.tensors[f"average.{name}"]), name
     weights = checkpoint.tensors
     assert any(not torch.equal(t, weights[f"model.{name}"]) for name, t in bundle.weights.items())
-    found = evaluate(
+    evaluation = evaluate(
         Predictor.load(run.last, runtime="torch", device="cpu"),
         open_dataset(scenes, splits=("val",)),
         "val",
     )
-    assert found.scores.mean_iou == run.history[-1]["val_mean_iou"]
+    assert evaluation.scores.mean_iou == run.history[-1]["val_mean_iou"]

@@ -1,4 +1,4 @@
-"""What a network starts from, and how FCN's recipes train it."""
+"""Initial weights of a network, and the training options of FCN's recipes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK = {"memory_format": "contiguous", "device": "cpu", "epochs": 1, "model.wei
 
 
 def trained(name: str, path: Path, *, classes: Classes = SCENE_CLASSES, **options: Any) -> Bundle:
-    """A bundle of a network in which no weight of the head is zero any more."""
+    """Save a bundle of a network whose head has no zero weights."""
     torch.manual_seed(1)
     model = create_model(name, num_classes=len(classes), **options)
     for parameter in model.head.parameters():
@@ -44,27 +44,27 @@ def start(name: str, path: Path, classes: Classes = SCENE_CLASSES, **options: An
 
 
 @pytest.mark.parametrize(("finer", "coarser"), [("fcn16s", "fcn32s"), ("fcn8s", "fcn16s")])
-def test_a_finer_network_starts_with_the_coarser_ones_result(
+def test_a_finer_network_starts_with_the_output_of_the_coarser_one(
     finer: str, coarser: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "coarser.safetensors"
     coarse = trained(coarser, path, **SMALL).build()
-    begun = start(finer, path, **SMALL)
+    initial = start(finer, path, **SMALL)
     image = 50 * torch.randn(1, 3, 97, 161, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before, after = coarse(image), begun.model.eval()(image)
+        before, after = coarse(image), initial.model.eval()(image)
         scores = coarse.coarse(image)
-        doubled = begun.model.head.doubling["c4" if finer == "fcn16s" else "c3"](scores)
-        # The scores are the same bits. Upsampled in two steps they differ a little at the kinks of
-        # the interpolation, in the authors' code as here.
-        assert torch.equal(begun.model.coarse(image), doubled)
+        doubled = initial.model.head.doubling["c4" if finer == "fcn16s" else "c3"](scores)
+        # The coarse logits are bit-identical. Upsampled in two steps they differ a little at the
+        # kinks of the interpolation, as in the authors' code.
+        assert torch.equal(initial.model.coarse(image), doubled)
     scale = (before.max() - before.min()).item()
     assert (before - after).abs().max().item() < 0.1 * scale
     assert (before.argmax(1) == after.argmax(1)).float().mean().item() > 0.95
-    assert "head.skips" in begun.origin
+    assert "head.skips" in initial.origin
 
 
-def test_training_goes_on_from_the_coarser_bundle(tmp_path: Path) -> None:
+def test_training_starts_from_the_coarser_bundle(tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=2, val=1, height=33, width=47)
     trained("fcn32s", tmp_path / "coarse.safetensors", **SMALL)
     recipe = load_recipe(
@@ -73,7 +73,7 @@ def test_training_goes_on_from_the_coarser_bundle(tmp_path: Path) -> None:
             **QUICK,
             "model.weights": str(tmp_path / "coarse.safetensors"),
             "model.options": SMALL,
-            "optimizer.learning_rate": 1e-30,  # nothing moves: what comes out is what went in
+            "optimizer.learning_rate": 1e-30,  # nothing changes
         },
     )
     run = train(data, tmp_path / "run", recipe)
@@ -84,17 +84,17 @@ def test_training_goes_on_from_the_coarser_bundle(tmp_path: Path) -> None:
     assert "coarse.safetensors" in run.facts["model"]
 
 
-def test_other_classes_keep_the_backbone_and_leave_the_scores(tmp_path: Path) -> None:
+def test_a_bundle_with_other_classes_gives_only_its_backbone(tmp_path: Path) -> None:
     path = tmp_path / "start.safetensors"
     bundle = trained("fcn32s", path, **SMALL)
-    other = Classes.make([f"kind {i}" for i in range(len(SCENE_CLASSES))])
-    begun = start("fcn32s", path, other, **SMALL)
-    state = begun.model.state_dict()
+    other = Classes.make([f"class {i}" for i in range(len(SCENE_CLASSES))])
+    initial = start("fcn32s", path, other, **SMALL)
+    state = initial.model.state_dict()
     assert not state["head.score.weight"].any()
     for name, tensor in bundle.weights.items():
         if name.startswith("backbone."):
             assert torch.equal(state[name], tensor)
-    assert "head.score.weight" in begun.origin
+    assert "head.score.weight" in initial.origin
 
 
 def test_a_bundle_of_another_backbone_is_refused(tmp_path: Path) -> None:
@@ -104,18 +104,18 @@ def test_a_bundle_of_another_backbone_is_refused(tmp_path: Path) -> None:
         start("fcn32s", path, **SMALL)
 
 
-def test_the_summed_loss_is_the_mean_one_at_the_rate_that_corresponds() -> None:
+def test_the_summed_loss_is_the_mean_times_the_number_of_pixels() -> None:
     logits = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(3, (2, 5, 7))
     labels[0, :2] = IGNORE
-    counted = (labels != IGNORE).sum()
+    valid = (labels != IGNORE).sum()
     total = cross_entropy(logits, labels, reduction="sum")
-    torch.testing.assert_close(total, counted * cross_entropy(logits, labels))
-    void = torch.full_like(labels, IGNORE)
-    assert cross_entropy(logits, void, reduction="sum") == 0
+    torch.testing.assert_close(total, valid * cross_entropy(logits, labels))
+    ignored = torch.full_like(labels, IGNORE)
+    assert cross_entropy(logits, ignored, reduction="sum") == 0
 
 
-def test_the_recipes_of_sum_and_mean_make_the_same_step() -> None:
+def test_the_recipes_with_sum_and_mean_are_equivalent() -> None:
     pixels = 500 * 375
     summed, mean = load_recipe("fcn32s").optimizer, load_recipe("fcn32s_mean").optimizer
     assert mean.learning_rate == pytest.approx(summed.learning_rate * pixels, rel=0.02)
@@ -123,7 +123,7 @@ def test_the_recipes_of_sum_and_mean_make_the_same_step() -> None:
     assert mean.momentum == summed.momentum == 0.99
 
 
-def test_biases_learn_at_twice_the_rate_and_do_not_decay() -> None:
+def test_biases_have_twice_the_learning_rate_and_do_not_decay() -> None:
     model = create_model("fcn8s", num_classes=2, **SMALL)
     recipe = load_recipe("fcn8s")
     optimizer = make_optimizer(model, recipe)
@@ -136,7 +136,7 @@ def test_biases_learn_at_twice_the_rate_and_do_not_decay() -> None:
         assert setting[id(parameter)] == (2e-14 if bias else 1e-14, 0 if bias else 5e-4)
 
 
-def test_an_auxiliary_head_learns_at_a_rate_of_its_own() -> None:
+def test_an_auxiliary_head_has_its_own_learning_rate() -> None:
     model = create_model("fcn_resnet_dilated", num_classes=2, backbone="resnet18")
     optimizer = make_optimizer(model, load_recipe("fcn_resnet50"))
     rate = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
@@ -167,10 +167,10 @@ def test_an_auxiliary_head_is_trained(tmp_path: Path) -> None:
     assert not torch.equal(*(Bundle.load(run.last).weights[name] for run in runs))
 
 
-def test_gradients_of_several_batches_make_one_step(
+def test_gradients_of_several_batches_are_accumulated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x)  # else the masks would differ
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x)  # the dropout masks would differ
     data = write_scenes(tmp_path / "data", train=4, val=1, height=32, width=32)
     plain = {
         **QUICK,
@@ -185,12 +185,12 @@ def test_gradients_of_several_batches_make_one_step(
     one = train(data, tmp_path / "one", load_recipe(None, single))
     expected, weights = Bundle.load(four.last).weights, Bundle.load(one.last).weights
     for name, tensor in expected.items():
-        # Each image's mean counts the same here and each pixel there; few pixels are void.
+        # One averages over images, the other over pixels; few pixels are ignored.
         torch.testing.assert_close(weights[name], tensor, rtol=2e-2, atol=2e-3)
     assert any(tensor.any() for name, tensor in weights.items() if name.startswith("head."))
 
 
-def test_whole_images_of_different_sizes_are_trained_on(tmp_path: Path) -> None:
+def test_uncropped_images_of_different_sizes_can_be_trained_on(tmp_path: Path) -> None:
     for kind in ("images", "masks"):
         for split in ("train", "val"):
             (tmp_path / "data" / kind / split).mkdir(parents=True)
@@ -211,7 +211,7 @@ def test_whole_images_of_different_sizes_are_trained_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_each_shipped_recipe_names_a_network_that_there_is(name: str) -> None:
+def test_each_shipped_recipe_names_an_existing_network(name: str) -> None:
     recipe = load_recipe(name)
     with torch.device("meta"):
         model = create_model(recipe.model.name, num_classes=21, **recipe.model.options)

@@ -1,4 +1,4 @@
-"""Losses against values worked out by hand, against others' code, and at their limits."""
+"""Losses against values computed by hand, against other implementations, and at their limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pixelwise.data.classes import IGNORE
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
-from pixelwise.recipes.loss_terms import Term, parse_terms
+from pixelwise.recipes.loss_terms import LOSS_NAMES, Term, parse_terms
 from pixelwise.recipes.schema import ResolvedLossRecipe
 from pixelwise.training import load_recipe, train
 from pixelwise.training.losses.boundary_loss import boundary, signed_distances
@@ -34,12 +34,12 @@ def make(name: str, classes: int = 3, **settings: object) -> Loss:
 
 
 def of_probabilities(*pixels: list[float]) -> torch.Tensor:
-    """Logits (1, C, 1, P) whose softmax these are."""
+    """Return logits (1, C, 1, P) whose softmax are these probabilities."""
     return torch.tensor(pixels).T[None, :, None].log()
 
 
 def waves(classes: int = 4, height: int = 5, width: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels without a random generator, so that others' results can be written down."""
+    """Return logits and labels that need no random generator, to compare with other libraries."""
     numbers = torch.arange(2 * classes * height * width, dtype=torch.float32)
     logits = (3 * torch.sin(numbers * 1.7)).reshape(2, classes, height, width)
     labels = (torch.arange(2 * height * width) * 7 % 11 % classes).reshape(2, height, width)
@@ -47,10 +47,10 @@ def waves(classes: int = 4, height: int = 5, width: int = 7) -> tuple[torch.Tens
     return logits, labels
 
 
-# --- Per pixel
+# --- Pixel losses
 
 
-def test_the_loss_is_the_mean_over_counted_pixels() -> None:
+def test_cross_entropy_is_the_mean_over_valid_pixels() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 4, 5, 6), torch.randint(4, (2, 5, 6))
     labels[0, :3] = IGNORE
@@ -68,7 +68,7 @@ def test_label_smoothing_by_hand() -> None:
     assert cross_entropy(logits, labels, label_smoothing=0.1).item() == pytest.approx(expected)
 
 
-def test_focal_by_hand_and_with_gamma_0_as_cross_entropy() -> None:
+def test_focal_by_hand_and_equal_to_cross_entropy_with_gamma_0() -> None:
     logits, labels = of_probabilities([0.25, 0.75], [0.1, 0.9]), torch.tensor([[[0, 1]]])
     expected = (0.75**2 * -math.log(0.25) + 0.1**2 * -math.log(0.9)) / 2
     assert focal(logits, labels).item() == pytest.approx(expected)
@@ -86,7 +86,7 @@ def test_focal_by_hand_and_with_gamma_0_as_cross_entropy() -> None:
     )
 
 
-def test_ohem_counts_hard_pixels_and_at_least_a_part() -> None:
+def test_ohem_counts_hard_pixels_and_a_minimum_fraction() -> None:
     logits = of_probabilities([0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.95, 0.05], [0.01, 0.99])
     labels = torch.tensor([[[0, 0, 0, 0, IGNORE]]])
     two = -(math.log(0.6) + math.log(0.2)) / 2
@@ -97,13 +97,13 @@ def test_ohem_counts_hard_pixels_and_at_least_a_part() -> None:
     assert torch.allclose(ohem(logits, labels, min_kept=1), cross_entropy(logits, labels))
 
 
-# --- Regions
+# --- Region losses
 
 
 def test_dice_by_hand() -> None:
     logits = of_probabilities([0.8, 0.1, 0.1], [0.4, 0.5, 0.1], [0.3, 0.3, 0.4])
     labels = torch.tensor([[[0, 1, IGNORE]]])
-    # Class 2 is not in the truth and has no say.
+    # Class 2 is not in the labels and does not count.
     first, second = 2 * 0.8 / (0.8 + 0.4 + 1), 2 * 0.5 / (0.1 + 0.5 + 1)
     assert dice(logits, labels).item() == pytest.approx(1 - (first + second) / 2)
     weights = torch.tensor([1.0, 3.0, 1.0])
@@ -115,32 +115,32 @@ def test_lovasz_softmax_by_hand() -> None:
         of_probabilities([0.8, 0.2], [0.4, 0.6], [0.7, 0.3]),
         torch.tensor([[[0, 1, 1]]]),
     )
-    # Class 0: errors 0.7 (not it), 0.4 (not it), 0.2 (it). With the first wrong IoU is 1/2, with
-    # two 1/3, with all 0. Class 1: 0.7 (it), 0.4 (it), 0.2 (not it): 1/2, 0, 0.
+    # Class 0: errors 0.7 and 0.4 outside, 0.2 inside. With the first pixel wrong the IoU is 1/2,
+    # with two 1/3, with all 0. Class 1: 0.7 and 0.4 inside, 0.2 outside: 1/2, 0, 0.
     first = 0.7 * 1 / 2 + 0.4 * (2 / 3 - 1 / 2) + 0.2 * (1 - 2 / 3)
     second = 0.7 * 1 / 2 + 0.4 * (1 - 1 / 2)
     assert lovasz_softmax(logits, labels).item() == pytest.approx((first + second) / 2)
 
 
-def test_as_segmentation_models_pytorch_has_it() -> None:
+def test_region_losses_equal_those_of_segmentation_models_pytorch() -> None:
     # smp 0.6.0: DiceLoss and LovaszLoss ("multiclass", ignore_index=255) on the same numbers; its
-    # Dice is 0 for a class that is not in the truth, here none.
+    # Dice is 0 for a class that is not in the labels, of which there is none here.
     logits, labels = waves()
     assert dice(logits, labels).item() == pytest.approx(0.7657719, rel=1e-5)
     assert lovasz_softmax(logits, labels).item() == pytest.approx(0.7882223, rel=1e-5)
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_of_hard_predictions_they_are_one_minus_the_scores(seed: int) -> None:
+def test_region_losses_of_hard_predictions_are_one_minus_the_scores(seed: int) -> None:
     rng = np.random.default_rng(seed)
     truth, predicted = rng.integers(0, 3, (2, 2, 4, 5))
     truth[rng.random(truth.shape) < 0.2] = IGNORE
     logits = 1e4 * F.one_hot(torch.from_numpy(predicted), 3).permute(0, 3, 1, 2).float()
-    seen = truth != IGNORE
+    valid = truth != IGNORE
     iou, dices = [], []
-    for number in np.unique(truth[seen]):
-        both = ((truth == number) & (predicted == number)).sum()
-        sizes = (truth == number).sum() + ((predicted == number) & seen).sum()
+    for index in np.unique(truth[valid]):
+        both = ((truth == index) & (predicted == index)).sum()
+        sizes = (truth == index).sum() + ((predicted == index) & valid).sum()
         iou.append(both / (sizes - both))
         dices.append(2 * both / sizes)
     labels = torch.from_numpy(truth)
@@ -148,30 +148,30 @@ def test_of_hard_predictions_they_are_one_minus_the_scores(seed: int) -> None:
     assert dice(logits, labels).item() == pytest.approx(1 - np.mean(dices or 1), abs=1e-6)
 
 
-# --- Boundary
+# --- The boundary loss
 
 
 def test_signed_distances_by_hand() -> None:
     labels = np.array([[[0, 0, 0, 1, 1, IGNORE, IGNORE]]])
     found = signed_distances(labels, classes=3)
     assert found[0, 0].tolist() == [[-2, -1, 0, 1, 2, 3, 4]]
-    # The two ignored pixels are no border of class 1.
+    # The two ignored pixels are not a boundary of class 1.
     assert found[0, 1, 0, :5].tolist() == [3, 2, 1, 0, -1]
     assert not found[0, 2].any()
     assert not signed_distances(np.zeros((1, 3, 3), np.uint8), classes=2).any()
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_signed_distances_are_those_of_a_plain_loop(seed: int) -> None:
+def test_signed_distances_equal_a_brute_force_search(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.choice([0, 1, 2, IGNORE], (1, 5, 6), p=[0.4, 0.3, 0.1, 0.2])
     found = signed_distances(labels, classes=3)
-    places = {n: np.argwhere(labels[0] == n) for n in (0, 1, 2)}
+    positions = {n: np.argwhere(labels[0] == n) for n in (0, 1, 2)}
     for row, column in np.ndindex(5, 6):
         own = labels[0, row, column]
         if own == IGNORE:
             continue
-        to = {n: np.hypot(*(p - (row, column)).T).min() for n, p in places.items() if len(p)}
+        to = {n: np.hypot(*(p - (row, column)).T).min() for n, p in positions.items() if len(p)}
         for number in range(3):
             expected = 0.0
             if len(to) > 1 and number in to:
@@ -196,17 +196,15 @@ def test_without_scipy_the_boundary_loss_names_the_remedy(monkeypatch: pytest.Mo
         make("cross_entropy+0.01*boundary")
 
 
-# --- What holds for all
+# --- Properties of all losses
 
 
 @pytest.mark.parametrize("weights", ["none", "median_frequency", [1.0, 2.0, 0.5]])
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_crop_that_is_all_void_has_a_finite_loss_and_no_gradient(
-    name: str, weights: object
-) -> None:
+def test_a_crop_of_ignored_pixels_has_loss_0_and_no_gradient(name: str, weights: object) -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
-    void = torch.full((2, 4, 4), IGNORE, dtype=torch.uint8)
-    loss = make(name, class_weights=weights)(logits, void)
+    ignored = torch.full((2, 4, 4), IGNORE, dtype=torch.uint8)
+    loss = make(name, class_weights=weights)(logits, ignored)
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None
@@ -214,16 +212,16 @@ def test_a_crop_that_is_all_void_has_a_finite_loss_and_no_gradient(
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_void_pixels_have_no_say(name: str) -> None:
+def test_ignored_pixels_have_no_influence(name: str) -> None:
     logits, labels = waves(classes=3)
     logits.requires_grad_()
     loss = make(name)(logits, labels)
     loss.backward()
-    void = (labels == IGNORE)[:, None].expand_as(logits)
+    ignored = (labels == IGNORE)[:, None].expand_as(logits)
     assert logits.grad is not None
-    assert not logits.grad[void].any()
-    assert logits.grad[~void].any()
-    changed = torch.where(void, torch.full_like(logits, 50.0), logits)
+    assert not logits.grad[ignored].any()
+    assert logits.grad[~ignored].any()
+    changed = torch.where(ignored, torch.full_like(logits, 50.0), logits)
     assert make(name)(changed, labels).item() == pytest.approx(loss.item(), rel=1e-6)
 
 
@@ -242,7 +240,7 @@ def test_gradients_of_extreme_logits_are_finite(name: str, size: float) -> None:
 
 
 @pytest.mark.parametrize("name", [*LOSSES, "cross_entropy+0.01*boundary"])
-def test_what_follows_the_gradient_learns_to_tell_three_colors(name: str) -> None:
+def test_gradient_descent_learns_to_tell_three_colors_apart(name: str) -> None:
     labels = torch.zeros(1, 12, 12, dtype=torch.long)
     labels[:, 3:9, 2:6], labels[:, 6:, 7:], labels[:, 0] = 1, 2, IGNORE
     generator = torch.Generator().manual_seed(0)
@@ -258,8 +256,8 @@ def test_what_follows_the_gradient_learns_to_tell_three_colors(name: str) -> Non
         optimizer.zero_grad()
         loss(layer(image), labels).backward()
         optimizer.step()
-    right = (layer(image).argmax(dim=1) == labels)[labels != IGNORE]
-    assert right.float().mean() > 0.98
+    correct = (layer(image).argmax(dim=1) == labels)[labels != IGNORE]
+    assert correct.float().mean() > 0.98
 
 
 @pytest.fixture(scope="module")
@@ -290,10 +288,14 @@ def test_every_loss_trains_a_network_with_an_auxiliary_head(
     assert load_recipe(run.folder / "recipe.toml").loss.name == name
 
 
-# --- As the recipe states it
+# --- Losses of a recipe
 
 
-def test_a_sum_has_its_factors() -> None:
+def test_the_recipe_schema_names_exactly_the_losses_of_the_registry() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES
+
+
+def test_a_sum_of_losses_applies_its_factors() -> None:
     assert parse_terms("cross_entropy + 0.5*dice") == (
         Term("cross_entropy", 1.0),
         Term("dice", 0.5),
@@ -304,7 +306,7 @@ def test_a_sum_has_its_factors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (
             {"name": "dise"},
@@ -320,16 +322,14 @@ def test_a_sum_has_its_factors() -> None:
         ({"focal_gamma": -1}, "loss.focal_gamma = -1"),
     ],
 )
-def test_a_loss_that_cannot_be_is_refused_in_one_line(
-    settings: dict[str, object], said: str
-) -> None:
+def test_an_invalid_loss_raises_a_one_line_error(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as caught:
         load_recipe(None, {f"loss.{key}": value for key, value in settings.items()})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert len(caught.value.problems) == 1
 
 
-def test_class_weights_fit_the_classes() -> None:
+def test_class_weights_must_fit_the_classes() -> None:
     assert make_class_weights("none", np.array([1, 2])) is None
     with pytest.raises(InputError, match="give 3"):
         make_class_weights((1.0, 2.0), np.array([1, 2, 3]))

@@ -1,4 +1,4 @@
-"""The plan: what a run is trained with where nobody says, from the data and the machine."""
+"""The plan: settings that are chosen from the data and the machine."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ TINY = {"model.weights": "none", "model.options.backbone": "tiny", "memory_forma
 def values(
     dataset_stats: DatasetStats, machine: Machine = LAPTOP, **options: Any
 ) -> dict[str, Any]:
-    return {choice.key: choice.value for choice in make_plan(dataset_stats, machine, **options)}
+    return {value.key: value.value for value in make_plan(dataset_stats, machine, **options)}
 
 
 # --- The rules
 
 
-def test_camvid_gets_what_its_score_was_measured_with() -> None:
+def test_camvid_gets_the_settings_its_score_was_measured_with() -> None:
     assert values(CAMVID) == {
         CROP: (352, 480),
         BATCH_SIZE: 8,
@@ -77,7 +77,7 @@ def test_camvid_gets_what_its_score_was_measured_with() -> None:
 @pytest.mark.parametrize(
     ("memory", "batch", "crop"),
     [
-        # 3100 bytes for each of 352 * 480 pixels are 500 MiB an image; half of the memory is used.
+        # 3100 bytes for each of 352 * 480 pixels are 500 MiB per image; half of the memory is used.
         (24 * GIB, 8, (352, 480)),
         (8 * GIB, 4, (352, 480)),
         (4 * GIB, 2, (352, 480)),
@@ -85,14 +85,14 @@ def test_camvid_gets_what_its_score_was_measured_with() -> None:
         (None, 8, (352, 480)),
     ],
 )
-def test_the_memory_bounds_the_batch_and_then_the_crop(
+def test_little_memory_reduces_the_batch_and_then_the_crop(
     memory: int | None, batch: int, crop: tuple[int, int]
 ) -> None:
     planned = values(CAMVID, replace(LAPTOP, memory=memory))
     assert (planned[BATCH_SIZE], planned[CROP]) == (batch, crop)
 
 
-def test_the_gpu_s_own_memory_counts_and_not_the_machine_s() -> None:
+def test_the_memory_of_the_gpu_counts_instead_of_the_machine_s() -> None:
     gpu = Machine(cores=2, memory=64 * GIB, gpu="small", gpu_memory=4 * GIB)
     assert values(CAMVID, gpu)[BATCH_SIZE] == 2
     shared = Machine(cores=2, memory=8 * GIB, gpu="mps")
@@ -102,25 +102,25 @@ def test_the_gpu_s_own_memory_counts_and_not_the_machine_s() -> None:
 @pytest.mark.parametrize(
     ("train", "batch", "epochs"),
     [
-        (2, 2, 200),  # one step each: as often as an image may be shown
+        (2, 2, 200),  # one step per epoch: the maximum number of epochs
         (10, 2, 200),
         (20, 4, 200),
         (40, 8, 200),
-        (100, 8, 85),  # 13 steps each: 1105
+        (100, 8, 85),  # 13 steps per epoch: 1105
         (367, 8, 24),
         (600, 8, 15),
         (1464, 8, 12),
         (118287, 8, 12),
     ],
 )
-def test_small_sets_get_more_epochs_and_smaller_batches(
+def test_small_datasets_get_more_epochs_and_smaller_batches(
     train: int, batch: int, epochs: int
 ) -> None:
     planned = values(replace(CAMVID, train=train))
     assert (planned[BATCH_SIZE], planned[EPOCHS]) == (batch, epochs)
 
 
-def test_a_gpu_has_time_for_more_epochs_of_a_large_set() -> None:
+def test_a_gpu_gets_more_epochs_of_a_large_dataset() -> None:
     large = replace(CAMVID, train=10_000)
     gpu = replace(LAPTOP, gpu="a GPU", gpu_memory=16 * GIB)
     assert (values(large)[EPOCHS], values(large, gpu)[EPOCHS]) == (12, 24)
@@ -136,21 +136,24 @@ def test_a_gpu_has_time_for_more_epochs_of_a_large_set() -> None:
         ([0, 0], "none"),
     ],
 )
-def test_weights_are_for_data_where_one_class_has_nearly_all(
+def test_class_weights_are_planned_if_one_class_covers_nearly_all_pixels(
     pixels: list[int], weights: Any
 ) -> None:
     assert values(replace(CAMVID, pixels=pixels))[CLASS_WEIGHTS] == weights
 
 
-def test_what_is_given_is_not_planned_and_counts_for_the_rest() -> None:
-    stated = {CROP: (64, 64), BATCH_SIZE: 4}
-    planned = values(CAMVID, fixed=stated)
-    assert planned == {EPOCHS: 12, CLASS_WEIGHTS: "none"}  # 92 steps each: as many steps in all
+def test_fixed_values_are_not_planned_and_influence_the_others() -> None:
+    fixed = {CROP: (64, 64), BATCH_SIZE: 4}
+    planned = values(CAMVID, fixed=fixed)
+    assert planned == {
+        EPOCHS: 12,
+        CLASS_WEIGHTS: "none",
+    }  # 92 steps per epoch: as many steps in total
     assert values(CAMVID, fixed={CROP: "image"})[BATCH_SIZE] == 1
     assert make_plan(CAMVID, LAPTOP, fixed=dict.fromkeys(PLANNED, 1)) == []
 
 
-MATERIALS = st.builds(
+DATASETS = st.builds(
     DatasetStats,
     train=st.integers(1, 200_000),
     sizes=st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1, max_size=5),
@@ -166,12 +169,12 @@ MACHINES = st.builds(
 
 
 @settings(max_examples=200)
-@given(MATERIALS, MACHINES)
-def test_every_plan_is_one_that_can_be_run(dataset_stats: DatasetStats, machine: Machine) -> None:
-    choices = make_plan(dataset_stats, machine)
-    assert [choice.key for choice in choices] == list(PLANNED)
-    assert all(choice.reason for choice in choices)
-    planned = {choice.key: choice.value for choice in choices}
+@given(DATASETS, MACHINES)
+def test_every_plan_is_valid(dataset_stats: DatasetStats, machine: Machine) -> None:
+    plan = make_plan(dataset_stats, machine)
+    assert [value.key for value in plan] == list(PLANNED)
+    assert all(value.reason for value in plan)
+    planned = {value.key: value.value for value in plan}
     recipe = load_recipe(None, planned)
     assert all(recipe.value(key) == value for key, value in planned.items())
     height, width = planned[CROP]
@@ -180,17 +183,17 @@ def test_every_plan_is_one_that_can_be_run(dataset_stats: DatasetStats, machine:
     assert 2 <= batch <= MAX_BATCH
     assert MIN_EPOCHS <= epochs <= MAX_EPOCHS
     network = Network()
-    taken = network.base + network.per_pixel * batch * height * width
+    used = network.base + network.per_pixel * batch * height * width
     smallest = batch == 2 and (height, width) == (32, 32)
-    assert machine.memory is None or smallest or taken <= USABLE * machine.memory
+    assert machine.memory is None or smallest or used <= USABLE * machine.memory
     steps = math.ceil(dataset_stats.train / batch)
     if MIN_EPOCHS * 2 < epochs < MAX_EPOCHS:
         assert abs(steps * epochs - STEPS) <= steps / 2
     assert planned[CLASS_WEIGHTS] in ("none", "root_median_frequency")
 
 
-@given(MATERIALS, st.integers(1, 100_000))
-def test_more_images_never_mean_fewer_steps_than_are_known_to_do(
+@given(DATASETS, st.integers(1, 100_000))
+def test_more_images_never_mean_much_fewer_steps_than_are_sufficient(
     dataset_stats: DatasetStats, more: int
 ) -> None:
     def steps(train: int) -> int:
@@ -203,28 +206,28 @@ def test_more_images_never_mean_fewer_steps_than_are_known_to_do(
 # --- The machine and the network
 
 
-def test_a_container_s_limit_is_the_machine_s_memory(
+def test_the_memory_limit_of_a_container_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(machine_module, "_LIMITS", (limit,))
-    whole = this_machine().memory
-    assert whole is None or whole > 2**28
+    unlimited = this_machine().memory
+    assert unlimited is None or unlimited > 2**28
     limit.write_text("268435456\n")
     assert this_machine().memory == 2**28
     limit.write_text("max\n")
-    assert this_machine().memory == whole
+    assert this_machine().memory == unlimited
     assert this_machine().cores >= 1
 
 
-def test_what_layers_put_out_is_counted_by_hand() -> None:
+def test_activations_are_counted_by_hand() -> None:
     convolutions = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1, stride=2)
     )
     assert count_activations(convolutions, height=6, width=8) == 2 * 4 * 48 + 2 * 12
 
 
-def test_a_larger_network_takes_more_memory_and_a_smaller_batch() -> None:
+def test_a_larger_network_needs_more_memory_and_a_smaller_batch() -> None:
     assert estimate_memory(ModelRecipe()) == Network()
     larger = estimate_memory(ModelRecipe(options={"backbone": "resnet101"}))
     finer = estimate_memory(ModelRecipe(options={"output_stride": 8}))
@@ -233,7 +236,7 @@ def test_a_larger_network_takes_more_memory_and_a_smaller_batch() -> None:
     assert values(CAMVID, replace(LAPTOP, memory=12 * GIB), network=larger)[BATCH_SIZE] == 4
 
 
-def test_measuring_a_network_draws_nothing_and_leaves_it_as_it_was() -> None:
+def test_measuring_a_network_changes_neither_it_nor_the_random_state() -> None:
     before = torch.get_rng_state()
     estimate_memory(ModelRecipe(options={"backbone": "tiny"}))
     assert torch.equal(before, torch.get_rng_state())
@@ -247,7 +250,7 @@ def test_measuring_a_network_draws_nothing_and_leaves_it_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_a_paper_s_recipe_leaves_nothing_of_its_schedule_to_the_plan(name: str) -> None:
+def test_shipped_recipes_state_their_whole_schedule(name: str) -> None:
     recipe = load_recipe(name)
     assert "auto" not in (recipe.epochs, recipe.batch_size, recipe.loss.class_weights)
 
@@ -257,7 +260,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes"), train=6, val=2, height=48, width=64)
 
 
-def test_a_run_keeps_the_plan_in_its_recipe_and_resume_does_not_plan_again(
+def test_a_run_saves_the_plan_and_resume_does_not_plan_again(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train(scenes, tmp_path / "run", load_recipe(None, {**TINY, "epochs": 1}))
@@ -276,9 +279,7 @@ def test_a_run_keeps_the_plan_in_its_recipe_and_resume_does_not_plan_again(
         resume(tmp_path / "run")
 
 
-def test_the_plan_is_what_train_begins_with_and_writes_nothing(
-    scenes: Path, tmp_path: Path
-) -> None:
+def test_plan_training_resolves_the_recipe_and_writes_nothing(scenes: Path, tmp_path: Path) -> None:
     recipe = load_recipe(None, {**TINY, "batch_size": 3})
     planned = plan_training(scenes, tmp_path / "run", recipe)
     assert not (tmp_path / "run").exists()
@@ -286,14 +287,14 @@ def test_the_plan_is_what_train_begins_with_and_writes_nothing(
     assert planned.facts["batch"] == "3: set in the recipe"
 
 
-def test_the_doctor_suggests_what_train_would_choose(scenes: Path, tmp_path: Path) -> None:
+def test_the_doctor_suggests_the_values_that_train_chooses(scenes: Path, tmp_path: Path) -> None:
     planned = plan_training(scenes, tmp_path / "run", load_recipe(None, {**TINY, "device": "cpu"}))
     default = {s.key: s.value for s in examine(scenes).suggestions}
     chosen = {key: planned.recipe.value(key) for key in PLANNED}
     assert {key: tuple(v) if isinstance(v, list) else v for key, v in default.items()} == chosen
 
 
-def test_weights_of_the_plan_reach_the_loss(tmp_path: Path, make_folder_data: Any) -> None:
+def test_planned_class_weights_reach_the_loss(tmp_path: Path, make_folder_data: Any) -> None:
     from PIL import Image
 
     root = make_folder_data(tmp_path / "data", splits={"train": 4, "val": 2}, classes=None)
@@ -302,8 +303,8 @@ def test_weights_of_the_plan_reach_the_loss(tmp_path: Path, make_folder_data: An
         mask[0, :10] = 1
         Image.fromarray(mask).save(path)
     run = plan_training(root, tmp_path / "run", load_recipe(None, dict(TINY)))
-    share = 10 / (24 * 32)
-    expected = [math.sqrt(0.5 / (1 - share)), math.sqrt(0.5 / share)]
+    frequency = 10 / (24 * 32)
+    expected = [math.sqrt(0.5 / (1 - frequency)), math.sqrt(0.5 / frequency)]
     weights = make_class_weights(run.recipe.loss.class_weights, run.data.pixel_counts["train"])
     assert weights is not None
     assert weights.tolist() == pytest.approx(expected, abs=1e-3)
@@ -322,14 +323,14 @@ def test_plan_only_prints_the_plan_and_stops(
     assert not (tmp_path / "run").exists()
 
 
-def test_plan_only_fails_where_training_would(
+def test_plan_only_raises_the_errors_of_training(
     scenes: Path, tmp_path: Path, cli: Callable[..., Any]
 ) -> None:
     assert cli("train", "absent", "--plan-only").code == 2
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.toml").write_text("")
-    taken = cli("train", scenes, "--out", "run", "--plan-only")
-    assert (taken.code, "holds a run already" in taken.err) == (2, True)
+    used = cli("train", scenes, "--out", "run", "--plan-only")
+    assert (used.code, "holds a run already" in used.err) == (2, True)
     (tmp_path / "file").write_text("")
     below = cli("train", scenes, "--out", "file/run", "--plan-only")
     assert (below.code, "Not a directory" in below.err) == (2, True)

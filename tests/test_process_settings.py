@@ -1,4 +1,4 @@
-"""What the program does to its own process, and leaves alone when it is a guest."""
+"""Process settings: the program changes them, the library does not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(code: str, **variables: str) -> str:
 
 ASK = "from pixelwise.process_settings import tune_allocator; print(tune_allocator())"
 
-# Page faults of the second of two allocations of 64 MB: none where freed memory is kept.
+# Page faults of the second of two allocations of 64 MB: almost none if freed memory is kept.
 FAULTS = """
 import resource
 {first}
@@ -38,16 +38,16 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is
 
 
 @glibc
-def test_the_program_keeps_its_memory() -> None:
+def test_tuning_the_allocator_keeps_freed_memory() -> None:
     assert "mallopt" in run(ASK)
-    kept = int(
+    faults = int(
         run(
             FAULTS.format(
                 first="from pixelwise.process_settings import tune_allocator; tune_allocator()"
             )
         )
     )
-    assert kept < 100
+    assert faults < 100
 
 
 @glibc
@@ -55,11 +55,11 @@ def test_the_program_keeps_its_memory() -> None:
     "variables",
     [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=3"}],
 )
-def test_what_the_person_has_set_stays(variables: dict[str, str]) -> None:
+def test_variables_that_the_user_has_set_take_precedence(variables: dict[str, str]) -> None:
     assert run(ASK, **variables) == "None"
 
 
-def test_importing_the_package_touches_nothing_and_loads_no_torch() -> None:
+def test_importing_the_package_changes_no_setting_and_imports_no_torch() -> None:
     code = "import sys, pixelwise; print('torch' in sys.modules, 'ctypes' in sys.modules)"
     assert run(code) == "False False"
 
@@ -72,13 +72,13 @@ print(os.environ.get("GOMP_SPINCOUNT"), 'torch' in sys.modules)
 """
 
 
-def test_threads_are_calmed_before_torch_is_loaded_and_what_is_set_stays() -> None:
+def test_omp_spin_is_limited_before_torch_is_imported_unless_the_user_set_it() -> None:
     assert run(SPINS, GOMP_SPINCOUNT="77") == "77 False"
     assert run(SPINS, OMP_WAIT_POLICY="active") == "None False"
     assert run(SPINS) == "10000 False"
 
 
-def test_the_command_calms_its_threads() -> None:
+def test_the_command_limits_omp_spin() -> None:
     code = "import os, sys; from pixelwise.cli import main; sys.argv = ['pixelwise', '--version']\n"
     code += "try: main()\nexcept SystemExit: print(os.environ['GOMP_SPINCOUNT'])"
     assert run(code).splitlines()[-1] == "10000"

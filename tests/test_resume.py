@@ -1,4 +1,4 @@
-"""Stopped, killed, short of disk: a run that goes on ends with the bits of an unbroken one."""
+"""Runs that are stopped, killed or out of disk space resume to the bits of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ import killed_run
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.recipes.schema import Recipe
-from pixelwise.training import Callback, TrainingError, TrainingStoppedError, load_recipe, train
-from pixelwise.training import resume as go_on
+from pixelwise.training import (
+    Callback,
+    TrainingError,
+    TrainingStoppedError,
+    load_recipe,
+    resume,
+    train,
+)
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.training.resume_state import KEY, list_checkpoints, load_newest_checkpoint
 from pixelwise.training.run_folder import Run
@@ -33,7 +39,7 @@ BUNDLES = ("best.safetensors", "last.safetensors")
 
 
 def recipe(**overrides: Any) -> Recipe:
-    """Small, with dropout and all of the augmentation: what is random has to come back."""
+    """A small network with dropout and all augmentations: random states have to be restored."""
     return load_recipe(
         None,
         {
@@ -58,14 +64,16 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run that was never stopped."""
+    """An uninterrupted run."""
     return train(scenes, tmp_path_factory.mktemp("whole") / "run", recipe())
 
 
 @pytest.fixture(scope="module")
-def seldom(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same with checkpoints at an epoch's end only: the recipe is in the bundle."""
-    return train(scenes, tmp_path_factory.mktemp("seldom") / "run", recipe(checkpoint_minutes=100))
+def epoch_checkpoints(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same with checkpoints only at the end of epochs: the recipe is part of the bundle."""
+    return train(
+        scenes, tmp_path_factory.mktemp("epoch_checkpoints") / "run", recipe(checkpoint_minutes=100)
+    )
 
 
 def assert_same_bundles(one: Path, other: Path) -> None:
@@ -74,14 +82,14 @@ def assert_same_bundles(one: Path, other: Path) -> None:
 
 
 class StopAt(Callback):
-    """Asks the run to stop, by a signal, at a place."""
+    """Send a signal to this process at a position of the run."""
 
-    def __init__(self, *place: Any, number: int = signal.SIGTERM) -> None:
-        self.place, self.number = place, number
+    def __init__(self, *position: Any, number: int = signal.SIGTERM) -> None:
+        self.position, self.number = position, number
         self.epoch = 1
 
-    def _at(self, *place: Any) -> None:
-        if place == self.place:
+    def _at(self, *position: Any) -> None:
+        if position == self.position:
             os.kill(os.getpid(), self.number)
 
     def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
@@ -97,7 +105,7 @@ class StopAt(Callback):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    "place",
+    "position",
     [
         ("step", 1, 1),
         ("step", 2, 2),
@@ -108,18 +116,23 @@ class StopAt(Callback):
     ],
 )
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
-def test_a_stopped_run_goes_on_to_the_same_bits(
-    place: tuple[Any, ...], workers: int, scenes: Path, whole: Run, seldom: Run, tmp_path: Path
+def test_a_stopped_run_resumes_to_the_same_bits(
+    position: tuple[Any, ...],
+    workers: int,
+    scenes: Path,
+    whole: Run,
+    epoch_checkpoints: Run,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
     more = {"data.workers": workers} if workers else {}
-    chosen = recipe(checkpoint_minutes=100, **more)
+    settings = recipe(checkpoint_minutes=100, **more)
     with pytest.raises(TrainingStoppedError, match=f"--resume {out}") as stopped:
-        train(scenes, out, chosen, callback=StopAt(*place))
+        train(scenes, out, settings, callback=StopAt(*position))
     assert stopped.value.exit_code == 143
-    run = go_on(out)
+    run = resume(out)
     if workers == 0:
-        assert_same_bundles(out, seldom.folder)
+        assert_same_bundles(out, epoch_checkpoints.folder)
     before, after = Bundle.load(whole.last), Bundle.load(run.last)
     assert all(torch.equal(before.weights[name], after.weights[name]) for name in before.weights)
     assert before.scores == after.scores
@@ -132,21 +145,23 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert run.evaluation.tallies.mean_iou == whole.evaluation.tallies.mean_iou  # type: ignore[union-attr]
 
 
-def test_accumulated_gradients_are_not_cut_in_half(scenes: Path, tmp_path: Path) -> None:
+def test_a_run_stops_only_after_an_update_of_accumulated_gradients(
+    scenes: Path, tmp_path: Path
+) -> None:
     chosen = recipe(batch_size=1, **{"optimizer.accumulate": 4})  # of 6 batches: 4, then 2
     expected = train(scenes, tmp_path / "whole", chosen)
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
         train(scenes, out, chosen, callback=StopAt("step", 2, 2))
     assert load_newest_checkpoint(out)[0].progress().step == 4
-    go_on(out)
+    resume(out)
     assert_same_bundles(out, expected.folder)
 
 
 @pytest.mark.parametrize(
     "settings", [{"optimizer.ema_decay": 0.9}, {"precision": "bf16-mixed"}], ids=str
 )
-def test_averaged_and_in_mixed_precision_too(
+def test_moving_averages_and_mixed_precision_resume_exactly(
     settings: dict[str, Any], scenes: Path, tmp_path: Path
 ) -> None:
     chosen = recipe(epochs=2, **settings)
@@ -154,7 +169,7 @@ def test_averaged_and_in_mixed_precision_too(
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
         train(scenes, out, chosen, callback=StopAt("step", 2, 2))
-    go_on(out)
+    resume(out)
     assert_same_bundles(out, expected.folder)
     assert all(math.isfinite(row["loss"]) for row in expected.history)
     assert all(row["val_mean_iou"] > 0 for row in expected.history)
@@ -167,7 +182,7 @@ def test_half_precision_needs_a_gpu(scenes: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_ends_with_130_and_a_second_one_at_once(scenes: Path, tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_130_and_a_second_one_stops_at_once(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingStoppedError) as stopped:
         train(scenes, tmp_path / "a", recipe(), callback=StopAt("step", 1, 1, number=signal.SIGINT))
     assert stopped.value.exit_code == 130
@@ -180,10 +195,10 @@ def test_ctrl_c_ends_with_130_and_a_second_one_at_once(scenes: Path, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         train(scenes, tmp_path / "b", recipe(), callback=Impatient())
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert len(list_checkpoints(tmp_path / "b" / "checkpoints")) == 1  # of the start
+    assert len(list_checkpoints(tmp_path / "b" / "checkpoints")) == 1  # the initial one
 
 
-def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(
+def test_two_checkpoints_are_kept_and_a_damaged_one_is_skipped(
     scenes: Path, whole: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -193,61 +208,61 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(
     damaged = bytearray(last.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     last.write_bytes(bytes(damaged))
-    run = go_on(out)
+    run = resume(out)
     assert before.name in run.facts["resumed"]
     assert f"{last}: is damaged (its SHA-256 differs)" in run.facts["resumed"]
     assert_same_bundles(out, whole.folder)
 
 
-def test_no_checkpoint_is_whole(scenes: Path, tmp_path: Path) -> None:
+def test_a_run_without_an_undamaged_checkpoint_is_refused(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(scenes, out, recipe(epochs=1))
     for path in list_checkpoints(out / "checkpoints"):
         path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"step-000000003.*cut off") as error:
-        go_on(out)
+        resume(out)
     assert len(error.value.problems) == 2
     for path in list_checkpoints(out / "checkpoints"):
         path.unlink()
     with pytest.raises(InputError, match="holds no checkpoint"):
-        go_on(out)
+        resume(out)
     with pytest.raises(InputError, match=r"data\.json: is missing"):
-        go_on(tmp_path)
+        resume(tmp_path)
 
 
-def test_a_finished_run_is_left_as_it_is(scenes: Path, tmp_path: Path) -> None:
+def test_a_finished_run_does_not_change(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = train(scenes, out, recipe(epochs=1))
     bundles = {name: (out / name).stat().st_mtime_ns for name in BUNDLES}
-    again = go_on(out)
+    again = resume(out)
     assert {name: (out / name).stat().st_mtime_ns for name in BUNDLES} == bundles
     assert again.history == first.history
     assert again.best_epoch == 1
 
 
-def test_other_data_are_refused(scenes: Path, tmp_path: Path) -> None:
+def test_a_changed_dataset_is_refused(scenes: Path, tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=4, val=1, height=32, width=32)
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
         train(data, out, recipe(), callback=StopAt("step", 1, 1))
     mask = next((data / "masks" / "train").iterdir())
     image = data / "images" / "train" / mask.name
-    kept = mask.read_bytes()
+    mask_bytes = mask.read_bytes()
     mask.write_bytes(next(p for p in mask.parent.iterdir() if p != mask).read_bytes())
     with pytest.raises(InputError, match="masks have changed"):
-        go_on(out)
-    mask.write_bytes(kept)
-    picture = image.read_bytes()
+        resume(out)
+    mask.write_bytes(mask_bytes)
+    image_bytes = image.read_bytes()
     mask.unlink()
     image.unlink()
     with pytest.raises(InputError, match=r"1 images of train are missing .*"):
-        go_on(out)
-    mask.write_bytes(kept)
-    image.write_bytes(picture)
-    assert go_on(out).best_epoch > 0
+        resume(out)
+    mask.write_bytes(mask_bytes)
+    image.write_bytes(image_bytes)
+    assert resume(out).best_epoch > 0
 
 
-def test_a_loss_that_is_not_finite_leaves_batch_and_state(scenes: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_saves_batch_and_state(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     chosen = recipe(**{"optimizer.learning_rate": 1e30, "epochs": 5})
     with pytest.raises(TrainingError, match=r"not_finite") as error:
@@ -265,7 +280,7 @@ def test_a_loss_that_is_not_finite_leaves_batch_and_state(scenes: Path, tmp_path
     assert state["progress"]["epoch"] == about["epoch"]
 
 
-def test_the_rate_goes_on_where_it_was() -> None:
+def test_the_learning_rate_schedule_resumes() -> None:
     from pixelwise.models import create_model
 
     for schedule in ("poly", "stages"):
@@ -288,32 +303,32 @@ def test_the_rate_goes_on_where_it_was() -> None:
             assert rates.get_last_lr() == again.get_last_lr()
 
 
-# --- Killed
+# --- Killed runs
 
 PLACES = ("epoch_end", "before_flush", "after_rename", "bundle", "")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_at_any_moment_it_ends_with_the_same_bits(
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(
     workers: int, scenes: Path, tmp_path: Path, processes: Any
 ) -> None:
-    """kill -9, again and again, until as many runs have come through as there were kills to make.
+    """Kill runs with SIGKILL until KILLS kills have been survived.
 
-    At forced places as well as at random moments: random ones alone would hardly meet an epoch's
-    end, and once let pass a run that skipped an epoch.
+    Kills happen at chosen places and at random moments. Random moments alone rarely hit the end of
+    an epoch, and once missed a run that skipped an epoch.
     """
     rng = random.Random(workers)
     chosen = recipe(**{"data.workers": workers}).to_toml()
 
     def attempt(out: Path, place: str, after: float | None) -> bool:
-        """Whether it was killed."""
+        """Train or resume; return whether the process was killed."""
         process = processes.Process(
             target=killed_run.work, args=(str(scenes), str(out), chosen, place)
         )
         process.start()
         end = math.inf if after is None else time.monotonic() + after
-        # Not join: loading processes, which notice the end seconds later, keep that waiting.
-        while _lives(process.pid):
+        # Not join(): it would wait for the loading processes, which end seconds later.
+        while _is_alive(process.pid):
             if time.monotonic() > end:
                 process.kill()
             time.sleep(0.01)
@@ -326,7 +341,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
     while kills < KILLS // 2:
         out = tmp_path / f"run{round_}"
         places = [PLACES[(round_ + i) % len(PLACES)] for i in range(3)]
-        for place in places:  # the second and third are resumed runs
+        for place in places:  # the second and third attempt resume
             after = None if place else rng.uniform(0, 1.2 * usual)
             if not attempt(out, place, after):
                 break
@@ -338,7 +353,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
         round_ += 1
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -350,11 +365,11 @@ def _lives(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-def test_a_full_disk_leaves_the_checkpoint_before(
+def test_a_full_disk_leaves_the_previous_checkpoint_intact(
     scenes: Path, whole: Run, tmp_path: Path, small_disk: Path
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     (tmp_path / "recipe.toml").write_text(recipe().to_toml())
     out = small_disk / "run"
     command = [sys.executable, "-m", "pixelwise", "train"]
@@ -362,7 +377,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         [*command, str(scenes), "--out", str(out), "--recipe", str(tmp_path / "recipe.toml")],
         capture_output=True,
         text=True,
-        env={**os.environ, "TMPDIR": str(elsewhere)},
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
     assert first.returncode == 1, first.stderr
     (line,) = first.stderr.splitlines()
@@ -384,14 +399,35 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 # --- The command
 
 
-def test_resume_takes_nothing_else(scenes: Path, tmp_path: Path, cli: Any) -> None:
-    for arguments in (
-        [str(scenes), "--resume", str(tmp_path)],
-        ["--resume", str(tmp_path), "--epochs", "3"],
+def test_resume_refuses_other_settings(scenes: Path, tmp_path: Path, cli: Any) -> None:
+    for arguments, named in (
+        ([str(scenes), "--resume", str(tmp_path)], "DATA"),
+        (["--resume", str(tmp_path), "--epochs", "3"], "--epochs"),
+        (["--resume", str(tmp_path), "--backbone", "tiny"], "--backbone"),
+        (["--resume", str(tmp_path), "--crop", "32x32", "--overwrite"], "--crop, --overwrite"),
+        (["--resume", str(tmp_path), "--set", "epochs=3"], "--set"),
     ):
         result = cli("train", *arguments)
         assert result.code == 2
-        assert "give no others" in result.err
+        (line,) = result.err.splitlines()
+        assert line.endswith(f"a run resumes with its own settings: omit {named}")
     result = cli("train")
     assert result.code == 2
     assert "--resume RUN" in result.err
+
+
+def test_an_unfinished_run_of_another_version_is_refused_in_one_line(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    monkeypatch.setattr("pixelwise.training.resume_state.FORMAT", 2)
+    train(scenes, out, recipe(epochs=1))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"has checkpoint format 2, .*train again") as error:
+        resume(out)
+    assert len(error.value.problems) == 1
+    saved = out / "recipe.toml"
+    saved.write_text(saved.read_text().replace("memory_format =", "layout ="))
+    with pytest.raises(InputError, match=r"recipe\.toml: was written by pixelwise 0\.1") as error:
+        resume(out)
+    assert len(error.value.problems) == 1

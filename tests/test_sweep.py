@@ -1,4 +1,4 @@
-"""The sweep: its space, its budget, what it gives up, and that it goes on where it was."""
+"""The sweep: its search space, its budget, pruning, and continuing."""
 
 from __future__ import annotations
 
@@ -57,34 +57,34 @@ class Recorder(SweepCallback):
         self.results.append(trial)
 
 
-def test_the_space_lies_around_the_recipe(scenes: Path) -> None:
+def test_the_search_space_surrounds_the_recipe(scenes: Path) -> None:
     data = open_dataset(scenes, splits=("train", "val"))
     space = make_search_space(RECIPE, data)
     assert space.learning_rate == pytest.approx((0.001, 0.1))
-    assert space.crops == ((32, 64), (32, 32))  # at and below the usual one, each once
+    assert space.crops == ((32, 64), (32, 32))  # at and below the usual crop, without duplicates
     fixed = load_recipe(None, {"augmentation.crop": [320, 480]})
     assert make_search_space(fixed, data).crops == ((320, 480), (256, 352), (160, 256))
 
 
 def test_trials_are_runs_and_the_best_recipe_is_written(scenes: Path, tmp_path: Path) -> None:
     out, recorder = tmp_path / "sweep", Recorder()
-    found = sweep(scenes, out, RECIPE, SPACE, trials=2, callback=recorder)
+    result = sweep(scenes, out, RECIPE, SPACE, trials=2, callback=recorder)
     assert [number for number, _ in recorder.begins] == [0, 1]
     assert [trial.state for trial in recorder.results] == ["complete"] * 2
     for number, settings in recorder.begins:
         recipe = load_recipe(out / f"trial-{number:03d}" / "recipe.toml")
         assert recipe.optimizer.learning_rate == settings["optimizer.learning_rate"]
         assert list(recipe.augmentation.crop) == settings["augmentation.crop"]
-    best = found.best
+    best = result.best
     assert best is not None
-    assert best.mean_iou == max(trial.mean_iou or 0 for trial in found.trials)
-    written = load_recipe(found.recipe)
+    assert best.mean_iou == max(trial.mean_iou or 0 for trial in result.trials)
+    written = load_recipe(result.recipe)
     assert written.optimizer.learning_rate == best.settings["optimizer.learning_rate"]
     assert written.epochs == RECIPE.epochs
-    # Enough were tried: nothing is begun, and the same is found.
+    # There are enough trials: none begins, and the result is the same.
     again = sweep(scenes, out, RECIPE, SPACE, trials=2, callback=recorder)
     assert len(recorder.begins) == 2
-    assert again == found
+    assert again == result
     assert json.loads(json.dumps(again.to_json()))["best"] == best.number
 
 
@@ -96,7 +96,7 @@ class FakeRun:
 def fake_training(
     monkeypatch: pytest.MonkeyPatch, scores: Callable[[int], list[float]]
 ) -> list[tuple[str, str]]:
-    """Replace training by epochs of known val mIoU, by the trial's number; returns the calls."""
+    """Replace training by epochs with the given val mIoU per trial; return the calls."""
     calls: list[tuple[str, str]] = []
 
     def work(kind: str, folder: Path, callback: Any) -> FakeRun:
@@ -125,22 +125,22 @@ def long_recipe(epochs: int = 8) -> Recipe:
     return RECIPE.model_copy(update={"epochs": epochs})
 
 
-def test_a_trial_below_the_median_is_given_up(
+def test_a_trial_below_the_median_is_pruned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scores(trial: int) -> list[float]:
         return [0.1 * (trial < 4) + 0.05 * epoch for epoch in range(8)]
 
     fake_training(monkeypatch, scores)
-    found = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=6)
-    by_number = {trial.number: trial for trial in found.trials}
+    result = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=6)
+    by_number = {trial.number: trial for trial in result.trials}
     assert [by_number[n].state for n in range(6)] == ["complete"] * 4 + ["pruned"] * 2
-    assert by_number[4].epochs == 2  # not before a quarter of the epochs is over
-    assert found.best is not None
-    assert found.best.number < 4
+    assert by_number[4].epochs == 2  # not in the first quarter of the epochs
+    assert result.best is not None
+    assert result.best.number < 4
 
 
-def test_a_loss_that_is_not_finite_fails_its_trial_alone(
+def test_a_loss_that_is_not_finite_fails_only_its_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scores(trial: int) -> list[float]:
@@ -149,11 +149,11 @@ def test_a_loss_that_is_not_finite_fails_its_trial_alone(
         return [0.5] * 8
 
     fake_training(monkeypatch, scores)
-    found = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=2)
-    assert {trial.number: trial.state for trial in found.trials} == {0: "failed", 1: "complete"}
+    result = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=2)
+    assert {trial.number: trial.state for trial in result.trials} == {0: "failed", 1: "complete"}
 
 
-def test_a_stopped_sweep_goes_on_with_its_trial_and_settings(
+def test_a_stopped_sweep_continues_its_trial_with_the_same_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopping = True
@@ -169,7 +169,7 @@ def test_a_stopped_sweep_goes_on_with_its_trial_and_settings(
         sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, callback=recorder)
     assert caught.value.exit_code == 130
     stopping = False
-    found = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, callback=recorder)
+    result = sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=3, callback=recorder)
     assert calls == [
         ("train", "trial-000"),
         ("train", "trial-001"),
@@ -177,11 +177,11 @@ def test_a_stopped_sweep_goes_on_with_its_trial_and_settings(
         ("train", "trial-002"),
     ]
     assert recorder.begins[1] == recorder.begins[2]
-    assert len({str(settings) for _, settings in recorder.begins}) == 3  # none was drawn twice
-    assert [trial.state for trial in found.trials] == ["complete"] * 3
+    assert len({str(settings) for _, settings in recorder.begins}) == 3  # no duplicates
+    assert [trial.state for trial in result.trials] == ["complete"] * 3
 
 
-def test_minutes_end_a_trial_between_epochs_and_it_can_go_on(
+def test_the_time_budget_ends_a_trial_between_epochs_and_it_can_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -195,16 +195,18 @@ def test_minutes_end_a_trial_between_epochs_and_it_can_go_on(
     calls = fake_training(monkeypatch, scores)
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
     out = tmp_path / "out"
-    found = sweep(tmp_path, out, long_recipe(), SPACE, trials=2, minutes=3)
-    assert [(trial.state, trial.epochs) for trial in found.trials] == [("running", 2)]
-    assert found.best is None
-    assert not found.recipe.exists()
-    found = sweep(tmp_path, out, long_recipe(), SPACE, trials=2, minutes=100)
-    assert [trial.state for trial in found.trials] == ["complete"] * 2
+    result = sweep(tmp_path, out, long_recipe(), SPACE, trials=2, minutes=3)
+    assert [(trial.state, trial.epochs) for trial in result.trials] == [("running", 2)]
+    assert result.best is None
+    assert not result.recipe.exists()
+    result = sweep(tmp_path, out, long_recipe(), SPACE, trials=2, minutes=100)
+    assert [trial.state for trial in result.trials] == ["complete"] * 2
     assert calls[1] == ("resume", "trial-000")
 
 
-def test_another_sweeps_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_another_sweep_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_training(monkeypatch, lambda trial: [0.5] * 8)
     sweep(tmp_path, tmp_path / "out", long_recipe(), SPACE, trials=1)
     with pytest.raises(InputError, match="holds a sweep with another recipe"):

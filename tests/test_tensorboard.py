@@ -1,4 +1,4 @@
-"""TensorBoard's files: every step and epoch, and none twice after a run was stopped."""
+"""TensorBoard events: every step and epoch once, also after a run was stopped and resumed."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ RECIPE = load_recipe(
 
 
 class Halt(Exception):  # noqa: N818
-    """A process that is gone, as far as the run can tell."""
+    """Stands for the end of the process."""
 
 
-class HaltingListener(Callback):
+class HaltingCallback(Callback):
     def on_step(self, *, epoch: int, step: int, **rest: Any) -> None:
         if (epoch, step) == (2, 2):
             raise Halt
@@ -41,16 +41,16 @@ class HaltingListener(Callback):
 def scalars(run: Path, name: str) -> list[tuple[int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(run / "tensorboard"))
-    found.Reload()
-    return [(event.step, event.value) for event in found.Scalars(name)]
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
 
 
-def test_steps_and_epochs_are_shown_once(tmp_path: Path) -> None:
+def test_steps_and_epochs_are_recorded_once(tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=4, val=1, height=32, width=32)
     whole = train(data, tmp_path / "whole", RECIPE)
     with pytest.raises(Halt):
-        train(data, tmp_path / "cut", RECIPE, callback=HaltingListener())
+        train(data, tmp_path / "cut", RECIPE, callback=HaltingCallback())
     resume(tmp_path / "cut")
     expected = [row["val_mean_iou"] for row in whole.history]
     for run in (tmp_path / "whole", tmp_path / "cut"):
@@ -61,7 +61,7 @@ def test_steps_and_epochs_are_shown_once(tmp_path: Path) -> None:
         assert [s for s, _ in scalars(run, "epoch/learning_rate")] == [2, 4, 6]
 
 
-def test_without_the_package_the_remedy_is_named_before_anything(
+def test_a_missing_package_is_reported_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

@@ -1,4 +1,4 @@
-"""Recipe, loss, loading, loop: what a person relies on without looking."""
+"""Recipes, loading, the optimizer, kernel selection, and runs from end to end."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.recipes.load_recipe import (
+    load_bundle_recipe,
     load_resolved_recipe,
     parse_override,
     shipped_recipes,
 )
-from pixelwise.recipes.schema import Recipe, ResolvedRecipe
+from pixelwise.recipes.schema import RESOLVED_KEYS, Recipe, ResolvedRecipe
 from pixelwise.training import TrainingError, load_recipe, train
 from pixelwise.training.kernel_selection import KERNEL_CONFIGS, KernelConfig, select_kernels
 from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
@@ -52,7 +53,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- Recipe
 
 
-def test_a_recipe_survives_its_toml_file(tmp_path: Path) -> None:
+def test_a_recipe_round_trips_through_toml(tmp_path: Path) -> None:
     recipe = load_recipe(
         None, {"epochs": 3, "augmentation.crop": [64, 96], "loss.class_weights": [1, 2.5]}
     )
@@ -61,7 +62,7 @@ def test_a_recipe_survives_its_toml_file(tmp_path: Path) -> None:
     assert load_recipe(path) == recipe
 
 
-def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+def test_overrides_take_precedence_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text("epochs = 7\n[optimizer]\nlearning_rate = 0.5\nmomentum = 0.1\n")
     recipe = load_recipe(path, {"optimizer.learning_rate": 0.25})
@@ -70,7 +71,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"epoch": 3}, "unknown key 'epoch': allowed are epochs"),
         ({"optimizer.rate": 3}, "unknown key 'optimizer.rate': allowed are learning_rate"),
@@ -88,14 +89,61 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ({"device": "abacus"}, "device = 'abacus'"),
     ],
 )
-def test_a_recipe_with_a_fault_is_refused_in_one_line(
-    overrides: dict[str, object], said: str
+def test_an_invalid_recipe_raises_a_one_line_error(
+    overrides: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
         load_recipe(None, overrides)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
+
+
+def test_keys_of_pixelwise_0_1_are_refused_with_their_new_names(tmp_path: Path) -> None:
+    path = tmp_path / "old.toml"
+    path.write_text('layout = "contiguous"\n[model]\npretrained = "none"\n')
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    assert caught.value.problems == (
+        f"{path}: layout of pixelwise 0.1: is now called memory_format: rename it",
+        f"{path}: model.pretrained of pixelwise 0.1: is now called model.weights: rename it",
+    )
+    with pytest.raises(InputError, match=r"was written by pixelwise 0\.1") as caught:
+        load_resolved_recipe(path)
+    assert len(caught.value.problems) == 1
+
+
+def test_the_recipe_of_a_bundle_of_pixelwise_0_1_is_read() -> None:
+    saved = load_recipe(None, {"seed": 7, "data.val_fraction": 0.4}).to_json()
+    saved["layout"] = saved.pop("memory_format")
+    saved["model"]["pretrained"] = saved["model"].pop("weights")
+    assert load_bundle_recipe(saved) == load_recipe(None, {"seed": 7, "data.val_fraction": 0.4})
+    assert load_bundle_recipe({"seed": "odd"}) == load_recipe()
+
+
+@pytest.mark.parametrize("key", RESOLVED_KEYS)
+def test_a_resolved_recipe_holds_no_auto(key: str, tmp_path: Path) -> None:
+    recipe = load_recipe(
+        None,
+        {
+            "epochs": 1,
+            "batch_size": 2,
+            "augmentation.crop": [32, 32],
+            "loss.class_weights": "none",
+            "memory_format": "channels_last",
+            "kernels": "plain",
+            "data.channels": 3,
+            "data.value_range": [0, 255],
+        },
+    ).resolve({})
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    assert load_resolved_recipe(path) == recipe
+    path.write_text(recipe.replace({key: "auto"}).to_toml())
+    with pytest.raises(InputError, match=rf"recipe\.toml: {key} is auto"):
+        load_resolved_recipe(path)
+    with pytest.raises(ValueError, match=key):
+        recipe.resolve({key: "auto"})
 
 
 def test_shipped_recipes_are_valid() -> None:
@@ -108,12 +156,12 @@ def test_shipped_recipes_are_valid() -> None:
     ("text", "value"),
     [("a.b=3", 3), ("a.b=[1, 2]", [1, 2]), ("a.b=true", True), ("a.b=none", "none"), ("a.b=", "")],
 )
-def test_an_override_is_a_toml_value_or_a_word(text: str, value: object) -> None:
+def test_an_override_is_a_toml_value_or_a_string(text: str, value: object) -> None:
     assert parse_override(text) == ("a.b", value)
 
 
 def test_median_frequency_by_hand() -> None:
-    # Shares 0.1, 0.2, 0.7: the median is 0.2. An absent class is left at 1.
+    # Frequencies 0.1, 0.2, 0.7: the median is 0.2. An absent class has weight 1.
     assert median_frequency(np.array([10, 20, 70])) == pytest.approx([2, 1, 2 / 7])
     assert median_frequency(np.array([10, 0, 30])) == pytest.approx([2, 1, 2 / 3])
 
@@ -122,22 +170,22 @@ def test_median_frequency_by_hand() -> None:
     ("pixels", "weights"),
     [
         ([90, 5, 5], [math.sqrt(5 / 90), 1, 1]),
-        # The median of two shares lies between them: 0.5, over 0.96 and 0.04.
+        # The median of two frequencies is their mean: 0.5, over 0.96 and 0.04.
         ([96, 4], [math.sqrt(0.5 / 0.96), math.sqrt(0.5 / 0.04)]),
-        ([96, 0, 4], [0.722, 1, 3.536]),  # a class that never occurs
+        ([96, 0, 4], [0.722, 1, 3.536]),  # an absent class
         ([999_999, 1], [math.sqrt(0.5), 10]),
     ],
 )
-def test_roots_of_median_frequency_by_hand(pixels: list[int], weights: list[float]) -> None:
+def test_root_median_frequency_by_hand(pixels: list[int], weights: list[float]) -> None:
     assert root_median_frequency(np.array(pixels)) == pytest.approx(weights, abs=1e-3)
 
 
-# --- Order and loading
+# --- Batch order and loading
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 12), st.integers(0, 3), st.integers(1, 3))
-def test_an_epoch_holds_each_image_once_and_no_lonely_last_batch(
+def test_an_epoch_holds_each_image_once_in_batches_of_similar_size(
     count: int, batch_size: int, seed: int, epoch: int
 ) -> None:
     order = BatchOrder(count, batch_size=batch_size, seed=seed)
@@ -148,7 +196,7 @@ def test_an_epoch_holds_each_image_once_and_no_lonely_last_batch(
     sizes = {len(batch) for batch in batches}
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
-    assert batches == list(order)  # a pure function of seed and epoch
+    assert batches == list(order)  # depends on seed and epoch only
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
@@ -169,7 +217,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
 # --- Optimizer
 
 
-def test_the_head_learns_ten_times_faster_and_only_kernels_decay() -> None:
+def test_the_head_has_ten_times_the_learning_rate_and_only_kernels_decay() -> None:
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
     recipe = load_recipe(None, {"optimizer.learning_rate": 0.02})
     optimizer = make_optimizer(model, recipe)
@@ -182,7 +230,7 @@ def test_the_head_learns_ten_times_faster_and_only_kernels_decay() -> None:
         assert decay == (recipe.optimizer.weight_decay if parameter.ndim > 1 else 0)
 
 
-def test_the_rate_follows_the_polynomial() -> None:
+def test_the_learning_rate_follows_the_polynomial() -> None:
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
     recipe = load_recipe()
     optimizer = make_optimizer(model, recipe)
@@ -193,7 +241,7 @@ def test_the_rate_follows_the_polynomial() -> None:
         schedule.step()
 
 
-def test_measuring_the_arrangement_changes_neither_model_nor_random_state() -> None:
+def test_kernel_selection_changes_neither_model_nor_random_state() -> None:
     torch.manual_seed(3)
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
     state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
@@ -204,14 +252,14 @@ def test_measuring_the_arrangement_changes_neither_model_nor_random_state() -> N
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_what_the_recipe_says_of_the_arrangement_is_not_measured(
+def test_kernels_that_the_recipe_states_are_not_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def choose(**asked: Any) -> KernelConfig:
+    def choose(**stated: Any) -> KernelConfig:
         model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
         device = torch.device("cpu")
-        choice = select_kernels(model, crop=(32, 32), num_classes=2, device=device, **asked)
-        assert (choice.seconds is None) == ("auto" not in asked.values())
+        choice = select_kernels(model, crop=(32, 32), num_classes=2, device=device, **stated)
+        assert (choice.seconds is None) == ("auto" not in stated.values())
         return choice.kernel_config
 
     assert choose(memory_format="channels_last", kernels="plain") == KernelConfig("channels_last")
@@ -227,10 +275,10 @@ def test_what_the_recipe_says_of_the_arrangement_is_not_measured(
         KernelConfig("channels_last", "compiled").apply(torch.nn.Identity())
 
 
-# --- The run
+# --- Runs
 
 
-def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None:
+def test_a_run_writes_all_its_files(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run = train(scenes, out, load_recipe(None, {**TINY, "epochs": 2, "batch_size": 2}))
     assert {p.name for p in out.iterdir()} == {
@@ -246,8 +294,8 @@ def test_a_run_leaves_all_that_it_promises(scenes: Path, tmp_path: Path) -> None
     assert run.recipe.augmentation.crop == (32, 64)  # "auto", resolved
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["start", "step", "epoch", "epoch", "end"]
-    written = json.loads((out / "data.json").read_text())
-    assert {s: len(samples) for s, samples in written["splits"].items()} == {"train": 5, "val": 2}
+    dataset = json.loads((out / "data.json").read_text())
+    assert {s: len(samples) for s, samples in dataset["splits"].items()} == {"train": 5, "val": 2}
     best, last = Bundle.load(run.best), Bundle.load(run.last)
     assert best.scores["mean_iou"] == max(row["val_mean_iou"] for row in run.history)
     assert last.scores["epoch"] == 2
@@ -268,7 +316,7 @@ def test_the_same_seed_gives_the_same_bits(scenes: Path, tmp_path: Path, kernels
     assert other.last.read_bytes() != one.last.read_bytes()
 
 
-def test_a_run_is_not_replaced_unless_asked(scenes: Path, tmp_path: Path) -> None:
+def test_a_run_is_replaced_only_with_overwrite(scenes: Path, tmp_path: Path) -> None:
     recipe = load_recipe(None, {**TINY, "epochs": 1})
     run = train(scenes, tmp_path, recipe)
     before = run.best.read_bytes()
@@ -278,15 +326,13 @@ def test_a_run_is_not_replaced_unless_asked(scenes: Path, tmp_path: Path) -> Non
     train(scenes, tmp_path, recipe, overwrite=True)
 
 
-def test_one_image_to_train_on_is_enough(tmp_path: Path) -> None:
+def test_one_training_image_is_enough(tmp_path: Path) -> None:
     write_scenes(tmp_path / "data", train=1, val=1, height=32, width=32)
     run = train(tmp_path / "data", tmp_path / "run", load_recipe(None, {**TINY, "epochs": 2}))
     assert all(math.isfinite(row["loss"]) for row in run.history)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_there_was(
-    scenes: Path, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"lower optimizer\.learning_rate"):
         train(scenes, tmp_path, load_recipe(None, {**TINY, "optimizer.learning_rate": 1e30}))
 
@@ -304,11 +350,53 @@ def test_training_from_python_takes_recipe_keys(scenes: Path, tmp_path: Path) ->
     assert run.best.exists()
 
 
-def write_shapes(root: Path, *, height: int, width: int) -> Path:
-    """Four images of a board and a ball on noisy ground, the same ones as train and as val.
+# --- The command
 
-    Larger than what a decoder's stride of 4 can show: a scene's thin posts would need an image,
-    and time, that a test of memory has no use for.
+
+def test_flags_set_their_recipe_keys(scenes: Path, cli: Any, tmp_path: Path) -> None:
+    flags = ["--model", "deeplab_v3", "--backbone", "tiny", "--output-stride", "8"]
+    flags += ["--weights", "none", "--crop", "32x64", "--set", "augmentation.crop=[32, 64]"]
+    done = cli("train", scenes, "--plan-only", *flags)
+    assert (done.code, done.err) == (0, "")
+    assert "deeplab_v3 (backbone tiny, output_stride 8)" in " ".join(done.out.split())
+    assert "32x64: set in the recipe" in done.out
+    done = cli("train", scenes, "--plan-only", *flags[:8], "--crop", "image")
+    assert "uncropped images: set in the recipe" in done.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--backbone", "tiny", "--set", "model.options.backbone=resnet18"],
+            "--backbone contradicts --set model.options.backbone=resnet18: give only one of them",
+        ),
+        (
+            ["--crop", "image", "--set", "augmentation.crop=[32, 32]"],
+            "--crop contradicts --set augmentation.crop=[32, 32]: give only one of them",
+        ),
+        (["--epochs", "3", "--set", "epochs=4"], "--epochs contradicts --set epochs=4"),
+        (["--crop", "large"], "--crop large: allowed are HEIGHTxWIDTH, such as 352x480, image"),
+        (["--crop", "0x32"], "crop [0, 32]: must be two sizes of at least 1 pixel"),
+    ],
+)
+def test_contradicting_or_invalid_flags_raise_a_one_line_error(
+    flags: list[str], message: str, scenes: Path, cli: Any
+) -> None:
+    done = cli("train", scenes, "--plan-only", *flags)
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert message in line
+
+
+# --- Learning
+
+
+def write_shapes(root: Path, *, height: int, width: int) -> Path:
+    """Write four images of a rectangle and a disk on a noisy background, for train and for val.
+
+    The shapes are large compared with the decoder's stride of 4. Thin objects, such as the poles of
+    scenes, would take longer to memorize.
     """
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:height, :width]
@@ -321,7 +409,9 @@ def write_shapes(root: Path, *, height: int, width: int) -> Path:
         mask[top : top + height // 3, left : left + width // 3] = 1
         middle = rng.integers(height // 3, height - height // 3), rng.integers(width // 2, width)
         mask[np.hypot(rows - middle[0], columns - middle[1]) < height / 4] = 2
-        colors = rng.integers(40, 216, (3, 3))  # others in each image: no color is a class
+        colors = rng.integers(
+            40, 216, (3, 3)
+        )  # different colors in each image: the color does not give the class
         image = np.clip(colors[mask] + rng.normal(0, 15, (height, width, 3)), 0, 255)
         for split in ("train", "val"):
             Image.fromarray(image.astype(np.uint8)).save(root / f"images/{split}/{number}.png")
@@ -329,11 +419,11 @@ def write_shapes(root: Path, *, height: int, width: int) -> Path:
     return root
 
 
-def test_the_default_network_learns_four_images_by_heart(tmp_path: Path) -> None:
+def test_the_default_network_memorizes_four_images(tmp_path: Path) -> None:
     try:
         find_imagenet_weights("mobilenet_v2")
     except InputError as error:
-        pytest.skip(str(error))  # from random weights it takes too long for this suite
+        pytest.skip(str(error))  # random weights would take too long
     height, width = 192, 240
     data = write_shapes(tmp_path / "data", height=height, width=width)
     overrides = {

@@ -54,10 +54,13 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
         for batch in self._batches(self.epoch)[self.done :]:
             yield batch[BatchShard(self.rank, self.world_size, len(batch)).own] or batch[:1]
 
+    def images(self, step: int) -> int:
+        """Return the number of images of the batch of a step, from 1, over all processes."""
+        return self.count // self.steps + (step <= self.count % self.steps)
+
     def shard(self, step: int) -> BatchShard:
         """Return this process's shard of the batch of a step, from 1."""
-        larger = step <= self.count % self.steps
-        return BatchShard(self.rank, self.world_size, self.count // self.steps + larger)
+        return BatchShard(self.rank, self.world_size, self.images(step))
 
     def batch(self, epoch: int, step: int) -> list[tuple[int, int]]:
         """Return the whole batch of a step, from 1."""

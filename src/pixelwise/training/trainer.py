@@ -177,7 +177,7 @@ class Trainer:
                 step=step,
                 steps=steps,
                 loss=loss,
-                images=self.order.shard(step).images,
+                images=self.order.images(step),
             )
             if self._ends_accumulation(step):
                 progress.step, progress.loss_sum = step, loss_sum
