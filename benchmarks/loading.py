@@ -1,10 +1,10 @@
-"""images/s of loading beside images/s of training: the slower of the two is what a run gets.
+"""Compare images/s of loading and of training: the slower one limits a run.
 
     python benchmarks/loading.py
 
 Generated scenes of 360x480 as JPEG and PNG, the default recipe's augmentation to 352x480, batch 8.
-Training is DeepLabV3+ on MobileNetV2, as `pixelwise train` runs it. On a CPU a run loads in its own
-process, between two steps; beside a GPU in processes of their own.
+Training is DeepLabV3+ on MobileNetV2, as in `pixelwise train`. On a CPU, a run loads in the process
+that trains, between steps; with a GPU, in separate processes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ IMAGES, STEPS = 64, 8
 
 
 def from_cache() -> tuple[harness.Work, int]:
-    """What was decoded when the data were checked: augmented and collated."""
+    """Augment and collate images that were decoded during the dataset check."""
     return _batches(workers=0, cache_bytes=2 << 30)
 
 
 def from_files() -> tuple[harness.Work, int]:
-    """Decoded anew each time, as where the images do not fit the cache."""
+    """Decode every image again, as if the images do not fit the cache."""
     return _batches(workers=0, cache_bytes=0)
 
 
 def from_files_by_workers() -> tuple[harness.Work, int]:
-    """The same in two processes, as beside a GPU."""
+    """The same in two processes, as with a GPU."""
     return _batches(workers=2, cache_bytes=0)
 
 
@@ -44,9 +44,14 @@ def _batches(*, workers: int, cache_bytes: int) -> tuple[harness.Work, int]:
 
     from pixelwise.data.dataset import open_dataset
     from pixelwise.data.scenes import write_scenes
-    from pixelwise.data.transforms import Augmentation
-    from pixelwise.recipes.schema import AugmentationRecipe
-    from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
+    from pixelwise.recipes.schema import ResolvedAugmentationRecipe
+    from pixelwise.training.loading import (
+        AugmentedSplit,
+        BatchOrder,
+        make_augmentation,
+        make_loader,
+    )
+    from pixelwise.weights.normalization import IMAGENET
 
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -61,15 +66,8 @@ def _batches(*, workers: int, cache_bytes: int) -> tuple[harness.Work, int]:
                     Image.open(path).save(target, quality=95)
             path.unlink()
     data = open_dataset(folder, splits=("train",), cache_bytes=cache_bytes)
-    chosen = AugmentationRecipe()
-    augmentation = Augmentation(
-        crop=(HEIGHT, WIDTH),
-        scale=chosen.scale,
-        flip=chosen.flip,
-        brightness=chosen.brightness,
-        contrast=chosen.contrast,
-        saturation=chosen.saturation,
-    )
+    recipe = ResolvedAugmentationRecipe(crop=(HEIGHT, WIDTH))
+    augmentation = make_augmentation(recipe, fill=IMAGENET.fill())
     order = BatchOrder(IMAGES, batch_size=BATCH, seed=0)
     loader = make_loader(
         AugmentedSplit(data, "train", augmentation, seed=0), order, workers=workers
@@ -86,10 +84,10 @@ def _endless(loader: Any, order: Any) -> Iterator[object]:
 
 if __name__ == "__main__":
     harness.main(
-        f"Loading beside training, batch {BATCH} of {HEIGHT}x{WIDTH}",
+        f"Loading and training, batch {BATCH} of {HEIGHT}x{WIDTH}",
         {
             "training steps": as_run,
-            "loading, decoded images kept": from_cache,
+            "loading, cached images": from_cache,
             "loading from JPEG and PNG": from_files,
             "loading from JPEG and PNG, 2 processes": from_files_by_workers,
         },

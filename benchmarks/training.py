@@ -1,10 +1,10 @@
-"""images/s of training steps: plain PyTorch, the same as `pixelwise train` runs it, and smp.
+"""Measure images/s of training steps: PyTorch's defaults, `pixelwise train`, and smp.
 
     python benchmarks/training.py [--peer PYTHON] [--busy CORES]
 
 DeepLabV3+ on MobileNetV2, batch 8 of 352x480, 11 classes. PYTHON is an interpreter with
-segmentation-models-pytorch; without it smp is left out. --busy: so many other processes compute
-beside it, as a person's browser or another job would.
+segmentation-models-pytorch; without it smp is skipped. --busy: the number of other processes that
+compute at the same time, as a browser or another job would.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ BATCH, HEIGHT, WIDTH, CLASSES, STEPS = 8, 352, 480, 11, 4
 
 
 def plain() -> tuple[harness.Work, int]:
-    """As a script does that imports the network: PyTorch's defaults, contiguous maps."""
+    """As a script that imports the network: PyTorch's defaults and contiguous feature maps."""
     return _steps(memory_format="contiguous", kernels="plain")
 
 
 def without_kernels() -> tuple[harness.Work, int]:
-    """As the command does where numba is not installed."""
+    """As the command without numba."""
     _as_program()
     return _steps(memory_format="auto", kernels="plain")
 
 
 def as_run() -> tuple[harness.Work, int]:
-    """As the command does: freed memory kept, threads calm, the fastest arrangement."""
+    """As the command: tuned allocator, limited OpenMP spinning, the fastest kernels."""
     _as_program()
     return _steps(memory_format="auto", kernels="auto")
 
@@ -66,7 +66,7 @@ def _steps(*, memory_format: str, kernels: str) -> tuple[harness.Work, int]:
     labels = torch.randint(0, CLASSES, (BATCH, HEIGHT, WIDTH), dtype=torch.uint8)
 
     def step() -> None:
-        batch = IMAGENET(kernel_config.order(images))
+        batch = IMAGENET(kernel_config.to_memory_format(images))
         optimizer.zero_grad(set_to_none=True)
         cross_entropy(model(batch), labels).backward()
         optimizer.step()
@@ -78,7 +78,7 @@ SMP = f"""
 import json, os, sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}, *filter(None, [os.environ.get("PEER_PATH")])]
 try:
-    import torchvision_stub  # where torchvision's own build does not fit the installed PyTorch
+    import torchvision_stub  # if the torchvision build does not fit the installed PyTorch
 except ImportError:
     pass
 import harness, torch, torch.nn.functional as F, segmentation_models_pytorch as smp

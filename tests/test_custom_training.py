@@ -101,13 +101,13 @@ class StopAt(Callback):
 
 def test_a_resumed_run_of_a_user_module_ends_with_the_same_bits(tmp_path: Path) -> None:
     recipe = make_recipe(**{"optimizer.ema_decay": 0.9})
-    whole = train(make_data(), tmp_path / "whole", recipe, model=make_model())
+    uninterrupted = train(make_data(), tmp_path / "uninterrupted", recipe, model=make_model())
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
         train(make_data(), out, recipe, model=make_model(), callback=StopAt(2, 2))
     resumed = resume(out, data=make_data(), model=UserNet())  # any weights: they are restored
     for name in ("best.safetensors", "last.safetensors"):
-        assert (out / name).read_bytes() == (whole.folder / name).read_bytes()
+        assert (out / name).read_bytes() == (uninterrupted.folder / name).read_bytes()
     assert resumed.recipe.model.name == "custom"
 
 

@@ -63,9 +63,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def uninterrupted(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An uninterrupted run."""
-    return train(scenes, tmp_path_factory.mktemp("whole") / "run", recipe())
+    return train(scenes, tmp_path_factory.mktemp("uninterrupted") / "run", recipe())
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     position: tuple[Any, ...],
     workers: int,
     scenes: Path,
-    whole: Run,
+    uninterrupted: Run,
     epoch_checkpoints: Run,
     tmp_path: Path,
 ) -> None:
@@ -133,26 +133,26 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     run = resume(out)
     if workers == 0:
         assert_same_bundles(out, epoch_checkpoints.folder)
-    before, after = Bundle.load(whole.last), Bundle.load(run.last)
+    before, after = Bundle.load(uninterrupted.last), Bundle.load(run.last)
     assert all(torch.equal(before.weights[name], after.weights[name]) for name in before.weights)
     assert before.scores == after.scores
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if line["event"] == "epoch"] == [1, 2, 3]
     assert sum(line["event"] == "resume" for line in lines) == 1
     assert [row["epoch"] for row in run.history] == [1, 2, 3]
-    assert run.best_epoch == whole.best_epoch
+    assert run.best_epoch == uninterrupted.best_epoch
     assert run.evaluation is not None
-    assert run.evaluation.tallies.mean_iou == whole.evaluation.tallies.mean_iou  # type: ignore[union-attr]
+    assert run.evaluation.tallies.mean_iou == uninterrupted.evaluation.tallies.mean_iou  # type: ignore[union-attr]
 
 
 def test_a_run_stops_only_after_an_update_of_accumulated_gradients(
     scenes: Path, tmp_path: Path
 ) -> None:
-    chosen = recipe(batch_size=1, **{"optimizer.accumulate": 4})  # of 6 batches: 4, then 2
-    expected = train(scenes, tmp_path / "whole", chosen)
+    settings = recipe(batch_size=1, **{"optimizer.accumulate": 4})  # of 6 batches: 4, then 2
+    expected = train(scenes, tmp_path / "uninterrupted", settings)
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
-        train(scenes, out, chosen, callback=StopAt("step", 2, 2))
+        train(scenes, out, settings, callback=StopAt("step", 2, 2))
     assert load_newest_checkpoint(out)[0].progress().step == 4
     resume(out)
     assert_same_bundles(out, expected.folder)
@@ -164,11 +164,11 @@ def test_a_run_stops_only_after_an_update_of_accumulated_gradients(
 def test_moving_averages_and_mixed_precision_resume_exactly(
     settings: dict[str, Any], scenes: Path, tmp_path: Path
 ) -> None:
-    chosen = recipe(epochs=2, **settings)
-    expected = train(scenes, tmp_path / "whole", chosen)
+    run_recipe = recipe(epochs=2, **settings)
+    expected = train(scenes, tmp_path / "uninterrupted", run_recipe)
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
-        train(scenes, out, chosen, callback=StopAt("step", 2, 2))
+        train(scenes, out, run_recipe, callback=StopAt("step", 2, 2))
     resume(out)
     assert_same_bundles(out, expected.folder)
     assert all(math.isfinite(row["loss"]) for row in expected.history)
@@ -199,7 +199,7 @@ def test_ctrl_c_exits_with_130_and_a_second_one_stops_at_once(scenes: Path, tmp_
 
 
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_skipped(
-    scenes: Path, whole: Run, tmp_path: Path
+    scenes: Path, uninterrupted: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(TrainingStoppedError):
@@ -211,7 +211,7 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_skipped(
     run = resume(out)
     assert before.name in run.facts["resumed"]
     assert f"{last}: is damaged (its SHA-256 differs)" in run.facts["resumed"]
-    assert_same_bundles(out, whole.folder)
+    assert_same_bundles(out, uninterrupted.folder)
 
 
 def test_a_run_without_an_undamaged_checkpoint_is_refused(scenes: Path, tmp_path: Path) -> None:
@@ -264,9 +264,9 @@ def test_a_changed_dataset_is_refused(scenes: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_saves_batch_and_state(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    chosen = recipe(**{"optimizer.learning_rate": 1e30, "epochs": 5})
+    settings = recipe(**{"optimizer.learning_rate": 1e30, "epochs": 5})
     with pytest.raises(TrainingError, match=r"not_finite") as error:
-        train(scenes, out, chosen)
+        train(scenes, out, settings)
     from pixelwise.weights.tensor_file import read_tensor_file
 
     tensors, about = read_tensor_file(
@@ -284,15 +284,15 @@ def test_the_learning_rate_schedule_resumes() -> None:
     from pixelwise.models import create_model
 
     for schedule in ("poly", "stages"):
-        chosen = recipe(**{"optimizer.schedule": schedule})
+        settings = recipe(**{"optimizer.schedule": schedule})
         model = create_model("fcn32s", num_classes=2, width=1 / 32)
-        optimizer = make_optimizer(model, chosen)
-        rates = make_schedule(optimizer, chosen, steps=9)
+        optimizer = make_optimizer(model, settings)
+        rates = make_schedule(optimizer, settings, steps=9)
         for _ in range(4):
             optimizer.step()
             rates.step()
-        other = make_optimizer(model, chosen)
-        again = make_schedule(other, chosen, steps=9)
+        other = make_optimizer(model, settings)
+        again = make_schedule(other, settings, steps=9)
         again.load_state_dict(json.loads(json.dumps(rates.state_dict())))
         other.load_state_dict(optimizer.state_dict())
         for _ in range(5):
@@ -318,12 +318,12 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(
     an epoch, and once missed a run that skipped an epoch.
     """
     rng = random.Random(workers)
-    chosen = recipe(**{"data.workers": workers}).to_toml()
+    recipe_toml = recipe(**{"data.workers": workers}).to_toml()
 
     def attempt(out: Path, place: str, after: float | None) -> bool:
         """Train or resume; return whether the process was killed."""
         process = processes.Process(
-            target=killed_run.work, args=(str(scenes), str(out), chosen, place)
+            target=killed_run.work, args=(str(scenes), str(out), recipe_toml, place)
         )
         process.start()
         end = math.inf if after is None else time.monotonic() + after
@@ -335,7 +335,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(
         return not out.with_suffix(".done").exists()
 
     began = time.monotonic()
-    assert not attempt(tmp_path / "whole", "", None)
+    assert not attempt(tmp_path / "uninterrupted", "", None)
     usual = time.monotonic() - began
     kills = round_ = 0
     while kills < KILLS // 2:
@@ -348,7 +348,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(
             kills += 1
         else:
             assert not attempt(out, "", None)
-        assert_same_bundles(out, tmp_path / "whole")
+        assert_same_bundles(out, tmp_path / "uninterrupted")
         assert list(out.rglob("*.part")) == []
         round_ += 1
 
@@ -366,7 +366,7 @@ def _is_alive(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 def test_a_full_disk_leaves_the_previous_checkpoint_intact(
-    scenes: Path, whole: Run, tmp_path: Path, small_disk: Path
+    scenes: Path, uninterrupted: Run, tmp_path: Path, small_disk: Path
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -392,7 +392,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_intact(
     assert checkpoint.path.name in second.stdout
     assert (out / "report.html").exists()
     for name in BUNDLES:
-        one, other = Bundle.load(out / name), Bundle.load(whole.folder / name)
+        one, other = Bundle.load(out / name), Bundle.load(uninterrupted.folder / name)
         assert all(torch.equal(one.weights[key], other.weights[key]) for key in one.weights)
 
 

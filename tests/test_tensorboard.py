@@ -48,12 +48,12 @@ def scalars(run: Path, name: str) -> list[tuple[int, float]]:
 
 def test_steps_and_epochs_are_recorded_once(tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=4, val=1, height=32, width=32)
-    whole = train(data, tmp_path / "whole", RECIPE)
+    uninterrupted = train(data, tmp_path / "uninterrupted", RECIPE)
     with pytest.raises(Halt):
         train(data, tmp_path / "cut", RECIPE, callback=HaltingCallback())
     resume(tmp_path / "cut")
-    expected = [row["val_mean_iou"] for row in whole.history]
-    for run in (tmp_path / "whole", tmp_path / "cut"):
+    expected = [row["val_mean_iou"] for row in uninterrupted.history]
+    for run in (tmp_path / "uninterrupted", tmp_path / "cut"):
         assert [step for step, _ in scalars(run, "step/loss")] == [1, 2, 3, 4, 5, 6]
         steps, scores = zip(*scalars(run, "epoch/val_mean_iou"), strict=True)
         assert steps == (2, 4, 6)
