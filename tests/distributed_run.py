@@ -80,7 +80,7 @@ def by_slurm(rank: int, count: int) -> dict[str, int]:
     }
 
 
-def together(
+def run_processes(
     context: Any,
     count: int,
     work: Callable[..., Any],
@@ -131,7 +131,7 @@ def _reporting(
         reports.put(report)
 
 
-# --- Whole runs
+# --- Runs
 
 
 @dataclass

@@ -18,6 +18,7 @@ from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.evaluation import evaluate
 from pixelwise.inference import Predictor
+from pixelwise.layers import BatchNorm2d
 from pixelwise.training import (
     Callback,
     Recipe,
@@ -172,6 +173,15 @@ def test_a_module_with_other_outputs_is_refused_before_anything_is_written(
         train(make_data(), tmp_path / "run", recipe, model=UserNet(5))
     assert len(error.value.problems) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_plain_batch_norm_is_refused_in_several_processes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"use pixelwise\.layers\.BatchNorm2d"):
+        plan_training(make_data(), tmp_path / "run", load_recipe(), model=make_model(), processes=2)
+    model = make_model()
+    model.stem[1] = BatchNorm2d(8)
+    run = plan_training(make_data(), tmp_path / "run", load_recipe(), model=model, processes=2)
+    assert run.recipe.batch_size == 2
 
 
 def test_a_user_module_can_be_planned(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_run import by_slurm, one_pass, run_training, together
+from distributed_run import by_slurm, one_pass, run_training, run_processes
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
 from pixelwise.distributed.process_rank import (
@@ -61,7 +61,7 @@ def single(
 ) -> tuple[Path, Any]:
     """A single-process run: its folder, and what `run_training` returns."""
     out = tmp_path_factory.mktemp("single") / "run"
-    (report,) = together(processes, 1, run_training, scenes, out, SETTINGS)
+    (report,) = run_processes(processes, 1, run_training, scenes, out, SETTINGS)
     return out, report.value
 
 
@@ -79,7 +79,7 @@ def assert_close(one: Path, other: Path) -> None:
 def test_two_processes_match_a_single_process(
     scenes: Path, single: tuple[Path, Any], tmp_path: Path, processes: Any
 ) -> None:
-    reports = together(processes, 2, run_training, scenes, tmp_path / "run", SETTINGS)
+    reports = run_processes(processes, 2, run_training, scenes, tmp_path / "run", SETTINGS)
     assert [report.exit_code for report in reports] == [0, 0]
     out, (losses, images, rows) = single
     shared, shared_images, shared_rows = reports[0].value
@@ -104,7 +104,7 @@ def test_an_operation_that_ignores_the_other_processes_would_be_noticed(
     fault: str, scenes: Path, single: tuple[Path, Any], tmp_path: Path, processes: Any
 ) -> None:
     settings = {**SETTINGS, "epochs": 1}
-    reports = together(processes, 2, run_training, scenes, tmp_path / "run", settings, fault)
+    reports = run_processes(processes, 2, run_training, scenes, tmp_path / "run", settings, fault)
     losses = np.array(single[1][0][:3])
     assert np.abs(np.array(reports[0].value[0]) / losses - 1).max() > 1e-4
 
@@ -118,8 +118,8 @@ def test_gradients_equal_those_of_the_whole_batch_for_every_loss(
 ) -> None:
     loss = "cross_entropy+focal+ohem+dice+lovasz_softmax+0.1*boundary"
     work = (one_pass, loss, images, "deeplab_v3plus", {"backbone": "tiny"})
-    expected = together(processes, 1, *work)[0].value
-    for report in together(processes, count, *work):
+    expected = run_processes(processes, 1, *work)[0].value
+    for report in run_processes(processes, count, *work):
         for name, value in expected.items():
             scale = np.abs(value).max()
             np.testing.assert_allclose(
@@ -132,7 +132,9 @@ def test_accumulated_gradients_are_reduced_before_the_update(
 ) -> None:
     settings = {**SETTINGS, "epochs": 2, "batch_size": 2, "optimizer.accumulate": 4}
     losses = [
-        together(processes, count, run_training, scenes, tmp_path / str(count), settings)[0].value
+        run_processes(processes, count, run_training, scenes, tmp_path / str(count), settings)[
+            0
+        ].value
         for count in (1, 2)
     ]
     np.testing.assert_allclose(losses[1][0], losses[0][0], rtol=1e-5)
@@ -142,7 +144,7 @@ def test_processes_can_be_started_by_slurm(
     scenes: Path, single: tuple[Path, Any], tmp_path: Path, processes: Any
 ) -> None:
     work = (run_training, scenes, tmp_path / "run", {**SETTINGS, "epochs": 1})
-    reports = together(processes, 2, *work, started_by=by_slurm)
+    reports = run_processes(processes, 2, *work, started_by=by_slurm)
     assert [report.exit_code for report in reports] == [0, 0], reports
     assert reports[0].value[0][0] == pytest.approx(single[1][0][0], rel=1e-5)
     assert reports[1].value[0] == []
@@ -153,7 +155,7 @@ def test_merged_scores_of_parts_equal_those_of_the_split(
 ) -> None:
     predictor = Predictor.load(single[0] / "last.safetensors", runtime="torch", device="cpu")
     data = open_dataset(scenes, splits=("train",))
-    whole = evaluate(predictor, data, "train")
+    expected = evaluate(predictor, data, "train")
     for count in (2, 3, 12):  # more processes than images
         calls: list[tuple[int, int]] = []
 
@@ -167,22 +169,22 @@ def test_merged_scores_of_parts_equal_those_of_the_split(
         rounds = calls[: len(calls) // count]
         assert calls == rounds * count  # the same number of calls for each part
         assert rounds[-1] == (11, 11)
-        found = joined(parts)
-        np.testing.assert_array_equal(found.matrix.counts, whole.matrix.counts)
-        np.testing.assert_array_equal(found.tallies.counts, whole.tallies.counts)
-        assert found.tallies.names == whole.tallies.names
+        merged = joined(parts)
+        np.testing.assert_array_equal(merged.matrix.counts, expected.matrix.counts)
+        np.testing.assert_array_equal(merged.tallies.counts, expected.tallies.counts)
+        assert merged.tallies.names == expected.tallies.names
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4))
 def test_the_shards_make_up_the_batch(count: int, batch_size: int, processes: int) -> None:
-    whole = BatchOrder(count, batch_size=batch_size, seed=1)
+    single = BatchOrder(count, batch_size=batch_size, seed=1)
     orders = [
         BatchOrder(count, batch_size=batch_size, seed=1, rank=rank, world_size=processes)
         for rank in range(processes)
     ]
-    for order in (whole, *orders):
+    for order in (single, *orders):
         order.begin(2)
-    for step, (batch, *parts) in enumerate(zip(whole, *orders, strict=True), start=1):
+    for step, (batch, *parts) in enumerate(zip(single, *orders, strict=True), start=1):
         shards = [order.shard(step) for order in orders]
         assert {shard.images for shard in shards} == {len(batch)}
         cut = [part[: shard.size] for part, shard in zip(parts, shards, strict=True)]
@@ -206,11 +208,11 @@ def test_a_run_resumes_with_another_number_of_processes(
 ) -> None:
     out = tmp_path / "run"
     fault = f"signal {before - 1}"  # only one process receives it
-    stopped = together(processes, before, run_training, scenes, out, SETTINGS, fault, 5)
+    stopped = run_processes(processes, before, run_training, scenes, out, SETTINGS, fault, 5)
     assert [report.exit_code for report in stopped] == [143] * before
     assert "in epoch 2 after step 2" in stopped[0].problems[0]
     assert [report.problems for report in stopped[1:]] == [()] * (before - 1)
-    ended = together(processes, after, run_training, scenes, out, SETTINGS)
+    ended = run_processes(processes, after, run_training, scenes, out, SETTINGS)
     assert [report.exit_code for report in ended] == [0] * after
     losses, _, rows = ended[0].value
     np.testing.assert_allclose(losses, single[1][0][5:], rtol=1e-5)
@@ -222,12 +224,12 @@ def test_the_same_number_of_processes_resumes_to_the_same_bits(
     scenes: Path, tmp_path: Path, processes: Any
 ) -> None:
     settings = {**SETTINGS, "epochs": 2, "optimizer.ema_decay": 0.9}
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    together(processes, 2, run_training, scenes, whole, settings)
-    together(processes, 2, run_training, scenes, out, settings, "signal 0", 2)
-    together(processes, 2, run_training, scenes, out, settings)
+    uninterrupted, out = tmp_path / "uninterrupted", tmp_path / "run"
+    run_processes(processes, 2, run_training, scenes, uninterrupted, settings)
+    run_processes(processes, 2, run_training, scenes, out, settings, "signal 0", 2)
+    run_processes(processes, 2, run_training, scenes, out, settings)
     for name in ("best.safetensors", "last.safetensors"):
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
+        assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
 # --- Errors
@@ -238,7 +240,9 @@ def test_an_error_in_one_process_ends_all_with_one_line(
     rank: int, scenes: Path, tmp_path: Path, processes: Any
 ) -> None:
     fault = f"bad image {rank}"
-    reports = together(processes, 2, run_training, scenes, tmp_path / "run", SETTINGS, fault, 2)
+    reports = run_processes(
+        processes, 2, run_training, scenes, tmp_path / "run", SETTINGS, fault, 2
+    )
     at_fault, other = reports[rank], reports[1 - rank]
     assert (at_fault.exit_code, at_fault.problems) == (2, ("b.png: is damaged",))
     if rank == 0:  # with rank 0 the store ends in which the other would read the exit code
@@ -263,7 +267,7 @@ def test_an_error_of_all_processes_is_reported_once(
         ({**SETTINGS, "loss.class_weights": [1, 2]}, "run", "loss.class_weights has 2 numbers"),
         (SETTINGS, "file", "is a file"),
     ):
-        reports = together(processes, 2, run_training, scenes, tmp_path / out, settings)
+        reports = run_processes(processes, 2, run_training, scenes, tmp_path / out, settings)
         assert [report.exit_code for report in reports] == [2, 2]
         assert message in reports[0].problems[0]
         assert reports[1].problems == ()
@@ -276,7 +280,7 @@ def test_a_loss_that_is_not_finite_ends_all_and_saves_the_whole_batch(
 
     out = tmp_path / "run"
     settings = {**SETTINGS, "optimizer.learning_rate": 1e30}
-    reports = together(processes, 2, run_training, scenes, out, settings)
+    reports = run_processes(processes, 2, run_training, scenes, out, settings)
     assert [report.exit_code for report in reports] == [1, 1]
     assert "not_finite" in reports[0].problems[0]
     assert reports[1].problems == ()
@@ -412,7 +416,7 @@ def test_a_killed_process_ends_the_others_and_the_run_can_be_resumed(
     assert f"pixelwise train --resume {out}" in line
     assert not any(Path(f"/proc/{pid}").exists() for pid in both)
     (out / "recipe.toml").write_text(load_recipe(out / "recipe.toml", {"epochs": 3}).to_toml())
-    (report,) = together(processes, 1, run_training, scenes, out, SETTINGS)
+    (report,) = run_processes(processes, 1, run_training, scenes, out, SETTINGS)
     assert report.value[2][-1]["epoch"] >= 1
 
 

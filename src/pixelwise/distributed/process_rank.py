@@ -23,6 +23,7 @@ LOST = 75
 LAUNCHER_VARIABLE = "PIXELWISELAUNCHED"
 """Environment variable with the process id of `pixelwise train --devices`."""
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NUM_NODES")
 
 
 @dataclass(frozen=True)
@@ -61,28 +62,23 @@ def find_process_rank(environment: Mapping[str, str] | None = None) -> ProcessRa
         InputError: If a variable is missing or has an invalid value.
     """
     values = os.environ if environment is None else environment
-    if "RANK" in values and "WORLD_SIZE" in values:
-        rank, world_size, local_rank, local_world_size = _read_numbers(values, _TORCHRUN)
-        launched = LAUNCHER_VARIABLE in values
-        process_rank = ProcessRank(
-            rank, world_size, local_rank, local_world_size, launched=launched
-        )
+    by_torchrun = "RANK" in values and "WORLD_SIZE" in values
+    if by_torchrun:
+        rank, world_size, local_rank, local_size = _read_numbers(values, _TORCHRUN)
     elif "SLURM_STEP_NUM_TASKS" in values and "SLURM_PROCID" in values:  # started by srun
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NUM_NODES")
-        rank, world_size, local_rank, nodes = _read_numbers(values, names)
-        process_rank = ProcessRank(
-            rank, world_size, local_rank, world_size // max(1, nodes), slurm=True
-        )
+        rank, world_size, local_rank, nodes = _read_numbers(values, _SLURM)
+        local_size = world_size // max(1, nodes)
     else:
         return None
-    rank, world_size = process_rank.rank, process_rank.world_size
-    local = process_rank.local_world_size
-    if not 0 <= rank < world_size or local < 1 or world_size % local:
+    if not 0 <= rank < world_size or local_size < 1 or world_size % local_size:
         raise InputError(
-            f"the environment states rank {rank} of {world_size} processes, {local} per machine: "
-            "start the same number of processes on each machine"
+            f"the environment states rank {rank} of {world_size} processes, {local_size} per "
+            "machine: start the same number of processes on each machine"
         )
-    return process_rank if world_size > 1 else None
+    if world_size == 1:
+        return None
+    launched = by_torchrun and LAUNCHER_VARIABLE in values
+    return ProcessRank(rank, world_size, local_rank, local_size, not by_torchrun, launched)
 
 
 def _read_numbers(values: Mapping[str, str], names: tuple[str, ...]) -> list[int]:

@@ -15,6 +15,7 @@ from pixelwise.distributed.process_rank import ProcessRank, report_once
 from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training.callbacks import Callback
+from pixelwise.training.custom_model import check_batch_norm
 from pixelwise.training.losses import Loss
 from pixelwise.training.resume_state import Checkpoint, load_newest_checkpoint
 from pixelwise.training.run_folder import (
@@ -154,6 +155,7 @@ def resume(
     callback = _on_rank_zero_only(callback, group)
     with group.fail_together(folder):
         group.on_all_ranks(lambda: check_batch_size(recipe.batch_size, group.world_size))
+        group.on_all_ranks(lambda: check_batch_norm(model, group.world_size))
         checkpoint, damaged = group.on_all_ranks(lambda: load_newest_checkpoint(folder))
         opened = open_data(source, recipe, callback, group)
         group.on_all_ranks(lambda: check_same_data(folder, opened))

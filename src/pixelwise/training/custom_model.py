@@ -2,8 +2,9 @@
 
 The module maps normalized images (B, C, H, W) to logits (B, num_classes, h, w) at any resolution;
 they are resized to the image. Losses, validation, checkpoints and exact resuming work as for the
-networks of pixelwise. In a run with several processes, use `pixelwise.layers.BatchNorm2d` and
-`pixelwise.layers.Dropout`, which treat the shards of a batch as one batch.
+networks of pixelwise. In a run with several processes, the module needs
+`pixelwise.layers.BatchNorm2d` and should use `pixelwise.layers.Dropout`, which treat the shards of
+a batch as one batch.
 """
 
 from __future__ import annotations
@@ -46,6 +47,16 @@ class CustomSegmenter(nn.Module):
             )
         size = (images.shape[2], images.shape[3])
         return (resize(logits, size=size) if upsample else logits,)
+
+
+def check_batch_norm(module: nn.Module | None, world_size: int) -> None:
+    """Raise InputError if a module would normalize each shard of a batch separately."""
+    if module is not None and world_size > 1:
+        if any(type(layer) is nn.BatchNorm2d for layer in module.modules()):
+            raise InputError(
+                f"model {type(module).__name__}: nn.BatchNorm2d sees only the images of its own "
+                "process: use pixelwise.layers.BatchNorm2d, or a single process"
+            )
 
 
 class CustomRuntime:

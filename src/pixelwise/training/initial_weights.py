@@ -62,19 +62,25 @@ def load_initial_weights(
         module: A user's own module, to use instead of a network of pixelwise.
         pixels: The format of the images.
         statistics: Channel statistics of the images, or None for RGB.
-        keep_range: Whether the recipe states the value range of `pixels`. If not, and the weights
-            are a bundle for images of the same type, its value range is used.
+        keep_range: Whether the recipe states the value range of `pixels`; otherwise that of a
+            bundle is used.
 
     Raises:
         InputError: For an unknown network, or weights that are missing or do not fit.
     """
+    path = Path(recipe.weights)
     if module is not None:
         custom = CustomSegmenter(module, len(classes))
         start = InitialWeights(custom, IMAGENET, "the weights it was passed with")
+    elif path.suffix == ".safetensors":
+        bundle = Bundle.load(path)
+        if bundle.pixels.dtype == pixels.dtype and not keep_range:  # its value range is used
+            bundle_pixels = replace(pixels, value_range=bundle.pixels.value_range)
+            statistics = statistics and statistics.rescaled(pixels, bundle_pixels)
+            pixels = bundle_pixels
+        start = _load_bundle(recipe, classes, bundle, channels=pixels.channels)
     else:
-        start, pixels, statistics = _load_network(
-            recipe, classes, pixels=pixels, statistics=statistics, keep_range=keep_range
-        )
+        start = _load_backbone_weights(recipe, classes, channels=pixels.channels)
     normalization, origin = start.normalization, start.origin
     channels = normalization.channels
     if statistics is not None and channels != pixels.channels:
@@ -84,41 +90,31 @@ def load_initial_weights(
     return replace(start, normalization=normalization, origin=origin, pixels=pixels)
 
 
-def _load_network(
-    recipe: ModelRecipe,
-    classes: Classes,
-    *,
-    pixels: PixelFormat,
-    statistics: ChannelStatistics | None,
-    keep_range: bool,
-) -> tuple[InitialWeights, PixelFormat, ChannelStatistics | None]:
-    """Create a network of pixelwise; a bundle may change the value range of the images."""
-    model = create_model(
-        recipe.name, num_classes=len(classes), in_channels=pixels.channels, **recipe.options
+def _create_network(recipe: ModelRecipe, classes: Classes, channels: int) -> Segmenter:
+    return create_model(
+        recipe.name, num_classes=len(classes), in_channels=channels, **recipe.options
     )
-    path = Path(recipe.weights)
-    if path.suffix == ".safetensors":
-        bundle = Bundle.load(path)
-        if bundle.pixels.dtype == pixels.dtype and not keep_range:
-            as_bundle = replace(pixels, value_range=bundle.pixels.value_range)
-            statistics = statistics and statistics.rescaled(pixels, as_bundle)
-            pixels = as_bundle
-        start = _load_bundle(model, recipe, classes, bundle, channels=pixels.channels)
-    elif recipe.weights == "none":
-        start = InitialWeights(model, IMAGENET, "random weights")
-    else:
-        backbone = backbone_name(recipe.name, recipe.options)
-        published = recipe.weights == "imagenet"
-        source = find_imagenet_weights(backbone) if published else path
-        normalization = load_backbone(model.backbone, backbone, source)
-        start = InitialWeights(model, normalization, "ImageNet weights" if published else str(path))
-    return start, pixels, statistics
+
+
+def _load_backbone_weights(
+    recipe: ModelRecipe, classes: Classes, *, channels: int
+) -> InitialWeights:
+    """Create a network with random weights, or with published weights in its backbone."""
+    model = _create_network(recipe, classes, channels)
+    if recipe.weights == "none":
+        return InitialWeights(model, IMAGENET, "random weights")
+    backbone = backbone_name(recipe.name, recipe.options)
+    published = recipe.weights == "imagenet"
+    source = find_imagenet_weights(backbone) if published else Path(recipe.weights)
+    normalization = load_backbone(model.backbone, backbone, source)
+    return InitialWeights(model, normalization, "ImageNet weights" if published else str(source))
 
 
 def _load_bundle(
-    model: Segmenter, recipe: ModelRecipe, classes: Classes, bundle: Bundle, *, channels: int
+    recipe: ModelRecipe, classes: Classes, bundle: Bundle, *, channels: int
 ) -> InitialWeights:
-    """Load the weights of a bundle that fit the model."""
+    """Create a network and load the weights of a bundle that fit it."""
+    model = _create_network(recipe, classes, channels)
     state = model.state_dict()
     loadable = dict(state)
     weights = dict(bundle.weights)

@@ -18,7 +18,7 @@ from pixelwise.models import Segmenter, backbone_name, count_parameters, create_
 from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, ResolvedRecipe
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.callbacks import Callback
-from pixelwise.training.custom_model import CustomSegmenter
+from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
 from pixelwise.training.initial_weights import InitialWeights, load_initial_weights
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
 from pixelwise.training.losses import Loss
@@ -28,7 +28,6 @@ from pixelwise.weights.normalization import Normalization
 
 Data = str | Path | SegmentationData
 """A folder of images and masks, or a dataset that was opened or made by `from_datasets`."""
-
 
 _CUSTOM_MODEL = {"model.name": CUSTOM_MODEL, "model.options": {}, "model.weights": "none"}
 
@@ -73,6 +72,7 @@ def set_up(
     device = group.fabric.device
     if module is not None:
         recipe = recipe.replace(_CUSTOM_MODEL)
+        group.on_all_ranks(lambda: check_batch_norm(module, world_size))
     group.on_rank_zero(lambda: _check_output(out, recipe, overwrite=overwrite))
     data = open_data(source, recipe, callback, group)
 
