@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-import pixelwise.layers
+import pixelwise.layers.norm
 from pixelwise.backbones.tiny import Tiny
 from pixelwise.data.classes import IGNORE
 from pixelwise.distributed.collectives import all_reduce_sum
@@ -164,11 +164,11 @@ def run_training(
 
 
 def _break(fault: str, at: int) -> None:
-    if fault == "batch norm by process":
-        pixelwise.layers.sync_batch_norm = _batch_norm_alone
-    elif fault == "mean by process":
+    if fault == "batch norm per process":
+        pixelwise.layers.norm.sync_batch_norm = _batch_norm_of_the_shard
+    elif fault == "mean per process":
         pixel_losses._reduce = _mean_of_means
-    elif fault == "dropout by process":
+    elif fault == "dropout per process":
         pixelwise.layers.Dropout.forward = nn.Dropout.forward  # type: ignore[method-assign]
     elif fault:
         kind, _, rank = fault.rpartition(" ")
@@ -176,15 +176,15 @@ def _break(fault: str, at: int) -> None:
             BatchOrder.shard = _before(BatchOrder.shard, at, FAULTS[kind])  # type: ignore[method-assign]
 
 
-def _batch_norm_alone(norm: nn.BatchNorm2d, x: Tensor, shard: BatchShard) -> Tensor:
+def _batch_norm_of_the_shard(norm: nn.BatchNorm2d, x: Tensor, shard: BatchShard) -> Tensor:
     return nn.BatchNorm2d.forward(norm, x)
 
 
 def _mean_of_means(
     summed: Tensor, labels: Tensor, weights: Tensor | None, reduction: str
 ) -> Tensor:
-    counted = (labels != IGNORE).sum().clamp(min=1)
-    return all_reduce_sum(summed / counted) / dist.get_world_size()
+    valid = (labels != IGNORE).sum().clamp(min=1)
+    return all_reduce_sum(summed / valid) / dist.get_world_size()
 
 
 def _before(

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_run import by_slurm, one_pass, run_training, run_processes
+from distributed_run import by_slurm, one_pass, run_processes, run_training
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
 from pixelwise.distributed.process_rank import (
@@ -98,15 +98,15 @@ def test_two_processes_match_a_single_process(
 
 
 @pytest.mark.parametrize(
-    "fault", ["batch norm by process", "mean by process", "dropout by process"]
+    "fault", ["batch norm per process", "mean per process", "dropout per process"]
 )
 def test_an_operation_that_ignores_the_other_processes_would_be_noticed(
     fault: str, scenes: Path, single: tuple[Path, Any], tmp_path: Path, processes: Any
 ) -> None:
     settings = {**SETTINGS, "epochs": 1}
     reports = run_processes(processes, 2, run_training, scenes, tmp_path / "run", settings, fault)
-    losses = np.array(single[1][0][:3])
-    assert np.abs(np.array(reports[0].value[0]) / losses - 1).max() > 1e-4
+    # The first losses: later ones also differ because the learning rate depends on the epochs.
+    assert abs(reports[0].value[0][0] / single[1][0][0] - 1) > 1e-4
 
 
 @pytest.mark.parametrize(
