@@ -199,7 +199,7 @@ def test_training_does_not_replace_a_run(
     (tmp_path / "run" / name).write_text("of an earlier run")
     line = refused(cli, tmp_path, "train", "data", "--out", "run", *QUICK)
     assert line == (
-        "run: holds a run already: choose another --out, add --overwrite, or go on with "
+        "run: holds a run already: choose another --out, add --overwrite, or resume it with "
         "--resume run"
     )
 
@@ -219,7 +219,7 @@ def test_training_does_not_replace_a_run(
         (("--set", "model.weights=absent.pth"), "absent.pth", "cannot be read"),
         (("--set", "loss.class_weights=[1.0]"), "loss.class_weights", "give 3"),
         (("--set", "epochs"), "'epochs'", "write KEY=VALUE"),
-        (("--recipe", "voc2099"), "'voc2099'", "those shipped: deeplab_v1"),
+        (("--recipe", "voc2099"), "'voc2099'", "the shipped recipes are deeplab_v1"),
         (("--recipe", "absent.toml"), "absent.toml", "cannot be read"),
         (("--recipe", "broken.toml"), "broken.toml", "correct the line"),
         (("--recipe", "surplus.toml"), "surplus.toml: unknown key 'color'", "allowed are epochs"),
@@ -251,7 +251,7 @@ def test_training_refuses_a_bad_recipe(
         (("predict", "b"), "Missing argument 'images': see `pixelwise predict --help`"),
         (("evaluate", "b"), "Missing argument 'data': see `pixelwise evaluate --help`"),
         (("trian", "data"), "No such command 'trian'"),
-        (("recipe", "voc2099"), "recipe 'voc2099': is no file and not among those shipped"),
+        (("recipe", "voc2099"), "recipe 'voc2099': is neither a file nor a shipped recipe"),
     ],
 )
 def test_a_command_that_is_not_whole_is_refused_in_one_line(

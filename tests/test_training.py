@@ -105,8 +105,8 @@ def test_keys_of_pixelwise_0_1_are_refused_with_their_new_names(tmp_path: Path) 
     with pytest.raises(InputError) as caught:
         load_recipe(path)
     assert caught.value.problems == (
-        f"{path}: layout of pixelwise 0.1: is now called memory_format: rename it",
         f"{path}: model.pretrained of pixelwise 0.1: is now called model.weights: rename it",
+        f"{path}: layout of pixelwise 0.1: is now called memory_format: rename it",
     )
     with pytest.raises(InputError, match=r"was written by pixelwise 0\.1") as caught:
         load_resolved_recipe(path)

@@ -19,10 +19,10 @@ __all__ = [
     "CROP",
     "EPOCHS",
     "PLANNED",
-    "PlannedValue",
     "DatasetStats",
     "Machine",
     "Network",
+    "PlannedValue",
     "make_plan",
     "this_machine",
 ]

@@ -51,12 +51,13 @@ class CustomSegmenter(nn.Module):
 
 def check_batch_norm(module: nn.Module | None, world_size: int) -> None:
     """Raise InputError if a module would normalize each shard of a batch separately."""
-    if module is not None and world_size > 1:
-        if any(type(layer) is nn.BatchNorm2d for layer in module.modules()):
-            raise InputError(
-                f"model {type(module).__name__}: nn.BatchNorm2d sees only the images of its own "
-                "process: use pixelwise.layers.BatchNorm2d, or a single process"
-            )
+    if module is None or world_size == 1:
+        return
+    if any(type(layer) is nn.BatchNorm2d for layer in module.modules()):
+        raise InputError(
+            f"model {type(module).__name__}: nn.BatchNorm2d sees only the images of its own "
+            "process: use pixelwise.layers.BatchNorm2d, or a single process"
+        )
 
 
 class CustomRuntime:
