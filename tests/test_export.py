@@ -106,11 +106,11 @@ def test_a_size_that_comes_often_is_compiled_for_itself(exported: Path) -> None:
     predictor = pixelwise.load(exported, runtime="openvino")
     runtime = predictor.runtime
     expected = {size: predictor.classify(photo(*size)) for size in ((20, 30), (21, 31), (22, 32))}
-    assert runtime._one.sizes == [(20, 30)]
+    assert runtime._single.sizes == [(20, 30)]
     for _ in range(2):
         for size, labels in expected.items():
             assert (predictor.classify(photo(*size)) == labels).all()
-    assert sorted(runtime._one.sizes) == [(21, 31), (22, 32)]  # two are kept
+    assert sorted(runtime._single.sizes) == [(21, 31), (22, 32)]  # two are kept
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
@@ -134,7 +134,7 @@ def test_several_images_at_once_have_their_own_labels(
         assert result.image is image
         np.testing.assert_array_equal(result.index, labels)
     if runtime == "openvino":
-        assert len(predictor.runtime._several.sizes) == 2
+        assert len(predictor.runtime._concurrent.sizes) == 2
 
 
 def test_on_one_core_images_go_one_after_the_other(

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset13
 
-from pixelwise.inference.runtimes.compiled_cache import KEPT_SMALL, WORTH, CompiledCache
+from pixelwise.inference.runtimes.compiled_cache import MAX_SMALL_STATIC, COMPILE_AFTER, CompiledCache
 from pixelwise.inference.runtimes.openvino import dilated_convolutions, winograd
-from pixelwise.inference.runtimes.openvino.dilated_convolutions import crop_dilated, split_dilated
-from pixelwise.inference.runtimes.openvino.winograd import halve_multiplications
+from pixelwise.inference.runtimes.openvino.dilated_convolutions import crop_dilated_kernels, split_dilated_convolutions
+from pixelwise.inference.runtimes.openvino.winograd import apply_winograd
 
 
 def made(output: str, size: tuple[int, int] | None) -> str:
@@ -26,10 +26,10 @@ def made(output: str, size: tuple[int, int] | None) -> str:
 def test_the_first_size_and_those_that_come_often_are_compiled_for_themselves() -> None:
     kept = CompiledCache[str]()
     assert kept.get((2, 3), "labels", made) == "labels of (2, 3)"
-    for _ in range(WORTH - 1):
+    for _ in range(COMPILE_AFTER - 1):
         assert kept.get((4, 5), "labels", made) == "labels of None"
     assert kept.get((4, 5), "labels", made) == "labels of (4, 5)"
-    for _ in range(WORTH):
+    for _ in range(COMPILE_AFTER):
         kept.get((6, 7), "labels", made)
     assert kept.sizes == [(4, 5), (6, 7)]
 
@@ -42,12 +42,12 @@ def test_every_size_is_compiled_where_there_is_no_graph_for_any() -> None:
         return made(output, size)
 
     kept = CompiledCache[str](any_size=False)
-    small = [(500, side) for side in range(100, 100 + KEPT_SMALL)]
+    small = [(500, side) for side in range(100, 100 + MAX_SMALL_STATIC)]
     for size in small * 2:
         assert kept.get(size, "labels", make) == f"labels of {size}"
     assert calls == small  # all are kept
     kept.get((5, 5), "labels", make)  # another copy of the weights, however small
-    assert len(kept.sizes) == KEPT_SMALL
+    assert len(kept.sizes) == MAX_SMALL_STATIC
     for size in ((3000, 3000), (3001, 3000), (3002, 3000)):
         kept.get(size, "labels", make)
     assert kept.sizes == [(3001, 3000), (3002, 3000)]
@@ -90,9 +90,9 @@ def test_a_dilated_convolution_is_the_sum_of_its_taps(
     taps: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dilated_convolutions, "CHANNELS", 8)
+    monkeypatch.setattr(dilated_convolutions, "MIN_CHANNELS", 8)
     model, weights = dilated(size, kernel=kernel, rate=rate)
-    split_dilated(model)
+    split_dilated_convolutions(model)
     assert kinds(model).count("Convolution") == (taps or 1)
     assert ("Slice" in kinds(model)) == (taps is not None and taps > 1)
     maps = np.random.default_rng(1).normal(size=(1, 8, *size)).astype(np.float32)
@@ -129,7 +129,7 @@ def test_taps_beyond_the_map_are_left_out_of_quantized_kernels(
 ) -> None:
     model = quantized(size, kernel=kernel, rate=rate)
     cropped = model.clone()
-    crop_dilated(cropped)
+    crop_dilated_kernels(cropped)
     (convolution,) = (
         one for one in cropped.get_ordered_ops() if one.get_type_name() == "Convolution"
     )
@@ -161,11 +161,11 @@ def test_half_the_multiplications_give_the_same_convolution(
     height: int, width: int, pads: tuple[int, int, int, int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "CHANNELS", 5)
+        patch.setattr(winograd, "MIN_CHANNELS", 5)
         model, weights = convolution((height, width), pads=pads)
         of_any_size, _ = convolution((-1, -1), pads=pads)
-        halve_multiplications(model)
-        halve_multiplications(of_any_size)
+        apply_winograd(model)
+        apply_winograd(of_any_size)
     assert kinds(model).count("Convolution") == 6
     maps = np.random.default_rng(1).normal(size=(1, 8, height, width)).astype(np.float32)
     top, left, bottom, right = pads
@@ -195,5 +195,5 @@ def test_only_large_plain_convolutions_are_halved(
     weights = opset13.constant(np.zeros((after, before, 3, 3), np.float32))
     found = opset13.convolution(maps, weights, [strides] * 2, [rate] * 2, [rate] * 2, [rate] * 2)
     model = ov.Model([opset13.relu(found)], [maps], "convolution")
-    halve_multiplications(model)
+    apply_winograd(model)
     assert kinds(model).count("Convolution") == (6 if halved else 1)

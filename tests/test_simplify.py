@@ -19,12 +19,12 @@ from pixelwise.inference.runtimes.torch.simplify.fold_image_pooling import (
     SplitASPP,
     fold_image_pooling,
 )
-from pixelwise.inference.runtimes.torch.simplify.fold_padding_frame import FramedVGG16, fold_frame
-from pixelwise.inference.runtimes.torch.simplify.matrix_products import (
-    WindowProduct,
-    multiply_large_windows,
+from pixelwise.inference.runtimes.torch.simplify.fold_padding_border import BorderFoldedVGG16, fold_padding_border
+from pixelwise.inference.runtimes.torch.simplify.matrix_product_conv import (
+    MatrixProductConv,
+    use_matrix_products,
 )
-from pixelwise.inference.runtimes.torch.simplify.skip_outside_taps import NearTaps, leave_out_taps
+from pixelwise.inference.runtimes.torch.simplify.crop_dilated_kernels import CroppedConv2d, crop_dilated_kernels
 from pixelwise.layers import ASPP, TensorFlowConv2d
 from pixelwise.models import count_multiply_adds, create_model
 
@@ -66,7 +66,7 @@ def difference(plain: nn.Module, simple: nn.Module, image: Tensor) -> float:
 def test_the_frame_is_exact_for_every_remainder_of_the_size(name: str, ceil_mode: bool) -> None:
     plain = randomise(create_model(name, num_classes=3, width=NARROW, ceil_mode=ceil_mode))
     simple = simplify(plain)
-    assert isinstance(simple.backbone, FramedVGG16)
+    assert isinstance(simple.backbone, BorderFoldedVGG16)
     smallest = 1 if ceil_mode else 26
     for height in range(smallest, smallest + 17):  # two rounds of pool4's stride of 16, and one
         width = smallest + (5 * height) % 17
@@ -82,7 +82,7 @@ def test_the_frame_is_exact_for_any_image(height: int, width: int, batch: int, s
 
 def test_each_map_of_the_frame_equals_the_backbones() -> None:
     plain = randomise(create_model("fcn8s", num_classes=3, width=NARROW))
-    simple = fold_frame(copy.deepcopy(plain))
+    simple = fold_padding_border(copy.deepcopy(plain))
     image = noise(1, 3, 45, 78)
     with torch.no_grad():
         expected, got = plain.backbone(image), simple.backbone(image)
@@ -93,7 +93,7 @@ def test_each_map_of_the_frame_equals_the_backbones() -> None:
 
 def test_the_frame_saves_a_third() -> None:
     plain = create_model("fcn8s", num_classes=21, width=1 / 8).eval()
-    simple = fold_frame(copy.deepcopy(plain))
+    simple = fold_padding_border(copy.deepcopy(plain))
     with torch.no_grad():
         simple(noise(1, 3, 500, 500))  # works out the frame's constants, which is not counted
     before, after = (count_multiply_adds(each, height=500, width=500) for each in (plain, simple))
@@ -104,7 +104,7 @@ def test_what_int8_starts_from_is_the_whole_frame() -> None:
     plain = create_model("fcn8s", num_classes=3, width=NARROW)
     kinds = {type(module) for module in simplify(plain, quantizable=True).modules()}
     assert VGG16 in kinds
-    assert not kinds & {FramedVGG16, WindowProduct}
+    assert not kinds & {BorderFoldedVGG16, MatrixProductConv}
 
 
 def test_an_image_too_small_for_fc6_is_still_refused() -> None:
@@ -123,7 +123,7 @@ def test_an_export_that_would_hold_for_some_sizes_only_is_refused() -> None:
 def test_what_has_another_frame_is_left() -> None:
     model = create_model("fcn8s", num_classes=3, width=NARROW).eval()
     model.backbone = VGG16(width=NARROW, padding=50).eval()
-    assert isinstance(fold_frame(model).backbone, VGG16)
+    assert isinstance(fold_padding_border(model).backbone, VGG16)
 
 
 # --- Large windows.
@@ -132,8 +132,8 @@ def test_what_has_another_frame_is_left() -> None:
 @pytest.mark.parametrize("name", ["fcn8s", "fcn_alexnet"])
 def test_fc6_is_a_product(name: str) -> None:
     plain = randomise(create_model(name, num_classes=3, width=NARROW))
-    alone = multiply_large_windows(copy.deepcopy(plain))
-    assert sum(isinstance(module, WindowProduct) for module in alone.modules()) == 1
+    alone = use_matrix_products(copy.deepcopy(plain))
+    assert sum(isinstance(module, MatrixProductConv) for module in alone.modules()) == 1
     for size in ((1, 1), (33, 147), (64, 31)):
         assert difference(plain, alone, noise(2, 3, *size)) < 1e-5
 
@@ -143,7 +143,7 @@ def test_fc6_is_a_product(name: str) -> None:
 )
 def test_other_convolutions_stay(changed: dict[str, int]) -> None:
     convolution = nn.Conv2d(4, 4, **{"kernel_size": 5, **changed})
-    model = multiply_large_windows(nn.Sequential(convolution))
+    model = use_matrix_products(nn.Sequential(convolution))
     assert next(iter(model)) is convolution
 
 
@@ -190,8 +190,8 @@ def test_taps_beyond_the_map_add_nothing(
         groups=groups,
         bias=bias,  # type: ignore[arg-type]
     )
-    near = leave_out_taps(nn.Sequential(plain))
-    assert isinstance(near[0], NearTaps)  # type: ignore[index]
+    near = crop_dilated_kernels(nn.Sequential(plain))
+    assert isinstance(near[0], CroppedConv2d)  # type: ignore[index]
     image = noise(2, 4, height, width)
     with torch.no_grad():
         torch.testing.assert_close(near(image), plain(image), rtol=1e-5, atol=1e-6)
@@ -199,7 +199,7 @@ def test_taps_beyond_the_map_add_nothing(
 
 def test_where_all_but_the_middle_tap_lie_beyond_it_alone_is_computed() -> None:
     plain = nn.Conv2d(4, 4, 3, padding=18, dilation=18)
-    near = NearTaps(plain)
+    near = CroppedConv2d(plain)
     with torch.no_grad():
         plain.weight[:, :, 1, 1] = 0
         plain.weight[:, :, :, 0] = torch.nan
@@ -215,14 +215,14 @@ def test_other_convolutions_keep_their_taps() -> None:
         nn.Conv2d(4, 4, 5, padding=4, dilation=2),
         TensorFlowConv2d(4, 4, 3, padding=2, dilation=2),
     )
-    assert not any(isinstance(kind, NearTaps) for kind in leave_out_taps(kinds))
+    assert not any(isinstance(kind, CroppedConv2d) for kind in crop_dilated_kernels(kinds))
 
 
 @pytest.mark.parametrize("name", ["deeplab_v3", "deeplab_v3plus"])
 def test_small_images_have_the_plain_logits(name: str) -> None:
     plain = randomise(create_model(name, num_classes=3, backbone="tiny", output_stride=8))
     simple = simplify(plain)
-    assert any(isinstance(module, NearTaps) for module in simple.modules())
+    assert any(isinstance(module, CroppedConv2d) for module in simple.modules())
     for size in ((64, 64), (1, 1), (40, 150)):
         assert difference(plain, simple, noise(2, 3, *size)) < 1e-5
 
