@@ -30,7 +30,7 @@ RANK = {
     "inference": 8,
     "evaluation": 9,
     "training": 10,
-    "export": 10,
+    "exporters": 10,
     "benchmark": 10,
     "report": 11,
     "cli": 12,
