@@ -186,16 +186,16 @@ def test_many_strips_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixelwise.crf.lattice._MIN_STRIP", 100)
-    monkeypatch.setattr("pixelwise.crf.meanfield._MIN_SHARED", 0)
+    monkeypatch.setattr("pixelwise.crf.meanfield._MIN_THREADED", 0)
     image, probabilities = noise((37, 41, 3)), random_probabilities(11, 37, 41)
     results, used = [], set()
-    shared = Threads.share
+    shared = Threads.run
 
     def watched(self: Threads, *arguments: Any) -> None:
         used.add(self.count)
         shared(self, *arguments)
 
-    monkeypatch.setattr(Threads, "share", watched)
+    monkeypatch.setattr(Threads, "run", watched)
     for threads in (1, 2, 3, 64):
         monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", threads)
         results.append(dense_crf(image, probabilities))
@@ -217,7 +217,7 @@ def test_what_is_shared_is_done_once_and_whole() -> None:
         for items in (0, 1, 2, 3, 17):
             seen: list[int] = []
             with Threads(count) as threads:
-                threads.share(lambda begin, end, into: into.extend(range(begin, end)), items, seen)
+                threads.run(lambda begin, end, into: into.extend(range(begin, end)), items, seen)
             assert sorted(seen) == list(range(items))
 
 
@@ -341,16 +341,16 @@ IMAGE = noise((4, 5, 3))
 @pytest.mark.parametrize(
     ("image", "probabilities", "message"),
     [
-        (IMAGE, changed((1, 2, 3), math.nan), "row 2, column 3 sum to nan"),
-        (IMAGE, changed((1, 2, 3), math.inf), "row 2, column 3 sum to inf"),
-        (IMAGE, random_probabilities(3, 4, 5) * 2, "row 0, column 0 sum to 2"),
+        (IMAGE, changed((1, 2, 3), math.nan), "at row 2, column 3 sum to nan"),
+        (IMAGE, changed((1, 2, 3), math.inf), "at row 2, column 3 sum to inf"),
+        (IMAGE, random_probabilities(3, 4, 5) * 2, "at row 0, column 0 sum to 2"),
         (
             IMAGE,
             np.stack([np.full((4, 5), x, np.float32) for x in (1.5, -0.5)]),
-            "-0.5 of class 1 in row 0, column 0",
+            "-0.5 of class 1 at row 0, column 0",
         ),
-        (IMAGE, random_probabilities(3, 5, 4), "5x4 .* do not fit the image of 4x5"),
-        (IMAGE, np.ones((4, 5), np.float32), r"shape \(4, 5\): have to be a float array"),
+        (IMAGE, random_probabilities(3, 5, 4), "5x4 .* do not match the image of 4x5"),
+        (IMAGE, np.ones((4, 5), np.float32), r"shape \(4, 5\): must be a float array"),
         (IMAGE, np.ones((1, 4, 5), np.int64), "dtype int64"),
         (IMAGE, np.ones((0, 4, 5), np.float32), r"shape \(0, 4, 5\)"),
         (IMAGE, [[1.0]], "type list"),
@@ -369,14 +369,14 @@ def test_bad_arrays_are_refused_with_the_value(
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("bi_w", -1, "0 or more"),
-        ("bi_xy", 0, "over 0"),
-        ("bi_rgb", math.nan, "over 0"),
-        ("pos_w", math.inf, "0 or more"),
-        ("pos_xy", "3", "over 0"),
-        ("iterations", 2.5, "a whole number"),
-        ("iterations", -1, "a whole number"),
-        ("bi_w", True, "0 or more"),
+        ("bi_w", -1, "at least 0"),
+        ("bi_xy", 0, "above 0"),
+        ("bi_rgb", math.nan, "above 0"),
+        ("pos_w", math.inf, "at least 0"),
+        ("pos_xy", "3", "above 0"),
+        ("iterations", 2.5, "an integer"),
+        ("iterations", -1, "an integer"),
+        ("bi_w", True, "at least 0"),
     ],
 )
 def test_bad_parameters_are_refused_with_the_value(name: str, value: Any, allowed: str) -> None:
@@ -409,12 +409,12 @@ def test_the_papers_sets() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "not there"),
+        (None, "does not exist"),
         ("{", "JSON"),
-        ("[]", "holds no CRF parameters"),
-        ('{"parameters": {"bi_w": 1}}', "holds no CRF parameters"),
+        ("[]", "contains no CRF parameters"),
+        ('{"parameters": {"bi_w": 1}}', "contains no CRF parameters"),
         (json.dumps({"parameters": {**PLAIN.to_json(), "bi_xy": -1}}), "bi_xy=-1"),
-        (json.dumps({"parameters": {**PLAIN.to_json(), "more": 1}}), "holds no CRF parameters"),
+        (json.dumps({"parameters": {**PLAIN.to_json(), "more": 1}}), "contains no CRF parameters"),
     ],
 )
 def test_a_bad_parameter_file_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
@@ -477,10 +477,10 @@ def test_a_later_process_does_not_compile_again(tmp_path: Path) -> None:
 def test_where_no_cache_can_be_written_it_still_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core.caching import CacheImpl
 
-    from pixelwise.ops.jit import outer
+    from pixelwise.ops.jit import compiled
 
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
-    assert outer(lambda x: x + 1)(1) == 2
+    assert compiled(lambda x: x + 1)(1) == 2
 
 
 # The Predictor and the commands.

@@ -27,9 +27,9 @@ from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.pixel_format import RGB
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.export import export, export_bundle, int8
-from pixelwise.export.int8 import Int8Settings
-from pixelwise.export.parity import Parity
+from pixelwise.exporters import export, export_bundle, int8
+from pixelwise.exporters.int8 import Int8Settings
+from pixelwise.exporters.parity import Parity
 from pixelwise.inference import Predictor, load_model
 from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes import Runtime, View, autoselect, supports_tiling
@@ -63,7 +63,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exports") / "net.safetensors"
     write_bundle(path, "deeplab_v3plus", CLASSES, backbone="tiny")
     for target in ("openvino", "onnx"):
-        export(path, target)
+        export(path, to=target)
     return path
 
 
@@ -227,7 +227,7 @@ def test_predicting_by_openvino_imports_no_torch(exported: Path, tmp_path: Path)
 
 
 def test_torch_export_runs_in_plain_pytorch(exported: Path, tmp_path: Path) -> None:
-    made = export(exported, "torch-export", out=tmp_path / "program")
+    made = export(exported, to="torch-export", out=tmp_path / "program")
     program = torch.export.load(made.path).module()
     image = photo(45, 70)
     labels, logits = program(torch.from_numpy(image)[None])
@@ -300,15 +300,15 @@ def test_what_cannot_be_had_is_said_with_the_remedy(
 def test_a_request_that_cannot_be_met_is_refused_first(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "allowed are openvino, onnx" in refusal(lambda: export(exported, "tflite"))
+    assert "choose one of openvino, onnx" in refusal(lambda: export(exported, to="tflite"))
     (tmp_path / "full").mkdir()
-    text = refusal(lambda: export(exported, "onnx", out=tmp_path / "full"))
-    assert "is there and is no export" in text
-    assert "not a bundle" in refusal(lambda: export(exported.parent, "onnx"))
-    text = refusal(lambda: export(exported, "torch-export", int8=Int8Settings()))
+    text = refusal(lambda: export(exported, to="onnx", out=tmp_path / "full"))
+    assert "exists and is not an export" in text
+    assert "not a bundle" in refusal(lambda: export(exported.parent, to="onnx"))
+    text = refusal(lambda: export(exported, to="torch-export", int8=True, data=tmp_path))
     assert "choose openvino or onnx" in text
-    monkeypatch.setattr("pixelwise.export.format_writers.find_spec", lambda name: None)
-    assert "`pip install openvino`" in refusal(lambda: export(exported, "openvino"))
+    monkeypatch.setattr("pixelwise.exporters.formats.find_spec", lambda name: None)
+    assert "`pip install openvino`" in refusal(lambda: export(exported, to="openvino"))
 
 
 def test_logits_that_differ_are_not_written(
@@ -316,7 +316,7 @@ def test_logits_that_differ_are_not_written(
 ) -> None:
     wrong = Parity((97, 131), difference=1e-3, equal=0.99)
     monkeypatch.setattr(export_bundle, "compare", lambda runtime, reference, pixels: [wrong])
-    text = refusal(lambda: export(exported, "torch-export", out=tmp_path / "program"))
+    text = refusal(lambda: export(exported, to="torch-export", out=tmp_path / "program"))
     assert "at 97x131" in text
     assert list(tmp_path.iterdir()) == []
 
@@ -431,14 +431,21 @@ def test_int8_is_written_with_its_score_and_speed(
     target: str, network: Path, scenes: SegmentationData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8, "_speed", lambda one, other, data: (2.0, 1.0))
-    said: list[str] = []
-    settings = Int8Settings(max_drop=100, calibration=2)
-    made = export(network, target, int8=settings, data=scenes, say=said.append)
+    stages: list[str] = []
+    made = export(
+        network,
+        to=target,
+        int8=True,
+        data=scenes,
+        max_drop=100,
+        calibration=2,
+        progress=stages.append,
+    )
     assert made.name == f"{target}-int8"
     assert made.checks["milliseconds"] == {"float32": 2.0, "int8": 1.0}
     assert made.checks["layers in float32"] == []
     assert made.requirements is not None
-    assert any("2 images" in text for text in said)
+    assert any("2 images" in stage for stage in stages)
     image = scenes.read(scenes.splits["val"][0])[0]
     fast = pixelwise.load(network, runtime=f"{target}-int8")
     logits, exact = fast.logits(image), pixelwise.load(network, runtime="torch").logits(image)
@@ -455,8 +462,7 @@ def test_int8_takes_images_of_any_size_one_after_the_other(
     """OpenVINO 2026.4 dies at some of these if the graph was compiled for any size."""
     monkeypatch.setattr(int8, "_speed", lambda one, other, data: (2.0, 1.0))
     path = write_bundle(tmp_path / "net.safetensors", "deeplab_v3plus", SCENE_CLASSES)
-    settings = Int8Settings(max_drop=100, calibration=2)
-    export(path, "openvino", int8=settings, data=scenes)
+    export(path, to="openvino", int8=True, data=scenes, max_drop=100, calibration=2)
     sizes = [(96, 128), (97, 131), (201, 333), (222, 222), (375, 500)]
     script = (
         "import sys, numpy, pixelwise\n"
@@ -484,7 +490,7 @@ def assert_a_tile_is_a_part(runtime: Runtime) -> None:
 @pytest.mark.parametrize(
     ("speed", "scores", "words"),
     [
-        ((1.0, 2.0), [50.0, 50.0], "gains nothing here"),
+        ((1.0, 2.0), [50.0, 50.0], "nothing was written, use the float32 export"),
         ((2.0, 1.0), [50.0, 49.0, 49.2, 49.3], "0.70 points of mean IoU on val (50.00 to 49.30)"),
     ],
 )
@@ -503,9 +509,10 @@ def test_int8_that_loses_too_much_or_gains_nothing_is_not_written(
     monkeypatch.setattr(
         "nncf.quantize_with_accuracy_control", lambda model, calibration, *_, **__: model
     )
-    settings = Int8Settings(max_drop=0.3, calibration=2)
     out = tmp_path / "out"
-    text = refusal(lambda: export(network, "openvino", out=out, int8=settings, data=scenes))
+    text = refusal(
+        lambda: export(network, to="openvino", out=out, int8=True, data=scenes, calibration=2)
+    )
     assert words in text
     assert left == []
     assert not out.exists()
@@ -514,7 +521,7 @@ def test_int8_that_loses_too_much_or_gains_nothing_is_not_written(
 
 @pytest.mark.parametrize("wrong", [{"max_drop": -1}, {"max_drop": 101}, {"calibration": 0}])
 def test_settings_of_int8_are_checked(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=r"allowed|at least"):
+    with pytest.raises(InputError, match=r"must be 0 to 100|at least 1 image"):
         Int8Settings(**wrong)
 
 
@@ -534,7 +541,7 @@ SMALL = {
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_network_can_be_exported(tmp_path: Path, name: str, target: str) -> None:
     path = write_bundle(tmp_path / "net.safetensors", name, CLASSES, **SMALL.get(name, {}))
-    made = export(path, target)  # raises where parity does not hold
+    made = export(path, to=target)  # raises if parity does not hold
     assert made.path.exists()
 
 
@@ -552,5 +559,5 @@ def test_every_network_can_be_exported(tmp_path: Path, name: str, target: str) -
 )
 def test_sizes_are_left_open(name: str, options: dict[str, object], tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "net.safetensors", name, CLASSES, **options)
-    made = export(path, "openvino")
+    made = export(path, to="openvino")
     assert max(one["difference"] for one in made.checks["parity"]) < 1e-4

@@ -283,7 +283,7 @@ def pools(graph: Any) -> list[str]:
 )
 def test_max_pools_are_lowered_where_they_stay_the_same(pool: nn.Module, lowered: bool) -> None:
     openvino = pytest.importorskip("openvino")
-    from pixelwise.export.lowering import lower_max_pools
+    from pixelwise.exporters.openvino_format import lower_max_pools
 
     graph = openvino.convert_model(pool.eval(), example_input=noise(1, 2, 9, 9))
     lower_max_pools(graph)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import InputError
 from pixelwise.layers import use_compiled
-from pixelwise.ops.numba_support import numba_is_there
+from pixelwise.ops.numba_support import has_numba
 from pixelwise.training.losses import cross_entropy
 
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -96,7 +96,7 @@ def select_kernels(
         for each in KERNEL_CONFIGS
         if memory_format in ("auto", each.memory_format)
         and kernels in ("auto", each.kernels)
-        and (each.kernels == "plain" or kernels == "compiled" or (usable and numba_is_there()))
+        and (each.kernels == "plain" or kernels == "compiled" or (usable and has_numba()))
     ]
     if len(candidates) == 1:
         return Choice(candidates[0], "as the recipe says")
@@ -108,7 +108,7 @@ def select_kernels(
             seconds[each] = min(seconds[each], trial.step(each))
     best, *others = sorted(candidates, key=lambda each: seconds[each])
     figures = ", ".join(f"{1000 * seconds[each]:.0f} with {each}" for each in others)
-    hint = "" if numba_is_there() or not usable else "; numba may be faster: pip install numba"
+    hint = "" if has_numba() or not usable else "; numba may be faster: pip install numba"
     return Choice(
         best,
         f"{1000 * seconds[best]:.0f} ms an image, measured; {figures}{hint}",
