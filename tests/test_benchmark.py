@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from pixelwise.benchmark import benchmark
-from pixelwise.benchmark.peak_memory import peak_memory
 from pixelwise.benchmark.runtime_benchmark import REFERENCE, available_runtimes
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.models import create_model
+from pixelwise.peak_memory import peak_memory
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import IMAGENET
 
@@ -64,7 +64,7 @@ def test_sizes_and_bundles_that_cannot_be_measured_are_refused(
 
 def test_peak_memory_excludes_the_parent_process() -> None:
     held = np.ones(600 << 20, np.uint8)  # must not count for the child
-    code = "from pixelwise.benchmark.peak_memory import peak_memory; print(peak_memory())"
+    code = "from pixelwise.peak_memory import peak_memory; print(peak_memory())"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert held.any()
     assert int(done.stdout) < 500e6

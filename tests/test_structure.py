@@ -14,6 +14,7 @@ RANK = {
     "errors": 0,
     "file_io": 1,
     "interrupts": 1,
+    "peak_memory": 1,
     "process_settings": 1,
     "recipes": 1,
     "ops": 2,

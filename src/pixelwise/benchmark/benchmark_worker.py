@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from pixelwise.benchmark.peak_memory import peak_memory
 from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.data.scenes import generate_scene
+from pixelwise.peak_memory import peak_memory
 
 EAGER = {"eager": False, "eager channels_last": True}  # whether memory is channels_last
 JPEG_QUALITY = 90
