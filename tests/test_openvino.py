@@ -75,8 +75,8 @@ def dilated(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> tup
     weights = np.random.default_rng(0).normal(size=(5, 8, *kernel)).astype(np.float32)
     pads = [rate * (side - 1) // 2 for side in kernel]
     maps = opset13.parameter([1, 8, *size], np.float32)
-    found = opset13.convolution(maps, opset13.constant(weights), [1, 1], pads, pads, [rate, rate])
-    return ov.Model([opset13.relu(found)], [maps], "dilated"), weights
+    result = opset13.convolution(maps, opset13.constant(weights), [1, 1], pads, pads, [rate, rate])
+    return ov.Model([opset13.relu(result)], [maps], "dilated"), weights
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def quantized(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> o
     low, high = np.float32(-1), np.float32(1.5)  # zero is not at an end of the range
     rounded = opset13.fake_quantize(maps, low, high, low, high, 256)
     pads = [rate * (side - 1) // 2 for side in kernel]
-    found = opset13.convolution(rounded, weights, [1, 1], pads, pads, [rate, rate])
-    return ov.Model([opset13.relu(found)], [maps], "quantized")
+    result = opset13.convolution(rounded, weights, [1, 1], pads, pads, [rate, rate])
+    return ov.Model([opset13.relu(result)], [maps], "quantized")
 
 
 @settings(max_examples=30, deadline=None)
@@ -205,7 +205,7 @@ def test_only_large_plain_convolutions_are_rewritten(
     before, after = channels
     maps = opset13.parameter([1, before, 20, 20], np.float32)
     weights = opset13.constant(np.zeros((after, before, 3, 3), np.float32))
-    found = opset13.convolution(maps, weights, [stride] * 2, [rate] * 2, [rate] * 2, [rate] * 2)
-    model = ov.Model([opset13.relu(found)], [maps], "convolution")
+    result = opset13.convolution(maps, weights, [stride] * 2, [rate] * 2, [rate] * 2, [rate] * 2)
+    model = ov.Model([opset13.relu(result)], [maps], "convolution")
     apply_winograd(model)
     assert node_types(model).count("Convolution") == (6 if rewritten else 1)

@@ -35,11 +35,11 @@ def benchmark(
     from pixelwise.benchmark import benchmark as measure
 
     with Bar("measuring", unit="processes") as bar:
-        found = measure(bundle, sizes=sizes, rounds=rounds, seconds=seconds, progress=bar)
+        measurements = measure(bundle, sizes=sizes, rounds=rounds, seconds=seconds, progress=bar)
     if json_file != "-":
         for each in sizes:
-            console.print(_table(bundle, each, [row for row in found if row.size == each]))
-    content = {"bundle": str(bundle), "measurements": [row.to_json() for row in found]}
+            console.print(_table(bundle, each, [row for row in measurements if row.size == each]))
+    content = {"bundle": str(bundle), "measurements": [row.to_json() for row in measurements]}
     write_json(json_file, content)
 
 

@@ -140,13 +140,13 @@ class _Exporter:
     def _verify(self, export: ExportManifest) -> dict[str, object]:
         """Compare an export with the bundle and return the measurements."""
         runtime = self.format.open(export)
-        found = compare(runtime, self.reference, self.bundle.pixels)
-        checks: dict[str, object] = {"parity": [parity.to_json() for parity in found]}
+        results = compare(runtime, self.reference, self.bundle.pixels)
+        checks: dict[str, object] = {"parity": [parity.to_json() for parity in results]}
         if supports_tiling(runtime):
             tile = compare_tiles(runtime, self.reference, self.bundle.pixels)
             checks["tile"] = tile.to_json()
-            found.append(tile)
-        worst = max(found, key=lambda parity: parity.difference)
+            results.append(tile)
+        worst = max(results, key=lambda parity: parity.difference)
         if not worst.holds:
             height, width = worst.size
             raise PixelwiseError(

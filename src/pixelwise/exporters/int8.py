@@ -56,11 +56,7 @@ def quantize(
     describe: Callable[[Path, str, str, dict[str, object]], ExportManifest],
     progress: Callable[[str], None],
 ) -> None:
-    """Quantize a float32 export.
-
-    All layers are quantized first. If that loses more accuracy than allowed, the biases of all
-    layers are corrected, which takes longer and is not possible in every format. If that is not
-    enough, the layers that lose most stay in float32 until the limit holds.
+    """Quantize a float32 export, with as many layers in int8 as the limit of the loss allows.
 
     Args:
         exact: The float32 export.
@@ -121,7 +117,12 @@ def _attempts(
     images: list[Sample],
     settings: Int8Settings,
 ) -> list[tuple[str, Callable[[], Any]]]:
-    """Return ways to quantize a model with their description, the fastest first."""
+    """Return descriptions and functions of the attempts to quantize a model, in their order.
+
+    The first attempt quantizes all layers. If that loses more accuracy than allowed, the second one
+    also corrects the biases of all layers, which takes longer and is not possible in every format.
+    The last one keeps the layers that lose most in float32 until the limit holds.
+    """
     import nncf
 
     calibration, validation = (
@@ -185,12 +186,14 @@ def _validation(
     return validate
 
 
-def _speed(one: Runtime, other: Runtime, data: SegmentationData) -> tuple[float, float]:
-    """Return the median milliseconds of two runtimes for an image of val, measured in turns."""
+def _speed(
+    float_runtime: Runtime, int8_runtime: Runtime, data: SegmentationData
+) -> tuple[float, float]:
+    """Return the median milliseconds of both runtimes for an image of val, measured in turns."""
     image = data.read(data.splits["val"][0])[0]
     times: tuple[list[float], list[float]] = ([], [])
     for repeat in range(SPEED_REPEATS + 1):
-        for runtime, own in zip((one, other), times, strict=True):
+        for runtime, own in zip((float_runtime, int8_runtime), times, strict=True):
             started = time.perf_counter()
             runtime.classify(image)
             if repeat:  # the first call compiles

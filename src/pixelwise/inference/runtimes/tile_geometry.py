@@ -1,4 +1,4 @@
-"""Where the feature maps of a tile lie in those of its image: arithmetic for a `TilingRuntime`.
+"""Locate the feature maps of a tile in those of its image: arithmetic for a `TilingRuntime`.
 
 Along each axis a tile of length l begins at `start` in an image of length L. A feature map with N
 positions for the image and n for the tile has one position per (L - l) / (N - n) pixels, and the

@@ -102,11 +102,11 @@ class TorchRuntime:
     ) -> TileContext:
         size = size_of(tile)
         transforms = self._geometry.resize_transforms(size, view)
-        usual = self._geometry.resize_transforms(size, View(size, 0, 0))
+        usual_transforms = self._geometry.resize_transforms(size, View(size, 0, 0))
         return TileContext(
             [
-                None if np.allclose(one, other, rtol=0, atol=1e-9) else torch.from_numpy(one)
-                for one, other in zip(transforms, usual, strict=True)
+                None if np.allclose(own, usual, rtol=0, atol=1e-9) else torch.from_numpy(own)
+                for own, usual in zip(transforms, usual_transforms, strict=True)
             ],
             [torch.from_numpy(mean) for mean in view.pooled],
             own=own,
