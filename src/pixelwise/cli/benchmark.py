@@ -20,7 +20,7 @@ def benchmark(
     bundle: Annotated[Path, typer.Argument(help="A .safetensors file written by train.")],
     size: Annotated[
         list[str] | None,
-        typer.Option(help="Image size, HEIGHTxWIDTH. Repeatable. [default: 360x480]"),
+        typer.Option(help="Image size, HEIGHTxWIDTH. Repeatable. Defaults to 360x480."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Number of processes per runtime.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.0, help="Duration of each process.")] = 3.0,

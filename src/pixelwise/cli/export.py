@@ -30,7 +30,7 @@ def export(
     ] = 100,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write. [default: next to the bundle]", show_default=False),
+        typer.Option(help="Folder to write. Defaults to one next to the bundle."),
     ] = None,
 ) -> None:
     """Export a bundle to a faster runtime and verify it. predict then uses the export."""

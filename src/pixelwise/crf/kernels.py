@@ -1,11 +1,11 @@
 """Compiled kernels: building the permutohedral lattice, filtering on it, the mean field update.
 
-Each pixel has a row of class values, padded to `width` floats, a multiple of LANES. Rows are stored
-one after the other in one-dimensional arrays: row n begins at n * width.
+Class values are stored in rows of `width` floats: the number of classes, padded to a multiple of
+LANES. Rows follow each other in one-dimensional arrays: row n begins at n * width.
 
-The pixels are divided into strips. Each strip adds to its own rows, so that no two threads write to
-the same place and the result does not depend on their number or speed; `sum_strip_rows` then adds
-up the strips' rows of each lattice point.
+The pixels are divided into strips. Each strip splats into rows of its own, one per vertex, so that
+no two threads write to the same place and the result does not depend on their number or speed;
+`sum_strip_rows` then adds up the strips' rows of each lattice point.
 
 Most functions process a range [begin, end) of strips, pixels or lattice points, so that
 `ops.threads.Threads` can divide the work. numba's own threads are not used: parallel functions take
@@ -201,7 +201,7 @@ def merge_strips(bounds: Longs, vertices: int, keys: Longs, counts: Longs) -> An
     shift = np.uint64(64 - bits)
     table = np.full(1 << bits, -1, np.int32)
     point_keys = np.empty(rows, np.int64)
-    point_of = np.empty(rows, np.int32)
+    point_of_row = np.empty(rows, np.int32)
     points = 0
     row = 0
     for k in range(len(counts)):
@@ -212,20 +212,20 @@ def merge_strips(bounds: Longs, vertices: int, keys: Longs, counts: Longs) -> An
                 point_keys[points] = keys[n]
                 table[slot] = points
                 points += 1
-            point_of[row] = table[slot]
+            point_of_row[row] = table[slot]
             row += 1
     starts = np.zeros(points + 1, np.int64)
-    for n in point_of:
+    for n in point_of_row:
         starts[n + 1] += 1
     for n in range(points):
         starts[n + 1] += starts[n]
     free = starts[:-1].copy()
     order = np.empty(rows, np.int32)
     for row in range(rows):
-        n = point_of[row]
+        n = point_of_row[row]
         order[free[n]] = row
         free[n] += 1
-    return point_of, point_keys[:points].copy(), table, starts, order
+    return point_of_row, point_keys[:points].copy(), table, starts, order
 
 
 @compiled
@@ -235,7 +235,7 @@ def number_rows(
     bounds: Longs,
     row_starts: Longs,
     vertices: int,
-    point_of: Ints,
+    point_of_row: Ints,
     rows: Ints,
     points: Ints,
 ) -> None:
@@ -243,7 +243,7 @@ def number_rows(
     for strip in range(begin, end):
         for n in range(bounds[strip] * vertices, bounds[strip + 1] * vertices):
             rows[n] += row_starts[strip]
-            points[n] = point_of[rows[n]]
+            points[n] = point_of_row[rows[n]]
 
 
 @compiled

@@ -46,7 +46,6 @@ class Lattice:
         dimensions, count = features.shape
         self.threads = threads or Threads(1)
         self.vertices = vertices = dimensions + 1
-        self.pixels = count
         # Scaled so that splatting, blurring and slicing together have the variance of the Gaussian
         # (section 3.1). They multiply all values by a constant, which `scale` divides out.
         std = float(np.float32(math.sqrt(2 / 3) * vertices))
