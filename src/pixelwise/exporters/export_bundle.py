@@ -60,13 +60,13 @@ def export(
     path, target = Path(bundle), to.replace("_", "-")
     name = f"{target}-int8" if int8 else target
     folder = export_folder(path, name) if out is None else Path(out)
+    settings = Int8Settings(max_drop, calibration)
     _check_request(path, target, folder, int8, data)
     exporter = _Exporter(path, target, int8, progress or (lambda text: None))
     if data is None:
         with atomic_folder(folder) as temporary:
             exporter.write_float(temporary)
     else:
-        settings = Int8Settings(max_drop, calibration)
         if not isinstance(data, SegmentationData):
             data = exporter.open_data(Path(data))
         with tempfile.TemporaryDirectory(prefix="pixelwise-export-") as float_folder:
