@@ -1,12 +1,13 @@
-"""Our dense CRF and pydensecrf's, side by side: time, and how far the results are apart.
+"""Compare our dense CRF with pydensecrf: time, and difference of the results.
 
     python benchmarks/crf.py [--peer PYTHON] [--photo IMAGE MASK]... [--record FILE]
 
-A generated street scene of 500x375 and images with their masks, brought to that size;
-probabilities as of a network of stride 8; 10 iterations. PYTHON is an interpreter that has
-pydensecrf2; without it only our times are printed. --record writes pydensecrf's results on small
-images to FILE, which tests/test_crf.py holds ours against. The time of a first call, which
-compiles, and of the first in a later process, and the memory of a large image come last.
+The inputs are a generated street scene of 500x375 and any given images with masks, resized to that
+size, with probabilities like those of a network of stride 8. Both run 10 iterations. PYTHON is an
+interpreter with pydensecrf2; without it only our times are printed. --record writes pydensecrf's
+results on small images to FILE, with which tests/test_crf.py compares ours. At the end the script
+prints the time of the first call, which compiles, that of the first call in a later process, and
+the peak memory for a large image.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ LARGE = (2000, 3000, 21)  # height, width, classes
 PEER = """
 import json, sys, time, numpy as np, pydensecrf.densecrf as dcrf
 from pydensecrf.utils import unary_from_softmax
-given = np.load(sys.argv[1])
-image, probabilities = given["image"], given["probabilities"]
-bi_w, bi_xy, bi_rgb, pos_w, pos_xy, iterations = given["parameters"].tolist()
+inputs = np.load(sys.argv[1])
+image, probabilities = inputs["image"], inputs["probabilities"]
+bi_w, bi_xy, bi_rgb, pos_w, pos_xy, iterations = inputs["parameters"].tolist()
 def run():
     classes, height, width = probabilities.shape
     crf = dcrf.DenseCRF2D(width, height, classes)
@@ -45,9 +46,9 @@ def run():
 OURS = """
 import sys, time, numpy as np
 from pixelwise.crf import CRFParameters, dense_crf
-given = np.load(sys.argv[1])
-image, probabilities = given["image"], given["probabilities"]
-*numbers, iterations = given["parameters"].tolist()
+inputs = np.load(sys.argv[1])
+image, probabilities = inputs["image"], inputs["probabilities"]
+*numbers, iterations = inputs["parameters"].tolist()
 parameters = CRFParameters(*numbers, iterations=int(iterations))
 run = lambda: dense_crf(image, probabilities, parameters)
 """
@@ -71,34 +72,34 @@ dense_crf(np.zeros((8, 8, 3), np.uint8), np.full((2, 8, 8), 0.5, np.float32))
 print(time.perf_counter() - started)
 """
 MEMORY = """
-import json, resource, time, numpy as np
+import json, time, numpy as np
+from pixelwise.peak_memory import peak_memory
 from pixelwise.crf import dense_crf
 from pixelwise.data.scenes import generate_scene
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 image, mask = generate_scene(0, height={height}, width={width})
 probabilities = np.full(({classes}, {height}, {width}), 0.3 / ({classes} - 1), np.float32)
 for c in range({classes}):
     probabilities[c][mask % {classes} == c] = 0.7
-before, started = peak(), time.perf_counter()
+before, started = peak_memory(), time.perf_counter()
 dense_crf(image, probabilities, "v1-largefov")
-print(json.dumps([time.perf_counter() - started, before, peak()]))
+print(json.dumps([time.perf_counter() - started, before / 2**30, peak_memory() / 2**30]))
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has pydensecrf2")
+    parser.add_argument("--peer", metavar="PYTHON", help="interpreter with pydensecrf2")
     parser.add_argument(
         "--photo",
         nargs=2,
         action="append",
         default=[],
         metavar=("IMAGE", "MASK"),
-        help="repeatable",
+        help="image and mask; repeatable",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="processes for each, in turn")
-    parser.add_argument("--runs", type=int, default=5, help="timed runs in each process")
-    parser.add_argument("--record", metavar="FILE", type=Path, help="write the tests' numbers")
+    parser.add_argument("--repeats", type=int, default=3, help="processes per implementation")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs per process")
+    parser.add_argument("--record", metavar="FILE", type=Path, help="file for the test's data")
     arguments = parser.parse_args()
     if arguments.record:
         record(arguments.peer, arguments.record)
@@ -109,43 +110,43 @@ def main() -> None:
 
 
 def compare(peer: str | None, photos: list[tuple[str, str]], *, repeats: int, runs: int) -> None:
-    """Print the table; the fastest run of each counts, since noise only ever adds."""
+    """Print a table of the fastest runs, since noise only ever adds time."""
     import numpy as np
 
     from pixelwise.crf import PARAMETER_SETS
 
-    sides = {"ours": (sys.executable, OURS)}
+    implementations = {"ours": (sys.executable, OURS)}
     if peer:
-        sides["pydensecrf"] = (peer, PEER)
+        implementations["pydensecrf"] = (peer, PEER)
     print(f"Dense CRF, {WIDTH}x{HEIGHT}, {ITERATIONS} iterations, {PARAMETERS}, best of")
     print(f"{repeats} x {runs} runs; {harness.machine()}, {date.today().isoformat()}\n")
     print(
-        f"{'picture':16} {'classes':>7} {'ours':>9} {'median':>9} {'pydensecrf':>11} {'median':>9} "
+        f"{'image':16} {'classes':>7} {'ours':>9} {'median':>9} {'pydensecrf':>11} {'median':>9} "
         f"{'ratio':>6} {'max difference':>15} {'equal labels':>13} {'changed':>8}"
     )
-    images = {"scene": scene(), **{Path(image).stem: read(image, mask) for image, mask in photos}}
-    for (name, (image, mask)), classes in itertools.product(images.items(), CLASS_COUNTS):
+    inputs = {"scene": scene(), **{Path(image).stem: read(image, mask) for image, mask in photos}}
+    for (name, (image, mask)), classes in itertools.product(inputs.items(), CLASS_COUNTS):
         probabilities = network_like(mask, classes)
-        seconds: dict[str, list[float]] = {side: [] for side in sides}
+        seconds: dict[str, list[float]] = {key: [] for key in implementations}
         results = {}
         with tempfile.TemporaryDirectory() as folder:
-            given = Path(folder) / "given.npz"
+            file = Path(folder) / "inputs.npz"
             numbers = list(PARAMETER_SETS[PARAMETERS].to_json().values())
-            np.savez(given, image=image, probabilities=probabilities, parameters=numbers)
+            np.savez(file, image=image, probabilities=probabilities, parameters=numbers)
             for _ in range(repeats):
-                for side, (python, code) in sides.items():
-                    out = Path(folder) / f"{side}.npy"
-                    seconds[side] += execute(python, code + TIMED, given, out, runs)
-                    results[side] = np.load(out)
+                for key, (python, code) in implementations.items():
+                    out = Path(folder) / f"{key}.npy"
+                    seconds[key] += execute(python, code + TIMED, file, out, runs)
+                    results[key] = np.load(out)
         line = f"{name:16} {classes:7} {_ms(min(seconds['ours'])):>9}"
-        line += f" {_ms(_middle(seconds['ours'])):>9}"
+        line += f" {_ms(_median(seconds['ours'])):>9}"
         if peer:
             theirs = seconds["pydensecrf"]
             difference = np.abs(results["ours"] - results["pydensecrf"]).max()
             labels = [result.argmax(axis=0) for result in results.values()]
             changed = (labels[0] != probabilities.argmax(axis=0)).mean()
             line += (
-                f" {_ms(min(theirs)):>11} {_ms(_middle(theirs)):>9}"
+                f" {_ms(min(theirs)):>11} {_ms(_median(theirs)):>9}"
                 f" {min(theirs) / min(seconds['ours']):6.2f} {difference:15.1e}"
                 f" {(labels[0] == labels[1]).mean():13.4%} {changed:8.1%}"
             )
@@ -153,7 +154,7 @@ def compare(peer: str | None, photos: list[tuple[str, str]], *, repeats: int, ru
 
 
 def print_first_calls() -> None:
-    """A first call in two processes that share a new cache of compiled functions."""
+    """Time the first call in two processes that share a new cache of compiled functions."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
         seconds = [_child(FIRST, environment) for _ in range(2)]
@@ -178,35 +179,35 @@ def _child(code: str, environment: dict[str, str] | None = None):  # type: ignor
     return json.loads(done.stdout)
 
 
-def execute(python: str, code: str, given: Path, out: Path, runs: int) -> list[float]:
-    command = [python, "-c", code, str(given), str(out), str(runs)]
+def execute(python: str, code: str, file: Path, out: Path, runs: int) -> list[float]:
+    command = [python, "-c", code, str(file), str(out), str(runs)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
 def scene():  # type: ignore[no-untyped-def]
-    """A generated image (H, W, 3) and its mask (H, W)."""
+    """Return a generated image (H, W, 3) and its mask (H, W)."""
     from pixelwise.data.scenes import generate_scene
 
     return generate_scene(0, height=HEIGHT, width=WIDTH)
 
 
 def read(image: str, mask: str):  # type: ignore[no-untyped-def]
-    """An image and its mask, brought to WIDTH x HEIGHT."""
+    """Read an image and its mask, resized to WIDTH x HEIGHT."""
     import numpy as np
     from PIL import Image
 
-    with Image.open(image) as picture, Image.open(mask) as truth:
+    with Image.open(image) as photo, Image.open(mask) as labels:
         return (
-            np.asarray(picture.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)),
-            np.asarray(truth.resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)),
+            np.asarray(photo.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)),
+            np.asarray(labels.resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)),
         )
 
 
 def network_like(mask, classes: int):  # type: ignore[no-untyped-def]
-    """Probabilities (C, H, W) around the mask, noisy and as smooth as those of a stride of 8.
+    """Return noisy probabilities (C, H, W) for a mask, as smooth as those of a network of stride 8.
 
-    The mask's classes come first; where there are more, they are spread over its parts by position.
+    If there are more classes than in the mask, regions get other classes by their position.
     """
     import numpy as np
 
@@ -218,25 +219,27 @@ def network_like(mask, classes: int):  # type: ignore[no-untyped-def]
         np.clip((np.arange(size) - 4) / 8, 0, limit - 1.001)
         for size, limit in zip((HEIGHT, WIDTH), coarse.shape[1:], strict=True)
     )
-    logits = _between(_between(coarse, rows, 1), columns, 2)
+    logits = _interpolate(_interpolate(coarse, rows, 1), columns, 2)
     powers = np.exp(logits - logits.max(axis=0))
     return (powers / powers.sum(axis=0)).astype(np.float32)
 
 
-def _between(values, places, axis: int):  # type: ignore[no-untyped-def]
-    """Linear interpolation of `values` along an axis at fractional places."""
+def _interpolate(values, positions, axis: int):  # type: ignore[no-untyped-def]
+    """Interpolate `values` linearly along an axis at fractional positions."""
     import numpy as np
 
-    first = places.astype(int)
+    first = positions.astype(int)
     shape = [1] * values.ndim
     shape[axis] = -1
-    part = (places - first).reshape(shape)
-    return values.take(first, axis) * (1 - part) + np.take(values, first + 1, axis) * part
+    weight = (positions - first).reshape(shape)
+    return values.take(first, axis) * (1 - weight) + np.take(values, first + 1, axis) * weight
 
 
 def record(peer: str | None, path: Path) -> None:
-    """Small cases with sizes of a multiple of 4 pixels: pydensecrf's SSE code fills other sizes up
-    with points at the origin, whose lattice vertices then take part in the blur.
+    """Write pydensecrf's results for small cases.
+
+    The images have a multiple of 4 pixels: pydensecrf's SSE code pads other sizes with points at
+    the origin, whose lattice vertices then take part in the blur.
     """
     import numpy as np
 
@@ -259,9 +262,9 @@ def record(peer: str | None, path: Path) -> None:
         probabilities[0] += 1 - probabilities.sum(axis=0)
         probabilities = probabilities.astype(np.float32)
         with tempfile.TemporaryDirectory() as folder:
-            given, out = Path(folder) / "given.npz", Path(folder) / "out.npy"
-            np.savez(given, image=image, probabilities=probabilities, parameters=numbers)
-            execute(peer, PEER + TIMED, given, out, 1)
+            file, out = Path(folder) / "inputs.npz", Path(folder) / "out.npy"
+            np.savez(file, image=image, probabilities=probabilities, parameters=numbers)
+            execute(peer, PEER + TIMED, file, out, 1)
             refined = np.load(out)
         names = ("bi_w", "bi_xy", "bi_rgb", "pos_w", "pos_xy", "iterations")
         cases.append(
@@ -278,7 +281,7 @@ def record(peer: str | None, path: Path) -> None:
     path.write_text(f"[{lines}]\n", encoding="utf-8")
 
 
-def _middle(values: list[float]) -> float:
+def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 

@@ -1,10 +1,11 @@
-"""Latency of the exported networks beside PyTorch eager, each at the size it is known by.
+"""Measure the latency of exported networks next to eager PyTorch, each at its usual image size.
 
     python benchmarks/runtimes.py [--network NAME] [--rounds N]
 
-The weights are random, since speed does not depend on them, and so are the scores: int8's limit is
-off here, as it is not for a bundle that a person exports. Each runtime is measured in processes of
-its own that take turns; eager as a plain script runs it, in the faster of its two memory formats.
+The weights are random, since speed does not depend on them. The scores are therefore random too,
+and the limit of int8's loss is disabled, unlike in a real export. Each runtime is measured in its
+own processes, which take turns. Eager PyTorch runs as in a plain script, in the faster of its two
+memory formats.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ from pixelwise.benchmark import benchmark
 from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
-from pixelwise.export import export, int8
+from pixelwise.exporters import export
 from pixelwise.models import create_model
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import IMAGENET
 
-# network, options, classes, rows and columns
+# network, options, number of classes, (height, width)
 NETWORKS: dict[str, tuple[str, dict[str, Any], int, tuple[int, int]]] = {
     "v3plus": ("deeplab_v3plus", {}, 11, (360, 480)),
     "v3": ("deeplab_v3", {"backbone": "resnet50", "output_stride": 8}, 21, (520, 520)),
     "fcn-resnet": ("fcn_resnet_dilated", {"backbone": "resnet50"}, 21, (520, 520)),
     "fcn8s": ("fcn8s", {}, 21, (500, 500)),
 }
-CALIBRATION = 6
+CALIBRATION = 6  # images
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--network", choices=NETWORKS, action="append")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each runtime")
+    parser.add_argument("--rounds", type=int, default=3, help="processes per runtime")
     arguments = parser.parse_args()
     print(f"{harness.machine()}, {date.today().isoformat()}, {arguments.rounds} rounds, medians")
     for name in arguments.network or NETWORKS:
@@ -54,16 +55,15 @@ def measure(name: str, folder: Path, *, rounds: int) -> None:
     write_scenes(folder / "scenes", train=CALIBRATION, val=1, height=size[0], width=size[1])
     write_classes_toml(folder / "scenes" / "classes.toml", Bundle.load(path).classes)
     data = open_dataset(folder / "scenes", splits=("train", "val"))
-    export(path, "openvino")
-    export(path, "onnx")
-    settings = int8.Int8Settings(max_drop=100, calibration=CALIBRATION)
-    export(path, "openvino", int8=settings, data=data)
+    export(path, to="openvino")
+    export(path, to="onnx")
+    export(path, to="openvino", int8=True, data=data, max_drop=100, calibration=CALIBRATION)
     print(f"\n{network} {options}, {classes} classes, {size[0]}x{size[1]}")
     print(f"{'':16} {'ms':>8} {'x eager':>8} {'equal labels':>13} {'GiB':>6}")
-    for one in benchmark(path, sizes=[size], rounds=rounds):
-        memory = "" if one.memory is None else f"{one.memory / 2**30:.2f}"
+    for row in benchmark(path, sizes=[size], rounds=rounds):
+        memory = "" if row.memory is None else f"{row.memory / 2**30:.2f}"
         print(
-            f"{one.runtime:16} {one.milliseconds:8.1f} {one.ratio:8.2f} {one.equal:13.2%} "
+            f"{row.runtime:16} {row.milliseconds:8.1f} {row.speedup:8.2f} {row.equal:13.2%} "
             f"{memory:>6}",
             flush=True,
         )
@@ -74,7 +74,7 @@ def random_bundle(path: Path, network: str, options: dict[str, Any], classes: in
     model = create_model(network, num_classes=classes, **options)
     with torch.no_grad():
         for parameter in model.parameters():
-            if not parameter.any():  # FCN's scores start at 0
+            if not parameter.any():  # FCN initializes its score layers to 0
                 parameter.normal_(0, 0.01)
     names = Classes.make([f"class_{i}" for i in range(classes)], ignore=255)
     Bundle(network, options, names, IMAGENET, model.state_dict()).save(path)

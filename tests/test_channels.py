@@ -25,7 +25,7 @@ from pixelwise.data.pixel_format import RGB, PixelFormat, RawImage, as_shown
 from pixelwise.data.transforms import Augmentation
 from pixelwise.doctor import examine
 from pixelwise.errors import InputError
-from pixelwise.export import export
+from pixelwise.exporters import export
 from pixelwise.inference import Predictor
 from pixelwise.models import MODELS, create_model
 from pixelwise.recipes.schema import ModelRecipe
@@ -508,7 +508,7 @@ def test_an_export_takes_what_its_bundle_takes(tmp_path: Path) -> None:
     path = tmp_path / "four.safetensors"
     stated = PixelFormat(4, "uint16", (0, 1023))
     bundle_of(4, stated).save(path)
-    made = export(path, "openvino")
+    made = export(path, to="openvino")
     assert made.pixels == stated
     image = noise(4, "uint16", top=1023)
     one, other = (pixelwise.load(path, runtime=name) for name in ("openvino", "torch"))

@@ -1,4 +1,4 @@
-"""The dense CRF: against a plain lattice, a true Gaussian, and pydensecrf's own results."""
+"""The dense CRF against a reference lattice, a true Gaussian, and pydensecrf's results."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from pixelwise.ops.threads import Threads
 
 RECORDED = Path(__file__).parent / "recorded" / "pydensecrf.json"
 
-# Deviations of no round numbers: at round ones the position lattice has exact ties at the image's
+# The stds are not round numbers: with those, the position lattice has exact ties at the image's
 # border, which float32 and float64 break differently.
-PLAIN = CRFParameters(bi_w=4, bi_xy=9.7, bi_rgb=21.3, pos_w=3, pos_xy=2.9)
+PARAMETERS = CRFParameters(bi_w=4, bi_xy=9.7, bi_rgb=21.3, pos_w=3, pos_xy=2.9)
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -60,37 +60,37 @@ def random_probabilities(classes: int, height: int, width: int, seed: int = 0) -
 
 
 def halves(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image of a dark and a light half, and which half each pixel belongs to."""
+    """Return an image with a dark and a light half, and the half of each pixel."""
     side = np.broadcast_to(np.arange(width) >= width // 2, (height, width))
     image = np.where(side[..., None], np.uint8(200), np.uint8(50)).repeat(3, axis=2)
     return image + noise(image.shape) // 32, side.astype(np.uint8)
 
 
-# The algorithm again, in float64, a point at a time, with dicts and from the geometry alone.
+# A reference implementation in float64, point by point, with dicts, derived from the geometry.
 
 
-class PlainLattice:
-    """Adams, Baek and Davis 2010, straight from section 3."""
+class ReferenceLattice:
+    """Adams, Baek and Davis 2010, directly from section 3."""
 
     def __init__(self, features: np.ndarray) -> None:
         self.dimensions = d = len(features)
-        # An orthogonal basis of the plane sum(x) = 0 in d+1 dimensions, its columns of length 1.
+        # An orthonormal basis of the plane sum(x) = 0 in d+1 dimensions, as columns.
         basis = np.zeros((d + 1, d))
         for j in range(d):
             basis[: j + 1, j], basis[j + 1, j] = 1, -(j + 1)
         basis /= np.linalg.norm(basis, axis=0)
-        # Summed in one order for all coordinates, unlike by BLAS: what ties has to tie exactly.
+        # Summed in the same order for all coordinates, unlike in BLAS: ties must be exact.
         positions = (basis[:, :, None] * features.astype(np.float64)).sum(axis=1)
         positions *= math.sqrt(2 / 3) * (d + 1)
         self.simplices = [self._simplex(position) for position in positions.T]
 
     def _simplex(self, position: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
-        """The vertices around a position in the plane, with barycentric weights."""
+        """Return the vertices around a position in the plane, with barycentric weights."""
         d = self.dimensions
         nearest = np.rint(position / (d + 1)) * (d + 1)
         order = np.argsort(nearest - position, kind="stable")  # largest remainder first
         excess = int(nearest.sum()) // (d + 1)
-        if excess > 0:  # too far up: the smallest remainders come down
+        if excess > 0:  # above the plane: step back along the smallest remainders
             nearest[order[d + 1 - excess :]] -= d + 1
         else:
             nearest[order[:-excess]] += d + 1
@@ -98,7 +98,7 @@ class PlainLattice:
         order = np.argsort(-remainder, kind="stable")
         falling = remainder[order] / (d + 1)
         vertices = []
-        for k in range(d + 1):  # of remainder k: the k largest coordinates' partners step back
+        for k in range(d + 1):  # the vertex of remainder k
             vertex = nearest + k
             vertex[order[d + 1 - k :]] -= d + 1
             gap = 1 + falling[d] - falling[0] if k == 0 else falling[d - k] - falling[d - k + 1]
@@ -106,7 +106,7 @@ class PlainLattice:
         return vertices
 
     def filter(self, values: np.ndarray) -> np.ndarray:
-        """(N, C) to (N, C)."""
+        """Filter each column of (N, C)."""
         lattice: dict[tuple[int, ...], Any] = defaultdict(lambda: np.zeros(values.shape[1]))
         for simplex, value in zip(self.simplices, values, strict=True):
             for vertex, weight in simplex:
@@ -135,21 +135,23 @@ def features_of(image: np.ndarray, xy: float, rgb: float | None = None) -> np.nd
     return np.array(rows)
 
 
-def plain_crf(image: np.ndarray, probabilities: np.ndarray, chosen: CRFParameters) -> np.ndarray:
-    """Mean field by the paper's algorithm 1 on PlainLattice."""
+def reference_crf(
+    image: np.ndarray, probabilities: np.ndarray, parameters: CRFParameters
+) -> np.ndarray:
+    """Run mean field inference, the paper's algorithm 1, on ReferenceLattice."""
     classes = len(probabilities)
     logits = np.log(np.clip(probabilities.reshape(classes, -1).T.astype(np.float64), 1e-5, 1))
     kernels = []
     for weight, features in (
-        (chosen.bi_w, features_of(image, chosen.bi_xy, chosen.bi_rgb)),
-        (chosen.pos_w, features_of(image, chosen.pos_xy)),
+        (parameters.bi_w, features_of(image, parameters.bi_xy, parameters.bi_rgb)),
+        (parameters.pos_w, features_of(image, parameters.pos_xy)),
     ):
-        lattice = PlainLattice(features)
+        lattice = ReferenceLattice(features)
         norm = 1 / np.sqrt(lattice.filter(np.ones((len(logits), 1))) + 1e-20)
         kernels.append((weight, lattice, norm))
     q = np.exp(logits)
     q /= q.sum(axis=1, keepdims=True)
-    for _ in range(chosen.iterations):
+    for _ in range(parameters.iterations):
         total = logits.copy()
         for weight, lattice, norm in kernels:
             total += weight * norm * lattice.filter(norm * q)
@@ -160,19 +162,19 @@ def plain_crf(image: np.ndarray, probabilities: np.ndarray, chosen: CRFParameter
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
 @pytest.mark.parametrize("columns", [1, 8, 11])
-def test_the_lattice_equals_a_plain_one(dimensions: int, columns: int) -> None:
+def test_the_lattice_equals_the_reference(dimensions: int, columns: int) -> None:
     rng = np.random.default_rng(dimensions)
     features = rng.normal(0, 2, (dimensions, 200)).astype(np.float32)
     values = rng.random((200, columns)).astype(np.float32)
-    expected = PlainLattice(features).filter(values)
+    expected = ReferenceLattice(features).filter(values)
     filtered = Lattice(features, normalized=False).filter(values)
     assert np.allclose(filtered, expected, rtol=1e-4, atol=1e-5)
-    norm = 1 / np.sqrt(PlainLattice(features).filter(np.ones((200, 1))))
-    expected = norm * PlainLattice(features).filter(norm * values)
+    norm = 1 / np.sqrt(ReferenceLattice(features).filter(np.ones((200, 1))))
+    expected = norm * ReferenceLattice(features).filter(norm * values)
     assert np.allclose(Lattice(features).filter(values), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_many_strips_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_strips_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     features = np.random.default_rng(0).normal(0, 3, (5, 500)).astype(np.float32)
     values = np.random.default_rng(1).random((500, 3)).astype(np.float32)
     one = Lattice(features)
@@ -186,16 +188,16 @@ def test_many_strips_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixelwise.crf.lattice._MIN_STRIP", 100)
-    monkeypatch.setattr("pixelwise.crf.meanfield._MIN_SHARED", 0)
+    monkeypatch.setattr("pixelwise.crf.meanfield._MIN_THREADED", 0)
     image, probabilities = noise((37, 41, 3)), random_probabilities(11, 37, 41)
     results, used = [], set()
-    shared = Threads.share
+    run = Threads.run
 
-    def watched(self: Threads, *arguments: Any) -> None:
+    def record(self: Threads, *arguments: Any) -> None:
         used.add(self.count)
-        shared(self, *arguments)
+        run(self, *arguments)
 
-    monkeypatch.setattr(Threads, "share", watched)
+    monkeypatch.setattr(Threads, "run", record)
     for threads in (1, 2, 3, 64):
         monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", threads)
         results.append(dense_crf(image, probabilities))
@@ -203,7 +205,7 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
     assert all((result == results[0]).all() for result in results)
 
 
-def test_several_images_at_once_do_not_disturb_each_other() -> None:
+def test_concurrent_calls_do_not_affect_each_other() -> None:
     cases = [(noise((60, 50, 3), n), random_probabilities(4, 60, 50, n)) for n in range(6)]
     expected = [dense_crf(*case) for case in cases]
     with ThreadPoolExecutor(6) as pool:
@@ -212,22 +214,22 @@ def test_several_images_at_once_do_not_disturb_each_other() -> None:
         assert (one == other).all()
 
 
-def test_what_is_shared_is_done_once_and_whole() -> None:
+def test_threads_process_every_item_exactly_once() -> None:
     for count in (1, 2, 5):
         for items in (0, 1, 2, 3, 17):
             seen: list[int] = []
             with Threads(count) as threads:
-                threads.share(lambda begin, end, into: into.extend(range(begin, end)), items, seen)
+                threads.run(lambda begin, end, into: into.extend(range(begin, end)), items, seen)
             assert sorted(seen) == list(range(items))
 
 
 @pytest.mark.parametrize("dimensions", [2, 5])
 def test_the_lattice_is_close_to_a_true_gaussian(dimensions: int) -> None:
-    """Weighted means by the lattice and by exp(-|f - g|^2 / 2) over all pairs.
+    """Compare weighted means by the lattice with those by exp(-|f - g|^2 / 2) over all pairs.
 
-    The lattice's kernel is a tent spline of the Gaussian's variance (Adams et al. 2010, figure 6):
-    a few percent off at each distance, more where points are few. The values are 0 or 1, so an
-    error of 0.05 is 5 % of their range.
+    The lattice's kernel is a tent spline with the Gaussian's variance (Adams et al. 2010, figure
+    6): it differs by a few percent at each distance, and by more where points are sparse. The
+    values are 0 or 1, so an error of 0.05 is 5 % of their range.
     """
     rng = np.random.default_rng(0)
     features = rng.random((dimensions, 2000)).astype(np.float32) * 4
@@ -243,14 +245,14 @@ def test_the_lattice_is_close_to_a_true_gaussian(dimensions: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 11])
-def test_mean_field_equals_a_plain_one(classes: int) -> None:
+def test_mean_field_equals_the_reference(classes: int) -> None:
     image, _ = halves(13, 17)
     probabilities = random_probabilities(classes, 13, 17)
     for iterations in (0, 1, 4):
-        chosen = dataclasses.replace(PLAIN, iterations=iterations)
-        refined = dense_crf(image, probabilities, chosen)
+        parameters = dataclasses.replace(PARAMETERS, iterations=iterations)
+        refined = dense_crf(image, probabilities, parameters)
         assert refined.dtype == np.float32
-        assert np.abs(refined - plain_crf(image, probabilities, chosen)).max() < 1e-5
+        assert np.abs(refined - reference_crf(image, probabilities, parameters)).max() < 1e-5
 
 
 @pytest.mark.parametrize("case", json.loads(RECORDED.read_text()), ids=lambda case: case["name"])
@@ -260,26 +262,26 @@ def test_mean_field_equals_pydensecrfs_recorded_results(case: dict[str, Any]) ->
     probabilities = np.array(case["probabilities"], np.float32)
     refined = dense_crf(image, probabilities, CRFParameters(**case["parameters"]))
     expected = np.array(case["refined"], np.float32)
-    assert np.abs(expected - probabilities).max() > 0.3  # it does something
+    assert np.abs(expected - probabilities).max() > 0.3  # the CRF changes much
     assert np.abs(refined - expected).max() < 1e-4
     assert (refined.argmax(axis=0) == expected.argmax(axis=0)).all()
 
 
-def test_equal_probabilities_stay_equal() -> None:
+def test_uniform_probabilities_stay_uniform() -> None:
     refined = dense_crf(noise((20, 30, 3)), np.full((4, 20, 30), 0.25, np.float32))
     assert np.allclose(refined, 0.25, atol=1e-6)
 
 
-def test_certainty_of_one_class_stays() -> None:
+def test_certain_probabilities_stay_certain() -> None:
     probabilities = np.zeros((3, 20, 30), np.float32)
     probabilities[1] = 1
     assert (dense_crf(noise((20, 30, 3)), probabilities)[1] > 0.999).all()
 
 
-def test_a_wrong_pixel_is_corrected_and_the_edge_stays() -> None:
+def test_a_wrong_pixel_is_corrected_and_the_edge_is_kept() -> None:
     image, side = halves(40, 60)
     likely = np.where(side, 0.2, 0.8).astype(np.float32)
-    likely[20, 10], likely[20, 50] = 0.3, 0.7  # each on the wrong side of one half
+    likely[20, 10], likely[20, 50] = 0.3, 0.7  # both wrong
     probabilities = np.stack([likely, 1 - likely])
     assert (probabilities.argmax(axis=0) != side).sum() == 2
     assert (dense_crf(image, probabilities, "camvid").argmax(axis=0) == side).all()
@@ -301,18 +303,20 @@ def test_a_blurred_edge_moves_to_the_images_edge() -> None:
 @example(1, 1, 3, 0)
 @example(1, 40, 9, 0)
 @example(40, 1, 8, 0)
-def test_every_size_gives_probabilities(height: int, width: int, classes: int, seed: int) -> None:
+def test_every_image_size_yields_probabilities(
+    height: int, width: int, classes: int, seed: int
+) -> None:
     probabilities = random_probabilities(classes, height, width, seed)
-    kept = probabilities.copy()
+    original = probabilities.copy()
     refined = dense_crf(noise((height, width, 3), seed), probabilities)
     assert refined.shape == (classes, height, width)
     assert np.isfinite(refined).all()
     assert (refined >= 0).all()
     assert np.allclose(refined.sum(axis=0), 1, atol=1e-5)
-    assert (probabilities == kept).all()  # what was given is not written to
+    assert (probabilities == original).all()  # the input is not modified
 
 
-def test_layout_and_float_type_do_not_matter() -> None:
+def test_memory_layout_and_float_type_do_not_matter() -> None:
     image, probabilities = noise((18, 25, 3)), random_probabilities(3, 18, 25)
     expected = dense_crf(image, probabilities)
     last = np.ascontiguousarray(probabilities.transpose(1, 2, 0)).transpose(2, 0, 1)
@@ -322,16 +326,21 @@ def test_layout_and_float_type_do_not_matter() -> None:
     assert (dense_crf(image, half) == dense_crf(image, half.astype(np.float32))).all()
 
 
-def test_shared_lattices_change_nothing() -> None:
+def test_reusing_lattices_does_not_change_results() -> None:
     image, probabilities = noise((18, 25, 3)), random_probabilities(3, 18, 25)
-    sets = [PLAIN, dataclasses.replace(PLAIN, bi_w=2), *PARAMETER_SETS.values(), PLAIN]
-    for chosen, refined in zip(sets, dense_crfs(image, probabilities, sets), strict=True):
-        assert (refined == dense_crf(image, probabilities, chosen)).all()
+    sets = [
+        PARAMETERS,
+        dataclasses.replace(PARAMETERS, bi_w=2),
+        *PARAMETER_SETS.values(),
+        PARAMETERS,
+    ]
+    for parameters, refined in zip(sets, dense_crfs(image, probabilities, sets), strict=True):
+        assert (refined == dense_crf(image, probabilities, parameters)).all()
 
 
-def changed(where: tuple[int, int, int], value: float) -> np.ndarray:
+def with_value(index: tuple[int, int, int], value: float) -> np.ndarray:
     probabilities = random_probabilities(3, 4, 5)
-    probabilities[where] = value
+    probabilities[index] = value
     return probabilities
 
 
@@ -341,16 +350,16 @@ IMAGE = noise((4, 5, 3))
 @pytest.mark.parametrize(
     ("image", "probabilities", "message"),
     [
-        (IMAGE, changed((1, 2, 3), math.nan), "row 2, column 3 sum to nan"),
-        (IMAGE, changed((1, 2, 3), math.inf), "row 2, column 3 sum to inf"),
-        (IMAGE, random_probabilities(3, 4, 5) * 2, "row 0, column 0 sum to 2"),
+        (IMAGE, with_value((1, 2, 3), math.nan), "at row 2, column 3 sum to nan"),
+        (IMAGE, with_value((1, 2, 3), math.inf), "at row 2, column 3 sum to inf"),
+        (IMAGE, random_probabilities(3, 4, 5) * 2, "at row 0, column 0 sum to 2"),
         (
             IMAGE,
             np.stack([np.full((4, 5), x, np.float32) for x in (1.5, -0.5)]),
-            "-0.5 of class 1 in row 0, column 0",
+            "-0.5 of class 1 at row 0, column 0",
         ),
-        (IMAGE, random_probabilities(3, 5, 4), "5x4 .* do not fit the image of 4x5"),
-        (IMAGE, np.ones((4, 5), np.float32), r"shape \(4, 5\): have to be a float array"),
+        (IMAGE, random_probabilities(3, 5, 4), "5x4 .* do not match the image of 4x5"),
+        (IMAGE, np.ones((4, 5), np.float32), r"shape \(4, 5\): must be a float array"),
         (IMAGE, np.ones((1, 4, 5), np.int64), "dtype int64"),
         (IMAGE, np.ones((0, 4, 5), np.float32), r"shape \(0, 4, 5\)"),
         (IMAGE, [[1.0]], "type list"),
@@ -359,7 +368,7 @@ IMAGE = noise((4, 5, 3))
         (None, random_probabilities(3, 4, 5), "image of type NoneType"),
     ],
 )
-def test_bad_arrays_are_refused_with_the_value(
+def test_invalid_arrays_are_refused_with_the_value(
     image: Any, probabilities: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -369,31 +378,30 @@ def test_bad_arrays_are_refused_with_the_value(
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("bi_w", -1, "0 or more"),
-        ("bi_xy", 0, "over 0"),
-        ("bi_rgb", math.nan, "over 0"),
-        ("pos_w", math.inf, "0 or more"),
-        ("pos_xy", "3", "over 0"),
-        ("iterations", 2.5, "a whole number"),
-        ("iterations", -1, "a whole number"),
-        ("bi_w", True, "0 or more"),
+        ("bi_w", -1, "at least 0"),
+        ("bi_xy", 0, "above 0"),
+        ("bi_rgb", math.nan, "above 0"),
+        ("pos_w", math.inf, "at least 0"),
+        ("pos_xy", "3", "above 0"),
+        ("iterations", 2.5, "an integer"),
+        ("iterations", -1, "an integer"),
+        ("bi_w", True, "at least 0"),
     ],
 )
-def test_bad_parameters_are_refused_with_the_value(name: str, value: Any, allowed: str) -> None:
+def test_invalid_parameters_are_refused_with_the_value(name: str, value: Any, allowed: str) -> None:
     with pytest.raises(InputError, match=f"{name}={value!r}.*{allowed}"):
-        dataclasses.replace(PLAIN, **{name: value})
+        dataclasses.replace(PARAMETERS, **{name: value})
 
 
 def test_stds_too_small_to_number_the_cells_are_refused() -> None:
-    tiny = dataclasses.replace(PLAIN, bi_rgb=1e-4)
+    tiny = dataclasses.replace(PARAMETERS, bi_rgb=1e-4)
     with pytest.raises(InputError, match="too small"):
         dense_crf(noise((8, 8, 3)), random_probabilities(2, 8, 8), tiny)
 
 
-def test_the_papers_sets() -> None:
+def test_the_parameter_sets_of_the_papers() -> None:
     numbers = {
-        name: (chosen.bi_w, chosen.bi_xy, chosen.bi_rgb, chosen.pos_w, chosen.pos_xy)
-        for name, chosen in PARAMETER_SETS.items()
+        name: (p.bi_w, p.bi_xy, p.bi_rgb, p.pos_w, p.pos_xy) for name, p in PARAMETER_SETS.items()
     }
     assert numbers == {
         "v1-largefov": (4, 49, 5, 3, 3),
@@ -401,23 +409,28 @@ def test_the_papers_sets() -> None:
         "v2-resnet101": (4, 67, 3, 3, 1),
         "camvid": (5, 50, 3, 3, 3),
     }
-    assert {chosen.iterations for chosen in PARAMETER_SETS.values()} == {10}
+    assert {parameters.iterations for parameters in PARAMETER_SETS.values()} == {10}
     assert find_parameters("camvid") == PARAMETER_SETS["camvid"]
-    assert find_parameters(PLAIN) is PLAIN
+    assert find_parameters(PARAMETERS) is PARAMETERS
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "not there"),
+        (None, "does not exist"),
         ("{", "JSON"),
-        ("[]", "holds no CRF parameters"),
-        ('{"parameters": {"bi_w": 1}}', "holds no CRF parameters"),
-        (json.dumps({"parameters": {**PLAIN.to_json(), "bi_xy": -1}}), "bi_xy=-1"),
-        (json.dumps({"parameters": {**PLAIN.to_json(), "more": 1}}), "holds no CRF parameters"),
+        ("[]", "contains no CRF parameters"),
+        ('{"parameters": {"bi_w": 1}}', "contains no CRF parameters"),
+        (json.dumps({"parameters": {**PARAMETERS.to_json(), "bi_xy": -1}}), "bi_xy=-1"),
+        (
+            json.dumps({"parameters": {**PARAMETERS.to_json(), "more": 1}}),
+            "contains no CRF parameters",
+        ),
     ],
 )
-def test_a_bad_parameter_file_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+def test_an_invalid_parameter_file_is_refused(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
     path = tmp_path / "crf.json"
     if content is not None:
         path.write_text(content)
@@ -426,12 +439,12 @@ def test_a_bad_parameter_file_is_refused(tmp_path: Path, content: str | None, me
     assert str(path) in str(caught.value)
 
 
-def test_an_unknown_set_is_refused_with_the_known() -> None:
+def test_an_unknown_set_is_refused_with_the_known_names() -> None:
     with pytest.raises(InputError, match="v1-largefov"):
         find_parameters("v9")
 
 
-def test_without_numba_the_remedy_is_named(
+def test_without_numba_the_error_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, cli: Callable[..., Any], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)  # its import fails
@@ -453,7 +466,7 @@ def test_without_numba_the_remedy_is_named(
 
 
 def test_a_later_process_does_not_compile_again(tmp_path: Path) -> None:
-    """In a cache of its own: the first process fills it, the second takes all from it."""
+    """The first process fills an empty cache, and the second loads everything from it."""
     code = (
         "from pixelwise.crf import compile_dense_crf, kernels; compile_dense_crf();"
         "used = [f for f in vars(kernels).values() if hasattr(f, 'stats') and f.signatures];"
@@ -474,21 +487,21 @@ def test_a_later_process_does_not_compile_again(tmp_path: Path) -> None:
     assert printed[1][1] == "0"
 
 
-def test_where_no_cache_can_be_written_it_still_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_compile_without_a_writable_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core.caching import CacheImpl
 
-    from pixelwise.ops.jit import outer
+    from pixelwise.ops.jit import compiled
 
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
-    assert outer(lambda x: x + 1)(1) == 2
+    assert compiled(lambda x: x + 1)(1) == 2
 
 
-# The Predictor and the commands.
+# Predictor and commands.
 
 
 @pytest.fixture(scope="module")
 def scene_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle, which hardly tells pixels apart, made to answer with all of its classes."""
+    """The tiny bundle, whose logits hardly vary, rescaled so that it predicts all its classes."""
     bundle = Bundle.load(tiny_bundle)
     logits = pixelwise.load(tiny_bundle)(noise((24, 32, 3))).logits
     (last,) = (name for name in bundle.weights if bundle.weights[name].shape == (len(logits),))
@@ -500,7 +513,7 @@ def scene_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
-def test_the_predictor_gives_refined_probabilities(tiny_bundle: Path) -> None:
+def test_the_predictor_returns_refined_probabilities(tiny_bundle: Path) -> None:
     image = noise((30, 40, 3))
     plain, refining = pixelwise.load(tiny_bundle), pixelwise.load(tiny_bundle, crf="camvid")
     result = refining(image)
@@ -511,7 +524,7 @@ def test_the_predictor_gives_refined_probabilities(tiny_bundle: Path) -> None:
     assert not np.allclose(plain(image).probabilities, expected, atol=1e-2)
 
 
-def test_predict_and_evaluate_take_a_set_or_a_file(
+def test_predict_accepts_a_set_or_a_file(
     cli: Callable[..., Any],
     tiny_bundle: Path,
     make_folder_data: Callable[..., Path],
@@ -531,7 +544,7 @@ def test_predict_and_evaluate_take_a_set_or_a_file(
     assert masks[0] == masks[1] == masks[2]
 
 
-def test_evaluate_scores_what_the_crf_gives(
+def test_evaluate_scores_the_refined_labels(
     cli: Callable[..., Any],
     scene_bundle: Path,
     make_folder_data: Callable[..., Path],
@@ -539,7 +552,7 @@ def test_evaluate_scores_what_the_crf_gives(
 ) -> None:
     data = make_folder_data(tmp_path / "data", splits={"train": 1, "val": 2})
     refining = pixelwise.load(scene_bundle, crf="camvid")
-    for path in (data / "images" / "val").iterdir():  # the refined masks are the truth
+    for path in (data / "images" / "val").iterdir():  # the refined labels are the ground truth
         Image.fromarray(refining(path).index).save(data / "masks" / "val" / path.name)
     result = cli("evaluate", scene_bundle, data, "--crf-set", "camvid", "--json", "-")
     scores = json.loads(result.out)
@@ -568,7 +581,7 @@ def test_help_names_the_sets(cli: Callable[..., Any]) -> None:
     assert f"alone means {DEFAULT_PARAMETERS}" in " ".join(text.replace("│", " ").split())
 
 
-def test_tune_crf_finds_what_is_best_and_compares_on_the_rest(
+def test_tune_crf_finds_the_best_parameters_and_compares_them_on_the_rest(
     tiny_bundle: Path,
     make_folder_data: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -581,9 +594,9 @@ def test_tune_crf_finds_what_is_best_and_compares_on_the_rest(
     data_folder = make_folder_data(tmp_path / "data", splits={"train": 1, "val": 3})
     predictor = pixelwise.load(tiny_bundle)
     data = open_dataset(data_folder, splits=("val",), classes=predictor.classes)
-    seen: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     search = search_crf(
-        predictor, data, "val", limit=2, progress=lambda done, total: seen.append((done, total))
+        predictor, data, "val", limit=2, progress=lambda *counts: progress.append(counts)
     )
     assert len(search.trials) == 4 + 26
     scores = [trial.mean_iou for trial in search.trials]
@@ -594,15 +607,15 @@ def test_tune_crf_finds_what_is_best_and_compares_on_the_rest(
     assert search.rest is not None
     assert search.rest.images == 1
     total = 2 * (1 + 30) + 2
-    assert seen == [(done, total) for done in range(1, total + 1)]
-    # The same figures as by scoring with such a Predictor.
-    image, truth = data.read(data.splits["val"][1])
+    assert progress == [(done, total) for done in range(1, total + 1)]
+    # The same score as with a Predictor that uses these parameters.
+    image, mask = data.read(data.splits["val"][1])
     matrix = ConfusionMatrix(len(data.classes))
-    matrix.update(truth, pixelwise.load(tiny_bundle, crf=search.best).classify(image))
+    matrix.update(mask, pixelwise.load(tiny_bundle, crf=search.best).classify(image))
     assert search.rest.after == matrix.scores().mean_iou
 
 
-def test_the_tune_crf_command_prints_and_writes_what_predict_reads(
+def test_the_tune_crf_command_prints_and_writes_parameters_for_predict(
     cli: Callable[..., Any],
     tiny_bundle: Path,
     make_folder_data: Callable[..., Path],

@@ -1,4 +1,4 @@
-"""Exports give the bundle's masks, are trusted only when whole and fresh, and need no PyTorch."""
+"""Exports predict the bundle's masks, must be complete and fresh, and run without PyTorch."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.pixel_format import RGB
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.export import export, export_bundle, int8
-from pixelwise.export.int8 import Int8Settings
-from pixelwise.export.parity import Parity
+from pixelwise.exporters import export, export_bundle, int8
+from pixelwise.exporters.int8 import Int8Settings
+from pixelwise.exporters.parity import Parity
 from pixelwise.inference import Predictor, load_model
 from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes import Runtime, View, autoselect, supports_tiling
@@ -42,12 +42,14 @@ CLASSES = Classes.make(["soil", "plant", "stone"], values=[0, 10, 200], ignore=2
 
 
 def write_bundle(path: Path, name: str, classes: Classes, **options: object) -> Path:
-    """A network with random weights and statistics that matter."""
+    """Write a network with random weights and statistics."""
     torch.manual_seed(0)
     model = create_model(name, num_classes=len(classes), **options)
     with torch.no_grad():
         for parameter in model.parameters():
-            if not parameter.any():  # FCN's scores start at 0, which no parity could tell apart
+            if (
+                not parameter.any()
+            ):  # FCN initializes its score layers to 0, and equal logits prove nothing
                 parameter.normal_(0, 0.05)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -59,23 +61,23 @@ def write_bundle(path: Path, name: str, classes: Classes, **options: object) -> 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with an export for OpenVINO and one for ONNX Runtime beside it."""
+    """A bundle with an OpenVINO export and an ONNX export next to it."""
     path = tmp_path_factory.mktemp("exports") / "net.safetensors"
     write_bundle(path, "deeplab_v3plus", CLASSES, backbone="tiny")
     for target in ("openvino", "onnx"):
-        export(path, target)
+        export(path, to=target)
     return path
 
 
 @pytest.fixture
 def copy(exported: Path, tmp_path: Path) -> Path:
-    """The same in a folder of its own, to be damaged."""
+    """A copy of the bundle and its exports that a test may damage."""
     shutil.copytree(exported.parent, tmp_path / "exports")
     return tmp_path / "exports" / exported.name
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def isolated_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIXELWISE_CACHE", str(tmp_path / "cache"))
 
 
@@ -84,7 +86,7 @@ def photo(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
-def test_an_export_gives_the_logits_of_pytorch_at_any_size(exported: Path, runtime: str) -> None:
+def test_an_export_predicts_pytorchs_logits_at_any_size(exported: Path, runtime: str) -> None:
     fast, reference = (pixelwise.load(exported, runtime=name) for name in (runtime, "torch"))
     assert fast.runtime.name == runtime
     assert fast.classes == reference.classes
@@ -93,31 +95,31 @@ def test_an_export_gives_the_logits_of_pytorch_at_any_size(exported: Path, runti
     @given(st.integers(1, 90), st.integers(1, 90))
     def same(height: int, width: int) -> None:
         image = photo(height, width)
-        one, other = fast.logits(image), reference.logits(image)
-        spread = float(other.max() - other.min())
-        assert np.abs(one - other).max() <= 1e-5 * spread
-        assert (fast.classify(image) == one.argmax(axis=0)).all()
+        logits, expected = fast.logits(image), reference.logits(image)
+        spread = float(expected.max() - expected.min())
+        assert np.abs(logits - expected).max() <= 1e-5 * spread
+        assert (fast.classify(image) == logits.argmax(axis=0)).all()
 
     same()
     assert fast(photo(33, 47)).mask.shape == (33, 47)
 
 
-def test_a_size_that_comes_often_is_compiled_for_itself(exported: Path) -> None:
+def test_frequent_sizes_get_a_static_model(exported: Path) -> None:
     predictor = pixelwise.load(exported, runtime="openvino")
     runtime = predictor.runtime
     expected = {size: predictor.classify(photo(*size)) for size in ((20, 30), (21, 31), (22, 32))}
-    assert runtime._one.sizes == [(20, 30)]
+    assert runtime._single.sizes == [(20, 30)]
     for _ in range(2):
         for size, labels in expected.items():
             assert (predictor.classify(photo(*size)) == labels).all()
-    assert sorted(runtime._one.sizes) == [(21, 31), (22, 32)]  # two are kept
+    assert sorted(runtime._single.sizes) == [(21, 31), (22, 32)]  # two are cached
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
-def test_several_images_at_once_have_their_own_labels(
+def test_images_processed_in_parallel_keep_their_own_labels(
     exported: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of sizes that change, so that some are compiled for while others run."""
+    """Sizes change, so that models are compiled while others run."""
     for module in ("openvino", "onnx"):
         monkeypatch.setattr(
             f"pixelwise.inference.runtimes.{module}.{module}_runtime.cores", lambda: 2
@@ -134,10 +136,10 @@ def test_several_images_at_once_have_their_own_labels(
         assert result.image is image
         np.testing.assert_array_equal(result.index, labels)
     if runtime == "openvino":
-        assert len(predictor.runtime._several.sizes) == 2
+        assert len(predictor.runtime._concurrent.sizes) == 2
 
 
-def test_on_one_core_images_go_one_after_the_other(
+def test_on_one_core_images_are_processed_one_by_one(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pixelwise.inference.runtimes.openvino.openvino_runtime.cores", lambda: 1)
@@ -149,19 +151,24 @@ def test_on_one_core_images_go_one_after_the_other(
 
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
-def test_the_description_holds_what_was_checked(exported: Path, target: str) -> None:
-    made = ExportManifest.load(exported.parent / f"net-{target}")
-    assert (made.target, made.precision, made.model) == (target, "float32", "deeplab_v3plus")
-    assert len(made.checks["parity"]) == 3
-    assert all(one["difference"] < 1e-5 for one in made.checks["parity"])
-    assert any(side % 2 for one in made.checks["parity"] for side in one["size"])
-    assert made.checks["made with"][target]
-    assert made.checks["tile"]["difference"] < 1e-5
+def test_the_manifest_records_the_checks(exported: Path, target: str) -> None:
+    manifest = ExportManifest.load(exported.parent / f"net-{target}")
+    assert (manifest.target, manifest.precision, manifest.model) == (
+        target,
+        "float32",
+        "deeplab_v3plus",
+    )
+    parity = manifest.checks["parity"]
+    assert len(parity) == 3
+    assert all(image["difference"] < 1e-5 for image in parity)
+    assert any(side % 2 for image in parity for side in image["size"])
+    assert manifest.checks["made with"][target]
+    assert manifest.checks["tile"]["difference"] < 1e-5
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
-def test_a_runtime_is_freed_as_soon_as_it_is_not_used(exported: Path, runtime: str) -> None:
-    """In a cycle it would wait for the collector, which frees OpenVINO's parts in a fatal order."""
+def test_a_runtime_is_freed_immediately(exported: Path, runtime: str) -> None:
+    """The garbage collector would free OpenVINO's objects in an order that crashes the process."""
     predictor = pixelwise.load(exported, runtime=runtime)
     predictor.segment_concurrently(photo(20, 30))
     predictor.classify(photo(20, 30))
@@ -174,7 +181,7 @@ def test_a_runtime_is_freed_as_soon_as_it_is_not_used(exported: Path, runtime: s
         gc.enable()
 
 
-def test_without_onnx_tiles_by_onnx_runtime_see_themselves_alone(
+def test_without_the_onnx_package_onnx_runtime_does_not_support_tiling(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert supports_tiling(pixelwise.load(exported, runtime="onnx").runtime)
@@ -185,12 +192,12 @@ def test_without_onnx_tiles_by_onnx_runtime_see_themselves_alone(
 
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
-def test_an_export_of_an_earlier_version_is_used_as_before(copy: Path, target: str) -> None:
-    """Its windows see themselves alone, for it does not say what they need."""
+def test_an_export_of_an_earlier_version_runs_without_tiling(copy: Path, target: str) -> None:
+    """Its manifest does not state what tiles require."""
     folder = copy.with_name(f"net-{target}")
     assert supports_tiling(pixelwise.load(folder).runtime)
     content = json.loads((folder / "export.json").read_text())
-    requirements = without_traits(folder)
+    requirements = remove_requirements(folder)
     earlier = pixelwise.load(folder)
     assert not supports_tiling(earlier.runtime)
     assert earlier.classify(photo(30, 40)).shape == (30, 40)
@@ -203,21 +210,21 @@ def test_an_export_of_an_earlier_version_is_used_as_before(copy: Path, target: s
         assert "export.json: is damaged" in refusal(lambda: pixelwise.load(folder))
 
 
-def without_traits(folder: Path) -> dict[str, object]:
-    """Make the export one of an earlier version; the traits that it had."""
-    about = folder / "export.json"
-    content = json.loads(about.read_text())
+def remove_requirements(folder: Path) -> dict[str, object]:
+    """Make the export one of an earlier version and return the removed requirements."""
+    manifest = folder / "export.json"
+    content = json.loads(manifest.read_text())
     requirements: dict[str, object] = content.pop("requirements")
-    about.write_text(json.dumps(content))
+    manifest.write_text(json.dumps(content))
     return requirements
 
 
-def test_predicting_by_openvino_imports_no_torch(exported: Path, tmp_path: Path) -> None:
+def test_predicting_with_openvino_does_not_import_torch(exported: Path, tmp_path: Path) -> None:
     Image.fromarray(photo(40, 50)).save(tmp_path / "a.png")
     code = (
         "import sys; from pixelwise.cli import main\n"
         "try: main()\n"
-        "except SystemExit as end: assert not end.code, end\n"
+        "except SystemExit as exit: assert not exit.code, exit\n"
         "assert 'torch' not in sys.modules"
     )
     folder = exported.parent / "net-openvino"
@@ -227,23 +234,24 @@ def test_predicting_by_openvino_imports_no_torch(exported: Path, tmp_path: Path)
 
 
 def test_torch_export_runs_in_plain_pytorch(exported: Path, tmp_path: Path) -> None:
-    made = export(exported, "torch-export", out=tmp_path / "program")
-    program = torch.export.load(made.path).module()
+    manifest = export(exported, to="torch_export", out=tmp_path / "program")
+    program = torch.export.load(manifest.path).module()
     image = photo(45, 70)
     labels, logits = program(torch.from_numpy(image)[None])
     reference = pixelwise.load(exported, runtime="torch")
     assert np.allclose(logits[0].detach().numpy(), reference.logits(image), atol=1e-4)
     assert labels.dtype == torch.uint8
     with pytest.raises(InputError, match="it is for other programs"):
-        pixelwise.load(made.folder)
+        pixelwise.load(manifest.folder)
 
 
-# --- what is not used, and what is not written
+# --- exports that are refused or not written
 
 
-def refusal(work: Callable[[], object]) -> str:
+def refusal(function: Callable[[], object]) -> str:
+    """Return the message of the error that a function raises."""
     with pytest.raises(PixelwiseError) as caught:
-        work()
+        function()
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -261,28 +269,27 @@ def test_an_export_of_another_bundle_is_stale(copy: Path) -> None:
 def test_a_damaged_export_is_not_loaded(copy: Path) -> None:
     for name in ("model.xml", "model.bin"):
         file = copy.with_name("net-openvino") / name
-        whole = file.read_bytes()
-        middle = len(whole) // 2
-        file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        content = file.read_bytes()
+        middle = len(content) // 2
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
         assert "is damaged" in refusal(lambda: pixelwise.load(copy, runtime="openvino"))
         file.unlink()
         assert "is not there" in refusal(lambda: pixelwise.load(copy, runtime="openvino"))
-        file.write_bytes(whole)
-    about = copy.with_name("net-openvino") / "export.json"
-    whole = about.read_bytes()
-    content = json.loads(whole)
-    for text in ("{", "[]", "{}", json.dumps({**content, "files": {}})):
-        about.write_text(text)
+        file.write_bytes(content)
+    path = copy.with_name("net-openvino") / "export.json"
+    manifest = json.loads(path.read_bytes())
+    for text in ("{", "[]", "{}", json.dumps({**manifest, "files": {}})):
+        path.write_text(text)
         assert "damaged" in refusal(lambda: pixelwise.load(copy, runtime="openvino"))
-    about.write_text(json.dumps({**content, "format": 99}))
+    path.write_text(json.dumps({**manifest, "format": 99}))
     assert "export format 99" in refusal(lambda: pixelwise.load(copy, runtime="openvino"))
-    # a file that the description names elsewhere is never opened there
-    files = {"../net.safetensors": content["files"]["model.bin"], "model.xml": ""}
-    about.write_text(json.dumps({**content, "files": files}))
-    assert "net-openvino/net.safetensors" in refusal(lambda: pixelwise.load(about.parent))
+    # a file outside the folder is never opened
+    files = {"../net.safetensors": manifest["files"]["model.bin"], "model.xml": ""}
+    path.write_text(json.dumps({**manifest, "files": files}))
+    assert "net-openvino/net.safetensors" in refusal(lambda: pixelwise.load(path.parent))
 
 
-def test_what_cannot_be_had_is_said_with_the_remedy(
+def test_a_runtime_that_is_unavailable_is_refused_with_the_remedy(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "allowed are auto, torch, openvino" in refusal(lambda: pixelwise.load(copy, runtime="x"))
@@ -297,31 +304,33 @@ def test_what_cannot_be_had_is_said_with_the_remedy(
     assert "pip install onnxruntime" in refusal(lambda: pixelwise.load(folder))
 
 
-def test_a_request_that_cannot_be_met_is_refused_first(
+def test_an_impossible_request_is_refused_before_any_work(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "allowed are openvino, onnx" in refusal(lambda: export(exported, "tflite"))
+    assert "choose one of openvino, onnx" in refusal(lambda: export(exported, to="tflite"))
     (tmp_path / "full").mkdir()
-    text = refusal(lambda: export(exported, "onnx", out=tmp_path / "full"))
-    assert "is there and is no export" in text
-    assert "not a bundle" in refusal(lambda: export(exported.parent, "onnx"))
-    text = refusal(lambda: export(exported, "torch-export", int8=Int8Settings()))
+    text = refusal(lambda: export(exported, to="onnx", out=tmp_path / "full"))
+    assert "exists and is not an export" in text
+    assert "not a bundle" in refusal(lambda: export(exported.parent, to="onnx"))
+    text = refusal(lambda: export(exported, to="torch-export", int8=True, data=tmp_path))
     assert "choose openvino or onnx" in text
-    monkeypatch.setattr("pixelwise.export.format_writers.find_spec", lambda name: None)
-    assert "`pip install openvino`" in refusal(lambda: export(exported, "openvino"))
+    assert "give --data DATA" in refusal(lambda: export(exported, int8=True))
+    assert "add --int8" in refusal(lambda: export(exported, data=tmp_path))
+    monkeypatch.setattr("pixelwise.exporters.formats.find_spec", lambda name: None)
+    assert "`pip install openvino`" in refusal(lambda: export(exported, to="openvino"))
 
 
-def test_logits_that_differ_are_not_written(
+def test_an_export_with_different_logits_is_not_written(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = Parity((97, 131), difference=1e-3, equal=0.99)
     monkeypatch.setattr(export_bundle, "compare", lambda runtime, reference, pixels: [wrong])
-    text = refusal(lambda: export(exported, "torch-export", out=tmp_path / "program"))
+    text = refusal(lambda: export(exported, to="torch-export", out=tmp_path / "program"))
     assert "at 97x131" in text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_commands_of_exporting_and_its_use(copy: Path, tmp_path: Path) -> None:
+def test_the_export_command_and_predicting_with_its_exports(copy: Path, tmp_path: Path) -> None:
     Image.fromarray(photo(30, 41)).save(tmp_path / "a.png")
 
     def run(*arguments: str) -> str:
@@ -348,11 +357,11 @@ def test_commands_of_exporting_and_its_use(copy: Path, tmp_path: Path) -> None:
     assert all((mask == masks["torch"]).all() for mask in masks.values())
 
 
-# --- which one is the fastest
+# --- selecting the fastest runtime
 
 
 class Slow:
-    """A runtime that takes so long."""
+    """A runtime that takes a given time."""
 
     def __init__(self, name: str, clock: list[float], seconds: float) -> None:
         self.name, self.clock, self.seconds = name, clock, seconds
@@ -364,50 +373,54 @@ class Slow:
     logits = classify
 
 
-def test_the_fastest_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_runtime_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(autoselect.time, "perf_counter", lambda: clock[0])
-    made: list[str] = []
+    opened: list[str] = []
 
-    def maker(name: str, seconds: float) -> Callable[[], Slow]:
-        def make() -> Slow:
-            made.append(name)
+    def candidate(name: str, seconds: float) -> Callable[[], Slow]:
+        def open_runtime() -> Slow:
+            opened.append(name)
             return Slow(name, clock, seconds)
 
-        return make
+        return open_runtime
 
-    fastest = partial(autoselect.select_fastest, runtime=lambda one: one, pixels=lambda one: RGB)
-    ways = {"a": maker("a", 3.0), "b": maker("b", 1.0), "c": maker("c", 2.0)}
-    name, opened = fastest("digest", ways)
-    assert (name, opened.name, made) == ("b", "b", ["a", "b", "c"])
-    assert fastest("digest", ways) == ("b", None)  # nothing was opened again
-    assert made == ["a", "b", "c"]
-    assert fastest("another", ways)[1] is not None
-    few = {name: ways[name] for name in "ac"}
-    assert fastest("digest", few)[0] == "c"  # of other candidates: measured anew
-    autoselect.cache_folder().joinpath("runtimes.json").write_text("{")  # a damaged cache
-    assert fastest("digest", ways)[0] == "b"
+    fastest = partial(autoselect.select_fastest, runtime=lambda slow: slow, pixels=lambda slow: RGB)
+    seconds = {"a": 3.0, "b": 1.0, "c": 2.0}
+    candidates = {name: candidate(name, value) for name, value in seconds.items()}
+    name, runtime = fastest("digest", candidates)
+    assert (name, runtime.name, opened) == ("b", "b", ["a", "b", "c"])
+    assert fastest("digest", candidates) == ("b", None)  # nothing was opened again
+    assert opened == ["a", "b", "c"]
+    assert fastest("another", candidates)[1] is not None
+    fewer = {name: candidates[name] for name in "ac"}
+    assert fastest("digest", fewer)[0] == "c"  # other candidates are measured again
+    cache = autoselect.cache_folder() / "runtimes.json"
+    (record, *_) = json.loads(cache.read_text()).values()
+    assert record["fastest"] == "b"  # the key that version 0.1 wrote
+    cache.write_text("{")  # damaged
+    assert fastest("digest", candidates)[0] == "b"
 
 
-def test_auto_takes_what_was_fastest(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
+def test_auto_selects_the_fastest_runtime(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[list[str]] = []
 
-    def fastest(digest: str, ways: dict[str, object], **_: object) -> tuple[str, None]:
-        asked.append(list(ways))
-        return list(ways)[1], None
+    def fastest(digest: str, candidates: dict[str, object], **_: object) -> tuple[str, None]:
+        measured.append(list(candidates))
+        return list(candidates)[1], None
 
     monkeypatch.setattr(load_model, "select_fastest", fastest)
     assert pixelwise.load(copy).runtime.name == "onnx"
-    assert asked == [["openvino", "onnx", "torch"]]  # bf16 only where it is asked for
+    assert measured == [["openvino", "onnx", "torch"]]  # bf16 only on request
     pixelwise.inference.Predictor.load(copy, parts=True)
-    assert asked.pop() == ["openvino", "onnx", "torch"]
-    without_traits(copy.with_name("net-onnx"))  # its windows see themselves alone
+    assert measured.pop() == ["openvino", "onnx", "torch"]
+    remove_requirements(copy.with_name("net-onnx"))  # it then does not support tiling
     pixelwise.inference.Predictor.load(copy, parts=True)
-    assert asked.pop() == ["openvino", "torch"]
+    assert measured.pop() == ["openvino", "torch"]
     for name in ("net-openvino", "net-onnx"):
         shutil.rmtree(copy.with_name(name))
     assert pixelwise.load(copy).runtime.name == "torch"
-    assert len(asked) == 1
+    assert len(measured) == 1
 
 
 # --- int8
@@ -427,36 +440,42 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
-def test_int8_is_written_with_its_score_and_speed(
+def test_an_int8_export_records_its_score_and_speed(
     target: str, network: Path, scenes: SegmentationData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8, "_speed", lambda one, other, data: (2.0, 1.0))
-    said: list[str] = []
-    settings = Int8Settings(max_drop=100, calibration=2)
-    made = export(network, target, int8=settings, data=scenes, say=said.append)
-    assert made.name == f"{target}-int8"
-    assert made.checks["milliseconds"] == {"float32": 2.0, "int8": 1.0}
-    assert made.checks["layers in float32"] == []
-    assert made.requirements is not None
-    assert any("2 images" in text for text in said)
+    stages: list[str] = []
+    manifest = export(
+        network,
+        to=target,
+        int8=True,
+        data=scenes if target == "openvino" else scenes.root,
+        max_drop=100,
+        calibration=2,
+        progress=stages.append,
+    )
+    assert manifest.name == f"{target}-int8"
+    assert manifest.checks["milliseconds"] == {"float32": 2.0, "int8": 1.0}
+    assert manifest.checks["layers in float32"] == []
+    assert manifest.requirements is not None
+    assert any("2 images" in stage for stage in stages)
     image = scenes.read(scenes.splits["val"][0])[0]
     fast = pixelwise.load(network, runtime=f"{target}-int8")
     logits, exact = fast.logits(image), pixelwise.load(network, runtime="torch").logits(image)
-    off = float(np.abs(logits - exact).max() / (exact.max() - exact.min()))
-    assert 1e-5 < off < 0.2  # rounded, and not another network
+    error = float(np.abs(logits - exact).max() / (exact.max() - exact.min()))
+    assert 1e-5 < error < 0.2  # rounded, but the same network
     assert isinstance(fast, Predictor)
-    assert_a_tile_is_a_part(fast.runtime)
+    assert_tiles_are_crops(fast.runtime)
 
 
 @pytest.mark.slow
-def test_int8_takes_images_of_any_size_one_after_the_other(
+def test_int8_predicts_images_of_changing_sizes(
     scenes: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenVINO 2026.4 dies at some of these if the graph was compiled for any size."""
+    """OpenVINO 2026.4 crashes at some of these if the graph was compiled for any size."""
     monkeypatch.setattr(int8, "_speed", lambda one, other, data: (2.0, 1.0))
     path = write_bundle(tmp_path / "net.safetensors", "deeplab_v3plus", SCENE_CLASSES)
-    settings = Int8Settings(max_drop=100, calibration=2)
-    export(path, "openvino", int8=settings, data=scenes)
+    export(path, to="openvino", int8=True, data=scenes, max_drop=100, calibration=2)
     sizes = [(96, 128), (97, 131), (201, 333), (222, 222), (375, 500)]
     script = (
         "import sys, numpy, pixelwise\n"
@@ -466,56 +485,57 @@ def test_int8_takes_images_of_any_size_one_after_the_other(
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
 
 
-def assert_a_tile_is_a_part(runtime: Runtime) -> None:
-    """A window that is the image, with the mean that it finds itself, is a pass over it but for
-    how its resizes round; and rounded maps get the larger margin."""
+def assert_tiles_are_crops(runtime: Runtime) -> None:
+    """A tile that covers the image, with its own mean, has the logits of one pass up to rounding in
+    resizes. Maps rounded to 8 bits get a larger margin."""
     assert supports_tiling(runtime)
     assert margin_of(runtime.requirements) > margin_of(replace(runtime.requirements, rounded=False))
     image, size = photo(160, 200), (160, 200)
     sums, count = runtime.tile_sums(image, View(size, 0, 0), (slice(0, 160), slice(0, 200)))
     mean = (sums / count).astype(np.float32)
-    whole, part = runtime.logits(image), runtime.tile_logits(image, View(size, 0, 0, (mean,)))
-    off = np.abs(whole - part) / (whole.max() - whole.min())
-    assert off.mean() < 1e-3
+    expected, logits = runtime.logits(image), runtime.tile_logits(image, View(size, 0, 0, (mean,)))
+    error = np.abs(logits - expected) / (expected.max() - expected.min())
+    assert error.mean() < 1e-3
     other = runtime.tile_logits(image, View(size, 0, 0, (mean + 1,)))
-    assert not np.array_equal(part, other)  # the mean that is given counts
+    assert not np.array_equal(logits, other)  # the mean is used
 
 
 @pytest.mark.parametrize(
-    ("speed", "scores", "words"),
+    ("speed", "scores", "message"),
     [
-        ((1.0, 2.0), [50.0, 50.0], "gains nothing here"),
+        ((1.0, 2.0), [50.0, 50.0], "nothing was written, use the float32 export"),
         ((2.0, 1.0), [50.0, 49.0, 49.2, 49.3], "0.70 points of mean IoU on val (50.00 to 49.30)"),
     ],
 )
-def test_int8_that_loses_too_much_or_gains_nothing_is_not_written(
+def test_int8_that_loses_too_much_or_is_not_faster_is_not_written(
     network: Path,
     scenes: SegmentationData,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     speed: tuple[float, float],
     scores: list[float],
-    words: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(int8, "_speed", lambda one, other, data: speed)
-    left = list(scores)
-    monkeypatch.setattr(int8, "_score", lambda runtime, export, data: left.pop(0))
+    remaining = list(scores)
+    monkeypatch.setattr(int8, "_score", lambda runtime, export, data: remaining.pop(0))
     monkeypatch.setattr(
         "nncf.quantize_with_accuracy_control", lambda model, calibration, *_, **__: model
     )
-    settings = Int8Settings(max_drop=0.3, calibration=2)
     out = tmp_path / "out"
-    text = refusal(lambda: export(network, "openvino", out=out, int8=settings, data=scenes))
-    assert words in text
-    assert left == []
+    text = refusal(
+        lambda: export(network, to="openvino", out=out, int8=True, data=scenes, calibration=2)
+    )
+    assert message in text
+    assert remaining == []
     assert not out.exists()
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("wrong", [{"max_drop": -1}, {"max_drop": 101}, {"calibration": 0}])
-def test_settings_of_int8_are_checked(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=r"allowed|at least"):
-        Int8Settings(**wrong)
+@pytest.mark.parametrize("invalid", [{"max_drop": -1}, {"max_drop": 101}, {"calibration": 0}])
+def test_int8_settings_are_checked(invalid: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"must be 0 to 100|at least 1 image"):
+        Int8Settings(**invalid)
 
 
 # --- every network
@@ -534,23 +554,23 @@ SMALL = {
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_network_can_be_exported(tmp_path: Path, name: str, target: str) -> None:
     path = write_bundle(tmp_path / "net.safetensors", name, CLASSES, **SMALL.get(name, {}))
-    made = export(path, target)  # raises where parity does not hold
-    assert made.path.exists()
+    manifest = export(path, to=target)  # raises if the logits differ
+    assert manifest.path.exists()
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("fcn8s", {"width": 0.125}),
-        # pads its input to a multiple
+        # pads its input to a multiple of its stride
         pytest.param("deeplab_v2", {"backbone": "vgg16"}, marks=pytest.mark.slow),
-        # pads each convolution
+        # pads in each convolution
         pytest.param(
             "deeplab_v3plus", {"tensorflow": True, "align_corners": True}, marks=pytest.mark.slow
         ),
     ],
 )
-def test_sizes_are_left_open(name: str, options: dict[str, object], tmp_path: Path) -> None:
+def test_exported_sizes_are_dynamic(name: str, options: dict[str, object], tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "net.safetensors", name, CLASSES, **options)
-    made = export(path, "openvino")
-    assert max(one["difference"] for one in made.checks["parity"]) < 1e-4
+    manifest = export(path, to="openvino")
+    assert max(image["difference"] for image in manifest.checks["parity"]) < 1e-4

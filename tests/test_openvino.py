@@ -1,4 +1,4 @@
-"""What the OpenVINO runtime changes in a loaded graph gives the same numbers."""
+"""The OpenVINO runtime's changes to a loaded graph do not change its results."""
 
 from __future__ import annotations
 
@@ -13,109 +13,116 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset13
 
-from pixelwise.inference.runtimes.compiled_cache import KEPT_SMALL, WORTH, CompiledCache
+from pixelwise.inference.runtimes.compiled_cache import (
+    COMPILE_AFTER,
+    MAX_SMALL_STATIC,
+    CompiledCache,
+)
 from pixelwise.inference.runtimes.openvino import dilated_convolutions, winograd
-from pixelwise.inference.runtimes.openvino.dilated_convolutions import crop_dilated, split_dilated
-from pixelwise.inference.runtimes.openvino.winograd import halve_multiplications
+from pixelwise.inference.runtimes.openvino.dilated_convolutions import (
+    crop_dilated_kernels,
+    split_dilated_convolutions,
+)
+from pixelwise.inference.runtimes.openvino.winograd import apply_winograd
 
 
-def made(output: str, size: tuple[int, int] | None) -> str:
+def build(output: str, size: tuple[int, int] | None) -> str:
     return f"{output} of {size}"
 
 
-def test_the_first_size_and_those_that_come_often_are_compiled_for_themselves() -> None:
-    kept = CompiledCache[str]()
-    assert kept.get((2, 3), "labels", made) == "labels of (2, 3)"
-    for _ in range(WORTH - 1):
-        assert kept.get((4, 5), "labels", made) == "labels of None"
-    assert kept.get((4, 5), "labels", made) == "labels of (4, 5)"
-    for _ in range(WORTH):
-        kept.get((6, 7), "labels", made)
-    assert kept.sizes == [(4, 5), (6, 7)]
+def test_the_first_size_and_frequent_sizes_get_a_static_model() -> None:
+    cache = CompiledCache[str]()
+    assert cache.get((2, 3), "labels", build) == "labels of (2, 3)"
+    for _ in range(COMPILE_AFTER - 1):
+        assert cache.get((4, 5), "labels", build) == "labels of None"
+    assert cache.get((4, 5), "labels", build) == "labels of (4, 5)"
+    for _ in range(COMPILE_AFTER):
+        cache.get((6, 7), "labels", build)
+    assert cache.sizes == [(4, 5), (6, 7)]
 
 
-def test_every_size_is_compiled_where_there_is_no_graph_for_any() -> None:
+def test_every_size_gets_a_static_model_if_a_dynamic_one_is_impossible() -> None:
     calls: list[tuple[int, int] | None] = []
 
-    def make(output: str, size: tuple[int, int] | None) -> str:
+    def record(output: str, size: tuple[int, int] | None) -> str:
         calls.append(size)
-        return made(output, size)
+        return build(output, size)
 
-    kept = CompiledCache[str](any_size=False)
-    small = [(500, side) for side in range(100, 100 + KEPT_SMALL)]
+    cache = CompiledCache[str](any_size=False)
+    small = [(500, side) for side in range(100, 100 + MAX_SMALL_STATIC)]
     for size in small * 2:
-        assert kept.get(size, "labels", make) == f"labels of {size}"
-    assert calls == small  # all are kept
-    kept.get((5, 5), "labels", make)  # another copy of the weights, however small
-    assert len(kept.sizes) == KEPT_SMALL
+        assert cache.get(size, "labels", record) == f"labels of {size}"
+    assert calls == small  # all are cached
+    cache.get((5, 5), "labels", record)  # one more copy of the weights, however small the size
+    assert len(cache.sizes) == MAX_SMALL_STATIC
     for size in ((3000, 3000), (3001, 3000), (3002, 3000)):
-        kept.get(size, "labels", make)
-    assert kept.sizes == [(3001, 3000), (3002, 3000)]
+        cache.get(size, "labels", record)
+    assert cache.sizes == [(3001, 3000), (3002, 3000)]
 
 
-def kinds(model: ov.Model) -> list[str]:
-    return [one.get_type_name() for one in model.get_ordered_ops()]
+def node_types(model: ov.Model) -> list[str]:
+    return [node.get_type_name() for node in model.get_ordered_ops()]
 
 
-def computed(model: ov.Model, maps: Any) -> Any:
+def compute(model: ov.Model, maps: Any) -> Any:
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    (found,) = ov.Core().compile_model(model, "CPU", options)(maps).values()
-    return found
+    (result,) = ov.Core().compile_model(model, "CPU", options)(maps).values()
+    return result
 
 
 def dilated(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> tuple[ov.Model, Any]:
-    """Maps (1, 8, *size) to (1, 5, *size), and the weights."""
+    """Return a model from (1, 8, *size) to (1, 5, *size), and its weights."""
     weights = np.random.default_rng(0).normal(size=(5, 8, *kernel)).astype(np.float32)
     pads = [rate * (side - 1) // 2 for side in kernel]
     maps = opset13.parameter([1, 8, *size], np.float32)
-    found = opset13.convolution(maps, opset13.constant(weights), [1, 1], pads, pads, [rate, rate])
-    return ov.Model([opset13.relu(found)], [maps], "dilated"), weights
+    result = opset13.convolution(maps, opset13.constant(weights), [1, 1], pads, pads, [rate, rate])
+    return ov.Model([opset13.relu(result)], [maps], "dilated"), weights
 
 
 @pytest.mark.parametrize(
-    ("size", "kernel", "rate", "taps"),
+    ("size", "kernel", "rate", "convolutions"),
     [
         ((20, 30), (3, 3), 4, 9),
-        ((12, 30), (3, 3), 12, 3),  # the upper and lower taps lie beyond the map
+        ((12, 30), (3, 3), 12, 3),  # the upper and lower kernel rows are outside the map
         ((13, 12), (3, 3), 12, 3),
-        ((5, 7), (3, 3), 36, 1),  # only the middle one is left
+        ((5, 7), (3, 3), 36, 1),  # only the middle position remains
         ((20, 30), (1, 3), 6, 3),
-        ((20, 30), (3, 3), 3, None),  # of small rates none is split
+        ((20, 30), (3, 3), 3, None),  # small rates are not split
     ],
 )
-def test_a_dilated_convolution_is_the_sum_of_its_taps(
+def test_a_dilated_convolution_is_the_sum_over_its_kernel_positions(
     size: tuple[int, int],
     kernel: tuple[int, int],
     rate: int,
-    taps: int | None,
+    convolutions: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dilated_convolutions, "CHANNELS", 8)
+    monkeypatch.setattr(dilated_convolutions, "MIN_CHANNELS", 8)
     model, weights = dilated(size, kernel=kernel, rate=rate)
-    split_dilated(model)
-    assert kinds(model).count("Convolution") == (taps or 1)
-    assert ("Slice" in kinds(model)) == (taps is not None and taps > 1)
+    split_dilated_convolutions(model)
+    assert node_types(model).count("Convolution") == (convolutions or 1)
+    assert ("Slice" in node_types(model)) == (convolutions is not None and convolutions > 1)
     maps = np.random.default_rng(1).normal(size=(1, 8, *size)).astype(np.float32)
-    found = computed(model, maps)
+    result = compute(model, maps)
     pads = tuple(rate * (side - 1) // 2 for side in kernel)
-    wanted = F.conv2d(
+    expected = F.conv2d(
         torch.from_numpy(maps), torch.from_numpy(weights), padding=pads, dilation=rate
     )
-    assert np.allclose(found, wanted.relu().numpy(), atol=1e-5)
+    assert np.allclose(result, expected.relu().numpy(), atol=1e-5)
 
 
 def quantized(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> ov.Model:
-    """Maps (1, 8, *size) to (1, 5, *size) as NNCF leaves such a convolution."""
+    """Return a model from (1, 8, *size) to (1, 5, *size) like those that NNCF writes."""
     rng = np.random.default_rng(0)
-    whole = opset13.constant(rng.integers(-127, 128, (5, 8, *kernel), dtype=np.int8))
+    integers = opset13.constant(rng.integers(-127, 128, (5, 8, *kernel), dtype=np.int8))
     scale = opset13.constant(rng.uniform(0.001, 0.01, (5, 1, 1, 1)).astype(np.float32))
-    weights = opset13.multiply(opset13.convert(whole, "f32"), scale)
+    weights = opset13.multiply(opset13.convert(integers, "f32"), scale)
     maps = opset13.parameter([1, 8, *size], np.float32)
-    low, high = np.float32(-1), np.float32(1.5)  # zero is no end of the range
+    low, high = np.float32(-1), np.float32(1.5)  # zero is not at an end of the range
     rounded = opset13.fake_quantize(maps, low, high, low, high, 256)
     pads = [rate * (side - 1) // 2 for side in kernel]
-    found = opset13.convolution(rounded, weights, [1, 1], pads, pads, [rate, rate])
-    return ov.Model([opset13.relu(found)], [maps], "quantized")
+    result = opset13.convolution(rounded, weights, [1, 1], pads, pads, [rate, rate])
+    return ov.Model([opset13.relu(result)], [maps], "quantized")
 
 
 @settings(max_examples=30, deadline=None)
@@ -124,31 +131,36 @@ def quantized(size: tuple[int, int], *, kernel: tuple[int, int], rate: int) -> o
     kernel=st.sampled_from([(3, 3), (1, 3), (5, 5), (1, 1)]),
     rate=st.integers(1, 26),
 )
-def test_taps_beyond_the_map_are_left_out_of_quantized_kernels(
+def test_quantized_kernels_are_cropped_to_positions_inside_the_map(
     size: tuple[int, int], kernel: tuple[int, int], rate: int
 ) -> None:
     model = quantized(size, kernel=kernel, rate=rate)
     cropped = model.clone()
-    crop_dilated(cropped)
+    crop_dilated_kernels(cropped)
     (convolution,) = (
-        one for one in cropped.get_ordered_ops() if one.get_type_name() == "Convolution"
+        node for node in cropped.get_ordered_ops() if node.get_type_name() == "Convolution"
     )
     assert list(convolution.input_value(1).get_shape()[2:]) == [
-        sum(abs(tap - side // 2) * rate < length for tap in range(side))
+        sum(abs(position - side // 2) * rate < length for position in range(side))
         for side, length in zip(kernel, size, strict=True)
     ]
     maps = np.random.default_rng(1).normal(size=(1, 8, *size)).astype(np.float32)
-    found, wanted = computed(cropped, maps), computed(model, maps)
-    assert np.allclose(found, wanted, rtol=0, atol=1e-5)
-    assert wanted.any()
+    result, expected = compute(cropped, maps), compute(model, maps)
+    assert np.allclose(result, expected, rtol=0, atol=1e-5)
+    assert expected.any()
 
 
 def convolution(size: tuple[int, int], *, pads: tuple[int, ...]) -> tuple[ov.Model, Any]:
-    """A 3x3 one of maps (1, 8, *size) to 5 channels, and the weights. pads: top, left, ..."""
+    """Return a 3x3 convolution from (1, 8, *size) to 5 channels, and its weights.
+
+    pads: top, left, bottom, right.
+    """
     weights = np.random.default_rng(0).normal(size=(5, 8, 3, 3)).astype(np.float32)
     maps = opset13.parameter([1, 8, *size], np.float32)
-    made = opset13.convolution(maps, opset13.constant(weights), [1, 1], pads[:2], pads[2:], [1, 1])
-    return ov.Model([opset13.relu(made)], [maps], "convolution"), weights
+    result = opset13.convolution(
+        maps, opset13.constant(weights), [1, 1], pads[:2], pads[2:], [1, 1]
+    )
+    return ov.Model([opset13.relu(result)], [maps], "convolution"), weights
 
 
 @given(
@@ -157,28 +169,28 @@ def convolution(size: tuple[int, int], *, pads: tuple[int, ...]) -> tuple[ov.Mod
     pads=st.tuples(*[st.integers(1, 3)] * 4) | st.just((0, 0, 1, 1)),
 )
 @settings(max_examples=25)
-def test_half_the_multiplications_give_the_same_convolution(
+def test_winograd_convolutions_give_the_same_result(
     height: int, width: int, pads: tuple[int, int, int, int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "CHANNELS", 5)
+        patch.setattr(winograd, "MIN_CHANNELS", 5)
         model, weights = convolution((height, width), pads=pads)
-        of_any_size, _ = convolution((-1, -1), pads=pads)
-        halve_multiplications(model)
-        halve_multiplications(of_any_size)
-    assert kinds(model).count("Convolution") == 6
+        dynamic, _ = convolution((-1, -1), pads=pads)
+        apply_winograd(model)
+        apply_winograd(dynamic)
+    assert node_types(model).count("Convolution") == 6
     maps = np.random.default_rng(1).normal(size=(1, 8, height, width)).astype(np.float32)
     top, left, bottom, right = pads
     padded = F.pad(torch.from_numpy(maps).double(), (left, right, top, bottom))
-    wanted = F.conv2d(padded, torch.from_numpy(weights).double()).relu().numpy()
-    found = computed(model, maps)
-    assert found.shape == wanted.shape
-    assert (computed(of_any_size, maps) == found).all()
-    assert np.abs(found - wanted).max() < 1e-5 * np.ptp(wanted)
+    expected = F.conv2d(padded, torch.from_numpy(weights).double()).relu().numpy()
+    result = compute(model, maps)
+    assert result.shape == expected.shape
+    assert (compute(dynamic, maps) == result).all()
+    assert np.abs(result - expected).max() < 1e-5 * np.ptp(expected)
 
 
 @pytest.mark.parametrize(
-    ("channels", "strides", "rate", "halved"),
+    ("channels", "stride", "rate", "rewritten"),
     [
         ((256, 256), 1, 1, True),
         ((255, 256), 1, 1, False),
@@ -187,13 +199,13 @@ def test_half_the_multiplications_give_the_same_convolution(
         ((256, 256), 1, 2, False),
     ],
 )
-def test_only_large_plain_convolutions_are_halved(
-    channels: tuple[int, int], strides: int, rate: int, halved: bool
+def test_only_large_plain_convolutions_are_rewritten(
+    channels: tuple[int, int], stride: int, rate: int, rewritten: bool
 ) -> None:
     before, after = channels
     maps = opset13.parameter([1, before, 20, 20], np.float32)
     weights = opset13.constant(np.zeros((after, before, 3, 3), np.float32))
-    found = opset13.convolution(maps, weights, [strides] * 2, [rate] * 2, [rate] * 2, [rate] * 2)
-    model = ov.Model([opset13.relu(found)], [maps], "convolution")
-    halve_multiplications(model)
-    assert kinds(model).count("Convolution") == (6 if halved else 1)
+    result = opset13.convolution(maps, weights, [stride] * 2, [rate] * 2, [rate] * 2, [rate] * 2)
+    model = ov.Model([opset13.relu(result)], [maps], "convolution")
+    apply_winograd(model)
+    assert node_types(model).count("Convolution") == (6 if rewritten else 1)

@@ -1,4 +1,4 @@
-"""The faster forms of a training step: the plain ones' values and gradients."""
+"""Faster training operations have the values and gradients of PyTorch's."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ from pixelwise.ops.fused_batch_norm import normalize  # noqa: E402
 TOLERANCE = 1e-5
 
 
-def maps(*shape: int, seed: int = 0, mean: float = 0.0) -> Tensor:
-    made = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + mean
-    return made.contiguous(memory_format=torch.channels_last)
+def feature_map(*shape: int, seed: int = 0, mean: float = 0.0) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + mean
+    return x.contiguous(memory_format=torch.channels_last)
 
 
-def apart(one: Tensor, other: Tensor) -> float:
-    """The distance over the other's length."""
-    one, other = one.detach().double(), other.detach().double()
-    return float((one - other).norm() / other.norm().clamp(min=1e-30))
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference over that of the expected value."""
+    value, expected = value.detach().double(), expected.detach().double()
+    return float((value - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
-def gradients(work: Callable[..., Tensor], *leaves: Tensor, by: Tensor) -> list[Tensor]:
-    """The value, and the gradients of the leaves where `by` flows back into the value."""
+def gradients(
+    function: Callable[..., Tensor], *leaves: Tensor, grad_output: Tensor
+) -> list[Tensor]:
+    """Return the value of a function and the gradients of its arguments."""
     leaves = tuple(leaf.detach().clone().requires_grad_() for leaf in leaves)
-    out = work(*leaves)
-    return [out.detach(), *torch.autograd.grad(out, leaves, by.to(out))]
+    out = function(*leaves)
+    return [out.detach(), *torch.autograd.grad(out, leaves, grad_output.to(out))]
 
 
 # --- Resizing
@@ -50,14 +52,14 @@ sides = st.integers(1, 12)
 
 @given(sides, sides, st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans())
 @example(3, 4, 3, 4, True, False)
-def test_resizing_has_the_gradient_of_interpolation(
-    height: int, width: int, rows: int, columns: int, align_corners: bool, last: bool
+def test_resize_has_the_gradient_of_interpolation(
+    height: int, width: int, rows: int, columns: int, align_corners: bool, channels_last: bool
 ) -> None:
     x = torch.randn(2, 5, height, width, dtype=torch.float64)
-    by = torch.randn(2, 7, rows, columns, dtype=torch.float64)
-    if last:
-        by = by.contiguous(memory_format=torch.channels_last)
-    by = by[:, 1:6]  # a part of a wider map, as after a concatenation
+    grad_output = torch.randn(2, 7, rows, columns, dtype=torch.float64)
+    if channels_last:
+        grad_output = grad_output.contiguous(memory_format=torch.channels_last)
+    grad_output = grad_output[:, 1:6]  # channels of a larger map, as after a concatenation
     size = (rows, columns)
 
     def plain(x: Tensor) -> Tensor:
@@ -66,7 +68,11 @@ def test_resizing_has_the_gradient_of_interpolation(
     def ours(x: Tensor) -> Tensor:
         return resize_gradient.resize(x, size=size, align_corners=align_corners)
 
-    for found, expected in zip(gradients(ours, x, by=by), gradients(plain, x, by=by), strict=True):
+    for found, expected in zip(
+        gradients(ours, x, grad_output=grad_output),
+        gradients(plain, x, grad_output=grad_output),
+        strict=True,
+    ):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -83,16 +89,19 @@ LIMITS = {None: (-inf, inf), nn.ReLU: (0.0, inf), nn.ReLU6: (0.0, 6.0)}
     st.integers(7, 40),
     st.sampled_from(list(LIMITS)),
 )
-def test_normalizing_has_the_plain_values_and_gradients(
+def test_fused_batch_norm_has_pytorchs_values_and_gradients(
     batch: int, channels: int, height: int, width: int, activation: type[nn.Module] | None
 ) -> None:
     norm = BatchNorm2d(channels)
     nn.init.normal_(norm.weight, 2.0, 1.0)
     nn.init.normal_(norm.bias, 2.0)
-    x, by = maps(batch, channels, height, width), maps(batch, channels, height, width, seed=1)
+    x, grad_output = (
+        feature_map(batch, channels, height, width),
+        feature_map(batch, channels, height, width, seed=1),
+    )
     leaf = x.clone().requires_grad_()
     out = normalize(leaf, norm, activation)
-    found = torch.autograd.grad(out, (leaf, norm.weight, norm.bias), by)
+    found = torch.autograd.grad(out, (leaf, norm.weight, norm.bias), grad_output)
 
     def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.batch_norm(x, None, None, weight, bias, training=True, eps=norm.eps)
@@ -100,38 +109,38 @@ def test_normalizing_has_the_plain_values_and_gradients(
     low, high = LIMITS[activation]
     precise = [each.detach().double() for each in (x, norm.weight, norm.bias)]
     value = plain(*precise).clamp(low, high)
-    assert apart(out, value) < TOLERANCE
-    # Let through by our own value: rounding decides which side of a limit it is on.
-    through = torch.where((out > low) & (out < high), by, 0)
-    _, *expected = gradients(plain, *precise, by=through)
+    assert relative_error(out, value) < TOLERANCE
+    # Clamp the gradient by our value: rounding decides on which side of a limit a value is.
+    through = torch.where((out > low) & (out < high), grad_output, 0)
+    _, *expected = gradients(plain, *precise, grad_output=through)
     for one, other in zip(found, expected, strict=True):
-        assert apart(one, other) < 2 * TOLERANCE or other.norm() < 1e-3
+        assert relative_error(one, other) < 2 * TOLERANCE or other.norm() < 1e-3
 
 
 @pytest.mark.parametrize("mean", [0.0, 30.0, -1000.0])
-def test_running_statistics_are_pytorchs_and_far_means_lose_nothing(mean: float) -> None:
+def test_running_statistics_equal_pytorchs_also_for_large_means(mean: float) -> None:
     norm = BatchNorm2d(24, momentum=0.3)
     plain = nn.BatchNorm2d(24, momentum=0.3).double()
     for seed in range(3):
-        x = maps(2, 24, 31, 17, seed=seed, mean=mean)
+        x = feature_map(2, 24, 31, 17, seed=seed, mean=mean)
         normalize(x, norm, None)
         plain(x.double())
     for name, expected in plain.state_dict().items():
-        assert apart(getattr(norm, name), expected) < TOLERANCE, name
+        assert relative_error(getattr(norm, name), expected) < TOLERANCE, name
 
 
-def test_what_is_not_a_number_goes_through() -> None:
-    """Or a run whose loss is not finite would go on."""
+def test_non_finite_values_propagate() -> None:
+    """Otherwise a run whose loss is not finite would continue."""
     for bad in (torch.nan, torch.inf):
-        x = maps(2, 32, 9, 9)
+        x = feature_map(2, 32, 9, 9)
         x[1, 3, 2, 2] = bad
         out = normalize(x, BatchNorm2d(32), nn.ReLU6)
         assert not out[:, 3].isfinite().any()
         assert out[:, :3].isfinite().all()
 
 
-def test_the_number_of_threads_changes_no_bit() -> None:
-    x, by = maps(3, 48, 30, 41), maps(3, 48, 30, 41, seed=1)
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    x, grad_output = feature_map(3, 48, 30, 41), feature_map(3, 48, 30, 41, seed=1)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -139,7 +148,9 @@ def test_the_number_of_threads_changes_no_bit() -> None:
             norm = BatchNorm2d(48)
             leaf = x.clone().requires_grad_()
             out = normalize(leaf, norm, nn.ReLU)
-            found.append([out, *torch.autograd.grad(out, (leaf, norm.weight, norm.bias), by)])
+            found.append(
+                [out, *torch.autograd.grad(out, (leaf, norm.weight, norm.bias), grad_output)]
+            )
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
@@ -151,30 +162,33 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 3), st.sampled_from([1, 16, 63, 64, 130]), sides, sides, st.integers(2, 14))
-def test_dilated_depthwise_convolutions_have_the_plain_gradients(
+def test_dilated_depthwise_convolutions_have_pytorchs_gradients(
     batch: int, channels: int, height: int, width: int, rate: int
 ) -> None:
     layer = nn.Conv2d(
         channels, channels, 3, padding=rate, dilation=rate, groups=channels, bias=False
     )
     assert is_dilated_depthwise(layer)
-    x, by = maps(batch, channels, height, width), maps(batch, channels, height, width, seed=1)
+    x, grad_output = (
+        feature_map(batch, channels, height, width),
+        feature_map(batch, channels, height, width, seed=1),
+    )
     leaf = x.clone().requires_grad_()
     out = depthwise(leaf, layer)
-    found = [out, *torch.autograd.grad(out, (leaf, layer.weight), by)]
+    found = [out, *torch.autograd.grad(out, (leaf, layer.weight), grad_output)]
     expected = gradients(
         lambda x, weight: F.conv2d(
             x.double(), weight.double(), padding=rate, dilation=rate, groups=channels
         ),
         x,
         layer.weight,
-        by=by,
+        grad_output=grad_output,
     )
     for one, other in zip(found, expected, strict=True):
-        assert apart(one, other) < TOLERANCE
+        assert relative_error(one, other) < TOLERANCE
 
 
-def test_other_convolutions_are_left_alone() -> None:
+def test_other_convolutions_are_not_replaced() -> None:
     kinds = [
         nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
         nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8),
@@ -198,7 +212,7 @@ def test_other_convolutions_are_left_alone() -> None:
         ("fcn_resnet", {"backbone": "resnet18"}),
     ],
 )
-def test_a_network_learns_the_same_with_compiled_kernels(
+def test_gradients_of_a_network_are_the_same_with_compiled_kernels(
     name: str, options: dict[str, object]
 ) -> None:
     torch.manual_seed(0)
@@ -209,24 +223,24 @@ def test_a_network_learns_the_same_with_compiled_kernels(
             module.p = 0.0
     fast, precise = copy.deepcopy(model), copy.deepcopy(model).double()
     use_compiled(fast)
-    images, labels = maps(6, 3, 97, 65), torch.randint(5, (6, 97, 65))
+    images, labels = feature_map(6, 3, 97, 65), torch.randint(5, (6, 97, 65))
     found = []
     for network in (model, fast, precise):
         logits = network(images.to(next(network.parameters()).dtype))
         F.cross_entropy(logits, labels).backward()
         found.append(torch.cat([p.grad.double().flatten() for p in network.parameters()]))
-    plain, ours, exactly = found
-    # Random networks magnify rounding; ours is as close to the truth as PyTorch's own.
-    assert apart(ours, exactly) < 2 * apart(plain, exactly) + TOLERANCE
+    plain, ours, exact = found
+    # Random networks amplify rounding: our error is as small as PyTorch's own.
+    assert relative_error(ours, exact) < 2 * relative_error(plain, exact) + TOLERANCE
     for (key, one), other in zip(
         fast.state_dict().items(), precise.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(one.to(other.dtype), other, rtol=1e-3, atol=1e-3, msg=key)
 
 
-def test_compiled_kernels_are_for_training_alone_and_can_be_taken_back() -> None:
+def test_compiled_kernels_run_in_training_only_and_can_be_disabled() -> None:
     block = ConvNormAct(8, 8, dilation=2, groups=8).train()
-    x = maps(2, 8, 11, 11)
+    x = feature_map(2, 8, 11, 11)
     plain = copy.deepcopy(block).eval()(x)
     use_compiled(block)
     assert block(x).grad_fn.name() != plain.grad_fn.name()  # type: ignore[union-attr]
@@ -237,8 +251,8 @@ def test_compiled_kernels_are_for_training_alone_and_can_be_taken_back() -> None
     assert "Normalize" not in block(x).grad_fn.name()  # type: ignore[union-attr]
 
 
-def test_a_single_value_of_a_channel_is_normalized_by_the_running_statistics() -> None:
+def test_a_single_value_per_channel_is_normalized_by_the_running_statistics() -> None:
     norm = BatchNorm2d(8).train()
     use_compiled(norm)
-    x = maps(1, 8, 1, 1)
+    x = feature_map(1, 8, 1, 1)
     assert torch.equal(norm(x), copy.deepcopy(norm).eval()(x))

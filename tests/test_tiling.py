@@ -17,8 +17,8 @@ from torch.export import Dim, ExportedProgram
 
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
-from pixelwise.export.capture import Deployed, capture
-from pixelwise.export.format_writers import WRITERS, quiet
+from pixelwise.exporters.capture import DeployedModel, capture
+from pixelwise.exporters.formats import load_format, silence_converters
 from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes import (
     Runtime,
@@ -93,7 +93,7 @@ def exported(
 ) -> TilingRuntime:
     """As `pixelwise export` and `Predictor.load` would have it."""
     bundle = Bundle(name, options, CLASSES, IMAGENET, model.state_dict())
-    with quiet():
+    with silence_converters():
         program = capture(bundle)
     return opened(program, TorchRuntime(model, IMAGENET).requirements, target, folder)
 
@@ -101,8 +101,8 @@ def exported(
 def opened(
     program: ExportedProgram, requirements: TilingRequirements, target: str, folder: Path
 ) -> TilingRuntime:
-    with quiet():
-        file = WRITERS[target].write(program, folder)
+    with silence_converters():
+        file = load_format(target).write(program, folder)
     export = ExportManifest(
         folder=folder,
         file=file,
@@ -356,9 +356,9 @@ def test_several_poolings_take_a_pass_each(kind: str, tmp_path: Path) -> None:
     runtime: TilingRuntime = TorchRuntime(model, IMAGENET)
     assert runtime.requirements.poolings == 2
     if kind != "torch":
-        with quiet():
+        with silence_converters():
             program = torch.export.export(
-                Deployed(model, IMAGENET).eval(),
+                DeployedModel(model, IMAGENET).eval(),
                 (torch.zeros(1, 97, 131, 3, dtype=torch.uint8),),
                 dynamic_shapes={"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}},
             )

@@ -1,5 +1,5 @@
-"""How fast a bundle predicts on this machine, by every runtime that it can be run by."""
+"""Measure the latency of a bundle on this machine with every available runtime."""
 
-from pixelwise.benchmark.measurements import Measurement, benchmark
+from pixelwise.benchmark.runtime_benchmark import Measurement, benchmark
 
 __all__ = ["Measurement", "benchmark"]

@@ -17,37 +17,38 @@ if TYPE_CHECKING:
 
 @command
 def benchmark(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file that train wrote.")],
+    bundle: Annotated[Path, typer.Argument(help="A .safetensors file written by train.")],
     size: Annotated[
         list[str] | None,
-        typer.Option(help="Of the images, rows x columns; may be given again. [360x480]"),
+        typer.Option(help="Image size, HEIGHTxWIDTH. Repeatable. Defaults to 360x480."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="ProcessGroup of each runtime.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.0, help="How long each repeats.")] = 3.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of processes per runtime.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Duration of each process.")] = 3.0,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
+        str | None,
+        typer.Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON."),
     ] = None,
 ) -> None:
-    """Measure every runtime and precision that a bundle has here, beside PyTorch eager."""
+    """Measure the speed of all installed runtimes of a bundle, next to eager PyTorch."""
     check_json(json_file)
-    sizes = [_size(text) for text in size or ["360x480"]]
+    sizes = [_parse_size(text) for text in size or ["360x480"]]
     from pixelwise.benchmark import benchmark as measure
 
     with Bar("measuring", unit="processes") as bar:
-        found = measure(bundle, sizes=sizes, rounds=rounds, seconds=seconds, progress=bar)
+        measurements = measure(bundle, sizes=sizes, rounds=rounds, seconds=seconds, progress=bar)
     if json_file != "-":
         for each in sizes:
-            console.print(_table(bundle, each, [one for one in found if one.size == each]))
-    content = {"bundle": str(bundle), "measurements": [one.to_json() for one in found]}
+            console.print(_table(bundle, each, [row for row in measurements if row.size == each]))
+    content = {"bundle": str(bundle), "measurements": [row.to_json() for row in measurements]}
     write_json(json_file, content)
 
 
-def _size(text: str) -> tuple[int, int]:
-    """Raises InputError where it is not two whole numbers with an x between."""
-    rows, _, columns = text.lower().partition("x")
-    if not (rows.isdecimal() and columns.isdecimal()):
-        raise InputError(f"--size {text}: rows x columns, as 360x480")
-    return int(rows), int(columns)
+def _parse_size(text: str) -> tuple[int, int]:
+    """Parse HEIGHTxWIDTH or raise an InputError."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise InputError(f"--size {text}: must be HEIGHTxWIDTH, such as 360x480")
+    return int(height), int(width)
 
 
 def _table(bundle: Path, size: tuple[int, int], rows: list[Measurement]) -> Table:
@@ -60,9 +61,9 @@ def _table(bundle: Path, size: tuple[int, int], rows: list[Measurement]) -> Tabl
             row.runtime,
             f"{row.milliseconds:.1f}",
             f"{row.images_per_second:.1f}",
-            f"{row.ratio:.2f}",
+            f"{row.speedup:.2f}",
             f"{100 * row.equal:.3f} %",
             "" if row.memory is None else f"{row.memory / 2**30:.2f}",
-            "" if row.other_share is None else f"{row.other_share:.0%}",
+            "" if row.file_fraction is None else f"{row.file_fraction:.0%}",
         )
     return table

@@ -1,9 +1,9 @@
-"""Dense CRF (arXiv:1210.5644): a network's probabilities, sharpened along the image's edges.
+"""Dense CRF (arXiv:1210.5644): refine a network's probabilities along the edges of the image.
 
     refined = dense_crf(image, probabilities, "camvid")
 
-Importing this needs NumPy only. Calling needs numba, which compiles for this machine at the first
-call of all, some seconds, and keeps that for later processes.
+Importing this package needs only NumPy. Calling it needs numba, which compiles for this machine at
+the very first call, within some seconds, and caches the result for later processes.
 """
 
 from pixelwise.crf.meanfield import compile_dense_crf, dense_crf, dense_crfs

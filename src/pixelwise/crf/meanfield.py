@@ -1,9 +1,9 @@
 """Mean field inference in a fully connected CRF (Kraehenbuehl and Koltun, arXiv:1210.5644).
 
-The energy of a labelling is a unary term, minus the logarithm of the network's probabilities, and
-a Potts term between all pairs of pixels, weighted by two Gaussian kernels: one of position, one of
-position and color. Each iteration filters the probabilities by both kernels, adds the result to
-the logits and takes the softmax (algorithm 1).
+The energy of a labeling has a unary term, the negative logarithm of the network's probabilities,
+and a Potts term between all pairs of pixels, weighted by two Gaussian kernels: one of position, and
+one of position and color. Each iteration filters the probabilities with both kernels, adds the
+result to the logits and takes the softmax (algorithm 1).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
 
 SUM_TOLERANCE = 1e-3
-"""How far from 1 the probabilities of a pixel may sum: half precision is let through."""
+"""Tolerance of a pixel's sum of probabilities around 1, which admits half precision."""
 
-_MIN_SHARED = 8192  # fewer pixels than this are quicker done by one thread
+_MIN_THREADED = 8192  # pixels; smaller images are processed faster by one thread
 
 
 def dense_crf(
@@ -36,15 +36,23 @@ def dense_crf(
     probabilities: NDArray[Any],
     parameters: CRFParameters | str = DEFAULT_PARAMETERS,
 ) -> Floats:
-    """Probabilities (C, H, W) float32 after mean field, summing to one over the classes.
+    """Refine probabilities with mean field inference in a dense CRF.
 
-    image: (H, W, 3) uint8 RGB.
-    probabilities: (C, H, W) float, 0..1, summing to one over the classes; values under 1e-5 count
-        as 1e-5, as with pydensecrf's `unary_from_softmax`, whose results these are.
-    parameters: numbers, the name of a paper's set, or a file of `pixelwise tune-crf`.
+    The results are those of pydensecrf.
 
-    Raises InputError, a ValueError, for arrays of other types, shapes or values and for bad
-    parameters; and where numba is not installed.
+    Args:
+        image: RGB image (H, W, 3), uint8.
+        probabilities: Class probabilities (C, H, W), float, in 0..1 and summing to 1 over the
+            classes. Values below 1e-5 count as 1e-5, as in pydensecrf's `unary_from_softmax`.
+        parameters: Parameters, the name of a paper's set (see `PARAMETER_SETS`), or a file written
+            by `pixelwise tune-crf`.
+
+    Returns:
+        Refined probabilities (C, H, W) float32, summing to 1 over the classes.
+
+    Raises:
+        InputError: If an array has a wrong type, shape or value, if a parameter is invalid, or if
+            numba is not installed. An InputError is a ValueError.
     """
     return next(dense_crfs(image, probabilities, [find_parameters(parameters)]))
 
@@ -52,10 +60,10 @@ def dense_crf(
 def dense_crfs(
     image: Image, probabilities: NDArray[Any], sets: Iterable[CRFParameters]
 ) -> Iterator[Floats]:
-    """`dense_crf` for several parameters in turn.
+    """Yield the result of `dense_crf` for several parameter sets.
 
-    A lattice is built anew only where its standard stds differ from those before, so sets
-    that differ in weights alone belong side by side.
+    A lattice is rebuilt only if its stds differ from those of the previous set, so sets that differ
+    in weights only should be consecutive.
     """
     _check(image, probabilities)
     require_numba("the dense CRF")
@@ -65,18 +73,18 @@ def dense_crfs(
     flat = np.ascontiguousarray(probabilities, dtype=np.float32).reshape(len(probabilities), -1)
     bilateral: tuple[tuple[float, float], Lattice] | None = None
     position: tuple[float, Lattice] | None = None
-    with Threads(1 if flat.shape[1] < _MIN_SHARED else None) as threads:
-        for chosen in sets:
-            color = (chosen.bi_xy, chosen.bi_rgb)
-            if bilateral is None or bilateral[0] != color:
-                bilateral = None  # its memory goes before the next takes as much
-                features = _bilateral_features(image, *color)
-                bilateral = color, Lattice(features, threads=threads)
-            if position is None or position[0] != chosen.pos_xy:
+    with Threads(1 if flat.shape[1] < _MIN_THREADED else None) as threads:
+        for parameters in sets:
+            stds = (parameters.bi_xy, parameters.bi_rgb)
+            if bilateral is None or bilateral[0] != stds:
+                bilateral = None  # free its memory before the next lattice is built
+                features = _bilateral_features(image, *stds)
+                bilateral = stds, Lattice(features, threads=threads)
+            if position is None or position[0] != parameters.pos_xy:
                 height, width = image.shape[:2]
-                features = _position_features(height, width, chosen.pos_xy)
-                position = chosen.pos_xy, Lattice(features, threads=threads)
-            refined = _mean_field(flat, chosen, bilateral[1], position[1], threads)
+                features = _position_features(height, width, parameters.pos_xy)
+                position = parameters.pos_xy, Lattice(features, threads=threads)
+            refined = _mean_field(flat, parameters, bilateral[1], position[1], threads)
             yield refined.reshape(probabilities.shape)
 
 
@@ -87,80 +95,75 @@ def _mean_field(
     position: Lattice,
     threads: Threads,
 ) -> Floats:
-    """(C, N) to (C, N)."""
+    """Refine probabilities (C, N)."""
     from pixelwise.crf import kernels
-    from pixelwise.crf.lattice import padded
+    from pixelwise.crf.lattice import padded_width
 
     classes, count = probabilities.shape
-    width = padded(classes)
+    width = padded_width(classes)
     logits = np.empty(count * width, np.float32)
-    threads.share(kernels.logits_from, count, probabilities, width, logits)
-    bilateral_sums, bilateral_values, bilateral_spare = bilateral.buffers(width)
-    position_sums, position_values, position_spare = position.buffers(width)
-    bilateral_blurred, position_blurred = bilateral_values, position_values
+    threads.run(kernels.log_probabilities, count, probabilities, width, logits)
+    lattices, weights = (bilateral, position), (parameters.bi_w, parameters.pos_w)
+    buffers = [lattice.buffers(width) for lattice in lattices]
+    blurred = [values for _, values, _ in buffers]
     for iteration in range(parameters.iterations + 1):
-        final = iteration == parameters.iterations
-        threads.share(
-            kernels.update,
-            bilateral.strips,
-            bilateral.bounds,
-            width,
-            logits,
-            iteration > 0,
-            final,
-            bilateral.row_starts,
-            bilateral.rows,
-            bilateral.points,
-            bilateral.weights,
-            np.float32(parameters.bi_w * bilateral.scale),
-            bilateral_blurred,
-            bilateral_sums,
-            position.row_starts,
-            position.rows,
-            position.points,
-            position.weights,
-            np.float32(parameters.pos_w * position.scale),
-            position_blurred,
-            position_sums,
-        )
-        if not final:
-            bilateral_blurred = bilateral.blur(
-                width, bilateral_sums, bilateral_values, bilateral_spare
+        filters = [
+            kernels.Filter(
+                lattice.row_starts,
+                lattice.rows,
+                lattice.points,
+                lattice.weights,
+                np.float32(weight * lattice.scale),
+                values,
+                sums,
             )
-            position_blurred = position.blur(width, position_sums, position_values, position_spare)
+            for lattice, weight, values, (sums, _, _) in zip(
+                lattices, weights, blurred, buffers, strict=True
+            )
+        ]
+        first, final = iteration == 0, iteration == parameters.iterations
+        update = (bilateral.bounds, width, logits, first, final, *filters)
+        threads.run(kernels.update_probabilities, bilateral.strips, *update)
+        if not final:
+            blurred = [
+                lattice.blur(width, *arrays)
+                for lattice, arrays in zip(lattices, buffers, strict=True)
+            ]
     refined = np.empty_like(probabilities)
-    threads.share(kernels.classes_first, count, logits, width, refined)
+    threads.run(kernels.channels_first, count, logits, width, refined)
     return refined
 
 
 def _position_features(height: int, width: int, std: float) -> Floats:
-    """(2, H * W): x and y in standard stds."""
+    """Return x and y of each pixel (2, H * W), divided by the std."""
     features = np.empty((2, height, width), np.float32)
     features[0] = np.arange(width, dtype=np.float32) / np.float32(std)
     features[1] = (np.arange(height, dtype=np.float32) / np.float32(std))[:, None]
     return features.reshape(2, -1)
 
 
-def _bilateral_features(image: Image, position: float, color: float) -> Floats:
-    """(5, H * W): x, y, red, green and blue in standard stds."""
+def _bilateral_features(image: Image, xy_std: float, rgb_std: float) -> Floats:
+    """Return x, y, red, green and blue of each pixel (5, H * W), divided by their stds."""
     height, width = image.shape[:2]
     features = np.empty((5, height * width), np.float32)
-    features[:2] = _position_features(height, width, position)
-    np.divide(image.reshape(-1, 3).T, np.float32(color), out=features[2:], dtype=np.float32)
+    features[:2] = _position_features(height, width, xy_std)
+    np.divide(image.reshape(-1, 3).T, np.float32(rgb_std), out=features[2:], dtype=np.float32)
     return features
 
 
 def compile_dense_crf() -> None:
     """Compile what `dense_crf` runs, or load what an earlier process compiled.
 
-    `dense_crf` does it itself at its first call; a service or a progress bar wants it done before.
-    Raises InputError where numba is not installed.
+    `dense_crf` does this at its first call. A service or a progress bar wants it done before.
+
+    Raises:
+        InputError: If numba is not installed.
     """
     dense_crf(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1, 1), np.float32))
 
 
 def _check(image: Image, probabilities: NDArray[Any]) -> None:
-    """Raise InputError that says which value is wrong and what is allowed."""
+    """Raise an InputError that names the invalid value and what is allowed."""
     if (
         not isinstance(image, np.ndarray)
         or image.dtype != np.uint8
@@ -169,7 +172,7 @@ def _check(image: Image, probabilities: NDArray[Any]) -> None:
         or 0 in image.shape
     ):
         raise InputError(
-            f"image of {_described(image)}: has to be a uint8 array of shape (H, W, 3) in RGB"
+            f"image of {_describe(image)}: must be a uint8 array of shape (H, W, 3) in RGB"
         )
     if (
         not isinstance(probabilities, np.ndarray)
@@ -178,30 +181,30 @@ def _check(image: Image, probabilities: NDArray[Any]) -> None:
         or 0 in probabilities.shape
     ):
         raise InputError(
-            f"probabilities of {_described(probabilities)}: have to be a float array of shape "
+            f"probabilities of {_describe(probabilities)}: must be a float array of shape "
             "(classes, H, W)"
         )
     if probabilities.shape[1:] != image.shape[:2]:
         raise InputError(
             f"probabilities of {probabilities.shape[1]}x{probabilities.shape[2]} (height x width) "
-            f"do not fit the image of {image.shape[0]}x{image.shape[1]}: make them the same size"
+            f"do not match the image of {image.shape[0]}x{image.shape[1]}: resize one of them"
         )
     totals = probabilities.sum(axis=0, dtype=np.float32)
-    wrong = ~(np.abs(totals - 1) <= SUM_TOLERANCE)  # NaN compares false, so it is wrong too
+    wrong = ~(np.abs(totals - 1) <= SUM_TOLERANCE)  # also true for NaN
     if wrong.any():
         y, x = np.argwhere(wrong)[0]
         raise InputError(
-            f"probabilities of the pixel in row {y}, column {x} sum to {totals[y, x]:g}: they have "
-            "to sum to 1 over the classes, without NaN (take the softmax of logits)"
+            f"probabilities at row {y}, column {x} sum to {totals[y, x]:g}: they must sum to 1 "
+            "over the classes, without NaN (take the softmax of logits)"
         )
     if probabilities.min() < 0:
         c, y, x = np.unravel_index(probabilities.argmin(), probabilities.shape)
         raise InputError(
-            f"probability {probabilities[c, y, x]:g} of class {c} in row {y}, column {x}: has to "
-            "be in 0..1 (take the softmax of logits)"
+            f"probability {probabilities[c, y, x]:g} of class {c} at row {y}, column {x}: must be "
+            "in 0..1 (take the softmax of logits)"
         )
 
 
-def _described(value: object) -> str:
-    kind, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
-    return f"type {type(value).__name__}" if kind is None else f"dtype {kind}, shape {shape}"
+def _describe(value: object) -> str:
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    return f"type {type(value).__name__}" if dtype is None else f"dtype {dtype}, shape {shape}"

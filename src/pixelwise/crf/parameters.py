@@ -1,4 +1,4 @@
-"""The numbers of a dense CRF, and those that the papers used."""
+"""The parameters of a dense CRF, and the papers' values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from pixelwise.errors import InputError
 
 @dataclass(frozen=True)
 class CRFParameters:
-    """Two kernels of the pairwise energy (arXiv:1412.7062, equation 3) and the iterations.
+    """Parameters of the two kernels of the pairwise energy (arXiv:1412.7062, equation 3).
 
-    bi_w, bi_xy, bi_rgb: weight of the bilateral kernel, its standard stds in pixels and in
-        color levels 0..255.
-    pos_w, pos_xy: weight of the kernel on position alone, its standard std in pixels.
+    Args:
+        bi_w: Weight of the bilateral kernel, at least 0.
+        bi_xy: Spatial std of the bilateral kernel in pixels, above 0.
+        bi_rgb: Color std of the bilateral kernel in levels of 0..255, above 0.
+        pos_w: Weight of the position kernel, at least 0.
+        pos_xy: Std of the position kernel in pixels, above 0.
+        iterations: Number of mean field iterations, at least 0.
 
-    Raises InputError where a weight is negative, a standard std is not over 0, or a value is
-    no finite number.
+    Raises:
+        InputError: If a value is out of range or not a finite number.
     """
 
     bi_w: float
@@ -35,13 +39,13 @@ class CRFParameters:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "iterations":
-                good, allowed = isinstance(value, int) and value >= 0, "a whole number, 0 or more"
+                valid, allowed = isinstance(value, int) and value >= 0, "an integer of at least 0"
             elif field.name.endswith("_w"):
-                good, allowed = _is_number(value) and value >= 0, "a number, 0 or more"
+                valid, allowed = _is_number(value) and value >= 0, "a number of at least 0"
             else:
-                good, allowed = _is_number(value) and value > 0, "a number over 0"
-            if not good or isinstance(value, bool):
-                problems.append(f"CRF parameter {field.name}={value!r}: has to be {allowed}")
+                valid, allowed = _is_number(value) and value > 0, "a number above 0"
+            if not valid or isinstance(value, bool):
+                problems.append(f"CRF parameter {field.name}={value!r}: must be {allowed}")
         if problems:
             raise InputError(*problems)
 
@@ -56,33 +60,38 @@ def _is_number(value: object) -> bool:
 PARAMETER_SETS: dict[str, CRFParameters] = {
     "v1-largefov": CRFParameters(4, 49, 5, 3, 3),  # arXiv:1412.7062, PASCAL VOC
     "v2-vgg16": CRFParameters(4, 65, 3, 2, 2),  # arXiv:1606.00915, PASCAL VOC
-    "v2-resnet101": CRFParameters(4, 67, 3, 3, 1),  # the same
+    "v2-resnet101": CRFParameters(4, 67, 3, 3, 1),  # arXiv:1606.00915, PASCAL VOC
     "camvid": CRFParameters(5, 50, 3, 3, 3),
 }
 DEFAULT_PARAMETERS = "v2-resnet101"
 
 
-def find_parameters(given: str | Path | CRFParameters) -> CRFParameters:
-    """Parameters by the name of a set or from the JSON file that `pixelwise tune-crf` writes.
+def find_parameters(source: str | Path | CRFParameters) -> CRFParameters:
+    """Return CRF parameters.
 
-    Raises InputError for a name that is not known and a file that holds no parameters.
+    Args:
+        source: Parameters, which are returned unchanged, the name of one of `PARAMETER_SETS`, or
+            a JSON file written by `pixelwise tune-crf`.
+
+    Raises:
+        InputError: If the name is unknown or the file does not contain parameters.
     """
-    if isinstance(given, CRFParameters):
-        return given
-    known = PARAMETER_SETS.get(str(given))
+    if isinstance(source, CRFParameters):
+        return source
+    known = PARAMETER_SETS.get(str(source))
     if known is not None:
         return known
-    path = Path(given)
+    path = Path(source)
     if path.suffix != ".json":
         names = ", ".join(PARAMETER_SETS)
         raise InputError(
-            f"CRF parameters {str(given)!r}: are not known: give {names}, or a .json file that "
-            "`pixelwise tune-crf` wrote"
+            f"CRF parameters {str(source)!r}: unknown: use {names}, or a .json file written by "
+            "`pixelwise tune-crf`"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: is not there: check the path") from error
+        raise InputError(f"{path}: does not exist: check the path") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
     return _from_json(path, content.get("parameters") if isinstance(content, dict) else None)
@@ -92,7 +101,7 @@ def _from_json(path: Path, content: Any) -> CRFParameters:
     names = [field.name for field in fields(CRFParameters)]
     if not isinstance(content, dict) or not set(names[:-1]) <= set(content) <= set(names):
         raise InputError(
-            f'{path}: holds no CRF parameters: it needs "parameters" with {", ".join(names)}'
+            f'{path}: contains no CRF parameters: it needs "parameters" with {", ".join(names)}'
         )
     try:
         return CRFParameters(**content)

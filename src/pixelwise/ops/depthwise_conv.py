@@ -1,7 +1,7 @@
-"""Depthwise convolution with a compiled gradient of its kernels.
+"""Depthwise convolution with a compiled gradient of its weights.
 
-oneDNN's own is slow where the kernels are dilated, up to ten times. The gradient of the input is a
-convolution with the kernels turned, which it does well.
+oneDNN computes this gradient up to ten times more slowly for dilated kernels. The gradient of the
+input is a convolution with flipped kernels, which oneDNN computes fast.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from pixelwise.ops import training_kernels
 from pixelwise.ops.memory_format import channels_last
-from pixelwise.ops.thread_pool import share
+from pixelwise.ops.thread_pool import run_parallel
 
 
 def is_dilated_depthwise(layer: nn.Module) -> bool:
-    """Whether `depthwise` is for this layer."""
+    """Return whether `depthwise` can compute a layer."""
     if not isinstance(layer, nn.Conv2d):
         return False
     rate = layer.dilation[0]
@@ -34,7 +34,7 @@ def is_dilated_depthwise(layer: nn.Module) -> bool:
 
 
 def depthwise(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """What `layer` makes of (B, C, H, W) float32 on a CPU."""
+    """Apply a layer to a map (B, C, H, W), float32 on a CPU."""
     out: Tensor = _Depthwise.apply(x, layer.weight, layer.dilation[0])  # type: ignore[no-untyped-call]
     return out
 
@@ -50,16 +50,17 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, weight = ctx.saved_tensors
         gradient = channels_last(gradients[0])
-        of_x = None
+        grad_x = None
         if ctx.needs_input_grad[0]:
-            of_x = _convolve(gradient, weight.flip(2, 3), ctx.rate)
-        given = [each.permute(0, 2, 3, 1).numpy() for each in (channels_last(x), gradient)]
+            grad_x = _convolve(gradient, weight.flip(2, 3), ctx.rate)
+        arrays = [each.permute(0, 2, 3, 1).numpy() for each in (channels_last(x), gradient)]
         batch, channels = x.shape[:2]
         sums = np.empty((batch, 9, channels), np.float32)
-        tiles = -(-channels // training_kernels.TILE)
-        share(training_kernels.depthwise_gradient, batch * tiles, *given, ctx.rate, sums)
-        of_weight = sums.sum(axis=0, dtype=np.float64).astype(np.float32)
-        return of_x, torch.from_numpy(of_weight.T.copy()).view_as(weight), None
+        blocks = -(-channels // training_kernels.CHANNEL_BLOCK)
+        kernel = training_kernels.depthwise_weight_gradient
+        run_parallel(kernel, batch * blocks, *arrays, ctx.rate, sums)
+        grad_weight = sums.sum(axis=0, dtype=np.float64).astype(np.float32)
+        return grad_x, torch.from_numpy(grad_weight.T.copy()).view_as(weight), None
 
 
 def _convolve(x: Tensor, weight: Tensor, rate: int) -> Tensor:

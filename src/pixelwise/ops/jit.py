@@ -1,4 +1,4 @@
-"""How functions are compiled: without Python's lock, and once for a machine."""
+"""numba decorators for kernels that release Python's lock and are compiled once per machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from numba import njit
 
-inner = njit(forceinline=True, error_model="numpy")
-"""A part of another compiled function."""
+inlined = njit(forceinline=True, error_model="numpy")
+"""Compile a function that is inlined into other compiled functions."""
 
 
-def outer(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, and keep the result for later processes where that is possible."""
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function at its first call and cache the result for later processes if possible."""
     try:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # neither this folder nor the user's cache can be written
+    except RuntimeError:  # neither this folder nor the user's cache is writable
         return njit(nogil=True, error_model="numpy")(function)

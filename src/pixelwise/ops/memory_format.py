@@ -1,4 +1,4 @@
-"""A map's memory, as the compiled functions take it."""
+"""Feature maps in the memory layout of the compiled functions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """(B, C, H, W) with the channels of a position side by side: itself where they are."""
+    """Return a map (B, C, H, W) in channels_last order; a copy only if it is not."""
     return x.detach().contiguous(memory_format=torch.channels_last)
 
 
-def memory(x: Tensor) -> NDArray[np.float32]:
-    """The values of such a map, one after the other; not a copy."""
+def flat_values(x: Tensor) -> NDArray[np.float32]:
+    """Return the values of a channels_last map as a one-dimensional array, without a copy."""
     values: NDArray[np.float32] = x.permute(0, 2, 3, 1).numpy().reshape(-1)
     return values

@@ -1,4 +1,4 @@
-"""Whether numba is there."""
+"""Check whether numba is installed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from importlib.util import find_spec
 from pixelwise.errors import InputError
 
 
-def numba_is_there() -> bool:
-    """Whether numba is installed."""
+def has_numba() -> bool:
+    """Return whether numba is installed."""
     return find_spec("numba") is not None
 
 
-def require_numba(what: str) -> None:
-    """Raise InputError, with the remedy, where numba cannot be imported. what: needs it."""
+def require_numba(feature: str) -> None:
+    """Check that numba can be imported.
+
+    Args:
+        feature: What needs numba, as the subject of the error message.
+
+    Raises:
+        InputError: If numba cannot be imported, with the remedy.
+    """
     try:
         import numba  # noqa: F401
-    except ImportError as error:  # missing, or for another NumPy than the one here
+    except ImportError as error:  # missing, or built for another NumPy version
         raise InputError(
-            f"{what} needs numba, which cannot be imported ({error}): `pip install numba`"
+            f"{feature} needs numba, which cannot be imported ({error}): `pip install numba`"
         ) from error

@@ -1,4 +1,4 @@
-"""The threads of the compiled gradients: this process's own, kept from step to step."""
+"""The threads of the compiled training kernels, which this process keeps from step to step."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from pixelwise.ops.threads import Threads
 _threads: Threads | None = None
 
 
-def share(function: Callable[..., None], parts: int, *arguments: Any) -> None:
-    """function(begin, end, *arguments) over range(parts), on as many threads as PyTorch uses."""
+def run_parallel(function: Callable[..., None], items: int, *arguments: Any) -> None:
+    """Call function(begin, end, *arguments) for ranges of items, on PyTorch's number of threads."""
     global _threads
     count = torch.get_num_threads()
     if _threads is None or _threads.count != count:
         if _threads is not None:
             _threads.__exit__(None, None, None)
         _threads = Threads(count).__enter__()
-    _threads.share(function, parts, *arguments)
+    _threads.run(function, items, *arguments)
 
 
-def _forget() -> None:
-    """A fork has none of its parent's threads."""
+def _forget_threads() -> None:
     global _threads
     _threads = None
 
 
-if hasattr(os, "register_at_fork"):  # where processes can fork
-    os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=_forget_threads)

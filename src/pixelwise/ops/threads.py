@@ -1,4 +1,4 @@
-"""All cores at compiled functions, by plain threads: such functions run without Python's lock."""
+"""Run compiled functions on all cores with plain threads: they release Python's lock."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ import numba
 
 
 class Threads:
-    """As many threads as there are cores for this process, or as NUMBA_NUM_THREADS says.
+    """A context manager with a pool of threads.
 
-    They live as long as the `with` block: starting them takes a tenth of a millisecond, and none
-    is left for a fork to lose. Outside of a block everything runs in the caller's thread.
+    The threads live as long as the `with` block. Starting them takes a tenth of a millisecond, and
+    none is left that a fork would lose. Outside the block everything runs in the caller's thread.
+
+    Args:
+        count: Number of threads. Defaults to NUMBA_NUM_THREADS, by default the number of cores
+            that this process may use.
     """
 
     def __init__(self, count: int | None = None) -> None:
@@ -37,17 +41,17 @@ class Threads:
             self._pool.shutdown()
             self._pool = None
 
-    def share(self, function: Callable[..., None], items: int, *arguments: Any) -> None:
-        """function(begin, end, *arguments) on parts of range(items), one part a thread."""
+    def run(self, function: Callable[..., None], items: int, *arguments: Any) -> None:
+        """Call function(begin, end, *arguments) for consecutive ranges of items, one per thread."""
         if self._pool is None or items < 2:
             function(0, items, *arguments)
             return
-        parts = min(self.count, items)
-        ends = [items * part // parts for part in range(parts + 1)]
-        others = [
+        chunks = min(self.count, items)
+        ends = [items * chunk // chunks for chunk in range(chunks + 1)]
+        futures = [
             self._pool.submit(function, begin, end, *arguments)
             for begin, end in itertools.pairwise(ends[1:])
         ]
         function(0, ends[1], *arguments)
-        for other in others:
-            other.result()
+        for future in futures:
+            future.result()

@@ -1,12 +1,11 @@
-"""What runs compiled: batch normalization with its activation, and depthwise kernels' gradients.
+"""Compiled kernels: batch normalization with its activation, and depthwise weight gradients.
 
-Maps are (rows, channels) with the channels side by side, a row a position of an image; arrays of
-one dimension, so that the inner loops are over memory in order. Sums are taken over blocks of BLOCK
-rows, and over the blocks in double precision: a sum depends neither on the number of threads nor on
-which is faster.
+Maps are one-dimensional arrays of rows with the channels of one or several positions, so that the
+inner loops access memory in order. Sums are accumulated over blocks of BLOCK rows, and over the
+blocks in double precision: they do not depend on the number of threads or their speed.
 
-Each function does the part [begin, end) of its blocks, for `compiled.threads.Threads`. Comparisons
-are the way round that lets what is not a number through.
+Each function processes the range [begin, end) of its blocks, for `ops.threads.Threads`.
+Comparisons are written so that NaN passes through.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.ops.jit import inner, outer
+from pixelwise.ops.jit import compiled, inlined
 
 BLOCK = 256
-TILE = 64
-"""Channels of a depthwise convolution at a time: nine rows of sums stay in the nearest cache."""
+CHANNEL_BLOCK = 64
+"""Channels of a depthwise convolution at a time: nine rows of sums fit in the L1 cache."""
 
 Floats = NDArray[np.float32]
 
 
-@outer
+@compiled
 def moments(begin: int, end: int, x: Floats, shift: Floats, sums: Floats, squares: Floats) -> None:
-    """Of each block the sum and the sum of squares of what is left of x after `shift`."""
+    """Compute the sum and the sum of squares of x - shift over each block."""
     channels = len(shift)
     rows = len(x) // channels
     total, square = np.empty(channels, np.float32), np.empty(channels, np.float32)
@@ -44,7 +43,7 @@ def moments(begin: int, end: int, x: Floats, shift: Floats, sums: Floats, square
         squares[block] = square
 
 
-@outer
+@compiled
 def normalize(
     begin: int,
     end: int,
@@ -55,7 +54,7 @@ def normalize(
     high: Any,
     out: Floats,
 ) -> None:
-    """x * scale + offset, held within low..high."""
+    """Compute x * scale + offset, clamped to low..high."""
     channels = len(scale)
     for row in range(begin * BLOCK, min(len(x) // channels, end * BLOCK)):
         values = x[row * channels : (row + 1) * channels]
@@ -66,13 +65,13 @@ def normalize(
             into[c] = high if value > high else value
 
 
-@inner
-def _let_through(slope: Any, value: Any, low: Any, high: Any) -> Any:
-    """The gradient before an activation that holds `value` within low..high."""
-    return np.float32(0) if (value <= low) | (value >= high) else slope
+@inlined
+def _clamp_gradient(grad: Any, value: Any, low: Any, high: Any) -> Any:
+    """Return the gradient before an activation that clamps `value` to low..high."""
+    return np.float32(0) if (value <= low) | (value >= high) else grad
 
 
-@outer
+@compiled
 def gradient_moments(
     begin: int,
     end: int,
@@ -86,8 +85,10 @@ def gradient_moments(
     sums: Floats,
     products: Floats,
 ) -> None:
-    """Of each block the sums of the gradient, and of it times x - mean, where the activation let
-    it through."""
+    """Compute the sums of the gradient and of the gradient times x - mean over each block.
+
+    The gradient is that before the activation.
+    """
     channels = len(scale)
     rows = len(x) // channels
     total, product = np.empty(channels, np.float32), np.empty(channels, np.float32)
@@ -96,17 +97,17 @@ def gradient_moments(
         product[:] = 0
         for row in range(block * BLOCK, min(rows, (block + 1) * BLOCK)):
             values = x[row * channels : (row + 1) * channels]
-            slopes = gradient[row * channels : (row + 1) * channels]
+            gradients = gradient[row * channels : (row + 1) * channels]
             for c in range(channels):
-                slope = _let_through(slopes[c], values[c] * scale[c] + offset[c], low, high)
-                total[c] += slope
-                product[c] += slope * (values[c] - mean[c])
+                grad = _clamp_gradient(gradients[c], values[c] * scale[c] + offset[c], low, high)
+                total[c] += grad
+                product[c] += grad * (values[c] - mean[c])
         sums[block] = total
         products[block] = product
 
 
-@outer
-def gradient_of_x(
+@compiled
+def input_gradient(
     begin: int,
     end: int,
     x: Floats,
@@ -116,24 +117,26 @@ def gradient_of_x(
     low: Any,
     high: Any,
     mean: Floats,
-    by_x: Floats,
+    factor: Floats,
     constant: Floats,
     out: Floats,
 ) -> None:
-    """scale * gradient + by_x * (x - mean) + constant, the gradient as the activation let it
-    through."""
+    """Compute scale * gradient + factor * (x - mean) + constant.
+
+    The gradient is that before the activation.
+    """
     channels = len(scale)
     for row in range(begin * BLOCK, min(len(x) // channels, end * BLOCK)):
         values = x[row * channels : (row + 1) * channels]
-        slopes = gradient[row * channels : (row + 1) * channels]
+        gradients = gradient[row * channels : (row + 1) * channels]
         into = out[row * channels : (row + 1) * channels]
         for c in range(channels):
-            slope = _let_through(slopes[c], values[c] * scale[c] + offset[c], low, high)
-            into[c] = scale[c] * slope + (values[c] - mean[c]) * by_x[c] + constant[c]
+            grad = _clamp_gradient(gradients[c], values[c] * scale[c] + offset[c], low, high)
+            into[c] = scale[c] * grad + (values[c] - mean[c]) * factor[c] + constant[c]
 
 
-@outer
-def depthwise_gradient(
+@compiled
+def depthwise_weight_gradient(
     begin: int,
     end: int,
     x: Floats,
@@ -141,27 +144,27 @@ def depthwise_gradient(
     rate: int,
     out: Floats,
 ) -> None:
-    """The gradient of depthwise 3x3 kernels at stride 1, padded by their rate.
+    """Compute the gradient of dilated depthwise 3x3 kernels at stride 1 with padding = rate.
 
-    x, gradient: (images, height, width, channels). out: (images, 9, channels), of each image alone.
-    The parts are tiles of channels of the images, one image after the other.
+    `x` and `gradient` are (images, height, width, channels), and `out` is (images, 9, channels)
+    with the gradient of each image. The items are blocks of channels, image by image.
     """
     height, width, channels = x.shape[1:]
-    tiles = (channels + TILE - 1) // TILE
-    sums = np.empty((9, TILE), np.float32)
-    for part in range(begin, end):
-        image, first = part // tiles, part % tiles * TILE
-        count = min(TILE, channels - first)
+    blocks = (channels + CHANNEL_BLOCK - 1) // CHANNEL_BLOCK
+    sums = np.empty((9, CHANNEL_BLOCK), np.float32)
+    for item in range(begin, end):
+        image, first = item // blocks, item % blocks * CHANNEL_BLOCK
+        count = min(CHANNEL_BLOCK, channels - first)
         sums[:] = 0
         for row in range(height):
-            for tap in range(9):
-                down, across = (tap // 3 - 1) * rate, (tap % 3 - 1) * rate
+            for position in range(9):
+                down, across = (position // 3 - 1) * rate, (position % 3 - 1) * rate
                 if row + down < 0 or row + down >= height:
                     continue
-                total = sums[tap]
+                total = sums[position]
                 for column in range(max(0, -across), min(width, width - across)):
                     values = x[image, row + down, column + across, first : first + count]
-                    slopes = gradient[image, row, column, first : first + count]
+                    gradients = gradient[image, row, column, first : first + count]
                     for c in range(count):
-                        total[c] += values[c] * slopes[c]
+                        total[c] += values[c] * gradients[c]
         out[image, :, first : first + count] = sums[:, :count]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import InputError
 from pixelwise.layers import use_compiled
-from pixelwise.ops.numba_support import numba_is_there
+from pixelwise.ops.numba_support import has_numba
 from pixelwise.recipes.schema import Kernels, MemoryFormat
 from pixelwise.training.losses import cross_entropy
 
@@ -109,7 +109,7 @@ def select_kernels(
             f"kernels = 'compiled': need a CPU and precision 32-true, not {device.type} and "
             f"{precision}: set kernels = 'auto'"
         )
-    use_numba = kernels == "compiled" or (supports_compiled and numba_is_there())
+    use_numba = kernels == "compiled" or (supports_compiled and has_numba())
     candidates = [
         config
         for config in KERNEL_CONFIGS
@@ -131,7 +131,7 @@ def select_kernels(
     return KernelChoice(
         best,
         f"{1000 * seconds[best]:.0f} ms per image, measured; {figures}"
-        + ("" if numba_is_there() or not supports_compiled else hint),
+        + ("" if has_numba() or not supports_compiled else hint),
         seconds[best],
     )
 

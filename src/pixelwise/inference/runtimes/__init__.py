@@ -1,13 +1,13 @@
-"""What runs a network: a file a runtime, and a line here. The Predictor sees their contract only.
+"""Runtimes that execute a network: one file per runtime and one registry line below.
 
-A runtime for exports is opened with an `Export`; `torch` is opened with a bundle and stands apart,
-since it is the one that needs no export.
+The predictor knows only the `Runtime` protocol. The runtimes in `EXPORTED` open an export; `torch`
+opens a bundle and therefore stands apart from the registry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
@@ -43,23 +43,25 @@ TORCH = "torch"
 
 @dataclass(frozen=True)
 class ExportedEntry:
-    """A way to run an export.
+    """A runtime for exports.
 
-    package: what must be installed. module: of this package, with `open_export(export, **options)`.
-    export: the name of the export that it runs.
+    Attributes:
+        package: Python package that must be installed.
+        module: Folder below this package whose `{module}_runtime.py` defines
+            `open_export(export, **options)`.
+        export: Name of the export that the runtime executes.
+        options: Keyword arguments of `open_export`.
     """
 
     package: str
     module: str
     export: str
-    options: tuple[tuple[str, str], ...] = ()
+    options: dict[str, str] = field(default_factory=dict)
 
 
 EXPORTED = {
     "openvino": ExportedEntry("openvino", "openvino", "openvino"),
-    "openvino-bf16": ExportedEntry(
-        "openvino", "openvino", "openvino", options=(("precision", "bf16"),)
-    ),
+    "openvino-bf16": ExportedEntry("openvino", "openvino", "openvino", {"precision": "bf16"}),
     "openvino-int8": ExportedEntry("openvino", "openvino", "openvino-int8"),
     "onnx": ExportedEntry("onnxruntime", "onnx", "onnx"),
     "onnx-int8": ExportedEntry("onnxruntime", "onnx", "onnx-int8"),
@@ -67,7 +69,7 @@ EXPORTED = {
 
 
 def installed(package: str) -> str | None:
-    """The version of a package, None where it is not installed. Nothing is imported."""
+    """Return the version of a package without importing it, or None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -75,21 +77,28 @@ def installed(package: str) -> str | None:
 
 
 def open_export(export: ExportManifest, name: str | None = None) -> Runtime:
-    """The runtime `name`, or the one that the export is for, ready to run.
+    """Open an export for prediction.
 
-    Raises InputError where there is no such runtime for it or its package is missing.
+    Args:
+        export: The export.
+        name: Runtime to use. Defaults to the runtime named after the export.
+
+    Raises:
+        InputError: If the runtime does not execute this export or its package is not installed.
     """
     name = export.name if name is None else name
     entry = EXPORTED.get(name)
     if entry is None or entry.export != export.name:
-        fitting = [key for key, one in EXPORTED.items() if one.export == export.name]
-        way = f"use --runtime {' or '.join(fitting)}" if fitting else "it is for other programs"
-        raise InputError(f"{export.folder}: is no export for runtime {name!r}: {way}")
+        matching = [key for key, other in EXPORTED.items() if other.export == export.name]
+        remedy = (
+            f"use --runtime {' or '.join(matching)}" if matching else "it is for other programs"
+        )
+        raise InputError(f"{export.folder}: runtime {name!r} cannot run this export: {remedy}")
     if installed(entry.package) is None:
         raise InputError(
             f"{export.folder}: needs {entry.package}, which is not installed: "
             f"`pip install {entry.package}`"
         )
     module = import_module(f"pixelwise.inference.runtimes.{entry.module}.{entry.module}_runtime")
-    opened: Callable[..., Runtime] = module.open_export
-    return opened(export, **dict(entry.options))
+    open_with_options: Callable[..., Runtime] = module.open_export
+    return open_with_options(export, **entry.options)

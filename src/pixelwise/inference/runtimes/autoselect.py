@@ -1,4 +1,4 @@
-"""Which runtime is the fastest here: measured once for a bundle on a machine, then remembered."""
+"""Select the fastest runtime for a bundle on this machine: measured once, then cached."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import json
 import os
 import platform
 import time
+import timeit
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from pixelwise.data.pixel_format import PixelFormat
+from pixelwise.data.pixel_format import PixelFormat, Pixels
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic, cache_folder, make_folder
 from pixelwise.inference.runtimes import installed
 from pixelwise.inference.runtimes.runtime import Runtime
 
-MEASURED = (360, 480)  # pixels, rows and columns
+IMAGE_SIZE = (360, 480)  # height, width
 REPEATS = 3
-Opened = TypeVar("Opened")
 PACKAGES = ("torch", "openvino", "onnxruntime")
+
+Opened = TypeVar("Opened")
 
 
 def select_fastest(
@@ -31,48 +34,54 @@ def select_fastest(
     runtime: Callable[[Opened], Runtime],
     pixels: Callable[[Opened], PixelFormat],
 ) -> tuple[str, Opened | None]:
-    """The name of the fastest of `candidates`, and what it opens where that was opened to measure.
+    """Return the name of the fastest candidate.
 
-    digest: of the bundle that they all run. runtime, pixels: of what a candidate opens, and what
-    it is to be given. What was measured is kept in the cache's runtimes.json, for this bundle,
-    machine, set of candidates and versions of their packages.
+    The measurement is kept in `runtimes.json` of the cache folder, for this bundle, this machine,
+    this set of candidates and these package versions.
+
+    Args:
+        digest: Digest of the bundle that all candidates execute.
+        candidates: Function that opens each candidate, by name.
+        runtime: Returns the runtime of an opened candidate.
+        pixels: Returns the pixel format of an opened candidate.
+
+    Returns:
+        The name, and the opened candidate if the measurement opened it.
     """
     names = list(candidates)
     if len(names) == 1:
         return names[0], None
     file = cache_folder() / "runtimes.json"
-    known = _read(file)
-    key = _key(digest, names)
-    if known.get(key, {}).get("select_fastest") in candidates:
-        return str(known[key]["select_fastest"]), None
-    opened = {name: make() for name, make in candidates.items()}
-    noise = np.random.default_rng(0).integers(0, 256, (*MEASURED, 3), dtype=np.uint8)
+    cached = _read_cache(file)
+    key = _cache_key(digest, names)
+    if cached.get(key, {}).get("fastest") in candidates:
+        return str(cached[key]["fastest"]), None
+    opened = {name: open_candidate() for name, open_candidate in candidates.items()}
+    noise = np.random.default_rng(0).integers(0, 256, (*IMAGE_SIZE, 3), dtype=np.uint8)
     seconds = {
-        name: _measure(runtime(one), pixels(one).like(noise)) for name, one in opened.items()
+        name: _measure(runtime(candidate), pixels(candidate).like(noise))
+        for name, candidate in opened.items()
     }
-    best = min(seconds, key=lambda name: seconds[name])
+    fastest = min(seconds, key=lambda name: seconds[name])
     milliseconds = {name: round(1000 * value, 2) for name, value in seconds.items()}
-    known[key] = {"select_fastest": best, "milliseconds": milliseconds, "size": list(MEASURED)}
+    cached[key] = {"fastest": fastest, "milliseconds": milliseconds, "size": list(IMAGE_SIZE)}
     try:
         make_folder(file.parent)
-        with atomic(file) as side:
-            side.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        with atomic(file) as temporary:
+            temporary.write_text(json.dumps(cached, indent=1) + "\n", encoding="utf-8")
     except InputError:
-        pass  # a cache that cannot be written costs the measurement again, nothing else
-    return best, opened[best]
+        pass  # without a writable cache, the next process measures again
+    return fastest, opened[fastest]
 
 
-def _measure(runtime: Runtime, image: Any) -> float:
-    runtime.classify(image)  # what is compiled at the first image
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        runtime.classify(image)
-        times.append(time.perf_counter() - began)
-    return min(times)
+def _measure(runtime: Runtime, image: Pixels) -> float:
+    """Return the shortest time of a few calls, in seconds."""
+    runtime.classify(image)  # some runtimes compile for the first image
+    timer = timeit.Timer(lambda: runtime.classify(image), timer=time.perf_counter)
+    return min(timer.repeat(REPEATS, number=1))
 
 
-def _key(digest: str, names: list[str]) -> str:
+def _cache_key(digest: str, names: list[str]) -> str:
     versions = [f"{package} {installed(package)}" for package in PACKAGES]
     machine = [platform.node(), platform.machine(), platform.processor(), str(os.cpu_count())]
     return hashlib.sha256(
@@ -80,9 +89,9 @@ def _key(digest: str, names: list[str]) -> str:
     ).hexdigest()
 
 
-def _read(file: Any) -> dict[str, Any]:
+def _read_cache(file: Path) -> dict[str, Any]:
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""What a runtime compiles for images of one size, or of any."""
+"""Cache of models that a runtime compiles for one image size or for any size."""
 
 from __future__ import annotations
 
@@ -11,60 +11,68 @@ from pixelwise.inference.runtimes.tile_geometry import Size
 
 Compiled = TypeVar("Compiled")
 
-KEPT = 2  # compiled sizes; each has a copy of the weights, and maps
-KEPT_SMALL = 8  # the same where every size must be compiled, of up to so many pixels in all
-ROOM = 2 << 20
-WORTH = 3  # images of a size after which it is compiled for itself
+MAX_STATIC = 2  # cached sizes; each compiled model holds a copy of the weights and feature maps
+MAX_SMALL_STATIC = 8  # the same without a dynamic model, while all sizes together stay small
+SMALL_PIXELS = 2 << 20  # the total number of pixels up to which they count as small
+COMPILE_AFTER = 3  # images of a size after which a model is compiled for that size
 
 
 class CompiledCache(Generic[Compiled]):
-    """A model compiled for one size is faster than one for any: the first image's size and every
-    one that comes often are compiled for themselves, and the last two of them are kept.
+    """Compile static models for frequent image sizes and one dynamic model for all others.
 
-    any_size: whether there is one for any; otherwise every size is compiled for itself, and more of
-    them are kept if they are small.
-    Methods may be called from any thread.
+    A model compiled for one size is faster than a dynamic one. The first size and every size that
+    occurs often get a static model; the most recently used ones are kept. Methods may be called
+    from any thread.
+
+    Args:
+        any_size: Whether a dynamic model is possible. If not, every size gets a static model, and
+            more of them are kept while they are small.
     """
 
     def __init__(self, *, any_size: bool = True) -> None:
         self._any_size = any_size
         self._lock = Lock()
-        self._seen: Counter[Size] = Counter()
+        self._requests: Counter[Size] = Counter()
         self._static: OrderedDict[tuple[Size, str], Compiled] = OrderedDict()
         self._dynamic: dict[str, Compiled] = {}
 
     def get(
-        self, size: Size, output: str, make: Callable[[str, Size | None], Compiled]
+        self, size: Size, output: str, build: Callable[[str, Size | None], Compiled]
     ) -> Compiled:
-        """For an image of this size, and one of the graph's outputs.
+        """Return the compiled model for an image size and one of the graph's outputs.
 
-        make: what to call with the output and the size, or None for any, where it is not there yet.
-        Not kept: a runtime that a cycle holds is freed in whatever thread and order the collector
-        comes to it, and processes with OpenVINO died of that.
+        Args:
+            size: Height and width of the image.
+            output: Name of the output.
+            build: Called with the output and the size, or None for any size, if the model
+                is not cached. It is not stored: a reference cycle leaves the runtime to the garbage
+                collector, whose thread and order of freeing crashed processes with OpenVINO.
         """
         with self._lock:
-            self._seen[size] += 1
+            self._requests[size] += 1
             key = (size, output)
             if key in self._static:
                 self._static.move_to_end(key)
                 return self._static[key]
-            if not self._any_size or len(self._seen) == 1 or self._seen[size] >= WORTH:
-                self._make_room(size)
-                self._static[key] = make(output, size)
+            first = len(self._requests) == 1
+            if first or self._requests[size] >= COMPILE_AFTER or not self._any_size:
+                self._evict_for(size)
+                self._static[key] = build(output, size)
                 return self._static[key]
             if output not in self._dynamic:
-                self._dynamic[output] = make(output, None)
+                self._dynamic[output] = build(output, None)
             return self._dynamic[output]
 
-    def _make_room(self, size: Size) -> None:
-        """Drop what was not used for longest."""
-        while len(self._static) >= KEPT:
+    def _evict_for(self, size: Size) -> None:
+        """Drop the least recently used models to make room for one more."""
+        while len(self._static) >= MAX_STATIC:
             pixels = sum(height * width for height, width in [*self.sizes, size])
-            if not self._any_size and len(self._static) < KEPT_SMALL and pixels <= ROOM:
+            small = len(self._static) < MAX_SMALL_STATIC and pixels <= SMALL_PIXELS
+            if not self._any_size and small:
                 break
             self._static.popitem(last=False)
 
     @property
     def sizes(self) -> list[Size]:
-        """Those that something is compiled for."""
+        """The sizes with a static model, least recently used first."""
         return [size for size, _ in self._static]

@@ -1,4 +1,4 @@
-"""The contract of a runtime."""
+"""The protocols that runtimes implement."""
 
 from __future__ import annotations
 
@@ -13,28 +13,34 @@ from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 
 
 class Runtime(Protocol):
-    """A network that is ready to run, normalization and upsampling included.
+    """A network that is ready to run, including normalization and upsampling.
 
-    name: as `--runtime` has it. Images are (H, W, C) of any size in units of 0..255,
-    uint8 or float32: see `pixelwise.data.pixel_format`.
+    Images are (H, W, C) arrays of any size with values in 0..255, uint8 or float32; see
+    `pixelwise.data.pixel_format`.
+
+    Attributes:
+        name: Name of the runtime, as in `--runtime`.
     """
 
     name: str
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
-        """(C, H, W) float32 scores before the softmax."""
+        """Return the logits (C, H, W) of an image."""
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
-        """(H, W) uint8 indices of the largest logits; where runtimes can, without the logits."""
+        """Return the class indices (H, W) of an image, without computing logits if possible."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a tile lies in its image, and what it cannot see of it.
+    """The position of a tile in its image, and the image-wide means that the tile needs.
 
-    size: of the image, (height, width). top, left: the tile's first row and column.
-    pooled: the image's mean at each image pooling, (channels,) float32, in the order in which the
-    network computes them; those that are known yet.
+    Attributes:
+        size: Height and width of the image.
+        top: First row of the tile.
+        left: First column of the tile.
+        pooled: Mean (channels,) over the whole image at each image pooling, in the order in which
+            the network computes them, as far as they are known.
     """
 
     size: tuple[int, int]
@@ -44,63 +50,78 @@ class View:
 
 
 class TilingRuntime(Runtime, Protocol):
-    """A runtime that can compute a tile as part of its image, as `pixelwise.layers.forward_context` has it.
+    """A runtime that evaluates a tile as a crop of its image, see `layers.forward_context`.
 
-    Tiles keep the rules of `pixelwise.inference.tiling.tile_grid`. Two things are then other than in a
-    pass over the tile alone:
+    Tiles obey the rules of `pixelwise.inference.tiling.tile_grid`. Evaluating a tile differs in two
+    ways from evaluating the tile as an image of its own.
 
-    Every resize reads where that of the whole would. With maps of I and i positions before it, and
-    O and o after it, in the whole and in the tile, along one axis of lengths L and l, the
-    tile's maps begin at position a = start * (I - i) / (L - l) and b = start * (O - o) / (L - l)
-    of the whole's (0 where L = l). Position p of the result is read at scale * p + offset of the
-    tile's map, with its last position repeated beyond the border, where scale = I / O and offset
-    = (b + 1/2) * scale - 1/2 - a; with corners aligned scale = (I - 1) / (O - 1) and offset =
-    b * scale - a.
+    Every resize samples where the resize of the whole image would. Consider one axis, with image
+    length L and tile length l. Let the feature map before the resize have I positions for the image
+    and i for the tile, and the map after it O and o. The tile's maps begin at position
+    a = start * (I - i) / (L - l) and b = start * (O - o) / (L - l) of the image's maps (0 if
+    L = l). Position p of the result is sampled at scale * p + offset of the tile's map, which is
+    extended beyond its border by repeating the last position. Here scale = I / O and
+    offset = (b + 1/2) * scale - 1/2 - a; with aligned corners scale = (I - 1) / (O - 1) and
+    offset = b * scale - a.
 
-    Every image pooling gives the mean of the whole's map: for c5 (1, C5, h, w) a vector (C5,), in
-    place of the mean over h and w, before the projection. It is found by a pass for each pooling,
-    in which the tiles give the sums over their own shares.
+    Every image pooling returns the mean over the whole image: for c5 of shape (1, C5, h, w), a
+    vector (C5,) replaces the mean over h and w, before the projection. One pass over all tiles per
+    pooling finds the mean; in this pass each tile returns the sums over the positions it owns.
     """
 
     @property
     def requirements(self) -> TilingRequirements:
-        """Of the network; computed once."""
+        """What the network requires of tiles. Computed once."""
 
     def tile_logits(self, tile: Pixels, view: View) -> NDArray[np.float32]:
-        """(h, w, C) to (classes, h, w), all means in `view.pooled`. The array is the caller's."""
+        """Return the logits (classes, h, w) of a tile (h, w, C).
+
+        `view.pooled` must hold all means. The caller may modify the returned array.
+        """
 
     def tile_sums(
         self, tile: Pixels, view: View, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
-        """The sum (channels,) over the tile's share of the map of the next pooling, the one after
-        those in `view.pooled`, and of how many positions.
+        """Sum a tile's own positions of the feature map at the next image pooling.
 
-        own: the rows and columns of the tile that are its share, in pixels from its corner; they
-        begin at multiples of the step, and end there or at the image's border.
+        The next pooling is the one after those in `view.pooled`.
+
+        Args:
+            tile: Pixels (h, w, C) of the tile.
+            view: Position of the tile in the image.
+            own: Rows and columns that no other tile counts, in pixels from the tile's corner. They
+                begin at multiples of the step and end at one or at the image's border.
+
+        Returns:
+            The sums (channels,) and the number of positions.
         """
 
 
 class ConcurrentRuntime(Runtime, Protocol):
-    """A runtime that can also give each core an image of its own.
+    """A runtime that can also process several images in parallel, one per core.
 
-    Of many images that makes more a second than all cores at one after the other, since no core
-    waits for the others at the end of each layer.
+    This gives a higher throughput than all cores working on one image, because no core waits for
+    the others at the end of each layer.
 
-    concurrency: how many calls of `classify_concurrently` may run at the same time; 1 where there
-    is one core only.
+    Attributes:
+        concurrency: How many calls of `classify_concurrently` may run at the same time; 1 on a
+            machine with a single core.
     """
 
     concurrency: int
 
     def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
-        """What `classify` gives, from any thread. Each call that runs takes `classify`'s memory."""
+        """Return what `classify` returns. May be called from any thread.
+
+        Each running call needs as much memory as `classify`.
+        """
 
 
 def supports_tiling(runtime: Runtime) -> TypeGuard[TilingRuntime]:
-    """Whether a runtime is a `TilingRuntime`."""
+    """Return whether a runtime is a `TilingRuntime`."""
     return hasattr(runtime, "tile_logits")
 
 
 def runs_concurrently(runtime: Runtime) -> TypeGuard[ConcurrentRuntime]:
-    """Whether a runtime is a `ConcurrentRuntime`."""
+    """Return whether a runtime is a `ConcurrentRuntime`."""
     return hasattr(runtime, "classify_concurrently")

@@ -1,8 +1,8 @@
-"""Where the maps of a tile lie in those of its image: arithmetic for a `TilingRuntime`.
+"""Locate the feature maps of a tile in those of its image: arithmetic for a `TilingRuntime`.
 
-Along each axis a tile of length l begins at `start` in an image of length L. A map that has N
-positions for the image and n for the tile then has one position for each (L - l) / (N - n)
-pixels, and that of the tile begins at position start * (N - n) / (L - l) of the image's.
+Along each axis a tile of length l begins at `start` in an image of length L. A feature map with N
+positions for the image and n for the tile has one position per (L - l) / (N - n) pixels, and the
+tile's map begins at position start * (N - n) / (L - l) of the image's map.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.pixel_format import Pixels
 from pixelwise.inference.runtimes.runtime import View
 
 Size = tuple[int, int]  # height, width
@@ -20,9 +21,11 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class MapSizes:
-    """The maps that a pass over an image resizes and pools, in the order of the pass.
+    """Sizes of the feature maps that a network resizes and pools, in order of computation.
 
-    resized: size before, size after, and whether corners are aligned. pooled: size.
+    Attributes:
+        resized: Size before, size after and whether corners are aligned, per resize.
+        pooled: Size before each image pooling.
     """
 
     resized: tuple[tuple[Size, Size, bool], ...]
@@ -30,25 +33,31 @@ class MapSizes:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A tile (start, length) along one axis of an image of length `whole`."""
+class TilePosition:
+    """The position of a tile in its image along one axis, in pixels."""
 
     start: int
     length: int
-    whole: int
+    image_length: int
 
-    def on_map(self, pixel: int, part: int, whole: int) -> float:
-        """The position in the image's map, of `whole` positions, on which a pixel of the image
-        lies that is a multiple of the step. part: positions of the tile's map."""
-        if self.whole == self.length:  # then the map's stride is not known, and is not needed
-            return pixel * whole / self.whole
-        return pixel * (whole - part) / (self.whole - self.length)
+    def on_map(self, pixel: int, tile_map: int, image_map: int) -> float:
+        """Return the position of an image pixel in the image's feature map.
+
+        Args:
+            pixel: Pixel of the image, a multiple of the step.
+            tile_map: Length of the tile's feature map.
+            image_map: Length of the image's feature map.
+        """
+        if self.image_length == self.length:  # the map's stride is then unknown and not needed
+            return pixel * image_map / self.image_length
+        return pixel * (image_map - tile_map) / (self.image_length - self.length)
 
 
-class Geometry:
-    """Where tiles lie in the maps of their images.
+class TileGeometry:
+    """Locate the feature maps of tiles in those of their images.
 
-    trace: tells the maps of a network for an image of (height, width).
+    Args:
+        trace: Returns the network's map sizes for an image of a given size.
     """
 
     def __init__(self, trace: Callable[[Size], MapSizes]) -> None:
@@ -56,83 +65,92 @@ class Geometry:
         self._traced: dict[Size, MapSizes] = {}
 
     def sizes(self, size: Size) -> MapSizes:
-        """The maps of a pass over an image of this size."""
+        """Return the map sizes for an image of this size."""
         if size not in self._traced:
             self._traced[size] = self._trace(size)
         return self._traced[size]
 
-    def lines(self, tile: Size, view: View) -> list[NDArray[np.float64]]:
-        """For each resize (2, 2), vertical before horizontal: the scale and offset with which the
-        positions of the result are read from the map of a tile of this size."""
-        return resize_lines(self.sizes(view.size), self.sizes(tile), _places(tile, view))
+    def resize_transforms(self, tile: Size, view: View) -> list[NDArray[np.float64]]:
+        """Return the sampling transform of each resize of a tile.
 
-    def share(self, tile: Size, view: View, own: tuple[slice, slice]) -> tuple[slice, slice]:
-        """A share of the tile, rows and columns in pixels from its corner, in its map of the
-        next pooling, the one after those in `view.pooled`."""
-        number = len(view.pooled)
-        image, part = self.sizes(view.size).pooled[number], self.sizes(tile).pooled[number]
-        return own_positions(image, part, _places(tile, view), own)
+        Returns:
+            For each resize an array (2, 2) with rows (scale, offset), vertical before horizontal:
+            position p of the result is sampled at scale * p + offset of the tile's feature map.
+        """
+        transforms = []
+        image_maps, tile_maps = self.sizes(view.size).resized, self.sizes(tile).resized
+        for image_resize, tile_resize in zip(image_maps, tile_maps, strict=True):
+            (image_from, image_to, corners), (tile_from, tile_to, _) = image_resize, tile_resize
+            transform = np.empty((2, 2))
+            for axis, position in enumerate(_tile_positions(tile, view)):
+                source = position.on_map(position.start, tile_from[axis], image_from[axis])
+                result = position.on_map(position.start, tile_to[axis], image_to[axis])
+                scale, offset = _image_transform(image_from[axis], image_to[axis], corners)
+                transform[axis] = scale, offset + scale * result - source
+            transforms.append(transform)
+        return transforms
+
+    def own_positions(
+        self, tile: Size, view: View, own: tuple[slice, slice]
+    ) -> tuple[slice, slice]:
+        """Convert a tile's own rows and columns to positions in the next pooled feature map.
+
+        The next pooling is the one after those in `view.pooled`. A range that ends at the image's
+        border includes all positions up to the map's end.
+
+        Args:
+            tile: Size of the tile.
+            view: Position of the tile in the image.
+            own: Rows and columns in pixels from the tile's corner.
+        """
+        pooling = len(view.pooled)
+        tile_map, image_map = (self.sizes(size).pooled[pooling] for size in (tile, view.size))
+        maps = zip(tile_map, image_map, strict=True)
+        ranges = []
+        for lengths, position, pixels in zip(maps, _tile_positions(tile, view), own, strict=True):
+            start, first, end = (
+                round(position.on_map(position.start + pixel, *lengths))
+                for pixel in (0, pixels.start, pixels.stop)
+            )
+            if position.start + pixels.stop == position.image_length:
+                end = start + lengths[0]
+            ranges.append(slice(first - start, end - start))
+        rows, columns = ranges
+        return rows, columns
 
 
-def _places(tile: Size, view: View) -> tuple[Place, Place]:
-    vertical = Place(view.top, tile[0], view.size[0])
-    return vertical, Place(view.left, tile[1], view.size[1])
+def size_of(image: Pixels) -> Size:
+    return image.shape[0], image.shape[1]
 
 
-def resize_lines(
-    image: MapSizes, tile: MapSizes, places: tuple[Place, Place]
-) -> list[NDArray[np.float64]]:
-    """What `Geometry.lines` gives, of maps of these sizes."""
-    lines = []
-    for whole, part in zip(image.resized, tile.resized, strict=True):
-        found = np.empty((2, 2))
-        for axis, place in enumerate(places):
-            (before, after, corners), (from_part, to_part, _) = whole, part
-            origin = place.on_map(place.start, from_part[axis], before[axis])
-            result = place.on_map(place.start, to_part[axis], after[axis])
-            scale, offset = _line(before[axis], after[axis], corners)
-            found[axis] = scale, offset + scale * result - origin
-        lines.append(found)
-    return lines
+def _tile_positions(tile: Size, view: View) -> tuple[TilePosition, TilePosition]:
+    vertical = TilePosition(view.top, tile[0], view.size[0])
+    return vertical, TilePosition(view.left, tile[1], view.size[1])
 
 
-def reads(
-    line: NDArray[np.float64], *, before: int, after: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Where a resize from `before` to `after` positions reads along one axis.
+def sample_positions(
+    transform: NDArray[np.float64], before: int, after: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+    """Return where a resize from `before` to `after` positions samples along one axis.
 
-    line: (scale, offset). Each position of the result lies between position `index` (after,) and
-    the next, by the part (0..1) `part` (after,). Beyond the map its last position is repeated.
+    Args:
+        transform: Scale and offset.
+        before: Length of the map before the resize. Its last position is repeated beyond its end.
+        after: Length of the map after the resize.
+
+    Returns:
+        For each result position the lower neighbor, the upper neighbor and the interpolation weight
+        of the upper neighbor in 0..1, each of shape (after,).
     """
-    scale, offset = line
-    place = np.clip(np.arange(after) * scale + offset, 0, before - 1)
-    index = np.floor(place).astype(np.int32)
-    return index, (place - index).astype(np.float32)
+    scale, offset = transform
+    sampled = np.clip(np.arange(after) * scale + offset, 0, before - 1)
+    lower = np.floor(sampled).astype(np.int32)
+    upper = np.minimum(lower + 1, np.int32(before - 1))
+    return lower, upper, (sampled - lower).astype(np.float32)
 
 
-def own_positions(
-    image: Size, tile: Size, places: tuple[Place, Place], own: tuple[slice, slice]
-) -> tuple[slice, slice]:
-    """A share of the tile, rows and columns in pixels from its corner, in its map.
-
-    image, tile: sizes of the map. A share that ends at the image's border has all positions
-    up to the map's end.
-    """
-    found = []
-    for whole, part, place, share in zip(image, tile, places, own, strict=True):
-        origin = round(place.on_map(place.start, part, whole))
-        first = round(place.on_map(place.start + share.start, part, whole)) - origin
-        at_end = place.start + share.stop == place.whole
-        last = (
-            part if at_end else round(place.on_map(place.start + share.stop, part, whole)) - origin
-        )
-        found.append(slice(first, last))
-    rows, columns = found
-    return rows, columns
-
-
-def _line(before: int, after: int, corners: bool) -> tuple[float, float]:
-    """Scale and offset of a resize from `before` to `after` positions."""
+def _image_transform(before: int, after: int, corners: bool) -> tuple[float, float]:
+    """Return scale and offset of a resize over the whole image."""
     if corners:
         return ((before - 1) / (after - 1) if after > 1 else 0.0), 0.0
     scale = before / after

@@ -15,85 +15,91 @@ from numpy.typing import NDArray
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.export_manifest import ExportManifest
-from pixelwise.inference.runtimes.graph_tiling import GraphTiling, Inputs
-from pixelwise.inference.runtimes.onnx.onnx_tile_graphs import PartGraphs, open_session
-from pixelwise.inference.runtimes.tile_geometry import Geometry, Size
+from pixelwise.inference.runtimes.onnx.onnx_tile_graphs import ONNXTileGraphs, open_session
+from pixelwise.inference.runtimes.tile_geometry import Size, TileGeometry
+from pixelwise.inference.runtimes.tile_graphs import GraphTiling, Inputs
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 from pixelwise.process_settings import cores
 
 
 class ONNXRuntime:
-    """A model in ONNX's format, on the CPU."""
+    """Run an ONNX model on the CPU.
+
+    Raises:
+        InputError: If ONNX Runtime cannot read the model.
+    """
 
     def __init__(self, export: ExportManifest) -> None:
         self.name = export.name
         self.concurrency = cores()
         self._path = export.path
-        self._session = self._opened()
+        self._session = self._open_session()
         self._opening = Lock()
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
-        """(H, W, N) in units of 0..255 to (C, H, W) float32."""
-        return self._run(image, "logits")
+        """Return the logits (C, H, W) of an image (H, W, N)."""
+        return _infer(self._session, image, "logits")
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
-        """(H, W, N) in units of 0..255 to (H, W) class indices."""
-        return self._run(image, "labels")
+        """Return the class indices (H, W) of an image (H, W, N)."""
+        return _infer(self._session, image, "labels")
 
     def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
-        """The same on a core, as `ConcurrentRuntime` has it."""
+        """Return the class indices on a single core, see `ConcurrentRuntime`."""
         with self._opening:
-            session = self._on_one_core
+            session = self._single_core_session
         return _infer(session, image, "labels")
 
     @cached_property
-    def _on_one_core(self) -> onnxruntime.InferenceSession:
-        return self._opened(threads=1)
+    def _single_core_session(self) -> onnxruntime.InferenceSession:
+        return self._open_session(threads=1)
 
-    def _run(self, image: Pixels, output: str) -> NDArray[Any]:
-        return _infer(self._session, image, output)
-
-    def _opened(self, threads: int = 0) -> onnxruntime.InferenceSession:
-        """threads: of one image; 0 for all cores. Raises InputError where it cannot be read."""
+    def _open_session(self, threads: int = 0) -> onnxruntime.InferenceSession:
         try:
             return open_session(self._path, threads=threads)
-        except Exception as error:  # its exceptions have no common class of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{self._path}: ONNX Runtime cannot read it ({reason})") from error
 
 
 def _infer(session: onnxruntime.InferenceSession, image: Pixels, output: str) -> NDArray[Any]:
-    (found,) = session.run([output], {"image": np.ascontiguousarray(image)[None]})
-    result: NDArray[Any] = found[0]
+    (batch,) = session.run([output], {"image": np.ascontiguousarray(image)[None]})
+    result: NDArray[Any] = batch[0]
     return result
 
 
 class TilingONNXRuntime(GraphTiling, ONNXRuntime):
-    """The same for an export that says what tiles need: a `TilingRuntime`."""
+    """An `ONNXRuntime` that supports tiling, for an export that states its requirements."""
 
     def __init__(self, export: ExportManifest, requirements: TilingRequirements) -> None:
         super().__init__(export)
-        # Its memory is that of PyTorch, or three quarters of it: measured.
+        # Measured: it needs three quarters of PyTorch's memory, or as much.
         self.requirements = replace(requirements, rounded=export.precision == "int8")
-        self._graphs: PartGraphs = PartGraphs(export.path)
-        self._geometry = Geometry(self._graphs.sizes)
-        self._part: tuple[int | None, onnxruntime.InferenceSession] | None = None
+        self._graphs: ONNXTileGraphs = ONNXTileGraphs(export.path)
+        self._geometry = TileGeometry(self._graphs.sizes)
+        self._tile_session: tuple[int | None, onnxruntime.InferenceSession] | None = None
 
-    def _infer_tile(self, size: Size, pooling: int | None, given: Inputs) -> NDArray[Any]:
-        if self._part is None or self._part[0] != pooling:
-            self._part = None  # its memory goes before the next one's is taken
-            graphs = self._graphs
-            model = graphs.for_logits() if pooling is None else graphs.for_sums(pooling)
-            self._part = (pooling, open_session(model))
-        session = self._part[1]
-        (found,) = session.run(None, {one.name: given[one.name] for one in session.get_inputs()})
-        result: NDArray[Any] = found
+    def _infer_tile(self, size: Size, pooling: int | None, inputs: Inputs) -> NDArray[Any]:
+        if self._tile_session is None or self._tile_session[0] != pooling:
+            self._tile_session = None  # free its memory before the next one is opened
+            self._tile_session = (pooling, open_session(self._graphs.model(pooling)))
+        session = self._tile_session[1]
+        (output,) = session.run(
+            None, {port.name: inputs[port.name] for port in session.get_inputs()}
+        )
+        result: NDArray[Any] = output
         return result
 
 
 def open_export(export: ExportManifest) -> ONNXRuntime:
-    """The runtime for an export; tiles are parts of their image unless it is of an earlier
-    version, or the package onnx is missing. Raises InputError where ONNX Runtime cannot read it."""
+    """Open an ONNX export.
+
+    The runtime is a `TilingRuntime` unless an earlier version wrote the export or the package onnx
+    is not installed.
+
+    Raises:
+        InputError: If ONNX Runtime cannot read the model.
+    """
     if export.requirements is None or find_spec("onnx") is None:
         return ONNXRuntime(export)
     return TilingONNXRuntime(export, export.requirements)

@@ -1,7 +1,7 @@
-"""A model in ONNX's format, changed to compute tiles as parts of their image: `graph_parts`.
+"""ONNX graphs that evaluate tiles as crops of their image, see `tile_graphs`.
 
-The model in memory is changed, not the file. That takes the package onnx, which whole images do
-not ask for.
+The model in memory is modified, not the file. This needs the package onnx, which predicting whole
+images does not.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Any
 
 import onnxruntime
 
-from pixelwise.inference.runtimes.graph_tiling import SPATIAL, lookup
 from pixelwise.inference.runtimes.tile_geometry import MapSizes, Size
+from pixelwise.inference.runtimes.tile_graphs import SPATIAL_AXES, resize_input_names
 
 
-class PartGraphs:
-    """The models that are made of the one in `path`, (1, H, W, N) to logits, for all sizes.
+class ONNXTileGraphs:
+    """Derive models for tiles of any size from a model (1, H, W, N) to logits.
 
-    It is read when tiles first ask for it.
+    Args:
+        path: The model's file. It is read when the first tile needs it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,41 +29,48 @@ class PartGraphs:
 
     @cached_property
     def resizes(self) -> list[str]:
+        """Names of the resizes, in order of computation."""
         return [node.output[0] for node in self._nodes if _is_resize(node)]
 
     @cached_property
     def poolings(self) -> list[str]:
+        """Names of the image poolings, in order of computation."""
         return [node.output[0] for node in self._nodes if self._is_pooling(node)]
 
     def sizes(self, size: Size) -> MapSizes:
-        """The maps that a pass over an image of `size` resizes and pools. Nothing is computed."""
+        """Return the sizes of the resized and pooled maps for an image, without computing them."""
         resizes = [node for node in self._nodes if _is_resize(node)]
         poolings = [node for node in self._nodes if self._is_pooling(node)]
         maps = [name for node in resizes for name in (node.input[0], node.output[0])]
         maps += [node.input[0] for node in poolings]
         if not maps:
             return MapSizes((), ())
-        model = self._model_of(self._nodes, self._source.graph.input, dict.fromkeys(maps))
+        model = self._subgraph(self._nodes, self._source.graph.input, dict.fromkeys(maps))
         _, *sides, _ = model.graph.input[0].type.tensor_type.shape.dim
         for side, length in zip(sides, size, strict=True):
             side.dim_value = length
-        # ONNX Runtime finds the shapes of all maps when it opens a model.
+        # ONNX Runtime infers the shapes of all maps when it opens a model.
         outputs = open_session(model.SerializeToString()).get_outputs()
-        found: dict[str, Size] = {one.name: (one.shape[2], one.shape[3]) for one in outputs}
+        shapes: dict[str, Size] = {node.name: (node.shape[2], node.shape[3]) for node in outputs}
         return MapSizes(
-            tuple((found[one.input[0]], found[one.output[0]], _aligned(one)) for one in resizes),
-            tuple(found[one.input[0]] for one in poolings),
+            tuple(
+                (shapes[node.input[0]], shapes[node.output[0]], _aligns_corners(node))
+                for node in resizes
+            ),
+            tuple(shapes[node.input[0]] for node in poolings),
         )
 
-    def for_logits(self) -> bytes:
-        """The model for tiles."""
-        return self._changed("logits")
+    def model(self, pooling: int | None) -> bytes:
+        """Return the model that computes the logits of tiles, or the input of an image pooling.
 
-    def for_sums(self, number: int) -> bytes:
-        """The same up to the map of pooling `number`, (1, C, h, w)."""
-        pooling = self.poolings[number]
-        (pooled,) = (node.input[0] for node in self._nodes if node.output[0] == pooling)
-        return self._changed(pooled)
+        Args:
+            pooling: Number of the image pooling, None for the logits.
+        """
+        if pooling is None:
+            return self._modify("logits")
+        name = self.poolings[pooling]
+        (pooled,) = (node.input[0] for node in self._nodes if node.output[0] == name)
+        return self._modify(pooled)
 
     @cached_property
     def _source(self) -> Any:
@@ -79,97 +87,97 @@ class PartGraphs:
             return False
         from onnx.numpy_helper import to_array
 
-        axes = [one for one in self._source.graph.initializer if one.name == node.input[1]]
-        return len(axes) == 1 and tuple(to_array(axes[0]).tolist()) == SPATIAL
+        axes = [value for value in self._source.graph.initializer if value.name == node.input[1]]
+        return len(axes) == 1 and tuple(to_array(axes[0]).tolist()) == SPATIAL_AXES
 
-    def _changed(self, output: str) -> bytes:
-        """What `output` needs of the model, its resizes and poolings changed."""
-        from onnx import TensorProto, helper
-
+    def _modify(self, output: str) -> bytes:
+        """Return the model that computes `output`, with resizes and poolings replaced."""
         nodes: list[Any] = []
         inputs = list(self._source.graph.input)
         for node in self._nodes:
             if _is_resize(node):
-                changed, asked = _lookups(node)
-                nodes += changed
-                inputs += asked
+                gathers, positions = _replace_resize(node)
+                nodes += gathers
+                inputs += positions
             elif self._is_pooling(node):
-                shape = [1, None, 1, 1]
-                inputs.append(
-                    helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, shape)
-                )
+                inputs.append(_float_info(node.output[0], [1, None, 1, 1]))
             else:
                 nodes.append(node)
-        serialized: bytes = self._model_of(nodes, inputs, [output]).SerializeToString()
+        serialized: bytes = self._subgraph(nodes, inputs, [output]).SerializeToString()
         return serialized
 
-    def _model_of(self, nodes: list[Any], inputs: Iterable[Any], outputs: Iterable[str]) -> Any:
-        """A model of what `outputs` need."""
-        from onnx import ModelProto, TensorProto, helper
+    def _subgraph(self, nodes: list[Any], inputs: Iterable[Any], outputs: Iterable[str]) -> Any:
+        """Return a model of the nodes that `outputs` depend on."""
+        from onnx import ModelProto
 
-        wanted, kept = set(outputs), []
-        for node in reversed(nodes):  # they stand in the order of the pass
-            if wanted.intersection(node.output):
-                wanted.update(node.input)
+        needed, kept = set(outputs), []
+        for node in reversed(nodes):  # nodes are in topological order
+            if needed.intersection(node.output):
+                needed.update(node.input)
                 kept.append(node)
         source = self._source
         model = ModelProto(ir_version=source.ir_version, opset_import=source.opset_import)
         graph = model.graph
-        graph.name = "part"
+        graph.name = "tile"
         graph.node.extend(reversed(kept))
-        graph.initializer.extend(one for one in source.graph.initializer if one.name in wanted)
-        graph.input.extend(one for one in inputs if one.name in wanted)
-        graph.output.extend(
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs
+        graph.initializer.extend(
+            value for value in source.graph.initializer if value.name in needed
         )
+        graph.input.extend(value for value in inputs if value.name in needed)
+        graph.output.extend(_float_info(name, None) for name in outputs)
         return model
 
 
 def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """A model, by path or as bytes, ready to run. threads: of one image; 0 for all cores."""
+    """Open a model from a file or from bytes, with `threads` per image (0 for all cores)."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only; they come as exceptions too
+    options.log_severity_level = 3  # errors only, which are also raised as exceptions
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _lookups(resize: Any) -> tuple[list[Any], list[Any]]:
-    """Nodes that look up along rows and columns instead, and mix; the inputs that say where."""
+def _replace_resize(resize: Any) -> tuple[list[Any], list[Any]]:
+    """Return the nodes that gather and interpolate along both axes, and their new inputs."""
     from onnx import TensorProto, helper
 
     name, maps = resize.output[0], resize.input[0]
     nodes, inputs = [], []
-    for side, axis in enumerate(SPATIAL):
-        before, after, part = lookup(name, side)
-        along = [None if at == axis else 1 for at in range(4)]
+    for side, axis in enumerate(SPATIAL_AXES):
+        lower, upper, weight = resize_input_names(name, side)
         inputs += [
-            helper.make_tensor_value_info(before, TensorProto.INT32, [None]),
-            helper.make_tensor_value_info(after, TensorProto.INT32, [None]),
-            helper.make_tensor_value_info(part, TensorProto.FLOAT, along),
+            helper.make_tensor_value_info(lower, TensorProto.INT32, [None]),
+            helper.make_tensor_value_info(upper, TensorProto.INT32, [None]),
+            _float_info(weight, [None if i == axis else 1 for i in range(4)]),
         ]
-        one, other, difference, share = (
-            f"{name} {what} {side}" for what in ("one", "other", "difference", "share")
+        at_lower, at_upper, difference, product = (
+            f"{name} {value} {side}" for value in ("at lower", "at upper", "difference", "product")
         )
-        mixed = name if axis == SPATIAL[-1] else f"{name} mixed"
+        result = name if axis == SPATIAL_AXES[-1] else f"{name} vertical"
         nodes += [
-            helper.make_node("Gather", [maps, before], [one], axis=axis),
-            helper.make_node("Gather", [maps, after], [other], axis=axis),
-            helper.make_node("Sub", [other, one], [difference]),
-            helper.make_node("Mul", [difference, part], [share]),
-            helper.make_node("Add", [one, share], [mixed]),
+            helper.make_node("Gather", [maps, lower], [at_lower], axis=axis),
+            helper.make_node("Gather", [maps, upper], [at_upper], axis=axis),
+            helper.make_node("Sub", [at_upper, at_lower], [difference]),
+            helper.make_node("Mul", [difference, weight], [product]),
+            helper.make_node("Add", [at_lower, product], [result]),
         ]
-        maps = mixed
+        maps = result
     return nodes, inputs
 
 
+def _float_info(name: str, shape: list[int | None] | None) -> Any:
+    from onnx import TensorProto, helper
+
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
 def _is_resize(node: Any) -> bool:
-    return node.op_type == "Resize" and _text(node, "mode") == "linear"
+    return node.op_type == "Resize" and _attribute(node, "mode") == "linear"
 
 
-def _aligned(resize: Any) -> bool:
-    return _text(resize, "coordinate_transformation_mode") == "align_corners"
+def _aligns_corners(resize: Any) -> bool:
+    return _attribute(resize, "coordinate_transformation_mode") == "align_corners"
 
 
-def _text(node: Any, name: str) -> str:
-    """An attribute, empty where it is not given."""
-    return next((one.s.decode() for one in node.attribute if one.name == name), "")
+def _attribute(node: Any, name: str) -> str:
+    """Return a text attribute, or an empty string if the node does not have it."""
+    return next((value.s.decode() for value in node.attribute if value.name == name), "")

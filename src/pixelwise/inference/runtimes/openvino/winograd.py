@@ -1,8 +1,9 @@
-"""3x3 convolutions with half the multiplications: F(4, 3) of Winograd (arXiv:1509.09308, 4.1).
+"""3x3 convolutions with half the multiplications: Winograd's F(4, 3) (arXiv:1509.09308, 4.1).
 
-Along the rows only: six sums of rows, each through a 1x3 convolution, give four rows of the result.
-In two dimensions it would be a quarter of the multiplications, and more traffic than it saves. On
-few channels the traffic is already more than the gain.
+The algorithm is applied along the rows only: six linear combinations of input rows, each through a
+1x3 convolution, yield four rows of the result. In two dimensions it would need a quarter of the
+multiplications but cause more memory traffic than it saves. On few channels the traffic already
+outweighs the gain in one dimension.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13
 
-CHANNELS = 256  # the least, before and after, with which it gains; measured
+from pixelwise.inference.runtimes.openvino.replace_node import replace_node
 
-# Points 0, 1, -1, 2, -2 and infinity; the paper's matrices of section 4.3.
-OF_MAP = (
+MIN_CHANNELS = 256  # input and output channels from which it is faster; measured
+
+# Points 0, 1, -1, 2, -2 and infinity; the matrices of the paper's section 4.3.
+INPUT_TRANSFORM = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
     (0, 4, -4, -1, 1, 0),
@@ -26,7 +29,7 @@ OF_MAP = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
-OF_KERNEL = (
+KERNEL_TRANSFORM = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
     (-1 / 6, 1 / 6, -1 / 6),
@@ -34,102 +37,104 @@ OF_KERNEL = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
-OF_RESULT = (
+OUTPUT_TRANSFORM = (
     (1, 1, 1, 1, 1, 0),
     (0, 1, -1, 2, -2, 0),
     (0, 1, 1, 4, 4, 0),
     (0, 1, -1, 8, -8, 1),
 )
-READ, WRITTEN = len(OF_MAP), len(OF_RESULT)
+ROWS_READ, ROWS_WRITTEN = len(INPUT_TRANSFORM), len(OUTPUT_TRANSFORM)
 
 
-def halve_multiplications(model: ov.Model) -> None:
-    """Write them so, in place.
+def apply_winograd(model: ov.Model) -> None:
+    """Rewrite the large 3x3 convolutions of a graph, in place.
 
-    The sums' rounding differs: in float32 by some 1e-6 of their range, so not for bfloat16. It is
-    the same whether sizes are known or open. Quantized ones stay as they are.
+    Results differ by rounding: about 1e-6 of their range in float32, so this is not for bfloat16.
+    They are the same whether the graph's sizes are known or dynamic. Quantized convolutions are
+    left as they are.
     """
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution" and _fits(node):
-            rewritten = _rewritten(node)
-            for user in node.output(0).get_target_inputs():
-                user.replace_source_output(rewritten)
+        if node.get_type_name() == "Convolution" and _is_suitable(node):
+            replace_node(node, _rewrite(node))
 
 
-def _fits(convolution: Any) -> bool:
-    form = convolution.get_attributes()
+def _is_suitable(convolution: Any) -> bool:
+    attributes = convolution.get_attributes()
     weights = convolution.input_value(1)
-    given, made, *kernel = weights.get_shape()
+    out_channels, in_channels, *kernel = weights.get_shape()
     return (
         kernel == [3, 3]
-        and set(form["strides"]) == set(form["dilations"]) == {1}
-        and form["auto_pad"] == "explicit"
+        and set(attributes["strides"]) == set(attributes["dilations"]) == {1}
+        and attributes["auto_pad"] == "explicit"
         and weights.get_node().get_type_name() == "Constant"
-        and min(given, made) >= CHANNELS
+        and min(out_channels, in_channels) >= MIN_CHANNELS
     )
 
 
-def _rewritten(convolution: Any) -> Any:
-    maps, form = convolution.input_value(0), convolution.get_attributes()
+def _rewrite(convolution: Any) -> Any:
+    maps, attributes = convolution.input_value(0), convolution.get_attributes()
     weights = convolution.input_value(1).get_node().get_data()
-    (top, left), (bottom, right) = form["pads_begin"], form["pads_end"]
+    (top, left), (bottom, right) = attributes["pads_begin"], attributes["pads_end"]
     size = opset13.shape_of(maps, "i32")
     rows, columns = (
-        opset13.add(opset13.gather(size, _line(axis), np.int32(0)), np.int32(pads - 2))
+        opset13.add(opset13.gather(size, _ints(axis), np.int32(0)), np.int32(pads - 2))
         for axis, pads in ((2, top + bottom), (3, left + right))
     )
-    lacking = opset13.floor_mod(opset13.negative(rows), np.int32(WRITTEN))
-    below = opset13.concat([_line(0, 0), opset13.add(lacking, np.int32(bottom)), _line(0)], 0)
-    maps = opset13.pad(maps, _line(0, 0, top, 0), below, "constant")
-    read = [
-        opset13.slice(maps, _line(k), _line(_behind(k)), _line(WRITTEN), _line(2))
-        for k in range(READ)
+    missing = opset13.floor_mod(opset13.negative(rows), np.int32(ROWS_WRITTEN))
+    pads_end = opset13.concat([_ints(0, 0), opset13.add(missing, np.int32(bottom)), _ints(0)], 0)
+    maps = opset13.pad(maps, _ints(0, 0, top, 0), pads_end, "constant")
+    # Slice k holds row k of every group of rows that is transformed together.
+    inputs = [
+        opset13.slice(maps, _ints(k), _ints(_slice_end(k)), _ints(ROWS_WRITTEN), _ints(2))
+        for k in range(ROWS_READ)
     ]
-    products = [
-        opset13.convolution(
-            _sum(of_map, read), opset13.constant(kernel), [1, 1], [0, left], [0, right], [1, 1]
+    products = []
+    for factors, kernel in zip(INPUT_TRANSFORM, _transform_kernels(weights), strict=True):
+        rows_in, constant = _linear_combination(factors, inputs), opset13.constant(kernel)
+        products.append(
+            opset13.convolution(rows_in, constant, [1, 1], [0, left], [0, right], [1, 1])
         )
-        for of_map, kernel in zip(OF_MAP, _kernels(weights), strict=True)
-    ]
-    # Side by side, the rows of a tile lie as they do one below the other.
-    beside = opset13.concat([_sum(factors, products) for factors in OF_RESULT], 3)
-    tall = opset13.reshape(beside, opset13.concat([_line(0, 0, -1), columns], 0), True)
-    return opset13.slice(tall, _line(0), rows, _line(1), _line(2)).output(0)
+    # Concatenated side by side, the rows of a group are contiguous in memory, so that a reshape
+    # puts them one below the other.
+    outputs = [_linear_combination(factors, products) for factors in OUTPUT_TRANSFORM]
+    wide = opset13.concat(outputs, 3)
+    tall = opset13.reshape(wide, opset13.concat([_ints(0, 0, -1), columns], 0), True)
+    return opset13.slice(tall, _ints(0), rows, _ints(1), _ints(2))
 
 
-def _line(*numbers: int) -> Any:
+def _ints(*numbers: int) -> Any:
     return opset13.constant(np.array(numbers, np.int32))
 
 
-def _behind(first: int) -> int:
-    """Where a tile's row `first`, of all tiles, ends: counted from the last tile's end."""
-    return first + 1 - READ or int(np.iinfo(np.int32).max)
+def _slice_end(first: int) -> int:
+    """Return the end of the slice of every group's row `first`, relative to the map's end."""
+    return first + 1 - ROWS_READ or int(np.iinfo(np.int32).max)
 
 
-def _kernels(weights: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Six of (K, C, 1, 3) of (K, C, 3, 3)."""
+def _transform_kernels(weights: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Transform kernels (K, C, 3, 3) to six kernels (K, C, 1, 3)."""
     rows = np.ascontiguousarray(weights.transpose(2, 0, 1, 3))
-    return list(np.tensordot(np.asarray(OF_KERNEL, np.float32), rows, 1)[:, :, :, None])
+    return list(np.tensordot(np.asarray(KERNEL_TRANSFORM, np.float32), rows, 1)[:, :, :, None])
 
 
-def _sum(factors: Sequence[int], maps: Sequence[Any]) -> Any:
-    """Of the maps times their factors, of which one is positive.
+def _linear_combination(factors: Sequence[int], maps: Sequence[Any]) -> Any:
+    """Return the sum of the maps times their factors, at least one of which is positive.
 
-    Each product is by a power of two, and so exact: whether it is rounded before it is added, which
-    OpenVINO chooses, does not show.
+    Each product is by a power of two and therefore exact: it makes no difference whether OpenVINO
+    rounds it before the addition or fuses the two.
     """
     terms = [
-        (factor > 0, power, one)
-        for factor, one in zip(factors, maps, strict=True)
+        (factor > 0, power, term)
+        for factor, term in zip(factors, maps, strict=True)
         for power in (1, 2, 4, 8)
         if abs(factor) & power
     ]
-    terms.sort(key=lambda term: not term[0])  # begins with what needs no change of sign
+    terms.sort(key=lambda term: not term[0])  # start with a positive term, which needs no negation
     total: Any = None
-    for positive, power, one in terms:
-        term = one if power == 1 else opset13.multiply(one, np.float32(power))
+    for positive, power, term in terms:
+        scaled = term if power == 1 else opset13.multiply(term, np.float32(power))
         if total is None:
-            total = term
+            total = scaled
         else:
-            total = (opset13.add if positive else opset13.subtract)(total, term)
+            total = (opset13.add if positive else opset13.subtract)(total, scaled)
     return total

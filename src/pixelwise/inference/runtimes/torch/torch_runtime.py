@@ -1,4 +1,4 @@
-"""PyTorch, eager: the reference that every other runtime is held against."""
+"""Eager PyTorch: the reference for all other runtimes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,30 @@ from numpy.typing import NDArray
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes.runtime import View
-from pixelwise.inference.runtimes.tile_geometry import Geometry, MapSizes, Size
+from pixelwise.inference.runtimes.tile_geometry import MapSizes, Size, TileGeometry, size_of
 from pixelwise.inference.runtimes.torch.simplify import simplify
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 from pixelwise.layers.forward_context import SummedContext, TileContext, running
 from pixelwise.models import alignment, measure_receptive_radius, peak_bytes, trace_sizes
 from pixelwise.weights.normalization import Normalization
 
-MEASURED = 512  # pixels a side at which memory is measured; it grows with the area
-LAYERS_OWN = 1.15  # what layers take beyond their maps: see `peak_bytes`
-AROUND = 100  # bytes a pixel around the network: the image as numbers, copies of the logits
+PROBE_SIZE = 512  # height and width at which memory is estimated; it grows with the area
+LAYER_OVERHEAD = 1.15  # workspace of layers relative to their feature maps, see `peak_bytes`
+IMAGE_OVERHEAD = 100  # bytes per pixel outside the network: the image as floats, copied logits
 
 
 class TorchRuntime:
-    """A network in channels_last order and simplified, which changes logits by rounding only.
+    """Run a network with eager PyTorch.
 
-    device: any PyTorch device. Raises InputError where it cannot be used.
+    The network is simplified and converted to channels_last, which changes logits by rounding only.
+
+    Args:
+        model: The network.
+        normalization: Normalization of the network's input.
+        device: Any PyTorch device; None selects a GPU if there is one.
+
+    Raises:
+        InputError: If the device cannot be used.
     """
 
     name = "torch"
@@ -42,63 +50,63 @@ class TorchRuntime:
         self.device = find_device(device)
         self.normalization = normalization
         self._step = alignment(model)
-        self._geometry = Geometry(self._trace)
+        self._geometry = TileGeometry(self._trace)
         simplified = simplify(model, in_channels=normalization.channels)
         self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
-        """(H, W, C) in units of 0..255 to (C, H, W) float32."""
+        """Return the logits (C, H, W) of an image (H, W, N)."""
         logits: NDArray[np.float32] = self._run(image).cpu().numpy()
         return logits
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
-        """(H, W, C) in units of 0..255 to (H, W) class indices."""
+        """Return the class indices (H, W) of an image (H, W, N)."""
         index: NDArray[np.uint8] = self._run(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
         return index
 
     @cached_property
     def requirements(self) -> TilingRequirements:
-        """What tiles of its images need."""
+        """What the network requires of tiles."""
         step, channels = self._step, self.normalization.channels
         receptive_radius, pooled_receptive_radius = measure_receptive_radius(
             self.model, step=step, in_channels=channels
         )
-        side = -(-MEASURED // step) * step
+        side = -(-PROBE_SIZE // step) * step
         poolings = len(self._geometry.sizes((side, side)).pooled)
-        size = peak_bytes(self.model, height=side, width=side, in_channels=channels) / side**2
-        memory = LAYERS_OWN * size + AROUND
+        peak = peak_bytes(self.model, height=side, width=side, in_channels=channels)
+        memory = LAYER_OVERHEAD * peak / side**2 + IMAGE_OVERHEAD
         return TilingRequirements(
             step, receptive_radius, pooled_receptive_radius, poolings, memory, memory
         )
 
     def tile_logits(self, tile: Pixels, view: View) -> NDArray[np.float32]:
-        """(h, w, C) to (classes, h, w), as `TilingRuntime` has it."""
-        with running(self._part(tile, view)):
+        """Return the logits (C, h, w) of a tile, see `TilingRuntime`."""
+        with running(self._context(tile, view)):
             logits: NDArray[np.float32] = self._run(tile).cpu().numpy()
         return logits
 
     def tile_sums(
         self, tile: Pixels, view: View, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
-        """The sums of the tile's share of a pooled map, as `TilingRuntime` has it."""
-        share = self._geometry.share(_size(tile), view, own)
-        part = self._part(tile, view, own=share)
-        with running(part), contextlib.suppress(SummedContext):
+        """Sum a tile's own positions of the next pooled map, see `TilingRuntime`."""
+        rows, columns = self._geometry.own_positions(size_of(tile), view, own)
+        context = self._context(tile, view, own=(rows, columns))
+        with running(context), contextlib.suppress(SummedContext):
             self._run(tile)
-        assert part.sums is not None
-        positions = [side.stop - side.start for side in share]
-        return part.sums.cpu().numpy(), positions[0] * positions[1]
+        assert context.sums is not None
+        positions = (rows.stop - rows.start) * (columns.stop - columns.start)
+        return context.sums.cpu().numpy(), positions
 
-    def _part(
+    def _context(
         self, tile: Pixels, view: View, *, own: tuple[slice, slice] | None = None
     ) -> TileContext:
-        size = _size(tile)
-        lines = self._geometry.lines(size, view)
-        usual = self._geometry.lines(size, View(size, 0, 0))
+        size = size_of(tile)
+        transforms = self._geometry.resize_transforms(size, view)
+        usual_transforms = self._geometry.resize_transforms(size, View(size, 0, 0))
         return TileContext(
             [
-                None if np.allclose(one, other, rtol=0, atol=1e-9) else torch.from_numpy(one)
-                for one, other in zip(lines, usual, strict=True)
+                None if np.allclose(own, usual, rtol=0, atol=1e-9) else torch.from_numpy(own)
+                for own, usual in zip(transforms, usual_transforms, strict=True)
             ],
             [torch.from_numpy(mean) for mean in view.pooled],
             own=own,
@@ -113,18 +121,18 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def _run(self, image: Pixels) -> torch.Tensor:
-        # A view of H x W x C as C x H x W is channels_last already: nothing is copied or reordered.
+        # An (H, W, C) array viewed as (C, H, W) is already channels_last: nothing is reordered.
         batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
         out: torch.Tensor = self.model(self.normalization(batch))[0].float()
         return out
 
 
-def _size(image: Pixels) -> Size:
-    return image.shape[0], image.shape[1]
-
-
 def find_device(name: str | torch.device | None) -> torch.device:
-    """The device of that name, a GPU where there is one for None. Raises InputError if unusable."""
+    """Return the device of that name; for None a GPU if there is one.
+
+    Raises:
+        InputError: If the device cannot be used.
+    """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,4 +1,4 @@
-"""Batch normalization folded into the convolution before it: the same function, less work."""
+"""Fold batch normalization into the preceding convolution."""
 
 from __future__ import annotations
 
@@ -6,54 +6,57 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-SEEN = 64  # pixels of the square that shows what follows what
+PROBE_SIZE = 64  # height and width of the image that shows which layer follows which
 
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module, *, in_channels: int = 3) -> nn.Module:
-    """`model`, in evaluation mode, without the normalizations that follow convolutions; it is
-    changed.
+    """Fold every BatchNorm2d that directly follows a convolution into it, in place.
 
-    A small image is run through it to see which BatchNorm2d is given the very tensor that a
-    convolution gave: the convolution takes the normalization's work, with a bias, and an Identity
-    takes its place. Equal up to rounding. The rest of the network must not look at that tensor.
+    A small image is run through the network to see which BatchNorm2d receives the very tensor that
+    a convolution returned. The convolution, with a bias, then does the work of the normalization,
+    which an Identity replaces. The result is equal up to rounding. No other layer of the network
+    may read that tensor.
+
+    Args:
+        model: Network in evaluation mode.
+        in_channels: Number of image channels.
     """
     names = {module: name for name, module in model.named_modules()}
-    for norm, convolution in _followers(model, in_channels).items():
+    for norm, convolution in _find_foldable(model, in_channels).items():
         fused = fuse_conv_bn_eval(convolution, norm)
         model.set_submodule(names[convolution], fused)
         model.set_submodule(names[norm], nn.Identity())
     return model
 
 
-def _followers(model: nn.Module, in_channels: int) -> dict[nn.BatchNorm2d, nn.Conv2d]:
-    """Each normalization with the convolution that it alone follows, and that it alone follows."""
-    given: list[tuple[Tensor, nn.Conv2d]] = []
-    before: dict[nn.BatchNorm2d, set[nn.Conv2d | None]] = {}
+def _find_foldable(model: nn.Module, in_channels: int) -> dict[nn.BatchNorm2d, nn.Conv2d]:
+    """Return each normalization and its convolution if neither has another partner."""
+    outputs: list[tuple[Tensor, nn.Conv2d]] = []
+    sources: dict[nn.BatchNorm2d, set[nn.Conv2d | None]] = {}
 
-    def gave(convolution: nn.Conv2d, _: tuple[Tensor, ...], out: Tensor) -> None:
-        given.append((out, convolution))  # kept, so that no later tensor takes its place in memory
+    def after_convolution(convolution: nn.Conv2d, _: tuple[Tensor, ...], out: Tensor) -> None:
+        outputs.append((out, convolution))  # kept alive: no later tensor may reuse its memory
 
-    def got(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
-        source = next((one for out, one in given if out is inputs[0]), None)
-        before.setdefault(norm, set()).add(source)
+    def before_norm(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+        source = next((convolution for out, convolution in outputs if out is inputs[0]), None)
+        sources.setdefault(norm, set()).add(source)
 
     hooks = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(gave))
+            hooks.append(module.register_forward_hook(after_convolution))
         elif isinstance(module, nn.BatchNorm2d):
-            hooks.append(module.register_forward_pre_hook(got))
+            hooks.append(module.register_forward_pre_hook(before_norm))
     try:
-        parameter = next(model.parameters())
-        model(torch.zeros(1, in_channels, SEEN, SEEN, device=parameter.device))
+        device = next(model.parameters()).device
+        model(torch.zeros(1, in_channels, PROBE_SIZE, PROBE_SIZE, device=device))
     finally:
         for hook in hooks:
             hook.remove()
     pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
-    for norm, sources in before.items():
-        (source, *others) = sources
+    for norm, (source, *others) in sources.items():
         if source is not None and not others:
             pairs[norm] = source
-    shared = [one for one in pairs.values() if list(pairs.values()).count(one) > 1]
-    return {norm: one for norm, one in pairs.items() if one not in shared}
+    convolutions = list(pairs.values())
+    return {norm: source for norm, source in pairs.items() if convolutions.count(source) == 1}

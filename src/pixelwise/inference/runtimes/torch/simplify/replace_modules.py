@@ -1,4 +1,4 @@
-"""Modules of a network for others in their place."""
+"""Replace submodules of a network."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 
 
-def replace(
-    model: nn.Module, fits: Callable[[nn.Module], bool], make: Callable[[Any], nn.Module]
+def replace_modules(
+    model: nn.Module, matches: Callable[[nn.Module], bool], build: Callable[[Any], nn.Module]
 ) -> nn.Module:
-    """`model` with make(module) in place of every module that `fits`; it is changed."""
+    """Replace every submodule that `matches` with `build(submodule)`, in place."""
     for name, module in list(model.named_modules()):
-        if fits(module):
-            model.set_submodule(name, make(module))
+        if matches(module):
+            model.set_submodule(name, build(module))
     return model

@@ -1,4 +1,4 @@
-"""The whole way from pixels to labels as one graph, for any size of image."""
+"""Capture the computation from pixels to labels as one graph, for images of any size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from pixelwise.inference.runtimes.torch.simplify import simplify
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import Normalization
 
-EXAMPLE = (97, 131)  # no multiples of anything, so that no size is taken for a rule
+EXAMPLE_SIZE = (97, 131)  # prime numbers, so that the graph does not depend on divisibility
 
 
-class Deployed(nn.Module):
-    """(1, H, W, N) in units of 0..255 to labels (1, H, W) uint8 and logits (1, C, H, W) float32."""
+class DeployedModel(nn.Module):
+    """Predict an image (1, H, W, N) with values in 0..255.
+
+    Returns the labels (1, H, W) uint8 and the logits (1, C, H, W) float32.
+
+    Args:
+        model: The network.
+        normalization: Normalization of its input.
+    """
 
     def __init__(self, model: nn.Module, normalization: Normalization) -> None:
         super().__init__()
@@ -23,28 +30,31 @@ class Deployed(nn.Module):
         self.normalization = normalization
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        # Channels last until the network: runtimes then spare reordering the numbers.
+        # Channels stay last until the network, which saves runtimes a reordering.
         normalized = self.normalization(image, channel_axis=3)
         logits = self.model(normalized.permute(0, 3, 1, 2))
         return logits.argmax(dim=1).to(torch.uint8), logits
 
 
 def capture(bundle: Bundle, *, quantizable: bool = False) -> ExportedProgram:
-    """The graph of a bundle's network, its height and width left open.
+    """Capture a bundle's network with dynamic height and width.
 
-    quantizable: in the form that int8 is made of.
+    Args:
+        bundle: The bundle.
+        quantizable: Capture the form that int8 quantization starts from.
 
-    Raises PixelwiseError where PyTorch cannot capture it.
+    Raises:
+        PixelwiseError: If PyTorch cannot capture the network.
     """
     channels = bundle.pixels.channels
     model = simplify(bundle.build(), every_size=True, quantizable=quantizable, in_channels=channels)
-    deployed = Deployed(model, bundle.normalization).eval()
-    image = torch.zeros(1, *EXAMPLE, channels, dtype=getattr(torch, bundle.pixels.given))
+    deployed = DeployedModel(model, bundle.normalization).eval()
+    image = torch.zeros(1, *EXAMPLE_SIZE, channels, dtype=getattr(torch, bundle.pixels.given))
     shapes = {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
     try:
         with torch.no_grad():
             return torch.export.export(deployed, (image,), dynamic_shapes=shapes)
-    except Exception as error:  # of many classes, none of them told
+    except Exception as error:  # torch.export raises many classes and documents none
         reason = str(error).strip().splitlines()[0]
         raise PixelwiseError(
             f"{bundle.path}: PyTorch cannot export {bundle.model} ({reason})"

@@ -1,0 +1,9 @@
+"""Export a bundle to the format of another runtime, and verify that it predicts the same.
+
+The package is not called `export`, because `pixelwise.export` is the function.
+"""
+
+from pixelwise.exporters.export_bundle import export
+from pixelwise.exporters.formats import FORMATS
+
+__all__ = ["FORMATS", "export"]

@@ -1,0 +1,177 @@
+"""`pixelwise export`: write an export, verify it, and only then put it in place."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.errors import InputError, PixelwiseError
+from pixelwise.exporters.capture import capture
+from pixelwise.exporters.formats import FORMATS, load_format, require_packages, silence_converters
+from pixelwise.exporters.int8 import Int8Settings, quantize
+from pixelwise.exporters.parity import MAX_DIFFERENCE, compare, compare_tiles
+from pixelwise.file_io import atomic_folder
+from pixelwise.inference.export_manifest import ExportManifest, export_folder, is_export
+from pixelwise.inference.runtimes import EXPORTED, installed, supports_tiling
+from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
+from pixelwise.recipes.schema import load_recipe_of
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.bundle_header import bundle_digest
+
+PACKAGES = ("torch", "openvino", "onnx", "onnxruntime", "nncf")
+
+
+def export(
+    bundle: str | Path,
+    *,
+    to: str = "openvino",
+    out: str | Path | None = None,
+    int8: bool = False,
+    data: str | Path | SegmentationData | None = None,
+    max_drop: float = 0.3,
+    calibration: int = 100,
+    progress: Callable[[str], None] | None = None,
+) -> ExportManifest:
+    """Export a bundle to the format of another runtime.
+
+    The export is compared with the bundle on generated images, and nothing is written if they
+    differ. An earlier export in the same folder is replaced.
+
+    Args:
+        bundle: A `.safetensors` file written by training.
+        to: "openvino", "onnx" or "torch-export" ("torch_export" is accepted as well).
+        out: Folder to write. Defaults to a folder next to the bundle, where prediction finds it.
+        int8: Quantize to 8-bit integers. This needs `data` and is possible for OpenVINO and ONNX.
+        data: Images and masks for int8: the train split calibrates it and the val split scores it.
+        max_drop: Points of validation mean IoU that int8 may lose, 0 to 100.
+        calibration: Number of training images that calibrate int8.
+        progress: Called with a line of text at each stage.
+
+    Returns:
+        The manifest of the export; its `checks` hold what was measured.
+
+    Raises:
+        InputError: If an argument is invalid or a package is missing.
+        PixelwiseError: If the export differs from the bundle, or if int8 loses too much accuracy or
+            is not faster.
+    """
+    path, target = Path(bundle), to.replace("_", "-")
+    name = f"{target}-int8" if int8 else target
+    folder = export_folder(path, name) if out is None else Path(out)
+    settings = Int8Settings(max_drop, calibration)
+    _check_request(path, target, folder, int8, data)
+    exporter = _Exporter(path, target, int8, progress or (lambda text: None))
+    if data is None:
+        with atomic_folder(folder) as temporary:
+            exporter.write_float(temporary)
+    else:
+        if not isinstance(data, SegmentationData):
+            data = exporter.open_data(Path(data))
+        with tempfile.TemporaryDirectory(prefix="pixelwise-export-") as float_folder:
+            exact = exporter.write_float(Path(float_folder))
+            with atomic_folder(folder) as temporary, silence_converters():
+                quantize(
+                    exact,
+                    temporary,
+                    data,
+                    settings,
+                    describe=exporter.describe,
+                    progress=exporter.progress,
+                )
+    return ExportManifest.load(folder)
+
+
+def _check_request(path: Path, target: str, folder: Path, int8: bool, data: object) -> None:
+    """Raise an InputError for a request that would fail later."""
+    if target not in FORMATS:
+        raise InputError(f"export format {target!r}: choose one of {', '.join(FORMATS)}")
+    require_packages(FORMATS[target].packages, purpose=f"export to {target}")
+    if int8:
+        if f"{target}-int8" not in EXPORTED:
+            raise InputError(f"int8: is not available for {target}: choose openvino or onnx")
+        require_packages(("nncf",), purpose="int8")
+        if data is None:
+            raise InputError("int8: needs images and masks for calibration: give --data DATA")
+    elif data is not None:
+        raise InputError("--data: is used with --int8 only: add --int8 or leave --data out")
+    if folder.exists() and not is_export(folder):
+        raise InputError(f"{folder}: exists and is not an export: choose another --out")
+    bundle_digest(path)
+
+
+class _Exporter:
+    """Write exports of one bundle in one format."""
+
+    def __init__(
+        self, path: Path, target: str, quantizable: bool, progress: Callable[[str], None]
+    ) -> None:
+        self.path, self.target = path, target
+        self.quantizable, self.progress = quantizable, progress
+        self.bundle, self.digest = Bundle.load(path), bundle_digest(path)
+        self.reference = TorchRuntime(self.bundle.build(), self.bundle.normalization)
+        self.format = load_format(target)
+
+    def open_data(self, path: Path) -> SegmentationData:
+        """Open a dataset with the classes and the split of the bundle's training."""
+        self.progress("checking the data")
+        recipe = load_recipe_of(self.bundle.recipe)
+        return open_dataset(
+            path,
+            splits=("train", "val"),
+            classes=self.bundle.classes,
+            pixels=self.bundle.pixels,
+            val_fraction=recipe.data.val_fraction,
+            seed=recipe.seed,
+        )
+
+    def write_float(self, folder: Path) -> ExportManifest:
+        """Write and verify the float32 export."""
+        self.progress(f"capturing {self.bundle.model}")
+        with silence_converters():
+            program = capture(self.bundle, quantizable=self.quantizable)
+            self.progress(f"writing it for {self.target}")
+            file = self.format.write(program, folder)
+        export = self.describe(folder, file, "float32", {})
+        self.progress("comparing it with PyTorch")
+        return self.describe(folder, file, "float32", self._verify(export))
+
+    def _verify(self, export: ExportManifest) -> dict[str, object]:
+        """Compare an export with the bundle and return the measurements."""
+        runtime = self.format.open(export)
+        results = compare(runtime, self.reference, self.bundle.pixels)
+        checks: dict[str, object] = {"parity": [parity.to_json() for parity in results]}
+        if supports_tiling(runtime):
+            tile = compare_tiles(runtime, self.reference, self.bundle.pixels)
+            checks["tile"] = tile.to_json()
+            results.append(tile)
+        worst = max(results, key=lambda parity: parity.difference)
+        if not worst.holds:
+            height, width = worst.size
+            raise PixelwiseError(
+                f"{self.path}: not exported to {self.target}: at {height}x{width} its logits "
+                f"differ from PyTorch's by {worst.difference:.1e} of their range (allowed: "
+                f"{MAX_DIFFERENCE:.0e}): report this fault of pixelwise or of the converter"
+            )
+        return checks
+
+    def describe(
+        self, folder: Path, file: str, precision: str, checks: dict[str, object]
+    ) -> ExportManifest:
+        """Write the manifest of an export."""
+        export = ExportManifest(
+            folder=folder,
+            file=file,
+            target=self.target,
+            precision=precision,
+            bundle=self.digest,
+            model=self.bundle.model,
+            classes=self.bundle.classes,
+            recipe=self.bundle.recipe,
+            pixels=self.bundle.pixels,
+            requirements=self.reference.requirements,
+            checks={**checks, "made with": {name: installed(name) for name in PACKAGES}},
+        )
+        export.describe()
+        return export

@@ -1,0 +1,125 @@
+"""The export formats: one file per format and one registry line below."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
+
+from pixelwise.data.pixel_format import Pixels
+from pixelwise.errors import InputError
+from pixelwise.inference.export_manifest import ExportManifest
+from pixelwise.inference.runtimes import Runtime, open_export
+
+OUTPUTS = ("labels", "logits")
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FormatEntry:
+    """An export format.
+
+    Attributes:
+        module: Module of this package that defines the `ExportFormat` as `FORMAT`.
+        packages: Packages besides PyTorch that writing the format needs.
+    """
+
+    module: str
+    packages: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "openvino": FormatEntry("openvino_format", ("openvino",)),
+    "onnx": FormatEntry("onnx_format", ("onnx", "onnxscript", "onnxruntime")),
+    "torch-export": FormatEntry("torch_export_format"),
+}
+
+
+class ExportFormat(ABC):
+    """A file format for a network."""
+
+    @abstractmethod
+    def write(self, program: ExportedProgram, folder: Path) -> str:
+        """Convert a captured program, write it to a folder and return the model file's name."""
+
+    def open(self, export: ExportManifest) -> Runtime:
+        """Open an export to verify it."""
+        return open_export(export)
+
+
+@runtime_checkable
+class QuantizableFormat(Protocol):
+    """What int8 quantization with NNCF needs to know about the models of a format.
+
+    Attributes:
+        corrects_all_biases: Whether NNCF can correct the bias of every layer. For this it extracts
+            subgraphs of ONNX models, and fails if an input has several consumers, as the image has.
+    """
+
+    corrects_all_biases: bool
+
+    def read(self, path: Path) -> Any:
+        """Read a model from a file."""
+
+    def save(self, model: Any, folder: Path) -> str:
+        """Write a model to a folder and return the file's name."""
+
+    def classifier(self, model: Any) -> Callable[[Pixels], Labels]:
+        """Return a function from images (H, W, N) to labels (H, W) for a model that NNCF passes."""
+
+    def float_layers(self, model: Any) -> list[str]:
+        """Return the names of the convolutions and matrix products that are not quantized."""
+
+
+def load_format(name: str) -> ExportFormat:
+    """Import an export format of the registry."""
+    module: Any = import_module(f"pixelwise.exporters.{FORMATS[name].module}")
+    loaded: ExportFormat = module.FORMAT
+    return loaded
+
+
+def require_packages(packages: tuple[str, ...], *, purpose: str) -> None:
+    """Check that packages are installed.
+
+    Raises:
+        InputError: If one is missing, with the `pip install` command.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        names = " ".join(missing)
+        raise InputError(f"{purpose}: needs {names}, not installed: `pip install {names}`")
+
+
+@contextmanager
+def silence_converters() -> Iterator[None]:
+    """Suppress the converters' warnings, log messages and usage reports.
+
+    OpenVINO and NNCF report their use over the network unless they believe to run in CI.
+    """
+    ci = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    disabled_level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled_level)
+        if ci is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = ci
