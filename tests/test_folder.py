@@ -373,6 +373,31 @@ def test_other_settings_start_anew(half: Path) -> None:
     assert (result.kept, result.outdated) == (0, True)
 
 
+@pytest.mark.parametrize(
+    "options", [{"crf": "camvid"}, {"tile": 2000}, {"scales": (1, 0.5)}, {"flip": True}]
+)
+def test_other_options_of_the_predictor_discard_old_results(
+    half: Path, options: dict[str, object]
+) -> None:
+    class WithLogits(Brightness):
+        def logits(self, image: np.ndarray) -> np.ndarray:
+            return np.stack([image[..., 0] // 86 == number for number in range(3)]).astype("float32")
+
+    images = list_images(half / "images")
+    predictor = Predictor(WithLogits(), CLASSES, **options)  # type: ignore[arg-type]
+    result = predict_folder(predictor, images, half / "out", settings={})
+    assert (result.kept, result.written, result.outdated) == (0, PICTURES, True)
+
+
+def test_a_journal_of_version_0_1_is_discarded(half: Path) -> None:
+    journal = half / "out" / ".pixelwise-predict.jsonl"
+    _, *entries = journal.read_text().splitlines(keepends=True)
+    header = {"format": 1, "settings": {"network": "", "parts": False, "runtime": "brightness"}}
+    journal.write_text("".join([json.dumps(header) + "\n", *entries]))
+    result = run(half / "images", half / "out")
+    assert (result.kept, result.outdated) == (0, True)
+
+
 def test_overwrite_starts_anew(half: Path) -> None:
     result = run(half / "images", half / "out", overwrite=True)
     assert (result.kept, result.outdated) == (0, False)

@@ -23,7 +23,7 @@ from pixelwise.errors import InputError
 from pixelwise.file_io import append_whole, atomic, flush_folder, lock_folder, make_folder
 
 NAME = ".pixelwise-predict"
-FORMAT = 1
+FORMAT = 2
 COMMIT_SECONDS = 1.0
 """Results get their names, and their lines, in groups: two flushes for each group."""
 

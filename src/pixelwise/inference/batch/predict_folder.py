@@ -123,6 +123,9 @@ def begin_journal(predictor: Predictor, out: Path, settings: Mapping[str, Any]) 
         "runtime": predictor.runtime.name,
         "network": predictor.network_id,
         "parts": supports_tiling(predictor.runtime),
+        "crf": None if predictor.crf is None else predictor.crf.to_json(),
+        "tile": predictor.network.tile,
+        **predictor.tta.to_json(),
     }
     return Journal(out, {**about, **settings})
 
