@@ -216,8 +216,8 @@ def test_the_command_takes_videos_and_images(
     (line,) = result.err.splitlines()
     assert line.startswith("pixelwise: error: bad.mkv: is not a video that can be read")
     assert result.out.splitlines() == [
-        "1 masks and overlays written to masks",
-        "12 frames written to masks/film_overlay.mp4 and masks/film_masks",
+        "1 masks and overlays written to predictions",
+        "12 frames written to predictions/film_overlay.mp4 and predictions/film_masks",
     ]
-    names = sorted(path.name for path in (tmp_path / "masks").iterdir())
+    names = sorted(path.name for path in (tmp_path / "predictions").iterdir())
     assert names == ["film_masks", "film_overlay.mp4", "photo.png", "photo_overlay.png"]

@@ -52,7 +52,7 @@ BEST_SHOWN = 10
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A .safetensors file of train, or an export.")],
     images: Annotated[list[Path], typer.Argument(help="Images, folders of them, or videos.")],
-    out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("masks"),
+    out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("predictions"),
     runtime: Runtime = "auto",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")
