@@ -14,11 +14,13 @@ from pixelwise.cli import (
     convert,
     data,
     doctor,
+    evaluate,
     export,
-    inference,
     models,
+    predict,
     sweep,
     training,
+    tune_crf,
 )
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
@@ -36,10 +38,10 @@ for function in (
     doctor.doctor,
     training.train,
     sweep.sweep,
-    inference.evaluate,
+    evaluate.evaluate,
     compare.compare,
-    inference.predict,
-    inference.tune_crf,
+    predict.predict,
+    tune_crf.tune_crf,
     training.demo,
     models.models,
     convert.convert,

@@ -153,7 +153,7 @@ def demo(
     overrides = {} if epochs is None else {"epochs": epochs}
     run = _run(scenes, out, load_recipe("demo", overrides), overwrite=again)
 
-    from pixelwise.cli.inference import predict_files
+    from pixelwise.cli.predict import predict_files
     from pixelwise.data.image_files import list_images
 
     predict_files(run.best, list_images(scenes / "images" / "test"), out / "masks")

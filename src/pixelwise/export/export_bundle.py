@@ -65,7 +65,7 @@ def export(
             requirements=reference.requirements,
             checks={**checks, "made with": {name: installed(name) for name in PACKAGES}},
         )
-        export.describe()
+        export.save()
         return export
 
     def write_float(folder: Path) -> ExportManifest:
