@@ -40,7 +40,7 @@ IMAGES = 8
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight images; two of them share a stem."""
+    """Eight images; two have the same stem."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for name in ("a.jpg", "a.png", *(f"{number}.png" for number in range(IMAGES - 2))):

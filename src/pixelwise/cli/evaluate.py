@@ -7,24 +7,14 @@ from typing import Annotated
 
 import typer
 
+from pixelwise.cli import inference_options as flags
 from pixelwise.cli.console import Bar, check_json, command, console, show_scores, write_json
-from pixelwise.cli.inference_options import (
-    BundleOrExport,
-    Crf,
-    CrfSet,
-    Device,
-    Flip,
-    Scales,
-    Tile,
-    load_predictor,
-    parse_options,
-)
 from pixelwise.cli.splits import open_splits
 
 
 @command
 def evaluate(
-    bundle: BundleOrExport,
+    bundle: flags.BundleOrExport,
     data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     json_file: Annotated[
@@ -44,12 +34,12 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    device: Device = None,
-    crf: Crf = False,
-    crf_set: CrfSet = None,
-    tile: Tile = "auto",
-    scales: Scales = "1",
-    flip: Flip = False,
+    device: flags.Device = None,
+    crf: flags.Crf = False,
+    crf_set: flags.CrfSet = None,
+    tile: flags.Tile = "auto",
+    scales: flags.Scales = "1",
+    flip: flags.Flip = False,
 ) -> None:
     """Score a bundle on a split: IoU, accuracy, Dice, boundary scores and calibration."""
     from pixelwise.file_io import check_writable
@@ -58,16 +48,11 @@ def evaluate(
     check_json(json_file)
     if images is not None:
         check_writable(images)
-    options = parse_options(
-        runtime=runtime or ("auto" if is_export(bundle) else "torch"),
-        device=device,
-        crf=crf,
-        crf_set=crf_set,
-        tile=tile,
-        scales=scales,
-        flip=flip,
+    chosen = runtime or ("auto" if is_export(bundle) else "torch")
+    options = flags.parse_options(
+        chosen, device, crf=crf, crf_set=crf_set, tile=tile, scales=scales, flip=flip
     )
-    predictor = load_predictor(bundle, options)
+    predictor = flags.load_predictor(bundle, options)
     from pixelwise.evaluation import evaluate as score
 
     dataset = open_splits(predictor, data, split)

@@ -59,9 +59,9 @@ Flip = Annotated[
 
 
 def parse_options(
-    *,
     runtime: str,
     device: str | None,
+    *,
     crf: bool,
     crf_set: str | None,
     tile: str,
@@ -75,17 +75,11 @@ def parse_options(
     try:
         numbers = tuple(float(text) for text in scales.split(","))
     except ValueError as error:
-        raise InputError(
-            f"scales {scales!r}: give numbers separated by commas, e.g. 0.75,1,1.25"
-        ) from error
-    return InferenceOptions(
-        runtime=runtime,
-        device=device,
-        crf=crf_set or (DEFAULT_PARAMETERS if crf else None),
-        tile=int(tile) if tile.isascii() and tile.isdigit() else tile,
-        scales=numbers,
-        flip=flip,
-    )
+        example = "give numbers separated by commas, e.g. 0.75,1,1.25"
+        raise InputError(f"scales {scales!r}: {example}") from error
+    parameters = crf_set or (DEFAULT_PARAMETERS if crf else None)
+    side = int(tile) if tile.isascii() and tile.isdigit() else tile
+    return InferenceOptions(runtime, device, parameters, side, numbers, flip)
 
 
 def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pixelwise.cli import inference_options as flags
 from pixelwise.cli.console import Bar, command, complain, console
-from pixelwise.cli.inference_options import (
-    BundleOrExport,
-    Crf,
-    CrfSet,
-    Device,
-    Flip,
-    Runtime,
-    Scales,
-    Tile,
-    load_predictor,
-    parse_options,
-)
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,13 +19,13 @@ if TYPE_CHECKING:
 
 @command
 def predict(
-    bundle: BundleOrExport,
+    bundle: flags.BundleOrExport,
     images: Annotated[list[Path], typer.Argument(help="Images, folders of images, or videos.")],
     out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("predictions"),
-    runtime: Runtime = "auto",
-    device: Device = None,
-    crf: Crf = False,
-    crf_set: CrfSet = None,
+    runtime: flags.Runtime = "auto",
+    device: flags.Device = None,
+    crf: flags.Crf = False,
+    crf_set: flags.CrfSet = None,
     overlay: Annotated[
         bool,
         typer.Option("--overlay/--no-overlay", help="Write NAME_overlay.png for viewing, too."),
@@ -48,9 +37,9 @@ def predict(
         bool,
         typer.Option("--frame-masks", help="For videos, write a mask for each frame, too."),
     ] = False,
-    tile: Tile = "auto",
-    scales: Scales = "1",
-    flip: Flip = False,
+    tile: flags.Tile = "auto",
+    scales: flags.Scales = "1",
+    flip: flags.Flip = False,
     large: Annotated[
         bool,
         typer.Option(
@@ -62,14 +51,8 @@ def predict(
 
     Run an interrupted command again to resume it. A video becomes NAME_overlay.mp4.
     """
-    options = parse_options(
-        runtime=runtime,
-        device=device,
-        crf=crf,
-        crf_set=crf_set,
-        tile=tile,
-        scales=scales,
-        flip=flip,
+    options = flags.parse_options(
+        runtime, device, crf=crf, crf_set=crf_set, tile=tile, scales=scales, flip=flip
     )
     if large:
         _predict_large(bundle, images, out, options, overwrite=overwrite)
@@ -105,7 +88,7 @@ def predict_files(
     output_names(paths, out, overlay=overlay)  # reports faults before anything is loaded
     if videos:
         require_av(videos[0])
-    predictor = load_predictor(bundle, options or InferenceOptions())
+    predictor = flags.load_predictor(bundle, options or InferenceOptions())
     succeeded = True
     if paths:
         succeeded = _predict_images(predictor, paths, out, overlay=overlay, overwrite=overwrite)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from pixelwise.cli import inference_options as flags
 from pixelwise.cli.console import Bar, check_json, command, console, write_json
-from pixelwise.cli.inference_options import Device, compile_crf, load_predictor
 from pixelwise.cli.splits import open_splits
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def tune_crf(
             help="Write the best parameters as JSON for predict --crf-set; - prints nothing else.",
         ),
     ] = None,
-    device: Device = None,
+    device: flags.Device = None,
 ) -> None:
     """Search the best dense CRF parameters for a bundle, and report whether the CRF helps."""
     from pixelwise.inference import InferenceOptions
@@ -45,11 +45,11 @@ def tune_crf(
 
     check_json(json_file)
     require_numba("the dense CRF")
-    predictor = load_predictor(bundle, InferenceOptions(device=device))
+    predictor = flags.load_predictor(bundle, InferenceOptions(device=device))
     from pixelwise.evaluation import search_crf
 
     dataset = open_splits(predictor, data, split)
-    compile_crf()
+    flags.compile_crf()
     with Bar("searching", unit="steps") as bar:
         search = search_crf(predictor, dataset, split, limit=limit, progress=bar)
     content = {"bundle": str(bundle), "data": str(data), "split": split, **search.to_json()}

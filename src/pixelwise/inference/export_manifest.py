@@ -104,7 +104,7 @@ class ExportManifest:
                     f"{folder}: has export format {content['format']}, written by an older or "
                     f"newer version of pixelwise; this version reads {FORMAT}: {REMEDY}"
                 )
-            requirements = content.get("requirements")
+            needs = content.get("requirements")
             export = cls(
                 folder=folder,
                 file=str(content["file"]),
@@ -115,9 +115,7 @@ class ExportManifest:
                 classes=Classes.from_json(content["classes"]),
                 recipe=dict(content["recipe"]),
                 pixels=PixelFormat.from_json(content.get("pixels", RGB.to_json())),
-                requirements=None
-                if requirements is None
-                else TilingRequirements.from_json(requirements),
+                requirements=needs if needs is None else TilingRequirements.from_json(needs),
                 checks=dict(content["checks"]),
             )
             files = dict(content["files"])

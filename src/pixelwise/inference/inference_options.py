@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,4 @@ class InferenceOptions:
 
     def to_json(self) -> dict[str, Any]:
         """Return all options as plain JSON, the CRF as its parameters."""
-        crf = self.crf_parameters
-        return {
-            "runtime": self.runtime,
-            "device": self.device,
-            "crf": None if crf is None else crf.to_json(),
-            "tile": self.tile,
-            **self.tta.to_json(),
-        }
+        return asdict(self)

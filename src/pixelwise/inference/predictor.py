@@ -91,8 +91,7 @@ class Predictor:
             InputError: If the file is not a complete bundle or export, the runtime is not
                 available, or an option is not allowed.
         """
-        options = InferenceOptions(runtime, device, crf, tile, scales, flip)
-        return cls.from_options(path, options)
+        return cls.from_options(path, InferenceOptions(runtime, device, crf, tile, scales, flip))
 
     @classmethod
     def from_options(
@@ -110,14 +109,7 @@ class Predictor:
             InputError: As for `load`.
         """
         model = load_model(Path(path), options, prefer_tiling=prefer_tiling)
-        return cls(
-            model.runtime,
-            model.classes,
-            options=options,
-            recipe=model.recipe,
-            pixels=model.pixels,
-            network_id=model.network_id,
-        )
+        return cls(**vars(model), options=options)
 
     @classmethod
     def of(
@@ -146,11 +138,8 @@ class Predictor:
         return cls(runtime, classes, pixels=pixels, options=options)
 
     def __repr__(self) -> str:
-        return (
-            f"Predictor(runtime={self.runtime.name!r}, {len(self.classes)} classes, "
-            f"pixels={str(self.pixels)!r}, crf={self.crf}, tile={self.options.tile!r}, "
-            f"scales={self.tta.scales}, flip={self.tta.flip})"
-        )
+        name, count = self.runtime.name, len(self.classes)
+        return f"Predictor(runtime={name!r}, {count} classes of {self.pixels}, {self.options})"
 
     def __call__(self, image: ImageLike) -> Prediction:
         """Predict one image of any size.

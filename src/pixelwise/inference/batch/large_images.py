@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ from pixelwise.inference.batch.predict_folder import (
     Images,
     disk_error,
     file_stamp,
-    how_to_resume,
     make_journal,
+    stopped,
     summarize,
 )
 from pixelwise.inference.batch.tiff_source import TiffSource
@@ -30,7 +29,7 @@ from pixelwise.inference.output_names import find_images, output_names
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.tiling.tile_grid import Block
 from pixelwise.inference.tiling.tiled_model import NONE, Progress, TiledModel
-from pixelwise.interrupts import Interrupts, StoppedError
+from pixelwise.interrupts import Interrupts
 
 MEMORY = 9 << 27
 """Bytes that one pass may take, 1.1 GiB: with PyTorch, the tiles of the image, the logits of two
@@ -80,11 +79,6 @@ def predict_large_images(
     written = 0
     interrupts = Interrupts()
 
-    def stop(state: str) -> NoReturn:
-        assert interrupts.requested is not None
-        text = f"{state}: {how_to_resume(overwrite=overwrite)}"
-        raise StoppedError(text, signal_number=interrupts.requested)
-
     def predict(path: Path) -> None:
         stamp = file_stamp(path)
         with TiffSource.open(path, predictor.pixels) as image:
@@ -99,7 +93,8 @@ def predict_large_images(
                 def report(done: int, total: int) -> None:
                     progress(done, total)
                     if interrupts.requested is not None and done < total:
-                        stop(f"{path}: stopped with {done} of {total} tiles done")
+                        state = f"{path}: stopped with {done} of {total} tiles done"
+                        raise stopped(state, interrupts, overwrite=overwrite)
 
                 try:
                     _write_mask(predictor, image, side, report, tile_progress)
@@ -118,8 +113,9 @@ def predict_large_images(
                 if path in kept:
                     continue
                 if interrupts.requested is not None:
-                    done = len(kept) + written
-                    stop(f"{out}: stopped with {done} of {len(paths)} images finished")
+                    done = f"{len(kept) + written} of {len(paths)} images"
+                    state = f"{out}: stopped with {done} finished"
+                    raise stopped(state, interrupts, overwrite=overwrite)
                 try:
                     predict(path)
                 except InputError as fault:

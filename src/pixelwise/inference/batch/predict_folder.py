@@ -72,10 +72,8 @@ def predict_folder(
         StoppedError: After Ctrl-C or SIGTERM.
     """
     paths, out = find_images(images), Path(out)
-    names = output_names(paths, out, overlay=overlay)
-    files = {
-        path: result_names(name, overlay=overlay) for path, name in zip(paths, names, strict=True)
-    }
+    names = zip(paths, output_names(paths, out, overlay=overlay), strict=True)
+    files = {path: result_names(name, overlay=overlay) for path, name in names}
     journal = make_journal(predictor, out)
     stamps: dict[Path, FileStamp] = {}
     failed: list[InputError] = []
@@ -119,10 +117,9 @@ def predict_folder(
     except OSError as error:
         raise disk_error(out, error, overwrite=overwrite) from error
     if not complete and interrupts.requested is not None:
-        raise StoppedError(
-            f"{out}: stopped with {len(kept) + written} of {len(paths)} images finished: "
-            f"{how_to_resume(overwrite=overwrite)}",
-            signal_number=interrupts.requested,
+        done_images = f"{len(kept) + written} of {len(paths)} images"
+        raise stopped(
+            f"{out}: stopped with {done_images} finished", interrupts, overwrite=overwrite
         )
     return summarize(journal, written=written, kept=len(kept), failed=failed)
 
@@ -140,6 +137,12 @@ def summarize(
     if failed and not written and not kept:
         raise InputError(*faults)
     return FolderResult(written, kept, faults, journal.outdated)
+
+
+def stopped(state: str, interrupts: Interrupts, *, overwrite: bool) -> StoppedError:
+    assert interrupts.requested is not None
+    text = f"{state}: {how_to_resume(overwrite=overwrite)}"
+    return StoppedError(text, signal_number=interrupts.requested)
 
 
 def disk_error(out: Path, error: OSError, *, overwrite: bool) -> PredictionError:

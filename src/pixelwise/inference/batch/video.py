@@ -97,10 +97,7 @@ def predict_video(
         raise InputError(f"{path}: would be replaced by its own result: choose another --out")
     with ExitStack() as stack:
         reader = stack.enter_context(closing(_VideoReader(path, result)))
-        first = next(reader.frames, None)
-        if first is None:
-            reason = result.faults[0] if result.faults else f"{path}: contains no frames"
-            raise InputError(f"{reason}: restore the file or remove it")
+        first = reader.first_frame()
         make_folder(out)
         interrupts = stack.enter_context(Interrupts())
         frames = stack.enter_context(atomic_folder(result.masks)) if result.masks else None
@@ -199,6 +196,13 @@ class _VideoReader:
 
     def close(self) -> None:
         self.container.close()
+
+    def first_frame(self) -> _Frame:
+        """Read the first frame; raise InputError if there is none."""
+        for frame in self.frames:
+            return frame
+        reason = [*self.result.faults, f"{self.path}: contains no frames"][0]
+        raise InputError(f"{reason}: restore the file or remove it")
 
     def _read(self) -> Iterator[_Frame]:
         import av
