@@ -57,7 +57,7 @@ def test_the_readmes_own_data_commands(tmp_path: Path) -> None:
         quick = ["--epochs", "1"] if trains else []
         run([*words[1:], *quick], tmp_path)
     assert (tmp_path / "runs/photos/report.html").exists()
-    assert list((tmp_path / "predictions").glob("*_overlay.png"))
+    assert list((tmp_path / "masks").glob("*_overlay.png"))
 
 
 def test_the_readmes_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
