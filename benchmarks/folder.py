@@ -1,12 +1,13 @@
-"""images/s of a folder, from files to files, beside the network alone and a plain loop.
+"""Images per second for a folder, from files to files, compared to the network and a plain loop.
 
     python benchmarks/folder.py [--images FOLDER] [--bundle FILE [--runtime NAME]]
         [--count N]
-    python benchmarks/folder.py --parts
+    python benchmarks/folder.py --steps
 
-Without --images scenes of 360x480 are drawn, as JPEG; without --bundle it is DeepLabV3+ on
-MobileNetV2 with random weights, by PyTorch. --parts prints what each step that is not the network
-costs. ratio: of the network's own rate with several images at once, which is the larger one.
+Without --images, it generates scenes of 360x480 as JPEG. Without --bundle, it uses DeepLabV3+ on
+MobileNetV2 with random weights in PyTorch. --steps prints the cost of each step besides the
+network. The ratio is relative to the network alone with concurrent images, which is its highest
+rate.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ def options() -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--runtime", default="auto")
-    parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--steps", action="store_true")
     return parser.parse_known_args()[0]
 
 
 def network() -> tuple[harness.Work, int]:
-    """The network alone: images in memory to class indices."""
+    """The network alone, from images in memory to class indices."""
     predictor = _predictor()
     images = _in_memory()
     return lambda: [predictor.classify(image) for image in images], len(images)
 
 
 def network_concurrently() -> tuple[harness.Work, int]:
-    """The same, several at once where the runtime can."""
+    """The same with concurrent images, if the runtime supports it."""
     predictor = _predictor()
     images = _in_memory()
 
@@ -69,7 +70,7 @@ def overlays() -> tuple[harness.Work, int]:
 
 
 def loop() -> tuple[harness.Work, int]:
-    """What a script does: Pillow, PyTorch's defaults, Pillow; masks only."""
+    """A typical script with Pillow and PyTorch's defaults, masks only."""
     import numpy as np
     import torch
     from PIL import Image
@@ -94,7 +95,7 @@ def loop() -> tuple[harness.Work, int]:
 
 
 def _folder(*, overlay: bool) -> tuple[harness.Work, int]:
-    """As `pixelwise predict` on a folder, into an empty one each time."""
+    """The same as `pixelwise predict` on a folder, into a new folder each time."""
     from pixelwise.inference import predict_folder
 
     predictor = _predictor()
@@ -102,13 +103,13 @@ def _folder(*, overlay: bool) -> tuple[harness.Work, int]:
 
     def work() -> None:
         with tempfile.TemporaryDirectory(prefix="pixelwise-bench-") as out:
-            predict_folder(predictor, copies, Path(out), settings={}, overlay=overlay)
+            predict_folder(predictor, copies, Path(out), overlay=overlay)
 
     return work, len(copies)
 
 
 def _network() -> tuple[Any, Any, Any]:
-    """A model, its classes and its normalization."""
+    """Return a model, its classes and its normalization."""
     import torch
 
     from pixelwise.data.layouts.camvid import CLASSES as CAMVID
@@ -135,8 +136,8 @@ def _predictor() -> Any:
 
 
 @contextmanager
-def _pictures() -> Iterator[list[Path]]:
-    """The files to predict; drawn ones are removed afterwards."""
+def _image_files() -> Iterator[list[Path]]:
+    """Yield the images; generated ones are removed afterwards."""
     from PIL import Image
 
     from pixelwise.data.image_files import list_images
@@ -154,9 +155,9 @@ def _pictures() -> Iterator[list[Path]]:
 
 
 def _copies() -> list[Path]:
-    """The files, as many as asked for, in a folder that is left to the system to clear."""
+    """Copy images to a temporary folder until there are `--count`; the system clears it."""
     folder = Path(tempfile.mkdtemp(prefix="pixelwise-bench-"))
-    with _pictures() as paths:
+    with _image_files() as paths:
         return [
             Path(shutil.copy(paths[number % len(paths)], folder / f"{number:05d}.jpg"))
             for number in range(options().count)
@@ -166,12 +167,12 @@ def _copies() -> list[Path]:
 def _in_memory() -> list[Any]:
     from pixelwise.data.image_files import read_image
 
-    with _pictures() as paths:
+    with _image_files() as paths:
         return [read_image(paths[number % len(paths)]) for number in range(options().count)]
 
 
-def parts() -> None:
-    """Processor time of each step, one thread, mean over the images."""
+def steps() -> None:
+    """Print the mean CPU time of each step per image, on one thread."""
     import numpy as np
     from PIL import Image
 
@@ -181,7 +182,7 @@ def parts() -> None:
 
     predictor = _predictor()
     classes = predictor.classes
-    with _pictures() as paths:
+    with _image_files() as paths:
         results = [predictor.segment(path) for path in paths[:20]]
         overlays = [np.asarray(result.overlay()) for result in results]
         palette = classes.palette()
@@ -194,11 +195,11 @@ def parts() -> None:
             return _saved(Image.fromarray(overlays[number]))
 
         def pillow_palette(number: int) -> bytes:
-            picture = Image.fromarray(results[number].mask)
-            picture.putpalette(palette)
-            return _saved(picture)
+            image = Image.fromarray(results[number].mask)
+            image.putpalette(palette)
+            return _saved(image)
 
-        steps: dict[str, Callable[[int], Any]] = {
+        functions: dict[str, Callable[[int], Any]] = {
             "decode": lambda number: read_image(paths[number]),
             "class indices to mask values": lambda number: fresh(number).mask,
             "encode the mask": lambda number: encode_palette(results[number].mask, palette),
@@ -208,7 +209,7 @@ def parts() -> None:
             "  by Pillow's defaults ": pillow_rgb,
         }
         print(f"{harness.machine()}; {len(results)} images, {results[0].image.shape}\n")
-        for name, step in steps.items():
+        for name, step in functions.items():
             step(0)
             started = time.process_time()
             made = [step(number) for number in range(len(results))]
@@ -218,21 +219,21 @@ def parts() -> None:
             print(f"{name:32} {1000 * each:7.2f} ms {size}")
 
 
-def _saved(picture: Any) -> bytes:
+def _saved(image: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, format="PNG")
+    image.save(stream, format="PNG")
     return stream.getvalue()
 
 
 if __name__ == "__main__":
-    if "--parts" in sys.argv:
-        parts()
+    if "--steps" in sys.argv:
+        steps()
     else:
         harness.main(
             "A folder, from files to files",
             {
-                "the network alone, several at once": network_concurrently,
-                "the network alone, one after the other": network,
+                "the network alone, concurrent images": network_concurrently,
+                "the network alone, one by one": network,
                 "pixelwise predict --no-overlay": masks,
                 "pixelwise predict": overlays,
                 "a plain loop, PyTorch and Pillow, masks": loop,

@@ -1,8 +1,8 @@
-"""Runs variants of a measurement, each in a fresh process, in turn, and prints them side by side.
+"""Runs variants of a measurement in turn, each in a new process, and prints a table.
 
-A variant is a function that prepares and then returns a callable: one unit of work, and how many
-images it handles. ProcessGroup are fresh, because what is compared includes settings of the process;
-they take turns, because a machine's speed drifts; the median is quoted, with the spread beside it.
+A variant is a function that prepares, and returns a callable for one unit of work with the number
+of images it handles. Processes are new because the comparison includes process settings. They take
+turns because the speed of a machine drifts. The table has the median and the range.
 """
 
 from __future__ import annotations
@@ -33,15 +33,22 @@ def main(
     peers: dict[str, list[str]],
     warm_up: int = 2,
 ) -> None:
-    """Print a table of `variants` and of `peers` (name to command line of another interpreter).
+    """Print a table of `variants` and `peers`; unknown options are passed to each process.
 
-    Options that are not known here are left to the script, in each of its processes.
+    Args:
+        title: The title of the table.
+        variants: What is measured, by name.
+        units: The number of timed units of work in each process.
+        peers: The command line of another interpreter (--peer), by name.
+        warm_up: The number of units before timing starts.
     """
     parser = argparse.ArgumentParser(description=title)
-    parser.add_argument("--repeats", type=int, default=3, help="processes for each variant")
+    parser.add_argument("--repeats", type=int, default=3, help="processes per variant")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--busy", type=int, default=0, help="processes that compute beside it")
-    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has smp installed")
+    parser.add_argument(
+        "--busy", type=int, default=0, help="number of busy processes at the same time"
+    )
+    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter with smp installed")
     arguments, more = parser.parse_known_args()
     if arguments.worker:
         work, images = variants[arguments.worker]()
@@ -58,7 +65,7 @@ def main(
             with busy(arguments.busy):
                 out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             results[name].append(json.loads(out.splitlines()[-1]))
-    beside = f", beside {arguments.busy} busy" if arguments.busy else ""
+    beside = f", next to {arguments.busy} busy processes" if arguments.busy else ""
     print(f"\n{title}{beside}")
     print(f"{machine()}, {date.today().isoformat()}, {arguments.repeats} processes each, median\n")
     baseline = statistics.median(r["images_per_second"] for r in next(iter(results.values())))
@@ -67,7 +74,7 @@ def main(
     for name, runs in results.items():
         rates = [r["images_per_second"] for r in runs]
         median = statistics.median(rates)
-        system = statistics.median(r["system_share"] for r in runs)
+        system = statistics.median(r["system_fraction"] for r in runs)
         spread = f"{min(rates):.2f}..{max(rates):.2f}"
         ratio = median / baseline
         print(f"{name:44} {median:9.2f} {spread:>15} {1 / median:8.3f} {system:12.0%} {ratio:6.2f}")
@@ -75,7 +82,7 @@ def main(
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """`count` processes that compute, each on a core of its own."""
+    """Keep `count` cores busy, with one process each."""
     cores = sorted(os.sched_getaffinity(0), reverse=True)
     loop = "import os, sys; os.sched_setaffinity(0, [int(sys.argv[1])])\nwhile True: pass"
     neighbors = [
@@ -90,7 +97,7 @@ def busy(count: int) -> Iterator[None]:
 
 
 def measure(work: Work, images: int, *, units: int, warm_up: int = 2) -> dict[str, float]:
-    """`warm_up` units, then `units` timed, with the share of CPU time in the kernel."""
+    """Time `units` after `warm_up` units, with the fraction of CPU time in the kernel."""
     for _ in range(warm_up):
         work()
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
@@ -100,12 +107,12 @@ def measure(work: Work, images: int, *, units: int, warm_up: int = 2) -> dict[st
     user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
     return {
         "images_per_second": units * images / seconds,
-        "system_share": system / max(1e-9, user + system),
+        "system_fraction": system / max(1e-9, user + system),
     }
 
 
 def machine() -> str:
-    """The processor, its cores and the system, as figures are quoted with them."""
+    """Describe the processor, its cores and the system."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

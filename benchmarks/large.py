@@ -1,11 +1,11 @@
-"""Images larger than memory: peak memory and time of `pixelwise predict --large` by size.
+"""Images larger than memory: peak memory and time of `pixelwise predict --large` by image size.
 
     python benchmarks/large.py --sizes 7500 15000 30000 [--compare 30000]
 
-Square images of generated scenes, as tiled TIFF, are written and predicted by tiles; the
-command runs in a process of its own. The smallest, or those of --compare, are predicted in memory,
-too (4 bytes a pixel and more), and every pixel compared. Without --bundle a small network with
-random weights is taken, which has an image pooling.
+It writes square images of generated scenes as tiled TIFF and predicts them in tiles, with the
+command in a separate process. The smallest image, or those of --compare, are also predicted in
+memory (at least 4 bytes per pixel), and every pixel is compared. Without --bundle, it uses a small
+network with image pooling and random weights.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ TILE = 512
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[7500, 15000, 30000])
-    parser.add_argument("--compare", type=int, nargs="+", help="sizes; the smallest if not given")
+    parser.add_argument(
+        "--compare", type=int, nargs="+", help="sizes to compare; the smallest by default"
+    )
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--tile", default="auto")
-    parser.add_argument("--options", nargs="*", default=[], help="more for predict, without dashes")
-    parser.add_argument("--folder", type=Path, help="where the files go, for a large disk")
+    parser.add_argument(
+        "--options", nargs="*", default=[], help="more options of predict, without dashes"
+    )
+    parser.add_argument("--folder", type=Path, help="folder for the files, on a large disk")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pixelwise-large-", dir=arguments.folder) as name:
         folder = Path(name)
@@ -45,7 +49,7 @@ def main() -> None:
         for size in sorted(arguments.sizes):
             image = folder / f"{size}.tif"
             write_image_file(image, size)
-            options = [part for one in arguments.options for part in f"--{one}".split("=")]
+            options = [word for one in arguments.options for word in f"--{one}".split("=")]
             command = [sys.executable, "-m", "pixelwise", "predict", str(bundle), str(image)]
             command += ["--large", "--runtime", runtime, "--tile", tile]
             command += ["--out", str(folder / "masks")]
@@ -58,7 +62,7 @@ def main() -> None:
 
 
 def write_image_file(path: Path, size: int) -> None:
-    """Scenes side by side, darker from left to right, by tiles."""
+    """Write scenes side by side, darker from left to right, in tiles."""
     import tifffile
 
     from pixelwise.data.scenes import generate_scene
@@ -89,7 +93,7 @@ def write_image_file(path: Path, size: int) -> None:
 
 
 def small_bundle(path: Path) -> Path:
-    """A network of a few thousand weights, so that the rest of the way is what is measured."""
+    """Save a network with a few thousand weights, so that the other steps dominate."""
     import torch
 
     from pixelwise.data.classes import Classes
@@ -105,14 +109,14 @@ def small_bundle(path: Path) -> Path:
     classes = Classes.make(["one", "two", "three", "four", "five"])
     scene = generate_scene(0, height=TILE, width=TILE)[0]
     logits = Predictor.of(model, classes, IMAGENET).logits(scene)
-    with torch.no_grad():  # all classes are to be seen
+    with torch.no_grad():  # so that all classes are predicted
         model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
     Bundle("deeplab_v3plus", options, classes, IMAGENET, model.state_dict()).save(path)
     return path
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds, and the peak of resident memory in MiB, of a command."""
+    """Return the seconds and the peak resident memory in MiB of a command."""
     started = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(child.pid, 0)
@@ -123,22 +127,23 @@ def measure(command: list[str]) -> tuple[float, float]:
 
 
 def compare(bundle: Path, image: Path, mask: Path, runtime: str, tile: str) -> None:
-    """The same image in memory, in tiles of the same size."""
+    """Predict the same image in memory, in tiles of the same size, and count differences."""
     import tifffile
 
-    from pixelwise.inference import Predictor
-    from pixelwise.inference.batch.large_image import MEMORY
+    from pixelwise.inference import InferenceOptions, Predictor
+    from pixelwise.inference.batch.large_images import MEMORY
     from pixelwise.inference.tiling.tiled_model import TiledModel
 
-    predictor = Predictor.load(bundle, runtime=runtime, parts=True)
+    options = InferenceOptions(runtime=runtime)
+    predictor = Predictor.from_options(bundle, options, prefer_tiling=True)
     side: int | str = int(tile) if tile.isdigit() else tile
     network = TiledModel(predictor.runtime, tile=side, memory=MEMORY)
     values = predictor.classes.to_value(network.classify(tifffile.imread(image)))
     written = tifffile.imread(mask)
-    shares = np.bincount(written.reshape(-1)) / written.size
+    fractions = np.bincount(written.reshape(-1)) / written.size
     print(
-        f"{'':15}pixels unlike those predicted in memory: {(values != written).sum()}; "
-        f"shares of the classes {', '.join(f'{share:.0%}' for share in shares)}"
+        f"{'':15}pixels that differ from those predicted in memory: {(values != written).sum()}; "
+        f"fractions of the classes {', '.join(f'{fraction:.0%}' for fraction in fractions)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""images/s of prediction: a plain loop over the network, the Predictor, and file to file.
+"""Images per second of prediction: a plain loop, the Predictor, and from file to file.
 
     python benchmarks/prediction.py
 
@@ -16,7 +16,7 @@ HEIGHT, WIDTH, CLASSES, IMAGES = 360, 480, 11, 20
 
 
 def plain() -> tuple[harness.Work, int]:
-    """PyTorch's defaults: contiguous maps, batch normalization as layers of its own."""
+    """PyTorch's defaults: contiguous maps, batch normalization not folded."""
     import torch
 
     from pixelwise.models import create_model
@@ -34,14 +34,14 @@ def plain() -> tuple[harness.Work, int]:
 
 
 def predictor() -> tuple[harness.Work, int]:
-    """The Predictor from an array in memory to class indices."""
+    """The Predictor, from an array in memory to class indices."""
     subject = _predictor()
     image = _image()
     return lambda: subject.classify(image), 1
 
 
 def files() -> tuple[harness.Work, int]:
-    """As `pixelwise predict`: decode a JPEG, predict, write the mask and the overlay."""
+    """The same as `pixelwise predict`: decode a JPEG, predict, write the mask and the overlay."""
     from PIL import Image
 
     subject = _predictor()

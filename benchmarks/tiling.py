@@ -1,10 +1,10 @@
-"""Tiles against one pass over the whole image, by margin: on how many pixels labels differ.
+"""Tiles compared to one pass over the full image, by margin: how many labels differ.
 
-    python benchmarks/tiles.py BUNDLE PHOTO [PHOTO ...] --size 2000 3000 [--runtime openvino]
+    python benchmarks/tiling.py BUNDLE IMAGE [IMAGE ...] --size 2000 3000 [--runtime openvino]
 
-Of the images two images are made: all of them side by side, and the first upsampled. Margins
-are parts of the network's reach; the last line has tiles that pool each for itself. Both ways are
-those of one runtime.
+It makes two large images: a mosaic of all given images, and the first image upsampled. Margins are
+fractions of the network's receptive radius. The last line evaluates tiles as separate images. Tiles
+and single pass use the same runtime.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pixelwise.inference.tiling.tiled_model import TiledModel
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--size", type=int, nargs=2, default=(2000, 3000))
     parser.add_argument("--margins", type=float, nargs="+", default=(0, 0.25, 0.5, 0.75, 1))
     parser.add_argument("--tile", type=int, default=1280)
@@ -39,13 +39,13 @@ def main() -> None:
     height, width = arguments.size
     print(f"{harness.machine()}\n{runtime.name}, {runtime.requirements}\n")
     print(f"{'image':10} {'margin':>16} {'tile':>7} {'seconds':>8} {'labels differ':>14}")
-    first = Image.fromarray(read_image(arguments.photos[0]))
+    first = Image.fromarray(read_image(arguments.images[0]))
     for name, image in (
-        ("mosaic", mosaic(arguments.photos, height, width)),
+        ("mosaic", mosaic(arguments.images, height, width)),
         ("upsampled", np.asarray(first.resize((width, height), Image.Resampling.BICUBIC))),
     ):
         started = time.perf_counter()
-        whole = runtime.classify(image)
+        one_pass = runtime.classify(image)
         show(name, "one pass", "", time.perf_counter() - started, 0)
         for margin in arguments.margins:
             tiled_model.MARGIN = tiled_model.ROUNDED_MARGIN = margin
@@ -55,31 +55,31 @@ def main() -> None:
             started = time.perf_counter()
             found = TiledModel(runtime, tile=side).classify(image)
             seconds = time.perf_counter() - started
-            differ = (found != whole).mean()
+            differ = (found != one_pass).mean()
             show(name, f"{margin:g} ({pixels} px)", str(side), seconds, differ)
-        tiled_model.UNKNOWN = runtime.requirements
-        found = TiledModel(Alone(runtime), tile=side).classify(image)
-        show(name, f"{margin:g}, alone", str(side), 0, (found != whole).mean())
+        tiled_model.DEFAULT_REQUIREMENTS = runtime.requirements
+        found = TiledModel(WithoutTiling(runtime), tile=side).classify(image)
+        show(name, f"{margin:g}, separate", str(side), 0, (found != one_pass).mean())
 
 
-class Alone:
-    """The runtime without its knowledge of parts."""
+class WithoutTiling:
+    """The runtime without support for tiling."""
 
     def __init__(self, runtime: object) -> None:
-        self.name, self.logits = "alone", runtime.logits  # type: ignore[attr-defined]
+        self.name, self.logits = "without tiling", runtime.logits  # type: ignore[attr-defined]
 
 
-def mosaic(photos: list[Path], height: int, width: int) -> np.ndarray:
-    """The images row by row, again and again until the image is full."""
+def mosaic(images: list[Path], height: int, width: int) -> np.ndarray:
+    """Repeat the images row by row until the mosaic is full."""
     image = np.zeros((height, width, 3), np.uint8)
-    read = [read_image(path) for path in photos]
+    read = [read_image(path) for path in images]
     rows, columns = read[0].shape[:2]
     number = 0
     for top in range(0, height, rows):
         for left in range(0, width, columns):
-            photo = read[number % len(read)]
+            source = read[number % len(read)]
             target = image[top : top + rows, left : left + columns]
-            target[:] = photo[: target.shape[0], : target.shape[1]]
+            target[:] = source[: target.shape[0], : target.shape[1]]
             number += 1
     return image
 

@@ -1,8 +1,7 @@
-"""Predicts large images and kills itself at a given place. Not a test: test_large_resume.py
-starts it.
+"""Predict large images in a process that kills itself. Not a test: test_large_resume.py starts it.
 
-python killed_large.py PICTURES OUT PLACE TIMES: the process dies at PLACE when it comes there for
-the TIMES-th time; with "-" it lives.
+python killed_large.py IMAGES OUT PLACE TIMES: the process dies when it reaches PLACE for the
+TIMES-th time; with "-" it survives.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +16,9 @@ from numpy.typing import NDArray
 
 from dying import dying
 from killed_prediction import CLASSES
-from pixelwise.data.image_files import list_images
-from pixelwise.inference import Predictor
+from pixelwise.inference import InferenceOptions, Predictor
 from pixelwise.inference.batch import folder_journal, large_images, tile_progress_file
-from pixelwise.inference.batch.large_images import predict_large_files
+from pixelwise.inference.batch.large_images import predict_large_images
 from pixelwise.inference.runtimes import View
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 
@@ -30,7 +26,7 @@ SIDE = 200
 
 
 class PooledBrightness:
-    """A network of a few lines that knows parts: brighter than the image's mean, or darker."""
+    """A trivial network that supports tiling: brighter than the image's mean, or darker."""
 
     name = "pooled-brightness"
     requirements = TilingRequirements(
@@ -43,10 +39,10 @@ class PooledBrightness:
     )
 
     def tile_sums(
-        self, tile: NDArray[np.uint8], view: View, own: tuple[slice, slice]
+        self, tile: NDArray[np.uint8], view: View, core: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
-        share = tile[own][..., :1]
-        return share.sum(axis=(0, 1), dtype=np.float64), share.shape[0] * share.shape[1]
+        pixels = tile[core][..., :1]
+        return pixels.sum(axis=(0, 1), dtype=np.float64), pixels.shape[0] * pixels.shape[1]
 
     def tile_logits(self, tile: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
         brighter = tile[..., 0] - view.pooled[0]
@@ -66,26 +62,21 @@ PLACES: dict[str, Callable[[int], None]] = {
     "tile": lambda n: arm(PooledBrightness, "tile_logits", times=3 * n),
     "sums": lambda n: arm(PooledBrightness, "tile_sums", times=4 * n),
     "beginning": lambda n: arm(tile_progress_file, "append_whole", times=1),
-    "before_keeping": lambda n: arm(tile_progress_file.TileProgressFile, "_append", times=2 * n),
-    "amid_keeping": lambda n: arm(os, "fsync", times=2 * n),
-    "kept": lambda n: arm(tile_progress_file.TileProgressFile, "_append", times=2 * n, after=True),
-    "mask_written": lambda n: arm(large_images, "write_mask", times=n, after=True),
-    "line_and_no_name": lambda n: arm(folder_journal.Journal, "_append", times=n, after=True),
-    "named": lambda n: arm(folder_journal, "flush_folder", times=n),
-    "ended": lambda n: arm(folder_journal.Journal, "finish", times=1),
+    "before_saving": lambda n: arm(tile_progress_file.TileProgressFile, "_append", times=2 * n),
+    "during_saving": lambda n: arm(os, "fsync", times=2 * n),
+    "saved": lambda n: arm(tile_progress_file.TileProgressFile, "_append", times=2 * n, after=True),
+    "mask_written": lambda n: arm(large_images, "_write_mask", times=n, after=True),
+    "line_but_not_renamed": lambda n: arm(folder_journal.Journal, "_append", times=n, after=True),
+    "renamed": lambda n: arm(folder_journal, "flush_folder", times=n),
+    "finished": lambda n: arm(folder_journal.Journal, "finish", times=1),
 }
 
 
 def main(images: str, out: str, place: str, times: str) -> None:
     if place in PLACES:
         PLACES[place](int(times))
-    predict_large_files(
-        Predictor(PooledBrightness(), CLASSES, tile=SIDE),
-        list_images(Path(images)),
-        Path(out),
-        settings={},
-        watch=lambda path, size: nullcontext(lambda done, total: None),
-    )
+    predictor = Predictor(PooledBrightness(), CLASSES, options=InferenceOptions(tile=SIDE))
+    predict_large_images(predictor, images, out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Predicts a folder and kills itself at a given place. Not a test: test_folder.py starts it.
+"""Predict a folder in a process that kills itself. Not a test: test_folder.py starts it.
 
-python killed_prediction.py PICTURES OUT PLACE TIMES CONCURRENCY: the process dies at PLACE when it
-comes there for the TIMES-th time; with "-" it lives. What is predicted goes to OUT.predicted, a
-name a line.
+python killed_prediction.py IMAGES OUT PLACE TIMES CONCURRENCY: the process dies when it reaches
+PLACE for the TIMES-th time; with "-" it survives. The names of the images that are predicted are
+appended to OUT.predicted, one per line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from dying import dying
 from pixelwise.data.classes import Classes
-from pixelwise.data.image_files import list_images
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.inference import Predictor, predict_folder
 from pixelwise.inference.batch import folder_journal
@@ -27,7 +26,7 @@ CLASSES = Classes.make(["dark", "middle", "light"])
 
 
 class Brightness:
-    """A network of a line: three classes by the red channel."""
+    """A trivial network: three classes by the red channel."""
 
     name = "brightness"
 
@@ -35,11 +34,11 @@ class Brightness:
         return image[..., 0] // 86
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        raise AssertionError("files need no logits")
+        raise AssertionError("masks need no logits")
 
 
 class Concurrent(Brightness):
-    """The same for several images at once."""
+    """The same, for several images at once."""
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
@@ -54,35 +53,35 @@ def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:
 
 PLACES: dict[str, Callable[[int], None]] = {
     "before_writing": lambda n: arm(folder_journal.Journal, "stage", times=n),
-    "amid_writing": lambda n: arm(folder_journal.os, "fsync", times=n),
-    "mask_and_no_overlay": lambda n: arm(
+    "during_writing": lambda n: arm(folder_journal.os, "fsync", times=n),
+    "mask_but_no_overlay": lambda n: arm(
         folder_journal.Journal, "stage", times=2 * n - 1, after=True
     ),
-    "written_and_no_line": lambda n: arm(folder_journal.Journal, "_append", times=n),
-    "line_and_no_name": lambda n: arm(folder_journal.Journal, "_append", times=n + 1, after=True),
-    "mask_named_overlay_not": lambda n: arm(Path, "replace", times=2 * n - 1, after=True),
-    "named": lambda n: arm(folder_journal, "flush_folder", times=n),
+    "written_but_no_line": lambda n: arm(folder_journal.Journal, "_append", times=n),
+    "line_but_not_renamed": lambda n: arm(
+        folder_journal.Journal, "_append", times=n + 1, after=True
+    ),
+    "mask_renamed_overlay_not": lambda n: arm(Path, "replace", times=2 * n - 1, after=True),
+    "renamed": lambda n: arm(folder_journal, "flush_folder", times=n),
     "resumed": lambda n: arm(folder_journal.Journal, "resume", times=1, after=True),
-    "ended": lambda n: arm(folder_journal.Journal, "finish", times=1),
+    "finished": lambda n: arm(folder_journal.Journal, "finish", times=1),
 }
 
 
 def main(images: str, out: str, place: str, times: str, concurrency: str) -> None:
-    folder_journal.COMMIT_SECONDS = (
-        0.0  # each result by itself: as many places to die at as there are
-    )
+    folder_journal.COMMIT_SECONDS = 0.0  # commit each image, for as many places to die as possible
     if place in PLACES:
         PLACES[place](int(times))
     with Path(f"{out}.predicted").open("a", encoding="utf-8") as log:
 
-        class Noting(Predictor):
+        class Logging(Predictor):
             def prepare(self, image: ImageLike) -> Pixels:
                 log.write(f"{Path(str(image)).name}\n")
                 log.flush()
                 return super().prepare(image)
 
-        predictor = Noting(Concurrent(int(concurrency)), CLASSES)
-        predict_folder(predictor, list_images(Path(images)), Path(out), settings={})
+        predictor = Logging(Concurrent(int(concurrency)), CLASSES)
+        predict_folder(predictor, images, out)
 
 
 if __name__ == "__main__":

@@ -359,7 +359,7 @@ def test_predict_refuses_a_image_that_is_cut_off(tmp_path: Path, cli: Cli, given
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("data/absent.png", "is not there: check the path"),
+        ("data/absent.png", "does not exist: check the path"),
         ("empty", "no images in it: give a folder with images"),
         ("data/classes.toml", "is not an image that can be read"),
     ],

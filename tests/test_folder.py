@@ -1,4 +1,4 @@
-"""A folder to masks: in order, whole whatever happens, and going on where it was interrupted."""
+"""Prediction of a folder: in order, complete files whatever happens, resumed when interrupted."""
 
 from __future__ import annotations
 
@@ -22,38 +22,44 @@ from killed_prediction import CLASSES, Brightness
 from pixelwise.data.image_files import list_images, read_mask
 from pixelwise.errors import InputError
 from pixelwise.file_io import lock_folder
-from pixelwise.inference import FolderResult, PredictionError, Predictor, predict_folder
+from pixelwise.inference import (
+    FolderResult,
+    InferenceOptions,
+    PredictionError,
+    Predictor,
+    predict_folder,
+)
 from pixelwise.inference.batch import folder_journal
-from pixelwise.inference.batch.pipeline import AHEAD, BUDGET, overlapped
-from pixelwise.inference.tiling.tiled_model import UNKNOWN, TiledModel
+from pixelwise.inference.batch.pipeline import QUEUE_BYTES, QUEUE_ITEMS, overlapped
+from pixelwise.inference.tiling.tiled_model import DEFAULT_REQUIREMENTS, TiledModel
 from pixelwise.interrupts import StoppedError
 
 KILLS = int(os.environ.get("PIXELWISE_KILLS", "30"))
-PICTURES = 8
+IMAGES = 8
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight images; two of them share a stem."""
+    """Eight images; two have the same stem."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
-    for name in ("a.jpg", "a.png", *(f"{number}.png" for number in range(PICTURES - 2))):
+    for name in ("a.jpg", "a.png", *(f"{number}.png" for number in range(IMAGES - 2))):
         Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder / name)
     return folder
 
 
 class Counting(Brightness):
-    """Counts what it is given; `at`: what to do at an image, by its number."""
+    """Counts the images; `at`: an action to run at an image, such as n3=... at the third."""
 
     def __init__(self, **at: object) -> None:
-        self.seen = 0
+        self.count = 0
         self.at = at
         self.lock = threading.Lock()
 
     def classify(self, image: np.ndarray) -> np.ndarray:
         with self.lock:
-            self.seen += 1
-            action = self.at.get(f"n{self.seen}")
+            self.count += 1
+            action = self.at.get(f"n{self.count}")
         if callable(action):
             action()
         return super().classify(image)
@@ -62,7 +68,9 @@ class Counting(Brightness):
 class Concurrent(Counting):
     """The same for three images at once, of which the first takes longest.
 
-    together: the most that there were at once. alone: how many came one after the other.
+    Attributes:
+        together: The largest number of images at the same time.
+        alone: The number of images that were not predicted concurrently.
     """
 
     concurrency = 3
@@ -79,7 +87,7 @@ class Concurrent(Counting):
         with self.lock:
             self.inside += 1
             self.together = max(self.together, self.inside)
-        time.sleep(0.02 / (1 + self.seen))
+        time.sleep(0.02 / (1 + self.count))
         index = super().classify(image)
         with self.lock:
             self.inside -= 1
@@ -90,19 +98,18 @@ def run(
     images: Path, out: Path, runtime: Brightness | None = None, **options: object
 ) -> FolderResult:
     predictor = Predictor(runtime or Counting(), CLASSES)
-    arguments: dict[str, object] = {"settings": {}, **options}
-    return predict_folder(predictor, list_images(images), out, **arguments)  # type: ignore[arg-type]
+    return predict_folder(predictor, images, out, **options)  # type: ignore[arg-type]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-# --- Overlapping
+# --- Overlapped steps
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_three_steps_overlap_in_order_and_bounded(concurrency: int) -> None:
+def test_three_steps_overlap_in_order_with_bounded_queues(concurrency: int) -> None:
     waiting, most, lock = 0, 0, threading.Lock()
 
     def prepare(item: int) -> int:
@@ -140,11 +147,11 @@ def test_three_steps_overlap_in_order_and_bounded(concurrency: int) -> None:
     assert [done.result for done in seen if done.fault is None] == [
         10 * item for item in range(60) if item not in bad
     ]
-    assert most - len(bad) <= 2 * AHEAD + 2
+    assert most - len(bad) <= 2 * QUEUE_ITEMS + 2
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-def test_large_items_are_three_at_most(concurrency: int) -> None:
+def test_at_most_three_large_items_are_in_memory(concurrency: int) -> None:
     alive, most, lock = 0, 0, threading.Lock()
 
     def prepare(item: int) -> int:
@@ -165,16 +172,16 @@ def test_large_items_are_three_at_most(concurrency: int) -> None:
         prepare=prepare,
         work=lambda x: x,
         finish=finish,
-        size=lambda _: BUDGET,
+        size=lambda _: QUEUE_BYTES,
         concurrency=concurrency,
     )
     for number, _ in enumerate(steps):
-        if number == 2 * AHEAD:  # the first ones came before a size was known
+        if number == 2 * QUEUE_ITEMS:  # the first items are queued before a size is known
             most = alive
     assert most <= 3
 
 
-def test_several_items_are_worked_on_at_the_same_time_and_no_more() -> None:
+def test_up_to_concurrency_items_are_worked_on_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=10)
     inside, most, lock = 0, 0, threading.Lock()
 
@@ -184,7 +191,7 @@ def test_several_items_are_worked_on_at_the_same_time_and_no_more() -> None:
             inside += 1
             most = max(most, inside)
         if item < 2:
-            both.wait()  # breaks where one waits for the other
+            both.wait()  # fails if one waits for the other
         time.sleep(0.001)
         with lock:
             inside -= 1
@@ -203,8 +210,8 @@ def test_several_items_are_worked_on_at_the_same_time_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_stopped_it_finishes_what_is_begun_and_begins_nothing(concurrency: int) -> None:
-    begun: list[int] = []
+def test_after_a_stop_started_items_are_finished_and_no_others_start(concurrency: int) -> None:
+    started: list[int] = []
     ended: list[int] = []
 
     def finish(item: int, worked: int) -> None:
@@ -214,20 +221,20 @@ def test_stopped_it_finishes_what_is_begun_and_begins_nothing(concurrency: int) 
     steps = overlapped(
         range(100),
         prepare=lambda x: x,
-        work=lambda x: begun.append(x),
+        work=lambda x: started.append(x),
         finish=finish,
         size=lambda _: 1,
-        stop=lambda: len(begun) >= 10,
+        stop=lambda: len(started) >= 10,
         concurrency=concurrency,
     )
     done = [one.item for one in steps]
     assert done == list(range(len(done)))
-    assert sorted(ended) == sorted(begun) == done
+    assert sorted(ended) == sorted(started) == done
     assert 10 <= len(done) < 20
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_an_error_of_writing_ends_all_and_leaves_no_thread(concurrency: int) -> None:
+def test_an_error_in_the_last_step_ends_the_run_and_leaves_no_thread(concurrency: int) -> None:
     before = threading.active_count()
 
     def finish(item: int, worked: int) -> None:
@@ -246,43 +253,40 @@ def test_an_error_of_writing_ends_all_and_leaves_no_thread(concurrency: int) -> 
     assert threading.active_count() == before
 
 
-# --- Several at once
+# --- Concurrent prediction
 
 
-def test_several_images_at_once_give_the_files_of_one_after_the_other(
-    images: Path, tmp_path: Path
-) -> None:
+def test_concurrent_prediction_writes_the_same_files(images: Path, tmp_path: Path) -> None:
     run(images, tmp_path / "one")
     runtime = Concurrent()
     seen: list[tuple[int, int]] = []
     result = run(images, tmp_path / "several", runtime, progress=lambda *done: seen.append(done))
-    assert (result.written, runtime.seen, runtime.alone) == (PICTURES, PICTURES, 0)
+    assert (result.written, runtime.count, runtime.alone) == (IMAGES, IMAGES, 0)
     assert 2 <= runtime.together <= 3
     assert contents(tmp_path / "several") == contents(tmp_path / "one")
-    assert len(set(contents(tmp_path / "one").values())) == 2 * PICTURES  # none is like another
-    assert seen == [(number, PICTURES) for number in range(1, PICTURES + 1)]
+    assert len(set(contents(tmp_path / "one").values())) == 2 * IMAGES  # all are different
+    assert seen == [(number, IMAGES) for number in range(1, IMAGES + 1)]
 
 
-def test_of_fewer_images_than_may_run_at_once_each_has_all_cores(
+def test_with_fewer_images_than_threads_each_image_gets_all_cores(
     images: Path, tmp_path: Path
 ) -> None:
     runtime = Concurrent()
-    predict_folder(
-        Predictor(runtime, CLASSES), list_images(images)[:2], tmp_path / "out", settings={}
-    )
+    predict_folder(Predictor(runtime, CLASSES), list_images(images)[:2], tmp_path / "out")
     assert (runtime.alone, runtime.together) == (2, 0)
 
 
-def test_what_needs_scores_or_a_runtime_without_it_goes_one_after_the_other() -> None:
+def test_without_support_or_with_crf_or_tta_images_are_predicted_one_by_one() -> None:
+    flip, crf = InferenceOptions(flip=True), InferenceOptions(crf="camvid")
     assert Predictor(Concurrent(), CLASSES).concurrency == 3
     assert Predictor(Brightness(), CLASSES).concurrency == 1
-    assert Predictor(Concurrent(), CLASSES, flip=True).concurrency == 1
-    assert Predictor(Concurrent(), CLASSES, crf="camvid").concurrency == 1
+    assert Predictor(Concurrent(), CLASSES, options=flip).concurrency == 1
+    assert Predictor(Concurrent(), CLASSES, options=crf).concurrency == 1
 
 
-def test_images_that_would_take_too_much_together_go_one_after_the_other() -> None:
+def test_images_too_large_to_run_together_are_predicted_one_by_one() -> None:
     runtime = Concurrent()
-    memory = 3 * 30 * 40 * UNKNOWN.label_bytes_per_pixel
+    memory = 3 * 30 * 40 * DEFAULT_REQUIREMENTS.label_bytes_per_pixel
     network = TiledModel(runtime, memory=int(memory))
     rng = np.random.default_rng(0)
     for size, alone in (((30, 40), 0), ((31, 40), 1)):
@@ -291,31 +295,31 @@ def test_images_that_would_take_too_much_together_go_one_after_the_other() -> No
         assert runtime.alone == alone
     tiled = TiledModel(runtime, tile=20)
     assert not tiled.in_one_pass((30, 40))
-    with pytest.raises(InputError, match="tiles of"):  # so it was tiled
+    with pytest.raises(InputError, match="receptive field"):  # which shows that it was tiled
         tiled.classify_concurrently(image)
 
 
-# --- Going on
+# --- Resuming
 
 
-def test_a_run_through_leaves_results_only_and_another_does_all_again(
+def test_a_complete_run_leaves_only_results_and_is_not_resumed(
     images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    assert run(images, out).written == PICTURES
+    assert run(images, out).written == IMAGES
     whole = contents(out)
-    names = ["a.jpg", "a.png", *(str(number) for number in range(PICTURES - 2))]
+    names = ["a.jpg", "a.png", *(str(number) for number in range(IMAGES - 2))]
     assert set(whole) == {f"{name}{kind}.png" for name in names for kind in ("", "_overlay")}
-    with Image.open(images / "3.png") as picture:
-        np.testing.assert_array_equal(read_mask(out / "3.png"), np.asarray(picture)[..., 0] // 86)
+    with Image.open(images / "3.png") as image:
+        np.testing.assert_array_equal(read_mask(out / "3.png"), np.asarray(image)[..., 0] // 86)
     again = run(images, out)
-    assert (again.written, again.kept) == (PICTURES, 0)
+    assert (again.written, again.kept) == (IMAGES, 0)
     assert contents(out) == whole
 
 
 @pytest.mark.parametrize("kind", [Counting, Concurrent])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_the_same_call_goes_on(
+def test_a_run_stopped_by_a_signal_is_resumed(
     number: int, kind: type[Counting], images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -325,13 +329,13 @@ def test_a_signal_ends_it_and_the_same_call_goes_on(
     assert stopped.value.exit_code == 128 + number
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     masks = [path for path in out.glob("*.png") if "_overlay" not in path.name]
-    assert 3 <= len(masks) < PICTURES
+    assert 3 <= len(masks) < IMAGES
     assert all((out / f"{mask.stem}_overlay.png").exists() for mask in masks)
     assert [path.name for path in out.glob(".*")] == [".pixelwise-predict.jsonl"]
     rest = kind()
     result = run(images, out, rest)
-    assert (result.kept, result.written) == (len(masks), PICTURES - len(masks))
-    assert rest.seen == result.written
+    assert (result.kept, result.written) == (len(masks), IMAGES - len(masks))
+    assert rest.count == result.written
     run(images, tmp_path / "whole")
     assert contents(out) == contents(tmp_path / "whole")
 
@@ -356,8 +360,8 @@ def finished(folder: Path) -> int:
     return len((folder / "out" / ".pixelwise-predict.jsonl").read_text().splitlines()) - 1
 
 
-def test_what_is_not_as_it_was_is_done_again(half: Path) -> None:
-    """A changed image, a result that is gone, and one that was cut off."""
+def test_changed_files_are_predicted_again(half: Path) -> None:
+    """A changed image, a missing result, and a truncated one."""
     before = finished(half)
     assert before >= 4
     Image.new("RGB", (40, 30), "white").save(half / "images" / "0.png")
@@ -368,18 +372,49 @@ def test_what_is_not_as_it_was_is_done_again(half: Path) -> None:
     assert (half / "out" / "2.png").stat().st_size > 4
 
 
-def test_other_settings_start_anew(half: Path) -> None:
-    result = run(half / "images", half / "out", settings={"bundle": "another"})
+@pytest.mark.parametrize(
+    "options",
+    [{"crf": "camvid"}, {"tile": 2000}, {"scales": (1, 0.5)}, {"flip": True}, {"network_id": "2"}],
+)
+def test_other_options_or_another_network_discard_old_results(
+    half: Path, options: dict[str, object]
+) -> None:
+    class WithLogits(Brightness):
+        def logits(self, image: np.ndarray) -> np.ndarray:
+            return np.stack([image[..., 0] // 86 == number for number in range(3)]).astype(
+                "float32"
+            )
+
+    network_id = str(options.get("network_id", ""))
+    chosen = {name: value for name, value in options.items() if name != "network_id"}
+    predictor = Predictor(
+        WithLogits(),
+        CLASSES,
+        options=InferenceOptions(**chosen),  # type: ignore[arg-type]
+        network_id=network_id,
+    )
+    result = predict_folder(predictor, half / "images", half / "out")
+    assert (result.kept, result.written, result.outdated) == (0, IMAGES, True)
+
+
+def test_a_journal_of_version_0_1_is_discarded(half: Path) -> None:
+    journal = half / "out" / ".pixelwise-predict.jsonl"
+    _, *entries = journal.read_text().splitlines(keepends=True)
+    header = {"format": 1, "settings": {"network": "", "parts": False, "runtime": "brightness"}}
+    journal.write_text("".join([json.dumps(header) + "\n", *entries]))
+    (half / "out" / ".pixelwise-predict.old").touch()  # 0.1 had files of other names, too
+    result = run(half / "images", half / "out")
     assert (result.kept, result.outdated) == (0, True)
+    assert list((half / "out").glob(".*")) == []
 
 
-def test_overwrite_starts_anew(half: Path) -> None:
+def test_overwrite_starts_over(half: Path) -> None:
     result = run(half / "images", half / "out", overwrite=True)
     assert (result.kept, result.outdated) == (0, False)
 
 
 @pytest.mark.parametrize("torn", ['{"image": "/x', "\x00\x00\x00\n", '{"image": 3}\n'])
-def test_a_torn_line_promises_nothing(half: Path, torn: str) -> None:
+def test_a_torn_line_is_ignored(half: Path, torn: str) -> None:
     before = finished(half)
     with (half / "out" / ".pixelwise-predict.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(torn)
@@ -387,12 +422,12 @@ def test_a_torn_line_promises_nothing(half: Path, torn: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1]\n"])
-def test_a_journal_that_is_none_is_left_out(half: Path, content: bytes) -> None:
+def test_an_unreadable_journal_is_ignored(half: Path, content: bytes) -> None:
     (half / "out" / ".pixelwise-predict.jsonl").write_bytes(content)
     assert kept(half) == 0
 
 
-def test_two_processes_do_not_share_a_folder(images: Path, tmp_path: Path) -> None:
+def test_two_processes_cannot_write_to_one_folder(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     handle = lock_folder(out)
@@ -401,11 +436,11 @@ def test_two_processes_do_not_share_a_folder(images: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match="another pixelwise predict is writing there"):
         run(images, out)
     os.close(handle)
-    assert run(images, out).written == PICTURES
+    assert run(images, out).written == IMAGES
 
 
 @pytest.mark.parametrize("kind", [Counting, Concurrent])
-def test_bad_images_are_told_and_the_rest_goes_on(
+def test_bad_images_are_reported_and_the_others_predicted(
     kind: type[Counting], images: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "images"
@@ -416,27 +451,27 @@ def test_bad_images_are_told_and_the_rest_goes_on(
     (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:300])
     seen: list[tuple[int, int]] = []
     result = run(folder, tmp_path / "out", kind(), progress=lambda *done: seen.append(done))
-    assert result.written == PICTURES - 2
+    assert result.written == IMAGES - 2
     assert [line.split(":")[0] for line in result.faults] == [
         str(folder / "1.png"),
         str(folder / "4.png"),
     ]
-    assert seen == [(number, PICTURES) for number in range(1, PICTURES + 1)]
+    assert seen == [(number, IMAGES) for number in range(1, IMAGES + 1)]
     assert list((tmp_path / "out").glob(".*")) == []
     for path in list_images(folder):
         path.write_bytes(b"")
     with pytest.raises(InputError) as all_bad:
         run(folder, tmp_path / "none", kind())
-    assert len(all_bad.value.problems) == PICTURES
+    assert len(all_bad.value.problems) == IMAGES
     assert not (tmp_path / "none").exists()
 
 
-def test_without_overlays_masks_alone_are_written(images: Path, tmp_path: Path) -> None:
+def test_without_overlays_only_masks_are_written(images: Path, tmp_path: Path) -> None:
     run(images, tmp_path / "out", overlay=False)
-    assert len(list((tmp_path / "out").iterdir())) == PICTURES
+    assert len(list((tmp_path / "out").iterdir())) == IMAGES
 
 
-def test_networks_are_told_apart(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_network_id_depends_on_the_weights(tiny_bundle: Path, tmp_path: Path) -> None:
     from pixelwise.weights.bundle import Bundle
 
     def network_id(path: Path) -> str:
@@ -462,7 +497,7 @@ def attempt(
     after: float | None,
     concurrency: int = 1,
 ) -> bool:
-    """Whether it was killed: at a place, or by us after some seconds."""
+    """Run killed_prediction.py, killed after `after` seconds; return whether it was killed."""
     arguments = [killed_prediction.__file__, images, out, place, times, concurrency]
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -478,21 +513,22 @@ def attempt(
     return process.returncode != 0
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_files(images: Path, tmp_path: Path) -> None:
-    """kill -9, again and again: at forced places, and at random moments; one image after the
-    other, and several at once.
+def test_a_run_killed_at_any_moment_is_resumed_to_the_same_files(
+    images: Path, tmp_path: Path
+) -> None:
+    """kill -9, many times: at chosen places and at random moments, with and without concurrency.
 
-    What had its names when the process died is not predicted again, and nothing under a final name
-    is ever other than in the run that was never killed.
+    Images whose results had their final names are not predicted again, and files with final names
+    are always the same as in the run that was not killed.
     """
     rng = random.Random(0)
     began = time.monotonic()
     whole = tmp_path / "whole"
     assert not attempt(images, whole, "-", 0, None)
-    usual = time.monotonic() - began
+    duration = time.monotonic() - began
     expected = contents(whole)
     log = whole.with_suffix(".predicted")
-    assert len(log.read_text().splitlines()) == PICTURES
+    assert len(log.read_text().splitlines()) == IMAGES
     places = [*killed_prediction.PLACES, "-"]
     kills = round_ = 0
     while kills < KILLS:
@@ -500,20 +536,20 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(images: Path, tmp_path
         log = out.with_suffix(".predicted")
         for number in range(3):
             place = places[(3 * round_ + number) % len(places)]
-            after = rng.uniform(0.5, 1.1) * usual if place == "-" else None
+            after = rng.uniform(0.5, 1.1) * duration if place == "-" else None
             times, concurrency = rng.randint(1, 3), rng.choice([1, 3])
             killed = attempt(images, out, place, times, after, concurrency)
             kills += killed
-            named = contents(out) if out.is_dir() else {}
-            if named == expected:  # its journal is gone: it had come to its end before the kill
+            final = contents(out) if out.is_dir() else {}
+            if final == expected:  # without a journal: the run was complete before the kill
                 killed = False
                 break
-            named = {name: data for name, data in named.items() if not name.startswith(".")}
-            assert named.items() <= expected.items()
+            final = {name: data for name, data in final.items() if not name.startswith(".")}
+            assert final.items() <= expected.items()
             done = [
                 path.name
                 for path in list_images(images)
-                if f"{_base(path)}.png" in named and f"{_base(path)}_overlay.png" in named
+                if f"{_base(path)}.png" in final and f"{_base(path)}_overlay.png" in final
             ]
             log.write_text("")
             if not killed:
@@ -533,7 +569,7 @@ def _base(path: Path) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-def test_a_full_disk_ends_it_and_with_room_it_goes_on(
+def test_a_run_ended_by_a_full_disk_is_resumed(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder_journal, "COMMIT_SECONDS", 0.0)
@@ -544,7 +580,7 @@ def test_a_full_disk_ends_it_and_with_room_it_goes_on(
         noise = rng.integers(0, 256, (500, 600, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"{number}.png")
     out = small_disk / "out"
-    with pytest.raises(PredictionError, match=r"No space left on device.*goes on") as full:
+    with pytest.raises(PredictionError, match=r"No space left on device.*resumes") as full:
         run(folder, out)
     assert full.value.exit_code == 1
     whole = sorted(path.name for path in out.glob("*_overlay.png"))

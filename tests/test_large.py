@@ -1,4 +1,4 @@
-"""TIFF files that are read and written by tiles: the same masks, whole files, clear faults."""
+"""TIFF files read and written in tiles: masks as in memory, complete files, clear errors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.image_files import read_image
 from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.errors import InputError
-from pixelwise.inference import Predictor
+from pixelwise.inference import InferenceOptions, Predictor
 from pixelwise.inference.batch import mask_tiff, tiff_source
-from pixelwise.inference.batch.large_image import predict_large
+from pixelwise.inference.batch.large_images import predict_large_image
 from pixelwise.inference.batch.tiff_source import TiffSource
 from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
 from pixelwise.models import create_model
@@ -32,24 +32,24 @@ from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import IMAGENET, Normalization
 
 CLASSES = Classes.make(["soil", "plant", "stone"], values=[0, 10, 200], ignore=255)
-SIDE = 320  # of the tiles, which the network's short reach allows
+SIDE = 320  # of the tiles; possible because the receptive field of the network is small
 OPTIONS = {"backbone": "tiny", "aspp": False}
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth, with some detail: 8x8 blocks under noise."""
+    """8x8 blocks with noise."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 200, (height // 8 + 1, width // 8 + 1, 3)).repeat(8, 0).repeat(8, 1)
     noise = rng.integers(0, 56, (height, width, 3))
     return (blocks[:height, :width] + noise).astype(np.uint8)
 
 
-def network(picture: np.ndarray, normalization: Normalization) -> nn.Module:
-    """With random weights, but all classes in the image."""
+def network(image: np.ndarray, normalization: Normalization) -> nn.Module:
+    """A network with random weights that predicts all classes in the image."""
     torch.manual_seed(0)
-    channels = picture.shape[2]
+    channels = image.shape[2]
     model = create_model("deeplab_v3plus", num_classes=3, in_channels=channels, **OPTIONS)
-    logits = TorchRuntime(model, normalization).logits(picture)
+    logits = TorchRuntime(model, normalization).logits(image)
     with torch.no_grad():
         model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
     return model.eval()
@@ -57,7 +57,7 @@ def network(picture: np.ndarray, normalization: Normalization) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = network(PICTURE, IMAGENET)
+    model = network(IMAGE, IMAGENET)
     path = tmp_path_factory.mktemp("bundle") / "model.safetensors"
     Bundle("deeplab_v3plus", OPTIONS, CLASSES, IMAGENET, model.state_dict()).save(path)
     return path
@@ -68,9 +68,9 @@ def predictor(bundle: Path) -> Predictor:
     return Predictor.load(bundle, tile=SIDE)
 
 
-PICTURE = photo(517, 603)
+IMAGE = photo(517, 603)
 
-FORMS: dict[str, dict[str, Any]] = {
+FORMATS: dict[str, dict[str, Any]] = {
     "tiles": {"tile": (128, 128)},
     "tiles, deflate, predictor": {"tile": (64, 256), "compression": "zlib", "predictor": True},
     "tiles, lzw": {"tile": (128, 128), "compression": "lzw"},
@@ -93,39 +93,39 @@ def write_tiff(path: Path, pixels: np.ndarray, **form: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_tiles_are_the_images_own(form: str, tmp_path: Path) -> None:
-    path = write_tiff(tmp_path / "a.tif", PICTURE, **FORMS[form])
+@pytest.mark.parametrize("form", FORMATS)
+def test_any_window_of_a_file_can_be_read(form: str, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", IMAGE, **FORMATS[form])
     rng = np.random.default_rng(0)
-    with TiffSource.open(path) as picture:
-        assert picture.size == (517, 603)
+    with TiffSource.open(path) as image:
+        assert image.size == (517, 603)
         for _ in range(20):
             top, left = rng.integers(0, 516), rng.integers(0, 602)
             height, width = rng.integers(1, 518 - top), rng.integers(1, 604 - left)
-            found = picture.read(top, left, height, width)
-            assert (found == PICTURE[top : top + height, left : left + width]).all()
+            found = image.read(top, left, height, width)
+            assert (found == IMAGE[top : top + height, left : left + width]).all()
 
 
 def test_gray_palette_white_is_zero_and_alpha_are_read_as_rgb(tmp_path: Path) -> None:
-    gray = PICTURE[..., 0]
+    gray = IMAGE[..., 0]
     colors = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16)
     for name, pixels, form, wanted in (
         ("gray", gray, {"photometric": "minisblack"}, gray[..., None].repeat(3, 2)),
         ("white", gray, {"photometric": "miniswhite"}, 255 - gray[..., None].repeat(3, 2)),
         ("palette", gray, {"photometric": "palette", "colormap": colors * 257}, colors.T[gray]),
-        ("rgba", np.dstack([PICTURE, gray]), {"extrasamples": ["unassalpha"]}, PICTURE),
+        ("rgba", np.dstack([IMAGE, gray]), {"extrasamples": ["unassalpha"]}, IMAGE),
     ):
         path = write_tiff(tmp_path / f"{name}.tif", pixels, tile=(128, 128), **form)
-        with TiffSource.open(path) as picture:
-            assert (picture.read(5, 7, 400, 500) == wanted[5:405, 7:507]).all(), name
+        with TiffSource.open(path) as image:
+            assert (image.read(5, 7, 400, 500) == wanted[5:405, 7:507]).all(), name
 
 
 def test_jpeg_tiles_are_decoded_to_rgb(tmp_path: Path) -> None:
     form = {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (2, 2)}
-    path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128), **form)
-    with TiffSource.open(path) as picture, Image.open(path) as image:
-        wanted = np.asarray(image.convert("RGB"))[9:409, 7:507]
-        assert (picture.read(9, 7, 400, 500) == wanted).all()
+    path = write_tiff(tmp_path / "a.tif", IMAGE, tile=(128, 128), **form)
+    with TiffSource.open(path) as image, Image.open(path) as pillow:
+        expected = np.asarray(pillow.convert("RGB"))[9:409, 7:507]
+        assert (image.read(9, 7, 400, 500) == expected).all()
 
 
 DEEP = {
@@ -152,11 +152,11 @@ DEEP = {
 
 
 def deep(form: str, height: int = 517, width: int = 603) -> np.ndarray:
-    """Stored numbers, (height, width, C), over all of the range and a little beyond."""
+    """Stored values (height, width, C) over the full range and slightly beyond."""
     pixels = DEEP[form][0]
     low, high = pixels.value_range
-    parts = [photo(height, width, seed)[..., 0] for seed in range(pixels.channels)]
-    values = low + np.stack(parts, axis=2) / 250 * (high - low)
+    channels = [photo(height, width, seed)[..., 0] for seed in range(pixels.channels)]
+    values = low + np.stack(channels, axis=2) / 250 * (high - low)
     kind = {"signed": np.int16, "floating point": np.float64}.get(form, pixels.dtype)
     if np.dtype(kind).kind in "ui":
         values = values.clip(np.iinfo(kind).min, np.iinfo(kind).max)
@@ -164,7 +164,7 @@ def deep(form: str, height: int = 517, width: int = 603) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", DEEP)
-def test_deep_images_of_any_channels_are_read_in_the_units_of_the_training(
+def test_images_of_any_depth_and_channels_are_read_in_the_units_of_training(
     form: str, tmp_path: Path
 ) -> None:
     pixels, how = DEEP[form]
@@ -173,40 +173,40 @@ def test_deep_images_of_any_channels_are_read_in_the_units_of_the_training(
     whole = read_image(path, pixels)  # as training reads it
     low, high = pixels.value_range
     assert np.allclose(whole, (stored.astype(np.float64) - low) / (high - low) * 255, atol=1e-3)
-    with TiffSource.open(path, pixels) as picture:
-        found = picture.read(50, 7, 400, 500)
-        assert picture.missing(0, 0, 517, 603) is None
+    with TiffSource.open(path, pixels) as image:
+        found = image.read(50, 7, 400, 500)
+        assert image.missing(0, 0, 517, 603) is None
     assert found.dtype == pixels.given
     assert (found == whole[50:450, 7:507]).all()
 
 
-def test_a_deep_image_gets_the_mask_that_it_gets_in_memory(tmp_path: Path) -> None:
+def test_a_16_bit_image_gets_the_same_mask_as_in_memory(tmp_path: Path) -> None:
     form = "near infrared, called alpha"
     pixels, how = DEEP[form]
     normalization = Normalization((0.4,) * 4, (0.2,) * 4)
     model = network(pixels.scale(deep(form)), normalization)
-    predictor = Predictor(TorchRuntime(model, normalization), CLASSES, pixels=pixels, tile=SIDE)
+    options = InferenceOptions(tile=SIDE)
+    runtime = TorchRuntime(model, normalization)
+    predictor = Predictor(runtime, CLASSES, pixels=pixels, options=options)
     path = write_tiff(tmp_path / "a.tif", deep(form), **how)
-    predict_large(predictor, path, tmp_path / "m.tif")
+    predict_large_image(predictor, path, tmp_path / "m.tif")
     found = tifffile.imread(tmp_path / "m.tif")
     assert (found == predictor(path).mask).all()
     assert len(np.unique(found)) > 1
     with pytest.raises(InputError, match=r"has 3 channels of 8 bits, but 4 channels of 16 bits"):
-        predict_large(predictor, write_tiff(tmp_path / "b.tif", PICTURE), tmp_path / "n.tif")
+        predict_large_image(predictor, write_tiff(tmp_path / "b.tif", IMAGE), tmp_path / "n.tif")
 
 
 @pytest.mark.parametrize("nodata", ["nan", "-9999"])
-def test_numbers_that_stand_for_no_data_do_not_reach_the_network(
-    nodata: str, tmp_path: Path
-) -> None:
+def test_nodata_values_do_not_reach_the_network(nodata: str, tmp_path: Path) -> None:
     pixels, how = DEEP["floating point"]
     stored = deep("floating point").astype(np.float32)
     stored[100:300, 200:450] = float(nodata)
     path = write_tiff(tmp_path / "a.tif", stored, **how,
                       extratags=[(42113, 2, len(nodata) + 1, nodata, True)])  # fmt: skip
-    with TiffSource.open(path, pixels) as picture:
-        found = picture.read(90, 0, 300, 603)
-        missing = picture.missing(90, 0, 300, 603)
+    with TiffSource.open(path, pixels) as image:
+        found = image.read(90, 0, 300, 603)
+        missing = image.missing(90, 0, 300, 603)
     wanted = np.zeros((300, 603), bool)
     wanted[10:210, 200:450] = True
     assert (missing == wanted).all()
@@ -214,22 +214,22 @@ def test_numbers_that_stand_for_no_data_do_not_reach_the_network(
     assert found[~wanted].max() > 200
 
 
-def test_other_numbers_that_are_not_finite_are_refused_with_their_place(tmp_path: Path) -> None:
+def test_other_values_that_are_not_finite_are_refused_with_their_position(tmp_path: Path) -> None:
     pixels, how = DEEP["floating point"]
     stored = deep("floating point").astype(np.float32)
     stored[120, 30, 1] = np.inf
     path = write_tiff(tmp_path / "a.tif", stored, **how)
     with (
-        TiffSource.open(path, pixels) as picture,
-        pytest.raises(InputError, match=r"not finite at row 120, column 30, channel 1: fill it"),
+        TiffSource.open(path, pixels) as image,
+        pytest.raises(InputError, match=r"not finite at row 120, column 30, channel 1: replace it"),
     ):
-        picture.read(100, 10, 50, 50)
+        image.read(100, 10, 50, 50)
 
 
-def test_the_mask_is_that_of_the_image_in_memory(predictor: Predictor, tmp_path: Path) -> None:
-    path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128))
+def test_the_mask_is_the_same_as_in_memory(predictor: Predictor, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", IMAGE, tile=(128, 128))
     seen: list[tuple[int, int]] = []
-    predict_large(
+    predict_large_image(
         predictor, path, tmp_path / "m.tif", progress=lambda done, total: seen.append((done, total))
     )
     with tifffile.TiffFile(tmp_path / "m.tif") as written:
@@ -237,15 +237,16 @@ def test_the_mask_is_that_of_the_image_in_memory(predictor: Predictor, tmp_path:
         assert page.is_tiled
         assert page.compression.name == "ADOBE_DEFLATE"
         found = page.asarray()
-    assert (found == predictor(PICTURE).mask).all()
+    assert (found == predictor(IMAGE).mask).all()
     assert len(np.unique(found)) > 1
     assert seen[-1] == (len(seen), len(seen))
-    assert len(seen) > 4  # by tiles indeed
-    with Image.open(tmp_path / "m.tif") as image:  # other programs read it, too
-        assert image.mode == "P"
-        assert bytes(image.getpalette()) == CLASSES.palette()
-        assert (np.asarray(image) == found).all()
-    one_pass = Predictor(predictor.runtime, CLASSES, tile="none")(PICTURE).mask
+    assert len(seen) > 4  # it used tiles
+    with Image.open(tmp_path / "m.tif") as pillow:  # other programs can read it
+        assert pillow.mode == "P"
+        assert bytes(pillow.getpalette()) == CLASSES.palette()
+        assert (np.asarray(pillow) == found).all()
+    options = InferenceOptions(tile="none")
+    one_pass = Predictor(predictor.runtime, CLASSES, options=options)(IMAGE).mask
     assert (found != one_pass).mean() < 5e-4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "m.tif"]
 
@@ -258,9 +259,9 @@ GEOREFERENCE = [
 ]
 
 
-def test_the_georeference_goes_with_the_mask(predictor: Predictor, tmp_path: Path) -> None:
+def test_the_mask_has_the_georeference_of_the_image(predictor: Predictor, tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", photo(64, 80), extratags=GEOREFERENCE)
-    predict_large(predictor, path, tmp_path / "m.tif")
+    predict_large_image(predictor, path, tmp_path / "m.tif")
     with tifffile.TiffFile(path) as one, tifffile.TiffFile(tmp_path / "m.tif") as other:
         for code, *_ in GEOREFERENCE:
             assert other.pages.first.tags[code].value == one.pages.first.tags[code].value
@@ -268,10 +269,10 @@ def test_the_georeference_goes_with_the_mask(predictor: Predictor, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["nodata", "alpha"])
-def test_pixels_without_data_are_ignored_ones(
+def test_pixels_without_data_get_the_ignore_value(
     kind: str, predictor: Predictor, tmp_path: Path
 ) -> None:
-    pixels = np.maximum(PICTURE, 1)
+    pixels = np.maximum(IMAGE, 1)
     pixels[100:300, 200:450] = 0
     pixels[50, 60, 1] = 0  # black in one channel is a color
     form: dict[str, Any] = {"extratags": [(42113, 2, 2, "0", True)]}
@@ -281,7 +282,7 @@ def test_pixels_without_data_are_ignored_ones(
         pixels = np.dstack([pixels, opaque])
         form = {"extrasamples": ["unassalpha"]}
     path = write_tiff(tmp_path / "a.tif", pixels, tile=(128, 128), **form)
-    predict_large(predictor, path, tmp_path / "m.tif")
+    predict_large_image(predictor, path, tmp_path / "m.tif")
     with tifffile.TiffFile(tmp_path / "m.tif") as written:
         found = written.pages.first.asarray()
         assert written.pages.first.tags[42113].value == "255"
@@ -292,7 +293,7 @@ def test_pixels_without_data_are_ignored_ones(
     assert (found[~missing] == wanted[~missing]).all()
 
 
-def test_a_mask_of_many_strips_and_tiles_is_put_together_right(tmp_path: Path) -> None:
+def test_a_mask_is_assembled_from_strips_of_any_height(tmp_path: Path) -> None:
     whole = np.random.default_rng(0).integers(0, 3, (1500, 1100)).astype(np.uint8)
     cuts = [0, 3, 700, 701, 1212, 1500]
     strips = [whole[a:b] for a, b in pairwise(cuts)]
@@ -312,13 +313,13 @@ def test_a_mask_over_3_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.Monk
         assert written.is_bigtiff
 
 
-def cut_off(path: Path) -> Path:
+def truncated(path: Path) -> Path:
     path.write_bytes(path.read_bytes()[:-2000])
     return path
 
 
 def broken(path: Path) -> Path:
-    """A tile that cannot be unpacked."""
+    """Damage a compressed tile."""
     with tifffile.TiffFile(path) as file:
         offset = file.pages.first.dataoffsets[3]
     data = bytearray(path.read_bytes())
@@ -328,36 +329,37 @@ def broken(path: Path) -> Path:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "cut off": (
-        lambda p: cut_off(write_tiff(p, PICTURE, tile=(128, 128))),
-        "is cut off: restore the file or remove it",
+    "truncated": (
+        lambda p: truncated(write_tiff(p, IMAGE, tile=(128, 128))),
+        "is truncated: restore the file or remove it",
     ),
     "a damaged tile": (
-        lambda p: broken(write_tiff(p, PICTURE, tile=(128, 128), compression="zlib")),
-        "is damaged or cut off",
+        lambda p: broken(write_tiff(p, IMAGE, tile=(128, 128), compression="zlib")),
+        "is damaged or truncated",
     ),
     "16 bits": (
-        lambda p: write_tiff(p, PICTURE.astype(np.uint16), tile=(128, 128)),
-        "has 3 channels of 16 bits, but 3 channels of 8 bits are needed: convert it, as by `gdal",
+        lambda p: write_tiff(p, IMAGE.astype(np.uint16), tile=(128, 128)),
+        "has 3 channels of 16 bits, but 3 channels of 8 bits are needed: convert it, for "
+        "example with `gdal",
     ),
     "CMYK": (
-        lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), photometric="separated"),
-        "has colors of kind SEPARATED",
+        lambda p: write_tiff(p, np.dstack([IMAGE, IMAGE[..., 0]]), photometric="separated"),
+        "has the color space SEPARATED",
     ),
     "four colors": (
-        lambda p: write_tiff(p, np.dstack([PICTURE, PICTURE[..., 0]]), extrasamples=[0]),
+        lambda p: write_tiff(p, np.dstack([IMAGE, IMAGE[..., 0]]), extrasamples=[0]),
         "has 4 channels of 8 bits, but 3 channels of 8 bits are needed: convert it",
     ),
-    "turned": (
-        lambda p: write_tiff(p, PICTURE, extratags=[(274, 3, 1, 6, True)]),
-        r"is to be turned \(orientation 6\)",
+    "rotated": (
+        lambda p: write_tiff(p, IMAGE, extratags=[(274, 3, 1, 6, True)]),
+        r"has orientation 6, and rotating it",
     ),
-    "no TIFF": (
+    "not a TIFF": (
         lambda p: p.write_bytes(b"hello") and p,
-        "is not a TIFF file that can be read by windows.*convert it, as by `vips",
+        "is not a TIFF file that can be read in windows.*convert it, for example with `vips",
     ),
     "empty": (lambda p: p.write_bytes(b"") or p, "is not a TIFF file"),
-    "not there": (lambda p: p, "is not there: check the path"),
+    "missing": (lambda p: p, "does not exist: check the path"),
     "a folder": (lambda p: p.mkdir() or p, "is a folder, not an image"),
 }
 
@@ -371,45 +373,47 @@ def test_a_file_that_cannot_be_read_is_one_line_and_leaves_nothing(
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(InputError, match=message) as raised:
-        predict_large(predictor, path, out / "m.tif")
+        predict_large_image(predictor, path, out / "m.tif")
     (line,) = raised.value.problems
     assert line.startswith(f"{path}: ")
     assert "\n" not in line
     assert list(out.iterdir()) == []
 
 
-def test_several_pages_are_refused_and_overviews_are_not(
+def test_several_pages_are_refused_but_overviews_are_skipped(
     predictor: Predictor, tmp_path: Path
 ) -> None:
     for kind in (0, 1):
         with tifffile.TiffWriter(tmp_path / f"{kind}.tif") as writer:
-            writer.write(PICTURE, photometric="rgb", metadata=None)
-            writer.write(PICTURE[::2, ::2], photometric="rgb", metadata=None, subfiletype=kind)
-    with pytest.raises(InputError, match=r"holds 2 images \(pages\): save the one you mean"):
-        predict_large(predictor, tmp_path / "0.tif", tmp_path / "m.tif")
-    with TiffSource.open(tmp_path / "1.tif") as picture:
-        assert picture.size == (517, 603)
+            writer.write(IMAGE, photometric="rgb", metadata=None)
+            writer.write(IMAGE[::2, ::2], photometric="rgb", metadata=None, subfiletype=kind)
+    with pytest.raises(
+        InputError, match=r"contains 2 images \(pages\): save one of them separately"
+    ):
+        predict_large_image(predictor, tmp_path / "0.tif", tmp_path / "m.tif")
+    with TiffSource.open(tmp_path / "1.tif") as image:
+        assert image.size == (517, 603)
 
 
-def test_a_strip_that_would_fill_memory_is_refused(
+def test_a_strip_too_large_for_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiff_source, "SEGMENT_BYTES", 10_000)
-    path = write_tiff(tmp_path / "a.tif", PICTURE, rowsperstrip=517, compression="zlib")
+    path = write_tiff(tmp_path / "a.tif", IMAGE, rowsperstrip=517, compression="zlib")
     with (
         pytest.raises(InputError, match=r"has a strip of 603x517 pixels.*gdal_translate"),
         TiffSource.open(path),
     ):
         pass
-    plain = write_tiff(tmp_path / "b.tif", PICTURE, rowsperstrip=517)  # needs no decoding
-    with TiffSource.open(plain) as picture:
-        assert (picture.read(100, 100, 10, 10) == PICTURE[100:110, 100:110]).all()
+    plain = write_tiff(tmp_path / "b.tif", IMAGE, rowsperstrip=517)  # readable without decoding
+    with TiffSource.open(plain) as image:
+        assert (image.read(100, 100, 10, 10) == IMAGE[100:110, 100:110]).all()
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_tiff(tmp_path / "a.tif", PICTURE, tile=(128, 128))
+    path = write_tiff(tmp_path / "a.tif", IMAGE, tile=(128, 128))
     out = tmp_path / "out"
     out.mkdir()
     (out / "m.tif").write_bytes(b"as it was")
@@ -419,24 +423,24 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 
     monkeypatch.setattr(tifffile.FileHandle, "write", full)
     with pytest.raises(InputError, match=r"m.tif: cannot be written \(No space left on device\)"):
-        predict_large(predictor, path, out / "m.tif")
+        predict_large_image(predictor, path, out / "m.tif")
     assert [p.read_bytes() for p in out.iterdir()] == [b"as it was"]
 
 
-def test_what_needs_the_whole_image_is_refused(predictor: Predictor, tmp_path: Path) -> None:
-    path = write_tiff(tmp_path / "a.tif", PICTURE)
+def test_options_that_need_the_full_image_are_refused(predictor: Predictor, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", IMAGE)
     for options, message in (
-        ({"flip": True}, "--scales or --flip: needs the whole image"),
-        ({"tile": "none"}, "--tile none: needs the whole image"),
+        ({"flip": True}, "--scales or --flip: needs the full image"),
+        ({"tile": "none"}, "--tile none: needs the full image"),
     ):
-        wanting = Predictor(predictor.runtime, CLASSES, **options)
+        other = Predictor(predictor.runtime, CLASSES, options=InferenceOptions(**options))
         with pytest.raises(InputError, match=message):
-            predict_large(wanting, path, tmp_path / "m.tif")
+            predict_large_image(other, path, tmp_path / "m.tif")
     with pytest.raises(InputError, match="is the image itself"):
-        predict_large(predictor, path, path)
+        predict_large_image(predictor, path, path)
 
 
-def test_the_command_reports_bad_files_and_goes_on(
+def test_the_command_reports_bad_files_and_continues(
     bundle: Path, cli: Callable[..., Result], tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
@@ -455,11 +459,11 @@ def test_the_command_reports_bad_files_and_goes_on(
 
 
 def test_memory_is_bounded_by_the_tile_and_not_by_the_image(tmp_path: Path) -> None:
-    """32 Mpx, which are 96 MB and have logits of 384 MB, take less than 80 MB."""
+    """An image of 32 Mpx (96 MB, with logits of 384 MB) takes less than 80 MB."""
     pytest.importorskip("resource")
-    script, picture = tmp_path / "child.py", tmp_path / "a.tif"
+    script, image = tmp_path / "child.py", tmp_path / "a.tif"
     script.write_text(CHILD)
-    with tifffile.TiffWriter(picture) as writer:
+    with tifffile.TiffWriter(image) as writer:
         writer.write(
             (np.full((256, 256, 3), i % 251, np.uint8) for i in range(16 * 32)),
             shape=(8000, 4000, 3),
@@ -469,7 +473,7 @@ def test_memory_is_bounded_by_the_tile_and_not_by_the_image(tmp_path: Path) -> N
             metadata=None,
         )
     done = subprocess.run(
-        [sys.executable, str(script), str(picture), str(tmp_path / "m.tif")],
+        [sys.executable, str(script), str(image), str(tmp_path / "m.tif")],
         check=True,
         capture_output=True,
         text=True,
@@ -484,8 +488,8 @@ import numpy as np
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_files import read_image
 from pixelwise.data.pixel_format import PixelFormat
-from pixelwise.inference import Predictor
-from pixelwise.inference.batch.large_image import predict_large
+from pixelwise.inference import InferenceOptions, Predictor
+from pixelwise.inference.batch.large_images import predict_large_image
 
 class Runtime:
     name = "none"
@@ -493,9 +497,9 @@ class Runtime:
         return np.stack([image[..., i].astype(np.float32) for i in range(3)])
 
 import tifffile, imagecodecs
-predictor = Predictor(Runtime(), Classes.make(["a", "b", "c"]), tile=1280)
+predictor = Predictor(Runtime(), Classes.make(["a", "b", "c"]), options=InferenceOptions(tile=1280))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-predict_large(predictor, Path(sys.argv[1]), Path(sys.argv[2]))
+predict_large_image(predictor, Path(sys.argv[1]), Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 assert "torch" not in sys.modules
 """

@@ -1,4 +1,4 @@
-"""A large image whose prediction was stopped goes on where it was, to the same bytes."""
+"""An interrupted prediction of a large image is resumed and gives the same bytes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ import killed_large
 from killed_large import SIDE, PooledBrightness
 from killed_prediction import CLASSES
 from pixelwise.errors import InputError
-from pixelwise.inference import FolderResult, PredictionError, Predictor
-from pixelwise.inference.batch.large_images import predict_large_files
+from pixelwise.inference import FolderResult, InferenceOptions, PredictionError, Predictor
+from pixelwise.inference.batch.large_images import predict_large_images
 from pixelwise.inference.batch.tile_progress_file import TileProgressFile
-from pixelwise.inference.tiling.tile_progress import Sums
+from pixelwise.inference.tiling.tile_progress import PoolingSums
 from pixelwise.interrupts import StoppedError
 
 SIZES = {"a": (700, 430), "b": (390, 610)}
-TOTAL = 30  # tiles of a: five rows of three, for the pooling and for the labels
+TOTAL = 30  # tiles of a: five rows of three, once for the pooling and once for the labels
 KILLS = int(os.environ.get("PIXELWISE_KILLS", "12"))
 
 
@@ -45,10 +45,10 @@ def images(tmp_path: Path) -> Path:
 
 
 class Counting:
-    """Watches a run, and does something at a given tile."""
+    """Records the tiles of a run, and calls `action` at one of them."""
 
-    def __init__(self, at: int = 0, do: Callable[[], None] = lambda: None) -> None:
-        self.at, self.do = at, do
+    def __init__(self, at: int = 0, action: Callable[[], None] = lambda: None) -> None:
+        self.at, self.action = at, action
         self.tiles: list[tuple[str, int, int]] = []
 
     @contextmanager
@@ -58,21 +58,22 @@ class Counting:
         def progress(done: int, total: int) -> None:
             self.tiles.append((path.stem, done, total))
             if len(self.tiles) == self.at:
-                self.do()
+                self.action()
 
         yield progress
 
 
 def run(
-    images: Path, out: Path, watch: Counting | None = None, *, version: int = 1
+    images: Path,
+    out: Path,
+    watch: Counting | None = None,
+    *,
+    tile: int = SIDE,
+    network_id: str = "",
 ) -> FolderResult:
-    return predict_large_files(
-        Predictor(PooledBrightness(), CLASSES, tile=SIDE),
-        sorted(images.iterdir()),
-        out,
-        settings={"version": version},
-        watch=watch or Counting(),
-    )
+    options = InferenceOptions(tile=tile)
+    predictor = Predictor(PooledBrightness(), CLASSES, options=options, network_id=network_id)
+    return predict_large_images(predictor, images, out, watch=watch or Counting())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -87,18 +88,20 @@ def give_up() -> None:
     raise GaveUpError
 
 
-def test_stopped_at_any_tile_it_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
+def test_a_run_stopped_at_any_tile_is_resumed_to_the_same_bytes(
+    images: Path, tmp_path: Path
+) -> None:
     (images / "b.tif").unlink()
-    whole = Counting()
-    run(images, tmp_path / "whole", whole)
+    uninterrupted = Counting()
+    run(images, tmp_path / "whole", uninterrupted)
     expected = contents(tmp_path / "whole")
     assert set(expected) == {"a.tif"}
     mask = tifffile.imread(tmp_path / "whole" / "a.tif")
     image = tifffile.imread(images / "a.tif")[..., 0]
     brighter = image - np.float32(image.mean())
     assert (mask == np.stack([-brighter, np.full_like(brighter, 20), brighter]).argmax(0)).all()
-    total = len(whole.tiles)
-    per_row = 3  # tiles beside each other
+    total = len(uninterrupted.tiles)
+    per_row = 3  # tiles
     assert total == TOTAL
     for number in range(1, total):
         out = tmp_path / str(number)
@@ -109,12 +112,12 @@ def test_stopped_at_any_tile_it_ends_with_the_same_bytes(images: Path, tmp_path:
         run(images, out, again)
         assert contents(out) == expected, number
         assert again.tiles[-1] == ("a", total, total)
-        # What is done twice: a row that was begun, and the one above it, which it is blended with.
+        # Two rows are computed again: the unfinished one, and the one above it for blending.
         assert len(again.tiles) <= total - number + 2 * per_row
     assert len(again.tiles) <= 2 * per_row
 
 
-def test_a_finished_image_is_not_done_again(images: Path, tmp_path: Path) -> None:
+def test_a_finished_image_is_not_predicted_again(images: Path, tmp_path: Path) -> None:
     with pytest.raises(GaveUpError):
         run(images, tmp_path / "out", Counting(TOTAL + 5, give_up))
     again = Counting()
@@ -125,8 +128,8 @@ def test_a_finished_image_is_not_done_again(images: Path, tmp_path: Path) -> Non
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["settings", "image"])
-def test_what_was_begun_of_something_else_is_begun_anew(
+@pytest.mark.parametrize("change", ["options", "network", "image"])
+def test_an_unfinished_image_is_started_over_if_anything_changes(
     change: str, images: Path, tmp_path: Path
 ) -> None:
     (images / "b.tif").unlink()
@@ -135,25 +138,29 @@ def test_what_was_begun_of_something_else_is_begun_anew(
     if change == "image":
         pixels = tifffile.imread(images / "a.tif")
         tifffile.imwrite(images / "a.tif", pixels[::-1], photometric="rgb")
-    version = 2 if change == "settings" else 1
-    again = Counting()
-    result = run(images, tmp_path / "out", again, version=version)
-    assert result.outdated == (change == "settings")
-    assert len(again.tiles) == TOTAL
-    run(images, tmp_path / "whole", version=version)
+    changed: dict[str, Any] = {
+        "options": {"tile": SIDE + 16},
+        "network": {"network_id": "another"},
+        "image": {},
+    }[change]
+    again, whole = Counting(), Counting()
+    result = run(images, tmp_path / "out", again, **changed)
+    assert result.outdated == (change != "image")
+    run(images, tmp_path / "whole", whole, **changed)
+    assert again.tiles == whole.tiles
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_after_the_tile(
+def test_a_signal_stops_the_run_after_the_tile(
     number: signal.Signals, images: Path, tmp_path: Path
 ) -> None:
     watch = Counting(17, lambda: os.kill(os.getpid(), number))
     with pytest.raises(
         StoppedError, match=r"a.tif: stopped with 17 of 30 tiles done: the same"
-    ) as at:
+    ) as stopped:
         run(images, tmp_path / "out", watch)
-    assert at.value.exit_code == 128 + number
+    assert stopped.value.exit_code == 128 + number
     assert len(watch.tiles) == 17
     run(images, tmp_path / "out")
     run(images, tmp_path / "whole")
@@ -161,7 +168,7 @@ def test_a_signal_stops_it_after_the_tile(
 
 
 @pytest.mark.parametrize("what", ["mask", "tile_progress"])
-def test_a_full_disk_is_one_line_and_keeps_what_is_done(
+def test_a_full_disk_is_one_line_and_keeps_finished_tiles(
     what: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = Counting()
@@ -193,48 +200,46 @@ def test_a_mask_never_replaces_its_image(images: Path) -> None:
     assert contents(images) == before
 
 
-def test_a_torn_trail_is_used_as_far_as_it_is_whole(tmp_path: Path) -> None:
+def test_a_torn_progress_file_is_used_up_to_the_damage(tmp_path: Path) -> None:
     path = tmp_path / "tile_progress"
     strips = [np.full((3, 5), value, np.uint8) for value in (1, 2)]
-    sums = Sums(2, np.array([0.1, 1e300]), 2**40)
-    with TileProgressFile(path, "about") as tile_progress:
-        tile_progress.keep_sums(0, Sums(1, np.array([7.0, 7.0]), 5))
-        tile_progress.keep_sums(0, sums)
+    sums = PoolingSums(2, np.array([0.1, 1e300]), 2**40)
+    with TileProgressFile(path, "key") as tile_progress:
+        tile_progress.save_sums(0, PoolingSums(1, np.array([7.0, 7.0]), 5))
+        tile_progress.save_sums(0, sums)
         after_sums = path.stat().st_size
-        for kept in tile_progress.through(iter(strips)):
-            assert kept.shape == (3, 5)
+        for strip in tile_progress.record(iter(strips)):
+            assert strip.shape == (3, 5)
     data = path.read_bytes()
     for length in range(len(data) + 1):
         path.write_bytes(data[:length])
-        with TileProgressFile(path, "about") as tile_progress:
-            found = list(tile_progress.through(iter([])))
+        with TileProgressFile(path, "key") as tile_progress:
+            found = list(tile_progress.record(iter([])))
             assert tile_progress.rows == len(found)
             assert all((one == two).all() for one, two in zip(found, strips, strict=False))
             if length >= after_sums:
-                kept_sums = tile_progress.sums(0)
-                assert (kept_sums.rows, kept_sums.positions) == (2, 2**40)
-                assert (kept_sums.total == sums.total).all()
+                saved = tile_progress.sums(0)
+                assert (saved.rows, saved.positions) == (2, 2**40)
+                assert (saved.total == sums.total).all()
     assert len(found) == 2
     changed = bytearray(data)
     changed[-1] ^= 1
     path.write_bytes(changed)
-    with TileProgressFile(path, "about") as tile_progress:
+    with TileProgressFile(path, "key") as tile_progress:
         assert tile_progress.rows == 1
-    # What a power cut leaves: zeros, or numbers that say nothing.
+    # A power cut can leave zeros or arbitrary bytes.
     for tail in (b"\0" * 4096, b"\2" + b"\xff" * 100, b"\1" + b"\0" * 100, bytes(range(256))):
         path.write_bytes(data + tail)
-        with TileProgressFile(path, "about") as tile_progress:
+        with TileProgressFile(path, "key") as tile_progress:
             assert tile_progress.rows == 2
         assert path.read_bytes() == data
-    with TileProgressFile(
-        path, "other"
-    ) as tile_progress:  # as long a line, and nothing of the first's
+    with TileProgressFile(path, "yek") as tile_progress:  # a key of the same length
         assert tile_progress.rows == tile_progress.sums(0).rows == 0
-    assert path.read_bytes() == b"other\n"
+    assert path.read_bytes() == b"yek\n"
 
 
 class Half:
-    """A file of which a write takes half, and the next one nothing."""
+    """A file whose first write is cut short and whose next write fails."""
 
     def __init__(self, file: Any) -> None:
         self.file, self.full = file, False
@@ -249,26 +254,28 @@ class Half:
         return getattr(self.file, name)
 
 
-def test_what_could_not_be_written_leaves_nothing(
+def test_a_record_that_could_not_be_written_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that fills up amid a record, and has room again when that is given up."""
+    """The disk fills up within a record, and has room again once the record is removed."""
     path = tmp_path / "tile_progress"
     strip = np.ones((3, 5), np.uint8)
-    with TileProgressFile(path, "about") as tile_progress:
-        list(tile_progress.through(iter([strip])))
+    with TileProgressFile(path, "key") as tile_progress:
+        list(tile_progress.record(iter([strip])))
         data = path.read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(tile_progress, "_file", Half(tile_progress._file))
             with pytest.raises(OSError, match="No space left"):
-                tile_progress.keep_sums(0, Sums(1, np.ones(4), 1))
+                tile_progress.save_sums(0, PoolingSums(1, np.ones(4), 1))
     assert path.read_bytes() == data
-    with TileProgressFile(path, "about") as tile_progress:
+    with TileProgressFile(path, "key") as tile_progress:
         assert tile_progress.rows == 1
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_files(images: Path, tmp_path: Path) -> None:
-    """kill -9 at forced places; PIXELWISE_KILLS says how often."""
+def test_a_run_killed_at_any_moment_is_resumed_to_the_same_files(
+    images: Path, tmp_path: Path
+) -> None:
+    """kill -9 at chosen places, PIXELWISE_KILLS times."""
     run(images, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     rng = random.Random(0)
@@ -280,7 +287,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(images: Path, tmp_path
         for place in [*places[round_ % len(places) :], *places, "-"]:
             if killed(images, out, place, rng.randint(1, 3)):
                 kills += 1
-            elif not list(out.glob(".*")):  # it has come to its end
+            elif not list(out.glob(".*")):  # the run was complete
                 break
             finals = {path.name for path in out.glob("*.tif")}
             assert all((out / name).read_bytes() == expected[name] for name in finals)

@@ -1,4 +1,4 @@
-"""Tiles agree with one pass over the whole image, and the checks notice where they do not."""
+"""Tiles match one pass over the full image, and these tests notice when they do not."""
 
 from __future__ import annotations
 
@@ -38,11 +38,14 @@ from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import IMAGENET
 
 CLASSES = Classes.make(["one", "two", "three"])
-SMALL = {"backbone": "tiny", "aspp": False}  # image pooling, two resizes, and a short reach
+SMALL = {
+    "backbone": "tiny",
+    "aspp": False,
+}  # image pooling, two resizes, and a small receptive field
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth and darker towards the right, so that parts have another mean than the whole."""
+    """Smooth, and darker towards the right, so that tiles have another mean than the image."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 8 + 2, width // 8 + 2)))
     fine = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
@@ -50,7 +53,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def network(name: str = "deeplab_v3plus", **options: Any) -> nn.Module:
-    """With statistics and scores that matter, as training would leave them."""
+    """A network with realistic statistics and scores, as after training."""
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, **options)
     for module in model.modules():
@@ -64,7 +67,7 @@ def network(name: str = "deeplab_v3plus", **options: Any) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def balanced() -> nn.Module:
-    """With classes that are equally strong on average, so that many pixels stand between two."""
+    """A network whose classes have equal mean scores, so that many pixels are close calls."""
     model = network(**SMALL)
     logits = TorchRuntime(model, IMAGENET).logits(photo(500, 611))
     with torch.no_grad():
@@ -81,7 +84,7 @@ def small(balanced: nn.Module) -> TorchRuntime:
 def runtime(
     balanced: nn.Module, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> TilingRuntime:
-    """The same network by each runtime that knows parts."""
+    """The same network in each runtime that supports tiling."""
     if request.param == "torch":
         return TorchRuntime(balanced, IMAGENET)
     folder = tmp_path_factory.mktemp(request.param)
@@ -91,7 +94,7 @@ def runtime(
 def exported(
     model: nn.Module, name: str, options: dict[str, Any], target: str, folder: Path
 ) -> TilingRuntime:
-    """As `pixelwise export` and `Predictor.load` would have it."""
+    """Export and load a network as `pixelwise export` and `Predictor.load` do."""
     bundle = Bundle(name, options, CLASSES, IMAGENET, model.state_dict())
     with silence_converters():
         program = capture(bundle)
@@ -120,7 +123,7 @@ def opened(
 
 
 def error(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference, in parts of the range of the first."""
+    """Return the largest difference relative to the range of the first array."""
     return float(np.abs(one - other).max() / (one.max() - one.min()))
 
 
@@ -130,30 +133,30 @@ def error(one: np.ndarray, other: np.ndarray) -> float:
     st.sampled_from([1, 8, 16, 32, 80]),
     st.integers(0, 700),
 )
-def test_tiles_keep_their_rules(length: int, margin: int, step: int, more: int) -> None:
+def test_tiles_follow_their_rules(length: int, margin: int, step: int, more: int) -> None:
     tile = smallest_tile(margin=margin, step=step) + more
     spans = cut(length, tile=tile, margin=margin, step=step)
-    assert spans[0].start == spans[0].first == 0
-    assert spans[-1].stop == spans[-1].last == length
-    assert {span.stop - span.start for span in spans} == {spans[0].stop}  # of one size
+    assert spans[0].start == spans[0].core_start == 0
+    assert spans[-1].stop == spans[-1].core_stop == length
+    assert {span.stop - span.start for span in spans} == {spans[0].stop}  # of equal size
     assert spans[0].stop <= tile
     for span in spans:
         assert span.start % step == 0
-        assert (length - spans[0].stop) % step == 0  # sides agree with the image's
+        assert (length - spans[0].stop) % step == 0  # sides match the image's
     for left, right in pairwise(spans):
-        assert left.last == right.first
-        assert left.last % step == 0
-        assert min(left.stop - left.last, right.first - right.start) >= max(margin, RAMP)
-        assert left.last - left.first >= 2 * RAMP
+        assert left.core_stop == right.core_start
+        assert left.core_stop % step == 0
+        assert min(left.stop - left.core_stop, right.core_start - right.start) >= max(margin, RAMP)
+        assert left.core_stop - left.core_start >= 2 * RAMP
 
 
-def test_a_tile_that_cannot_hold_its_margins_is_refused() -> None:
+def test_a_tile_smaller_than_its_margins_is_refused() -> None:
     with pytest.raises(ValueError, match="does not hold two margins"):
         cut(5000, tile=400, margin=200, step=16)
 
 
 @given(st.integers(60, 400), st.integers(60, 400), st.integers(0, 40))
-def test_blending_what_agrees_changes_nothing_and_tiles_the_image(
+def test_blending_equal_scores_changes_nothing_and_covers_the_image(
     height: int, width: int, margin: int
 ) -> None:
     whole = np.random.default_rng(0).random((2, height, width), np.float32)
@@ -163,15 +166,15 @@ def test_blending_what_agrees_changes_nothing_and_tiles_the_image(
     for block in blend(
         rows, columns, lambda r, c: whole[:, r.start : r.stop, c.start : c.stop].copy()
     ):
-        place = (slice(None), slice(block.top, None), slice(block.left, None))
         h, w = block.scores.shape[1:]
-        assert np.isnan(found[place][:, :h, :w]).all()  # no pixel twice
-        block.place(block.scores, found)
+        target = found[:, block.top : block.top + h, block.left : block.left + w]
+        assert np.isnan(target).all()  # no pixel twice
+        block.paste(block.scores, found)
     assert np.allclose(found, whole, atol=1e-6)
 
 
 def test_tiles_that_disagree_fade_into_each_other() -> None:
-    """Constants 0 and 1: from one to the other in steps of no more than a ramp's."""
+    """With constants 0 and 1, the steps in between are no steeper than the ramp's."""
     columns = cut(300, tile=200, margin=20, step=8)
     rows = cut(50, tile=200, margin=20, step=8)
     values = {column.start: float(i) for i, column in enumerate(columns)}
@@ -181,14 +184,13 @@ def test_tiles_that_disagree_fade_into_each_other() -> None:
         columns,
         lambda r, c: np.full((1, r.stop, c.stop - c.start), values[c.start], np.float32),
     ):
-        block.place(block.scores, line)
+        block.paste(block.scores, line)
     assert line[0, 0, 0] == 0
     assert line[0, 0, -1] == len(columns) - 1
     steps = np.diff(line[0, 0])
     assert (steps >= -1e-6).all()
-    assert steps.max() < 1.6 / (
-        2 * RAMP
-    )  # the steepest step of the cosine is pi / 2 times the mean
+    # The steepest step of the cosine is pi / 2 times the mean step.
+    assert steps.max() < 1.6 / (2 * RAMP)
 
 
 NETWORKS = [
@@ -207,14 +209,14 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
-def test_tiles_equal_one_pass_where_they_see_all_that_matters(
+def test_tiles_with_full_margins_equal_one_pass(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a margin of all of the reach, to rounding, for sides that no stride divides."""
+    """With a margin of the full receptive radius, up to rounding, for sides no stride divides."""
     assert_tiles_equal_one_pass(TorchRuntime(network(name, **options), IMAGENET), monkeypatch)
 
 
-QUICK = {0, 2, 5}  # to export; FCN's frame takes its time
+QUICK = {0, 2, 5}  # to export
 
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
@@ -268,15 +270,15 @@ def test_tiles_equal_one_pass_for_large_networks(
     assert error(whole, TiledModel(runtime, tile=tile).logits(image)) < 1e-4
 
 
-def test_the_mean_that_tiles_share_is_that_of_the_whole(small: TorchRuntime) -> None:
-    """By the sums of the tiles, and as one tile that is the whole image."""
+def test_the_mean_computed_from_tiles_is_that_of_the_full_image(small: TorchRuntime) -> None:
+    """From the sums of several tiles, and of one tile that is the full image."""
     image, requirements = photo(301, 333), small.requirements
     (whole,) = means(small, image, cut(301, tile=999, margin=0, step=16), columns=1)
     rows = cut(301, tile=smallest_tile(margin=requirements.pooled_receptive_radius, step=16),
                margin=requirements.pooled_receptive_radius, step=16)  # fmt: skip
-    (shared,) = means(small, image, rows, columns=1)
+    (tiled,) = means(small, image, rows, columns=1)
     assert len(rows) > 1
-    assert np.allclose(shared, whole, rtol=1e-6, atol=1e-7)
+    assert np.allclose(tiled, whole, rtol=1e-6, atol=1e-7)
     half = photo(301, 333)[:, :160]
     (other,) = means(small, half, cut(301, tile=999, margin=0, step=16), columns=1)
     assert not np.allclose(other, whole, rtol=1e-2)
@@ -288,7 +290,7 @@ def means(runtime: TilingRuntime, image: np.ndarray, rows: list, columns: int) -
         sums, positions = runtime.tile_sums(
             image[row.start : row.stop],
             View(image.shape[:2], row.start, 0),
-            (row.own, slice(0, image.shape[1])),
+            (row.core, slice(0, image.shape[1])),
         )
         total, count = total + sums, count + positions
     return [total / count]
@@ -299,41 +301,41 @@ def labels_differ(runtime: Runtime, image: np.ndarray, found: np.ndarray) -> flo
 
 
 def test_planted_seams_are_noticed(runtime: TilingRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit of 0.05 % holds as things are; not without margins, nor without a shared mean."""
+    """The limit of 0.05 % holds, but not without margins or without the full image's mean."""
     image = photo(500, 611)
     tile = smallest_tile(margin=runtime.requirements.receptive_radius, step=16)
     assert labels_differ(runtime, image, TiledModel(runtime, tile=tile).classify(image)) < 5e-4
 
-    alone = TiledModel(Alone(runtime), tile=10**6)
-    monkeypatch.setattr(tiled_model, "UNKNOWN", runtime.requirements)
-    alone.tile = tile
-    assert labels_differ(runtime, image, alone.classify(image)) > 5e-4
+    separate = TiledModel(WithoutTiling(runtime), tile=10**6)
+    monkeypatch.setattr(tiled_model, "DEFAULT_REQUIREMENTS", runtime.requirements)
+    separate.tile = tile
+    assert labels_differ(runtime, image, separate.classify(image)) > 5e-4
 
     monkeypatch.setattr(tiled_model, "MARGIN", 0)
     least = smallest_tile(margin=0, step=16)
     assert labels_differ(runtime, image, TiledModel(runtime, tile=least).classify(image)) > 5e-4
 
 
-class Alone:
-    """A runtime that knows nothing of parts."""
+class WithoutTiling:
+    """A runtime that does not support tiling."""
 
-    name = "alone"
+    name = "without tiling"
 
     def __init__(self, runtime: Runtime) -> None:
         self.logits, self.classify = runtime.logits, runtime.classify
 
 
-def test_a_runtime_without_parts_still_gives_every_pixel() -> None:
-    runtime = TorchRuntime(network("fcn8s", width=0.02), IMAGENET)  # nothing pooled or stretched
-    network_of_any_size = TiledModel(Alone(runtime), tile=1100)
-    assert not network_of_any_size.in_one_pass((1152, 64))
+def test_a_runtime_without_tiling_still_covers_every_pixel() -> None:
+    runtime = TorchRuntime(network("fcn8s", width=0.02), IMAGENET)  # neither pooling nor resizing
+    tiled = TiledModel(WithoutTiling(runtime), tile=1100)
+    assert not tiled.in_one_pass((1152, 64))
     image = photo(1152, 64)
-    assert error(runtime.logits(image), network_of_any_size.logits(image)) < 1e-5
-    assert network_of_any_size.logits(image[:1129, :51]).shape == (3, 1129, 51)  # padded, cropped
+    assert error(runtime.logits(image), tiled.logits(image)) < 1e-5
+    assert tiled.logits(image[:1129, :51]).shape == (3, 1129, 51)  # padded, cropped
 
 
 class TwicePooled(nn.Module):
-    """The second mean depends on the first."""
+    """A network whose second image pooling depends on the first."""
 
     scales = ()
 
@@ -350,7 +352,7 @@ class TwicePooled(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["torch", "openvino", "onnx"])
-def test_several_poolings_take_a_pass_each(kind: str, tmp_path: Path) -> None:
+def test_each_image_pooling_takes_one_pass(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = TwicePooled().eval()
     runtime: TilingRuntime = TorchRuntime(model, IMAGENET)
@@ -365,15 +367,15 @@ def test_several_poolings_take_a_pass_each(kind: str, tmp_path: Path) -> None:
         runtime = opened(program, runtime.requirements, kind, tmp_path)
     image = photo(160, 180)
     seen: list[tuple[int, int]] = []
-    network_of_any_size = TiledModel(runtime, tile=smallest_tile(margin=8, step=4))
+    tiled = TiledModel(runtime, tile=smallest_tile(margin=8, step=4))
     blocks = list(
-        network_of_any_size.blocks(
+        tiled.blocks(
             tiled_model.ArraySource(image), progress=lambda done, total: seen.append((done, total))
         )
     )
     found = np.empty((3, 160, 180), np.float32)
     for block in blocks:
-        block.place(block.scores, found)
+        block.paste(block.scores, found)
     assert error(runtime.logits(image), found) < 1e-5
     assert seen == [(i + 1, 3 * len(blocks)) for i in range(3 * len(blocks))]
 
@@ -388,63 +390,71 @@ def strided(kernel: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     [
         ([strided(3)], 1),
         ([strided(3), strided(3, dilation=4)], 5),
-        ([strided(7), nn.ReLU6(), strided(3, dilation=600)], 603),  # longer than the first strip
+        (
+            [strided(7), nn.ReLU6(), strided(3, dilation=600)],
+            603,
+        ),  # longer than the first strip that is tried
         ([strided(1), nn.MaxPool2d(5, stride=1, padding=2)], 2),
     ],
 )
-def test_reach_is_the_half_of_the_receptive_field(
+def test_the_receptive_radius_is_half_of_the_receptive_field(
     layers: list[nn.Module], receptive_radius: int
 ) -> None:
     assert measure_receptive_radius(nn.Sequential(*layers).eval(), step=1) == (receptive_radius, 0)
 
 
-def test_reach_past_a_stride() -> None:
-    """A pixel goes into 3x3 tiles around every other pixel: outputs at most one away; upsampled by
-    repeating, output 2i + 1 shows tile i, whose pixels end at 2i + 1 and begin at 2i - 1."""
+def test_the_receptive_radius_with_a_stride() -> None:
+    """The stride-2 convolution has 3x3 windows around every other pixel. After upsampling by
+    repetition, output 2i + 1 shows window i, which covers the pixels 2i - 1 to 2i + 1."""
     model = nn.Sequential(strided(3, stride=2), nn.Upsample(scale_factor=2)).eval()
     assert measure_receptive_radius(model, step=2) == (2, 0)
 
 
-def test_memory_is_that_of_the_maps_alive_at_once() -> None:
-    """Maps of 10x10: at the peak the 3 of the image, which its caller holds, the 8 of the first
-    layer and the 2 of the second. Weights are not counted."""
+def test_memory_is_measured_over_the_maps_alive_at_once() -> None:
+    """At the peak, the 3 channels of the image, which the caller holds, the 8 of the first layer
+    and the 2 of the second are alive, 10x10 each. Weights are not counted."""
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 2, 1)).eval()
     assert peak_bytes(model, height=10, width=10) == 4 * 100 * (8 + 2 + 3)
 
 
-def test_auto_takes_one_pass_where_memory_allows(small: TorchRuntime) -> None:
-    pixels = 2 * tiled_model.SMALL
+def test_auto_uses_one_pass_if_memory_allows(small: TorchRuntime) -> None:
+    pixels = 2 * tiled_model.SMALL_IMAGE
     size = (1024, pixels // 1024)
     needed = pixels * small.requirements.bytes_per_pixel
     assert TiledModel(small, memory=int(needed * 1.01)).in_one_pass(size)
     assert not TiledModel(small, memory=int(needed * 0.99)).in_one_pass(size)
-    assert TiledModel(small, memory=0).in_one_pass((1024, 1024))  # small ones are not even measured
+    assert TiledModel(small, memory=0).in_one_pass((1024, 1024))  # small images are not measured
     assert TiledModel(small, tile="none", memory=0).in_one_pass((10**5, 10**5))
     assert TiledModel(small, tile=500).in_one_pass((500, 500))
     assert not TiledModel(small, tile=500).in_one_pass((500, 501))
 
 
-def test_labels_alone_may_take_one_pass_where_logits_do_not(small: TorchRuntime) -> None:
-    class Thrifty(Alone):
+def test_labels_may_take_one_pass_where_logits_do_not(small: TorchRuntime) -> None:
+    class CheapLabels(WithoutTiling):
         requirements = replace(small.requirements, bytes_per_pixel=1000, label_bytes_per_pixel=100)
         tile_logits = small.tile_logits
 
     size = (2048, 2048)
-    network_of_any_size = TiledModel(Thrifty(small), memory=500 * 2048**2)
-    assert network_of_any_size.in_one_pass(size, labels=True)
-    assert not network_of_any_size.in_one_pass(size)
+    tiled = TiledModel(CheapLabels(small), memory=500 * 2048**2)
+    assert tiled.in_one_pass(size, labels=True)
+    assert not tiled.in_one_pass(size)
 
 
-def test_a_tile_below_the_reach_is_refused_with_what_is_allowed(small: TorchRuntime) -> None:
-    with pytest.raises(InputError, match=r"tile 64: this network sees \d+ pixels far and needs"):
+def test_a_tile_too_small_for_the_network_is_refused_with_the_smallest_size(
+    small: TorchRuntime,
+) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"tile 64: the receptive field of this network extends \d+ .*: give \d+ or",
+    ):
         TiledModel(small, tile=64).logits(photo(200, 200))
     for tile in (0, -5, "all"):
         with pytest.raises(InputError, match="allowed are auto, none and a number of pixels"):
             TiledModel(small, tile=tile)
 
 
-def test_a_runtime_without_parts_takes_a_image_in_one_pass() -> None:
+def test_a_runtime_without_tiling_takes_a_camera_image_in_one_pass() -> None:
     runtime = TorchRuntime(network(**SMALL), IMAGENET)
-    photograph, larger = (3000, 4000), (4000, 4000)
-    assert TiledModel(Alone(runtime)).in_one_pass(photograph)
-    assert not TiledModel(Alone(runtime)).in_one_pass(larger)
+    camera, larger = (3000, 4000), (4000, 4000)
+    assert TiledModel(WithoutTiling(runtime)).in_one_pass(camera)
+    assert not TiledModel(WithoutTiling(runtime)).in_one_pass(larger)

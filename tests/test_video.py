@@ -1,4 +1,4 @@
-"""Videos: the same frames, times and image, whole or not at all."""
+"""Videos keep their frames and times; results are complete or absent."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from killed_prediction import CLASSES, Brightness
 from pixelwise.data.image_files import read_mask
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
-from pixelwise.inference.batch.video import predict_video, video_names
+from pixelwise.inference.batch.video import predict_video
+from pixelwise.inference.output_names import base_names
 from pixelwise.interrupts import StoppedError
 
 HEIGHT, WIDTH, FRAMES = 48, 80, 12
-TIMES = [0, 1, 2, 3, 5, 6, 7, 10, 11, 12, 13, 14]  # a rate that is not steady, in 1/24 s
+TIMES = [0, 1, 2, 3, 5, 6, 7, 10, 11, 12, 13, 14]  # a variable rate, in units of 1/24 s
 
 
-def picture(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Dark, with a light corner above left that grows with the number."""
+def frame_pixels(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Dark, with a bright top left corner that grows with the number."""
     pixels = np.full((height, width, 3), 20, dtype=np.uint8)
     pixels[: height // 2, : 8 + 4 * number] = 235
     return pixels
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Callable[..., Path]:
+def make_video(tmp_path: Path) -> Callable[..., Path]:
     def make(
-        name: str = "film.mp4",
+        name: str = "clip.mp4",
         *,
         size: tuple[int, int] = (HEIGHT, WIDTH),
         times: list[int] = TIMES,
@@ -59,7 +60,9 @@ def film(tmp_path: Path) -> Callable[..., Path]:
                 container.mux(audio.encode(samples))
                 container.mux(audio.encode(None))
             for number, time in enumerate(times):
-                pixels = picture(number, *size) + rng.integers(0, noise + 1, (*size, 3), np.uint8)
+                pixels = frame_pixels(number, *size) + rng.integers(
+                    0, noise + 1, (*size, 3), np.uint8
+                )
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 frame.pts, frame.time_base = time, Fraction(1, 24)
                 container.mux(stream.encode(frame))
@@ -80,144 +83,148 @@ def frames_of(path: Path) -> tuple[list[np.ndarray], list[float]]:
 
 
 def test_a_video_keeps_its_frames_their_times_and_rate(
-    film: Callable[..., Path], tmp_path: Path
+    make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path, out = film(sound=True), tmp_path / "out"
+    path, out = make_video(sound=True), tmp_path / "out"
     seen: list[tuple[int, int]] = []
     result = predict(path, out, masks=True, progress=lambda *done: seen.append(done))
     assert (result.frames, result.faults) == (FRAMES, [])
-    assert result.notes == [f"{path}: its sound is left out"]
+    assert result.notes == [f"{path}: the sound is not copied"]
     assert seen[-1] == (FRAMES, FRAMES)
-    assert sorted(entry.name for entry in out.iterdir()) == ["film_masks", "film_overlay.mp4"]
+    assert sorted(entry.name for entry in out.iterdir()) == ["clip_masks", "clip_overlay.mp4"]
     before, times = frames_of(path)
     after, times_after = frames_of(result.overlay)
     assert times_after == pytest.approx(times, abs=1e-3)
-    with av.open(str(result.overlay)) as container, av.open(str(path)) as given:
+    with av.open(str(result.overlay)) as container, av.open(str(path)) as original:
         assert len(container.streams) == 1
-        rates = [film.streams.video[0].average_rate for film in (container, given)]
-    assert float(rates[0]) == pytest.approx(float(rates[1]), rel=0.1)  # how long the last one stays
+        rates = [video.streams.video[0].average_rate for video in (container, original)]
+    assert float(rates[0]) == pytest.approx(
+        float(rates[1]), rel=0.1
+    )  # for the duration of the last frame
     predictor = Predictor(Brightness(), CLASSES)
-    assert len(list((out / "film_masks").iterdir())) == FRAMES
+    assert len(list((out / "clip_masks").iterdir())) == FRAMES
     for number, (source, shown) in enumerate(zip(before, after, strict=True), start=1):
         expected = predictor.segment(source)
-        mask = read_mask(out / "film_masks" / f"{number:06d}.png")
+        mask = read_mask(out / "clip_masks" / f"{number:06d}.png")
         np.testing.assert_array_equal(mask, expected.mask)
         overlay = np.asarray(expected.overlay(legend=False)).astype(int)
         difference = np.abs(shown[:HEIGHT, :WIDTH] - overlay)
-        assert difference.mean() < 6  # H.264, with colors at half the size
+        assert difference.mean() < 6  # H.264, with chroma at half the resolution
         assert shown.shape[0] > HEIGHT  # the legend
 
 
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2)])
-def test_a_turned_video_comes_out_upright(
-    matrix: tuple[int, ...], turns: int, film: Callable[..., Path], tmp_path: Path
+def test_a_rotated_video_becomes_upright(
+    matrix: tuple[int, ...], turns: int, make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """As phones write it: the image lies on its side, and the header says how to turn it."""
-    path = film()
+    """As phones write it: frames are stored rotated, and the header has the rotation matrix."""
+    path = make_video()
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2: the matrix of a track
     a, b, c, d = (value << 16 for value in matrix)
-    for place, value in enumerate((a, b, 0, c, d, 0, 0, 0, 1 << 30)):
-        data[start + 4 * place : start + 4 * place + 4] = value.to_bytes(4, "big", signed=True)
+    for index, value in enumerate((a, b, 0, c, d, 0, 0, 0, 1 << 30)):
+        data[start + 4 * index : start + 4 * index + 4] = value.to_bytes(4, "big", signed=True)
     path.write_bytes(data)
     predict(path, tmp_path / "out", masks=True)
-    upright = np.rot90(picture(3), turns)
-    mask = read_mask(tmp_path / "out" / "film_masks" / "000004.png")
+    upright = np.rot90(frame_pixels(3), turns)
+    mask = read_mask(tmp_path / "out" / "clip_masks" / "000004.png")
     np.testing.assert_array_equal(mask, upright[..., 0] // 86)
-    (shown, *_), _ = frames_of(tmp_path / "out" / "film_overlay.mp4")
+    (shown, *_), _ = frames_of(tmp_path / "out" / "clip_overlay.mp4")
     assert shown.shape[1] < shown.shape[0] or turns == 2
 
 
 @pytest.mark.parametrize("size", [(33, 47), (2, 2), (120, 300)])
-def test_any_size_is_written(
-    size: tuple[int, int], film: Callable[..., Path], tmp_path: Path
+def test_videos_of_any_size_are_written(
+    size: tuple[int, int], make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    result = predict(film(size=size), tmp_path / "out", masks=True)
+    result = predict(make_video(size=size), tmp_path / "out", masks=True)
     assert result.frames == FRAMES
     (shown, *_), _ = frames_of(result.overlay)
     assert all(side % 2 == 0 for side in shown.shape[:2])
-    assert read_mask(tmp_path / "out" / "film_masks" / "000001.png").shape == size
+    assert read_mask(tmp_path / "out" / "clip_masks" / "000001.png").shape == size
 
 
-def test_of_a_video_that_is_cut_off_what_is_there_is_whole(
-    film: Callable[..., Path], tmp_path: Path
+def test_the_readable_frames_of_a_truncated_video_are_written(
+    make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = film(options={"movflags": "faststart"}, times=list(range(60)), noise=20)
+    path = make_video(options={"movflags": "faststart"}, times=list(range(60)), noise=20)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     result = predict(path, tmp_path / "out", masks=True)
     assert 0 < result.frames < 60
     assert result.faults
     assert str(path) in result.faults[0]
     assert len(frames_of(result.overlay)[0]) == result.frames
-    assert len(list((tmp_path / "out" / "film_masks").iterdir())) == result.frames
+    assert len(list((tmp_path / "out" / "clip_masks").iterdir())) == result.frames
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (lambda data: b"", "is not a video that can be read"),
         (lambda data: b"a text\n" * 99, "is not a video that can be read"),
         (lambda data: data[: len(data) // 2], "is not a video that can be read"),
     ],
 )
-def test_what_is_no_video_is_refused_and_leaves_nothing(
-    content: Callable[[bytes], bytes], words: str, film: Callable[..., Path], tmp_path: Path
+def test_a_file_that_is_not_a_video_is_refused_and_leaves_nothing(
+    content: Callable[[bytes], bytes], message: str, make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = film()
+    path = make_video()
     path.write_bytes(content(path.read_bytes()))
-    with pytest.raises(InputError, match=words) as error:
+    with pytest.raises(InputError, match=message) as error:
         predict(path, tmp_path / "out", masks=True)
     assert str(error.value).startswith(f"{path}: ")
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_a_signal_leaves_nothing_of_the_video(film: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_signal_leaves_nothing_of_the_video(
+    make_video: Callable[..., Path], tmp_path: Path
+) -> None:
     class Stopping(Brightness):
         def classify(self, image: np.ndarray) -> np.ndarray:
             os.kill(os.getpid(), signal.SIGTERM)
             return super().classify(image)
 
     out = tmp_path / "out"
-    with pytest.raises(StoppedError, match="nothing of this video is kept") as stopped:
-        predict(film(), out, Stopping(), masks=True)
+    with pytest.raises(StoppedError, match="no results of this video are kept") as stopped:
+        predict(make_video(), out, Stopping(), masks=True)
     assert stopped.value.exit_code == 143
     assert list(out.iterdir()) == []
 
 
-def test_without_pyav_the_package_is_named(
-    film: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_pyav_the_error_names_the_package(
+    make_video: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = film()
+    path = make_video()
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"pip install 'av>=14'"):
         predict(path, tmp_path / "out")
 
 
 def test_videos_do_not_replace_each_other_or_themselves(
-    film: Callable[..., Path], tmp_path: Path
+    make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    assert video_names([Path("a.mp4"), Path("a.mov"), Path("b.mp4")]) == ["a.mp4", "a.mov", "b"]
-    path = film("x_overlay.mp4")
+    assert base_names([Path("a.mp4"), Path("a.mov"), Path("b.mp4")]) == ["a.mp4", "a.mov", "b"]
+    path = make_video("x_overlay.mp4")
     before = path.read_bytes()
     with pytest.raises(InputError, match="replaced by its own result"):
         predict(path, tmp_path, name="x")
     assert path.read_bytes() == before
 
 
-def test_the_command_takes_videos_and_images(
-    film: Callable[..., Path], tmp_path: Path, tiny_bundle: Path, cli: Callable[..., Any]
+def test_the_command_accepts_videos_and_images(
+    make_video: Callable[..., Path], tmp_path: Path, tiny_bundle: Path, cli: Callable[..., Any]
 ) -> None:
-    film()
+    make_video()
     (tmp_path / "bad.mkv").write_bytes(b"")
-    Image.fromarray(picture(0)).save(tmp_path / "photo.png")
-    result = cli("predict", tiny_bundle, "film.mp4", "photo.png", "bad.mkv", "--frame-masks")
+    Image.fromarray(frame_pixels(0)).save(tmp_path / "photo.png")
+    result = cli("predict", tiny_bundle, "clip.mp4", "photo.png", "bad.mkv", "--frame-masks")
     assert result.code == 1
     (line,) = result.err.splitlines()
     assert line.startswith("pixelwise: error: bad.mkv: is not a video that can be read")
     assert result.out.splitlines() == [
-        "1 masks and overlays written to masks",
-        "12 frames written to masks/film_overlay.mp4 and masks/film_masks",
+        "1 masks and overlays written to predictions",
+        "12 frames written to predictions/clip_overlay.mp4 and predictions/clip_masks",
     ]
-    names = sorted(path.name for path in (tmp_path / "masks").iterdir())
-    assert names == ["film_masks", "film_overlay.mp4", "photo.png", "photo_overlay.png"]
+    names = sorted(path.name for path in (tmp_path / "predictions").iterdir())
+    assert names == ["clip_masks", "clip_overlay.mp4", "photo.png", "photo_overlay.png"]

@@ -46,7 +46,7 @@ def demo(
         lambda callback: train(scenes, out, recipe, overwrite=is_demo, callback=callback)
     )
 
-    from pixelwise.cli.inference import predict_files
+    from pixelwise.cli.predict import predict_files
     from pixelwise.data.image_files import list_images
 
     predict_files(run.best, list_images(scenes / "images" / "test"), out / "predictions")

@@ -1,42 +1,103 @@
-"""Options of the commands that predict: how images are looked at."""
+"""Options that several prediction commands have in common."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pixelwise.cli.console import console
+from pixelwise.errors import InputError
+
+if TYPE_CHECKING:
+    from pixelwise.inference import InferenceOptions, Predictor
+
+BundleOrExport = Annotated[
+    Path, typer.Argument(help="A .safetensors file from train, or an export.")
+]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        help="auto (the fastest available), torch, or one that the bundle was exported for: "
+        "openvino, openvino-bf16, openvino-int8, onnx, onnx-int8."
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="PyTorch device: cpu, cuda, ... By default a GPU if there is one."),
+]
+Crf = Annotated[bool, typer.Option("--crf", help="Refine with a dense CRF (needs numba).")]
+CrfSet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="CRF parameters: v1-largefov, v2-vgg16, v2-resnet101 or camvid, or a .json file from "
+        "tune-crf. Implies --crf, which alone uses v2-resnet101.",
+        show_default=False,
+    ),
+]
 Tile = Annotated[
     str,
     typer.Option(
         metavar="auto|N|none",
-        help="Images that need over 2 GiB in one pass are cut into overlapping tiles; N: into "
-        "such of at most N pixels a side; none: never.",
+        help="Largest side of the overlapping tiles that large images are cut into. auto: cut "
+        "images that need more than 2 GiB in one pass. none: never cut.",
     ),
 ]
 Scales = Annotated[
     str,
     typer.Option(
         metavar="S,S,...",
-        help="Look at each image at these scales, as 0.75,1,1.25, and take the mean.",
+        help="Test-time augmentation: average over these scales, e.g. 0.75,1,1.25.",
     ),
 ]
-Flip = Annotated[bool, typer.Option("--flip", help="Look at each image mirrored, too.")]
+Flip = Annotated[
+    bool,
+    typer.Option("--flip", help="Test-time augmentation: average over the mirrored image, too."),
+]
 
 
-def looks(tile: str, scales: str, flip: bool) -> dict[str, Any]:
-    """What `Predictor.load` takes for --tile, --scales and --flip. Raises InputError."""
-    from pixelwise.errors import InputError
-    from pixelwise.inference.tiling.tiled_model import check_tile
-    from pixelwise.inference.tta import TTA
+def parse_options(
+    runtime: str,
+    device: str | None,
+    *,
+    crf: bool,
+    crf_set: str | None,
+    tile: str,
+    scales: str,
+    flip: bool,
+) -> InferenceOptions:
+    """Build `InferenceOptions` from the flags; raise InputError for invalid values."""
+    from pixelwise.crf import DEFAULT_PARAMETERS
+    from pixelwise.inference import InferenceOptions
 
-    side: int | str = int(tile) if tile.isascii() and tile.isdigit() else tile
-    check_tile(side)
     try:
-        numbers = tuple(float(part) for part in scales.split(","))
+        numbers = tuple(float(text) for text in scales.split(","))
     except ValueError as error:
-        raise InputError(
-            f"scales {scales!r}: give numbers with commas between them, as 0.75,1,1.25"
-        ) from error
-    tta = TTA(numbers, flip)
-    return {"tile": side, "scales": list(tta.scales), "flip": tta.flip}
+        example = "give numbers separated by commas, e.g. 0.75,1,1.25"
+        raise InputError(f"scales {scales!r}: {example}") from error
+    parameters = crf_set or (DEFAULT_PARAMETERS if crf else None)
+    side = int(tile) if tile.isascii() and tile.isdigit() else tile
+    return InferenceOptions(runtime, device, parameters, side, numbers, flip)
+
+
+def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:
+    """Load a predictor and compile the CRF if it needs one."""
+    from pixelwise.process_settings import tune_allocator
+
+    tune_allocator()
+    from pixelwise.inference import Predictor
+
+    predictor = Predictor.from_options(bundle, options)
+    if predictor.crf is not None:
+        compile_crf()
+    return predictor
+
+
+def compile_crf() -> None:
+    """Compile the dense CRF, which takes seconds the first time, with a status on a terminal."""
+    from pixelwise.crf import compile_dense_crf
+
+    with console.status("compiling the dense CRF (once, a few seconds)"):
+        compile_dense_crf()

@@ -1,4 +1,4 @@
-"""The data that commands score or calibrate a network on, as the network has known it."""
+"""Open the data that a network is evaluated or calibrated on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ if TYPE_CHECKING:
 
 
 def open_splits(network: Predictor | Bundle, data: Path, *splits: str) -> SegmentationData:
-    """Check `splits`, divided off by the recipe that the network was trained with."""
+    """Open and check splits of a data set, split by the recipe that the network was trained with.
+
+    Args:
+        network: What is evaluated; it has classes, a pixel format and a recipe.
+        data: The folder of the data set.
+        splits: The names of the splits.
+    """
     from pixelwise.data.dataset import open_dataset
     from pixelwise.recipes.load_recipe import load_bundle_recipe
 
-    trained = load_bundle_recipe(network.recipe)
+    recipe = load_bundle_recipe(network.recipe)
     with Bar("checking the data") as bar:
         return open_dataset(
             data,
             splits=splits,
             classes=network.classes,
             pixels=network.pixels,
-            val_fraction=trained.data.val_fraction,
-            seed=trained.seed,
+            val_fraction=recipe.data.val_fraction,
+            seed=recipe.seed,
             progress=bar,
         )

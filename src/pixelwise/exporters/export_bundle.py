@@ -173,5 +173,5 @@ class _Exporter:
             requirements=self.reference.requirements,
             checks={**checks, "made with": {name: installed(name) for name in PACKAGES}},
         )
-        export.describe()
+        export.save()
         return export

@@ -1,9 +1,9 @@
-"""What `pixelwise export` wrote, as prediction finds and trusts it. No PyTorch is needed.
+"""Exports as prediction finds and verifies them. Nothing here needs PyTorch.
 
-An export is a folder: the model in its runtime's own format, and `export.json`, which describes it
-and holds the SHA-256 of each file. Beside a bundle RUN/best.safetensors it is RUN/best-openvino,
-RUN/best-openvino-int8, RUN/best-onnx and so on, and belongs to that very bundle: when the bundle
-has changed it is stale and is not used.
+An export is a folder with the model in its runtime's own format and a manifest, `export.json`,
+which describes the model and holds the SHA-256 of each file. The exports of a bundle
+RUN/best.safetensors are RUN/best-openvino, RUN/best-openvino-int8, RUN/best-onnx and so on. An
+export belongs to one version of its bundle: once the bundle has changed, it is stale and refused.
 """
 
 from __future__ import annotations
@@ -19,21 +19,27 @@ from pixelwise.errors import InputError
 from pixelwise.file_io import sha256
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 
-DESCRIPTION = "export.json"
-FORMAT = 1
-REMEDY = "make it again with `pixelwise export`"
+MANIFEST = "export.json"
+FORMAT = 2
+REMEDY = "export it again with `pixelwise export`"
 
 
 @dataclass(frozen=True)
 class ExportManifest:
-    """A network in the format of a runtime, checked against the bundle that it was made from.
+    """The description of an exported network.
 
-    folder: where it lies; file: the model in it.
-    target: openvino, onnx or torch-export; precision: float32 or int8.
-    bundle: the SHA-256 that the bundle carries. model: the registry's name.
-    pixels: what images have to hold.
-    traits: what tiles of images need; None in exports of earlier versions.
-    checks: what was measured when it was made, as plain JSON.
+    Args:
+        folder: The export's folder.
+        file: The name of the model file in it.
+        target: openvino, onnx or torch-export.
+        precision: float32 or int8.
+        bundle: The digest of the bundle that was exported.
+        model: The network's name in the registry.
+        classes: The classes that the network distinguishes.
+        recipe: The recipe of its training, as plain JSON.
+        pixels: The format of its images.
+        requirements: What tiles of images must satisfy; None if the export cannot tell.
+        checks: Measurements of the export (parity, speed, scores), as plain JSON.
     """
 
     folder: Path
@@ -50,17 +56,16 @@ class ExportManifest:
 
     @property
     def name(self) -> str:
-        """What `--runtime` calls it: openvino, openvino-int8, onnx, ..."""
+        """The export's name for `--runtime`: openvino, openvino-int8, onnx, ..."""
         return self.target if self.precision == "float32" else f"{self.target}-{self.precision}"
 
     @property
     def path(self) -> Path:
         return self.folder / self.file
 
-    def describe(self) -> None:
-        """Write `export.json` with the SHA-256 of the folder's files as they are now."""
-        held = [file for file in sorted(self.folder.iterdir()) if file.name != DESCRIPTION]
-        files = {file.name: sha256(file) for file in held}
+    def save(self) -> None:
+        """Write `export.json` with the SHA-256 of each file in the folder."""
+        files = [file for file in sorted(self.folder.iterdir()) if file.name != MANIFEST]
         content = {
             "format": FORMAT,
             "target": self.target,
@@ -73,30 +78,33 @@ class ExportManifest:
             "pixels": self.pixels.to_json(),
             "requirements": None if self.requirements is None else self.requirements.to_json(),
             "checks": self.checks,
-            "files": files,
+            "files": {file.name: sha256(file) for file in files},
         }
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        (self.folder / DESCRIPTION).write_text(text, encoding="utf-8")
+        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ExportManifest:
-        """The export in `folder`, each of its files checked.
+        """Read the manifest in `folder` and verify every file of the export.
 
-        Raises InputError where it is none, is damaged, or is of another version.
+        Raises:
+            InputError: If the folder is not an export, is damaged, or has another format version.
         """
+        path = folder / MANIFEST
+        damaged = InputError(f"{path}: is damaged: {REMEDY}")
         try:
-            content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise InputError(f"{folder}: holds no export ({DESCRIPTION}): {REMEDY}") from error
+            raise InputError(f"{folder}: is not an export (no {MANIFEST}): {REMEDY}") from error
         except ValueError as error:
-            raise InputError(f"{folder / DESCRIPTION}: is damaged: {REMEDY}") from error
+            raise damaged from error
         try:
             if content["format"] != FORMAT:
                 raise InputError(
-                    f"{folder}: has export format {content['format']}, this version reads "
-                    f"{FORMAT}: {REMEDY}"
+                    f"{folder}: has export format {content['format']}, written by an older or "
+                    f"newer version of pixelwise; this version reads {FORMAT}: {REMEDY}"
                 )
-            requirements = content.get("requirements")
+            needs = content.get("requirements")
             export = cls(
                 folder=folder,
                 file=str(content["file"]),
@@ -107,56 +115,63 @@ class ExportManifest:
                 classes=Classes.from_json(content["classes"]),
                 recipe=dict(content["recipe"]),
                 pixels=PixelFormat.from_json(content.get("pixels", RGB.to_json())),
-                requirements=None
-                if requirements is None
-                else TilingRequirements.from_json(requirements),
+                requirements=needs if needs is None else TilingRequirements.from_json(needs),
                 checks=dict(content["checks"]),
             )
             files = dict(content["files"])
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{folder / DESCRIPTION}: is damaged: {REMEDY}") from error
+            raise damaged from error
         if export.file not in files:
-            raise InputError(f"{folder / DESCRIPTION}: is damaged: {REMEDY}")
+            raise damaged
         for name, digest in files.items():
-            file = folder / Path(name).name  # never outside of the folder
+            file = folder / Path(name).name  # never outside the folder
             if not file.is_file():
-                raise InputError(f"{file}: is not there: {REMEDY}")
+                raise InputError(f"{file}: does not exist: {REMEDY}")
             if sha256(file) != digest:
                 raise InputError(f"{file}: is damaged (its SHA-256 differs): {REMEDY}")
         return export
 
 
 def is_export(path: Path) -> bool:
-    return (path / DESCRIPTION).is_file()
+    return (path / MANIFEST).is_file()
 
 
 def export_folder(bundle: Path, name: str) -> Path:
-    """Where the export `name` of a bundle lies if nothing else was said."""
+    """Return the default folder for the export `name` of a bundle."""
     return bundle.with_name(f"{bundle.stem}-{name}")
 
 
 def find_exports(bundle: Path) -> dict[str, Path]:
-    """The folders beside a bundle that hold its exports, by name; none is opened yet."""
+    """Return the folders next to a bundle that contain its exports, by name, without opening."""
     prefix = f"{bundle.stem}-"
     return {
         folder.name.removeprefix(prefix): folder
-        for folder in sorted(bundle.parent.glob(f"{_literal(prefix)}*"))
+        for folder in sorted(bundle.parent.glob(f"{_escape_glob(prefix)}*"))
         if is_export(folder)
     }
 
 
-def _literal(text: str) -> str:
+def _escape_glob(text: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in text)
 
 
 def load_fresh(folder: Path, *, bundle: Path, digest: str) -> ExportManifest:
-    """The export in `folder` of `bundle`, which carries `digest`. Raises InputError if stale."""
+    """Load the export in `folder` if it was made from this version of the bundle.
+
+    Args:
+        folder: The export.
+        bundle: The bundle, for the error message.
+        digest: The bundle's present digest.
+
+    Raises:
+        InputError: If the export is stale or cannot be loaded.
+    """
     export = ExportManifest.load(folder)
     if export.bundle != digest:
         raise InputError(
-            f"{folder}: was made from another {bundle.name} than the one there now: {REMEDY}, or "
+            f"{folder}: was made from another version of {bundle.name}: {REMEDY}, or "
             "predict with --runtime torch"
         )
     return export

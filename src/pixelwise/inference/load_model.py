@@ -1,4 +1,4 @@
-"""From a path to a network that is ready to run: a bundle or an export, and the runtime for it."""
+"""Load a network from a bundle or an export, and choose the runtime for it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.file_io import sha256
 from pixelwise.inference.export_manifest import (
-    DESCRIPTION,
+    MANIFEST,
     ExportManifest,
     find_exports,
     is_export,
     load_fresh,
 )
+from pixelwise.inference.inference_options import AUTO, InferenceOptions
 from pixelwise.inference.runtimes import (
     EXPORTED,
     TORCH,
@@ -31,17 +32,20 @@ from pixelwise.inference.runtimes import (
 from pixelwise.inference.runtimes.autoselect import select_fastest
 from pixelwise.weights.bundle_header import bundle_digest
 
-AUTO = "auto"
-NAMES = (AUTO, TORCH, *EXPORTED)
-# What `auto` leaves out: nothing has measured what its rounding costs this network.
-UNPROVEN = ("openvino-bf16",)
+# Runtimes that "auto" leaves out, because nothing has measured what their rounding costs.
+NOT_MEASURED = ("openvino-bf16",)
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A runtime, with what its network knows of itself.
+class LoadedModel:
+    """A network that is ready to run, with what its file says about it.
 
-    network_id: tells what is run from anything that could give other numbers.
+    Args:
+        runtime: Runs the network.
+        network_id: Differs for everything that could compute other numbers.
+        classes: The classes that the network distinguishes.
+        recipe: The recipe of its training, as plain JSON.
+        pixels: The format of its images.
     """
 
     runtime: Runtime
@@ -51,89 +55,82 @@ class Opened:
     pixels: PixelFormat
 
 
-def open_network(
-    path: Path, *, runtime: str = AUTO, device: str | None = None, parts: bool = False
-) -> Opened:
-    """What `Predictor.load` opens; arguments and errors as there."""
-    if runtime not in NAMES:
-        raise InputError(f"runtime {runtime!r}: allowed are {', '.join(NAMES)}")
-    if device is not None and runtime not in {AUTO, TORCH}:
-        raise InputError(
-            f"device {device!r}: is one of PyTorch's, and runtime {runtime} runs on the CPU: leave "
-            "one of the two out"
-        )
+def load_model(
+    path: Path, options: InferenceOptions, *, prefer_tiling: bool = False
+) -> LoadedModel:
+    """Load the network that `Predictor.from_options` runs; see there for arguments and errors."""
+    runtime, device = options.runtime, options.device
     if is_export(path):
         if runtime == TORCH or device is not None:
-            raise InputError(f"{path}: is an export: give the bundle to run it by PyTorch")
+            raise InputError(f"{path}: is an export: give the bundle to run it with PyTorch")
         export = ExportManifest.load(path)
-        return _opened(export, None if runtime == AUTO else runtime)
+        return _load_export(export, None if runtime == AUTO else runtime)
     if device is not None or runtime == TORCH:
-        return _open_torch(path, device)
-    return _open_bundle(path, runtime, parts=parts)
+        return _load_torch(path, device)
+    exports = find_exports(path)
+    if runtime == AUTO and not exports:
+        return _load_torch(path, None)
+    if runtime == AUTO:
+        return _load_fastest(path, exports, prefer_tiling=prefer_tiling)
+    entry = EXPORTED[runtime]
+    if entry.export not in exports:
+        target, _, precision = entry.export.partition("-")
+        data = " --int8 --data DATA" if precision else ""
+        raise InputError(
+            f"{path}: has no export for runtime {runtime}: create it with `pixelwise export "
+            f"{path} --to {target}{data}`"
+        )
+    return _load_fresh(exports[entry.export], path, bundle_digest(path), runtime)
 
 
-def _open_bundle(path: Path, name: str, *, parts: bool) -> Opened:
-    beside = find_exports(path)
-    if name == AUTO and not beside:
-        return _open_torch(path, None)
+def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) -> LoadedModel:
+    """Load the bundle with the fastest of the runtimes that are installed and exported for."""
     digest = bundle_digest(path)
-    if name != AUTO:
-        entry = EXPORTED[name]
-        if entry.export not in beside:
-            target, _, precision = entry.export.partition("-")
-            data = " --int8 --data DATA" if precision else ""
-            raise InputError(
-                f"{path}: has no export for runtime {name}: make it with `pixelwise export {path} "
-                f"--to {target}{data}`"
-            )
-        return _opened(load_fresh(beside[entry.export], bundle=path, digest=digest), name)
-
-    ways: dict[str, Callable[[], Opened]] = {}
-    for candidate, entry in EXPORTED.items():
-        if candidate in UNPROVEN or entry.export not in beside or not installed(entry.package):
-            continue
-        folder = beside[entry.export]
-        ways[candidate] = partial(_open_fresh, folder, path, digest, candidate)
+    loaders: dict[str, Callable[[], LoadedModel]] = {
+        name: partial(_load_fresh, exports[entry.export], path, digest, name)
+        for name, entry in EXPORTED.items()
+        if name not in NOT_MEASURED and entry.export in exports and installed(entry.package)
+    }
     if installed("torch"):
-        ways[TORCH] = partial(_open_torch, path, None)
-    if not ways:
-        packages = sorted({EXPORTED[n].package for n in EXPORTED if EXPORTED[n].export in beside})
+        loaders[TORCH] = partial(_load_torch, path, None)
+    if not loaders:
+        packages = sorted({e.package for e in EXPORTED.values() if e.export in exports})
         raise InputError(
             f"{path}: no runtime for it is installed: `pip install {' or '.join(packages)}`"
         )
-    if parts:
-        agreeing = {
-            candidate: make
-            for candidate, make in ways.items()
-            if candidate == TORCH or supports_tiling(make().runtime)
+    if prefer_tiling:
+        tiling = {
+            name: loader
+            for name, loader in loaders.items()
+            if name == TORCH or supports_tiling(loader().runtime)
         }
-        ways = agreeing or ways
-    best, opened = select_fastest(
-        digest, ways, runtime=attrgetter("runtime"), pixels=attrgetter("pixels")
+        loaders = tiling or loaders
+    fastest, model = select_fastest(
+        digest, loaders, runtime=attrgetter("runtime"), pixels=attrgetter("pixels")
     )
-    return opened or ways[best]()
+    return model or loaders[fastest]()
 
 
-def _open_fresh(folder: Path, bundle: Path, digest: str, name: str) -> Opened:
-    return _opened(load_fresh(folder, bundle=bundle, digest=digest), name)
+def _load_fresh(folder: Path, bundle: Path, digest: str, runtime: str) -> LoadedModel:
+    return _load_export(load_fresh(folder, bundle=bundle, digest=digest), runtime)
 
 
-def _opened(export: ExportManifest, name: str | None) -> Opened:
-    return Opened(
-        open_export(export, name),
-        sha256(export.folder / DESCRIPTION),
+def _load_export(export: ExportManifest, runtime: str | None) -> LoadedModel:
+    return LoadedModel(
+        open_export(export, runtime),
+        sha256(export.folder / MANIFEST),
         export.classes,
         export.recipe,
         export.pixels,
     )
 
 
-def _open_torch(path: Path, device: str | None) -> Opened:
+def _load_torch(path: Path, device: str | None) -> LoadedModel:
     from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime, find_device
     from pixelwise.weights.bundle import Bundle
 
-    chosen = find_device(device)  # its faults are told before the bundle is read
+    chosen = find_device(device)  # reports an unknown device before the bundle is read
     bundle = Bundle.load(path)
     runtime = TorchRuntime(bundle.build(), bundle.normalization, device=chosen)
     network_id = f"{bundle_digest(path)} on {chosen}"
-    return Opened(runtime, network_id, bundle.classes, bundle.recipe, bundle.pixels)
+    return LoadedModel(runtime, network_id, bundle.classes, bundle.recipe, bundle.pixels)

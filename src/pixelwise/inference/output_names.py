@@ -1,4 +1,4 @@
-"""Which files to predict and what to call the results; no network needed for either."""
+"""Which images to predict and how to name the results; no network is needed for either."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from pathlib import Path
 
 from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images
 from pixelwise.errors import InputError
-from pixelwise.inference.results import result_names
 
 
-def find_images(given: Sequence[Path]) -> list[Path]:
-    """The images among files and folders, in the order given, each folder's by name.
+def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """List the images among files and folders.
 
-    Raises InputError for a path that is not there and a folder without images.
+    Args:
+        images: A file, a folder, or several of these.
+
+    Returns:
+        The files in the given order, those of a folder sorted by name, without duplicates.
+
+    Raises:
+        InputError: If a path does not exist or a folder contains no images.
     """
     paths: list[Path] = []
     problems: list[str] = []
-    for path in given:
+    for path in map(Path, [images] if isinstance(images, str | Path) else images):
         if path.is_dir():
             inside = list_images(path)
             if not inside:
@@ -28,21 +34,35 @@ def find_images(given: Sequence[Path]) -> list[Path]:
         elif path.exists():
             paths.append(path)
         else:
-            problems.append(f"{path}: is not there: check the path")
+            problems.append(f"{path}: does not exist: check the path")
     if problems:
         raise InputError(*problems)
     return list(dict.fromkeys(paths))
 
 
-def output_names(paths: Sequence[Path], out: Path, *, overlay: bool = True) -> list[str]:
-    """A base name for each result: the image's stem, or its whole name where stems collide.
+def result_names(name: str, *, overlay: bool = True) -> tuple[str, ...]:
+    """Return the names of the files of one result: the mask and, on request, the overlay."""
+    return (f"{name}.png", f"{name}_overlay.png") if overlay else (f"{name}.png",)
 
-    overlay: whether `Segmentation.save` is to write overlays too.
 
-    Raises InputError where two results would still have one name, or one would replace an image.
-    """
+def base_names(paths: Sequence[Path]) -> list[str]:
+    """Return a base name for each file: its stem, or its whole name if stems collide."""
     stems = Counter(path.stem for path in paths)
-    names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+    return [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+
+
+def output_names(paths: Sequence[Path], out: Path, *, overlay: bool = True) -> list[str]:
+    """Return a base name for the result of each image, and check the files it stands for.
+
+    Args:
+        paths: The images.
+        out: The output folder.
+        overlay: Whether overlays are written, too.
+
+    Raises:
+        InputError: If two results would have the same name, or one would replace an image.
+    """
+    names = base_names(paths)
     owner: dict[str, Path] = {}
     inputs = {path.resolve() for path in paths}
     problems = []
@@ -50,8 +70,8 @@ def output_names(paths: Sequence[Path], out: Path, *, overlay: bool = True) -> l
         for file in result_names(name, overlay=overlay):
             if file in owner:
                 problems.append(
-                    f"{path}: its result {file} is also that of {owner[file]}: rename one, or "
-                    "predict them into different folders"
+                    f"{path}: its result {file} has the same name as that of {owner[file]}: rename "
+                    "one, or predict them into different folders"
                 )
             owner[file] = path
             if (out / file).resolve() in inputs:

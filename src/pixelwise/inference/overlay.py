@@ -1,4 +1,4 @@
-"""An image with the classes' colors over it, and what each color means below."""
+"""Drawing: class colors over an image, with a legend below."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 OPACITY = 0.5
 Entry = tuple[str, tuple[int, int, int]]
-"""What the legend says of a class, and its color."""
+"""The text and the color of a class in the legend."""
 
 
 def blend(
     image: NDArray[np.uint8], colors: NDArray[np.uint8], *, opacity: float = OPACITY
 ) -> NDArray[np.uint8]:
-    """The two images (H, W, 3), mixed and rounded, halves to even.
+    """Mix two images (H, W, 3), rounding halves to even.
 
-    opacity: 0 (`image` only) to 1 (`colors` only).
+    Args:
+        image: The image.
+        colors: The color of each pixel's class.
+        opacity: 0 (`image` only) to 1 (`colors` only).
     """
-    if opacity == 0.5:  # the same numbers without floats, in a sixth of the time
+    if opacity == 0.5:  # the same result without floats, in a sixth of the time
         odd: NDArray[np.uint8] = image ^ colors
         mean: NDArray[np.uint8] = odd // 2
         mean += image & colors
@@ -34,44 +37,44 @@ def blend(
 
 
 def legend(entries: Sequence[Entry], *, width: int) -> Image.Image:
-    """A white strip with a swatch and a text for each entry, wrapped to `width` pixels.
+    """Draw a white strip with a swatch and a text for each entry, wrapped to `width` pixels.
 
-    It is wider than that where one entry alone is.
+    The strip is wider than `width` if a single entry is.
     """
     size = min(28, max(11, width // 45))
     gap, row = size // 2, size * 3 // 2
-    parts = [_entry(text, color, size) for text, color in entries]
-    width = max(width, *(part.width + 2 * gap - gap // 2 for part in parts))
-    places, x, y = [], gap, gap
-    for part in parts:
-        if x > gap and x + part.width > width:
+    drawn = [_entry(text, color, size) for text, color in entries]
+    width = max(width, *(entry.width + 2 * gap - gap // 2 for entry in drawn))
+    positions, x, y = [], gap, gap
+    for entry in drawn:
+        if x > gap and x + entry.width > width:
             x, y = gap, y + row
-        places.append((x, y))
-        x += part.width
+        positions.append((x, y))
+        x += entry.width
     strip = Image.new("RGB", (width, y + row), "white")
-    for part, place in zip(parts, places, strict=True):
-        strip.paste(part, place)
+    for entry, position in zip(drawn, positions, strict=True):
+        strip.paste(entry, position)
     return strip
 
 
-def below(picture: Image.Image, strip: Image.Image) -> Image.Image:
-    """`image` with `strip` under it, on white where one is wider."""
-    size = (max(picture.width, strip.width), picture.height + strip.height)
+def stack(image: Image.Image, strip: Image.Image) -> Image.Image:
+    """Put `strip` below `image`, on white where one is wider than the other."""
+    size = (max(image.width, strip.width), image.height + strip.height)
     out = Image.new("RGB", size, "white")
-    out.paste(picture, (0, 0))
-    out.paste(strip, (0, picture.height))
+    out.paste(image, (0, 0))
+    out.paste(strip, (0, image.height))
     return out
 
 
-@lru_cache(maxsize=4096)  # the images of a folder share most of them
+@lru_cache(maxsize=4096)  # the images of a folder have most entries in common
 def _entry(text: str, color: tuple[int, int, int], size: int) -> Image.Image:
-    """Swatch and text on white, with the gap to the next; `size`: of the letters, in pixels."""
+    """Draw swatch and text on white, with the gap to the next entry; `size`: font size."""
     font = ImageFont.load_default(size=size)
     gap = size // 2
     start = size + gap // 2
-    part = Image.new("RGB", (start + int(np.ceil(font.getlength(text))) + gap, size * 3 // 2 - 1))
-    draw = ImageDraw.Draw(part)
-    draw.rectangle((0, 0, *part.size), fill="white")
+    entry = Image.new("RGB", (start + int(np.ceil(font.getlength(text))) + gap, size * 3 // 2 - 1))
+    draw = ImageDraw.Draw(entry)
+    draw.rectangle((0, 0, *entry.size), fill="white")
     draw.rectangle((0, 0, size, size), fill=color, outline=(90, 90, 90))
     draw.text((start, size / 2), text, fill="black", font=font, anchor="lm")
-    return part
+    return entry

@@ -1,4 +1,4 @@
-"""The one way from an image to a mask: commands, scoring and training's checks all use it."""
+"""The path from an image to a mask that commands, evaluation and training all use."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.crf import CRFParameters, dense_crf, find_parameters
+from pixelwise.crf import CRFParameters, dense_crf
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_decoding import upright
 from pixelwise.data.image_files import read_raw
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
-from pixelwise.inference.load_model import AUTO, open_network
+from pixelwise.inference.inference_options import AUTO, InferenceOptions
+from pixelwise.inference.load_model import load_model
 from pixelwise.inference.results import Prediction, Segmentation, softmax
-from pixelwise.inference.runtimes import Runtime
-from pixelwise.inference.tiling.tiled_model import TiledModel, check_tile
-from pixelwise.inference.tta import TTA, as_scales
-from pixelwise.ops.numba_support import require_numba
+from pixelwise.inference.runtimes import Runtime, supports_tiling
+from pixelwise.inference.tiling.tiled_model import TiledModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,15 +31,17 @@ ImageLike = str | Path | Image.Image | NDArray[Any]
 
 
 class Predictor:
-    """Masks from images, with all that a bundle knows applied: `Predictor.load(path)(image)`.
+    """Predicts masks with everything that a bundle knows: `Predictor.load(path)(image)`.
 
-    runtime: what runs the network; network_id: tells it from others, where it comes from files.
-    recipe: what the network was trained with, as plain JSON.
-    pixels: what images have to hold.
-    crf: parameters of a dense CRF, the name of a paper's set or a file of `pixelwise tune-crf`;
-    every result is then the refined one. tile: of images that are too large for one pass, see
-    `TiledModel`. scales, flip: several looks at each image, see `Ensemble`.
-    Raises InputError for a wrong one of these, and where a CRF is asked for without numba.
+    Args:
+        runtime: What runs the network.
+        classes: The classes that the network distinguishes.
+        options: CRF, tiling and TTA. Its `runtime` and `device` have been used up by whoever made
+            `runtime`.
+        recipe: The recipe that the network was trained with, as plain JSON.
+        pixels: The number of channels, data type and value range that images must have.
+        network_id: Identifies the weights and the device, so that an interrupted run is only
+            resumed with the same network; "" for a network that does not come from a file.
     """
 
     def __init__(
@@ -48,22 +49,20 @@ class Predictor:
         runtime: Runtime,
         classes: Classes,
         *,
+        options: InferenceOptions | None = None,
         recipe: dict[str, Any] | None = None,
         pixels: PixelFormat = RGB,
-        crf: CRFParameters | str | Path | None = None,
-        tile: int | str = "auto",
-        scales: Sequence[float] = (),
-        flip: bool = False,
         network_id: str = "",
     ) -> None:
         self.runtime = runtime
-        self.network_id = network_id
-        self.network = TiledModel(runtime, tile=tile)
-        self.tta = TTA(as_scales(scales), flip)
         self.classes = classes
+        self.options = options or InferenceOptions()
         self.recipe = recipe or {}
         self.pixels = pixels
-        self.crf = _checked(crf)
+        self.network_id = network_id
+        self.network = TiledModel(runtime, tile=self.options.tile)
+        self.tta = self.options.tta
+        self.crf = self.options.crf_parameters
 
     @classmethod
     def load(
@@ -73,36 +72,44 @@ class Predictor:
         runtime: str = AUTO,
         device: str | None = None,
         crf: CRFParameters | str | Path | None = None,
-        tile: int | str = "auto",
-        scales: Sequence[float] = (),
+        tile: int | str = AUTO,
+        scales: Sequence[float] = (1.0,),
         flip: bool = False,
-        parts: bool = False,
     ) -> Predictor:
-        """A predictor from a bundle or an export.
+        """Load a predictor from a bundle or an export.
 
-        runtime: "torch", or one that the bundle has been exported for, as "openvino"; "auto" takes
-        the fastest of those, measured at the first time.
-        device: of PyTorch, which then is the runtime; None takes a GPU where there is one.
-        parts: "auto" chooses among those whose tiles agree with one pass, where there are any.
-        The others: as for the class.
-        Raises InputError where the file is not a whole bundle or export, or the runtime is not to
-        be had.
+        Args:
+            path: A .safetensors file of `pixelwise train`, or a folder of `pixelwise export`.
+            runtime: See `InferenceOptions`, as for the arguments that follow.
+            device: PyTorch device.
+            crf: Dense CRF that refines the scores.
+            tile: Largest side of a tile, "auto" or "none".
+            scales: TTA scales.
+            flip: TTA with mirrored images.
+
+        Raises:
+            InputError: If the file is not a complete bundle or export, the runtime is not
+                available, or an option is not allowed.
         """
-        crf = _checked(crf)  # faults are told before the bundle is read
-        check_tile(tile)
-        TTA(as_scales(scales), flip)
-        opened = open_network(Path(path), runtime=runtime, device=device, parts=parts)
-        return cls(
-            opened.runtime,
-            opened.classes,
-            recipe=opened.recipe,
-            pixels=opened.pixels,
-            crf=crf,
-            tile=tile,
-            scales=scales,
-            flip=flip,
-            network_id=opened.network_id,
-        )
+        return cls.from_options(path, InferenceOptions(runtime, device, crf, tile, scales, flip))
+
+    @classmethod
+    def from_options(
+        cls, path: str | Path, options: InferenceOptions, *, prefer_tiling: bool = False
+    ) -> Predictor:
+        """Load a predictor like `load`, with the options in one object.
+
+        Args:
+            path: A bundle or an export.
+            options: All options of prediction.
+            prefer_tiling: With runtime "auto", choose among the runtimes whose tiles match a
+                single pass, if there are any.
+
+        Raises:
+            InputError: As for `load`.
+        """
+        model = load_model(Path(path), options, prefer_tiling=prefer_tiling)
+        return cls(**vars(model), options=options)
 
     @classmethod
     def of(
@@ -113,102 +120,146 @@ class Predictor:
         *,
         pixels: PixelFormat = RGB,
         device: Any = "cpu",
+        options: InferenceOptions | None = None,
     ) -> Predictor:
-        """A predictor around a network in memory, run by PyTorch. device: any of PyTorch's."""
+        """Make a predictor from a network in memory, run by PyTorch.
+
+        Args:
+            model: Maps (B, C, H, W) to logits (B, classes, H, W).
+            classes: The classes of the logits, in this order.
+            normalization: Mean and std that the network expects.
+            pixels: The format of the images.
+            device: A `torch.device` or its name.
+            options: CRF, tiling and TTA.
+        """
         from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
 
-        return cls(TorchRuntime(model, normalization, device=device), classes, pixels=pixels)
+        runtime = TorchRuntime(model, normalization, device=device)
+        return cls(runtime, classes, pixels=pixels, options=options)
+
+    def __repr__(self) -> str:
+        name, count = self.runtime.name, len(self.classes)
+        return f"Predictor(runtime={name!r}, {count} classes of {self.pixels}, {self.options})"
 
     def __call__(self, image: ImageLike) -> Prediction:
-        """Predict one image of any size: a path, a PIL image, or uint8 RGB (H, W, 3).
+        """Predict one image of any size.
 
-        Where the network was trained on deeper images or other channels, the array is (H, W, C)
-        of the numbers that such files hold.
-        Raises InputError for a file that is no image, or an array of another type or shape.
+        Args:
+            image: A path, a PIL image, or a uint8 RGB array (H, W, 3). For a network that was
+                trained on other channels or data types, an array (H, W, C) of the values that
+                such files hold.
+
+        Returns:
+            The mask with its probabilities.
+
+        Raises:
+            InputError: If a file is not an image, or an array has another type or shape.
         """
         return self.predict_prepared(self.prepare(image))
 
     def segment(self, image: ImageLike) -> Segmentation:
-        """The mask alone, without the probabilities: what takes least. Raises as a call does."""
+        """Predict the mask alone, which is faster and takes less memory than a call.
+
+        Raises:
+            InputError: As for a call.
+        """
         return self.segment_prepared(self.prepare(image))
 
     def prepare(self, image: ImageLike) -> Pixels:
-        """(H, W, C) in units of 0..255 from whatever a call takes. Raises as a call does."""
+        """Read or convert an image to (H, W, C) in units of 0..255.
+
+        Raises:
+            InputError: As for a call.
+        """
         return as_pixels(image, self.pixels)
 
     def predict_prepared(self, image: Pixels) -> Prediction:
-        """What a call gives, of an image as `prepare` and a data set give it."""
+        """Predict an image from `prepare` or from a data set."""
         logits = self.scores(image)
-        return Prediction(image, _largest(logits), self.classes, logits)
+        return Prediction(image, _argmax(logits), self.classes, logits)
 
     def segment_prepared(self, image: Pixels) -> Segmentation:
-        """What `segment` gives, likewise."""
+        """Segment an image from `prepare` or from a data set."""
         return Segmentation(image, self.classify(image), self.classes)
 
     @property
     def concurrency(self) -> int:
-        """How many calls of `segment_concurrently` are worth running at the same time."""
-        return self.network.concurrency if self._labels_alone else 1
+        """The number of threads that should call `segment_concurrently`."""
+        return self.network.concurrency if self._needs_labels_only else 1
 
     def segment_concurrently(self, image: Pixels) -> Segmentation:
-        """What `segment_prepared` gives, from up to `concurrency` threads: more images a second,
-        each of which takes longer."""
-        if not self._labels_alone:
+        """Do the same as `segment_prepared`, from up to `concurrency` threads at once.
+
+        This raises the throughput; each image takes longer.
+        """
+        if not self._needs_labels_only:
             return self.segment_prepared(image)
         return Segmentation(image, self.network.classify_concurrently(image), self.classes)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
-        """(H, W, C) in units of 0..255 to the network's own (C, H, W) float32 logits, by tiles
-        where the image is too large for one pass; of several looks the logarithms of their mean
-        probabilities."""
+        """Compute the logits of an image (H, W, C) in units of 0..255.
+
+        Returns:
+            (classes, H, W) float32: the output of the network, computed in tiles if the image is
+            too large for one pass. With TTA, the logarithm of the mean probabilities.
+        """
         if self.tta.single:
             return self.network.logits(image)
-        return _logarithms(self.tta.probabilities(image, self.network.logits))
+        return _log(self.tta.probabilities(image, self.network.logits))
 
     def scores(self, image: Pixels) -> NDArray[np.float32]:
-        """The logits, (C, H, W) float32; with a CRF the logarithms of its probabilities."""
+        """Compute the logits (classes, H, W); with a CRF, the logarithm of its probabilities."""
         logits = self.logits(image)
         if self.crf is None:
             return logits
-        return _logarithms(dense_crf(as_shown(image), softmax(logits), self.crf))
+        return _log(dense_crf(as_shown(image), softmax(logits), self.crf))
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
-        """(H, W, C) in units of 0..255 to (H, W) class indices, and nothing else."""
-        if self._labels_alone:
+        """Compute the class indices (H, W) of an image (H, W, C) in units of 0..255."""
+        if self._needs_labels_only:
             return self.network.classify(image)
-        return _largest(self.scores(image))
-
-    @property
-    def _labels_alone(self) -> bool:
-        """Whether the network's labels are the result: no scores are needed on the way."""
-        return self.crf is None and self.tta.single
+        return _argmax(self.scores(image))
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
-        """Predictions one after the other, in order; one image is in memory at a time."""
+        """Predict images in order, with one image in memory at a time."""
         return (self(image) for image in images)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return all that decides the masks, besides the images, as plain JSON."""
+        options = self.options.to_json()
+        del options["device"]  # `network_id` has the device that "None" stands for
+        return options | {
+            "runtime": self.runtime.name,
+            "supports_tiling": supports_tiling(self.runtime),
+            "network": self.network_id,
+        }
 
-def _checked(crf: CRFParameters | str | Path | None) -> CRFParameters | None:
-    """The CRF's parameters. Raises InputError for unknown ones and where numba is missing."""
-    if crf is None:
-        return None
-    parameters = find_parameters(crf)
-    require_numba("the dense CRF")
-    return parameters
+    @property
+    def _needs_labels_only(self) -> bool:
+        """Whether the labels of the network are the result, without a CRF or TTA."""
+        return self.crf is None and self.tta.single
 
 
-def _logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
     return np.log(np.maximum(probabilities, smallest))
 
 
-def _largest(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _argmax(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
     index: NDArray[np.uint8] = logits.argmax(axis=0).astype(np.uint8)
     return index
 
 
 def as_pixels(image: ImageLike, pixels: PixelFormat = RGB) -> Pixels:
-    """Whatever a person has in hand, (H, W, C) in units of 0..255, upright. Raises InputError."""
+    """Read or convert an image to (H, W, C) in units of 0..255, upright.
+
+    Args:
+        image: A path, a PIL image or an array, as for `Predictor.__call__`.
+        pixels: The format that the image must have.
+
+    Raises:
+        InputError: If the image cannot be read or has another format.
+    """
     remedy = "" if pixels == RGB else "give images like those that the network was trained on"
     if isinstance(image, str | Path):
         path = Path(image)
@@ -235,5 +286,5 @@ def as_pixels(image: ImageLike, pixels: PixelFormat = RGB) -> Pixels:
             f"{pixels.channels}){colors}"
         )
     if image.dtype == np.float32 and not np.isfinite(image).all():
-        raise InputError("image holds values that are not finite: fill them with a number")
+        raise InputError("image has values that are not finite: replace them with a number")
     return pixels.scale(image)

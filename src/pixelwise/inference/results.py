@@ -1,11 +1,11 @@
-"""What a prediction is: a mask, probabilities, and images of it."""
+"""The results of a prediction: mask, probabilities, overlay."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,27 +18,41 @@ from pixelwise.data.pixel_format import Pixels, as_shown
 from pixelwise.data.png_encoding import encode_palette, encode_rgb
 from pixelwise.file_io import atomic
 from pixelwise.inference import overlay as drawing
+from pixelwise.inference.output_names import result_names
+
+REPR_CLASSES = 5  # as many of the largest classes are named in a repr
 
 
-@dataclass
+@dataclass(repr=False)
 class Segmentation:
-    """The classes of every pixel of one image.
+    """The class of every pixel of one image.
 
-    image: (H, W, C) in units of 0..255; of RGB images uint8, as it was given.
-    index: (H, W) uint8, class indices 0..C-1.
+    Args:
+        image: (H, W, C) in units of 0..255; uint8 for RGB images, as given.
+        index: (H, W) uint8 class indices, 0..C-1.
+        classes: The classes that the indices stand for.
     """
 
     image: Pixels
     index: NDArray[np.uint8]
     classes: Classes
 
+    def __repr__(self) -> str:
+        height, width = self.index.shape
+        most = ", ".join(self._legend_texts()[:REPR_CLASSES])
+        return f"{type(self).__name__}({width}x{height} pixels: {most})"
+
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
         """(H, W) uint8 in the values of the mask files that the model was trained on."""
         return self.classes.to_value(self.index)
 
-    def shares(self) -> dict[str, float]:
-        """The part of the image (0..1) that each class covers, largest first, absent ones out."""
+    def class_fractions(self) -> dict[str, float]:
+        """Return the fraction of the image (0..1) that each class covers.
+
+        Returns:
+            Fractions by class name, largest first, without absent classes.
+        """
         counts = np.array(Image.fromarray(self.index).histogram()[: len(self.classes)])
         order = np.argsort(-counts, kind="stable")
         return {
@@ -46,25 +60,27 @@ class Segmentation:
         }
 
     def overlay(self, *, opacity: float = drawing.OPACITY, legend: bool = True) -> Image.Image:
-        """The image with the classes' colors over it and, below, what each color means.
+        """Draw the classes' colors over the image.
 
-        opacity: 0 (image only) to 1 (colors only).
+        Args:
+            opacity: 0 (image only) to 1 (colors only).
+            legend: Add a legend with the class names below the image.
         """
         colors = self.classes.color_table().take(self.index, axis=0)
-        picture = Image.fromarray(drawing.blend(as_shown(self.image), colors, opacity=opacity))
+        image = Image.fromarray(drawing.blend(as_shown(self.image), colors, opacity=opacity))
         if not legend:
-            return picture
-        return drawing.below(picture, drawing.legend(self._legend_entries(), width=picture.width))
+            return image
+        return drawing.stack(image, drawing.legend(self._legend_entries(), width=image.width))
 
-    def encoded(self, *, overlay: bool = True) -> tuple[bytes, ...]:
-        """PNG files: the mask, with the classes' colors as its palette; the overlay if wanted."""
+    def encode(self, *, overlay: bool = True) -> tuple[bytes, ...]:
+        """Return PNG files: the mask with the classes' palette and, on request, the overlay."""
         mask = encode_palette(self.mask, self.classes.palette())
         return (mask, encode_rgb(np.asarray(self.overlay()))) if overlay else (mask,)
 
     def save(self, folder: Path, name: str, *, overlay: bool = True) -> tuple[Path, ...]:
-        """Write NAME.png (palette mask) and NAME_overlay.png into `folder`; each atomically."""
+        """Write NAME.png (palette mask) and NAME_overlay.png into `folder`, each atomically."""
         paths = tuple(folder / file for file in result_names(name, overlay=overlay))
-        for path, data in zip(paths, self.encoded(overlay=overlay), strict=True):
+        for path, data in zip(paths, self.encode(overlay=overlay), strict=True):
             with atomic(path) as side:
                 side.write_bytes(data)
         return paths
@@ -72,28 +88,32 @@ class Segmentation:
     def _legend_entries(self) -> list[drawing.Entry]:
         color_of = dict(zip(self.classes.names, self.classes.colors, strict=True))
         return [
-            (f"{name} {_percent(share)}", color_of[name]) for name, share in self.shares().items()
+            (f"{name} {_percent(fraction)}", color_of[name])
+            for name, fraction in self.class_fractions().items()
         ]
 
+    def _legend_texts(self) -> list[str]:
+        return [text for text, _ in self._legend_entries()]
+
     def _repr_html_(self) -> str:
-        """How a notebook shows it: the overlay, with the legend as its description."""
+        """Show the overlay in a notebook, with the legend as its description."""
         buffer = io.BytesIO()
         self.overlay().save(buffer, format="PNG")
-        text = ", ".join(f"{name} {_percent(share)}" for name, share in self.shares().items())
         data = base64.b64encode(buffer.getvalue()).decode()
-        alt = html.escape(text, quote=True)
+        alt = html.escape(", ".join(self._legend_texts()), quote=True)
         return f'<img alt="{alt}" title="{alt}" src="data:image/png;base64,{data}">'
 
 
-@dataclass
+@dataclass(repr=False)
 class Prediction(Segmentation):
-    """With it, how sure the network is.
+    """A segmentation with the confidence of the network.
 
-    logits: (C, H, W) float32, the scores before the softmax; after a CRF their softmax is its
-        probabilities.
+    Args:
+        logits: (C, H, W) float32 scores before the softmax. With a CRF or TTA, the logarithm of
+            the resulting probabilities.
     """
 
-    logits: NDArray[np.float32] = field(repr=False)
+    logits: NDArray[np.float32]
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -101,17 +121,12 @@ class Prediction(Segmentation):
         return softmax(self.logits)
 
 
-def result_names(name: str, *, overlay: bool = True) -> tuple[str, ...]:
-    """The names of the files that `Segmentation.save` writes, in the order of `encoded`."""
-    return (f"{name}.png", f"{name}_overlay.png") if overlay else (f"{name}.png",)
-
-
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(C, H, W) float32 logits to probabilities over the classes."""
+    """Turn logits (C, H, W) float32 into probabilities over the classes."""
     weights: NDArray[np.float32] = np.exp(logits - logits.max(axis=0, keepdims=True))
     weights /= weights.sum(axis=0, keepdims=True)
     return weights
 
 
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.01 else "<1%"
+def _percent(fraction: float) -> str:
+    return f"{fraction:.0%}" if fraction >= 0.01 else "<1%"

@@ -1,13 +1,13 @@
-"""Several looks at one image: at other scales and mirrored, as the DeepLab papers score.
+"""Test-time augmentation (TTA): average over scaled and mirrored views of an image.
 
-DeepLabV3 (arXiv:1706.05587, section 4.1, "inference strategy") takes scales from 0.5 to 1.75 and
-left-right flips; its authors' code (model.py, predict_labels_multi_scale) upsamples the logits to
-the image's size, takes their softmax, and averages these probabilities. So does this.
+DeepLabV3 (arXiv:1706.05587, section 4.1, "inference strategy") uses scales from 0.5 to 1.75 and
+left-right flips. Like its authors' code (model.py, predict_labels_multi_scale), this module
+upsamples the logits to the image's size, applies the softmax, and averages the probabilities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,21 @@ from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.results import softmax
 
-SMALLEST, LARGEST = 0.1, 10.0
+MIN_SCALE, MAX_SCALE = 0.1, 10.0
 
 Logits = Callable[[Pixels], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class TTA:
-    """scales: of the image's sides, each a look; flip: each look mirrored, too.
+    """The views of an image that are averaged.
 
-    Raises InputError for no scale, one that is given twice, and one outside 0.1 to 10.
+    Args:
+        scales: One view for each scale of the image's sides, 0.1 to 10.
+        flip: Whether each view is mirrored for another one.
+
+    Raises:
+        InputError: If there is no scale, or one is repeated or out of range.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -38,27 +43,32 @@ class TTA:
         if not self.scales:
             raise InputError("scales: give at least one, 1 for the image as it is")
         for scale in self.scales:
-            if not SMALLEST <= scale <= LARGEST:  # NaN is refused, too
-                raise InputError(f"scale {scale:g}: allowed are {SMALLEST:g} to {LARGEST:g}")
+            if not MIN_SCALE <= scale <= MAX_SCALE:  # refuses NaN, too
+                raise InputError(f"scale {scale:g}: allowed are {MIN_SCALE:g} to {MAX_SCALE:g}")
             if self.scales.count(scale) > 1:
-                raise InputError(f"scale {scale:g}: is given twice")
+                raise InputError(f"scale {scale:g}: is given twice: leave one out")
 
     @property
     def single(self) -> bool:
-        """Whether one look at the image as it is is all."""
+        """Whether the only view is the image itself."""
         return self.scales == (1.0,) and not self.flip
 
     def __str__(self) -> str:
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
-        return f"scales {scales}" + (", mirrored too" if self.flip else "")
+        return f"scales {scales}" + (", with flip" if self.flip else "")
 
     def to_json(self) -> dict[str, Any]:
         return {"scales": list(self.scales), "flip": self.flip}
 
     def probabilities(self, image: Pixels, logits: Logits) -> NDArray[np.float32]:
-        """The mean of all looks' probabilities, (C, H, W), of an image (H, W, C).
+        """Average the probabilities over all views.
 
-        logits: the network; (h, w, C) to (classes, h, w).
+        Args:
+            image: (H, W, C) in units of 0..255.
+            logits: The network: maps (h, w, C) to (classes, h, w).
+
+        Returns:
+            (classes, H, W) float32.
         """
         height, width = image.shape[:2]
         total: NDArray[np.float32] | None = None
@@ -66,22 +76,17 @@ class TTA:
             size = max(1, round(height * scale)), max(1, round(width * scale))
             scaled = _resize_image(image, size)
             for mirrored in (False, True) if self.flip else (False,):
-                seen = logits(scaled[:, ::-1].copy() if mirrored else scaled)
-                seen = _resize_maps(seen[:, :, ::-1] if mirrored else seen, (height, width))
-                found = softmax(seen)
-                total = found if total is None else np.add(total, found, out=total)
+                maps = logits(scaled[:, ::-1].copy() if mirrored else scaled)
+                maps = _resize_maps(maps[:, :, ::-1] if mirrored else maps, (height, width))
+                view = softmax(maps)
+                total = view if total is None else np.add(total, view, out=total)
         assert total is not None
         total /= len(self.scales) * (2 if self.flip else 1)
         return total
 
 
-def as_scales(scales: Sequence[float]) -> tuple[float, ...]:
-    """What a person gives as scales; none means the image as it is."""
-    return tuple(float(scale) for scale in scales) or (1.0,)
-
-
 def _resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """To `size` (height, width); bilinear, over all pixels that a smaller one stands for."""
+    """Resize (H, W, C) to `size` (height, width), bilinear with antialiasing."""
     if image.shape[:2] == size:
         return image
     if image.shape[2] == 3 and image.dtype == np.uint8:
@@ -92,7 +97,7 @@ def _resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _resize_maps(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Each of (C, h, w) to `size` (height, width), in the same way."""
+    """Resize (C, h, w) to `size` (height, width), bilinear with antialiasing."""
     if maps.shape[1:] == size:
         return maps
     resized = np.empty((len(maps), *size), np.float32)

@@ -1,1 +1,1 @@
-"""Prediction for many files: folders, videos, and images larger than memory."""
+"""Prediction of many files: folders, videos, and images larger than memory."""

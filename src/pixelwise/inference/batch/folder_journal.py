@@ -1,10 +1,10 @@
-"""What of a run over many images is finished: an interrupted one goes on from there.
+"""The journal of a run over many images, from which an interrupted run is resumed.
 
-OUT/.pixelwise-predict.jsonl has a line for what decides the results, and one for each finished
-image. Results are first written to OUT/.pixelwise-predict.NUMBER.part and flushed; then their
-lines are, and only then do they get their names: a line that is whole promises results that are. A
-run that was killed in between is completed by its successor. A run that comes to its end removes
-the journal.
+OUT/.pixelwise-predict.jsonl has one line with everything that decides the results, and one line
+for each finished image. Results are first written to OUT/.pixelwise-predict.NUMBER.part and flushed
+to disk, then their lines are, and only then are they renamed. A complete line therefore guarantees
+complete results, and the next run finishes the renaming if the process is killed in between. A run
+that completes removes its journal.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from pixelwise.errors import InputError
 from pixelwise.file_io import append_whole, atomic, flush_folder, lock_folder, make_folder
 
 NAME = ".pixelwise-predict"
-FORMAT = 1
+FORMAT = 2
 COMMIT_SECONDS = 1.0
-"""Results get their names, and their lines, in groups: two flushes for each group."""
+"""Results are committed in groups of this duration, because each commit flushes twice."""
 
 
 @dataclass(frozen=True)
 class FileStamp:
-    """By which a file is known to be as it was: bytes, and nanoseconds of its last change."""
+    """Size in bytes and modification time in nanoseconds, by which changed files are detected."""
 
     size: int
     modified: int
 
     @classmethod
     def of(cls, path: Path) -> FileStamp:
-        """Raises OSError where there is no such file."""
+        """Raise OSError if the file does not exist."""
         state = path.stat()
         return cls(state.st_size, state.st_mtime_ns)
 
@@ -46,8 +46,11 @@ class FileStamp:
 class _Entry:
     """A finished image.
 
-    files: name and size of each result. staged: name of each, where it has not got it yet, and
-    what it is called until then.
+    Args:
+        image: Its path.
+        stamp: Its stamp before it was read.
+        files: The size of each result, by its final name.
+        staged: The temporary name of each result, by its final name, until it is renamed.
     """
 
     image: str
@@ -56,83 +59,88 @@ class _Entry:
     staged: dict[str, str]
 
     def line(self) -> str:
-        about = {
+        content = {
             "image": self.image,
             "size": self.stamp.size,
             "modified": self.stamp.modified,
             "files": self.files,
             "staged": self.staged,
         }
-        return json.dumps(about) + "\n"
+        return json.dumps(content) + "\n"
 
     @classmethod
-    def read(cls, line: str) -> _Entry:
-        """Raises KeyError, TypeError or ValueError for a line that is torn."""
-        about = json.loads(line)
-        stamp = FileStamp(int(about["size"]), int(about["modified"]))
-        return cls(str(about["image"]), stamp, dict(about["files"]), dict(about["staged"]))
+    def parse(cls, line: str) -> _Entry:
+        """Raise KeyError, TypeError or ValueError if the line is incomplete."""
+        content = json.loads(line)
+        stamp = FileStamp(int(content["size"]), int(content["modified"]))
+        return cls(str(content["image"]), stamp, dict(content["files"]), dict(content["staged"]))
 
 
 class Journal:
-    """The journal of the results in a folder. Inside `with`, no other process can use that folder.
+    """The journal of the results in a folder, which it locks for this process inside `with`.
 
-    settings: all that decides what is written besides the image, as plain JSON.
+    All methods are called from one thread, except for `stage` and `reserve`. They raise OSError if
+    the folder cannot be written; what has been committed stays.
 
-    trail: a file for how far the image has come that is being worked on; it stays until a run has
-    come to its end, or begins anew. outdated: whether what `resume` found was of other settings,
-    and so of no use.
+    Args:
+        out: The folder of the results.
+        settings: Everything besides the images that decides the results, as plain JSON.
 
-    Its methods are called by one thread, but for `stage` and `reserve`. They raise OSError where
-    the folder cannot be written; what was committed is kept then.
+    Attributes:
+        header: The first line of the journal.
+        tile_progress: The file for the progress of the image that is being predicted. It is kept
+            until a run completes or starts over.
+        outdated: Whether `resume` found an unfinished run with other settings, and discarded it.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out = out
         self.path = out / f"{NAME}.jsonl"
-        self.tile_progress = out / f"{NAME}.trail"
+        self.tile_progress = out / f"{NAME}.tiles"
         self.header = json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True) + "\n"
         self.outdated = False
         self._lock: int | None = None
-        self._opening = threading.Lock()
-        self._open = False
+        self._start_lock = threading.Lock()
+        self._started = False
         self._numbers = itertools.count()
         self._waiting: list[_Entry] = []
         self._committed = time.monotonic()
 
     def __enter__(self) -> Journal:
         if self.out.is_dir():
-            self._take_lock()
+            self._lock_folder()
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
             self.commit()
         finally:
-            if self._open:  # else they are not ours
+            if self._started:  # otherwise the files belong to another process
                 self._remove_staged()
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
 
     def resume(self, wanted: Mapping[Path, Sequence[str]]) -> set[Path]:
-        """Which of the wanted images are finished, and unchanged since; the rest is forgotten.
+        """Return the images that are finished and unchanged since, and forget all others.
 
-        wanted: each image with the names of its results.
+        Args:
+            wanted: The names of the results of each image.
         """
         if not self.out.is_dir():
             return set()
         entries = self._read()
         for entry in entries.values():
-            self._name(entry)
+            self._rename(entry)
         self._remove_staged()
         finished = {
             path: entries[_key(path)]
             for path, files in wanted.items()
-            if _key(path) in entries and self._holds(entries[_key(path)], path, files)
+            if _key(path) in entries and self._is_valid(entries[_key(path)], path, files)
         }
         if finished:
             with atomic(self.path) as side:
-                # Without what was staged: a later result may be staged under the same name.
+                # Without temporary names: a later result may be staged under the same name.
                 lines = [replace(entry, staged={}).line() for entry in finished.values()]
                 side.write_text("".join([self.header, *lines]), encoding="utf-8")
         else:
@@ -142,30 +150,32 @@ class Journal:
         return set(finished)
 
     def begin(self, wanted: Mapping[Path, Sequence[str]], *, overwrite: bool) -> set[Path]:
-        """What `resume` gives; to overwrite, nothing, and all is forgotten."""
+        """Return what `resume` does; with `overwrite` discard everything and return nothing."""
         if overwrite:
-            self.forget()
+            self.discard()
             return set()
         return self.resume(wanted)
 
-    def forget(self) -> None:
-        """Start anew, whatever is finished."""
+    def discard(self) -> None:
+        """Forget all finished images."""
         if self.out.is_dir():
             self.path.unlink(missing_ok=True)
             self.tile_progress.unlink(missing_ok=True)
             self._remove_staged()
 
     def reserve(self) -> Path:
-        """A name for the time being, of a result that the caller writes and flushes to disk. From
-        any thread.
+        """Return a temporary path for a result that the caller writes and flushes to disk.
 
-        The first call makes the folder; InputError where that is impossible.
+        Any thread may call this. The first call creates the folder.
+
+        Raises:
+            InputError: If the folder cannot be created.
         """
-        self._begin()
+        self._start()
         return self.out / f"{NAME}.{next(self._numbers)}.part"
 
     def stage(self, data: bytes) -> Path:
-        """Write a result, flushed to disk, under such a name."""
+        """Write a result under a temporary path and flush it to disk; any thread may call this."""
         side = self.reserve()
         try:
             with side.open("xb") as stream:
@@ -173,12 +183,18 @@ class Journal:
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError:
-            side.unlink(missing_ok=True)  # on a full disk the journal may need its room
+            side.unlink(missing_ok=True)  # the journal may need the room on a full disk
             raise
         return side
 
     def add(self, image: Path, stamp: FileStamp, results: Mapping[str, Path]) -> None:
-        """An image is finished. stamp: of before it was read; results: names, and where staged."""
+        """Record a finished image.
+
+        Args:
+            image: The image.
+            stamp: Its stamp before it was read.
+            results: The temporary path of each result, by its final name.
+        """
         files = {name: side.stat().st_size for name, side in results.items()}
         staged = {name: side.name for name, side in results.items()}
         self._waiting.append(_Entry(_key(image), stamp, files, staged))
@@ -186,43 +202,43 @@ class Journal:
             self.commit()
 
     def commit(self) -> None:
-        """Give what was added its names, and say so on disk."""
+        """Write the lines of all images that were added, then rename their results."""
         entries, self._waiting = self._waiting, []
         if entries:
             self._append("".join(entry.line() for entry in entries))
             for entry in entries:
-                self._name(entry)
+                self._rename(entry)
             flush_folder(self.out)
         self._committed = time.monotonic()
 
     def finish(self) -> None:
-        """The run has come to its end: commit, and remove the journal."""
+        """Commit and remove the journal, because the run is complete."""
         self.commit()
         self.path.unlink(missing_ok=True)
         self.tile_progress.unlink(missing_ok=True)
 
-    def _begin(self) -> None:
-        with self._opening:
-            if self._open:
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._started:
                 return
             make_folder(self.out)
             if self._lock is None:
-                self._take_lock()
+                self._lock_folder()
             if not self.path.exists():
                 self._append(self.header)
-            self._open = True
+            self._started = True
 
-    def _take_lock(self) -> None:
+    def _lock_folder(self) -> None:
         try:
             self._lock = lock_folder(self.out)
         except BlockingIOError as error:
             raise InputError(
-                f"{self.out}: another pixelwise predict is writing there: wait for its end, or "
+                f"{self.out}: another pixelwise predict is writing there: wait until it ends, or "
                 "choose another --out"
             ) from error
 
-    def _name(self, entry: _Entry) -> None:
-        """Give its results their names; after a kill some may have them already."""
+    def _rename(self, entry: _Entry) -> None:
+        """Give the results their final names; after a kill some may have them already."""
         for name, staged in entry.staged.items():
             if (self.out / staged).exists():
                 (self.out / staged).replace(self.out / name)
@@ -232,23 +248,24 @@ class Journal:
             append_whole(stream, text.encode())
 
     def _read(self) -> dict[str, _Entry]:
-        """The entries by image; none where it was begun with other settings."""
+        """Return the entries by image; none if the journal was started with other settings."""
         try:
             header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        except (OSError, ValueError):  # not there, empty, or not text
+        except (OSError, ValueError):  # missing, empty, or not text
             return {}
         entries: dict[str, _Entry] = {}
-        self.outdated = header != self.header and (bool(lines) or self.tile_progress.exists())
-        if header == self.header:
-            for line in lines:
-                try:
-                    entry = _Entry.read(line)
-                except (KeyError, TypeError, ValueError):
-                    break  # torn: what it would have promised has got no names
-                entries[entry.image] = entry
+        if header != self.header:
+            self.outdated = bool(lines) or bool(self._side_files()) or self.tile_progress.exists()
+            return {}
+        for line in lines:
+            try:
+                entry = _Entry.parse(line)
+            except (KeyError, TypeError, ValueError):
+                break  # torn by a kill, before its results were renamed
+            entries[entry.image] = entry
         return entries
 
-    def _holds(self, entry: _Entry, path: Path, files: Sequence[str]) -> bool:
+    def _is_valid(self, entry: _Entry, path: Path, files: Sequence[str]) -> bool:
         try:
             sizes = {name: (self.out / name).stat().st_size for name in files}
             return entry.files == sizes and entry.stamp == FileStamp.of(path)
@@ -256,9 +273,13 @@ class Journal:
             return False
 
     def _remove_staged(self) -> None:
-        for pattern in (f"{NAME}.*.part", f".{NAME}.jsonl.*.part"):  # results; the journal anew
-            for side in self.out.glob(pattern):
-                side.unlink(missing_ok=True)
+        for side in self._side_files():
+            side.unlink(missing_ok=True)
+
+    def _side_files(self) -> list[Path]:
+        """List staged results, half-written journals, and files of older versions."""
+        files = [*self.out.glob(f"{NAME}.*"), *self.out.glob(f".{NAME}.jsonl.*.part")]
+        return [file for file in files if file not in {self.path, self.tile_progress}]
 
 
 def _key(path: Path) -> str:

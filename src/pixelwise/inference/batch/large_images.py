@@ -1,107 +1,121 @@
-"""Many images larger than memory to masks, going on where it was interrupted."""
+"""Predicting images larger than memory: from TIFF to TIFF, one tile in memory at a time."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pixelwise.errors import InputError
-from pixelwise.inference.batch.large_image import check_large, check_other, write_mask
+from pixelwise.file_io import atomic
+from pixelwise.inference.batch.mask_tiff import write_mask_tiff
 from pixelwise.inference.batch.predict_folder import (
     FolderResult,
-    PredictionError,
-    begin_journal,
-    cannot_be_written,
+    Images,
+    disk_error,
     file_stamp,
-    outcome,
-    same_command,
+    make_journal,
+    stopped,
+    summarize,
 )
 from pixelwise.inference.batch.tiff_source import TiffSource
 from pixelwise.inference.batch.tile_progress_file import TileProgressFile
-from pixelwise.inference.output_names import output_names
+from pixelwise.inference.output_names import find_images, output_names
 from pixelwise.inference.predictor import Predictor
-from pixelwise.inference.tiling.tiled_model import Progress
-from pixelwise.interrupts import Interrupts, StoppedError
+from pixelwise.inference.tiling.tile_grid import Block
+from pixelwise.inference.tiling.tiled_model import NONE, Progress, TiledModel
+from pixelwise.interrupts import Interrupts
+
+MEMORY = 9 << 27
+"""Bytes that one pass may take, 1.1 GiB: with PyTorch, the tiles of the image, the logits of two
+tiles and the rows of the mask, the process stays below 2 GiB."""
 
 Watch = Callable[[Path, tuple[int, int]], AbstractContextManager[Progress]]
 
 
-def predict_large_files(
+def _no_watch(path: Path, size: tuple[int, int]) -> AbstractContextManager[Progress]:
+    return nullcontext(lambda done, total: None)
+
+
+def predict_large_images(
     predictor: Predictor,
-    paths: Sequence[Path],
-    out: Path,
+    images: Images,
+    out: str | Path = "predictions",
     *,
-    settings: Mapping[str, Any],
-    watch: Watch,
     overwrite: bool = False,
+    watch: Watch = _no_watch,
 ) -> FolderResult:
-    """Write the mask of each TIFF file into `out` as NAME.tif: see `predict_large`.
+    """Write the mask of each TIFF file as NAME.tif: see `predict_large_image`.
 
-    settings: what else decides the results, as plain JSON (the options).
-    watch: entered with an image and its size (height, width) while that is worked on; what it
-    gives is told (done, total) of the tiles. overwrite: predict again what an interrupted run has
-    finished.
+    A call that was interrupted, killed or ran out of disk space is resumed by the same call: it
+    skips finished images, and continues an unfinished one after the last finished row of tiles.
+    Files under their final names are always complete.
 
-    Raises InputError where no image could be predicted, names collide or `out` cannot be used;
-    PredictionError where the disk is full; StoppedError by Ctrl-C or SIGTERM. After both, and
-    after a kill, the same call goes on after the images that are finished, and in the one that is
-    not after the last row of tiles: nothing has a final name that is not whole.
+    Args:
+        predictor: Predicts the masks, without a CRF or TTA.
+        images: A folder, a file, or several of these.
+        out: The folder for the masks.
+        overwrite: Predict all images again instead of resuming.
+        watch: Called with an image and its size (height, width), and entered while that image is
+            predicted. It yields a function that is called with the number of finished tiles and
+            the number of all tiles.
+
+    Raises:
+        InputError: If no image can be predicted, two results have the same name, or `out` cannot
+            be used.
+        PredictionError: If the disk is full.
+        StoppedError: After Ctrl-C or SIGTERM.
     """
-    check_large(predictor)
-    names = dict(zip(paths, output_names(paths, out), strict=True))
-    journal = begin_journal(predictor, out, settings)
+    _check_options(predictor)
+    paths, out = find_images(images), Path(out)
+    names = {p: f"{n}.tif" for p, n in zip(paths, output_names(paths, out), strict=True)}
+    journal = make_journal(predictor, out, large=True)
     failed: list[InputError] = []
     written = 0
     interrupts = Interrupts()
-    again = same_command(overwrite=overwrite)
-
-    def stop(where: str) -> NoReturn:
-        assert interrupts.requested is not None
-        raise StoppedError(
-            f"{where}: {again} goes on from there", signal_number=interrupts.requested
-        )
 
     def predict(path: Path) -> None:
         stamp = file_stamp(path)
         with TiffSource.open(path, predictor.pixels) as image:
-            name = f"{names[path]}.tif"
-            check_other(out / name, path)
-            about = [journal.header, str(path.resolve()), stamp.size, stamp.modified]
+            _check_not_itself(out / names[path], path)
+            key = json.dumps([journal.header, str(path.resolve()), stamp.size, stamp.modified])
             side = journal.reserve()
             with (
                 watch(path, image.size) as progress,
-                TileProgressFile(journal.tile_progress, json.dumps(about)) as tile_progress,
+                TileProgressFile(journal.tile_progress, key) as tile_progress,
             ):
 
-                def told(done: int, total: int) -> None:
+                def report(done: int, total: int) -> None:
                     progress(done, total)
                     if interrupts.requested is not None and done < total:
-                        stop(f"{path}: stopped with {done} of {total} tiles done")
+                        state = f"{path}: stopped with {done} of {total} tiles done"
+                        raise stopped(state, interrupts, overwrite=overwrite)
 
                 try:
-                    write_mask(predictor, image, side, tile_progress=tile_progress, progress=told)
+                    _write_mask(predictor, image, side, report, tile_progress)
                 except InputError:
-                    side.unlink(missing_ok=True)  # others may need its room
+                    side.unlink(missing_ok=True)  # the other images may need the room
                     raise
                 with side.open("rb+") as stream:
                     os.fsync(stream.fileno())
-                journal.add(path, stamp, {name: side})
+                journal.add(path, stamp, {names[path]: side})
                 journal.commit()
 
     try:
         with journal, interrupts:
-            files = {path: [f"{name}.tif"] for path, name in names.items()}
-            kept = journal.begin(files, overwrite=overwrite)
+            kept = journal.begin({p: [n] for p, n in names.items()}, overwrite=overwrite)
             for path in paths:
                 if path in kept:
                     continue
                 if interrupts.requested is not None:
-                    done = len(kept) + written
-                    stop(f"{out}: stopped with {done} of {len(paths)} images finished")
+                    done = f"{len(kept) + written} of {len(paths)} images"
+                    state = f"{out}: stopped with {done} finished"
+                    raise stopped(state, interrupts, overwrite=overwrite)
                 try:
                     predict(path)
                 except InputError as fault:
@@ -110,5 +124,100 @@ def predict_large_files(
                     written += 1
             journal.finish()
     except OSError as error:
-        raise PredictionError(f"{cannot_be_written(out, error, again)} where it was") from error
-    return outcome(journal, written=written, kept=len(kept), failed=failed)
+        raise disk_error(out, error, overwrite=overwrite) from error
+    return summarize(journal, written=written, kept=len(kept), failed=failed)
+
+
+def predict_large_image(
+    predictor: Predictor, path: Path, out: Path, *, progress: Progress | None = None
+) -> None:
+    """Write the mask of a TIFF file of any size as a tiled palette TIFF, atomically.
+
+    The mask has the values of the training masks and the image's georeference. Pixels without data,
+    according to the image's nodata value or its alpha channel, get the ignore value, which is
+    also the nodata value of the mask. Memory is bounded by one tile and some rows of the mask; an
+    image stored in strips also needs a tile's rows of the image.
+
+    Args:
+        predictor: Predicts the mask, without a CRF or TTA.
+        path: The image.
+        out: The file of the mask.
+        progress: Called with the number of finished tiles and the number of all tiles.
+
+    Raises:
+        InputError: If the image cannot be read in tiles, the mask cannot be written, or the
+            predictor needs the full image, as a CRF and TTA do.
+    """
+    _check_options(predictor)
+    with TiffSource.open(path, predictor.pixels) as image:
+        _check_not_itself(out, path)
+        with atomic(out) as side:
+            _write_mask(predictor, image, side, progress)
+
+
+def _write_mask(
+    predictor: Predictor,
+    image: TiffSource,
+    path: Path,
+    progress: Progress | None,
+    tile_progress: TileProgressFile | None = None,
+) -> None:
+    """Write the mask of an open image, resuming at `tile_progress`; an error leaves half of it.
+
+    Raises InputError if the image is damaged, and OSError if a file cannot be written.
+    """
+    network = TiledModel(predictor.runtime, tile=predictor.options.tile, memory=MEMORY)
+    classes = predictor.classes
+    ignore = classes.file_ignore
+    sparse = image.nodata is not None or image.alpha
+
+    def masks() -> Iterator[tuple[Block, NDArray[np.uint8]]]:
+        for block in network.blocks(image, progress=progress, tile_progress=tile_progress):
+            mask = classes.to_value(block.scores.argmax(axis=0).astype(np.uint8))
+            missing = image.missing(block.top, block.left, *mask.shape)
+            if missing is not None:
+                mask[missing] = ignore
+            yield block, mask
+
+    strips = _strips(masks(), width=image.size[1])
+    write_mask_tiff(
+        path,
+        strips if tile_progress is None else tile_progress.record(strips),
+        size=image.size,
+        palette=classes.palette(),
+        nodata=ignore if sparse else None,
+        georeference=image.georeference,
+    )
+
+
+def _check_not_itself(out: Path, path: Path) -> None:
+    """Raise InputError if the mask would replace its image."""
+    if out.exists() and out.samefile(path):
+        raise InputError(f"{out}: is the image itself: choose another --out")
+
+
+def _check_options(predictor: Predictor) -> None:
+    """Raise InputError if the predictor needs the full image."""
+    for given, option in (
+        (predictor.crf is not None, "--crf"),
+        (not predictor.tta.single, "--scales or --flip"),
+        (predictor.options.tile == NONE, "--tile none"),
+    ):
+        if given:
+            raise InputError(
+                f"{option}: needs the full image in memory, which --large avoids: leave one of "
+                "them out"
+            )
+
+
+def _strips(
+    masks: Iterator[tuple[Block, NDArray[np.uint8]]], *, width: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Join blocks that lie side by side to strips (rows, width)."""
+    strip = np.empty((0, width), np.uint8)
+    for block, mask in masks:
+        if block.left == 0:
+            strip = np.empty((len(mask), width), np.uint8)
+        strip[:, block.left : block.left + mask.shape[1]] = mask
+        if block.left + mask.shape[1] == width:
+            yield strip

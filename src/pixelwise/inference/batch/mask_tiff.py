@@ -1,4 +1,4 @@
-"""Writing a mask that is larger than memory: a tiled, compressed palette TIFF."""
+"""Writing masks that are larger than memory: tiled, compressed palette TIFF."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pixelwise.inference.batch.tiff_source import GDAL_NODATA
 
 TILE = 512
-CLASSIC_BYTES = 3 << 30  # above it BigTIFF, for a classic one ends at 4 GiB
-ASCII = 2  # type of a tag
+CLASSIC_BYTES = 3 << 30  # BigTIFF above this, because a classic TIFF ends at 4 GiB
+ASCII = 2  # the type of a tag
 
 
 def write_mask_tiff(
-    side: Path,
+    path: Path,
     strips: Iterable[NDArray[np.uint8]],
     *,
     size: tuple[int, int],
@@ -25,11 +25,18 @@ def write_mask_tiff(
     nodata: int | None,
     georeference: Sequence[tuple[Any, ...]] = (),
 ) -> None:
-    """Write a mask of `size` (height, width), given as strips (any height, width) from the top.
+    """Write a mask with only a few rows of tiles in memory.
 
-    palette: 768 bytes of RGB. nodata: the mask value of pixels without data, for GDAL's tag; None
-    for none. georeference: tags, as `TiffSource` has them. Only some rows of tiles are in memory.
-    Raises OSError.
+    Args:
+        path: The file.
+        strips: The mask in strips (any height, width) from the top.
+        size: (height, width) of the mask.
+        palette: 768 bytes of RGB.
+        nodata: The mask value of pixels without data, for GDAL's tag, or None.
+        georeference: Tags, as in `TiffSource.georeference`.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
     import tifffile
 
@@ -39,7 +46,7 @@ def write_mask_tiff(
         text = str(nodata)
         tags.append((GDAL_NODATA, ASCII, len(text) + 1, text, True))
     big = size[0] * size[1] > CLASSIC_BYTES
-    with side.open("wb+") as stream, tifffile.TiffWriter(stream, bigtiff=big) as writer:
+    with path.open("wb+") as stream, tifffile.TiffWriter(stream, bigtiff=big) as writer:
         writer.write(
             _tiles(strips, width=size[1]),
             shape=size,
@@ -57,21 +64,21 @@ def write_mask_tiff(
 
 
 def _tiles(strips: Iterable[NDArray[np.uint8]], *, width: int) -> Iterator[NDArray[np.uint8]]:
-    """The tiles row by row, those at the lower and right border filled up with zeros."""
+    """Yield the tiles row by row, padded with zeros at the lower and right border."""
     rest = np.empty((0, width), np.uint8)
     for strip in strips:
         rows = np.concatenate([rest, strip])
-        whole = len(rows) // TILE * TILE
-        for top in range(0, whole, TILE):
+        complete = len(rows) // TILE * TILE
+        for top in range(0, complete, TILE):
             yield from _row_of_tiles(rows[top : top + TILE])
-        rest = rows[whole:]
+        rest = rows[complete:]
     if len(rest):
         yield from _row_of_tiles(rest)
 
 
 def _row_of_tiles(rows: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     for left in range(0, rows.shape[1], TILE):
-        part = rows[:, left : left + TILE]
+        crop = rows[:, left : left + TILE]
         tile = np.zeros((TILE, TILE), np.uint8)
-        tile[: part.shape[0], : part.shape[1]] = part
+        tile[: crop.shape[0], : crop.shape[1]] = crop
         yield tile

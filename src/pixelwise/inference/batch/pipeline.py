@@ -1,4 +1,4 @@
-"""Three steps for each of many items, overlapped."""
+"""Run three steps for each of many items, with the steps of different items overlapped."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Worked = TypeVar("Worked")
 Finished = TypeVar("Finished")
-Begun = TypeVar("Begun")
+Queued = TypeVar("Queued")
 
-AHEAD = 4
-BUDGET = 256 << 20
-"""At most so many items, and about so many bytes, wait ahead of the middle step and behind it."""
+QUEUE_ITEMS = 4
+QUEUE_BYTES = 256 << 20
+"""The largest number of items, and about the largest number of bytes, that wait before the middle
+step and after it."""
 
 
 @dataclass(frozen=True)
 class Done(Generic[Item, Finished]):
-    """An item that has come through, or the fault for which it has not."""
+    """An item with its result, or with the fault that prevented one."""
 
     item: Item
     result: Finished | None
@@ -42,28 +43,32 @@ def overlapped(
     stop: Callable[[], bool] = lambda: False,
     concurrency: int = 1,
 ) -> Generator[Done[Item, Finished]]:
-    """`finish(item, work(prepare(item)))` of each item, in order.
+    """Yield `finish(item, work(prepare(item)))` for each item, in order.
 
-    concurrency: how many calls of `work` may run at the same time. One: it takes all cores and runs
-        in the calling thread, `prepare` and `finish` in others ahead of and behind it. Several:
-        each takes a core, and an item stays in one thread for all of its steps.
-    size: bytes that a prepared item holds; large ones wait in smaller numbers.
-    stop: asked before each item; when it is true, nothing new is begun and what has been worked
-        on is finished.
+    However it ends, no thread keeps running. Close the generator if it may be left early.
 
-    An InputError of `prepare` or `work` is the item's fault and the rest goes on; any other error,
-    and any of `finish`, is raised. However it ends, no thread is left running; close it where it
-    may be left early.
+    Args:
+        items: The items.
+        prepare: The first step; an InputError is recorded as the fault of the item.
+        work: The middle step; an InputError is recorded as the fault of the item.
+        finish: The last step. All of its errors are raised, as are other errors of `prepare` and
+            `work`.
+        size: The number of bytes that a prepared item holds; fewer of the large ones wait.
+        stop: Called before each item. Once it returns True, no further item is started, and those
+            that have been worked on are finished.
+        concurrency: The number of calls of `work` that may run at the same time. With 1, `work`
+            uses all cores and runs in the calling thread, while other threads run `prepare` and
+            `finish`. With more, each call uses one core, and an item stays in one thread.
     """
     steps = _Steps(prepare, work, finish, size, stop)
     if concurrency == 1:
-        return _staged(iter(items), steps)
-    return _side_by_side(iter(items), steps, concurrency)
+        return _pipelined(iter(items), steps)
+    return _in_parallel(iter(items), steps, concurrency)
 
 
 @dataclass(frozen=True)
 class _Steps(Generic[Item, Prepared, Worked, Finished]):
-    """What `overlapped` is given."""
+    """The arguments of `overlapped`."""
 
     prepare: Callable[[Item], Prepared]
     work: Callable[[Prepared], Worked]
@@ -71,15 +76,15 @@ class _Steps(Generic[Item, Prepared, Worked, Finished]):
     size: Callable[[Prepared], int]
     stop: Callable[[], bool]
 
-    def begin(
+    def fill(
         self,
+        queue: deque[Queued],
         source: Iterator[Item],
-        queue: deque[Begun],
-        room: int,
-        submit: Callable[[Item], Begun],
+        length: int,
+        submit: Callable[[Item], Queued],
     ) -> None:
-        """Have `room` items in the queue, as long as there are some and it is not to stop."""
-        while not self.stop() and len(queue) < room:
+        """Submit items until the queue has `length` entries, the items end, or it should stop."""
+        while not self.stop() and len(queue) < length:
             try:
                 item = next(source)
             except StopIteration:
@@ -87,57 +92,57 @@ class _Steps(Generic[Item, Prepared, Worked, Finished]):
             queue.append(submit(item))
 
 
-def _staged(
+def _pipelined(
     source: Iterator[Item], steps: _Steps[Item, Prepared, Worked, Finished]
 ) -> Generator[Done[Item, Finished]]:
-    coming: deque[tuple[Item, Future[Prepared]]] = deque()
-    going: deque[tuple[Item, Future[Finished] | InputError]] = deque()
-    room = AHEAD
+    preparing: deque[tuple[Item, Future[Prepared]]] = deque()
+    finishing: deque[tuple[Item, Future[Finished] | InputError]] = deque()
+    length = QUEUE_ITEMS
     with ThreadPoolExecutor(_threads(), "pixelwise") as pool:
         try:
             while True:
-                steps.begin(
-                    source, coming, room, lambda item: (item, pool.submit(steps.prepare, item))
+                steps.fill(
+                    preparing, source, length, lambda item: (item, pool.submit(steps.prepare, item))
                 )
-                if not coming or steps.stop():
+                if not preparing or steps.stop():
                     break
-                item, future = coming.popleft()
+                item, future = preparing.popleft()
                 try:
                     prepared = future.result()
-                    room = _room(AHEAD, steps.size(prepared))
+                    length = _queue_length(QUEUE_ITEMS, steps.size(prepared))
                     worked = steps.work(prepared)
                 except InputError as error:
-                    going.append((item, error))
+                    finishing.append((item, error))
                 else:
-                    going.append((item, pool.submit(steps.finish, item, worked)))
+                    finishing.append((item, pool.submit(steps.finish, item, worked)))
                     del prepared, worked  # the future holds what is still needed
-                while going and (len(going) > room or _ready(going[0][1])):
-                    yield _done(*going.popleft())
-            while going:
-                yield _done(*going.popleft())
+                while finishing and (len(finishing) > length or _is_ready(finishing[0][1])):
+                    yield _done(*finishing.popleft())
+            while finishing:
+                yield _done(*finishing.popleft())
         finally:
-            for _, waiting in coming:
+            for _, waiting in preparing:
                 waiting.cancel()
 
 
-def _side_by_side(
+def _in_parallel(
     source: Iterator[Item], steps: _Steps[Item, Prepared, Worked, Finished], concurrency: int
 ) -> Generator[Done[Item, Finished]]:
-    room, running = concurrency, 0
+    limit, running = concurrency, 0
     changed = Condition()
 
-    def whole(item: Item) -> Done[Item, Finished] | None:
-        """None where it was to stop before."""
-        nonlocal room, running
+    def run(item: Item) -> Done[Item, Finished] | None:
+        """Run all steps of an item; return None if it should stop before."""
+        nonlocal limit, running
         with changed:
-            changed.wait_for(lambda: running < room)
+            changed.wait_for(lambda: running < limit)
             if steps.stop():
                 return None
             running += 1
         try:
             prepared = steps.prepare(item)
             # One is worked on while another is prepared and a third is finished.
-            room = max(3, _room(concurrency, steps.size(prepared)))
+            limit = max(3, _queue_length(concurrency, steps.size(prepared)))
             worked = steps.work(prepared)
             del prepared
             return Done(item, steps.finish(item, worked))
@@ -148,29 +153,29 @@ def _side_by_side(
                 running -= 1
                 changed.notify_all()
 
-    going: deque[Future[Done[Item, Finished] | None]] = deque()
+    futures: deque[Future[Done[Item, Finished] | None]] = deque()
     with ThreadPoolExecutor(concurrency, "pixelwise") as pool:
         try:
             while True:
-                steps.begin(source, going, 2 * concurrency, lambda item: pool.submit(whole, item))
-                if steps.stop():  # those that are begun are finished
-                    going = deque(future for future in going if not future.cancel())
-                if not going:
+                steps.fill(futures, source, 2 * concurrency, lambda item: pool.submit(run, item))
+                if steps.stop():  # items that have been started are finished
+                    futures = deque(future for future in futures if not future.cancel())
+                if not futures:
                     break
-                done = going.popleft().result()
+                done = futures.popleft().result()
                 if done is not None:
                     yield done
         finally:
-            for future in going:
+            for future in futures:
                 future.cancel()
 
 
-def _room(most: int, size: int) -> int:
-    """How many items of so many bytes may wait."""
-    return max(1, min(most, BUDGET // max(1, size)))
+def _queue_length(most: int, size: int) -> int:
+    """Return how many items of `size` bytes may wait."""
+    return max(1, min(most, QUEUE_BYTES // max(1, size)))
 
 
-def _ready(state: Future[Finished] | InputError) -> bool:
+def _is_ready(state: Future[Finished] | InputError) -> bool:
     return isinstance(state, InputError) or state.done()
 
 
@@ -181,5 +186,5 @@ def _done(item: Item, state: Future[Finished] | InputError) -> Done[Item, Finish
 
 
 def _threads() -> int:
-    """The network has all cores; a few threads are enough for what is small beside it."""
+    """Return a small number: the network uses all cores, and the other steps are cheap."""
     return max(2, min(8, cores() // 2))

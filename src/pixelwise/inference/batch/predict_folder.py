@@ -1,8 +1,8 @@
-"""Many images to files: overlapped, bounded in memory, and going on where it was interrupted."""
+"""Predicting many images: overlapped, bounded in memory, and resumed after an interruption."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +13,28 @@ from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.inference.batch.folder_journal import FileStamp, Journal
 from pixelwise.inference.batch.pipeline import overlapped
-from pixelwise.inference.output_names import output_names
+from pixelwise.inference.output_names import find_images, output_names, result_names
 from pixelwise.inference.predictor import Predictor
-from pixelwise.inference.results import Segmentation, result_names
-from pixelwise.inference.runtimes import supports_tiling
+from pixelwise.inference.results import Segmentation
 from pixelwise.interrupts import Interrupts, StoppedError
+
+Images = str | Path | Sequence[str | Path]
 
 
 class PredictionError(PixelwiseError):
-    """Results that cannot be written, though what was given was usable."""
+    """The input was usable, but the results cannot be written."""
 
 
 @dataclass(frozen=True)
 class FolderResult:
-    """How a run over many images ended.
+    """The outcome of a run over many images.
 
-    written: images predicted; kept: finished by an earlier run, and left as they were. faults: a
-    line for each image that could not be. outdated: what an earlier run had finished was of
-    another bundle or other settings, and was not kept.
+    Args:
+        written: The number of images that were predicted.
+        kept: The number of images that an earlier run had finished.
+        faults: One line for each image that could not be predicted.
+        outdated: Whether the results of an earlier, unfinished run were discarded because it used
+            another bundle or other options.
     """
 
     written: int
@@ -41,55 +45,62 @@ class FolderResult:
 
 def predict_folder(
     predictor: Predictor,
-    paths: Sequence[Path],
-    out: Path,
+    images: Images,
+    out: str | Path = "predictions",
     *,
-    settings: Mapping[str, Any],
     overlay: bool = True,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderResult:
-    """Write the mask of each image, and its overlay, into `out`, named as by `output_names`.
+    """Write NAME.png, a palette mask, and NAME_overlay.png for each image.
 
-    settings: what else decides the results, as plain JSON (the options).
-    overwrite: predict again what an interrupted run has finished. progress: told (done, total).
+    A call that was interrupted, killed or ran out of disk space is resumed by the same call: it
+    predicts only the remaining images. Files under their final names are always complete.
 
-    Raises InputError where no image could be predicted, names collide or `out` cannot be used;
-    PredictionError where the disk is full; StoppedError by Ctrl-C or SIGTERM. After both, and
-    after a kill, the same call goes on: nothing has a final name that is not whole.
+    Args:
+        predictor: Predicts the masks.
+        images: A folder, a file, or several of these.
+        out: The folder for the results.
+        overlay: Whether overlays are written.
+        overwrite: Predict all images again instead of resuming.
+        progress: Called with the number of finished images and the number of all images.
+
+    Raises:
+        InputError: If no image can be predicted, two results have the same name, or `out` cannot
+            be used.
+        PredictionError: If the disk is full.
+        StoppedError: After Ctrl-C or SIGTERM.
     """
-    names = output_names(paths, out, overlay=overlay)
-    files = {
-        path: result_names(name, overlay=overlay) for path, name in zip(paths, names, strict=True)
-    }
-    journal = begin_journal(predictor, out, settings)
-    again = same_command(overwrite=overwrite)
+    paths, out = find_images(images), Path(out)
+    names = zip(paths, output_names(paths, out, overlay=overlay), strict=True)
+    files = {path: result_names(name, overlay=overlay) for path, name in names}
+    journal = make_journal(predictor, out)
     stamps: dict[Path, FileStamp] = {}
     failed: list[InputError] = []
     written = 0
 
     def decode(path: Path) -> Pixels:
-        stamps[path] = file_stamp(path)  # before: what changes meanwhile is another image next time
+        stamps[path] = file_stamp(path)  # before reading, so that a change meanwhile is noticed
         return predictor.prepare(path)
 
     def encode(path: Path, result: Segmentation) -> dict[str, Path]:
-        encoded = zip(files[path], result.encoded(overlay=overlay), strict=True)
+        encoded = zip(files[path], result.encode(overlay=overlay), strict=True)
         return {name: journal.stage(data) for name, data in encoded}
 
     try:
         with journal, Interrupts() as interrupts:
             kept = journal.begin(files, overwrite=overwrite)
-            left = [path for path in paths if path not in kept]
-            # Of fewer images than cores each is to have them all.
-            several = 1 < predictor.concurrency <= len(left)
+            remaining = [path for path in paths if path not in kept]
+            # With fewer images than threads, each image gets all cores.
+            concurrent = 1 < predictor.concurrency <= len(remaining)
             steps = overlapped(
-                left,
+                remaining,
                 prepare=decode,
-                work=predictor.segment_concurrently if several else predictor.segment_prepared,
+                work=predictor.segment_concurrently if concurrent else predictor.segment_prepared,
                 finish=encode,
                 size=lambda pixels: pixels.nbytes,
                 stop=lambda: interrupts.requested is not None,
-                concurrency=predictor.concurrency if several else 1,
+                concurrency=predictor.concurrency if concurrent else 1,
             )
             with closing(steps):
                 for done in steps:
@@ -100,56 +111,54 @@ def predict_folder(
                         written += 1
                     if progress is not None:
                         progress(len(kept) + written + len(failed), len(paths))
-            ended = len(kept) + written + len(failed) == len(paths)
-            if ended:
+            complete = len(kept) + written + len(failed) == len(paths)
+            if complete:
                 journal.finish()
     except OSError as error:
-        raise PredictionError(
-            f"{cannot_be_written(out, error, again)} after the images that are finished"
-        ) from error
-    if not ended and interrupts.requested is not None:
-        raise StoppedError(
-            f"{out}: stopped with {len(kept) + written} of {len(paths)} images finished: "
-            f"{again} goes on from there",
-            signal_number=interrupts.requested,
+        raise disk_error(out, error, overwrite=overwrite) from error
+    if not complete and interrupts.requested is not None:
+        done_images = f"{len(kept) + written} of {len(paths)} images"
+        raise stopped(
+            f"{out}: stopped with {done_images} finished", interrupts, overwrite=overwrite
         )
-    return outcome(journal, written=written, kept=len(kept), failed=failed)
+    return summarize(journal, written=written, kept=len(kept), failed=failed)
 
 
-def begin_journal(predictor: Predictor, out: Path, settings: Mapping[str, Any]) -> Journal:
-    """The journal of a run of this version and this runtime. settings: what else decides."""
-    about = {
-        "pixelwise": pixelwise.__version__,
-        "runtime": predictor.runtime.name,
-        "network": predictor.network_id,
-        "parts": supports_tiling(predictor.runtime),
-    }
-    return Journal(out, {**about, **settings})
+def make_journal(predictor: Predictor, out: Path, **settings: Any) -> Journal:
+    """Make the journal of a run with everything that decides its results."""
+    return Journal(out, {"pixelwise": pixelwise.__version__, **predictor.to_json(), **settings})
 
 
-def outcome(
+def summarize(
     journal: Journal, *, written: int, kept: int, failed: Sequence[InputError]
 ) -> FolderResult:
-    """How a run has ended that was not stopped. Raises InputError where all images failed."""
+    """Return the outcome of a complete run; raise InputError if all images failed."""
     faults = tuple(line for fault in failed for line in fault.problems)
     if failed and not written and not kept:
         raise InputError(*faults)
     return FolderResult(written, kept, faults, journal.outdated)
 
 
-def cannot_be_written(out: Path, error: OSError, again: str) -> str:
-    """Without where it goes on. again: as `same_command` has it."""
-    reason = error.strerror or error
-    return f"{out}: cannot be written ({reason}): make room, and give {again}: it goes on"
+def stopped(state: str, interrupts: Interrupts, *, overwrite: bool) -> StoppedError:
+    assert interrupts.requested is not None
+    text = f"{state}: {how_to_resume(overwrite=overwrite)}"
+    return StoppedError(text, signal_number=interrupts.requested)
 
 
-def same_command(*, overwrite: bool) -> str:
-    """What to give to go on."""
-    return "the same command without --overwrite" if overwrite else "the same command"
+def disk_error(out: Path, error: OSError, *, overwrite: bool) -> PredictionError:
+    return PredictionError(
+        f"{out}: cannot be written ({error.strerror or error}): free some disk space; "
+        f"{how_to_resume(overwrite=overwrite)}"
+    )
+
+
+def how_to_resume(*, overwrite: bool) -> str:
+    same = "the same command without --overwrite" if overwrite else "the same command"
+    return f"{same} resumes from there"
 
 
 def file_stamp(path: Path) -> FileStamp:
-    """Raises InputError where the image is gone."""
+    """Return the stamp of an image; raise InputError if the file cannot be read."""
     try:
         return FileStamp.of(path)
     except OSError as error:

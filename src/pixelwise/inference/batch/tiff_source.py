@@ -1,7 +1,7 @@
-"""Windows of a TIFF file: plain, tiled, BigTIFF, GeoTIFF.
+"""Reading windows of TIFF files: plain, tiled, BigTIFF, GeoTIFF.
 
-tifffile takes the file apart; what is decoded here is one strip or tile at a time, kept as long as
-the neighboring windows need it. Nothing is mapped into memory, so that memory is ours to bound.
+tifffile parses the file. This module decodes one strip or tile at a time and caches it for the
+neighboring windows. Nothing is memory-mapped, so that the memory of the process stays bounded.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from pixelwise.errors import InputError
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it finds odd, it logs
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # it logs whatever it finds odd
 
 CACHE_BYTES = 192 << 20
 SEGMENT_BYTES = 128 << 20  # the largest strip or tile that is decoded
 
-REWRITE = "rewrite it in tiles, as by `gdal_translate -co TILED=YES -co BIGTIFF=YES IN OUT`"
+REWRITE = (
+    "rewrite it in tiles, for example with `gdal_translate -co TILED=YES -co BIGTIFF=YES IN OUT`"
+)
 
 MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
 UNCOMPRESSED, JPEGS = 1, {6, 7, 33007, 34892}  # Compression
@@ -49,12 +51,17 @@ GEOREFERENCE = (
 
 
 class TiffSource:
-    """A TIFF file as an image that is read by windows: see `open`.
+    """A TIFF file as an `ImageSource`, opened with `open`.
 
-    Gray, palette and RGB of 8 bits, with or without alpha, or what `pixels` asks for: deeper
-    numbers, other channels; by strips or tiles, with any compression that tifffile and imagecodecs
-    know. `georeference` is what places it on the earth, as tags for the mask; `nodata` the value
-    that stands for no data, or None.
+    It reads gray, palette and RGB images of 8 bits, with or without alpha, and the data types and
+    channels that `pixels` requires, in strips or tiles, with any compression that tifffile and
+    imagecodecs support.
+
+    Attributes:
+        size: (height, width).
+        alpha: Whether the last channel is opacity.
+        nodata: The value of pixels without data, or None.
+        georeference: Tags that locate the image on the earth, to be copied to the mask.
     """
 
     def __init__(self, path: Path, file: TiffFile, page: TiffPage, pixels: PixelFormat) -> None:
@@ -62,18 +69,18 @@ class TiffSource:
         self.size = (page.imagelength, page.imagewidth)
         self.planes = page.samplesperpixel if page.planarconfig == 2 else 1
         self.tiled = page.is_tiled
-        self.segment = (
+        self.segment_size = (
             (page.tilelength, page.tilewidth)
             if self.tiled
             else (min(page.rowsperstrip, page.imagelength), page.imagewidth)
         )
         self.cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
-        self.cached = 0
+        self.cached_bytes = 0
         self.palette = None if page.colormap is None else (page.colormap >> 8).astype(np.uint8).T
-        kinds = [*page.extrasamples]
-        opaque = bool(kinds) and kinds[-1] in {ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA}
-        # Programs call a fourth channel opacity, whatever it holds.
-        self.alpha = opaque and pixels.channels < page.samplesperpixel
+        extra = [*page.extrasamples]
+        has_alpha = bool(extra) and extra[-1] in {ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA}
+        # Programs declare a fourth channel as alpha, whatever it contains.
+        self.alpha = has_alpha and pixels.channels < page.samplesperpixel
         self._check()
         self.nodata = self._nodata()
         self.georeference = [
@@ -85,50 +92,63 @@ class TiffSource:
     @classmethod
     @contextmanager
     def open(cls, path: Path, pixels: PixelFormat = RGB_BYTES) -> Iterator[TiffSource]:
-        """pixels: what its network was trained on.
+        """Open a TIFF file.
 
-        Raises InputError for what is not such a file, is cut off, or cannot be read by windows,
-        and where tifffile is not installed; while it is read, for a damaged strip or tile."""
+        Args:
+            path: The file.
+            pixels: The format that the network was trained on.
+
+        Raises:
+            InputError: If the file is not a TIFF, is truncated, cannot be read in windows, or has
+                another format, or tifffile is not installed. Inside `with`, if a strip or tile is
+                damaged.
+        """
         try:
             import tifffile
         except ImportError as error:
             raise InputError(
                 f"{path}: reading large TIFF files needs tifffile: "
-                "pip install 'tifffile>=2025.5.10' imagecodecs"
+                "`pip install 'tifffile>=2025.5.10' imagecodecs`"
             ) from error
         with open_file(tifffile, path) as file:
-            every = (page.aspage() for page in file.pages)
-            pages = [page for page in every if not page.subfiletype & (REDUCED | MASK)]
+            all_pages = (page.aspage() for page in file.pages)
+            pages = [page for page in all_pages if not page.subfiletype & (REDUCED | MASK)]
             if len(pages) != 1:
                 raise InputError(
-                    f"{path}: holds {len(pages)} images (pages): save the one you mean"
+                    f"{path}: contains {len(pages)} images (pages): save one of them separately"
                 )
             yield cls(path, file, pages[0], pixels)
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
-        """The window (height, width, C) in units of 0..255, as the network is given images.
+        """Read a window (height, width, C) in units of 0..255.
 
-        Of deeper images the pixels without data are 0, since their numbers may lie anywhere.
-        Raises InputError for other numbers that are not finite.
+        In images of more than 8 bits, pixels without data become 0, because their values may be
+        far out of range.
+
+        Raises:
+            InputError: If another value is not finite, or the window cannot be decoded.
         """
         samples = self._samples(top, left, height, width)
         if self.palette is not None:
             samples = self.palette[samples[..., 0]]
         if self.page.photometric == MINISWHITE:
             samples = 255 - samples
-        raw = RawImage(_held(samples), self.alpha)
-        found = self.pixels.scale(self.pixels.select(raw, self.path))
+        raw = RawImage(_supported(samples), self.alpha)
+        window = self.pixels.scale(self.pixels.select(raw, self.path))
         if not self.pixels.is_bytes:
             missing = self.missing(top, left, height, width)
             if missing is not None:
-                found[missing] = 0
-            self._check_finite(found, top, left)
-        whole: Pixels = np.ascontiguousarray(found)  # type: ignore[assignment]
-        return whole
+                window[missing] = 0
+            self._check_finite(window, top, left)
+        contiguous: Pixels = np.ascontiguousarray(window)  # type: ignore[assignment]
+        return contiguous
 
     def missing(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_] | None:
-        """Where the window has no data, (height, width): all channels have the nodata value, or
-        alpha is 0. None where it has data everywhere."""
+        """Return a mask (height, width) of the pixels without data in a window.
+
+        These are the pixels whose channels all have the nodata value, or whose alpha is 0. None if
+        every pixel has data.
+        """
         if self.nodata is None and not self.alpha:
             return None
         samples = self._samples(top, left, height, width)
@@ -137,58 +157,58 @@ class TiffSource:
             missing |= samples[..., -1] == 0
             samples = samples[..., :-1]
         if self.nodata is not None:
-            without = np.isnan(samples) if np.isnan(self.nodata) else samples == self.nodata
-            missing |= without.all(axis=2)
+            equal = np.isnan(samples) if np.isnan(self.nodata) else samples == self.nodata
+            missing |= equal.all(axis=2)
         return missing if missing.any() else None
 
     def _check_finite(self, pixels: Pixels, top: int, left: int) -> None:
         if not np.isfinite(pixels).all():
-            row, column, channel = (int(place) for place in np.argwhere(~np.isfinite(pixels))[0])
+            row, column, channel = (int(index) for index in np.argwhere(~np.isfinite(pixels))[0])
             raise InputError(
-                f"{self.path}: holds a value that is not finite at row {top + row}, column "
-                f"{left + column}, channel {channel}: fill it with a number, or say which value "
-                "stands for no data, as by `gdal_translate -a_nodata nan IN OUT`"
+                f"{self.path}: has a value that is not finite at row {top + row}, column "
+                f"{left + column}, channel {channel}: replace it with a number, or declare the "
+                "nodata value, for example with `gdal_translate -a_nodata nan IN OUT`"
             )
 
     def _check(self) -> None:
         page, path = self.page, self.path
         if page.dtype is None or page.bitspersample != 8 * page.dtype.itemsize:
             raise InputError(
-                f"{path}: has {page.bitspersample} bits a channel, which are not read by windows: "
-                "convert it to 8 or 16 bits"
+                f"{path}: has {page.bitspersample} bits per channel, which cannot be read in "
+                "windows: convert it to 8 or 16 bits"
             )
         if page.dtype.kind not in "uif":
-            raise InputError(f"{path}: holds {page.dtype}: save whole or floating point numbers")
+            raise InputError(f"{path}: has values of type {page.dtype}: save integers or floats")
         deep = page.dtype != np.uint8
-        known = {MINISBLACK, RGB} if deep else {MINISWHITE, MINISBLACK, RGB, PALETTE}
-        if page.photometric not in known and not (
+        supported = {MINISBLACK, RGB} if deep else {MINISWHITE, MINISBLACK, RGB, PALETTE}
+        if page.photometric not in supported and not (
             page.photometric == YCBCR and page.compression in JPEGS
         ):
             raise InputError(
-                f"{path}: has colors of kind {_name(page.photometric)}, read are gray, RGB, and "
-                "palettes of 8 bits: convert it to RGB"
+                f"{path}: has the color space {_name(page.photometric)}; supported are gray, RGB "
+                "and 8-bit palettes: convert it to RGB"
             )
         channels = page.samplesperpixel if self.palette is None else 3
         self.pixels.select(
-            RawImage(_held(np.empty((1, 1, channels), page.dtype)), self.alpha),
+            RawImage(_supported(np.empty((1, 1, channels), page.dtype)), self.alpha),
             path,
             remedy=CONVERT_TO_RGB if self.pixels == RGB_BYTES else LIKE_THE_TRAINING,
         )
         if page.imagedepth != 1:
             raise InputError(f"{path}: is a volume, not an image: save one slice of it")
-        turned = page.tags.valueof(274, default=1)
-        if turned != 1:
+        orientation = page.tags.valueof(274, default=1)
+        if orientation != 1:
             raise InputError(
-                f"{path}: is to be turned (orientation {int(turned)}), which needs the whole of "
-                "it: save it upright"
+                f"{path}: has orientation {int(orientation)}, and rotating it needs all of it in "
+                "memory: save it upright"
             )
         samples = page.samplesperpixel // self.planes
-        rows, columns = self.segment
+        rows, columns = self.segment_size
         if rows * columns * samples * self._dtype.itemsize > SEGMENT_BYTES and not self._plain_rows:
             kind = "tile" if self.tiled else "strip"
             raise InputError(
-                f"{path}: has a {kind} of {columns}x{rows} pixels, which can only be decoded as a "
-                f"whole: {REWRITE}"
+                f"{path}: has a {kind} of {columns}x{rows} pixels, which must be decoded at once: "
+                f"{REWRITE}"
             )
         ends = [
             offset + count
@@ -196,7 +216,7 @@ class TiffSource:
         ]
         across, down = self._grid
         if len(ends) < across * down * self.planes or max(ends, default=0) > path.stat().st_size:
-            raise InputError(f"{path}: is cut off: restore the file or remove it")
+            raise InputError(f"{path}: is truncated: restore the file or remove it")
 
     def _nodata(self) -> float | None:
         text = str(self.page.tags.valueof(GDAL_NODATA, default="")).strip("\0 ")
@@ -207,30 +227,30 @@ class TiffSource:
         if self._dtype.kind == "f":
             with np.errstate(over="ignore"):
                 return float(self._dtype.type(value))
-        info = np.iinfo(self._dtype)  # no pixel has another
+        info = np.iinfo(self._dtype)  # no pixel can have another value
         return value if value.is_integer() and info.min <= value <= info.max else None
 
     @property
     def _dtype(self) -> np.dtype[Any]:
-        """Of the numbers stored."""
+        """The data type of the stored values."""
         return np.dtype(self.page.dtype)
 
     @property
     def _plain_rows(self) -> bool:
-        """Whether parts of rows can be read from the file as they are."""
+        """Whether rows can be read from the file without decoding whole strips."""
         return self.page.compression == UNCOMPRESSED and not self.tiled
 
     @property
     def _grid(self) -> tuple[int, int]:
-        """How many strips or tiles there are across and down."""
-        (height, width), (rows, columns) = self.size, self.segment
+        """The number of strips or tiles (across, down)."""
+        (height, width), (rows, columns) = self.size, self.segment_size
         return -(-width // columns), -(-height // rows)
 
     def _samples(self, top: int, left: int, height: int, width: int) -> NDArray[Any]:
-        """The window as the file has it, (height, width, samples)."""
+        """Read a window (height, width, samples) of stored values."""
         if self._plain_rows:
-            return self._rows(top, left, height, width)
-        rows, columns = self.segment
+            return self._read_rows(top, left, height, width)
+        rows, columns = self.segment_size
         across, down = self._grid
         samples = self.page.samplesperpixel
         window = np.empty((height, width, samples), self._dtype)
@@ -238,19 +258,19 @@ class TiffSource:
             target = window if self.planes == 1 else window[..., plane : plane + 1]
             for i in range(top // rows, -(-(top + height) // rows)):
                 for j in range(left // columns, -(-(left + width) // columns)):
-                    piece = self._decoded((plane * down + i) * across + j)
+                    segment = self._segment((plane * down + i) * across + j)
                     y, x = i * rows, j * columns
                     y0, x0 = max(top, y), max(left, x)
-                    y1 = min(top + height, y + len(piece))
-                    x1 = min(left + width, x + piece.shape[1])
-                    target[y0 - top : y1 - top, x0 - left : x1 - left] = piece[
+                    y1 = min(top + height, y + len(segment))
+                    x1 = min(left + width, x + segment.shape[1])
+                    target[y0 - top : y1 - top, x0 - left : x1 - left] = segment[
                         y0 - y : y1 - y, x0 - x : x1 - x
                     ]
         return window
 
-    def _rows(self, top: int, left: int, height: int, width: int) -> NDArray[Any]:
-        """The same from strips that are not compressed: only what is asked for is read."""
-        per_strip = self.segment[0]
+    def _read_rows(self, top: int, left: int, height: int, width: int) -> NDArray[Any]:
+        """Read a window from uncompressed strips, without reading anything else."""
+        per_strip = self.segment_size[0]
         down = self._grid[1]
         samples = self.page.samplesperpixel // self.planes
         stored = self._dtype.newbyteorder(self.file.byteorder)
@@ -265,16 +285,16 @@ class TiffSource:
                 window[y - top, :, plane : plane + samples] = line
         return window
 
-    def _decoded(self, index: int) -> NDArray[Any]:
-        """A strip or tile, (rows, columns, samples), from the cache where it is there."""
-        piece = self.cache.pop(index, None)
-        if piece is None:
-            piece = self._decode(index)
-            self.cached += piece.nbytes
-            while self.cache and self.cached > CACHE_BYTES:
-                self.cached -= self.cache.popitem(last=False)[1].nbytes
-        self.cache[index] = piece  # the latest is last
-        return piece
+    def _segment(self, index: int) -> NDArray[Any]:
+        """Return a strip or tile (rows, columns, samples), from the cache if possible."""
+        segment = self.cache.pop(index, None)
+        if segment is None:
+            segment = self._decode(index)
+            self.cached_bytes += segment.nbytes
+            while self.cache and self.cached_bytes > CACHE_BYTES:
+                self.cached_bytes -= self.cache.popitem(last=False)[1].nbytes
+        self.cache[index] = segment  # the most recent is last
+        return segment
 
     def _decode(self, index: int) -> NDArray[Any]:
         page = self.page
@@ -287,18 +307,18 @@ class TiffSource:
             decoded, _, shape = page.decode(data, index, **options)
         except (InputError, MemoryError):
             raise
-        except Exception as error:  # codecs raise whatever the file's bytes provoke
+        except Exception as error:  # codecs raise many types of errors for damaged data
             if "requires the 'imagecodecs'" in str(error):
                 raise InputError(
-                    f"{self.path}: is compressed by {_name(page.compression)}, which needs "
-                    "imagecodecs: pip install imagecodecs"
+                    f"{self.path}: is compressed with {_name(page.compression)}, which needs "
+                    "imagecodecs: `pip install imagecodecs`"
                 ) from error
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         _, rows, columns, samples = shape
-        if decoded is None:  # left out by who wrote it: all nodata
+        if decoded is None:  # a sparse file omits segments without data
             return np.full((rows, columns, samples), self.nodata or 0, self._dtype)
-        piece: NDArray[Any] = np.asarray(decoded, self._dtype).reshape(rows, columns, samples)
-        return piece
+        segment: NDArray[Any] = np.asarray(decoded, self._dtype).reshape(rows, columns, samples)
+        return segment
 
     def _bytes(self, offset: int, count: int) -> bytes:
         try:
@@ -306,21 +326,21 @@ class TiffSource:
             data: bytes = self.file.filehandle.read(count)
         except OSError as error:
             raise InputError(
-                f"{self.path}: cannot be read ({error.strerror}): check the disk it lies on"
+                f"{self.path}: cannot be read ({error.strerror}): check the disk"
             ) from error
         if len(data) < count:
-            raise self._damaged("it ends too early")
+            raise self._damaged("unexpected end of file")
         return data
 
     def _damaged(self, reason: str) -> InputError:
         line = " ".join(reason.split())
         return InputError(
-            f"{self.path}: is damaged or cut off ({line}): restore the file or remove it"
+            f"{self.path}: is damaged or truncated ({line}): restore the file or remove it"
         )
 
 
-def _held(samples: NDArray[Any]) -> NDArray[Any]:
-    """As decoded images are held: other types than 8 and 16 bits become float32."""
+def _supported(samples: NDArray[Any]) -> NDArray[Any]:
+    """Convert to a data type of `PixelFormat`: all but uint8 and uint16 become float32."""
     if samples.dtype.kind == "u" and samples.dtype.itemsize <= 2:
         return samples
     with np.errstate(over="ignore"):
@@ -328,13 +348,13 @@ def _held(samples: NDArray[Any]) -> NDArray[Any]:
 
 
 def _name(value: object) -> str:
-    """Of one of tifffile's enumerations; a number that it does not know stays one."""
+    """Return the name of a tifffile enumeration, or the number if tifffile does not know it."""
     return str(getattr(value, "name", value))
 
 
 @contextmanager
 def open_file(tifffile: Any, path: Path) -> Iterator[TiffFile]:
-    """A TIFF file that is closed again; whatever is wrong with it is one InputError."""
+    """Open a TIFF file for `with`; raise InputError for anything wrong with it."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not an image: give a file")
     try:
@@ -346,10 +366,10 @@ def open_file(tifffile: Any, path: Path) -> Iterator[TiffFile]:
             file.close()
             raise
     except FileNotFoundError as error:
-        raise InputError(f"{path}: is not there: check the path") from error
+        raise InputError(f"{path}: does not exist: check the path") from error
     except (tifffile.TiffFileError, struct.error, ValueError, KeyError, IndexError) as error:
         raise InputError(
-            f"{path}: is not a TIFF file that can be read by windows, or is damaged "
+            f"{path}: is not a TIFF file that can be read in windows, or is damaged "
             f"({' '.join(str(error).split())}): for another format {CONVERT}"
         ) from error
     except OSError as error:
@@ -360,9 +380,11 @@ def open_file(tifffile: Any, path: Path) -> Iterator[TiffFile]:
         yield file
 
 
-CONVERT = "convert it, as by `vips tiffsave IN OUT.tif --tile --compression deflate --bigtiff`"
+CONVERT = (
+    "convert it, for example with `vips tiffsave IN OUT.tif --tile --compression deflate --bigtiff`"
+)
 CONVERT_TO_RGB = (
-    "convert it, as by `gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 -colorinterp red,green,blue "
-    "IN OUT`"
+    "convert it, for example with `gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 -colorinterp "
+    "red,green,blue IN OUT`"
 )
 LIKE_THE_TRAINING = "give images like those that the network was trained on"

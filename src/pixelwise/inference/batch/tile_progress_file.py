@@ -1,8 +1,8 @@
-"""How far a pass over one image has come, in a file: after a kill the next one goes on there.
+"""The progress of a tiled pass over one image in a file, from which the next pass is resumed.
 
-A line that says of what, then records: the sums of an image pooling so far, or a strip of the mask,
-compressed. Each is flushed to disk, with a sum over its bytes; one that a kill has torn ends the
-file.
+The file has one line that says what it belongs to, followed by records: the sums of an image
+pooling so far, or a compressed strip of the mask. Each record is flushed to disk with a checksum;
+the file ends before a record that a kill has torn.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.file_io import append_whole
-from pixelwise.inference.tiling.tile_progress import Sums
+from pixelwise.inference.tiling.tile_progress import PoolingSums
 
-HEAD = struct.Struct("<BIIQ")  # kind, pooling, rows, bytes that follow
-CHECK = struct.Struct("<I")  # CRC of the head and of what follows
+HEAD = struct.Struct("<BIIQ")  # kind, pooling, rows, number of bytes that follow
+CHECK = struct.Struct("<I")  # CRC-32 of the head and of the bytes that follow
 SUMS, STRIP = 1, 2
 POSITIONS = struct.Struct("<q")
 
 
 class TileProgressFile:
-    """A `Trail` in the file at `path`, and the strips of the mask that are finished.
+    """A `TileProgress` in a file, with the finished strips of the mask. Use it in `with`.
 
-    about: all that decides the result, a line; what was left of something else is of no use and
-    overwritten. Use it in `with`. Raises OSError where the file cannot be written; what was kept
-    before is kept then.
+    Its methods raise OSError if the file cannot be written; what was saved before stays.
+
+    Args:
+        path: The file.
+        key: One line with everything that decides the result. A file with another line is
+            overwritten.
     """
 
-    def __init__(self, path: Path, about: str) -> None:
+    def __init__(self, path: Path, key: str) -> None:
         self.path = path
-        self._about = about.encode() + b"\n"
-        self._sums: dict[int, Sums] = {}
-        self._strips: list[tuple[int, int, int]] = []  # rows, where, and how many bytes
+        self._key = key.encode() + b"\n"
+        self._sums: dict[int, PoolingSums] = {}
+        self._strips: list[tuple[int, int, int]] = []  # rows, offset and length in bytes
 
     def __enter__(self) -> TileProgressFile:
-        # Not buffered: nothing is to come after a write that failed.
+        # Unbuffered: nothing may follow a write that failed.
         self._file = self.path.open("r+b" if self.path.exists() else "w+b", buffering=0)
-        if self._file.read(len(self._about)) == self._about:
+        if self._file.read(len(self._key)) == self._key:
             self._read()
         else:
             self._file.seek(0)
-            self._file.truncate()  # first: what is there is not to follow another line
-            append_whole(self._file, self._about)
+            self._file.truncate()  # before the new line: old records must not follow it
+            append_whole(self._file, self._key)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,20 +57,19 @@ class TileProgressFile:
 
     @property
     def rows(self) -> int:
-        """Of tiles; each has given a strip of the mask."""
+        """The number of finished rows of tiles, each with one strip of the mask."""
         return len(self._strips)
 
-    def sums(self, pooling: int) -> Sums:
-        return self._sums.get(pooling, Sums())
+    def sums(self, pooling: int) -> PoolingSums:
+        return self._sums.get(pooling, PoolingSums())
 
-    def keep_sums(self, pooling: int, sums: Sums) -> None:
+    def save_sums(self, pooling: int, sums: PoolingSums) -> None:
         self._append(
             SUMS, pooling, sums.rows, POSITIONS.pack(sums.positions) + sums.total.tobytes()
         )
 
-    def through(self, strips: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-        """The strips (rows, width) that are kept, and `strips`, which go on from there and are kept
-        one by one."""
+    def record(self, strips: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        """Yield the saved strips (rows, width), then save and yield the strips that follow them."""
         for rows, start, size in self._strips:
             self._file.seek(start)
             data = zlib.decompress(self._file.read(size))
@@ -77,7 +79,7 @@ class TileProgressFile:
             yield strip
 
     def _read(self) -> None:
-        """What is whole; the file then stands behind it."""
+        """Read all complete records, and cut the file off after them."""
         end, length = self._file.tell(), self.path.stat().st_size
         while (start := end + HEAD.size + CHECK.size) <= length:
             head, check = self._file.read(HEAD.size), self._file.read(CHECK.size)
@@ -92,7 +94,7 @@ class TileProgressFile:
             else:
                 (positions,) = POSITIONS.unpack_from(data)
                 total = np.frombuffer(data, np.float64, offset=POSITIONS.size)
-                self._sums[pooling] = Sums(rows, total, positions)
+                self._sums[pooling] = PoolingSums(rows, total, positions)
             end = start + size
         self._file.truncate(end)
 

@@ -1,15 +1,15 @@
-"""Videos: every frame is segmented, and what comes out is a video again.
+"""Predicting videos: every frame is segmented, and the result is a video with overlays.
 
-PyAV (FFmpeg) decodes and encodes; it is an extra. Sound is not carried over.
+PyAV (FFmpeg), an optional dependency, decodes and encodes. Sound is not copied.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,14 +34,19 @@ VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm"}
 )
 ENCODER = "libx264"
-QUALITY = {"crf": "18", "preset": "veryfast"}  # x264's scale: 18 can hardly be told from the source
+QUALITY = {"crf": "18", "preset": "veryfast"}  # x264: 18 is visually close to lossless
 
 
 @dataclass
 class VideoResult:
-    """What was made of a video. frames: how many; notes and faults: sentences for the person.
+    """The outcome of predicting a video.
 
-    faults: of a video that is damaged or cut off; what could be decoded is in the files.
+    Args:
+        overlay: The video with overlays.
+        masks: The folder of the masks, if requested.
+        frames: The number of frames in the results.
+        notes: Remarks for the user, one line each.
+        faults: Why the results lack frames of a damaged or truncated video, one line each.
     """
 
     overlay: Path
@@ -55,30 +60,35 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def video_names(paths: Sequence[Path]) -> list[str]:
-    """A base name for the results of each video: its stem, or its whole name where stems collide."""
-    stems = Counter(path.stem for path in paths)
-    return [path.stem if stems[path.stem] == 1 else path.name for path in paths]
-
-
 def predict_video(
     predictor: Predictor,
     path: Path,
-    out: Path,
+    out: Path = Path("predictions"),
     *,
     name: str | None = None,
     masks: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> VideoResult:
-    """Write OUT/NAME_overlay.mp4, and with `masks` OUT/NAME_masks/000001.png, ... a file a frame.
+    """Write OUT/NAME_overlay.mp4 and, on request, OUT/NAME_masks/000001.png, ... for a video.
 
-    The video has the frames, their times and the upright image of the given one, H.264 and no
-    sound; the classes' colors stand below. Frames go through one at a time, so memory is that of a
-    few. progress: told (done, total), total 0 where the video does not say.
+    The overlay is an H.264 video without sound. It has the frames of the original, upright and at
+    the same times, and a legend below them. Only a few frames are in memory at a time. Results
+    appear under their final names when they are complete: with every frame that could be decoded.
+    An interrupted video is not resumed.
 
-    Files appear whole: with all that could be decoded, or, where that is nothing, not at all.
-    Raises InputError where PyAV is missing, or the video cannot be read or the result written;
-    StoppedError by Ctrl-C or SIGTERM, after which nothing is left.
+    Args:
+        predictor: Predicts the masks.
+        path: The video.
+        out: The folder for the results. Earlier results of the same name are replaced.
+        name: The base name of the results; the video's stem by default.
+        masks: Whether to write a mask for each frame.
+        progress: Called with the number of finished frames and the number of all frames, which is
+            0 if the video does not declare it.
+
+    Raises:
+        InputError: If PyAV is not installed, the video cannot be read, or the results cannot be
+            written.
+        StoppedError: After Ctrl-C or SIGTERM; no files are left.
     """
     require_av(path)
     name = path.stem if name is None else name
@@ -86,26 +96,25 @@ def predict_video(
     if result.overlay.exists() and result.overlay.samefile(path):
         raise InputError(f"{path}: would be replaced by its own result: choose another --out")
     with ExitStack() as stack:
-        film = stack.enter_context(closing(_VideoReader(path, result)))
-        first = next(film.frames, None)
-        if first is None:
-            reason = result.faults[0] if result.faults else f"{path}: holds no frames"
-            raise InputError(f"{reason}: restore the file or remove it")
+        reader = stack.enter_context(closing(_VideoReader(path, result)))
+        first = reader.first_frame()
         make_folder(out)
         interrupts = stack.enter_context(Interrupts())
         frames = stack.enter_context(atomic_folder(result.masks)) if result.masks else None
         side = stack.enter_context(atomic(result.overlay))
         size = (first.pixels.shape[1], first.pixels.shape[0])
-        writer = stack.enter_context(closing(_Writer(side, film, predictor.classes, size=size)))
+        writer = stack.enter_context(
+            closing(_VideoWriter(side, reader, predictor.classes, size=size))
+        )
 
-        def finish(frame: _Frame, done: Segmentation) -> Image.Image:
+        def finish(frame: _Frame, result: Segmentation) -> Image.Image:
             if frames is not None:
-                (mask,) = done.encoded(overlay=False)
+                (mask,) = result.encode(overlay=False)
                 (frames / f"{frame.number:06d}.png").write_bytes(mask)
-            return done.overlay(legend=False)
+            return result.overlay(legend=False)
 
         steps = overlapped(
-            _chain(first, film.frames),
+            chain([first], reader.frames),
             prepare=lambda frame: predictor.prepare(frame.pixels),
             work=predictor.segment_concurrently,
             finish=finish,
@@ -121,34 +130,40 @@ def predict_video(
                 writer.write(done.result, done.item.time)
                 result.frames += 1
                 if progress is not None:
-                    progress(result.frames, film.expected)
+                    progress(result.frames, reader.expected)
         if interrupts.requested is not None:
             raise StoppedError(
-                f"{path}: stopped at frame {result.frames}; nothing of this video is kept",
+                f"{path}: stopped at frame {result.frames}: no results of this video are kept",
                 signal_number=interrupts.requested,
             )
-    if film.expected_exactly and result.frames < film.expected and not result.faults:
+    if reader.expected_exactly and result.frames < reader.expected and not result.faults:
         result.faults.append(
-            f"{path}: is cut off: {result.frames} of {film.expected} frames could be read, which "
-            f"are in {result.overlay}"
+            f"{path}: is truncated: the {result.frames} of {reader.expected} frames that could be "
+            f"read are in {result.overlay}"
         )
     return result
 
 
 def require_av(path: Path) -> None:
-    """Raise InputError where PyAV is not installed."""
+    """Raise InputError if PyAV is not installed."""
     try:
         import av
     except ImportError as error:
         raise InputError(
             f"{path}: videos need PyAV, which is not installed: `pip install 'av>=14'`"
         ) from error
-    av.logging.set_level(None)  # what matters is raised; the rest would be lines amid ours
+    av.logging.set_level(None)  # errors are raised; other messages would clutter the output
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """number: from 1. pixels: (H, W, 3) uint8, upright. time: in the video's time base, from 0."""
+    """A decoded frame.
+
+    Args:
+        number: Counts from 1.
+        pixels: (H, W, 3) uint8, upright.
+        time: Presentation time in units of the video's time base, from 0.
+    """
 
     number: int
     pixels: NDArray[np.uint8]
@@ -156,8 +171,7 @@ class _Frame:
 
 
 class _VideoReader:
-    """A video that is read. `frames` gives them one after the other and ends at what is damaged,
-    which then stands in the result's faults."""
+    """Reads a video; the iterator `frames` ends at damage and adds it to the result's faults."""
 
     def __init__(self, path: Path, result: VideoResult) -> None:
         import av
@@ -166,7 +180,7 @@ class _VideoReader:
         self.container = _open(path)
         try:
             if not self.container.streams.video:
-                raise InputError(f"{path}: holds no video: give a video")
+                raise InputError(f"{path}: contains no video stream: give a video")
             self.stream: VideoStream = self.container.streams.video[0]
             self.stream.thread_type = "AUTO"
             self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
@@ -177,11 +191,18 @@ class _VideoReader:
             self.close()
             raise
         if self.container.streams.audio:
-            result.notes.append(f"{path}: its sound is left out")
+            result.notes.append(f"{path}: the sound is not copied")
         self.frames = self._read()
 
     def close(self) -> None:
         self.container.close()
+
+    def first_frame(self) -> _Frame:
+        """Read the first frame; raise InputError if there is none."""
+        for frame in self.frames:
+            return frame
+        reason = [*self.result.faults, f"{self.path}: contains no frames"][0]
+        raise InputError(f"{reason}: restore the file or remove it")
 
     def _read(self) -> Iterator[_Frame]:
         import av
@@ -194,29 +215,33 @@ class _VideoReader:
                 number += 1
                 damaged += frame.is_corrupt
                 pixels = frame.to_ndarray(format="rgb24")
-                turned = np.rot90(pixels, frame.rotation // 90 % 4)  # both counterclockwise
-                if frame.pts is None:  # old AVI files: a steady rate is all there is
+                upright = np.rot90(pixels, frame.rotation // 90 % 4)  # both counterclockwise
+                if frame.pts is None:  # old AVI files have no timestamps, only a constant rate
                     time = round((number - 1) / self.rate / self.time_base)
                 else:
                     start = frame.pts if start is None else start
                     time = frame.pts - start
-                yield _Frame(number, np.ascontiguousarray(turned), time)
+                yield _Frame(number, np.ascontiguousarray(upright), time)
         except (av.FFmpegError, OSError) as error:
             self.result.faults.append(
-                f"{self.path}: is damaged or cut off after frame {number} ({error.strerror})"
+                f"{self.path}: is damaged or truncated after frame {number} ({error.strerror})"
             )
         if damaged:
-            self.result.faults.append(f"{self.path}: {damaged} of its frames are damaged")
+            self.result.faults.append(f"{self.path}: {damaged} frames are damaged")
 
 
-class _Writer:
-    """A video that is written, with a legend below every frame. Raises OSError where it cannot be.
+class _VideoWriter:
+    """Writes a video with a legend below every frame; raises OSError if it cannot be written.
 
-    size: (width, height) of the images; in the video both become even, as H.264 has them.
+    Args:
+        path: The file.
+        reader: The original, for its frame rate and time base.
+        classes: The classes for the legend.
+        size: (width, height) of the frames; padded to even numbers, which H.264 requires.
     """
 
     def __init__(
-        self, path: Path, film: _VideoReader, classes: Classes, *, size: tuple[int, int]
+        self, path: Path, reader: _VideoReader, classes: Classes, *, size: tuple[int, int]
     ) -> None:
         import av
 
@@ -226,25 +251,25 @@ class _Writer:
         self.last = -1
         with _as_os_error():
             self.container = av.open(f"file:{path}", "w", format="mp4")
-            stream = self.container.add_stream(ENCODER, rate=film.rate, options=QUALITY)
+            stream = self.container.add_stream(ENCODER, rate=reader.rate, options=QUALITY)
         assert isinstance(stream, av.VideoStream)
         self.stream = stream
         self.stream.width = _even(max(size[0], self.legend.width))
         self.stream.height = _even(size[1] + self.legend.height)
         self.stream.pix_fmt = "yuv420p"
-        self.stream.codec_context.time_base = film.time_base
-        self.time_base = film.time_base
+        self.stream.codec_context.time_base = reader.time_base
+        self.time_base = reader.time_base
 
     def write(self, image: Image.Image, time: int) -> None:
         import av
 
-        if image.size != self.size:  # some videos change their size on the way
+        if image.size != self.size:  # some videos change their size
             image = image.resize(self.size)
-        whole = np.asarray(overlay.below(image, self.legend))
-        height, width, _ = whole.shape
+        stacked = np.asarray(overlay.stack(image, self.legend))
+        height, width, _ = stacked.shape
         missing = ((0, self.stream.height - height), (0, self.stream.width - width), (0, 0))
-        frame = av.VideoFrame.from_ndarray(np.pad(whole, missing, mode="edge"), format="rgb24")
-        self.last = max(time, self.last + 1)  # damaged videos go back in time
+        frame = av.VideoFrame.from_ndarray(np.pad(stacked, missing, mode="edge"), format="rgb24")
+        self.last = max(time, self.last + 1)  # times in damaged videos may decrease
         frame.pts, frame.time_base = self.last, self.time_base
         with _as_os_error():
             self.container.mux(self.stream.encode(frame))
@@ -254,35 +279,30 @@ class _Writer:
             self.container.mux(self.stream.encode(None))
 
 
-def _chain(first: _Frame, rest: Iterator[_Frame]) -> Iterator[_Frame]:
-    yield first
-    yield from rest
-
-
 def _even(side: int) -> int:
     return side + side % 2
 
 
 def _open(path: Path) -> InputContainer:
-    """Raises InputError where the file is no video."""
+    """Open a video; raise InputError if it cannot be read."""
     import av
 
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a video: give a file")
     try:
-        # As a file and nothing else: a playlist could name addresses, and is no video.
+        # Only as a file: a playlist could name network addresses, and is not a video.
         return av.open(f"file:{path}", options={"protocol_whitelist": "file"})
     except FileNotFoundError as error:
-        raise InputError(f"{path}: is not there: check the path") from error
+        raise InputError(f"{path}: does not exist: check the path") from error
     except (av.FFmpegError, OSError) as error:
         raise InputError(
-            f"{path}: is not a video that can be read, or is cut off ({error.strerror}): convert it "
+            f"{path}: is not a video that can be read, or is truncated ({error.strerror}): convert "
             "or restore it"
         ) from error
 
 
 def _estimate(container: InputContainer, rate: Fraction) -> int:
-    """How many frames there may be, 0 where nothing tells."""
+    """Estimate the number of frames from the duration; 0 if it is unknown."""
     import av
 
     return round(container.duration / av.time_base * rate) if container.duration else 0
@@ -290,7 +310,7 @@ def _estimate(container: InputContainer, rate: Fraction) -> int:
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
-    """FFmpeg's errors of writing as the system's, which `atomic` understands."""
+    """Convert FFmpeg's errors to OSError, which `atomic` reports."""
     import av
 
     try:

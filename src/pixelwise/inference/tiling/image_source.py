@@ -1,4 +1,4 @@
-"""Images that are read by tiles, whether they lie in memory or in a file."""
+"""Images that are read in tiles, from memory or from a file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pixelwise.data.pixel_format import Pixels
 
 
 class ImageSource(Protocol):
-    """size: (height, width)."""
+    """An image whose tiles can be read."""
 
     @property
-    def size(self) -> tuple[int, int]: ...
+    def size(self) -> tuple[int, int]:
+        """(height, width)"""
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
-        """The tile (height, width, C) that begins there and lies in the image."""
+        """Read the tile (height, width, C) at this position, which lies inside the image."""
 
 
 class ArraySource:
@@ -34,7 +35,7 @@ class ArraySource:
 
 
 class PaddedSource:
-    """An image with sides that are multiples of `step`: its last row and column are repeated."""
+    """An image padded to multiples of `step` by repeating its last row and column."""
 
     def __init__(self, image: ImageSource, step: int) -> None:
         self.image = image
@@ -47,8 +48,8 @@ class PaddedSource:
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
         inside = [
-            min(side, whole - first)
-            for first, side, whole in zip(
+            min(side, length - start)
+            for start, side, length in zip(
                 (top, left), (height, width), self.image.size, strict=True
             )
         ]

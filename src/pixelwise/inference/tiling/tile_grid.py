@@ -1,10 +1,11 @@
-"""Overlapping tiles: where they lie, and how what they give is blended at their seams.
+"""Overlapping tiles: their positions, and the blending of their scores at the seams.
 
-Every tile keeps three rules, by which what it computes away from its border is what a pass over
-the whole image computes there. It begins at a multiple of the network's coarsest stride, so that
-its maps are parts of the whole's maps. Its sides are the image's, less a multiple of that stride,
-so that maps are rounded and padded at its lower and right border as the whole's are. And it reaches
-a margin beyond what is kept of it.
+Tiles are evaluated as crops of the full image. Away from its border, a tile gives the same values
+as a pass over the full image because every tile follows three rules. It starts at a multiple of
+the network's coarsest stride, so that its feature maps are crops of the full image's. Its sides
+differ from the image's by multiples of that stride, so that maps are rounded and padded at its
+lower and right border as those of the full image are. And it extends by a margin beyond the core
+that is kept of it.
 """
 
 from __future__ import annotations
@@ -17,59 +18,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-RAMP = 16  # pixels on both sides of a seam over which one tile fades into the next
+RAMP = 16  # pixels on each side of a seam over which one tile fades into the next
 
 
 @dataclass(frozen=True)
 class Span:
-    """A tile along one axis, in pixels: `start` to `stop`; `first` to `last`, between the seams,
-    is its own share of the image. The shares of all tiles make up the whole."""
+    """A tile along one axis of the image, in pixels.
+
+    Args:
+        start: The tile's first pixel.
+        stop: The end of the tile.
+        core_start: The first pixel of its core, which lies between the seams. The cores of all
+            tiles make up the image.
+        core_stop: The end of its core.
+    """
 
     start: int
     stop: int
-    first: int
-    last: int
+    core_start: int
+    core_stop: int
 
     @property
-    def own(self) -> slice:
-        """Its share, in pixels from its start."""
-        return slice(self.first - self.start, self.last - self.start)
+    def core(self) -> slice:
+        """The core in pixels from the tile's start."""
+        return slice(self.core_start - self.start, self.core_stop - self.start)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Finished scores (C, h, w) of the image from row `top` and column `left` on."""
+    """Final scores (C, h, w) of the image from row `top` and column `left` on."""
 
     top: int
     left: int
     scores: NDArray[np.float32]
 
-    def cropped(self, size: tuple[int, int]) -> Block:
-        """Without what lies beyond an image of `size` (height, width)."""
+    def crop(self, size: tuple[int, int]) -> Block:
+        """Cut off everything outside an image of `size` (height, width)."""
         height, width = size
         return Block(self.top, self.left, self.scores[:, : height - self.top, : width - self.left])
 
-    def place(self, values: NDArray[Any], whole: NDArray[Any]) -> None:
-        """Write `values` (..., h, w) of this block where it lies in those of the image."""
+    def paste(self, values: NDArray[Any], target: NDArray[Any]) -> None:
+        """Write `values` (..., h, w) of this block to its position in `target` (..., H, W)."""
         height, width = self.scores.shape[1:]
-        whole[..., self.top : self.top + height, self.left : self.left + width] = values
+        target[..., self.top : self.top + height, self.left : self.left + width] = values
 
 
 def smallest_tile(*, margin: int, step: int) -> int:
-    """The least that `cut` can be given for an image of any length.
+    """Return the smallest tile that `cut` accepts for images of any length.
 
-    Beyond what tiles have in common it leaves them two ramps a share, even where one tile more
-    than needed halves the way between them, and seams and sides are rounded to the step.
+    Besides the overlap, it leaves each core two ramps, even when one tile more than necessary
+    halves the distance between tiles, and seams and sides are rounded to the step.
     """
     return _overlap(margin, step) + 5 * step + 4 * RAMP
 
 
 def cut(length: int, *, tile: int, margin: int, step: int) -> list[Span]:
-    """Tiles of at most `tile` pixels along an axis of `length`, all of one size.
+    """Cut an axis into tiles of equal size.
 
-    margin: pixels between a seam and the border of the tiles that meet there, RAMP at least; the
-    image's own border has none. step: tiles and seams begin at multiples of it.
-    Raises ValueError for a tile below `smallest_tile`.
+    Args:
+        length: The length of the axis in pixels.
+        tile: The largest size of a tile.
+        margin: Pixels between a seam and the border of the tiles that meet there, at least RAMP.
+            There is no margin at the border of the image.
+        step: Tiles and seams start at multiples of this.
+
+    Raises:
+        ValueError: If `tile` is smaller than `smallest_tile`.
     """
     if length <= tile:
         return [Span(0, length, 0, length)]
@@ -77,21 +91,21 @@ def cut(length: int, *, tile: int, margin: int, step: int) -> list[Span]:
         raise ValueError(f"tile {tile} does not hold two margins of {margin}")
     overlap = _overlap(margin, step)
 
-    def advance(side: int, count: int) -> int:
-        """The longest way from one tile to the next."""
+    def stride(side: int, count: int) -> int:
+        """Return the longest distance from one tile to the next."""
         return -((side - length) // step // (count - 1)) * step
 
     side = tile - (tile - length) % step
     count = 1 + -((side - length) // ((side - overlap) // step * step))
-    least = smallest_tile(margin=margin, step=step) - step
-    while side - step >= least and advance(side - step, count) <= side - step - overlap:
-        side -= step  # as many tiles, with less in common
+    smallest = smallest_tile(margin=margin, step=step) - step
+    while side - step >= smallest and stride(side - step, count) <= side - step - overlap:
+        side -= step  # the same number of tiles, with less overlap
     steps = (length - side) // step
     starts = [i * steps // (count - 1) * step for i in range(count)]
     seams = [(left + side + right) // 2 // step * step for left, right in pairwise(starts)]
     return [
-        Span(start, start + side, first, last)
-        for start, first, last in zip(starts, [0, *seams], [*seams, length], strict=True)
+        Span(start, start + side, core_start, core_stop)
+        for start, core_start, core_stop in zip(starts, [0, *seams], [*seams, length], strict=True)
     ]
 
 
@@ -100,34 +114,42 @@ def blend(
     columns: list[Span],
     score: Callable[[Span, Span], NDArray[np.float32]],
     *,
-    begin: int = 0,
+    first_row: int = 0,
 ) -> Iterator[Block]:
-    """What `score` gives for each tile, (C, height, width), as blocks that tile the image.
+    """Compute the scores of all tiles and blend them into blocks that cover the image.
 
-    Tiles come row by row. Around a seam two tiles are mixed, from 1 to 0 and 0 to 1 over RAMP
-    pixels on either side; what is further from it is left as it is. Besides a tile only these
-    stripes are kept in memory, one of them as wide as the image. Arrays may be written to.
+    Around a seam, two tiles are mixed with weights that go from 1 to 0 and from 0 to 1 over RAMP
+    pixels on either side. Elsewhere the scores of a tile are unchanged. Apart from one tile, only
+    the stripes around the seams are kept in memory, one of them as wide as the image.
 
-    begin: the first row of tiles whose blocks are given. The one above it is computed for what
-    it has in common with it.
+    Args:
+        rows: The tiles along the vertical axis.
+        columns: The tiles along the horizontal axis.
+        score: Computes the scores (C, height, width) of the tile in a row and a column; the array
+            may be modified.
+        first_row: The first row of tiles whose blocks are returned. The row above it is computed,
+            too, for its overlap.
+
+    Yields:
+        The blocks, row by row.
     """
     above: NDArray[np.float32] | None = None
     for number, row in enumerate(rows):
-        if begin == len(rows) or number < begin - 1:
+        if first_row == len(rows) or number < first_row - 1:
             continue
-        top, bottom = row.first > 0, row is not rows[-1]
+        top, bottom = row.core_start > 0, row is not rows[-1]
         below: NDArray[np.float32] | None = None
         left: NDArray[np.float32] | None = None
         for column in columns:
             last = column is columns[-1]
-            y, x = row.first - RAMP * top, column.first - RAMP * (column.first > 0)
+            y, x = row.core_start - RAMP * top, column.core_start - RAMP * (column.core_start > 0)
             block = score(row, column)[
                 :,
-                y - row.start : row.last + RAMP * bottom - row.start,
-                x - column.start : column.last + RAMP * (not last) - column.start,
+                y - row.start : row.core_stop + RAMP * bottom - row.start,
+                x - column.start : column.core_stop + RAMP * (not last) - column.start,
             ]
             _fade(block, 1, before=top, after=bottom)
-            _fade(block, 2, before=column.first > 0, after=not last)
+            _fade(block, 2, before=column.core_start > 0, after=not last)
             if bottom:
                 if below is None:
                     below = np.zeros((len(block), 2 * RAMP, columns[-1].stop), np.float32)
@@ -140,7 +162,7 @@ def blend(
                 block = block[:, :, : -2 * RAMP]
             if above is not None:
                 block[:, : 2 * RAMP] += above[:, :, x : x + block.shape[2]]
-            if number >= begin:
+            if number >= first_row:
                 yield Block(y, x, block)
         above = below
 
@@ -149,8 +171,8 @@ def _fade(scores: NDArray[np.float32], axis: int, *, before: bool, after: bool) 
     """Lower the scores towards the seams at their ends along `axis`."""
     shape = [1, 1, 1]
     shape[axis] = 2 * RAMP
-    place = (np.arange(2 * RAMP, dtype=np.float32) + 0.5) / (2 * RAMP)
-    rising = ((1 - np.cos(np.pi * place)) / 2).reshape(shape)
+    position = (np.arange(2 * RAMP, dtype=np.float32) + 0.5) / (2 * RAMP)
+    rising = ((1 - np.cos(np.pi * position)) / 2).reshape(shape)
     edges = np.moveaxis(scores, axis, 0)
     rising = np.moveaxis(rising, axis, 0)
     if before:
@@ -160,6 +182,6 @@ def _fade(scores: NDArray[np.float32], axis: int, *, before: bool, after: bool) 
 
 
 def _overlap(margin: int, step: int) -> int:
-    """What neighbors have in common: two margins, and a step that is lost to rounded seams."""
+    """Return the overlap of neighbors: two margins, and a step that rounding of seams costs."""
     steps = -(-max(margin, RAMP) // step)
     return (2 * steps + 1) * step

@@ -1,4 +1,4 @@
-"""What a pass over an image by tiles leaves behind, so that another can go on from there."""
+"""The progress of a tiled pass over an image, from which an interrupted pass is resumed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Of an image pooling: the sum (channels,) of the map over the first `rows` rows of tiles,
-    and of how many positions."""
+class PoolingSums:
+    """The sums from which the mean of an image pooling is computed.
+
+    Args:
+        rows: The number of rows of tiles that have been summed.
+        total: (channels,) sum of the pooled map over these rows.
+        positions: The number of positions of the map in these rows.
+    """
 
     rows: int = 0
     total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
@@ -20,29 +25,26 @@ class Sums:
 
 
 class TileProgress(Protocol):
-    """How far a pass has come; the next one over the same image, with the same tiles, begins
-    there and gives the same numbers.
-
-    rows: rows of tiles whose blocks need not be given again.
-    """
+    """The progress of a pass; resumed over the same image and tiles, it gives the same numbers."""
 
     @property
-    def rows(self) -> int: ...
+    def rows(self) -> int:
+        """The number of rows of tiles whose blocks are finished."""
 
-    def sums(self, pooling: int) -> Sums:
-        """What was kept last of an image pooling, by its number."""
+    def sums(self, pooling: int) -> PoolingSums:
+        """Return the latest sums of image pooling number `pooling`."""
 
-    def keep_sums(self, pooling: int, sums: Sums) -> None:
-        """Called after each row of tiles."""
+    def save_sums(self, pooling: int, sums: PoolingSums) -> None:
+        """Save the sums of an image pooling; called after each row of tiles."""
 
 
 class NoTileProgress:
-    """Of a pass that begins at the beginning and leaves nothing."""
+    """The progress of a pass that starts at the beginning and is not resumed."""
 
     rows = 0
 
-    def sums(self, pooling: int) -> Sums:
-        return Sums()
+    def sums(self, pooling: int) -> PoolingSums:
+        return PoolingSums()
 
-    def keep_sums(self, pooling: int, sums: Sums) -> None:
+    def save_sums(self, pooling: int, sums: PoolingSums) -> None:
         pass

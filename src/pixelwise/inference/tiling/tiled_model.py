@@ -1,4 +1,4 @@
-"""Logits of an image of any size: in one pass while that fits, else by tiles."""
+"""The logits of images of any size: in one pass if it fits into memory, otherwise in tiles."""
 
 from __future__ import annotations
 
@@ -22,29 +22,32 @@ from pixelwise.inference.runtimes import (
 )
 from pixelwise.inference.tiling.image_source import ArraySource, ImageSource, PaddedSource
 from pixelwise.inference.tiling.tile_grid import Block, Span, blend, cut, smallest_tile
-from pixelwise.inference.tiling.tile_progress import NoTileProgress, Sums, TileProgress
+from pixelwise.inference.tiling.tile_progress import NoTileProgress, PoolingSums, TileProgress
 
 AUTO, NONE = "auto", "none"
 Progress = Callable[[int, int], None]
+"""Called with the number of finished tiles and the number of all tiles."""
 
-SMALL = 2**20
-"""Pixels that are always predicted in one pass: so many take about a gigabyte at most."""
+SMALL_IMAGE = 2**20
+"""Pixels that are always predicted in one pass, which takes about a gigabyte at most."""
 
-WHOLE = 12 * 2**20
-"""The same where a runtime cannot see a tile as part of its image, and tiles are the worse
-choice by far: images of common cameras."""
+CAMERA_IMAGE = 12 * 2**20
+"""The same for a runtime that does not support tiling, whose tiles are far worse than one pass:
+the size of images from common cameras."""
 
 MEMORY = 2 << 30
-"""Bytes that one pass may take beside the weights. The same on every machine, as the masks are."""
+"""Bytes that one pass may take besides the weights: the same on every machine, so that the masks
+are the same, too."""
 
 MARGIN = 0.75
-"""Of a network's reach, the margin of its tiles. The rest of it says next to nothing: measured by
-benchmarks/tiles.py, README. An image pooling asks for all of the reach of what is pooled."""
+"""The margin of tiles as a fraction of the receptive radius. The outer part of the receptive field
+has next to no influence: measured with benchmarks/tiling.py. Image pooling requires the full radius
+of the pooled map."""
 
 ROUNDED_MARGIN = 0.9
-"""The same where maps are rounded to 8 bits."""
+"""The same for networks whose maps are rounded to 8 bits."""
 
-UNKNOWN = TilingRequirements(
+DEFAULT_REQUIREMENTS = TilingRequirements(
     step=32,
     receptive_radius=512,
     pooled_receptive_radius=0,
@@ -52,19 +55,26 @@ UNKNOWN = TilingRequirements(
     bytes_per_pixel=1024,
     label_bytes_per_pixel=1024,
 )
-"""What is taken of a network whose runtime does not tell."""
+"""Assumed for a runtime that does not support tiling."""
 
 
 class TiledModel:
-    """The logits of a runtime for images of any size.
+    """Computes the logits of images of any size.
 
-    tile: "auto" for one pass where that takes no more than `memory` bytes, and tiles that do so
-    else, but never smaller ones than their margins ask for; "none" for one pass always; or the
-    largest side of a tile. The result is that of one pass but for what lies beyond the margins.
-    A runtime that is no `TilingRuntime` sees each tile as an image of its own, padded to a
-    multiple of 32: then image poolings are those of the tile, and maps are not stretched to sides
-    that are no such multiple.
-    Raises InputError for another tile.
+    The result matches a single pass, except for the influence of pixels beyond the margins of the
+    tiles. A runtime that does not support tiling evaluates each tile as a separate image, padded to
+    a multiple of 32: its image poolings then cover the tile only, and its maps are not resized to
+    the sides of the full image.
+
+    Args:
+        runtime: Runs the network.
+        tile: "auto" uses one pass if it takes no more than `memory` bytes and otherwise tiles that
+            do so, but never tiles smaller than their margins require; "none" always uses one pass;
+            a number is the largest side of a tile in pixels.
+        memory: Bytes that one pass may take.
+
+    Raises:
+        InputError: If `tile` is not one of these.
     """
 
     def __init__(self, runtime: Runtime, *, tile: int | str = AUTO, memory: int = MEMORY) -> None:
@@ -72,202 +82,206 @@ class TiledModel:
         self.runtime = runtime
         self.tile = tile
         self.memory = memory
-        self._alone = Lock()
+        self._one_at_a_time = Lock()
 
     @property
     def requirements(self) -> TilingRequirements:
-        return self.runtime.requirements if supports_tiling(self.runtime) else UNKNOWN
+        return self.runtime.requirements if supports_tiling(self.runtime) else DEFAULT_REQUIREMENTS
 
     @property
     def concurrency(self) -> int:
-        """How many calls of `classify_concurrently` may run at the same time."""
+        """The number of calls of `classify_concurrently` that may run at the same time."""
         return self.runtime.concurrency if runs_concurrently(self.runtime) else 1
 
     def in_one_pass(self, size: tuple[int, int], *, labels: bool = False) -> bool:
-        """Whether an image of this size (height, width) needs no tiles. labels: for these alone,
-        without the logits."""
+        """Return whether an image needs no tiles.
+
+        Args:
+            size: (height, width) of the image.
+            labels: Whether only labels are computed, without keeping the logits.
+        """
         if self.tile == NONE:
             return True
         if self.tile == AUTO:
             pixels = size[0] * size[1]
-            return pixels <= (SMALL if supports_tiling(self.runtime) else WHOLE) or (
-                pixels <= self._pixels(labels=labels)
-            )
+            always = SMALL_IMAGE if supports_tiling(self.runtime) else CAMERA_IMAGE
+            return pixels <= always or pixels <= self._max_pixels(labels=labels)
         return max(size) <= int(self.tile)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
-        """(H, W, C) in units of 0..255 to (C, H, W) float32."""
+        """Map an image (H, W, C) in units of 0..255 to logits (classes, H, W) float32."""
         height, width = image.shape[:2]
         if self.in_one_pass((height, width)):
             return self.runtime.logits(image)
-        whole: NDArray[np.float32] | None = None
+        logits: NDArray[np.float32] | None = None
         for block in self.blocks(ArraySource(image)):
-            if whole is None:
-                whole = np.empty((len(block.scores), height, width), np.float32)
-            block.place(block.scores, whole)
-        assert whole is not None
-        return whole
+            if logits is None:
+                logits = np.empty((len(block.scores), height, width), np.float32)
+            block.paste(block.scores, logits)
+        assert logits is not None
+        return logits
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
-        """(H, W, C) in units of 0..255 to (H, W) indices of the largest logits, by and by."""
+        """Map an image (H, W, C) to class indices (H, W), without keeping all of the logits."""
         height, width = image.shape[:2]
         if self.in_one_pass((height, width), labels=True):
             return self.runtime.classify(image)
         index = np.empty((height, width), np.uint8)
         for block in self.blocks(ArraySource(image)):
-            block.place(block.scores.argmax(axis=0), index)
+            block.paste(block.scores.argmax(axis=0), index)
         return index
 
     def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
-        """What `classify` gives, from any thread.
+        """Do the same as `classify`, from any thread.
 
-        Images of which `concurrency` together take no more than `memory` are given a core each;
-        larger ones, and all where the runtime cannot do that, go one after the other.
+        Images run on one core each if `concurrency` of them together take no more than `memory`.
+        Larger images, and all images of other runtimes, run one after the other.
         """
         height, width = image.shape[:2]
         if (
             runs_concurrently(self.runtime)
             and self.in_one_pass((height, width), labels=True)
-            and height * width * self.concurrency <= self._pixels(labels=True)
+            and height * width * self.concurrency <= self._max_pixels(labels=True)
         ):
             return self.runtime.classify_concurrently(image)
-        with self._alone:
+        with self._one_at_a_time:
             return self.classify(image)
 
     def blocks(
         self,
-        picture: ImageSource,
+        image: ImageSource,
         *,
         progress: Progress | None = None,
         tile_progress: TileProgress | None = None,
     ) -> Iterator[Block]:
-        """The image's logits by blocks that tile it, row by row.
+        """Compute the logits in blocks that cover the image, row by row.
 
-        progress: called with the tiles that are done and all of them; those of a pass for an
-        image pooling count, too. trail: where an earlier pass ended; what it gave is left out.
-        Raises InputError where `tile` is too small for the network.
+        Args:
+            image: The image.
+            progress: Called after each tile. The passes for image poolings count, too.
+            tile_progress: Where an earlier pass ended; its blocks are not computed again.
+
+        Raises:
+            InputError: If `tile` is too small for the network.
         """
         tile_progress = tile_progress or NoTileProgress()
-        if self.in_one_pass(picture.size):
+        if self.in_one_pass(image.size):
             if tile_progress.rows:
                 return
-            height, width = picture.size
-            yield Block(0, 0, self.runtime.logits(picture.read(0, 0, height, width)))
+            height, width = image.size
+            yield Block(0, 0, self.runtime.logits(image.read(0, 0, height, width)))
             if progress is not None:
                 progress(1, 1)
             return
-        side = self._side()
+        side = self._tile_side()
         if supports_tiling(self.runtime):
-            yield from _of_whole(self.runtime, picture, side, progress, tile_progress)
+            yield from _blocks_of_crops(self.runtime, image, side, progress, tile_progress)
         else:
-            yield from _alone(self.runtime, picture, side, progress, tile_progress)
+            yield from _blocks_of_images(self.runtime, image, side, progress, tile_progress)
 
-    def _pixels(self, *, labels: bool = False) -> int:
-        """How many pixels one pass may have."""
-        requirements = self.requirements
-        return int(
-            self.memory
-            / (requirements.label_bytes_per_pixel if labels else requirements.bytes_per_pixel)
-        )
+    def _max_pixels(self, *, labels: bool = False) -> int:
+        """Return the largest number of pixels of one pass."""
+        needs = self.requirements
+        return int(self.memory / (needs.label_bytes_per_pixel if labels else needs.bytes_per_pixel))
 
-    def _side(self) -> int:
-        """The largest side of a tile."""
-        least = smallest_tile(margin=margin_of(self.requirements), step=self.requirements.step)
+    def _tile_side(self) -> int:
+        needs = self.requirements
+        smallest = smallest_tile(margin=margin_of(needs), step=needs.step)
         if self.tile == AUTO:
-            return max(isqrt(self._pixels()), least)
-        if int(self.tile) < least:
+            return max(isqrt(self._max_pixels()), smallest)
+        if int(self.tile) < smallest:
             raise InputError(
-                f"tile {self.tile}: this network sees {self.requirements.receptive_radius} pixels far and needs "
-                f"tiles of {least} or more"
+                f"tile {self.tile}: the receptive field of this network extends "
+                f"{needs.receptive_radius} pixels to each side: give {smallest} or more"
             )
         return int(self.tile)
 
 
 def check_tile(tile: int | str) -> None:
-    """Raise InputError for what is neither auto, none nor a number of pixels."""
+    """Raise InputError unless `tile` is "auto", "none" or a number of pixels."""
     if tile not in {AUTO, NONE} and (isinstance(tile, str) or tile < 1):
         raise InputError(f"tile {tile}: allowed are auto, none and a number of pixels")
 
 
 def margin_of(requirements: TilingRequirements) -> int:
-    """Pixels that a tile sees beyond what is kept of it."""
-    return round(
-        (ROUNDED_MARGIN if requirements.rounded else MARGIN) * requirements.receptive_radius
-    )
+    """Return the margin of tiles in pixels."""
+    fraction = ROUNDED_MARGIN if requirements.rounded else MARGIN
+    return round(fraction * requirements.receptive_radius)
 
 
-def _of_whole(
+def _blocks_of_crops(
     runtime: TilingRuntime,
-    picture: ImageSource,
+    image: ImageSource,
     side: int,
     progress: Progress | None,
     tile_progress: TileProgress,
 ) -> Iterator[Block]:
-    """Tiles as parts of their image: what image poolings see is summed up first."""
-    requirements, margin = runtime.requirements, margin_of(runtime.requirements)
-    grid = _Grid.over(picture.size, tile=side, margin=margin, step=requirements.step)
-    # Never more than the logits' margin, which tiles of this size are known to hold.
-    pooled_margin = min(margin, requirements.pooled_receptive_radius)
-    sums_grid = _Grid.over(picture.size, tile=side, margin=pooled_margin, step=requirements.step)
-    count = _Count(requirements.poolings * len(sums_grid) + len(grid), progress)
-    means = _means(runtime, picture, sums_grid, count, tile_progress)
+    """Evaluate tiles as crops of the full image, after computing its means for image poolings."""
+    needs, margin = runtime.requirements, margin_of(runtime.requirements)
+    grid = _Grid.over(image.size, tile=side, margin=margin, step=needs.step)
+    # Never more than the margin of the logits, which tiles of this size are known to hold.
+    pooled_margin = min(margin, needs.pooled_receptive_radius)
+    sums_grid = _Grid.over(image.size, tile=side, margin=pooled_margin, step=needs.step)
+    counter = _TileCounter(needs.poolings * len(sums_grid) + len(grid), progress)
+    means = _means(runtime, image, sums_grid, counter, tile_progress)
 
     def score(row: Span, column: Span) -> NDArray[np.float32]:
-        view = View(picture.size, row.start, column.start, means)
-        logits = runtime.tile_logits(_read(picture, row, column), view)
-        count.one()
+        view = View(image.size, row.start, column.start, means)
+        logits = runtime.tile_logits(_read(image, row, column), view)
+        counter.count_one()
         return logits
 
-    count.skip(_spared(tile_progress, grid))
-    yield from blend(grid.rows, grid.columns, score, begin=tile_progress.rows)
+    counter.skip(_finished_tiles(tile_progress, grid))
+    yield from blend(grid.rows, grid.columns, score, first_row=tile_progress.rows)
 
 
 def _means(
     runtime: TilingRuntime,
-    picture: ImageSource,
+    image: ImageSource,
     grid: _Grid,
-    count: _Count,
+    counter: _TileCounter,
     tile_progress: TileProgress,
 ) -> tuple[NDArray[np.float32], ...]:
-    """The image's mean at each image pooling, one after the other: the next sees those before."""
+    """Compute the full image's mean at each image pooling, which depends on the means before."""
     means: tuple[NDArray[np.float32], ...] = ()
     for pooling in range(runtime.requirements.poolings):
-        so_far = tile_progress.sums(pooling)
-        count.skip(so_far.rows * len(grid.columns))
-        for row in grid.rows[so_far.rows :]:
-            total, positions = so_far.total, so_far.positions
+        sums = tile_progress.sums(pooling)
+        counter.skip(sums.rows * len(grid.columns))
+        for row in grid.rows[sums.rows :]:
+            total, positions = sums.total, sums.positions
             for column in grid.columns:
-                view = View(picture.size, row.start, column.start, means)
-                own = (row.own, column.own)
-                sums, counted = runtime.tile_sums(_read(picture, row, column), view, own)
-                total, positions = total + sums, positions + counted
-                count.one()
-            so_far = Sums(so_far.rows + 1, total, positions)
-            tile_progress.keep_sums(pooling, so_far)
-        means += ((so_far.total / so_far.positions).astype(np.float32),)
+                view = View(image.size, row.start, column.start, means)
+                core = (row.core, column.core)
+                tile_total, count = runtime.tile_sums(_read(image, row, column), view, core)
+                total, positions = total + tile_total, positions + count
+                counter.count_one()
+            sums = PoolingSums(sums.rows + 1, total, positions)
+            tile_progress.save_sums(pooling, sums)
+        means += ((sums.total / sums.positions).astype(np.float32),)
     return means
 
 
-def _alone(
+def _blocks_of_images(
     runtime: Runtime,
-    picture: ImageSource,
+    image: ImageSource,
     side: int,
     progress: Progress | None,
     tile_progress: TileProgress,
 ) -> Iterator[Block]:
-    """Tiles as images of their own."""
-    padded = PaddedSource(picture, UNKNOWN.step)
-    grid = _Grid.over(padded.size, tile=side, margin=margin_of(UNKNOWN), step=UNKNOWN.step)
-    count = _Count(len(grid), progress)
+    """Evaluate tiles as separate images."""
+    padded = PaddedSource(image, DEFAULT_REQUIREMENTS.step)
+    margin = margin_of(DEFAULT_REQUIREMENTS)
+    grid = _Grid.over(padded.size, tile=side, margin=margin, step=DEFAULT_REQUIREMENTS.step)
+    counter = _TileCounter(len(grid), progress)
 
     def score(row: Span, column: Span) -> NDArray[np.float32]:
         logits = runtime.logits(_read(padded, row, column))
-        count.one()
-        return np.array(logits)  # blended in place, and it need not be ours
+        counter.count_one()
+        return np.array(logits)  # blending modifies it, and the runtime may own the original
 
-    count.skip(_spared(tile_progress, grid))
-    for block in blend(grid.rows, grid.columns, score, begin=tile_progress.rows):
-        yield block.cropped(picture.size)
+    counter.skip(_finished_tiles(tile_progress, grid))
+    for block in blend(grid.rows, grid.columns, score, first_row=tile_progress.rows):
+        yield block.crop(image.size)
 
 
 @dataclass(frozen=True)
@@ -284,18 +298,14 @@ class _Grid:
         return len(self.rows) * len(self.columns)
 
 
-def _spared(tile_progress: TileProgress, grid: _Grid) -> int:
-    """Tiles that need not be computed: the row above the first that is given must be."""
-    rows = (
-        tile_progress.rows
-        if tile_progress.rows == len(grid.rows)
-        else max(tile_progress.rows - 1, 0)
-    )
-    return rows * len(grid.columns)
+def _finished_tiles(tile_progress: TileProgress, grid: _Grid) -> int:
+    """Count the tiles that are not computed; the row above the first unfinished one is."""
+    rows = tile_progress.rows
+    return (rows if rows == len(grid.rows) else max(rows - 1, 0)) * len(grid.columns)
 
 
-class _Count:
-    """Tells `progress` of each tile that is done."""
+class _TileCounter:
+    """Counts tiles and reports to `progress`."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self.done, self.total, self.progress = 0, total, progress
@@ -303,11 +313,11 @@ class _Count:
     def skip(self, count: int) -> None:
         self.done += count
 
-    def one(self) -> None:
+    def count_one(self) -> None:
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)
 
 
-def _read(picture: ImageSource, row: Span, column: Span) -> Pixels:
-    return picture.read(row.start, column.start, row.stop - row.start, column.stop - column.start)
+def _read(image: ImageSource, row: Span, column: Span) -> Pixels:
+    return image.read(row.start, column.start, row.stop - row.start, column.stop - column.start)

@@ -1,4 +1,4 @@
-"""What cutting images into tiles asks of a network; runtimes know it and exports say it."""
+"""What a network requires of tiles; runtimes report it and exports record it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TilingRequirements:
-    """What cutting an image into tiles asks of a network.
+    """What a network requires of the tiles of an image.
 
-    step: tiles begin at its multiples, and have the image's sides less a multiple of it.
-    reach: pixels over which a pixel can have a say in the logits; poolings aside.
-    pooled_receptive_radius: the same, in the map that is pooled.
-    poolings: how many image poolings there are.
-    bytes_per_pixel: of memory at the peak of a pass, the network's weights aside.
-    label_bytes_per_pixel: the same of a pass for labels alone, which keeps no logits.
-    rounded: whether maps are rounded to 8 bits between layers. What comes from far away then moves
-    values by a whole step or not at all, and does not fade with the distance.
+    Args:
+        step: Tiles start at multiples of this, and the sides of the tiles differ from those of
+            the image by multiples of it. In pixels.
+        receptive_radius: How far a pixel can influence logits, in pixels, apart from image
+            pooling.
+        pooled_receptive_radius: How far a pixel can influence the map that is pooled.
+        poolings: The number of image poolings.
+        bytes_per_pixel: Peak memory of a pass per pixel, without the weights.
+        label_bytes_per_pixel: The same for a pass that computes labels without keeping logits.
+        rounded: Whether maps are rounded to 8 bits between layers. Then the influence of distant
+            pixels changes values by a whole quantization step or not at all, instead of fading
+            with the distance.
     """
 
     step: int
@@ -33,24 +37,15 @@ class TilingRequirements:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TilingRequirements:
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where it is not such a
-        dict."""
-        counts = (
-            int(data[name])
-            for name in ("step", "receptive_radius", "pooled_receptive_radius", "poolings")
-        )
-        memory = (float(data[name]) for name in ("bytes_per_pixel", "label_bytes_per_pixel"))
-        requirements = cls(*counts, *memory, rounded=bool(data.get("rounded", False)))
-        if not (requirements.bytes_per_pixel > 0 and requirements.label_bytes_per_pixel > 0):
-            raise ValueError("memory is above zero")
-        if (
-            requirements.step < 1
-            or min(
-                requirements.receptive_radius,
-                requirements.pooled_receptive_radius,
-                requirements.poolings,
-            )
-            < 0
-        ):
-            raise ValueError("step is above zero, and nothing below")
-        return requirements
+        """Invert `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: If `data` is not such a dict or has invalid values.
+        """
+        names = ("step", "receptive_radius", "pooled_receptive_radius", "poolings")
+        step, radius, pooled_radius, poolings = (int(data[name]) for name in names)
+        memory = [float(data[name]) for name in ("bytes_per_pixel", "label_bytes_per_pixel")]
+        if step < 1 or min(memory) <= 0 or min(radius, pooled_radius, poolings) < 0:
+            raise ValueError(f"step and memory must be positive, the rest not negative: {data}")
+        rounded = bool(data.get("rounded", False))
+        return cls(step, radius, pooled_radius, poolings, *memory, rounded=rounded)

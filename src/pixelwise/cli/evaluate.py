@@ -1,0 +1,80 @@
+"""`pixelwise evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pixelwise.cli import inference_options as flags
+from pixelwise.cli.console import Bar, check_json, command, console, show_scores, write_json
+from pixelwise.cli.splits import open_splits
+
+
+@command
+def evaluate(
+    bundle: flags.BundleOrExport,
+    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the scores as JSON; - prints nothing else."
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Save the scores of each image for compare."),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="As for predict. By default torch for a bundle, and an export's own runtime.",
+            show_default=False,
+        ),
+    ] = None,
+    device: flags.Device = None,
+    crf: flags.Crf = False,
+    crf_set: flags.CrfSet = None,
+    tile: flags.Tile = "auto",
+    scales: flags.Scales = "1",
+    flip: flags.Flip = False,
+) -> None:
+    """Score a bundle on a split: IoU, accuracy, Dice, boundary scores and calibration."""
+    from pixelwise.file_io import check_writable
+    from pixelwise.inference.export_manifest import is_export
+
+    check_json(json_file)
+    if images is not None:
+        check_writable(images)
+    chosen = runtime or ("auto" if is_export(bundle) else "torch")
+    options = flags.parse_options(
+        chosen, device, crf=crf, crf_set=crf_set, tile=tile, scales=scales, flip=flip
+    )
+    predictor = flags.load_predictor(bundle, options)
+    from pixelwise.evaluation import evaluate as score
+
+    dataset = open_splits(predictor, data, split)
+    with Bar(f"scoring {split}") as bar:
+        result = score(predictor, dataset, split, details=True, progress=bar)
+    scores = {
+        "bundle": str(bundle),
+        "data": str(data),
+        "split": split,
+        "images": len(dataset.splits[split]),
+        "runtime": predictor.runtime.name,
+        **({} if predictor.crf is None else {"crf": predictor.crf.to_json()}),
+        **({} if predictor.tta.single else predictor.tta.to_json()),
+        **result.to_json(predictor.classes.names),
+    }
+    if json_file != "-":
+        for note in dataset.notes:
+            console.print(note, soft_wrap=True)
+        title = f"{bundle} on {data}, {split}" + ("" if predictor.crf is None else ", with CRF")
+        if not predictor.tta.single:
+            title += f", {predictor.tta}"
+        show_scores(scores, title=title)
+    if images is not None:
+        result.tallies.save(images, classes=predictor.classes.names, split=split)
+    write_json(json_file, scores)
