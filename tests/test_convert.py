@@ -28,7 +28,7 @@ from pixelwise.inference import Predictor
 from pixelwise.models import create_model
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.convert_weights import convert_weights
-from pixelwise.weights.imagenet import load_backbone
+from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import CAFFE, GOOGLENET, IMAGENET
 
 protobuf = pytest.importorskip("google.protobuf", reason="pip install 'protobuf>=6'")

@@ -25,9 +25,9 @@ from pixelwise.data.voc_palette import VOC_CLASSES
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.weights.convert_weights import convert_weights
-from pixelwise.weights.imagenet import load_backbone
 from pixelwise.weights.importers.crc32c import crc32c, masked_crc32c
 from pixelwise.weights.importers.tensorflow_checkpoint import read_tensorbundle
+from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import IMAGENET, TENSORFLOW
 from test_convert import README, Cli, random_image, random_network, refused, relative_difference
 

@@ -52,11 +52,11 @@ def test_a_finer_network_starts_with_the_coarser_ones_result(
     image = 50 * torch.randn(1, 3, 97, 161, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before, after = coarse(image), begun.model.eval()(image)
-        scores = coarse.coarse(image)
+        scores = coarse.coarse_logits(image)
         doubled = begun.model.head.doubling["c4" if finer == "fcn16s" else "c3"](scores)
         # The scores are the same bits. Upsampled in two steps they differ a little at the kinks of
         # the interpolation, in the authors' code as here.
-        assert torch.equal(begun.model.coarse(image), doubled)
+        assert torch.equal(begun.model.coarse_logits(image), doubled)
     scale = (before.max() - before.min()).item()
     assert (before - after).abs().max().item() < 0.1 * scale
     assert (before.argmax(1) == after.argmax(1)).float().mean().item() > 0.95

@@ -15,8 +15,8 @@ from pixelwise.inference.runtimes.runtime import View
 from pixelwise.inference.runtimes.tile_geometry import Geometry, MapSizes, Size
 from pixelwise.inference.runtimes.torch.simplify import simplify
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
-from pixelwise.layers.forward_context import SummedContext, TileContext, running
-from pixelwise.models import alignment, measure_receptive_radius, peak_bytes, trace_sizes
+from pixelwise.layers.forward_context import PoolingReached, TileContext, use_context
+from pixelwise.models import measure_receptive_radius, peak_bytes, tile_alignment, trace_sizes
 from pixelwise.weights.normalization import Normalization
 
 MEASURED = 512  # pixels a side at which memory is measured; it grows with the area
@@ -41,7 +41,7 @@ class TorchRuntime:
     ) -> None:
         self.device = find_device(device)
         self.normalization = normalization
-        self._step = alignment(model)
+        self._step = tile_alignment(model)
         self._geometry = Geometry(self._trace)
         simplified = simplify(model, in_channels=normalization.channels)
         self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -73,7 +73,7 @@ class TorchRuntime:
 
     def tile_logits(self, tile: Pixels, view: View) -> NDArray[np.float32]:
         """(h, w, C) to (classes, h, w), as `TilingRuntime` has it."""
-        with running(self._part(tile, view)):
+        with use_context(self._part(tile, view)):
             logits: NDArray[np.float32] = self._run(tile).cpu().numpy()
         return logits
 
@@ -83,7 +83,7 @@ class TorchRuntime:
         """The sums of the tile's share of a pooled map, as `TilingRuntime` has it."""
         share = self._geometry.share(_size(tile), view, own)
         part = self._part(tile, view, own=share)
-        with running(part), contextlib.suppress(SummedContext):
+        with use_context(part), contextlib.suppress(PoolingReached):
             self._run(tile)
         assert part.sums is not None
         positions = [side.stop - side.start for side in share]

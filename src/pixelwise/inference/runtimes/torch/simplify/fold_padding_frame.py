@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pixelwise.backbones.vgg import VGG16
 from pixelwise.models import Segmenter
-from pixelwise.models.fcn import FCNHead
+from pixelwise.models.fcn import FCNSkipHead
 
 PADDING = 100  # of the first convolution: the numbers below hold for this one
 POOL3, CONV4_3 = 17, 23  # how many of VGG16's layers make pool3, and conv4_3 with its ReLU
@@ -30,7 +30,7 @@ def fold_frame(model: nn.Module, *, every_size: bool = False) -> nn.Module:
     every_size: the constants of all sizes are worked out now, as an export needs them, and not when
     an image first asks for them. Other networks are given back as they are.
     """
-    if not (isinstance(model, Segmenter) and isinstance(model.head, FCNHead)):
+    if not (isinstance(model, Segmenter) and isinstance(model.head, FCNSkipHead)):
         return model
     backbone = model.backbone
     if isinstance(backbone, VGG16) and backbone.padding == PADDING:
