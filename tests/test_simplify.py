@@ -32,7 +32,7 @@ NARROW = 1 / 32  # of VGG16's channels: the geometry stays, the arithmetic is a 
 ON_VGG16 = ("fcn32s", "fcn16s", "fcn8s", "fcn8s_atonce")
 
 
-def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give every weight and statistic a value that matters; no dropout."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
@@ -64,7 +64,7 @@ def difference(plain: nn.Module, simple: nn.Module, image: Tensor) -> float:
 @pytest.mark.parametrize("ceil_mode", [True, False])
 @pytest.mark.parametrize("name", ON_VGG16)
 def test_the_frame_is_exact_for_every_remainder_of_the_size(name: str, ceil_mode: bool) -> None:
-    plain = randomise(create_model(name, num_classes=3, width=NARROW, ceil_mode=ceil_mode))
+    plain = randomize(create_model(name, num_classes=3, width=NARROW, ceil_mode=ceil_mode))
     simple = simplify(plain)
     assert isinstance(simple.backbone, FramedVGG16)
     smallest = 1 if ceil_mode else 26
@@ -76,12 +76,12 @@ def test_the_frame_is_exact_for_every_remainder_of_the_size(name: str, ceil_mode
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 2), st.integers(0, 99))
 def test_the_frame_is_exact_for_any_image(height: int, width: int, batch: int, seed: int) -> None:
-    plain = randomise(create_model("fcn8s", num_classes=3, width=NARROW), seed)
+    plain = randomize(create_model("fcn8s", num_classes=3, width=NARROW), seed)
     assert difference(plain, simplify(plain), noise(batch, 3, height, width, seed=seed)) < 1e-5
 
 
 def test_each_map_of_the_frame_equals_the_backbones() -> None:
-    plain = randomise(create_model("fcn8s", num_classes=3, width=NARROW))
+    plain = randomize(create_model("fcn8s", num_classes=3, width=NARROW))
     simple = fold_frame(copy.deepcopy(plain))
     image = noise(1, 3, 45, 78)
     with torch.no_grad():
@@ -108,13 +108,13 @@ def test_what_int8_starts_from_is_the_whole_frame() -> None:
 
 
 def test_an_image_too_small_for_fc6_is_still_refused() -> None:
-    plain = randomise(create_model("fcn8s", num_classes=3, width=NARROW, ceil_mode=False))
+    plain = randomize(create_model("fcn8s", num_classes=3, width=NARROW, ceil_mode=False))
     with pytest.raises(InputError, match="image of 20x40: is too small for fc6"):
         simplify(plain)(noise(1, 3, 20, 40))
 
 
 def test_an_export_that_would_hold_for_some_sizes_only_is_refused() -> None:
-    simple = simplify(randomise(create_model("fcn8s", num_classes=3, width=NARROW)))
+    simple = simplify(randomize(create_model("fcn8s", num_classes=3, width=NARROW)))
     simple(noise(1, 3, 20, 40))
     with pytest.raises(ValueError, match="simplify with every_size"):
         torch.export.export(simple, (noise(1, 3, 20, 40),), strict=False)
@@ -131,7 +131,7 @@ def test_what_has_another_frame_is_left() -> None:
 
 @pytest.mark.parametrize("name", ["fcn8s", "fcn_alexnet"])
 def test_fc6_is_a_product(name: str) -> None:
-    plain = randomise(create_model(name, num_classes=3, width=NARROW))
+    plain = randomize(create_model(name, num_classes=3, width=NARROW))
     alone = multiply_large_windows(copy.deepcopy(plain))
     assert sum(isinstance(module, WindowProduct) for module in alone.modules()) == 1
     for size in ((1, 1), (33, 147), (64, 31)):
@@ -159,7 +159,7 @@ def test_other_convolutions_stay(changed: dict[str, int]) -> None:
     ],
 )
 def test_image_pooling_is_a_bias(name: str, options: dict[str, object]) -> None:
-    plain = randomise(create_model(name, num_classes=3, **options))
+    plain = randomize(create_model(name, num_classes=3, **options))
     for alone in (fold_image_pooling(copy.deepcopy(plain)), simplify(plain)):
         kinds = [type(module) for module in alone.modules()]
         assert SplitASPP in kinds
@@ -220,7 +220,7 @@ def test_other_convolutions_keep_their_taps() -> None:
 
 @pytest.mark.parametrize("name", ["deeplab_v3", "deeplab_v3plus"])
 def test_small_images_have_the_plain_logits(name: str) -> None:
-    plain = randomise(create_model(name, num_classes=3, backbone="tiny", output_stride=8))
+    plain = randomize(create_model(name, num_classes=3, backbone="tiny", output_stride=8))
     simple = simplify(plain)
     assert any(isinstance(module, NearTaps) for module in simple.modules())
     for size in ((64, 64), (1, 1), (40, 150)):
@@ -241,7 +241,7 @@ def test_small_images_have_the_plain_logits(name: str) -> None:
 )
 def test_one_exported_graph_serves_every_size(name: str, options: dict[str, object]) -> None:
     openvino = pytest.importorskip("openvino")
-    plain = randomise(create_model(name, num_classes=3, **options))
+    plain = randomize(create_model(name, num_classes=3, **options))
     simple = simplify(plain, every_size=True)
     free = {0: None, 1: None, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     program = torch.export.export(
