@@ -53,8 +53,8 @@ def conv(state: State, x: Tensor, name: str, **geometry: int) -> Tensor:
 
 
 def norm(state: State, x: Tensor, name: str, eps: float = 1e-5) -> Tensor:
-    parts = (state[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
-    return F.batch_norm(x, *parts, eps=eps)
+    statistics = (state[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, *statistics, eps=eps)
 
 
 def unit(state: State, x: Tensor, name: str, rate: int = 1, eps: float = 1e-5) -> Tensor:
@@ -69,7 +69,7 @@ def bilinear(x: Tensor, size: tuple[int, int], corners: bool = False) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=corners)
 
 
-def part(state: State, name: str) -> State:
+def substate(state: State, name: str) -> State:
     return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
 
 
@@ -105,7 +105,7 @@ def from_pixels(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def reference_v1(state: State, image: Tensor, options: dict[str, Any]) -> Tensor:
     field = options.get("kernel_size", 3), options.get("rate", 12)
-    backbone, head = part(state, "backbone"), part(state, "head")
+    backbone, head = substate(state, "backbone"), substate(state, "head")
     maps, x = reference_vgg(backbone, image, options.get("average_pool", True))
     logits = conv(head, reference_fc7(backbone, x, "classifiers.0", *field), "score")
     if options.get("multi_scale"):
@@ -117,7 +117,7 @@ def reference_v1(state: State, image: Tensor, options: dict[str, Any]) -> Tensor
 
 
 def reference_v2_vgg(state: State, image: Tensor, rates: tuple[int, ...]) -> Tensor:
-    backbone, head = part(state, "backbone"), part(state, "head")
+    backbone, head = substate(state, "backbone"), substate(state, "head")
     _, x = reference_vgg(backbone, image, average=False)
     logits = torch.zeros(())
     for number, rate in enumerate(rates):
@@ -189,7 +189,7 @@ def reference_decoder(
     state: State, maps: dict[str, Tensor], stride: int, sep: bool, corners: bool = False
 ) -> Tensor:
     detail = unit(state, maps["c2"], "detail").relu()
-    context = reference_aspp(part(state, "context"), maps["c5"], stride, sep)
+    context = reference_aspp(substate(state, "context"), maps["c5"], stride, sep)
     x = torch.cat([bilinear(context, (detail.shape[2], detail.shape[3]), corners), detail], 1)
     for name in ("fuse.0", "fuse.1"):
         if sep:
@@ -305,7 +305,7 @@ def test_v2_on_resnet_matches_an_independent_forward_at_three_scales(
     state, image = randomize(model).state_dict(), noise(1, 3, *size)
 
     def single(image: Tensor) -> Tensor:
-        x = reference_resnet50(part(state, "backbone"), image, 8, caffe=caffe)["c5"]
+        x = reference_resnet50(substate(state, "backbone"), image, 8, caffe=caffe)["c5"]
         logits = torch.zeros(())
         for number, rate in enumerate((6, 12, 18, 24)):
             name = f"head.branches.{number}"
@@ -339,11 +339,11 @@ def test_v3_matches_an_independent_forward(options: dict[str, Any], size: tuple[
     model = randomize(create_model("deeplab_v3", num_classes=5, backbone="resnet50", **options))
     state, image, stride = model.state_dict(), noise(1, 3, *size), options["output_stride"]
     torchvision = "auxiliary" in options
-    head = part(state, "head")
+    head = substate(state, "head")
     with torch.no_grad():
         grid = () if torchvision else (1, 2, 4)
-        maps = reference_resnet50(part(state, "backbone"), image, stride, multi_grid=grid)
-        x = reference_aspp(part(head, "context"), maps["c5"], stride, False)
+        maps = reference_resnet50(substate(state, "backbone"), image, stride, multi_grid=grid)
+        x = reference_aspp(substate(head, "context"), maps["c5"], stride, False)
         if torchvision:
             x = unit(head, x, "refine").relu()
         expected = bilinear(conv(head, x, "classify"), size)
@@ -351,7 +351,7 @@ def test_v3_matches_an_independent_forward(options: dict[str, Any], size: tuple[
         assert relative_difference(logits, expected) < 1e-5
         assert len(others) == torchvision
         for other in others:
-            extra = part(state, "auxiliary")
+            extra = substate(state, "auxiliary")
             x = norm(extra, conv(extra, maps["c4"], "0", padding=1), "1").relu()
             expected = bilinear(conv(extra, x, "4"), size)
             assert relative_difference(other, expected) < 1e-5
@@ -364,9 +364,9 @@ def test_the_cascade_matches_an_independent_forward(output_stride: int, rate: in
     )
     state, image = randomize(model).state_dict(), noise(1, 3, 51, 70)
     with torch.no_grad():
-        x = reference_resnet50(part(state, "backbone"), image, output_stride, multi_grid=(1, 2, 1))[
-            "c5"
-        ]
+        x = reference_resnet50(
+            substate(state, "backbone"), image, output_stride, multi_grid=(1, 2, 1)
+        )["c5"]
         for number, factor in ((5, 2), (6, 4), (7, 8)):
             for block, grid in enumerate((1, 2, 1)):
                 name = f"head.blocks.block{number}.{block}"
@@ -393,7 +393,7 @@ def test_v3plus_matches_an_independent_forward(
         tensorflow=tensorflow,
     )
     state, image = randomize(model).state_dict(), noise(1, 3, 51, 70)
-    features, head = part(state, "backbone"), part(state, "head")
+    features, head = substate(state, "backbone"), substate(state, "head")
     with torch.no_grad():
         if backbone == "xception65":
             maps = reference_xception(features, image, output_stride)
@@ -404,7 +404,7 @@ def test_v3plus_matches_an_independent_forward(
         if decoder:
             logits = reference_decoder(head, maps, output_stride, separable, corners)
         else:
-            x = reference_aspp(part(head, "context"), maps["c5"], output_stride, separable)
+            x = reference_aspp(substate(head, "context"), maps["c5"], output_stride, separable)
             logits = conv(head, x, "classify")
         assert relative_difference(model(image), bilinear(logits, (51, 70), corners)) < 1e-5
 
@@ -413,9 +413,9 @@ def test_mobilenet_without_aspp_and_decoder_matches_an_independent_forward() -> 
     form = {"align_corners": True, "tensorflow": True}
     model = create_model("deeplab_v3plus", num_classes=5, decoder=False, aspp=False, **form)
     state, image = randomize(model).state_dict(), noise(1, 3, 51, 70)
-    head = part(state, "head")
+    head = substate(state, "head")
     with torch.no_grad():
-        x = reference_mobilenet(part(state, "backbone"), image, 16, tensorflow=True)["c5"]
+        x = reference_mobilenet(substate(state, "backbone"), image, 16, tensorflow=True)["c5"]
         one = unit(head, x, "context.branches.0").relu()
         mean = unit(head, x.mean((2, 3), keepdim=True), "context.branches.1.project").relu()
         x = unit(head, torch.cat([one, mean.expand_as(one)], 1), "context.project").relu()

@@ -22,8 +22,8 @@ DEPTHS = (18, 34, 50, 101, 152)
 
 def conv_bn(state: dict[str, Tensor], x: Tensor, conv: str, norm: str, **geometry: int) -> Tensor:
     x = F.conv2d(x, state[f"{conv}.weight"], **geometry)
-    parts = (state[f"{norm}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
-    return F.batch_norm(x, *parts, eps=1e-5)
+    statistics = (state[f"{norm}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, *statistics, eps=1e-5)
 
 
 def reference_resnet(
@@ -67,7 +67,7 @@ def reference_resnet(
     return maps
 
 
-def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+def substate(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
 
 
@@ -87,12 +87,12 @@ def test_fcn_resnet_dilated_matches_an_independent_forward(
     model = randomize(model)
     state, image = model.state_dict(), torch.randn(1, 3, *size)
     with torch.no_grad():
-        maps = reference_resnet(part(state, "backbone"), image, depth, 8)
+        maps = reference_resnet(substate(state, "backbone"), image, depth, 8)
         logits, auxiliary = model.with_auxiliary(image)
-        expected = reference_head(part(state, "head"), maps["c5"], size)
+        expected = reference_head(substate(state, "head"), maps["c5"], size)
         assert relative_difference(logits, expected) < 1e-5
         assert torch.equal(model(image), logits)
-        expected = reference_head(part(state, "auxiliary"), maps["c4"], size)
+        expected = reference_head(substate(state, "auxiliary"), maps["c4"], size)
         assert relative_difference(auxiliary, expected) < 1e-5
 
 
@@ -108,7 +108,7 @@ def test_fcn_resnet_matches_an_independent_forward(depth: int, size: tuple[int, 
     randomize(model)  # including the kernel, as after training
     state, image = model.state_dict(), torch.randn(1, 3, *size)
     with torch.no_grad():
-        x = reference_resnet(part(state, "backbone"), image, depth, 32)["c5"]
+        x = reference_resnet(substate(state, "backbone"), image, depth, 32)["c5"]
         x = F.conv2d(x, state["head.score.weight"], state["head.score.bias"])
         x = F.conv_transpose2d(x, kernel, stride=32, padding=16)
         if size == (64, 96):

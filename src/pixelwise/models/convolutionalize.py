@@ -65,10 +65,10 @@ def convolutionalize(
         torch.Size([1, 1000, 6, 6])
     """
     size = (window, window) if isinstance(window, int) else window
-    kind = type(classifier).__name__
+    class_name = type(classifier).__name__
     network = copy.deepcopy(classifier).eval()
     if not any(isinstance(module, nn.Linear) for module in network.modules()):
-        raise InputError(f"{kind}: has no Linear layer, so there is nothing to convert")
+        raise InputError(f"{class_name}: has no Linear layer, so there is nothing to convert")
     with torch.no_grad():
         try:
             image = _noise(network, size)
@@ -77,12 +77,12 @@ def convolutionalize(
             expected = network(image.clone())
         except RuntimeError as error:
             raise InputError(
-                f"{kind}: fails on a window of {size[0]}x{size[1]} ({_first_line(error)}): pass "
-                "the window size it was trained on"
+                f"{class_name}: fails on a window of {size[0]}x{size[1]} "
+                f"({_first_line(error)}): pass the window size it was trained on"
             ) from error
         for parent, key, layer in replacements:
             setattr(parent, key, layer)
-        _check_same(kind, layers, image, expected)
+        _check_same(class_name, layers, image, expected)
     return layers
 
 
@@ -241,10 +241,10 @@ def _as_map_norm(name: str, norm: nn.BatchNorm1d, shape: tuple[int, ...]) -> Bat
     return new
 
 
-def _check_same(kind: str, dense: nn.Module, image: Tensor, expected: object) -> None:
+def _check_same(class_name: str, dense: nn.Module, image: Tensor, expected: object) -> None:
     """Raise InputError if the dense form gives other scores than `expected` for one window."""
     if not isinstance(expected, Tensor) or expected.ndim != 2:
-        raise InputError(f"{kind}: is not a classifier, which outputs scores (B, classes)")
+        raise InputError(f"{class_name}: is not a classifier, which outputs scores (B, classes)")
     try:
         scores = dense(image.clone())
         if scores.shape != (*expected.shape, 1, 1):
@@ -256,9 +256,10 @@ def _check_same(kind: str, dense: nn.Module, image: Tensor, expected: object) ->
             raise RuntimeError(f"scores differ by {difference:.2g}")
     except RuntimeError as error:
         raise InputError(
-            f"{kind}: its dense form gives other scores on one window ({_first_line(error)}): "
-            "forward() does more than run the layers, or a layer after the flatten does not work "
-            "on maps: put all steps into an nn.Sequential of layers that work on single scores"
+            f"{class_name}: its dense form gives other scores on one window "
+            f"({_first_line(error)}): forward() does more than run the layers, or a layer after "
+            "the flatten does not work on maps: put all steps into an nn.Sequential of layers that "
+            "work on single scores"
         ) from error
 
 

@@ -28,18 +28,11 @@ from pixelwise.weights.load_backbone import (
     unused_for_backbone,
 )
 from pixelwise.weights.normalization import Normalization
-from pixelwise.weights.publishers import Publication, find_publication
-from pixelwise.weights.publishers.fcn_caffe import (
-    CAFFE_HEADS,
-    OTHER_DATASETS,
-    built_in_tensors,
-    learned_upsampling,
-    select_semantic_head,
-)
-from pixelwise.weights.publishers.torchvision_segmentation import (
-    TORCHVISION_HEADS,
-    TORCHVISION_SCORES,
-    torchvision_options,
+from pixelwise.weights.publishers import (
+    Publication,
+    fcn_caffe,
+    find_publication,
+    torchvision_segmentation,
 )
 from pixelwise.weights.weight_mapping import WeightMapping, map_weights, source_names
 
@@ -112,9 +105,9 @@ def convert_weights(
     imported = import_weights(path)
     publication = find_publication(imported)
     if imported.is_caffe:
-        imported = select_semantic_head(imported)
-        if model not in CAFFE_HEADS:
-            known = ", ".join(CAFFE_HEADS)
+        imported = fcn_caffe.select_semantic_head(imported)
+        if model not in fcn_caffe.HEADS:
+            known = ", ".join(fcn_caffe.HEADS)
             raise InputError(f"{path}: Caffe weights are supported for {known}, not {model}")
     count = _count_classes(imported, publication)
     notes = {"classes": f"{len(classes)}, as given"} if classes else {}
@@ -128,8 +121,8 @@ def convert_weights(
     matcher = _Matcher(imported, model, len(classes), count is not None, dict(options or {}))
     match = matcher.match_publication(publication) if publication else matcher.best_match()
     match.mapping.check()
-    if imported.is_caffe and count in OTHER_DATASETS:
-        dataset, normalization = OTHER_DATASETS[count]
+    if imported.is_caffe and count in fcn_caffe.OTHER_DATASETS:
+        dataset, normalization = fcn_caffe.OTHER_DATASETS[count]
         match = replace(match, normalization=normalization)
         notes["classes"] += f"; the mean color is that of {dataset}, assumed from their number"
     bundle = Bundle(
@@ -148,9 +141,9 @@ def _count_classes(imported: ImportedWeights, publication: Publication | None) -
         count = publication.num_classes
     else:
         if imported.is_caffe:
-            scores = [f"{layer}.weight" for head in CAFFE_HEADS.values() for layer in head]
+            scores = [f"{layer}.weight" for head in fcn_caffe.HEADS.values() for layer in head]
         else:
-            scores = list(TORCHVISION_SCORES) if imported.is_segmenter else []
+            scores = list(torchvision_segmentation.SCORES) if imported.is_segmenter else []
         found = [imported.tensors[name] for name in scores if name in imported.tensors]
         count = int(found[0].shape[0]) if found and found[0].ndim else None
     if count is not None and not 1 <= count <= MAX_CLASSES:
@@ -213,7 +206,7 @@ class _Matcher:
 
     def _variants(self) -> list[tuple[str, dict[str, Any]]]:
         """Backbones to try, each with its options; requested options override the file's."""
-        inferred = torchvision_options(self.imported, self.model)
+        inferred = torchvision_segmentation.options_of(self.imported, self.model)
         if "backbone" in self.requested:
             return [(str(self.requested["backbone"]), {**inferred, **self.requested})]
         variants = [
@@ -229,15 +222,18 @@ class _Matcher:
         unused = unused_for_backbone(imported, backbone)
         notes = {}
         if self.with_head and imported.is_caffe:
-            layers = CAFFE_HEADS[model]
+            layers = fcn_caffe.HEADS[model]
             prefixes = {f"head.{ours}.": f"{theirs}." for theirs, ours in layers.items()}
             unused = tuple(f"{layer}_geo." for layer in layers)
-            learned = learned_upsampling(imported, model)
+            learned = fcn_caffe.learned_upsampling(imported, model)
             if learned and "upsampling" not in options:
                 options = {**options, "upsampling": "learned"}
                 notes["upsampling"] = f"learned, because {', '.join(learned)} is not bilinear"
         elif self.with_head:
-            prefixes = {ours: theirs for theirs, ours in TORCHVISION_HEADS.get(model, {}).items()}
+            prefixes = {
+                ours: theirs
+                for theirs, ours in torchvision_segmentation.HEADS.get(model, {}).items()
+            }
             unused = () if options.get("auxiliary", True) else ("aux_classifier.",)
         network = self._network(options, device="meta")
         for ours, theirs in backbone_prefixes(network.backbone, backbone, imported).items():
@@ -250,7 +246,7 @@ class _Matcher:
             source_names(wanted, prefixes),
             network=model,
             unused=unused,
-            built_in=built_in_tensors(network, model) if built_in else None,
+            built_in=fcn_caffe.built_in_tensors(network, model) if built_in else None,
         )
         normalization = classifier_normalization(imported, backbone)
         return _Match(backbone, options, network, mapping, normalization, notes)

@@ -35,7 +35,7 @@ _STRIDE_8 = {
     "score_pool3": "skips.c3",
     "upscore8": "upsampling",
 }
-CAFFE_HEADS = {
+HEADS = {
     "fcn32s": _STRIDE_32,
     "fcn16s": _STRIDE_16,
     "fcn8s": _STRIDE_8,
@@ -43,7 +43,7 @@ CAFFE_HEADS = {
     "fcn_alexnet": _STRIDE_32,
 }
 # Layers that scale each channel of a map before it is scored; FCNSkipHead has a single factor.
-CAFFE_SCALES = {"fcn8s_atonce": {"scale_pool4": "c4", "scale_pool3": "c3"}}
+SCALES = {"fcn8s_atonce": {"scale_pool4": "c4", "scale_pool3": "c3"}}
 
 # The authors' other data sets by their number of classes, with their normalization. The mean is
 # that of PASCAL VOC unless the authors give another one.
@@ -62,7 +62,7 @@ def select_semantic_head(imported: ImportedWeights) -> ImportedWeights:
 
 def learned_upsampling(imported: ImportedWeights, model: str) -> list[str]:
     """Return the upsampling layers whose kernels are not bilinear."""
-    return [layer for layer in CAFFE_HEADS[model] if _is_learned(imported, layer)]
+    return [layer for layer in HEADS[model] if _is_learned(imported, layer)]
 
 
 def _is_learned(imported: ImportedWeights, layer: str) -> bool:
@@ -85,11 +85,11 @@ def built_in_tensors(network: Segmenter, model: str) -> dict[str, Tensor]:
     """Return what the authors' files store but our network computes: frozen kernels and scales."""
     head, channels = cast(FCNSkipHead, network.head), cast(Backbone, network.backbone).channels
     tensors = {}
-    for theirs, ours in CAFFE_HEADS[model].items():
+    for theirs, ours in HEADS[model].items():
         module: nn.Module = head.get_submodule(ours)
         if theirs.startswith("upscore") and not isinstance(module, LearnedUpsampling):
             kernel_size = cast(tuple[int, int, int], module.geometry)[0]
             tensors[f"{theirs}.weight"] = _bilinear(head.score.out_channels, kernel_size)
-    for theirs, ours in CAFFE_SCALES.get(model, {}).items():
+    for theirs, ours in SCALES.get(model, {}).items():
         tensors[f"{theirs}.weight"] = torch.full((channels[ours],), head.scales[ours])
     return tensors

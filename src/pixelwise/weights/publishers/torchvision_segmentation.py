@@ -8,7 +8,7 @@ from pixelwise.models.deeplab_v3 import TORCHVISION
 from pixelwise.weights.import_weights import ImportedWeights
 
 # Prefixes of torchvision's layers, and of ours, by model.
-TORCHVISION_HEADS = {
+HEADS = {
     "fcn_resnet_dilated": {"classifier.": "head.", "aux_classifier.": "auxiliary."},
     "deeplab_v3": {
         **{f"classifier.0.convs.{n}.": f"head.context.branches.{n}." for n in range(4)},
@@ -21,14 +21,14 @@ TORCHVISION_HEADS = {
         "aux_classifier.": "auxiliary.",
     },
 }
-TORCHVISION_SCORES = ("classifier.4.weight", "aux_classifier.4.weight")
+SCORES = ("classifier.4.weight", "aux_classifier.4.weight")
 # Options in which torchvision's networks differ from our defaults and that no tensor shows.
-TORCHVISION_OPTIONS = {"deeplab_v3": {"output_stride": 8, **TORCHVISION}}
+OPTIONS = {"deeplab_v3": {"output_stride": 8, **TORCHVISION}}
 
 
-def torchvision_options(imported: ImportedWeights, model: str) -> dict[str, Any]:
+def options_of(imported: ImportedWeights, model: str) -> dict[str, Any]:
     """Return the options of torchvision's network; empty if the file is not such a network."""
-    if not imported.is_segmenter or model not in TORCHVISION_HEADS:
+    if not imported.is_segmenter or model not in HEADS:
         return {}
     auxiliary = any(name.startswith("aux_classifier.") for name in imported.tensors)
-    return {**TORCHVISION_OPTIONS.get(model, {}), "auxiliary": auxiliary}
+    return {**OPTIONS.get(model, {}), "auxiliary": auxiliary}
