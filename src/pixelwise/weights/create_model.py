@@ -43,7 +43,7 @@ def create_model(
             do not fit the backbone.
 
     Example:
-        >>> import pixelwise
+        >>> import pixelwise, torch
         >>> model = pixelwise.create_model("deeplab_v3plus", num_classes=11, weights="imagenet")
         >>> logits = model(torch.zeros(2, 3, 321, 321))
     """

