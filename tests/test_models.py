@@ -307,7 +307,7 @@ def test_create_model_loads_weights_into_the_backbone(tmp_path: Path) -> None:
             weights=tmp_path / "w.pth",
             **options,
         )
-        assert model(torch.zeros(2, channels, 33, 33)).shape == (2, 4, 33, 33)
+        assert model.eval()(torch.zeros(2, channels, 33, 33)).shape == (2, 4, 33, 33)
         first, *others = model.backbone.state_dict().items()
         assert torch.equal(first[1][:, :3], source.state_dict()[first[0]])
         for key, tensor in others:

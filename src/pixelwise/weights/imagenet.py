@@ -54,8 +54,8 @@ def find_imagenet_weights(backbone: str) -> Path:
     published = IMAGENET_WEIGHTS.get(backbone)
     if published is None:
         raise InputError(
-            f"backbone {backbone!r}: no ImageNet weights are known for it: set the weights to a file "
-            "or to none"
+            f"backbone {backbone!r}: no ImageNet weights are known for it: set the weights to a "
+            "file or to none"
         )
     candidates = [cache_folder() / published.file]
     spec = importlib.util.find_spec(published.module)
