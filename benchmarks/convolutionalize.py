@@ -1,10 +1,10 @@
-"""36 windows of 224 against one pass over 384x384: time, and how far the scores are apart.
+"""Compare 36 windows of 224x224 with one pass over 384x384: time and difference of the scores.
 
     python benchmarks/convolutionalize.py
 
-VGG16 at half its channels, with random weights, on a generated street scene. Without padding it is
-configuration C of its paper (arXiv:1409.1556, table 1: 16 layers, three of them 1x1), of which a
-window leaves 3x3 positions for fc6; with padding it is configuration D, and fc6 takes 7x7.
+VGG16 with half its channels and random weights, on a generated street scene. Without padding it is
+configuration C of its paper (arXiv:1409.1556, table 1: 16 layers, three of them 1x1), which has 3x3
+positions per window for fc6; with padding it is configuration D, which has 7x7.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIDE = WINDOW + (GRID - 1) * STRIDE
 
 
 def vgg16(*, padding: int) -> nn.Sequential:
-    """A classifier of (B, 3, 224, 224) into 1000 classes."""
+    """Create a classifier from images (B, 3, 224, 224) to 1000 classes."""
     import torch
     from torch import nn
 
@@ -32,11 +32,11 @@ def vgg16(*, padding: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
     for base, repeats in STAGES:
-        wide = round(base * WIDTH)
+        out_channels = round(base * WIDTH)
         for number in range(repeats):
             kernel = 1 if number == 2 and not padding else 3
-            layers += [nn.Conv2d(channels, wide, kernel, padding=padding), nn.ReLU(inplace=True)]
-            channels = wide
+            layers += [nn.Conv2d(channels, out_channels, kernel, padding=padding), nn.ReLU(True)]
+            channels = out_channels
         layers.append(nn.MaxPool2d(2))
     side = 7 if padding else 3
     hidden = round(FC_CHANNELS * WIDTH)
@@ -58,8 +58,8 @@ def vgg16(*, padding: int) -> nn.Sequential:
     return nn.Sequential(*layers).eval()
 
 
-def picture() -> Tensor:
-    """(1, 3, 384, 384), normalized."""
+def scene_image() -> Tensor:
+    """Return a normalized image (1, 3, 384, 384)."""
     import torch
 
     from pixelwise.data.scenes import generate_scene
@@ -70,15 +70,15 @@ def picture() -> Tensor:
 
 
 def windows_of(image: Tensor) -> Tensor:
-    """(36, 3, 224, 224), row by row."""
-    cut = image.unfold(2, WINDOW, STRIDE).unfold(3, WINDOW, STRIDE)[0]
-    return cut.permute(1, 2, 0, 3, 4).reshape(-1, 3, WINDOW, WINDOW)
+    """Crop the windows, row by row: (36, 3, 224, 224)."""
+    crops = image.unfold(2, WINDOW, STRIDE).unfold(3, WINDOW, STRIDE)[0]
+    return crops.permute(1, 2, 0, 3, 4).reshape(-1, 3, WINDOW, WINDOW)
 
 
 def one_by_one() -> tuple[harness.Work, int]:
     import torch
 
-    classifier, windows = vgg16(padding=0), windows_of(picture())
+    classifier, windows = vgg16(padding=0), windows_of(scene_image())
 
     def work() -> None:
         with torch.inference_mode():
@@ -91,7 +91,7 @@ def one_by_one() -> tuple[harness.Work, int]:
 def one_batch() -> tuple[harness.Work, int]:
     import torch
 
-    classifier, windows = vgg16(padding=0), windows_of(picture())
+    classifier, windows = vgg16(padding=0), windows_of(scene_image())
 
     def work() -> None:
         with torch.inference_mode():
@@ -105,7 +105,7 @@ def one_pass() -> tuple[harness.Work, int]:
 
     from pixelwise.models import convolutionalize
 
-    dense, image = convolutionalize(vgg16(padding=0), window=WINDOW), picture()
+    dense, image = convolutionalize(vgg16(padding=0), window=WINDOW), scene_image()
 
     def work() -> None:
         with torch.inference_mode():
@@ -115,16 +115,18 @@ def one_pass() -> tuple[harness.Work, int]:
 
 
 def print_differences() -> None:
-    """The largest difference of a score, by where the window lies."""
+    """Print the largest difference of a score, by the position of the window."""
     import torch
 
     from pixelwise.models import convolutionalize
 
-    image = picture()
+    image = scene_image()
     at_border = torch.zeros(GRID, GRID)
     at_border[[0, -1]] += 1
     at_border[:, [0, -1]] += 1
-    print("\nLargest difference of the two, in the scores and in % of the scores' range")
+    print(
+        "\nLargest difference between windows and one pass: absolute, and in % of the score range"
+    )
     print(f"{'':44} {'corners':>16} {'edges':>16} {'middle':>16}")
     for padding, name in ((0, "VGG16 without padding"), (1, "VGG16 with padding")):
         classifier = vgg16(padding=padding)
@@ -133,14 +135,14 @@ def print_differences() -> None:
             dense = convolutionalize(classifier, window=WINDOW)(image)[0].permute(1, 2, 0)
         difference = (dense - windows).abs().amax(dim=2)
         span = windows.max() - windows.min()
-        places = [difference[at_border == borders].max() for borders in (2, 1, 0)]
-        print(f"{name:44} " + " ".join(f"{d:8.1e} {d / span:6.1%} " for d in places))
+        largest = [difference[at_border == borders].max() for borders in (2, 1, 0)]
+        print(f"{name:44} " + " ".join(f"{d:8.1e} {d / span:6.1%} " for d in largest))
 
 
 if __name__ == "__main__":
     harness.main(
         f"{GRID * GRID} windows of {WINDOW} at stride {STRIDE} in {SIDE}x{SIDE}: "
-        "VGG16 without padding, half its channels",
+        "VGG16 without padding, with half its channels",
         {
             "windows, one by one": one_by_one,
             "windows, one batch": one_batch,

@@ -1,4 +1,4 @@
-"""What both examples share: an ImageNet classifier, an image, and how its heat map is drawn."""
+"""Shared by both examples: an ImageNet classifier, loading an image, drawing heat maps."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pixelwise.weights.normalization import IMAGENET
 WINDOW, STRIDE = 224, 32  # of the classifier, in pixels
 CAB = 468
 
-# Of ImageNet's thousand classes those that stand in streets; the package with the weights brings no
-# names, and others are called by their number.
+# Those of ImageNet's thousand classes that are common in streets. The package with the weights has
+# no class names, so other classes are shown by their number.
 STREET = {
     CAB: "cab",
     475: "car mirror",
@@ -54,10 +54,13 @@ STREET = {
 
 
 def imagenet_classifier() -> nn.Sequential:
-    """MobileNetV2 with its ImageNet weights: (B, 3, 224, 224) to (B, 1000) scores.
+    """Create MobileNetV2 with ImageNet weights: images (B, 3, 224, 224) to scores (B, 1000).
 
-    pixelwise's backbone ends before the last convolution. That one and the classifier follow here,
-    named as in the published file. Raises InputError where the file is not installed.
+    pixelwise's backbone ends before the last convolution, which is added here together with the
+    classifier, under the names of the published file.
+
+    Raises:
+        InputError: If the file is not installed.
     """
     features = MobileNetV2(output_stride=32).features
     features.append(ConvNormAct(320, 1280, kernel_size=1, activation=nn.ReLU6))
@@ -72,58 +75,67 @@ def imagenet_classifier() -> nn.Sequential:
     return classifier.eval()
 
 
-def normalized(picture: NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) to a batch of one, (1, 3, H, W), as the classifier was trained."""
-    return IMAGENET(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
+def normalize(image: NDArray[np.uint8]) -> Tensor:
+    """Normalize an image (H, W, 3) for the classifier, to a batch (1, 3, H, W)."""
+    return IMAGENET(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
 
 
-def name_of(number: int) -> str:
+def class_name(number: int) -> str:
     return STREET.get(number, f"class {number}")
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
+def argument_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("image", nargs="?", type=Path, help="an image; else a generated street")
+    parser.add_argument("image", nargs="?", type=Path, help="default: a generated street scene")
     parser.add_argument("--out", type=Path, default=Path("heat_map.png"), help="the PNG to write")
-    parser.add_argument("--class", dest="number", type=int, help="0..999; else the strongest one")
     parser.add_argument(
-        "--size", type=int, default=640, help="shorter side to work at; larger sees smaller things"
+        "--class", dest="number", type=int, help="0..999; default: the class with the highest score"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=640,
+        help="shorter side after resizing; a larger one shows smaller objects",
     )
     return parser
 
 
-def prepared(image: Path | None, size: int) -> NDArray[np.uint8]:
-    """The image with its shorter side at `size`, both cut to multiples of the stride."""
+def load_image(path: Path | None, size: int) -> NDArray[np.uint8]:
+    """Resize an image to a shorter side of `size`, and crop it to multiples of the stride."""
     if size < WINDOW:
-        raise InputError(f"--size {size}: allowed are {WINDOW}, one window, and more")
-    picture = read_image(image) if image else generate_scene(0, height=size, width=size * 4 // 3)[0]
-    height, width = picture.shape[:2]
+        raise InputError(f"--size {size}: must be {WINDOW} (one window) or more")
+    image = read_image(path) if path else generate_scene(0, height=size, width=size * 4 // 3)[0]
+    height, width = image.shape[:2]
     scale = size / min(height, width)
-    resized = Image.fromarray(picture).resize((round(width * scale), round(height * scale)))
+    resized = Image.fromarray(image).resize((round(width * scale), round(height * scale)))
     height, width = resized.height // STRIDE * STRIDE, resized.width // STRIDE * STRIDE
     return np.asarray(resized)[:height, :width]
 
 
-def chosen(probabilities: NDArray[np.float32], given: argparse.Namespace) -> int:
-    """The class to draw of (1000, h, w): the one given, else the highest at any window.
+def choose_class(probabilities: NDArray[np.float32], args: argparse.Namespace) -> int:
+    """Return the class to draw: that of --class, else the most probable one in any window.
 
-    In the generated street it is the yellow car, which passes for a cab.
+    In the generated street it is the yellow car, which looks like a cab.
+
+    Args:
+        probabilities: (1000, h, w).
+        args: The parsed arguments.
     """
-    if given.number is None:
-        return int(probabilities.max(axis=(1, 2)).argmax()) if given.image else CAB
-    if not 0 <= given.number < len(probabilities):
-        raise InputError(f"--class {given.number}: allowed are 0 to {len(probabilities) - 1}")
-    return int(given.number)
+    if args.number is None:
+        return int(probabilities.max(axis=(1, 2)).argmax()) if args.image else CAB
+    if not 0 <= args.number < len(probabilities):
+        raise InputError(f"--class {args.number}: must be 0 to {len(probabilities) - 1}")
+    return int(args.number)
 
 
-def save(
-    path: Path, picture: NDArray[np.uint8], maps: list[tuple[str, NDArray[np.float32], int]]
+def save_heat_maps(
+    path: Path, image: NDArray[np.uint8], maps: list[tuple[str, NDArray[np.float32], int]]
 ) -> None:
-    """The image, and for each (title, probabilities (h, w), stride) the image in its heat."""
+    """Save the image next to one heat map for each (title, probabilities (h, w), stride)."""
     font = ImageFont.load_default(size=18)
-    panels = [("image", picture)]
-    panels += [(title, _heated(picture, heat, stride)) for title, heat, stride in maps]
-    height, width = picture.shape[:2]
+    panels = [("image", image)]
+    panels += [(title, _draw_heat(image, heat, stride)) for title, heat, stride in maps]
+    height, width = image.shape[:2]
     gap, line = 8, 28
     sheet = Image.new("RGB", (len(panels) * (width + gap) - gap, height + line), "white")
     draw = ImageDraw.Draw(sheet)
@@ -134,16 +146,17 @@ def save(
     write_image(path, sheet)
 
 
-def _heated(
-    picture: NDArray[np.uint8], heat: NDArray[np.float32], stride: int
+def _draw_heat(
+    image: NDArray[np.uint8], heat: NDArray[np.float32], stride: int
 ) -> NDArray[np.uint8]:
-    """Gray, with a cell of `stride` pixels in the middle of each window, yellow to red with heat.
+    """Draw the image in gray, with a yellow to red cell of `stride` pixels at each window's center.
 
-    The strongest cell is the reddest. Closer to the border than half a window no window is centered.
+    The cell with the highest probability is the reddest. No window is centered closer to the border
+    than half a window.
     """
-    gray = picture.mean(axis=2, keepdims=True) * 0.6 + 60
+    gray = image.mean(axis=2, keepdims=True) * 0.6 + 60
     cells = np.kron(heat / heat.max(), np.ones((stride, stride), np.float32))
-    strength = np.zeros(picture.shape[:2], np.float32)
+    strength = np.zeros(image.shape[:2], np.float32)
     first = (WINDOW - stride) // 2
     strength[first : first + cells.shape[0], first : first + cells.shape[1]] = cells
     strength = strength[..., None]
@@ -155,7 +168,7 @@ def _heated(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; what is wrong with the input is one line and no traceback."""
+    """Call `main` and report an InputError as one line, without a traceback."""
     try:
         main()
     except InputError as error:

@@ -23,7 +23,7 @@ from pixelwise.distributed.collectives import all_reduce_sum
 from pixelwise.distributed.shard import BatchShard, use_shard
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.models import Segmenter, create_model
-from pixelwise.models.fcn_resnet import NarrowHead
+from pixelwise.models.fcn_resnet import FCNHead
 from pixelwise.models.registry import MODELS, ModelEntry, Variant
 from pixelwise.recipes.loss_terms import parse_terms
 from pixelwise.training import Callback, Run, load_recipe, resume, train
@@ -41,7 +41,7 @@ def little(*, num_classes: int, in_channels: int = 3) -> Segmenter:
     """
     backbone = Tiny(output_stride=8, in_channels=in_channels)
     heads = (
-        NarrowHead(backbone.channels[source], num_classes=num_classes, source=source)
+        FCNHead(backbone.channels[source], num_classes=num_classes, source=source)
         for source in ("c5", "c4")
     )
     return Segmenter(backbone, next(heads), auxiliary=next(heads))

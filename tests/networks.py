@@ -1,4 +1,4 @@
-"""What tests of networks share: weights that matter, a distance, and learning four images."""
+"""Helpers for tests of networks: random weights, a distance, and overfitting four images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from pixelwise.models import Segmenter
 
 
-def randomise(model: nn.Module, seed: int = 0) -> Any:
-    """Give every weight and running statistic a value that matters, those that start at zero too;
-    in evaluation mode.
+def randomize(model: nn.Module, seed: int = 0) -> Any:
+    """Set all weights and running statistics to random values; return the model in eval mode.
 
-    Scales below 1 keep the sums of deep residual networks small.
+    Weights that are initialized to zero get values, too. Scales below 1 keep the sums of deep
+    residual networks small.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             for tensor, low, high in (
                 (module.weight, 0.3, 0.7),
                 (module.bias, -0.2, 0.2),
@@ -44,8 +44,10 @@ def relative_difference(one: Tensor, other: Tensor) -> float:
 
 
 def overfit(model: Segmenter, *, rate: float, steps: int, side: int = 65) -> float:
-    """The share of pixels that a network has learned by heart of four images, `side` pixels square;
-    in the mode that it is in."""
+    """Train on four images of `side` x `side` pixels, in the current mode of the model.
+
+    Returns the fraction of pixels that the model then classifies correctly.
+    """
     half = (side + 1) // 2
     labels = torch.arange(side).view(1, side, 1).expand(4, side, side) // half
     labels = labels + torch.tensor([0, 0, 1, 1]).view(4, 1, 1)

@@ -33,7 +33,8 @@ from pixelwise.training import load_recipe, train
 from pixelwise.training.initial_weights import load_initial_weights
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import widen
-from pixelwise.weights.imagenet import find_imagenet_weights, load_backbone
+from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import CAFFE, IMAGENET, Normalization
 
 TINY = {"backbone": "tiny", "output_stride": 16}

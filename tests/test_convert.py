@@ -1,4 +1,4 @@
-"""Published weights: logits as by hand, every tensor accounted for, a line for each fault."""
+"""Conversion of published weights: equal logits, use of every tensor, one line per problem."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pixelwise.inference import Predictor
 from pixelwise.models import create_model
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.convert_weights import convert_weights
-from pixelwise.weights.imagenet import load_backbone
+from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import CAFFE, GOOGLENET, IMAGENET
 
 protobuf = pytest.importorskip("google.protobuf", reason="pip install 'protobuf>=6'")
@@ -36,11 +36,11 @@ protobuf = pytest.importorskip("google.protobuf", reason="pip install 'protobuf>
 Blobs = list[np.ndarray]
 Cli = Callable[..., Any]
 
-NARROW = 1 / 32  # of VGG16's channels
+NARROW = 1 / 32  # width of VGG16
 WIDTH = {"width": NARROW}
 README = Path(__file__).parent.parent / "README.md"
 
-# The authors' names of VGG16's layers, beside torchvision's places in `features`.
+# The authors' names of VGG16's layers, and their index in torchvision's `features`.
 VGG_LAYERS = {
     "conv1_1": 0,
     "conv1_2": 2,
@@ -57,7 +57,7 @@ VGG_LAYERS = {
     "conv5_3": 28,
 }
 VGG = {
-    **{layer: f"backbone.features.{place}" for layer, place in VGG_LAYERS.items()},
+    **{layer: f"backbone.features.{index}" for layer, index in VGG_LAYERS.items()},
     "fc6": "backbone.classifier.0",
     "fc7": "backbone.classifier.3",
 }
@@ -73,7 +73,7 @@ CAFFENET = {
 FR = {"score_fr": "head.score"}
 POOL4 = {"score_pool4": "head.skips.c4"}
 POOL3 = {"score_pool3": "head.skips.c3"}
-# Layers with weights that are learned, and the kernels' sizes of those that upsample.
+# Layers with learned weights, and the kernel sizes of the upsampling layers.
 NETWORKS: dict[str, tuple[dict[str, str], dict[str, int]]] = {
     "fcn32s": ({**VGG, **FR}, {"upscore": 64}),
     "fcn16s": ({**VGG, **FR, **POOL4}, {"upscore2": 4, "upscore16": 32}),
@@ -90,11 +90,11 @@ NETWORKS: dict[str, tuple[dict[str, str], dict[str, int]]] = {
 OPTIONS = {name: {"width": 1 / 16} if name == "fcn_alexnet" else WIDTH for name in NETWORKS}
 
 
-# --- Writing files as Caffe does, by the numbers of caffe.proto.
+# --- Writing files as Caffe does, with the field numbers of caffe.proto.
 
 
 def net_parameter() -> Any:
-    """caffe.proto's NetParameter, as far as it is needed, with lists of numbers as such."""
+    """The necessary part of caffe.proto's NetParameter, with lists declared as lists."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     field = descriptor_pb2.FieldDescriptorProto
@@ -166,10 +166,15 @@ def write_caffemodel(
     double: bool = False,
     diff: bool = False,
 ) -> Path:
-    """`layers` and some without weights around them.
+    """Write `layers`, and some layers without weights between them.
 
-    old: as V1 layers. four_sizes: shapes as num, channels, height, width. double: in
-    double precision. diff: with gradients.
+    Args:
+        path: The file.
+        layers: Blobs by the name of the layer.
+        old: Use V1 layers.
+        four_sizes: Store shapes as num, channels, height, width.
+        double: Use double precision.
+        diff: Store gradients, too.
     """
     net = net_parameter()
     net.name = "network"
@@ -205,7 +210,7 @@ def write_caffemodel(
 
 
 def bilinear(channels: int, size: int) -> np.ndarray:
-    """The kernel of the reference code's surgery."""
+    """The kernel of the reference code's surgery.py."""
     factor = (size + 1) // 2
     center = factor - 1 if size % 2 == 1 else factor - 0.5
     line = 1 - abs(np.arange(size) - center) / factor
@@ -215,7 +220,7 @@ def bilinear(channels: int, size: int) -> np.ndarray:
 
 
 def random_network(name: str, classes: int = 21, **options: Any) -> nn.Module:
-    """A network whose every weight matters, for images of 0..255."""
+    """A network in which all weights are random, for images of 0..255."""
     model = create_model(name, num_classes=classes, **options)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -233,17 +238,17 @@ def random_network(name: str, classes: int = 21, **options: Any) -> nn.Module:
 
 
 def as_caffe(model: nn.Module, name: str, classes: int = 21) -> dict[str, Blobs]:
-    """The layers that the authors' file of this network would hold."""
+    """The layers of the authors' file for this network."""
     state = model.state_dict()
     learned, kernels = NETWORKS[name]
     layers: dict[str, Blobs] = {
-        layer: [state[f"{place}.{part}"].numpy() for part in ("weight", "bias")]
-        for layer, place in learned.items()
+        layer: [state[f"{ours}.{tensor}"].numpy() for tensor in ("weight", "bias")]
+        for layer, ours in learned.items()
     }
     layers |= {layer: [bilinear(classes, size)] for layer, size in kernels.items()}
     if name == "fcn8s_atonce":
-        for layer, above, scale in (("scale_pool4", "c4", 0.01), ("scale_pool3", "c3", 0.0001)):
-            channels = model.backbone.channels[above]
+        for layer, name, scale in (("scale_pool4", "c4", 0.01), ("scale_pool3", "c3", 0.0001)):
+            channels = model.backbone.channels[name]
             layers[layer] = [np.full(channels, scale, dtype=np.float32)]
     return layers
 
@@ -257,8 +262,8 @@ def random_image(height: int = 37, width: int = 61) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def by_hand(model: nn.Module, rgb: np.ndarray, mean: tuple[float, float, float]) -> Tensor:
-    """Logits as the reference code's infer.py makes its input: BGR less a mean."""
+def reference_logits(model: nn.Module, rgb: np.ndarray, mean: tuple[float, float, float]) -> Tensor:
+    """Logits with the input of the reference code's infer.py: BGR minus a mean."""
     bgr = rgb[:, :, ::-1].astype(np.float32) - np.array(mean, dtype=np.float32)
     with torch.no_grad():
         return model(torch.from_numpy(bgr.transpose(2, 0, 1).copy())[None])[0]
@@ -275,7 +280,7 @@ DOUBLE = {"double": True, "diff": True}
 
 
 @pytest.mark.parametrize(
-    ("name", "form"),
+    ("name", "file_format"),
     [
         *((name, {}) for name in NETWORKS),
         ("fcn16s", AS_OF_2014),
@@ -284,10 +289,10 @@ DOUBLE = {"double": True, "diff": True}
     ],
 )
 def test_the_authors_networks_give_the_same_logits(
-    tmp_path: Path, name: str, form: dict[str, bool]
+    tmp_path: Path, name: str, file_format: dict[str, bool]
 ) -> None:
     model = random_network(name, **OPTIONS[name])
-    path = write_caffemodel(tmp_path / "net.caffemodel", as_caffe(model, name), **form)
+    path = write_caffemodel(tmp_path / "net.caffemodel", as_caffe(model, name), **file_format)
     conversion = convert_weights(path, name, options=OPTIONS[name])
     conversion.bundle.save(tmp_path / "net.safetensors")
     predictor = Predictor.load(tmp_path / "net.safetensors", device="cpu")
@@ -297,7 +302,7 @@ def test_the_authors_networks_give_the_same_logits(
     rgb = random_image()
     logits = torch.from_numpy(predictor.logits(rgb))
     assert logits.shape == (21, 37, 61)
-    assert relative_difference(logits, by_hand(model, rgb, VOC_MEAN)) < 1e-5
+    assert relative_difference(logits, reference_logits(model, rgb, VOC_MEAN)) < 1e-5
     state = model.state_dict()
     assert set(bundle.weights) == set(state)
     for key, tensor in bundle.weights.items():
@@ -309,31 +314,33 @@ def test_the_authors_networks_give_the_same_logits(
 def test_learned_kernels_are_kept(tmp_path: Path, fcn8s_layers: dict[str, Blobs]) -> None:
     model = random_network("fcn8s", upsampling="learned", **WIDTH)
     layers = as_caffe(model, "fcn8s")
-    for layer, place in (
+    for layer, ours in (
         ("upscore2", "doubling.c4"),
         ("upscore_pool4", "doubling.c3"),
         ("upscore8", "upsampling"),
     ):
-        layers[layer] = [model.state_dict()[f"head.{place}.weight"].numpy()]
+        layers[layer] = [model.state_dict()[f"head.{ours}.weight"].numpy()]
     path = write_caffemodel(tmp_path / "net.caffemodel", layers)
     conversion = convert_weights(path, "fcn8s", options=WIDTH)
     assert conversion.bundle.options == {**WIDTH, "upsampling": "learned"}
-    assert "learned, since upscore2, upscore_pool4, upscore8" in conversion.notes["upsampling"]
+    assert "learned, because upscore2, upscore_pool4, upscore8" in conversion.notes["upsampling"]
     rgb = random_image()
-    logits = by_hand(conversion.bundle.build(), rgb, VOC_MEAN)
-    assert relative_difference(logits, by_hand(model, rgb, VOC_MEAN)) < 1e-6
-    with pytest.raises(InputError, match=r"upscore8\.weight differs from what fcn8s has"):
+    logits = reference_logits(conversion.bundle.build(), rgb, VOC_MEAN)
+    assert relative_difference(logits, reference_logits(model, rgb, VOC_MEAN)) < 1e-6
+    with pytest.raises(
+        InputError, match=r"upscore8\.weight differs from the fixed values of fcn8s"
+    ):
         convert_weights(path, "fcn8s", options={**WIDTH, "upsampling": "frozen"})
     bilinear_path = write_caffemodel(tmp_path / "bilinear.caffemodel", fcn8s_layers)
-    for upsampling in ("learned", "interpolate"):  # bilinear ones may start either
+    for upsampling in ("learned", "interpolate"):  # both kinds can start from bilinear kernels
         options = {**WIDTH, "upsampling": upsampling}
         assert convert_weights(bilinear_path, "fcn8s", options=options).bundle.options == options
 
 
-def test_at_once_needs_the_scales_that_it_was_trained_with(tmp_path: Path) -> None:
+def test_fcn8s_at_once_needs_the_scales_it_was_trained_with(tmp_path: Path) -> None:
     path = tmp_path / "net.caffemodel"
     layers = as_caffe(random_network("fcn8s_atonce", **WIDTH), "fcn8s_atonce")
-    with pytest.raises(InputError, match="fcn8s has no place for scale_pool4, scale_pool3"):
+    with pytest.raises(InputError, match="has scale_pool4, scale_pool3, which fcn8s does not use"):
         convert_weights(write_caffemodel(path, layers), "fcn8s", options=WIDTH)
     other = {**layers, "scale_pool4": [layers["scale_pool4"][0] * 2]}
     with pytest.raises(InputError, match=r"scale_pool4\.weight differs"):
@@ -347,7 +354,7 @@ def test_at_once_needs_the_scales_that_it_was_trained_with(tmp_path: Path) -> No
     ("classes", "mean"),
     [(2, VOC_MEAN), (33, (114.578, 115.294, 108.353)), (40, (116.190, 97.203, 92.318))],
 )
-def test_other_data_sets_have_names_made_up_and_their_mean(
+def test_other_datasets_get_generated_names_and_their_own_mean(
     tmp_path: Path, classes: int, mean: tuple[float, float, float]
 ) -> None:
     model = random_network("fcn8s", classes, **WIDTH)
@@ -369,15 +376,17 @@ def test_other_data_sets_have_names_made_up_and_their_mean(
         conversion.bundle.build(), conversion.bundle.classes, conversion.bundle.normalization
     )
     assert (
-        relative_difference(torch.from_numpy(predictor.logits(rgb)), by_hand(model, rgb, mean))
+        relative_difference(
+            torch.from_numpy(predictor.logits(rgb)), reference_logits(model, rgb, mean)
+        )
         < 1e-5
     )
 
 
-# --- Classifiers, as a start for training
+# --- Classifiers, as initial weights for training
 
 
-def test_caffes_vgg16_becomes_a_backbone_with_an_untrained_head(tmp_path: Path) -> None:
+def test_caffe_vgg16_becomes_a_backbone_with_an_untrained_head(tmp_path: Path) -> None:
     model = random_network("fcn8s", **WIDTH)
     layers = {layer: blobs for layer, blobs in as_caffe(model, "fcn8s").items() if layer in VGG}
     for layer in ("fc6", "fc7"):  # inner products
@@ -398,11 +407,11 @@ def test_caffes_vgg16_becomes_a_backbone_with_an_untrained_head(tmp_path: Path) 
     assert load_backbone(backbone, "vgg16", path) == CAFFE
     for key, tensor in backbone.state_dict().items():
         assert torch.equal(tensor, state[f"backbone.{key}"]), key
-    with pytest.raises(InputError, match="known for vgg16, caffenet, not for resnet18"):
+    with pytest.raises(InputError, match="supported for vgg16, caffenet, not resnet18"):
         load_backbone(create_backbone("resnet18", output_stride=32), "resnet18", path)
 
 
-def test_a_backbone_starts_from_whole_networks_too(tmp_path: Path) -> None:
+def test_a_backbone_can_be_loaded_from_a_segmentation_network(tmp_path: Path) -> None:
     model = random_network("fcn_alexnet", width=1 / 16)
     path = write_caffemodel(tmp_path / "net.caffemodel", as_caffe(model, "fcn_alexnet"))
     convert_weights(path, "fcn_alexnet", options={"width": 1 / 16}).bundle.save(
@@ -416,7 +425,7 @@ def test_a_backbone_starts_from_whole_networks_too(tmp_path: Path) -> None:
 
 
 def torchvision_classifier(backbone: nn.Module, name: str) -> dict[str, Tensor]:
-    """Random weights in the shapes that torchvision's classifier on this backbone has."""
+    """Random weights in the shapes of torchvision's classifier with this backbone."""
     state = {
         key: torch.rand_like(tensor) if tensor.is_floating_point() else tensor
         for key, tensor in backbone.state_dict().items()
@@ -442,7 +451,7 @@ def torchvision_classifier(backbone: nn.Module, name: str) -> dict[str, Tensor]:
         ("resnet18", lambda: create_backbone("resnet18", output_stride=8)),
     ],
 )
-def test_torchvisions_classifiers_fill_every_tensor_of_a_backbone(
+def test_torchvision_classifiers_fill_every_tensor_of_a_backbone(
     tmp_path: Path, name: str, build: Callable[[], nn.Module]
 ) -> None:
     state = torchvision_classifier(build(), name)
@@ -453,11 +462,11 @@ def test_torchvisions_classifiers_fill_every_tensor_of_a_backbone(
     for key, tensor in backbone.state_dict().items():
         assert torch.equal(tensor, state[key].reshape(tensor.shape)), key
     torch.save({**state, "features.99.weight": torch.rand(2)}, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"no place for features\.99: "):
+    with pytest.raises(InputError, match=rf"has features\.99, which {name} does not use: "):
         load_backbone(backbone, name, tmp_path / "w.pth")
 
 
-def test_torchvisions_alexnet_and_resnets_are_told_apart(tmp_path: Path) -> None:
+def test_torchvisions_alexnet_and_resnets_are_recognized(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(torchvision_classifier(AlexNet(width=1 / 16), "alexnet"), path)
     conversion = convert_weights(path, "fcn_alexnet", options={"width": 1 / 16})
@@ -470,7 +479,7 @@ def test_torchvisions_alexnet_and_resnets_are_told_apart(tmp_path: Path) -> None
     assert one.bundle.options["backbone"] == "resnet34"
     assert "random" in one.notes["head"]
     one.bundle.build()
-    for key, tensor in one.bundle.weights.items():  # what is random is so once
+    for key, tensor in one.bundle.weights.items():  # the random head is always the same
         assert torch.equal(tensor, other.bundle.weights[key]), key
 
 
@@ -486,7 +495,7 @@ def as_torchvision(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
-def test_torchvisions_fcn_gives_the_same_logits(tmp_path: Path, auxiliary: bool) -> None:
+def test_torchvision_fcn_gives_the_same_logits(tmp_path: Path, auxiliary: bool) -> None:
     model = random_network("fcn_resnet_dilated", backbone="resnet18", auxiliary=auxiliary)
     torch.save(as_torchvision(model), tmp_path / "w.pth")
     conversion = convert_weights(tmp_path / "w.pth", "fcn_resnet_dilated")
@@ -515,10 +524,10 @@ def test_torchvisions_fcn_gives_the_same_logits(tmp_path: Path, auxiliary: bool)
 
 
 @pytest.mark.parametrize("depth", [50, 101])
-def test_the_published_sizes_are_known(tmp_path: Path, depth: int) -> None:
+def test_torchvisions_published_fcns_are_recognized(tmp_path: Path, depth: int) -> None:
     with torch.device("meta"):
         model = create_model("fcn_resnet_dilated", num_classes=21, backbone=f"resnet{depth}")
-    state = {  # as large as the published file, and one number in memory
+    state = {  # the shapes of the published file, with one number in memory
         key: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
         for key, tensor in as_torchvision(model).items()
     }
@@ -531,7 +540,7 @@ def test_the_published_sizes_are_known(tmp_path: Path, depth: int) -> None:
     assert conversion.notes["weights"].startswith(f"{len(state)} tensors")
 
 
-def test_files_without_step_counters_are_whole(tmp_path: Path) -> None:
+def test_files_without_step_counters_are_complete(tmp_path: Path) -> None:
     model = random_network("fcn_resnet_dilated", 3, backbone="resnet18")
     state = {k: v for k, v in as_torchvision(model).items() if "num_batches" not in k}
     torch.save(state, tmp_path / "w.pth")
@@ -551,8 +560,8 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def refused(cli: Cli, folder: Path, *arguments: object) -> str:
-    """Run `convert`, which must refuse its input in one line and write nothing."""
+def conversion_error(cli: Cli, folder: Path, *arguments: object) -> str:
+    """Run `convert` and return its one-line error; nothing may be written."""
     before = contents(folder)
     result = cli("convert", *arguments)
     assert result.code == 2, result
@@ -565,13 +574,13 @@ def refused(cli: Cli, folder: Path, *arguments: object) -> str:
 NET = ("net.caffemodel", "--model", "fcn8s", "--out", "b.safetensors", "--set", f"width={NARROW}")
 
 
-def test_the_command_says_what_it_did_and_predict_takes_its_bundle(
+def test_the_command_reports_its_assumptions_and_predict_accepts_its_bundle(
     tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, Blobs], make_folder_data: Callable[..., Path]
 ) -> None:
     write_caffemodel(tmp_path / "net.caffemodel", fcn8s_layers)
     result = cli("convert", *NET)
     assert (result.code, result.err) == (0, "")
-    assert "the 21 of PASCAL VOC, by their number" in result.out
+    assert "the 21 of PASCAL VOC, assumed from their number" in result.out
     assert "BGR" in result.out
     assert result.out.splitlines()[-1] == "written to b.safetensors"
     assert Bundle.load(tmp_path / "b.safetensors").model == "fcn8s"
@@ -587,9 +596,9 @@ def test_classes_can_be_named(tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, 
     assert cli("convert", *NET, "--classes", "mine.toml").code == 0
     assert Bundle.load(tmp_path / "b.safetensors").classes == named
     write_classes_toml(tmp_path / "mine.toml", Classes.make(["sky", "road"]))
-    line = refused(cli, tmp_path, *NET, "--classes", "mine.toml")
-    assert line.startswith("net.caffemodel: has 21 classes, 2 are named")
-    assert "absent.toml" in refused(cli, tmp_path, *NET, "--classes", "absent.toml")
+    line = conversion_error(cli, tmp_path, *NET, "--classes", "mine.toml")
+    assert line.startswith("net.caffemodel: has 21 classes, but 2 are named")
+    assert "absent.toml" in conversion_error(cli, tmp_path, *NET, "--classes", "absent.toml")
 
 
 Layers = dict[str, Blobs]
@@ -628,53 +637,58 @@ def not_a_number(layers: Layers) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "message"),
     [
         (without_score_pool3, "lacks score_pool3, which fcn8s needs"),
         (without_a_bias, "lacks conv3_2.bias, which fcn8s needs"),
-        (with_another_layer, "fcn8s has no place for conv6_1: "),
-        (with_a_third_blob, "fcn8s has no place for conv1_2.blob2: "),
-        (four_channels, "conv1_1.weight is (2, 4, 3, 3), fcn8s needs (2, 3, 3, 3)"),
-        (a_bias_too_long, "fc7.bias is (129,), fcn8s needs (128,)"),
-        (a_kernel_of_another_size, "upscore8.weight is (21, 21, 8, 8), fcn8s needs (21, 21, 16,"),
-        (not_a_number, "fc6 holds values that are no finite numbers"),
+        (with_another_layer, "has conv6_1, which fcn8s does not use: "),
+        (with_a_third_blob, "has conv1_2.blob2, which fcn8s does not use: "),
+        (four_channels, "conv1_1.weight has shape (2, 4, 3, 3), but fcn8s needs (2, 3, 3, 3)"),
+        (a_bias_too_long, "fc7.bias has shape (129,), but fcn8s needs (128,)"),
+        (
+            a_kernel_of_another_size,
+            "upscore8.weight has shape (21, 21, 8, 8), but fcn8s needs (21, 21, 16, 16)",
+        ),
+        (not_a_number, "fc6 contains NaN or infinite values"),
     ],
 )
-def test_a_layer_that_does_not_fit_is_named(
+def test_a_layer_that_does_not_fit_is_reported(
     tmp_path: Path,
     cli: Cli,
     fcn8s_layers: dict[str, Blobs],
-    spoil: Callable[[Layers], None],
-    said: str,
+    damage: Callable[[Layers], None],
+    message: str,
 ) -> None:
     layers = {layer: list(blobs) for layer, blobs in fcn8s_layers.items()}
-    spoil(layers)
+    damage(layers)
     write_caffemodel(tmp_path / "net.caffemodel", layers)
-    assert refused(cli, tmp_path, *NET).startswith(f"net.caffemodel: {said}")
+    assert conversion_error(cli, tmp_path, *NET).startswith(f"net.caffemodel: {message}")
 
 
-def test_the_file_of_another_network_gives_a_line_for_each_kind_of_fault(
+def test_the_file_of_another_network_gives_one_line_per_kind_of_problem(
     tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, Blobs]
 ) -> None:
     write_caffemodel(tmp_path / "net.caffemodel", fcn8s_layers)
     result = cli("convert", *NET, "--model", "fcn16s")
     assert result.code == 2
-    missing, surplus = result.err.splitlines()
+    missing, unexpected = result.err.splitlines()
     assert "lacks upscore16, which fcn16s needs" in missing
-    assert "fcn16s has no place for score_pool3, upscore_pool4, upscore8" in surplus
+    assert "has score_pool3, upscore_pool4, upscore8, which fcn16s does not use" in unexpected
 
 
-def test_a_file_that_is_cut_off_is_refused(
+def test_a_truncated_file_is_rejected(
     tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, Blobs]
 ) -> None:
     path = write_caffemodel(tmp_path / "net.caffemodel", fcn8s_layers)
-    whole = path.read_bytes()
-    for keep in (5, len(whole) // 10, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:keep])
-        line = refused(cli, tmp_path, *NET)
-        assert line.startswith("net.caffemodel: is no .caffemodel, or is cut off or damaged"), keep
-    path.write_bytes(whole[:9])  # the name alone, which is a whole message
-    assert "holds no weights" in refused(cli, tmp_path, *NET)
+    content = path.read_bytes()
+    for keep in (5, len(content) // 10, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:keep])
+        line = conversion_error(cli, tmp_path, *NET)
+        assert line.startswith("net.caffemodel: is not a .caffemodel, or is cut off or damaged"), (
+            keep
+        )
+    path.write_bytes(content[:9])  # only the name, which is a complete message
+    assert "contains no weights" in conversion_error(cli, tmp_path, *NET)
 
 
 def empty(path: Path) -> None:
@@ -740,63 +754,65 @@ def twice(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         (empty, "is empty (0 bytes)"),
         (absent, "cannot be read (No such file or directory)"),
         (folder, "is a folder"),
-        (png, "is no file of weights that is known here"),
-        (prototxt, "is a prototxt, a network's definition without its weights: give the .caffe"),
-        (web_page, "is a text and holds no weights"),
+        (png, "is not a file of weights in a known format"),
+        (prototxt, "is a prototxt, which defines a network without its weights: give the .caffe"),
+        (web_page, "is a text file and contains no weights"),
         (bundle_itself, "is a safetensors file"),
         (pickle_cut_off, "cannot be read as PyTorch weights"),
-        (no_state_dict, "holds no state dict"),
+        (no_state_dict, "does not contain a state dict"),
         (code_in_a_pickle, "cannot be read as PyTorch weights"),
-        (numbers_missing, "layer conv1_1: holds 7 numbers for a shape of (2, 4)"),
-        (negative_sizes, "layer conv1_1: holds 8 numbers for a shape of (-2, -4)"),
-        (twice, "has two layers conv1_1"),
+        (numbers_missing, "layer conv1_1: has 7 numbers for shape (2, 4)"),
+        (negative_sizes, "layer conv1_1: has 8 numbers for shape (-2, -4)"),
+        (twice, "has two layers named conv1_1"),
     ],
 )
-def test_what_holds_no_weights_is_refused(
-    tmp_path: Path, cli: Cli, write: Callable[[Path], None], said: str
+def test_files_without_weights_are_rejected(
+    tmp_path: Path, cli: Cli, write: Callable[[Path], None], message: str
 ) -> None:
     write(tmp_path / "net.caffemodel")
-    line = refused(cli, tmp_path, *NET)
-    assert line.startswith(f"net.caffemodel: {said}")
+    line = conversion_error(cli, tmp_path, *NET)
+    assert line.startswith(f"net.caffemodel: {message}")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (("--model", "fcn4s"), "model 'fcn4s' is unknown: there are "),
-        (("--model", "deeplab_v3plus"), "Caffe's weights are known for fcn32s, "),
+        (("--model", "fcn4s"), "model 'fcn4s' is unknown (did you mean fcn8s or "),
+        (("--model", "deeplab_v3plus"), "net.caffemodel: Caffe weights are supported for fcn32s, "),
         (("--set", "depth=3"), "model 'fcn8s' has no option 'depth'"),
-        (("--set", "upsampling=nearest"), "upsampling 'nearest': allowed are "),
+        (("--set", "upsampling=nearest"), "upsampling 'nearest': must be one of frozen"),
         (("--set", "width"), "'width': write KEY=VALUE"),
         (("--out", "absent/b.safetensors"), "absent/b.safetensors: cannot be written"),
         (("--out", "net.caffemodel"), "net.caffemodel: is the file to convert"),
         (("--out", "."), ".: is a folder"),
     ],
 )
-def test_a_bad_option_is_refused(
+def test_an_invalid_option_is_rejected(
     tmp_path: Path,
     cli: Cli,
     fcn8s_layers: dict[str, Blobs],
     arguments: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     write_caffemodel(tmp_path / "net.caffemodel", fcn8s_layers)
-    assert said in refused(cli, tmp_path, *NET, *arguments)
+    assert message in conversion_error(cli, tmp_path, *NET, *arguments)
 
 
-def test_a_backbone_that_caffe_has_not_is_refused(tmp_path: Path, cli: Cli) -> None:
+def test_a_backbone_without_caffe_weights_is_rejected(tmp_path: Path, cli: Cli) -> None:
     layers = as_caffe(random_network("fcn_alexnet", width=1 / 16), "fcn_alexnet")
     write_caffemodel(tmp_path / "net.caffemodel", layers)
-    line = refused(cli, tmp_path, *NET, "--model", "fcn_alexnet", "--set", "backbone=alexnet")
-    assert "known for vgg16, caffenet, not for alexnet" in line
+    line = conversion_error(
+        cli, tmp_path, *NET, "--model", "fcn_alexnet", "--set", "backbone=alexnet"
+    )
+    assert "supported for vgg16, caffenet, not alexnet" in line
 
 
-def test_without_protobuf_it_says_what_to_install(
+def test_missing_protobuf_is_reported_with_the_command_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fcn8s_layers: dict[str, Blobs]
 ) -> None:
     path = write_caffemodel(tmp_path / "net.caffemodel", fcn8s_layers)
@@ -805,7 +821,9 @@ def test_without_protobuf_it_says_what_to_install(
         convert_weights(path, "fcn8s", options=WIDTH)
 
 
-def test_the_readmes_commands_run(tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, Blobs]) -> None:
+def test_commands_in_the_readme_run(
+    tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, Blobs]
+) -> None:
     text = README.read_text("utf-8")
     commands = [
         shlex.split(line) for line in re.findall(r"^\$ pixelwise (convert .*fcn.*)$", text, re.M)

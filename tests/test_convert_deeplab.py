@@ -1,5 +1,7 @@
-"""DeepLab's published weights: TensorFlow's, torchvision's, kazuto1011's, against forwards that are
-written here by the publishers' names."""
+"""Conversion of DeepLab's published weights: TensorFlow's, torchvision's and kazuto1011's.
+
+They are compared with forward passes that use the publishers' names.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,18 @@ from pixelwise.data.voc_palette import VOC_CLASSES
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.weights.convert_weights import convert_weights
-from pixelwise.weights.imagenet import load_backbone
 from pixelwise.weights.importers.crc32c import crc32c, masked_crc32c
 from pixelwise.weights.importers.tensorflow_checkpoint import read_tensorbundle
+from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import IMAGENET, TENSORFLOW
-from test_convert import README, Cli, random_image, random_network, refused, relative_difference
+from test_convert import (
+    README,
+    Cli,
+    conversion_error,
+    random_image,
+    random_network,
+    relative_difference,
+)
 
 protobuf = pytest.importorskip("google.protobuf", reason="pip install 'protobuf>=6'")
 
@@ -41,7 +50,7 @@ Forward = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 
 def crc_by_bytes(data: bytes) -> int:
-    """Masked CRC-32C, a byte at a time."""
+    """Masked CRC-32C, computed byte by byte."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
@@ -81,23 +90,22 @@ TYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19}
 
 
 def entry(array: np.ndarray, offset: int, crc: int, other: Mapping[str, int]) -> bytes:
-    """A BundleEntryProto; as TensorFlow does, nothing is written for zeros. other: what it says
-    that is not so."""
+    """A BundleEntryProto. Like TensorFlow, it leaves out zeros. `other` overrides its values."""
     shape = b"".join(bytes_field(2, varint_field(1, side)) for side in array.shape)
     kind = other.get("dtype", TYPES[str(array.dtype)])
-    place = {
+    fields = {
         3: other.get("shard", 0),
         4: other.get("offset", offset),
         5: other.get("size", array.nbytes),
     }
     message = varint_field(1, kind) + bytes_field(2, shape)
-    message += b"".join(varint_field(key, value) for key, value in place.items() if value)
+    message += b"".join(varint_field(key, value) for key, value in fields.items() if value)
     message += varint(6 << 3 | 5) + crc.to_bytes(4, "little")
     return message + (bytes_field(7, b"") if "slices" in other else b"")
 
 
 def table(items: Mapping[bytes, bytes], *, block_size: int = 600, compression: int = 0) -> bytes:
-    """A LevelDB table: every key without what it shares with the one before, but every fourth."""
+    """A LevelDB table. All keys but every fourth omit the prefix shared with the key before."""
     out = bytearray()
 
     def add_block(pairs: list[tuple[bytes, bytes]]) -> bytes:
@@ -142,8 +150,17 @@ def write_checkpoint(
     header: bytes = varint_field(1, 1) + bytes_field(3, varint_field(1, 1)),
     **form: int,
 ) -> Path:
-    """NAME.index, which is returned, and NAME.data-00000-of-00001. odd: what an entry says that is
-    not so. form: of the table."""
+    """Write NAME.index, whose path is returned, and NAME.data-00000-of-00001.
+
+    Args:
+        folder: The folder.
+        tensors: Arrays by name.
+        name: Prefix of the files.
+        crc: Function for the checksums of the data.
+        odd: Wrong values for the entries of tensors, by the names of the tensors.
+        header: The header message.
+        form: Arguments of `table`.
+    """
     folder.mkdir(exist_ok=True)
     data, items = bytearray(), {b"": header}
     for key in sorted(tensors):
@@ -156,12 +173,15 @@ def write_checkpoint(
     return index
 
 
-# --- TensorFlow's networks, by its names
+# --- TensorFlow's networks, with its names
 
 
 class TensorFlow:
-    """DeepLab's graph (research/deeplab, research/slim/nets/mobilenet). Weights that are not in
-    `tensors` are made up at first sight, so that one pass with none lists them all."""
+    """DeepLab's graph (research/deeplab, research/slim/nets/mobilenet).
+
+    Weights that are not in `tensors` are created when they are first used, so one forward pass
+    without any creates all of them.
+    """
 
     def __init__(self, tensors: Arrays | None = None, *, classes: int = 21) -> None:
         self.tensors: Arrays = {} if tensors is None else tensors
@@ -174,7 +194,7 @@ class TensorFlow:
         return torch.from_numpy(self.tensors[name])
 
     def kernel(self, name: str, *shape: int) -> Tensor:
-        """A kernel in PyTorch's order."""
+        """A kernel in PyTorch's layout."""
         fan = shape[0] * shape[1] * (1 if name.endswith("depthwise_weights") else shape[2])
         made = self.get(
             name, lambda: self.rng.standard_normal(shape, np.float32) * (2 / fan) ** 0.5
@@ -183,14 +203,14 @@ class TensorFlow:
 
     def norm(self, x: Tensor, scope: str, eps: float) -> Tensor:
         count = x.shape[1]
-        low, high = (0.1, 0.3) if "conv3_pointwise" in scope else (0.5, 1.2)  # or sums grow
+        low, high = (0.1, 0.3) if "conv3_pointwise" in scope else (0.5, 1.2)  # keeps the sums small
 
-        def part(name: str, low: float, high: float) -> Tensor:
+        def get(name: str, low: float, high: float) -> Tensor:
             name = f"{scope}/BatchNorm/{name}"
             return self.get(name, lambda: self.rng.uniform(low, high, count)).view(1, -1, 1, 1)
 
-        scale, shift = part("gamma", low, high), part("beta", -0.2, 0.3)
-        mean, variance = part("moving_mean", -0.2, 0.2), part("moving_variance", 0.5, 1.5)
+        scale, shift = get("gamma", low, high), get("beta", -0.2, 0.3)
+        mean, variance = get("moving_mean", -0.2, 0.2), get("moving_variance", 0.5, 1.5)
         return (x - mean) / (variance + eps).sqrt() * scale + shift
 
     def conv(
@@ -229,14 +249,14 @@ class TensorFlow:
         return act(x) if act else x
 
     def separable(
-        self, x: Tensor, scope: str, channels: int, *, act: Any = F.relu, **how: Any
+        self, x: Tensor, scope: str, channels: int, *, act: Any = F.relu, **options: Any
     ) -> Tensor:
-        x = self.depthwise(x, f"{scope}_depthwise", act=act, **how)
-        eps = how.get("eps", 1e-5)
+        x = self.depthwise(x, f"{scope}_depthwise", act=act, **options)
+        eps = options.get("eps", 1e-5)
         return self.conv(x, f"{scope}_pointwise", channels, eps=eps, act=act)
 
     def xception_65(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """c5 and what the decoder taps, at output stride 16."""
+        """c5 and the map for the decoder, at output stride 16."""
         name = "xception_65/{}/unit_{}/xception_module"
         x = self.conv(x, "xception_65/entry_flow/conv1_1", 32, 3, stride=2, eps=1e-3, fixed=True)
         x = self.conv(x, "xception_65/entry_flow/conv1_2", 64, 3, eps=1e-3)
@@ -277,17 +297,17 @@ class TensorFlow:
         def scaled(channels: int) -> int:
             return max(8, int(channels * width + 4) // 8 * 8)
 
-        how: dict[str, Any] = {"eps": 1e-3, "act": F.relu6}
-        x = self.conv(x, "MobilenetV2/Conv", scaled(32), 3, stride=2, **how)
+        relu6: dict[str, Any] = {"eps": 1e-3, "act": F.relu6}
+        x = self.conv(x, "MobilenetV2/Conv", scaled(32), 3, stride=2, **relu6)
         blocks = [(16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2)]
         blocks += [(64, 1)] * 3 + [(96, 1)] * 3 + [(160, 1)] * 3 + [(320, 1)]
         for number, (channels, stride) in enumerate(blocks):
             scope = f"MobilenetV2/expanded_conv_{number}" if number else "MobilenetV2/expanded_conv"
             before, channels = x, scaled(channels)
             if number:
-                x = self.conv(x, f"{scope}/expand", 6 * x.shape[1], **how)
+                x = self.conv(x, f"{scope}/expand", 6 * x.shape[1], **relu6)
             rate = 2 if number > 13 else 1
-            x = self.depthwise(x, f"{scope}/depthwise", stride=stride, rate=rate, **how)
+            x = self.depthwise(x, f"{scope}/depthwise", stride=stride, rate=rate, **relu6)
             x = self.conv(x, f"{scope}/project", channels, eps=1e-3, act=None)
             if stride == 1 and x.shape[1] == before.shape[1]:
                 x = x + before
@@ -296,7 +316,7 @@ class TensorFlow:
     def logits(
         self, rgb: np.ndarray, *, width: float | None = None, separable: bool = True
     ) -> Tensor:
-        """(classes, H, W) of an image (H, W, 3); width: of MobileNetV2, None for Xception-65."""
+        """Logits (classes, H, W) of an image (H, W, 3). `width` None selects Xception-65."""
         image = torch.from_numpy(rgb.astype(np.float32).transpose(2, 0, 1)[None])
         x = 2 / 255 * image - 1
         tap = None
@@ -332,7 +352,7 @@ class TensorFlow:
 
 
 def same(x: Tensor, size: int, stride: int, rate: int, fixed: bool) -> Tensor:
-    """Padded as SAME, or as much whatever the size."""
+    """Pad like SAME, or by a fixed amount regardless of the size."""
     sides = []
     for side in (x.shape[3], x.shape[2]):
         total = rate * (size - 1)
@@ -364,7 +384,7 @@ def checkpoint(mobilenet: Arrays, tmp_path_factory: pytest.TempPathFactory) -> d
     return {path.name: path.read_bytes() for path in index.parent.iterdir()}
 
 
-def lay(folder: Path, files: Mapping[str, bytes]) -> Path:
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -372,14 +392,14 @@ def lay(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
-HEIGHT_WIDTH = [(47, 61), (48, 70)]  # odd, and even, where SAME pads one side alone
+HEIGHT_WIDTH = [(47, 61), (48, 70)]  # odd; and even, for which SAME pads one side only
 
 
 @pytest.mark.parametrize("size", HEIGHT_WIDTH)
-def test_tensorflows_mobilenet_gives_the_same_logits(
+def test_tensorflow_mobilenet_gives_the_same_logits(
     tmp_path: Path, mobilenet: Arrays, checkpoint: dict[str, bytes], size: tuple[int, int]
 ) -> None:
-    conversion = convert_weights(lay(tmp_path, checkpoint), "deeplab_v3plus")
+    conversion = convert_weights(write_files(tmp_path, checkpoint), "deeplab_v3plus")
     bundle = conversion.bundle
     assert bundle.options == {
         "backbone": "mobilenet_v2",
@@ -395,8 +415,8 @@ def test_tensorflows_mobilenet_gives_the_same_logits(
     assert conversion.notes["not used"] == ""
     rgb = random_image(*size)
     with torch.no_grad():
-        given = bundle.normalization(torch.from_numpy(rgb).permute(2, 0, 1)[None])
-        logits = bundle.build()(given)[0]
+        images = bundle.normalization(torch.from_numpy(rgb).permute(2, 0, 1)[None])
+        logits = bundle.build()(images)[0]
     expected = TensorFlow(mobilenet).logits(rgb, width=WIDTH)
     assert relative_difference(logits, expected) < 1e-5
 
@@ -411,7 +431,7 @@ def xception(
     folder = tmp_path_factory.mktemp("xception")
     slots = {**SLOTS, "aspp0/weights/Momentum": np.zeros(3, np.float32)}
     slots["logits/semantic/biases/Momentum"] = np.zeros(21, np.float32)
-    # TensorFlow's checksum by bytes would take half a minute: see the test of both
+    # The bytewise checksum would take half a minute; another test shows that both are equal.
     yield (
         write_checkpoint(folder, {**network.tensors, **slots}, crc=masked_crc32c),
         network.tensors,
@@ -421,7 +441,7 @@ def xception(
         path.unlink()
 
 
-def test_tensorflows_xception_gives_the_same_logits(
+def test_tensorflow_xception_gives_the_same_logits(
     xception: tuple[Path, Arrays, bool],
 ) -> None:
     path, tensors, separable = xception
@@ -439,11 +459,11 @@ def test_tensorflows_xception_gives_the_same_logits(
     assert conversion.notes["not used"] == "2 tensors Momentum, global_step"
     rgb = random_image(50, 71)
     with torch.no_grad():
-        given = bundle.normalization(torch.from_numpy(rgb).permute(2, 0, 1)[None])
-        logits = bundle.build()(given)[0]
+        images = bundle.normalization(torch.from_numpy(rgb).permute(2, 0, 1)[None])
+        logits = bundle.build()(images)[0]
     expected = TensorFlow(tensors).logits(rgb, separable=separable)
     assert relative_difference(logits, expected) < 1e-5
-    if separable:  # as a start for training
+    if separable:  # as initial weights for training
         backbone = create_backbone("xception65", output_stride=16)
         assert load_backbone(backbone, "xception65", path) == TENSORFLOW
         for key, tensor in backbone.state_dict().items():
@@ -451,9 +471,7 @@ def test_tensorflows_xception_gives_the_same_logits(
                 assert torch.equal(tensor, bundle.weights[f"backbone.{key}"]), key
 
 
-def test_an_imagenet_checkpoint_of_tensorflow_is_a_backbone(
-    tmp_path: Path, mobilenet: Arrays
-) -> None:
+def test_a_tensorflow_imagenet_checkpoint_is_a_backbone(tmp_path: Path, mobilenet: Arrays) -> None:
     tensors = {name: array for name, array in mobilenet.items() if name.startswith("Mobilenet")}
     tensors["MobilenetV2/Conv_1/weights"] = np.zeros((1, 1, 80, 1280), np.float32)
     tensors["MobilenetV2/Logits/Conv2d_1c_1x1/biases"] = np.zeros(1001, np.float32)
@@ -468,15 +486,17 @@ def test_an_imagenet_checkpoint_of_tensorflow_is_a_backbone(
     for key, tensor in backbone.state_dict().items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(tensor, conversion.bundle.weights[f"backbone.{key}"]), key
-    with pytest.raises(InputError, match="are known for mobilenet_v2, not for resnet18"):
+    with pytest.raises(
+        InputError, match="TensorFlow weights are supported for mobilenet_v2, not resnet18"
+    ):
         load_backbone(create_backbone("resnet18", output_stride=16), "resnet18", index)
 
 
 # --- The reader
 
 
-def test_the_checksum_is_the_standards() -> None:
-    # RFC 3720, appendix B.4, and the check value of the catalogs
+def test_the_checksum_matches_the_standard() -> None:
+    # The check value of CRC catalogs, and RFC 3720, appendix B.4.
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(b"\xff" * 32) == 0x62A8AB43
@@ -484,7 +504,7 @@ def test_the_checksum_is_the_standards() -> None:
 
 
 @given(st.integers(0, 3000), st.integers(0, 2**32 - 1))
-def test_the_checksum_of_any_length_is_that_by_bytes(length: int, seed: int) -> None:
+def test_the_checksum_matches_the_bytewise_one_for_any_length(length: int, seed: int) -> None:
     data = np.random.default_rng(seed).bytes(length)
     assert masked_crc32c(data) == crc_by_bytes(data)
 
@@ -512,10 +532,10 @@ def archive(path: Path, files: Mapping[str, bytes]) -> Path:
     return path
 
 
-def test_a_checkpoint_can_be_given_in_each_of_its_forms(
+def test_a_checkpoint_can_be_given_by_each_of_its_paths(
     tmp_path: Path, mobilenet: Arrays, checkpoint: dict[str, bytes]
 ) -> None:
-    lay(tmp_path / "folder", checkpoint)
+    write_files(tmp_path / "folder", checkpoint)
     packed = {f"./deeplab/{name}": content for name, content in checkpoint.items()}
     packed |= {f"./deeplab/._{INDEX}": b"of macOS", "./deeplab/frozen_inference_graph.pb": b"x"}
     archive(tmp_path / "packed.tar.gz", packed)
@@ -538,7 +558,7 @@ def test_a_checkpoint_can_be_given_in_each_of_its_forms(
 
 @settings(max_examples=150)
 @given(st.data())
-def test_no_flipped_bit_goes_unnoticed(checkpoint: dict[str, bytes], data: st.DataObject) -> None:
+def test_every_flipped_bit_is_detected(checkpoint: dict[str, bytes], data: st.DataObject) -> None:
     import tempfile
 
     name = data.draw(st.sampled_from([INDEX, DATA]))
@@ -546,7 +566,7 @@ def test_no_flipped_bit_goes_unnoticed(checkpoint: dict[str, bytes], data: st.Da
     position = data.draw(st.integers(0, 8 * len(content) - 1))
     content[position // 8] ^= 1 << position % 8
     with tempfile.TemporaryDirectory() as folder:
-        index = lay(Path(folder), {**checkpoint, name: bytes(content)})
+        index = write_files(Path(folder), {**checkpoint, name: bytes(content)})
         with pytest.raises(InputError) as raised:
             read_tensorbundle(index)
         assert "\n" not in str(raised.value)
@@ -554,13 +574,13 @@ def test_no_flipped_bit_goes_unnoticed(checkpoint: dict[str, bytes], data: st.Da
 
 @settings(max_examples=60)
 @given(st.data())
-def test_nothing_cut_off_goes_unnoticed(checkpoint: dict[str, bytes], data: st.DataObject) -> None:
+def test_every_truncation_is_detected(checkpoint: dict[str, bytes], data: st.DataObject) -> None:
     import tempfile
 
     name = data.draw(st.sampled_from([INDEX, DATA]))
     keep = data.draw(st.integers(0, len(checkpoint[name]) - 1))
     with tempfile.TemporaryDirectory() as folder:
-        index = lay(Path(folder), {**checkpoint, name: checkpoint[name][:keep]})
+        index = write_files(Path(folder), {**checkpoint, name: checkpoint[name][:keep]})
         with pytest.raises(InputError) as raised:
             read_tensorbundle(index)
         assert "\n" not in str(raised.value)
@@ -569,7 +589,7 @@ def test_nothing_cut_off_goes_unnoticed(checkpoint: dict[str, bytes], data: st.D
 # --- torchvision
 
 
-# What stands behind "classifier." in torchvision's names, by our modules behind "head.".
+# torchvision's module names below "classifier", by our module names below "head".
 TORCHVISION = {
     "context.branches.0.0": "0.convs.0.0",
     "context.branches.0.1": "0.convs.0.1",
@@ -587,7 +607,7 @@ TORCHVISION = {
     "refine.1": "2",
     "classify": "4",
 }
-OF_TORCHVISION = {
+TORCHVISION_OPTIONS = {
     "output_stride": 8,
     "multi_grid": False,
     "dropout": 0.5,
@@ -598,9 +618,9 @@ OF_TORCHVISION = {
 def as_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, tensor in state.items():
-        part, _, rest = name.partition(".")
+        top, _, rest = name.partition(".")
         module, _, last = rest.rpartition(".")
-        if part == "head":
+        if top == "head":
             renamed[f"classifier.{TORCHVISION[module]}.{last}"] = tensor
         else:
             renamed[name.replace("auxiliary.", "aux_classifier.")] = tensor
@@ -608,7 +628,7 @@ def as_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def torchvision_head(state: Mapping[str, Tensor], c5: Tensor, size: tuple[int, int]) -> Tensor:
-    """torchvision's DeepLabHead and what _SimpleSegmentationModel does with it."""
+    """torchvision's DeepLabHead, and the upsampling of _SimpleSegmentationModel."""
 
     def layer(x: Tensor, conv: str, norm: str, rate: int = 0) -> Tensor:
         x = F.conv2d(x, state[f"classifier.{conv}.weight"], padding=rate, dilation=max(1, rate))
@@ -630,14 +650,14 @@ def torchvision_head(state: Mapping[str, Tensor], c5: Tensor, size: tuple[int, i
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
-def test_torchvisions_deeplab_gives_the_same_logits(tmp_path: Path, auxiliary: bool) -> None:
-    small = {"backbone": "resnet18"}  # which torchvision has not, or else 40 M parameters
-    model = random_network("deeplab_v3", **small, **OF_TORCHVISION, auxiliary=auxiliary)
+def test_torchvision_deeplab_gives_the_same_logits(tmp_path: Path, auxiliary: bool) -> None:
+    small = {"backbone": "resnet18"}  # not published by torchvision, but without 40 M parameters
+    model = random_network("deeplab_v3", **small, **TORCHVISION_OPTIONS, auxiliary=auxiliary)
     state = as_torchvision(model.state_dict())
     torch.save(state, tmp_path / "w.pth")
     conversion = convert_weights(tmp_path / "w.pth", "deeplab_v3", options=small)
     bundle = conversion.bundle
-    assert bundle.options == {**small, **OF_TORCHVISION, "auxiliary": auxiliary}
+    assert bundle.options == {**small, **TORCHVISION_OPTIONS, "auxiliary": auxiliary}
     assert (bundle.classes, bundle.normalization) == (VOC_CLASSES, IMAGENET)
     assert conversion.notes["not used"] == ""
     assert set(bundle.weights) == set(model.state_dict())
@@ -654,7 +674,7 @@ def test_torchvisions_deeplab_gives_the_same_logits(tmp_path: Path, auxiliary: b
 
 
 @pytest.mark.parametrize(("depth", "auxiliary"), [(50, True), (101, True), (50, False)])
-def test_torchvisions_published_sizes_are_known(
+def test_torchvisions_published_deeplabs_are_recognized(
     tmp_path: Path, depth: int, auxiliary: bool
 ) -> None:
     with torch.device("meta"):
@@ -663,9 +683,9 @@ def test_torchvisions_published_sizes_are_known(
             num_classes=21,
             backbone=f"resnet{depth}",
             auxiliary=auxiliary,
-            **OF_TORCHVISION,
+            **TORCHVISION_OPTIONS,
         )
-    state = {  # as large as the published file, and one number in memory
+    state = {  # the shapes of the published file, with one number in memory
         key: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
         for key, tensor in as_torchvision(model.state_dict()).items()
     }
@@ -676,7 +696,7 @@ def test_torchvisions_published_sizes_are_known(
         assert sum(p.numel() for p in model.parameters()) == 60_996_202
     torch.save(state, tmp_path / "w.pth")
     conversion = convert_weights(tmp_path / "w.pth", "deeplab_v3")
-    options = {**OF_TORCHVISION, "backbone": f"resnet{depth}", "auxiliary": auxiliary}
+    options = {**TORCHVISION_OPTIONS, "backbone": f"resnet{depth}", "auxiliary": auxiliary}
     assert conversion.bundle.options == options
     assert conversion.notes["weights"].startswith(f"{len(state)} tensors")
 
@@ -685,8 +705,10 @@ def test_torchvisions_published_sizes_are_known(
 
 
 class Kazuto:
-    """DeepLab v2 as in kazuto1011's libs/models, by its names; weights are made up as they are
-    asked for."""
+    """DeepLab v2 as in kazuto1011's libs/models, with its names.
+
+    Weights are created when they are first used.
+    """
 
     def __init__(self, *, prefix: str, blocks: tuple[int, ...], classes: int = 21) -> None:
         self.prefix, self.blocks, self.classes = prefix, blocks, classes
@@ -749,7 +771,7 @@ class Kazuto:
 
 
 @pytest.mark.parametrize("prefix", ["base.", ""])
-def test_kazutos_deeplab_v2_gives_the_same_logits(tmp_path: Path, prefix: str) -> None:
+def test_kazuto1011_deeplab_v2_gives_the_same_logits(tmp_path: Path, prefix: str) -> None:
     published = Kazuto(prefix=prefix, blocks=(3, 4, 6, 3))
     rgb = random_image(56, 72)
     expected = published.logits(rgb)
@@ -761,8 +783,8 @@ def test_kazutos_deeplab_v2_gives_the_same_logits(tmp_path: Path, prefix: str) -
     assert conversion.notes["not used"] == ""
     assert conversion.notes["weights"].startswith(f"{len(published.state)} tensors")
     with torch.no_grad():
-        given = bundle.normalization(torch.from_numpy(rgb).permute(2, 0, 1)[None])
-        logits = bundle.build()(given)[0]
+        images = bundle.normalization(torch.from_numpy(rgb).permute(2, 0, 1)[None])
+        logits = bundle.build()(images)[0]
     assert relative_difference(logits, expected) < 1e-5
     torch.save(
         {name: tensor for name, tensor in published.state.items() if "aspp" not in name},
@@ -772,12 +794,14 @@ def test_kazutos_deeplab_v2_gives_the_same_logits(tmp_path: Path, prefix: str) -
     assert load_backbone(backbone, "resnet50", tmp_path / "coco.pth") == bundle.normalization
     for key, tensor in backbone.state_dict().items():
         assert torch.equal(tensor, bundle.weights[f"backbone.{key}"]), key
-    with pytest.raises(InputError, match="kazuto1011's weights are known for resnet50, not for"):
+    with pytest.raises(
+        InputError, match="kazuto1011 weights are supported for resnet50, not resnet101"
+    ):
         load_backbone(backbone, "resnet101", tmp_path / "coco.pth")
     assert "untrained" in convert_weights(tmp_path / "coco.pth", "deeplab_v2").notes["head"]
 
 
-def test_kazutos_published_sizes_are_known(tmp_path: Path) -> None:
+def test_kazuto1011s_published_networks_are_recognized(tmp_path: Path) -> None:
     published = Kazuto(prefix="base.", blocks=(3, 4, 23, 3), classes=182)
     with torch.device("meta"):
         published.generator = None  # type: ignore[assignment]
@@ -797,21 +821,21 @@ def test_kazutos_published_sizes_are_known(tmp_path: Path) -> None:
         convert_weights(tmp_path / "w.pth", "deeplab_v2")
 
 
-# --- The command, and what it refuses
+# --- The command, and what it rejects
 
 
 TF = (INDEX, "--model", "deeplab_v3plus", "--out", "b.safetensors")
 
 
-def test_the_command_says_what_it_did(
+def test_the_command_reports_its_assumptions(
     tmp_path: Path, cli: Cli, mobilenet: Arrays, make_folder_data: Callable[..., Path]
 ) -> None:
     slots = {f"{name}/Momentum": array for name, array in mobilenet.items() if "moving" not in name}
     write_checkpoint(tmp_path, {**mobilenet, **slots, **SLOTS})
     result = cli("convert", *TF)
     assert (result.code, result.err) == (0, "")
-    assert "the 21 of PASCAL VOC, by their number" in result.out
-    assert "less (127.5, 127.5, 127.5), divided by (127.5, 127.5, 127.5)" in result.out
+    assert "the 21 of PASCAL VOC, assumed from their number" in result.out
+    assert "minus (127.5, 127.5, 127.5), divided by (127.5, 127.5, 127.5)" in result.out
     assert re.search(rf"not used +│? *{len(slots)} tensors Momentum, global_step", result.out)
     make_folder_data(tmp_path / "data", count=1)
     result = cli("predict", "b.safetensors", "data/images", "--out", "masks")
@@ -826,15 +850,15 @@ def test_other_classes_can_be_named(tmp_path: Path, cli: Cli) -> None:
     assert "19, as given" in cli("convert", *TF, "--classes", "mine.toml").out
     write_classes_toml(tmp_path / "mine.toml", Classes.make(["sky", "road"]))
     (tmp_path / "b.safetensors").unlink()
-    line = refused(cli, tmp_path, *TF, "--classes", "mine.toml")
-    assert line.startswith(f"{INDEX}: has 19 classes, 2 are named")
+    line = conversion_error(cli, tmp_path, *TF, "--classes", "mine.toml")
+    assert line.startswith(f"{INDEX}: has 19 classes, but 2 are named")
 
 
 def without(name: str) -> Callable[[Arrays], None]:
-    def spoil(arrays: Arrays) -> None:
+    def damage(arrays: Arrays) -> None:
         del arrays[name]
 
-    return spoil
+    return damage
 
 
 def with_(name: str, *shape: int) -> Callable[[Arrays], None]:
@@ -851,7 +875,7 @@ def another_backbone(arrays: Arrays) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "message"),
     [
         (without("aspp0/BatchNorm/gamma"), "lacks aspp0/BatchNorm/gamma, which deeplab_v3plus ne"),
         (without("MobilenetV2/Conv/weights"), "lacks MobilenetV2/Conv"),
@@ -860,55 +884,64 @@ def another_backbone(arrays: Arrays) -> None:
             "lacks MobilenetV2/expanded_conv_7/depthwise",
         ),
         (without("logits/semantic/biases"), "lacks logits/semantic/biases"),
-        (with_("aspp7/weights", 1, 1, 2, 2), "deeplab_v3plus has no place for aspp7: "),
-        (with_("MobilenetV2/Conv_1/weights", 1, 1, 2, 2), "deeplab_v3plus has no place for Mobil"),
+        (with_("aspp7/weights", 1, 1, 2, 2), "has aspp7, which deeplab_v3plus does not use: "),
+        (with_("MobilenetV2/Conv_1/weights", 1, 1, 2, 2), "has MobilenetV2/Conv_1, which deepl"),
         (
             with_("aspp0/weights", 1, 1, 90, 256),
-            "aspp0/weights is (256, 90, 1, 1), deeplab_v3plus needs (256, 80, 1, 1)",
+            "aspp0/weights has shape (256, 90, 1, 1), but deeplab_v3plus needs (256, 80, 1, 1)",
         ),
         (
             with_("MobilenetV2/expanded_conv_4/depthwise/depthwise_weights", 5, 5, 48, 1),
-            "MobilenetV2/expanded_conv_4/depthwise/depthwise_weights is (48, 1, 5, 5), deeplab_",
+            "MobilenetV2/expanded_conv_4/depthwise/depthwise_weights has shape (48, 1, 5, 5), but ",
         ),
-        (with_("logits/semantic/biases", 20), "logits/semantic/biases is (20,), deeplab_v3plus n"),
-        (not_a_number, "aspp0 holds values that are no finite numbers"),
-        (another_backbone, "has aspp0, concat_projection, image_pooling, logits, resnet_v1_101: "),
+        (with_("logits/semantic/biases", 20), "logits/semantic/biases has shape (20,), but deepl"),
+        (not_a_number, "aspp0 contains NaN or infinite values"),
+        (
+            another_backbone,
+            "contains aspp0, concat_projection, image_pooling, logits, resnet_v1_101: a",
+        ),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_named(
-    tmp_path: Path, cli: Cli, mobilenet: Arrays, spoil: Callable[[Arrays], None], said: str
+def test_a_tensor_that_does_not_fit_is_reported(
+    tmp_path: Path, cli: Cli, mobilenet: Arrays, damage: Callable[[Arrays], None], message: str
 ) -> None:
     arrays = dict(mobilenet)
-    spoil(arrays)
+    damage(arrays)
     write_checkpoint(tmp_path, arrays)
-    assert refused(cli, tmp_path, *TF).startswith(f"{INDEX}: {said}")
+    assert conversion_error(cli, tmp_path, *TF).startswith(f"{INDEX}: {message}")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (("--model", "deeplab_v3"), f"{INDEX}: TensorFlow's weights are known for deeplab_v3plus"),
-        (("--model", "fcn8s"), f"{INDEX}: TensorFlow's weights are known for deeplab_v3plus, not"),
-        (("--set", "backbone=resnet101"), f"{INDEX}: TensorFlow's weights are known for mobilenet"),
+        (
+            ("--model", "deeplab_v3"),
+            f"{INDEX}: TensorFlow weights are supported for deeplab_v3plus",
+        ),
+        (("--model", "fcn8s"), f"{INDEX}: TensorFlow weights are supported for deeplab_v3plus, no"),
+        (
+            ("--set", "backbone=resnet101"),
+            f"{INDEX}: TensorFlow weights are supported for mobilene",
+        ),
         (("--set", "decoder=true"), f"{INDEX}: lacks decoder/feature_projection0, decoder/deco"),
-        (("--set", "width=0.5"), f"{INDEX}: MobilenetV2/Conv/weights is (8, 3, 3, 3), deeplab_"),
+        (("--set", "width=0.5"), f"{INDEX}: MobilenetV2/Conv/weights has shape (8, 3, 3, 3), bu"),
         (("--out", INDEX), f"{INDEX}: is the file to convert"),
         (("--out", DATA), f"{DATA}: is the file to convert"),
     ],
 )
-def test_a_bad_option_is_refused(
-    tmp_path: Path, cli: Cli, checkpoint: dict[str, bytes], arguments: tuple[str, ...], said: str
+def test_an_invalid_option_is_rejected(
+    tmp_path: Path, cli: Cli, checkpoint: dict[str, bytes], arguments: tuple[str, ...], message: str
 ) -> None:
-    lay(tmp_path, checkpoint)
+    write_files(tmp_path, checkpoint)
     result = cli("convert", *TF, *arguments)
     assert result.code == 2
-    assert result.err.startswith(f"pixelwise: error: {said}")
+    assert result.err.startswith(f"pixelwise: error: {message}")
     assert {path.name for path in tmp_path.iterdir()} == set(checkpoint)
     assert (tmp_path / INDEX).read_bytes() == checkpoint[INDEX]
 
 
-def spoilt(name: str, spoil: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(spoil((folder / name).read_bytes())) and None
+def damaged(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes())) and None
 
 
 def flipped(position: int) -> Callable[[bytes], bytes]:
@@ -957,77 +990,78 @@ def without_data(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "message"),
     [
-        (spoilt(INDEX, lambda b: b""), f"{INDEX}: is empty (0 bytes)"),
-        (spoilt(INDEX, lambda b: b[:-1]), f"{INDEX}: is no index of a TensorFlow checkpoint, or"),
-        (spoilt(INDEX, lambda b: b[:30]), f"{INDEX}: is no index of a TensorFlow checkpoint, or"),
-        (spoilt(INDEX, flipped(-3)), f"{INDEX}: is no index of a TensorFlow checkpoint, or is cu"),
-        (spoilt(INDEX, lambda b: b[9:]), f"{INDEX}: a block of the index differs from its checks"),
-        (spoilt(INDEX, lambda b: b[:50] + b[-48:]), f"{INDEX}: its index is damaged"),
-        (spoilt(INDEX, flipped(100)), f"{INDEX}: a block of the index differs from its checksum"),
-        (spoilt(DATA, flipped(100)), f"{INDEX}: MobilenetV2/Conv/BatchNorm/moving_variance diffe"),
-        (spoilt(DATA, lambda b: b[:-7]), f"{INDEX}: logits/semantic/weights ends at byte "),
-        (spoilt(DATA, lambda b: b""), f"{INDEX}: MobilenetV2/Conv/BatchNorm/beta ends at byte 32,"),
+        (damaged(INDEX, lambda b: b""), f"{INDEX}: is empty (0 bytes)"),
+        (damaged(INDEX, lambda b: b[:-1]), f"{INDEX}: is not the index of a TensorFlow checkpoint"),
+        (damaged(INDEX, lambda b: b[:30]), f"{INDEX}: is not the index of a TensorFlow checkpoint"),
+        (damaged(INDEX, flipped(-3)), f"{INDEX}: is not the index of a TensorFlow checkpoint, o"),
+        (damaged(INDEX, lambda b: b[9:]), f"{INDEX}: a block of the index does not match its ch"),
+        (damaged(INDEX, lambda b: b[:50] + b[-48:]), f"{INDEX}: the index is damaged"),
+        (damaged(INDEX, flipped(100)), f"{INDEX}: a block of the index does not match its check"),
+        (damaged(DATA, flipped(100)), f"{INDEX}: MobilenetV2/Conv/BatchNorm/moving_variance does"),
+        (damaged(DATA, lambda b: b[:-7]), f"{INDEX}: logits/semantic/weights ends at byte "),
+        (
+            damaged(DATA, lambda b: b""),
+            f"{INDEX}: MobilenetV2/Conv/BatchNorm/beta ends at byte 32,",
+        ),
         (
             without_data,
-            f"{DATA}: cannot be read (No such file or directory): it belongs to {INDEX}",
+            f"{DATA}: cannot be read (No such file or directory): put it next to {INDEX}",
         ),
-        (compressed, f"{INDEX}: its index is compressed (type 1)"),
-        (big_endian, f"{INDEX}: has its bytes in big-endian order"),
-        (no_tensors, f"{INDEX}: holds no tensors"),
-        (no_header, f"{INDEX}: holds no tensors"),
-        (header_of_no_message, f"{INDEX}: its index is damaged"),
-        (of_objects, f"{INDEX}: is a TensorFlow 2 checkpoint of objects"),
+        (compressed, f"{INDEX}: the index is compressed (type 1)"),
+        (big_endian, f"{INDEX}: is in big-endian byte order"),
+        (no_tensors, f"{INDEX}: contains no tensors"),
+        (no_header, f"{INDEX}: contains no tensors"),
+        (header_of_no_message, f"{INDEX}: the index is damaged"),
+        (of_objects, f"{INDEX}: is an object-based TensorFlow 2 checkpoint"),
         (odd(slices=1), f"{INDEX}: a/weights is stored in slices"),
-        (odd(dtype=7), f"{INDEX}: a/weights holds no numbers of a kind that is read (type 7)"),
-        (odd(size=20), f"{INDEX}: a/weights has 20 bytes for a shape of (2, 3)"),
-        (odd(offset=1), f"{INDEX}: a/weights ends at byte 25, the data at 24"),
-        (odd(shard=1), f"{INDEX}: its index is damaged"),
-        (odd(dtype=3), f"{INDEX}: has a: of TensorFlow's checkpoints those of DeepLab with xce"),
+        (odd(dtype=7), f"{INDEX}: a/weights has type 7 of types.proto, which cannot be read"),
+        (odd(size=20), f"{INDEX}: a/weights has 20 bytes for shape (2, 3)"),
+        (odd(offset=1), f"{INDEX}: a/weights ends at byte 25, after the end of the data at 24"),
+        (odd(shard=1), f"{INDEX}: the index is damaged"),
+        (odd(dtype=3), f"{INDEX}: contains a: among TensorFlow's checkpoints, only DeepLab with x"),
     ],
 )
-def test_a_damaged_checkpoint_is_refused(
+def test_a_damaged_checkpoint_is_rejected(
     tmp_path: Path,
     cli: Cli,
     checkpoint: dict[str, bytes],
-    spoil: Callable[[Path], None],
-    said: str,
+    damage: Callable[[Path], None],
+    message: str,
 ) -> None:
-    lay(tmp_path, checkpoint)
-    spoil(tmp_path)
-    assert refused(cli, tmp_path, *TF).startswith(said)
+    write_files(tmp_path, checkpoint)
+    damage(tmp_path)
+    assert conversion_error(cli, tmp_path, *TF).startswith(message)
 
 
-def test_what_is_no_checkpoint_is_refused(
+def test_files_that_are_not_one_checkpoint_are_rejected(
     tmp_path: Path, cli: Cli, checkpoint: dict[str, bytes]
 ) -> None:
     def line(file: str) -> str:
-        return refused(cli, tmp_path, file, *TF[1:])
+        return conversion_error(cli, tmp_path, file, *TF[1:])
 
-    lay(tmp_path / "two", checkpoint)
-    lay(tmp_path / "two", {"other.index": b""})
-    assert line("two") == f"two: holds 2 checkpoints: give one of {INDEX}, other.index"
+    write_files(tmp_path / "two", checkpoint)
+    write_files(tmp_path / "two", {"other.index": b""})
+    assert line("two") == f"two: contains 2 checkpoints: give one of {INDEX}, other.index"
     packed = {**checkpoint, "other.index": b""}
     archive(tmp_path / "two.tar.gz", packed)
-    assert line("two.tar.gz").startswith("two.tar.gz: holds 2 checkpoints")
+    assert line("two.tar.gz").startswith("two.tar.gz: contains 2 checkpoints")
     archive(tmp_path / "none.tar.gz", {"frozen_inference_graph.pb": b"x"})
-    assert line("none.tar.gz").startswith("none.tar.gz: holds no checkpoints")
+    assert line("none.tar.gz").startswith("none.tar.gz: contains no checkpoints")
     archive(tmp_path / "half.tar.gz", {f"d/{INDEX}": checkpoint[INDEX]})
     assert line("half.tar.gz").startswith(f"half.tar.gz: lacks d/{DATA}")
-    whole = archive(tmp_path / "cut.tar.gz", checkpoint).read_bytes()
-    for keep in (0, 10, len(whole) // 2, len(whole) * 3 // 4):
-        (tmp_path / "cut.tar.gz").write_bytes(whole[:keep])
-        assert line("cut.tar.gz").startswith("cut.tar.gz: is no archive, or is cut off"), keep
+    content = archive(tmp_path / "cut.tar.gz", checkpoint).read_bytes()
+    for keep in (0, 10, len(content) // 2, len(content) * 3 // 4):
+        (tmp_path / "cut.tar.gz").write_bytes(content[:keep])
+        assert line("cut.tar.gz").startswith("cut.tar.gz: is not an archive, or is cut off"), keep
     with tarfile.open(tmp_path / "link.tar.gz", "w:gz") as tar:
         member = tarfile.TarInfo(INDEX)
         member.type, member.linkname = tarfile.SYMTYPE, f"../two/{INDEX}"
         tar.addfile(member)
-    assert line("link.tar.gz").startswith("link.tar.gz: holds no checkpoints")
+    assert line("link.tar.gz").startswith("link.tar.gz: contains no checkpoints")
     (tmp_path / "frozen_inference_graph.pb").write_bytes(b"\x0a\x05abc")
-    assert "is a frozen graph of TensorFlow: give the model.ckpt" in line(
-        "frozen_inference_graph.pb"
-    )
+    assert "is a frozen TensorFlow graph: give the model.ckpt" in line("frozen_inference_graph.pb")
     assert line("absent.index").startswith("absent.index: cannot be read (No such file")
     assert line(DATA).startswith(f"{INDEX}: cannot be read (No such file")
     assert line("absent.tar.gz").startswith("absent.tar.gz: cannot be read (No such file")
@@ -1035,28 +1069,30 @@ def test_what_is_no_checkpoint_is_refused(
     assert line("empty").startswith("empty: is a folder: give a .caffemodel, a .pth, or a Ten")
 
 
-def test_without_protobuf_it_says_what_to_install(
+def test_missing_protobuf_is_reported_with_the_command_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, bytes]
 ) -> None:
     import sys
 
-    index = lay(tmp_path, checkpoint)
+    index = write_files(tmp_path, checkpoint)
     monkeypatch.setitem(sys.modules, "google.protobuf", None)
-    with pytest.raises(InputError, match=r"TensorFlow's files needs protobuf: run `pip install"):
+    with pytest.raises(
+        InputError, match=r"reading TensorFlow files needs protobuf: run `pip install"
+    ):
         read_tensorbundle(index)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "model", "said"),
+    ("changed", "model", "message"),
     [
         ("base.layer3.block2.conv3x3.bn.bias", "deeplab_v2", "lacks base.layer3.block2.conv3x3.bn"),
-        ("base.aspp.c4.weight", "deeplab_v2", "deeplab_v2 has no place for base.aspp.c4: "),
-        ("", "deeplab_v3", "kazuto1011's weights are known for deeplab_v2, not for deeplab_v3"),
-        ("", "fcn_resnet", "kazuto1011's weights are known for deeplab_v2, not for fcn_resnet"),
+        ("base.aspp.c4.weight", "deeplab_v2", "has base.aspp.c4, which deeplab_v2 does not use: "),
+        ("", "deeplab_v3", "kazuto1011 weights are supported for deeplab_v2, not deeplab_v3"),
+        ("", "fcn_resnet", "kazuto1011 weights are supported for deeplab_v2, not fcn_resnet"),
     ],
 )
-def test_what_does_not_fit_of_kazutos_is_named(
-    tmp_path: Path, cli: Cli, spoil: str, model: str, said: str
+def test_kazuto1011_tensors_that_do_not_fit_are_reported(
+    tmp_path: Path, cli: Cli, changed: str, model: str, message: str
 ) -> None:
     published = Kazuto(prefix="base.", blocks=(3, 4, 6, 3))
     with torch.device("meta"):
@@ -1066,34 +1102,34 @@ def test_what_does_not_fit_of_kazutos_is_named(
         key: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
         for key, tensor in published.state.items()
     }
-    if spoil:
-        if spoil in state:
-            del state[spoil]
+    if changed:
+        if changed in state:
+            del state[changed]
         else:
-            state[spoil] = torch.zeros(3)
+            state[changed] = torch.zeros(3)
     torch.save(state, tmp_path / "w.pth")
-    line = refused(cli, tmp_path, "w.pth", "--model", model, "--out", "b.safetensors")
-    assert line.startswith(f"w.pth: {said}")
+    line = conversion_error(cli, tmp_path, "w.pth", "--model", model, "--out", "b.safetensors")
+    assert line.startswith(f"w.pth: {message}")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (("classifier.0.convs.2.1.running_mean", None), "lacks classifier.0.convs.2.1.running_me"),
-        (("classifier.0.convs.5.0.weight", (2, 2)), "deeplab_v3 has no place for classifier.0.co"),
+        (("classifier.0.convs.5.0.weight", (2, 2)), "has classifier.0.convs.5.0, which deeplab_v"),
         (
             ("classifier.0.project.0.weight", (256, 1024, 1, 1)),
-            "classifier.0.project.0.weight is (256, 1024, 1, 1), deeplab_v3 needs (256, 1280, ",
+            "classifier.0.project.0.weight has shape (256, 1024, 1, 1), but deeplab_v3 needs",
         ),
         (("aux_classifier.4.bias", None), "lacks aux_classifier.4.bias"),
     ],
 )
-def test_what_does_not_fit_of_torchvisions_is_named(
-    tmp_path: Path, cli: Cli, change: tuple[str, tuple[int, ...] | None], said: str
+def test_torchvision_tensors_that_do_not_fit_are_reported(
+    tmp_path: Path, cli: Cli, change: tuple[str, tuple[int, ...] | None], message: str
 ) -> None:
     with torch.device("meta"):
         model = create_model(
-            "deeplab_v3", num_classes=21, backbone="resnet50", auxiliary=True, **OF_TORCHVISION
+            "deeplab_v3", num_classes=21, backbone="resnet50", auxiliary=True, **TORCHVISION_OPTIONS
         )
     state = {
         key: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
@@ -1105,11 +1141,13 @@ def test_what_does_not_fit_of_torchvisions_is_named(
     else:
         state[name] = torch.zeros(()).expand(shape)
     torch.save(state, tmp_path / "w.pth")
-    line = refused(cli, tmp_path, "w.pth", "--model", "deeplab_v3", "--out", "b.safetensors")
-    assert line.startswith(f"w.pth: {said}")
+    line = conversion_error(
+        cli, tmp_path, "w.pth", "--model", "deeplab_v3", "--out", "b.safetensors"
+    )
+    assert line.startswith(f"w.pth: {message}")
 
 
-def test_the_readmes_commands_run(tmp_path: Path, cli: Cli, checkpoint: dict[str, bytes]) -> None:
+def test_commands_in_the_readme_run(tmp_path: Path, cli: Cli, checkpoint: dict[str, bytes]) -> None:
     text = README.read_text("utf-8")
     commands = [
         shlex.split(line)
@@ -1127,7 +1165,9 @@ def test_the_readmes_commands_run(tmp_path: Path, cli: Cli, checkpoint: dict[str
             torch.save(published.state, tmp_path / file)
         else:
             small = ["--set", "backbone=resnet18"]
-            network = random_network(model, backbone="resnet18", auxiliary=True, **OF_TORCHVISION)
+            network = random_network(
+                model, backbone="resnet18", auxiliary=True, **TORCHVISION_OPTIONS
+            )
             torch.save(as_torchvision(network.state_dict()), tmp_path / file)
         result = cli("convert", file, *options, *small)
         assert (result.code, result.err) == (0, "")

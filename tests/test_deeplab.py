@@ -1,4 +1,4 @@
-"""DeepLab v1, v2, v3 and v3+: plain forwards, published sizes, strides, image sizes, learning."""
+"""DeepLab v1, v2, v3, v3+: independent forward passes, published sizes, strides, training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from networks import noise, overfit, randomise, relative_difference
+from networks import noise, overfit, randomize, relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes.torch.simplify import simplify
@@ -21,7 +21,7 @@ from pixelwise.models import Segmenter, count_multiply_adds, count_parameters, c
 
 State = dict[str, Tensor]
 
-NARROW = 1 / 32  # of VGG16's channels: the geometry stays, the arithmetic is a thousandth
+NARROW = 1 / 32  # width of VGG16: the same geometry with a thousandth of the arithmetic
 FIELDS: dict[str, dict[str, Any]] = {
     "LargeFOV": {"hidden": 16, "width": NARROW},
     "LargeFOV MSc": {"hidden": 16, "width": NARROW, "multi_scale": True},
@@ -45,20 +45,20 @@ TORCHVISION = {
 }
 
 
-# --- Independent forwards, from the papers' tables over the state dict alone.
+# --- Independent forward passes, written from the tables of the papers.
 
 
-def conv(state: State, x: Tensor, name: str, **window: int) -> Tensor:
-    return F.conv2d(x, state[f"{name}.weight"], state.get(f"{name}.bias"), **window)
+def conv(state: State, x: Tensor, name: str, **geometry: int) -> Tensor:
+    return F.conv2d(x, state[f"{name}.weight"], state.get(f"{name}.bias"), **geometry)
 
 
 def norm(state: State, x: Tensor, name: str, eps: float = 1e-5) -> Tensor:
-    parts = (state[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
-    return F.batch_norm(x, *parts, eps=eps)
+    statistics = (state[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, *statistics, eps=eps)
 
 
 def unit(state: State, x: Tensor, name: str, rate: int = 1, eps: float = 1e-5) -> Tensor:
-    """Convolution that keeps the size, batch norm: `name`.0 and `name`.1."""
+    """Convolution that keeps the size, and batch norm: `name`.0 and `name`.1."""
     padding = rate * (state[f"{name}.0.weight"].shape[2] // 2)
     groups = x.shape[1] // state[f"{name}.0.weight"].shape[1]
     x = conv(state, x, f"{name}.0", padding=padding, dilation=rate, groups=groups)
@@ -69,12 +69,12 @@ def bilinear(x: Tensor, size: tuple[int, int], corners: bool = False) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=corners)
 
 
-def part(state: State, name: str) -> State:
+def substate(state: State, name: str) -> State:
     return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
 
 
 def reference_vgg(state: State, image: Tensor, average: bool) -> tuple[list[Tensor], Tensor]:
-    """The image and four pools, and pool5 (a), by the authors' prototxt files."""
+    """The image, four pools, and pool5 (or pool5a), from the authors' prototxt files."""
     x = F.pad(image, (0, -(image.shape[3] - 1) % 8, 0, -(image.shape[2] - 1) % 8))
     maps, number = [x], 0
     for repeats, rate, stride in ((2, 1, 2), (2, 1, 2), (3, 1, 2), (3, 1, 1), (3, 2, 1)):
@@ -95,7 +95,7 @@ def reference_fc7(state: State, x: Tensor, name: str, kernel_size: int, rate: in
 
 
 def from_pixels(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Position i lies on pixel 8 i: each pixel is a mix of the two positions beside it."""
+    """Position i lies on pixel 8 i: each pixel interpolates its two neighboring positions."""
     for dim, side in ((2, size[0]), (3, size[1])):
         pixels, positions = torch.arange(side), torch.arange(x.shape[dim])
         weights = (1 - (pixels[:, None] / 8 - positions).abs()).clamp(min=0)
@@ -104,10 +104,10 @@ def from_pixels(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def reference_v1(state: State, image: Tensor, options: dict[str, Any]) -> Tensor:
-    window = options.get("kernel_size", 3), options.get("rate", 12)
-    backbone, head = part(state, "backbone"), part(state, "head")
+    field = options.get("kernel_size", 3), options.get("rate", 12)
+    backbone, head = substate(state, "backbone"), substate(state, "head")
     maps, x = reference_vgg(backbone, image, options.get("average_pool", True))
-    logits = conv(head, reference_fc7(backbone, x, "classifiers.0", *window), "score")
+    logits = conv(head, reference_fc7(backbone, x, "classifiers.0", *field), "score")
     if options.get("multi_scale"):
         for number, stride in enumerate((8, 4, 2, 1, 1)):
             name = f"branches.c{number}"
@@ -117,7 +117,7 @@ def reference_v1(state: State, image: Tensor, options: dict[str, Any]) -> Tensor
 
 
 def reference_v2_vgg(state: State, image: Tensor, rates: tuple[int, ...]) -> Tensor:
-    backbone, head = part(state, "backbone"), part(state, "head")
+    backbone, head = substate(state, "backbone"), substate(state, "head")
     _, x = reference_vgg(backbone, image, average=False)
     logits = torch.zeros(())
     for number, rate in enumerate(rates):
@@ -140,8 +140,8 @@ def bottleneck(
     return (x + y).relu()
 
 
-# ResNet-50: rates of the first and of the other blocks in stages 3 and 4, by output stride.
-# torchvision keeps the rate of a first block, whose stride was in its 3x3 convolution.
+# ResNet-50: rates of the first and of the other blocks in stages 3 and 4, by output stride. In
+# torchvision the first block, whose 3x3 convolution had the stride, keeps the rate before it.
 RATES_50 = {16: ((1, 1), (1, 2)), 8: ((1, 2), (2, 4))}
 
 
@@ -189,7 +189,7 @@ def reference_decoder(
     state: State, maps: dict[str, Tensor], stride: int, sep: bool, corners: bool = False
 ) -> Tensor:
     detail = unit(state, maps["c2"], "detail").relu()
-    context = reference_aspp(part(state, "context"), maps["c5"], stride, sep)
+    context = reference_aspp(substate(state, "context"), maps["c5"], stride, sep)
     x = torch.cat([bilinear(context, (detail.shape[2], detail.shape[3]), corners), detail], 1)
     for name in ("fuse.0", "fuse.1"):
         if sep:
@@ -200,7 +200,7 @@ def reference_decoder(
 
 
 def reference_xception(state: State, x: Tensor, output_stride: int) -> dict[str, Tensor]:
-    """xception_65 of the authors' TensorFlow code, whose batch norm adds 0.001."""
+    """xception_65 of the authors' TensorFlow code, whose batch norm has an eps of 0.001."""
 
     def separable(x: Tensor, name: str, rate: int, stride: int = 1) -> Tensor:
         x = conv(
@@ -242,7 +242,7 @@ def reference_xception(state: State, x: Tensor, output_stride: int) -> dict[str,
 def reference_mobilenet(
     state: State, x: Tensor, output_stride: int, tensorflow: bool
 ) -> dict[str, Tensor]:
-    """By table 2 of arXiv:1801.04381; TensorFlow pads an even side at its end alone."""
+    """From table 2 of arXiv:1801.04381; TensorFlow pads an even side only at its end."""
     eps = 1e-3 if tensorflow else 1e-5
 
     def strided(x: Tensor, name: str, stride: int, rate: int) -> Tensor:
@@ -275,8 +275,8 @@ def reference_mobilenet(
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 50), (1, 35)])
 @pytest.mark.parametrize("field", FIELDS)
-def test_v1_equals_a_plain_forward(field: str, size: tuple[int, int]) -> None:
-    model = randomise(create_model("deeplab_v1", num_classes=5, **FIELDS[field]))
+def test_v1_matches_an_independent_forward(field: str, size: tuple[int, int]) -> None:
+    model = randomize(create_model("deeplab_v1", num_classes=5, **FIELDS[field]))
     image = noise(1, 3, *size)
     with torch.no_grad():
         expected = reference_v1(model.state_dict(), image, FIELDS[field])
@@ -285,11 +285,11 @@ def test_v1_equals_a_plain_forward(field: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 50), (1, 35)])
 @pytest.mark.parametrize(("aspp", "rates"), [("S", (2, 4, 8, 12)), ("L", (6, 12, 18, 24))])
-def test_v2_on_vgg16_equals_a_plain_forward(
+def test_v2_on_vgg16_matches_an_independent_forward(
     aspp: str, rates: tuple[int, ...], size: tuple[int, int]
 ) -> None:
     options = {"backbone": "vgg16", "aspp": aspp, "multi_scale": False, "width": NARROW}
-    model = randomise(create_model("deeplab_v2", num_classes=5, **options))
+    model = randomize(create_model("deeplab_v2", num_classes=5, **options))
     image = noise(1, 3, *size)
     with torch.no_grad():
         expected = reference_v2_vgg(model.state_dict(), image, rates)
@@ -298,14 +298,14 @@ def test_v2_on_vgg16_equals_a_plain_forward(
 
 @pytest.mark.parametrize("size", [(64, 96), (51, 70)])
 @pytest.mark.parametrize("caffe", [True, False])
-def test_v2_on_resnet_equals_a_plain_forward_at_three_sizes(
+def test_v2_on_resnet_matches_an_independent_forward_at_three_scales(
     caffe: bool, size: tuple[int, int]
 ) -> None:
     model = create_model("deeplab_v2", num_classes=5, backbone="resnet50", caffe=caffe)
-    state, image = randomise(model).state_dict(), noise(1, 3, *size)
+    state, image = randomize(model).state_dict(), noise(1, 3, *size)
 
     def single(image: Tensor) -> Tensor:
-        x = reference_resnet50(part(state, "backbone"), image, 8, caffe=caffe)["c5"]
+        x = reference_resnet50(substate(state, "backbone"), image, 8, caffe=caffe)["c5"]
         logits = torch.zeros(())
         for number, rate in enumerate((6, 12, 18, 24)):
             name = f"head.branches.{number}"
@@ -335,15 +335,15 @@ def test_v2_on_resnet_equals_a_plain_forward_at_three_sizes(
     [{"output_stride": 16}, {"output_stride": 8}, TORCHVISION],
     ids=["16", "8", "torchvision"],
 )
-def test_v3_equals_a_plain_forward(options: dict[str, Any], size: tuple[int, int]) -> None:
-    model = randomise(create_model("deeplab_v3", num_classes=5, backbone="resnet50", **options))
+def test_v3_matches_an_independent_forward(options: dict[str, Any], size: tuple[int, int]) -> None:
+    model = randomize(create_model("deeplab_v3", num_classes=5, backbone="resnet50", **options))
     state, image, stride = model.state_dict(), noise(1, 3, *size), options["output_stride"]
     torchvision = "auxiliary" in options
-    head = part(state, "head")
+    head = substate(state, "head")
     with torch.no_grad():
         grid = () if torchvision else (1, 2, 4)
-        maps = reference_resnet50(part(state, "backbone"), image, stride, multi_grid=grid)
-        x = reference_aspp(part(head, "context"), maps["c5"], stride, False)
+        maps = reference_resnet50(substate(state, "backbone"), image, stride, multi_grid=grid)
+        x = reference_aspp(substate(head, "context"), maps["c5"], stride, False)
         if torchvision:
             x = unit(head, x, "refine").relu()
         expected = bilinear(conv(head, x, "classify"), size)
@@ -351,22 +351,22 @@ def test_v3_equals_a_plain_forward(options: dict[str, Any], size: tuple[int, int
         assert relative_difference(logits, expected) < 1e-5
         assert len(others) == torchvision
         for other in others:
-            extra = part(state, "auxiliary")
+            extra = substate(state, "auxiliary")
             x = norm(extra, conv(extra, maps["c4"], "0", padding=1), "1").relu()
             expected = bilinear(conv(extra, x, "4"), size)
             assert relative_difference(other, expected) < 1e-5
 
 
 @pytest.mark.parametrize(("output_stride", "rate"), [(16, 2), (8, 4)])
-def test_the_cascade_equals_a_plain_forward(output_stride: int, rate: int) -> None:
+def test_the_cascade_matches_an_independent_forward(output_stride: int, rate: int) -> None:
     model = create_model(
         "deeplab_v3_cascade", num_classes=5, backbone="resnet50", output_stride=output_stride
     )
-    state, image = randomise(model).state_dict(), noise(1, 3, 51, 70)
+    state, image = randomize(model).state_dict(), noise(1, 3, 51, 70)
     with torch.no_grad():
-        x = reference_resnet50(part(state, "backbone"), image, output_stride, multi_grid=(1, 2, 1))[
-            "c5"
-        ]
+        x = reference_resnet50(
+            substate(state, "backbone"), image, output_stride, multi_grid=(1, 2, 1)
+        )["c5"]
         for number, factor in ((5, 2), (6, 4), (7, 8)):
             for block, grid in enumerate((1, 2, 1)):
                 name = f"head.blocks.block{number}.{block}"
@@ -379,7 +379,7 @@ def test_the_cascade_equals_a_plain_forward(output_stride: int, rate: int) -> No
 @pytest.mark.parametrize("decoder", [True, False])
 @pytest.mark.parametrize("output_stride", [16, 8])
 @pytest.mark.parametrize("backbone", ["xception65", "resnet50", "mobilenet_v2"])
-def test_v3plus_equals_a_plain_forward(
+def test_v3plus_matches_an_independent_forward(
     backbone: str, output_stride: int, decoder: bool, corners: bool
 ) -> None:
     separable, tensorflow = backbone != "resnet50", corners and backbone == "mobilenet_v2"
@@ -392,8 +392,8 @@ def test_v3plus_equals_a_plain_forward(
         align_corners=corners,
         tensorflow=tensorflow,
     )
-    state, image = randomise(model).state_dict(), noise(1, 3, 51, 70)
-    features, head = part(state, "backbone"), part(state, "head")
+    state, image = randomize(model).state_dict(), noise(1, 3, 51, 70)
+    features, head = substate(state, "backbone"), substate(state, "head")
     with torch.no_grad():
         if backbone == "xception65":
             maps = reference_xception(features, image, output_stride)
@@ -404,18 +404,18 @@ def test_v3plus_equals_a_plain_forward(
         if decoder:
             logits = reference_decoder(head, maps, output_stride, separable, corners)
         else:
-            x = reference_aspp(part(head, "context"), maps["c5"], output_stride, separable)
+            x = reference_aspp(substate(head, "context"), maps["c5"], output_stride, separable)
             logits = conv(head, x, "classify")
         assert relative_difference(model(image), bilinear(logits, (51, 70), corners)) < 1e-5
 
 
-def test_mobilenet_without_aspp_and_decoder_equals_a_plain_forward() -> None:
+def test_mobilenet_without_aspp_and_decoder_matches_an_independent_forward() -> None:
     form = {"align_corners": True, "tensorflow": True}
     model = create_model("deeplab_v3plus", num_classes=5, decoder=False, aspp=False, **form)
-    state, image = randomise(model).state_dict(), noise(1, 3, 51, 70)
-    head = part(state, "head")
+    state, image = randomize(model).state_dict(), noise(1, 3, 51, 70)
+    head = substate(state, "head")
     with torch.no_grad():
-        x = reference_mobilenet(part(state, "backbone"), image, 16, tensorflow=True)["c5"]
+        x = reference_mobilenet(substate(state, "backbone"), image, 16, tensorflow=True)["c5"]
         one = unit(head, x, "context.branches.0").relu()
         mean = unit(head, x.mean((2, 3), keepdim=True), "context.branches.1.project").relu()
         x = unit(head, torch.cat([one, mean.expand_as(one)], 1), "context.project").relu()
@@ -426,16 +426,18 @@ def test_mobilenet_without_aspp_and_decoder_equals_a_plain_forward() -> None:
 
 @pytest.mark.parametrize(("kernel_size", "stride", "rate"), [(3, 2, 1), (3, 2, 2), (4, 3, 1)])
 @pytest.mark.parametrize("side", [1, 2, 6, 7, 9])
-def test_tensorflows_padding(side: int, kernel_size: int, stride: int, rate: int) -> None:
+def test_tensorflow_padding_matches_its_documentation(
+    side: int, kernel_size: int, stride: int, rate: int
+) -> None:
     convolution = TensorFlowConv2d(2, 3, kernel_size, stride=stride, dilation=rate)
     x = noise(1, 2, side, 8)
     got = convolution(x)
     assert got.shape == (1, 3, -(-side // stride), -(-8 // stride))
-    # As TensorFlow's documentation of "SAME" has it, side by side.
+    # As documented for "SAME", one side after the other.
     pads = []
     for length in (8, side):
-        left = length % stride or stride
-        total = max((kernel_size - 1) * rate + 1 - left, 0)
+        remainder = length % stride or stride
+        total = max((kernel_size - 1) * rate + 1 - remainder, 0)
         pads += [total // 2, total - total // 2]
     expected = F.conv2d(
         F.pad(x, pads), convolution.weight, convolution.bias, stride=stride, dilation=rate
@@ -443,12 +445,12 @@ def test_tensorflows_padding(side: int, kernel_size: int, stride: int, rate: int
     assert torch.equal(got, expected)
 
 
-def test_v2_with_aligned_corners_equals_a_plain_forward() -> None:
+def test_v2_with_aligned_corners_matches_an_independent_forward() -> None:
     options = {"backbone": "resnet50", "align_corners": True}
-    model = randomise(create_model("deeplab_v2", num_classes=5, **options))
+    model = randomize(create_model("deeplab_v2", num_classes=5, **options))
     image = noise(1, 3, 65, 97)
     with torch.no_grad():
-        # Sizes of 8k + 1 stay so, as in the authors' network: 321, 241 and 161.
+        # Sizes 8k + 1 keep this form, as in the authors' network: 321, 241 and 161.
         one, three, half = (
             model.head(model.backbone(bilinear(image, size, True)))
             for size in ((65, 97), (49, 73), (33, 49))
@@ -458,14 +460,14 @@ def test_v2_with_aligned_corners_equals_a_plain_forward() -> None:
         assert relative_difference(model(image), bilinear(fused, (65, 97), True)) < 1e-5
 
 
-def test_the_scales_of_vgg16_lie_on_each_other() -> None:
+def test_the_scales_of_vgg16_are_aligned() -> None:
     model = create_model("deeplab_v2", num_classes=1, backbone="vgg16", width=NARROW).eval()
     ramp = torch.linspace(0, 1, 65).view(1, 1, 65, 1).expand(1, 3, 65, 65)
 
-    def see(images: Tensor) -> dict[str, Tensor]:  # the pixels that the maps' positions lie on
+    def sample(images: Tensor) -> dict[str, Tensor]:  # the pixel at the center of each position
         return {"c5": images[:, :1, ::8, ::8]}
 
-    model.backbone.forward = see
+    model.backbone.forward = sample
     model.head.forward = lambda features: features["c5"]
     for logits in model.with_auxiliary(ramp):
         assert torch.allclose(logits, ramp[:, :1], atol=1e-6)
@@ -484,13 +486,13 @@ def test_the_scales_of_vgg16_lie_on_each_other() -> None:
         ({"kernel_size": 4, "rate": 8, "hidden": 4096}, 65.1),
     ],
 )
-def test_v1_has_the_published_parameters(options: dict[str, Any], published: float) -> None:
+def test_v1_has_the_published_parameter_counts(options: dict[str, Any], published: float) -> None:
     with torch.device("meta"):
         model = create_model("deeplab_v1", num_classes=21, **options)
     assert round(count_parameters(model) / 1e6, 1) == published
 
 
-def test_largefov_by_hand() -> None:
+def test_parameters_of_largefov_match_a_count_by_hand() -> None:
     stages = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 256)]
     stages += [(256, 512), (512, 512), (512, 512), (512, 512), (512, 512), (512, 512)]
     convolutions = sum(9 * a * b + b for a, b in stages)
@@ -508,7 +510,7 @@ def test_largefov_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(50, 42_004_074), (101, 60_996_202)])
-def test_v3_has_torchvisions_parameters(depth: int, expected: int) -> None:
+def test_v3_has_the_parameter_counts_of_torchvision(depth: int, expected: int) -> None:
     with torch.device("meta"):
         model = create_model("deeplab_v3", num_classes=21, backbone=f"resnet{depth}", **TORCHVISION)
     assert count_parameters(model) == expected
@@ -529,14 +531,14 @@ def test_v3plus_on_xception_has_the_published_multiply_adds(
     with torch.device("meta"):
         model = create_model("deeplab_v3plus", num_classes=21, backbone="xception65", **options)
         total = count_multiply_adds(model, height=513, width=513)
-    # TensorFlow computes a convolution of rate 6, 12 or 18 on the map of 33x33 padded to multiples
-    # of the rate, and counts 36x36 positions.
+    # TensorFlow pads the 33x33 map for rates 6, 12 and 18 to multiples of the rate, and counts
+    # 36x36 positions.
     channels = 2048 if options.get("separable", True) else 2048 * 256
     total += 3 * 9 * channels * (36**2 - 33**2)
     assert total == pytest.approx(published, rel=0.003)
 
 
-def test_mobilenet_without_aspp_and_decoder_has_the_published_size() -> None:
+def test_mobilenet_without_aspp_and_decoder_has_the_published_counts() -> None:
     with torch.device("meta"):
         model = create_model("deeplab_v3plus", num_classes=21, decoder=False, aspp=False)
         total = count_multiply_adds(model, height=513, width=513)
@@ -549,7 +551,7 @@ def test_mobilenet_without_aspp_and_decoder_has_the_published_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "form"),
+    ("name", "options"),
     [
         ("mobilenet_v2", {}),
         ("mobilenet_v2", {"tensorflow": True}),
@@ -558,9 +560,9 @@ def test_mobilenet_without_aspp_and_decoder_has_the_published_size() -> None:
         ("resnet50", {"caffe": True}),
     ],
 )
-def test_features_at_stride_8_contain_those_at_16(name: str, form: dict[str, Any]) -> None:
-    dense = randomise(create_backbone(name, output_stride=8, **form))
-    coarse: Any = create_backbone(name, output_stride=16, **form)
+def test_features_at_stride_8_contain_those_at_16(name: str, options: dict[str, Any]) -> None:
+    dense = randomize(create_backbone(name, output_stride=8, **options))
+    coarse: Any = create_backbone(name, output_stride=16, **options)
     coarse.load_state_dict(dense.state_dict())
     assert (dense.strides["c5"], coarse.strides["c5"]) == (8, 16)
     image = noise(1, 3, 97, 65)
@@ -569,7 +571,7 @@ def test_features_at_stride_8_contain_those_at_16(name: str, form: dict[str, Any
     assert relative_difference(one[:, :, ::2, ::2], other) < 1e-5
 
 
-def test_the_rates_of_v2_and_of_the_cascade_go_with_the_stride() -> None:
+def test_rates_of_v2_and_of_the_cascade_depend_on_the_output_stride() -> None:
     with torch.device("meta"):
         for stride, rates in ((8, [6, 12, 18, 24]), (16, [3, 6, 9, 12])):
             model = create_model("deeplab_v2", num_classes=2, output_stride=stride)
@@ -580,7 +582,7 @@ def test_the_rates_of_v2_and_of_the_cascade_go_with_the_stride() -> None:
 
 
 @pytest.mark.parametrize("side", [1, 9, 17, 33])
-def test_maps_of_pixels_are_upsampled_onto_their_pixels(side: int) -> None:
+def test_upsample_from_pixels_keeps_the_values_at_the_centers(side: int) -> None:
     x = noise(2, 3, (side - 1) // 8 + 1, 3)
     upsampled = upsample_from_pixels(x, stride=8, size=(side, 17))
     assert torch.allclose(upsampled[:, :, ::8, ::8], x, atol=1e-6)
@@ -615,7 +617,7 @@ def on_meta(number: int) -> Segmenter:
 
 @settings(max_examples=25)
 @given(st.sampled_from(range(len(SMALL))), st.integers(1, 600), st.integers(1, 600))
-def test_every_size_comes_out_at_its_own(number: int, height: int, width: int) -> None:
+def test_output_has_the_size_of_the_image(number: int, height: int, width: int) -> None:
     model = on_meta(number)
     with torch.device("meta"), torch.no_grad():
         image = torch.zeros(1, 3, height, width)
@@ -625,7 +627,7 @@ def test_every_size_comes_out_at_its_own(number: int, height: int, width: int) -
 
 
 @pytest.mark.parametrize(("name", "options"), SMALL)
-def test_a_single_pixel_is_segmented(name: str, options: dict[str, Any]) -> None:
+def test_a_single_pixel_can_be_segmented(name: str, options: dict[str, Any]) -> None:
     model = create_model(name, num_classes=3, **options).eval()
     with torch.no_grad():
         logits = model(noise(1, 3, 1, 1))
@@ -637,7 +639,7 @@ def test_a_single_pixel_is_segmented(name: str, options: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(("name", "options"), SMALL)
-def test_every_weight_learns(name: str, options: dict[str, Any]) -> None:
+def test_every_parameter_gets_a_gradient(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, **options)
     sum(o.square().mean() for o in model.with_auxiliary(noise(2, 3, 65, 97))).backward()
@@ -657,7 +659,7 @@ def test_every_weight_learns(name: str, options: dict[str, Any]) -> None:
 def test_each_network_overfits_four_images(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, **options)
-    # Without normalization dropout alone makes training and test differ: it is left out.
+    # Without batch norm, only dropout depends on the mode; evaluation mode turns it off.
     model.train("vgg16" not in str(options) and name != "deeplab_v1")
     assert overfit(model, rate=3e-3, steps=60) > 0.9
 
@@ -684,47 +686,61 @@ def test_each_large_network_overfits_four_images(name: str, options: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "named"),
+    ("name", "options", "message"),
     [
         ("deeplab_v1", {"rate": 0}, "rate 0"),
         ("deeplab_v1", {"kernel_size": 4, "rate": 3}, "kernel_size 4 and rate 3"),
         ("deeplab_v1", {"hidden": 0}, "0 channels"),
         ("deeplab_v1", {"output_stride": 8}, "output_stride"),
-        ("deeplab_v2", {"aspp": "M"}, "'M': allowed are S, L"),
-        ("deeplab_v2", {"backbone": "vgg16", "output_stride": 16}, "16: DeepLab v2 on vgg16 has 8"),
-        ("deeplab_v2", {"output_stride": 32}, "32: .* 8 and 16"),
-        ("deeplab_v2", {"backbone": "resnet18"}, "ResNet-18"),
-        ("deeplab_v2", {"backbone": "tiny"}, "'tiny'"),
-        ("deeplab_v3", {"output_stride": 32}, "32: DeepLabV3 has 8 and 16"),
-        ("deeplab_v3", {"dropout": 1.5}, "1.5"),
-        ("deeplab_v3_cascade", {"backbone": "resnet18"}, "'resnet18'"),
-        ("deeplab_v3_cascade", {"last_block": 8}, "8: allowed are 4 to 7"),
-        ("deeplab_v3plus", {"backbone": "xception65", "output_stride": 4}, "4: DeepLabV3"),
-        ("deeplab_v3plus", {"backbone": "xception65", "tensorflow": True}, "not of xception65"),
-        ("deeplab_v3plus", {"backbone": "vgg16"}, "'vgg16' is unknown: there are mobilenet_v2"),
-        ("deeplab_v3plus", {"rates": 6}, "no option 'rates': it has backbone"),
-        ("deeplab_v3plus", {"output_stride": "8"}, "output_stride = '8': a whole number"),
-        ("deeplab_v3plus", {"output_stride": True}, "output_stride = True: a whole number"),
-        ("deeplab_v3plus", {"separable": 1}, "separable = 1: true or false"),
-        ("deeplab_v3plus", {"backbone": 50}, "backbone = 50: a word"),
-        ("deeplab_v3", {"dropout": "half"}, "dropout = 'half': a number"),
-        ("deeplab_v3", {"dropout": float("nan")}, "dropout nan: allowed are 0 to below 1"),
-        ("deeplab_v2", {"backbone": "vgg16", "width": 0}, "width 0: is above 0"),
-        ("deeplab_v1", {"width": float("inf")}, "width inf: is above 0"),
+        ("deeplab_v2", {"aspp": "M"}, "aspp 'M': must be one of S, L"),
+        (
+            "deeplab_v2",
+            {"backbone": "vgg16", "output_stride": 16},
+            "16: must be 8 for DeepLab v2 on vgg16",
+        ),
+        ("deeplab_v2", {"output_stride": 32}, "32: must be 8 or 16 for DeepLab v2"),
+        ("deeplab_v2", {"backbone": "resnet18"}, "ResNet-18: has no bottlenecks"),
+        ("deeplab_v2", {"backbone": "tiny"}, "'tiny': must be vgg16 or a ResNet"),
+        ("deeplab_v3", {"output_stride": 32}, "32: must be 8 or 16 for DeepLabV3"),
+        ("deeplab_v3", {"dropout": 1.5}, "1.5: must be 0 or more and below 1"),
+        ("deeplab_v3_cascade", {"backbone": "resnet18"}, "'resnet18': must be one of resnet50"),
+        ("deeplab_v3_cascade", {"last_block": 8}, "8: must be 4 to 7"),
+        (
+            "deeplab_v3plus",
+            {"backbone": "xception65", "output_stride": 4},
+            r"4: must be 8 or 16 for DeepLabV3\+",
+        ),
+        (
+            "deeplab_v3plus",
+            {"backbone": "xception65", "tensorflow": True},
+            "tensorflow True: .* not of xception65",
+        ),
+        (
+            "deeplab_v3plus",
+            {"backbone": "vgg16"},
+            "'vgg16' is unknown: must be one of mobilenet_v2",
+        ),
+        ("deeplab_v3plus", {"rates": 6}, "no option 'rates': its options are backbone"),
+        ("deeplab_v3plus", {"output_stride": "8"}, "output_stride = '8': must be an integer"),
+        ("deeplab_v3plus", {"output_stride": True}, "output_stride = True: must be an integer"),
+        ("deeplab_v3plus", {"separable": 1}, "separable = 1: must be true or false"),
+        ("deeplab_v3plus", {"backbone": 50}, "backbone = 50: must be a string"),
+        ("deeplab_v3", {"dropout": "half"}, "dropout = 'half': must be a number"),
+        ("deeplab_v3", {"dropout": float("nan")}, "dropout nan: must be 0 or more and below 1"),
+        ("deeplab_v2", {"backbone": "vgg16", "width": 0}, "width 0: must be above 0"),
+        ("deeplab_v1", {"width": float("inf")}, "width inf: must be above 0"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(
-    name: str, options: dict[str, Any], named: str
-) -> None:
-    with torch.device("meta"), pytest.raises(InputError, match=named):
+def test_invalid_options_are_rejected(name: str, options: dict[str, Any], message: str) -> None:
+    with torch.device("meta"), pytest.raises(InputError, match=message):
         create_model(name, num_classes=2, **options)
 
 
-def test_scales_and_grids_that_make_no_sense_are_refused() -> None:
+def test_invalid_scales_and_multi_grids_are_rejected() -> None:
     with torch.device("meta"):
         backbone = create_backbone("tiny", output_stride=8)
         for scale in (0.0, -1.0, float("nan"), float("inf")):
-            with pytest.raises(InputError, match="above 0"):
+            with pytest.raises(InputError, match="must be numbers above 0"):
                 Segmenter(backbone, nn.Identity(), scales=(0.5, scale))
-        with pytest.raises(InputError, match="needs 3"):
+        with pytest.raises(InputError, match="needs 3 unit rates"):
             create_backbone("resnet50", output_stride=8, multi_grid=(1, 2))

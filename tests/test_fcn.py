@@ -1,4 +1,4 @@
-"""FCN: the published geometry and counts, an independent forward, sizes, skips, upsampling."""
+"""FCN: published geometry and counts, an independent forward pass, sizes, skips, upsampling."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from networks import noise, overfit, randomise, relative_difference
+from networks import noise, overfit, randomize, relative_difference
 from pixelwise.backbones.vgg import VGG16
 from pixelwise.errors import InputError
 from pixelwise.layers import Coordinates, bilinear_kernel, crop, make_upsampling
 from pixelwise.models import count_parameters, create_model
 
 ON_VGG16 = ("fcn32s", "fcn16s", "fcn8s", "fcn8s_atonce")
-NARROW = 1 / 32  # of VGG16's channels: the geometry stays, the arithmetic is a thousandth
+NARROW = 1 / 32  # width of VGG16: the same geometry with a thousandth of the arithmetic
 
 
-# --- An independent forward, from the layers of the reference code's net definitions alone.
+# --- An independent forward pass, written from the net definitions of the reference code.
 
 
 def bilinear(channels: int, size: int) -> Tensor:
-    """The dense kernel of the reference code's surgery, one value at a time."""
+    """The dense kernel of the reference code's surgery.py, computed value by value."""
     factor = (size + 1) // 2
     center = factor - 1 if size % 2 == 1 else factor - 0.5
     line = [1 - abs(i - center) / factor for i in range(size)]
@@ -39,7 +39,7 @@ def bilinear(channels: int, size: int) -> Tensor:
 def reference_fcn(
     state: dict[str, Tensor], image: Tensor, *, name: str, floor: bool = False
 ) -> Tensor:
-    """FCN from its state dict, with the crops of the authors' prototxt files written down."""
+    """FCN from its state dict, with the crops of the authors' prototxt files."""
 
     def conv(x: Tensor, layer: str, padding: int = 0) -> Tensor:
         return F.conv2d(x, state[f"{layer}.weight"], state[f"{layer}.bias"], padding=padding)
@@ -72,7 +72,7 @@ def reference_fcn(
 
 
 def reference_alexnet(state: dict[str, Tensor], image: Tensor, *, caffe: bool) -> Tensor:
-    """FCN-AlexNet by the layers of voc-fcn-alexnet; torchvision's lacks groups and norms."""
+    """FCN-AlexNet with the layers of voc-fcn-alexnet; torchvision's has no groups and norms."""
     convolutions = ((11, 4, 100), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
     names = sorted({int(k.split(".")[2]) for k in state if k.startswith("backbone.features")})
     x = image
@@ -97,10 +97,10 @@ def reference_alexnet(state: dict[str, Tensor], image: Tensor, *, caffe: bool) -
 
 
 def reference_googlenet(state: dict[str, Tensor], image: Tensor) -> Tensor:
-    """GoogLeNet by table 1 and torchvision's names, then scores and kernels of 63."""
+    """GoogLeNet from table 1 with torchvision's names, then scores and kernels of 63."""
 
-    def unit(x: Tensor, name: str, **window: int) -> Tensor:
-        x = F.conv2d(x, state[f"{name}.conv.weight"], **window)
+    def unit(x: Tensor, name: str, **geometry: int) -> Tensor:
+        x = F.conv2d(x, state[f"{name}.conv.weight"], **geometry)
         parts = ("running_mean", "running_var", "weight", "bias")
         return F.batch_norm(x, *(state[f"{name}.bn.{part}"] for part in parts), eps=1e-3).relu()
 
@@ -129,18 +129,18 @@ def reference_googlenet(state: dict[str, Tensor], image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("size", [(64, 64), (77, 141), (1, 35)])
 @pytest.mark.parametrize("backbone", ["caffenet", "alexnet"])
-def test_fcn_alexnet_equals_a_plain_forward(backbone: str, size: tuple[int, int]) -> None:
+def test_fcn_alexnet_matches_an_independent_forward(backbone: str, size: tuple[int, int]) -> None:
     model = create_model("fcn_alexnet", num_classes=4, width=1 / 16, backbone=backbone)
     image = 20 * noise(1, 3, *size)
     with torch.no_grad():
-        logits = randomise(model)(image)
+        logits = randomize(model)(image)
         expected = reference_alexnet(model.state_dict(), image, caffe=backbone == "caffenet")
         assert relative_difference(logits, expected) < 1e-5
 
 
 @pytest.mark.parametrize("size", [(64, 64), (77, 141), (1, 35)])
-def test_fcn_googlenet_equals_a_plain_forward(size: tuple[int, int]) -> None:
-    model = randomise(create_model("fcn_googlenet", num_classes=4))
+def test_fcn_googlenet_matches_an_independent_forward(size: tuple[int, int]) -> None:
+    model = randomize(create_model("fcn_googlenet", num_classes=4))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)
@@ -154,16 +154,16 @@ def test_fcn_googlenet_equals_a_plain_forward(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(64, 64), (77, 141), (1, 35)])
 @pytest.mark.parametrize("name", ON_VGG16)
-def test_fcn_equals_a_plain_forward(name: str, size: tuple[int, int]) -> None:
-    model = randomise(create_model(name, num_classes=4, width=NARROW))
+def test_fcn_matches_an_independent_forward(name: str, size: tuple[int, int]) -> None:
+    model = randomize(create_model(name, num_classes=4, width=NARROW))
     image = noise(1, 3, *size)
     with torch.no_grad():
         expected = reference_fcn(model.state_dict(), image, name=name)
         assert relative_difference(model(image), expected) < 1e-5
 
 
-def test_pools_that_round_down_crop_the_middle_as_textbooks_do_at_500() -> None:
-    model = randomise(create_model("fcn32s", num_classes=3, width=NARROW, ceil_mode=False))
+def test_floor_mode_uses_center_crops_like_textbook_implementations() -> None:
+    model = randomize(create_model("fcn32s", num_classes=3, width=NARROW, ceil_mode=False))
     image = noise(1, 3, 500, 500)
     with torch.no_grad():
         expected = reference_fcn(model.state_dict(), image, name="fcn32s", floor=True)
@@ -176,7 +176,7 @@ def test_pools_that_round_down_crop_the_middle_as_textbooks_do_at_500() -> None:
 # --- Geometry
 
 
-def test_crops_are_those_of_the_reference_code() -> None:
+def test_crop_offsets_match_the_reference_code() -> None:
     crops = {
         name: create_model(name, num_classes=2, width=NARROW).head.offsets for name in ON_VGG16
     }
@@ -191,9 +191,9 @@ def test_crops_are_those_of_the_reference_code() -> None:
         assert alexnet.head.offsets == {"image": 18}
 
 
-def test_crops_fit_and_are_centered_right_for_every_size_from_1_to_600() -> None:
-    # Sizes and centers by arithmetic of their own: each pool halves and rounds up; in a row of
-    # pixels a position of the map after pool n is centered 2 ** n / 2 - 1 / 2 behind its first.
+def test_crops_fit_and_are_centered_for_every_size_from_1_to_600() -> None:
+    # Independent arithmetic for sizes and centers: each pool halves and rounds up; a position of
+    # the map after pool n is centered 2 ** n / 2 - 1 / 2 pixels after its first pixel.
     for size in range(1, 601):
         sides = [size + 198]
         for _ in range(5):
@@ -211,8 +211,8 @@ def test_crops_fit_and_are_centered_right_for_every_size_from_1_to_600() -> None
     def center(pools: int, position: float) -> float:
         return (2**pools - 1) / 2 - 99 + 2**pools * position
 
-    fc7_center = center(5, 3)  # the middle of the first 7x7 window
-    assert fc7_center - 31.5 + 19 == 0  # the kernel of 64 begins 31.5 before it
+    fc7_center = center(5, 3)  # the center of the first 7x7 kernel
+    assert fc7_center - 31.5 + 19 == 0  # the kernel of 64 starts 31.5 pixels before it
     up2_center = fc7_center - 16 * 1.5
     assert center(4, 5) == up2_center
     assert up2_center - 15.5 + 27 == 0
@@ -228,7 +228,7 @@ def test_crops_fit_and_are_centered_right_for_every_size_from_1_to_600() -> None
     st.integers(1, 600),
     st.integers(1, 600),
 )
-def test_every_size_comes_out_at_its_own(
+def test_output_has_the_size_of_the_image_for_vgg16(
     name: str, upsampling: str, height: int, width: int
 ) -> None:
     with torch.device("meta"):
@@ -243,7 +243,7 @@ def test_every_size_comes_out_at_its_own(
     st.integers(1, 600),
     st.integers(1, 600),
 )
-def test_every_size_comes_out_at_its_own_from_the_smaller_nets(
+def test_output_has_the_size_of_the_image_for_alexnet_and_googlenet(
     name: str, upsampling: str, height: int, width: int
 ) -> None:
     with torch.device("meta"):
@@ -251,8 +251,8 @@ def test_every_size_comes_out_at_its_own_from_the_smaller_nets(
         assert model(torch.zeros(1, 3, height, width)).shape == (1, 2, height, width)
 
 
-def test_coordinates_are_where_an_impulse_lands() -> None:
-    # The center of mass of the pixels that a position sees, by the gradient of its value.
+def test_coordinates_match_the_center_of_the_receptive_field() -> None:
+    # The gradient of a position's value shows which pixels it depends on.
     layers = nn.Sequential(
         nn.Conv2d(1, 1, 5, stride=2, padding=3, bias=False),
         nn.ReLU(),
@@ -261,23 +261,25 @@ def test_coordinates_are_where_an_impulse_lands() -> None:
     )
     for parameter in layers.parameters():
         nn.init.ones_(parameter)
-    where = Coordinates().after(layers)
+    coordinates = Coordinates().after(layers)
     image = torch.ones(1, 1, 81, 81, requires_grad=True)
     out = layers(image)
     out[0, 0, 4, 6].backward()
-    seen = image.grad[0, 0]
+    influence = image.grad[0, 0]
     rows, columns = torch.arange(81.0), torch.arange(81.0)
-    assert (seen.sum(1) @ rows / seen.sum()).item() == pytest.approx(where.scale * 4 + where.offset)
-    assert (seen.sum(0) @ columns / seen.sum()).item() == pytest.approx(
-        where.scale * 6 + where.offset
+    assert (influence.sum(1) @ rows / influence.sum()).item() == pytest.approx(
+        coordinates.scale * 4 + coordinates.offset
+    )
+    assert (influence.sum(0) @ columns / influence.sum()).item() == pytest.approx(
+        coordinates.scale * 6 + coordinates.offset
     )
 
 
-def test_maps_that_do_not_meet_are_refused() -> None:
+def test_maps_whose_positions_do_not_coincide_are_rejected() -> None:
     for other in (Coordinates(2, 0), Coordinates(1, -1), Coordinates(1, 0.5)):
-        with pytest.raises(ValueError, match="whole crop"):
+        with pytest.raises(ValueError, match="no crop by whole positions leads"):
             Coordinates(1, 0).crop_to(other)
-    with pytest.raises(ValueError, match="square"):
+    with pytest.raises(ValueError, match="square kernels only"):
         Coordinates().after(nn.Conv2d(1, 1, (3, 5)))
 
 
@@ -285,7 +287,7 @@ def test_maps_that_do_not_meet_are_refused() -> None:
 
 
 @pytest.mark.parametrize("stride", [2, 8, 16, 32])
-def test_a_frozen_transposed_convolution_interpolates_away_from_borders(stride: int) -> None:
+def test_frozen_upsampling_interpolates_away_from_the_border(stride: int) -> None:
     x = noise(2, 3, 6, 5)
     frozen = make_upsampling("frozen", 3, kernel_size=2 * stride, stride=stride)(x)
     plain = F.interpolate(x, scale_factor=stride, mode="bilinear", align_corners=False)
@@ -293,7 +295,7 @@ def test_a_frozen_transposed_convolution_interpolates_away_from_borders(stride: 
     inner = crop(frozen, offset=half, size=(stride * 6, stride * 5))
     inside = (..., slice(half, -half), slice(half, -half))
     assert torch.allclose(inner[inside], plain[inside], atol=1e-5)
-    # At the border it fades where interpolation repeats; zeros around the map make them equal.
+    # At the border it fades, where interpolation repeats; with zeros around the map both are equal.
     assert not torch.allclose(inner, plain, atol=1e-2)
     around = F.interpolate(
         F.pad(x, (1, 1, 1, 1)), scale_factor=stride, mode="bilinear", align_corners=False
@@ -301,12 +303,12 @@ def test_a_frozen_transposed_convolution_interpolates_away_from_borders(stride: 
     assert torch.allclose(frozen, crop(around, offset=half, size=frozen.shape[2:]), atol=1e-5)
 
 
-def test_networks_differ_by_upsampling_at_the_border_only() -> None:
+def test_kinds_of_upsampling_differ_only_at_the_border() -> None:
     image = noise(1, 3, 400, 400)
-    # The map of 400 + 198 pixels has 13 positions, whose outer centers are 12.5 and 396.5.
+    # The map of 400 + 198 pixels has 13 positions; the outer ones are centered at 12.5 and 396.5.
     inside = (..., slice(13, 384 + 12), slice(13, 384 + 12))
     for name in ON_VGG16:
-        frozen = randomise(create_model(name, num_classes=3, width=NARROW))
+        frozen = randomize(create_model(name, num_classes=3, width=NARROW))
         interpolated = create_model(name, num_classes=3, width=NARROW, upsampling="interpolate")
         learned = create_model(name, num_classes=3, width=NARROW, upsampling="learned")
         interpolated.load_state_dict(frozen.state_dict())
@@ -314,16 +316,14 @@ def test_networks_differ_by_upsampling_at_the_border_only() -> None:
         with torch.no_grad():
             logits = frozen(image)
             assert torch.allclose(learned.eval()(image), logits, atol=1e-4)
-            if name == "fcn32s":  # with skips the fading reaches further in
+            if name == "fcn32s":  # with skips the fading extends further inward
                 assert torch.allclose(interpolated.eval()(image)[inside], logits[inside], atol=1e-4)
             else:
                 middle = (..., slice(100, 300), slice(100, 300))
                 assert torch.allclose(interpolated.eval()(image)[middle], logits[middle], atol=1e-4)
 
 
-def test_interpolation_is_as_large_as_the_convolution_it_stands_for_and_repeats_the_border() -> (
-    None
-):
+def test_interpolation_has_the_size_of_the_convolution_and_repeats_the_border() -> None:
     x = noise(2, 3, 6, 5)
     for padding in (0, 3):
         frozen = make_upsampling("frozen", 3, kernel_size=16, stride=8, padding=padding)(x)
@@ -336,10 +336,10 @@ def test_interpolation_is_as_large_as_the_convolution_it_stands_for_and_repeats_
 
 
 @pytest.mark.parametrize("name", ON_VGG16)
-def test_networks_whose_pools_round_down_differ_at_the_border_only_too(name: str) -> None:
-    """At 629x571 what is interpolated, before its border is repeated, is smaller than the image."""
+def test_kinds_of_upsampling_differ_only_at_the_border_in_floor_mode(name: str) -> None:
+    """At 629x571 the interpolated map is smaller than the image before its border is repeated."""
     options = {"width": NARROW, "ceil_mode": False}
-    frozen = randomise(create_model(name, num_classes=3, **options))
+    frozen = randomize(create_model(name, num_classes=3, **options))
     interpolated = create_model(name, num_classes=3, upsampling="interpolate", **options).eval()
     interpolated.load_state_dict(frozen.state_dict())
     image = noise(1, 3, 629, 571)
@@ -349,11 +349,11 @@ def test_networks_whose_pools_round_down_differ_at_the_border_only_too(name: str
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 16, 63, 64])
-def test_the_bilinear_kernel_is_the_reference_codes(size: int) -> None:
+def test_bilinear_kernel_matches_the_reference_code(size: int) -> None:
     assert torch.allclose(bilinear_kernel(size), bilinear(1, size)[0, 0], atol=1e-6)
 
 
-def test_frozen_kernels_are_neither_learned_nor_saved() -> None:
+def test_frozen_kernels_are_neither_trained_nor_saved() -> None:
     model = create_model("fcn8s", num_classes=3, width=NARROW)
     assert [n for n, _ in model.named_parameters() if "upsampling" in n or "doubling" in n] == []
     assert [n for n in model.state_dict() if "upsampling" in n or "doubling" in n] == []
@@ -363,7 +363,7 @@ def test_frozen_kernels_are_neither_learned_nor_saved() -> None:
 
 
 def test_fcn32s_has_the_published_136_million_parameters() -> None:
-    # VGG16, table 2: 138M, of which fc8 goes; then 1x1 scores and the kernels of the upsampling.
+    # VGG16, table 2: 138M, without fc8; plus 1x1 scores and the kernels of the upsampling.
     stages = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 256)]
     stages += [(256, 512), (512, 512), (512, 512), (512, 512), (512, 512), (512, 512)]
     convolutions = sum(9 * a * b + b for a, b in stages)
@@ -379,10 +379,10 @@ def test_fcn32s_has_the_published_136_million_parameters() -> None:
     assert count_parameters(finer) == count_parameters(frozen) + (512 + 1) * 21 + (256 + 1) * 21
 
 
-def test_vgg16_shows_its_maps_with_channels_and_strides() -> None:
+def test_vgg16_describes_channels_and_strides_of_its_maps() -> None:
     with torch.device("meta"):
         backbone = VGG16()
-        maps = backbone(torch.zeros(1, 3, 250, 314))  # padded: 448 by 512, less a pixel each side
+        maps = backbone(torch.zeros(1, 3, 250, 314))  # padded: 448 by 512, minus one pixel per side
     assert {name: m.shape[1] for name, m in maps.items()} == backbone.channels
     assert backbone.strides == {"c1": 2, "c2": 4, "c3": 8, "c4": 16, "c5": 32}
     for name in ("c1", "c2", "c3", "c4"):
@@ -406,21 +406,21 @@ LEARNERS: list[tuple[str, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("name", "options"), LEARNERS)
-def test_every_weight_learns(name: str, options: dict[str, object]) -> None:
-    model = randomise(create_model(name, num_classes=3, **options))
+def test_every_parameter_gets_a_gradient(name: str, options: dict[str, object]) -> None:
+    model = randomize(create_model(name, num_classes=3, **options))
     model(noise(1, 3, 33, 70)).square().mean().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_finer_networks_start_from_the_coarser_ones_scores() -> None:
-    coarse = randomise(create_model("fcn32s", num_classes=4, width=NARROW))
+def test_finer_networks_start_from_the_scores_of_the_coarser_one() -> None:
+    coarse = randomize(create_model("fcn32s", num_classes=4, width=NARROW))
     image = noise(1, 3, 90, 131)
     with torch.no_grad():
-        scores, before = coarse.coarse(image), coarse(image)
+        scores, before = coarse.coarse_logits(image), coarse(image)
     for name, strides in (("fcn16s", (2, 16)), ("fcn8s", (2, 2, 8)), ("fcn8s_atonce", (2, 2, 8))):
         fine = create_model(name, num_classes=4, width=NARROW).eval()
-        missing, surplus = fine.load_state_dict(coarse.state_dict(), strict=False)
-        assert surplus == []
+        missing, unexpected = fine.load_state_dict(coarse.state_dict(), strict=False)
+        assert unexpected == []
         assert all(key.startswith("head.skips.") for key in missing)
         expected = scores
         for stride in strides:
@@ -429,8 +429,8 @@ def test_finer_networks_start_from_the_coarser_ones_scores() -> None:
         with torch.no_grad():
             logits = fine(image)
         assert torch.allclose(logits, crop(expected, offset=offset, size=(90, 131)), atol=1e-5)
-        # Doubling before interpolating cuts the corners of the interpolated surface: at most an
-        # eighth of its bend in each direction and for each doubling.
+        # Doubling before interpolating smooths the interpolated surface, by at most an eighth of
+        # its bend in each direction and for each doubling.
         bend = 2 * scores.abs().max() + 2 * scores.abs().max()
         assert (logits - before).abs().max() < (len(strides) - 1) * 2 * bend / 8
 
@@ -449,23 +449,23 @@ def test_each_network_overfits_four_images(name: str, options: dict[str, object]
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    steps = 20 if name == "fcn_googlenet" else 60  # with batch norm it takes fewer
+    steps = 20 if name == "fcn_googlenet" else 60  # batch norm speeds it up
     assert overfit(model, rate=3e-3, steps=steps, side=64) > 0.9
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "message"),
     [
-        ({"upsampling": "nearest"}, "'nearest'"),
-        ({"output_stride": 8}, "output_stride"),
+        ({"upsampling": "nearest"}, "upsampling 'nearest': must be one of frozen, learned, interp"),
+        ({"output_stride": 8}, "model 'fcn32s' has no option 'output_stride': its options are ups"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(options: dict[str, object], named: str) -> None:
-    with torch.device("meta"), pytest.raises(InputError, match=named):
+def test_invalid_options_are_rejected(options: dict[str, object], message: str) -> None:
+    with torch.device("meta"), pytest.raises(InputError, match=message):
         create_model("fcn32s", num_classes=2, **options)
 
 
-def test_kernels_of_63_have_no_interpolation() -> None:
+def test_interpolation_rejects_kernels_of_63() -> None:
     for name in ("fcn_alexnet", "fcn_googlenet"):
         with torch.device("meta"), pytest.raises(InputError, match="63 with stride 32"):
             create_model(name, num_classes=2, upsampling="interpolate")

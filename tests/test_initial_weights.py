@@ -53,11 +53,11 @@ def test_a_finer_network_starts_with_the_output_of_the_coarser_one(
     image = 50 * torch.randn(1, 3, 97, 161, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before, after = coarse(image), initial.model.eval()(image)
-        scores = coarse.coarse(image)
+        scores = coarse.coarse_logits(image)
         doubled = initial.model.head.doubling["c4" if finer == "fcn16s" else "c3"](scores)
         # The coarse logits are bit-identical. Upsampled in two steps they differ a little at the
         # kinks of the interpolation, as in the authors' code.
-        assert torch.equal(initial.model.coarse(image), doubled)
+        assert torch.equal(initial.model.coarse_logits(image), doubled)
     scale = (before.max() - before.min()).item()
     assert (before - after).abs().max().item() < 0.1 * scale
     assert (before.argmax(1) == after.argmax(1)).float().mean().item() > 0.95

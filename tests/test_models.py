@@ -1,6 +1,8 @@
-"""Networks: the published numbers, an independent forward, sizes, gradients, strides."""
+"""Networks: published numbers, an independent forward pass, sizes, gradients, the registry."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,14 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from networks import randomise, relative_difference
-from pixelwise.backbones import create_backbone
+from networks import randomize, relative_difference
+from pixelwise.backbones import BACKBONES, Backbone, create_backbone
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
 from pixelwise.errors import InputError
 from pixelwise.layers import ASPP, BatchNorm2d, ConvNormAct
-from pixelwise.models import count_multiply_adds, count_parameters, create_model
+from pixelwise.models import (
+    MODELS,
+    backbone_name,
+    count_multiply_adds,
+    count_parameters,
+    create_model,
+    list_models,
+)
+from pixelwise.weights.create_model import create_model as create_model_with_weights
+from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.import_weights import read_state_dict
 
-# --- An independent forward: functional, written from the papers' tables over the state dict alone.
+# --- An independent forward pass, written from the tables of the papers.
 
 
 def conv_bn(
@@ -28,7 +40,7 @@ def conv_bn(
     return {"": x, "relu": F.relu(x), "relu6": x.clamp(0, 6)}[act]
 
 
-# MobileNetV2 table 2, unrolled: name in torchvision, expansion, stride at output stride 32.
+# Table 2 of MobileNetV2, unrolled: index in torchvision, expansion, stride at output stride 32.
 BLOCKS = [
     (1, 1, 1),
     *[(n, 6, 2 if n in (2, 4, 7, 14) else 1) for n in range(2, 18)],
@@ -38,7 +50,7 @@ BLOCKS = [
 def reference_mobilenet(
     state: dict[str, Tensor], x: Tensor, output_stride: int
 ) -> dict[int, Tensor]:
-    """The output of each block, by its number in torchvision's `features`."""
+    """The output of each block, by its index in torchvision's `features`."""
     x = conv_bn(state, x, "features.0.0", "features.0.1", "relu6", stride=2, padding=1)
     maps, reached, rate = {}, 2, 1
     for number, expansion, stride in BLOCKS:
@@ -46,22 +58,22 @@ def reference_mobilenet(
         after = rate
         if reached * stride > output_stride:
             stride, after = 1, rate * 2
-        y, part = x, 0
+        y, first = x, 0
         if expansion > 1:
             y = conv_bn(state, y, f"{prefix}0.0", f"{prefix}0.1", "relu6")
-            part = 1
+            first = 1
         y = conv_bn(
             state,
             y,
-            f"{prefix}{part}.0",
-            f"{prefix}{part}.1",
+            f"{prefix}{first}.0",
+            f"{prefix}{first}.1",
             "relu6",
             stride=stride,
             padding=rate,
             dilation=rate,
             groups=y.shape[1],
         )
-        y = conv_bn(state, y, f"{prefix}{part + 1}", f"{prefix}{part + 2}")
+        y = conv_bn(state, y, f"{prefix}{first + 1}", f"{prefix}{first + 2}")
         x = x + y if stride == 1 and x.shape == y.shape else y
         reached, rate = reached * stride, after
         maps[number] = x
@@ -108,22 +120,24 @@ def reference_deeplab_v3plus(state: dict[str, Tensor], image: Tensor, stride: in
 
 @pytest.mark.parametrize("size", [(65, 97), (128, 64), (224, 224)])
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_deeplab_v3plus_equals_a_plain_forward(output_stride: int, size: tuple[int, int]) -> None:
-    model = randomise(create_model("deeplab_v3plus", num_classes=5, output_stride=output_stride))
+def test_deeplab_v3plus_matches_an_independent_forward(
+    output_stride: int, size: tuple[int, int]
+) -> None:
+    model = randomize(create_model("deeplab_v3plus", num_classes=5, output_stride=output_stride))
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = reference_deeplab_v3plus(model.state_dict(), image, output_stride)
         assert relative_difference(model(image), expected) < 1e-5
 
 
-def test_mobilenet_has_the_published_size() -> None:
-    # torchvision's mobilenet_v2 has 3,504,872 parameters; without the 1x1 convolution to 1280
-    # (320 * 1280 weights, 2 * 1280 of its norm) and the classifier (1280 * 1000 + 1000):
+def test_mobilenet_has_the_published_parameter_count() -> None:
+    # torchvision's mobilenet_v2 has 3,504,872 parameters, including the 1x1 convolution to 1280
+    # (320 * 1280 weights, 2 * 1280 of its norm) and the classifier (1280 * 1000 + 1000).
     assert count_parameters(MobileNetV2()) == 3_504_872 - (320 * 1280 + 2 * 1280) - 1_281_000
 
 
-def test_multiply_adds_agree_with_the_published_300_million() -> None:
-    # MobileNetV2 (arXiv:1801.04381, table 4): 300M at 224 for the whole classifier.
+def test_multiply_adds_match_the_published_300_million() -> None:
+    # MobileNetV2 (arXiv:1801.04381, table 4): 300M at 224 for the complete classifier.
     backbone = MobileNetV2(output_stride=32)
     rest = 320 * 1280 * 7 * 7 + 1280 * 1000
     with torch.device("meta"):
@@ -133,9 +147,9 @@ def test_multiply_adds_agree_with_the_published_300_million() -> None:
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_mobilenet_dilated_contains_the_strided_network(output_stride: int) -> None:
+def test_dilated_mobilenet_contains_the_maps_of_the_strided_one(output_stride: int) -> None:
     torch.manual_seed(0)
-    dense = randomise(create_backbone("mobilenet_v2", output_stride=output_stride))
+    dense = randomize(create_backbone("mobilenet_v2", output_stride=output_stride))
     coarse = create_backbone("mobilenet_v2", output_stride=2 * output_stride).eval()
     coarse.load_state_dict(dense.state_dict())
     image = torch.randn(1, 3, 129, 97)
@@ -146,12 +160,14 @@ def test_mobilenet_dilated_contains_the_strided_network(output_stride: int) -> N
 
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "tiny"])
-def test_logits_fit_the_image_and_every_weight_learns(backbone: str, output_stride: int) -> None:
+def test_logits_match_the_image_size_and_every_parameter_gets_a_gradient(
+    backbone: str, output_stride: int
+) -> None:
     torch.manual_seed(0)
     model = create_model(
         "deeplab_v3plus", num_classes=3, backbone=backbone, output_stride=output_stride
     )
-    logits = model(torch.randn(2, 3, 65, 97))  # odd and oblong: catches swapped or rounded sizes
+    logits = model(torch.randn(2, 3, 65, 97))  # odd, not square: catches swapped or rounded sizes
     assert logits.shape == (2, 3, 65, 97)
     logits.square().mean().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
@@ -159,7 +175,7 @@ def test_logits_fit_the_image_and_every_weight_learns(backbone: str, output_stri
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([8, 16]))
-def test_every_size_comes_out_at_its_own(height: int, width: int, output_stride: int) -> None:
+def test_output_has_the_size_of_the_image(height: int, width: int, output_stride: int) -> None:
     model = create_model(
         "deeplab_v3plus", num_classes=2, backbone="tiny", output_stride=output_stride
     ).eval()
@@ -168,7 +184,7 @@ def test_every_size_comes_out_at_its_own(height: int, width: int, output_stride:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 513), (33, 500), (513, 513)])
-def test_the_default_network_takes_extreme_sizes(size: tuple[int, int]) -> None:
+def test_default_network_accepts_extreme_sizes(size: tuple[int, int]) -> None:
     model = create_model("deeplab_v3plus", num_classes=4).eval()
     with torch.no_grad():
         logits = model(torch.zeros(1, 3, *size))
@@ -176,13 +192,13 @@ def test_the_default_network_takes_extreme_sizes(size: tuple[int, int]) -> None:
     assert logits.isfinite().all()
 
 
-def test_training_survives_a_batch_of_one() -> None:
+def test_training_works_with_a_batch_of_one() -> None:
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny").train()
     model(torch.randn(1, 3, 32, 32)).sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def test_batch_norm_is_the_plain_one_wherever_that_works() -> None:
+def test_batch_norm_equals_pytorchs_wherever_that_works() -> None:
     torch.manual_seed(0)
     ours, plain = BatchNorm2d(3), nn.BatchNorm2d(3)
     for shape in [(1, 3, 2, 1), (2, 3, 1, 1), (2, 3, 4, 5)]:
@@ -194,13 +210,14 @@ def test_batch_norm_is_the_plain_one_wherever_that_works() -> None:
     assert ours(torch.randn(1, 3, 1, 1)).isfinite().all()
 
 
-def test_aspp_beyond_the_map_sees_its_middle_tap_only() -> None:
-    # A rate larger than the map leaves the 3x3 branch its middle weight (DeepLabV3, section 3.3).
-    aspp = randomise(ASPP(4, 4, rates=(9,))).eval()
+def test_aspp_rate_beyond_the_map_uses_only_the_center_weight() -> None:
+    # With a rate above the map size only the center weight of the 3x3 branch sees the map
+    # (DeepLabV3, section 3.3).
+    aspp = randomize(ASPP(4, 4, rates=(9,))).eval()
     x = torch.randn(1, 4, 5, 5)
     branch = aspp.branches[1]
-    middle = F.conv2d(x, branch[0].weight[:, :, 1:2, 1:2])
-    assert torch.allclose(branch[0](x), middle, atol=1e-6)
+    center = F.conv2d(x, branch[0].weight[:, :, 1:2, 1:2])
+    assert torch.allclose(branch[0](x), center, atol=1e-6)
 
 
 def test_conv_norm_act_keeps_the_size() -> None:
@@ -210,16 +227,120 @@ def test_conv_norm_act_keeps_the_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "named"),
+    ("call", "message"),
     [
-        (lambda: create_model("unet", num_classes=2), "'unet'"),
-        (lambda: create_model("deeplab_v3plus", num_classes=0), "num_classes 0"),
-        (lambda: create_model("deeplab_v3plus", num_classes=2, output_stride=12), "12"),
-        (lambda: create_model("deeplab_v3plus", num_classes=2, backbone="vit"), "'vit'"),
-        (lambda: create_model("deeplab_v3plus", num_classes=2, depth=3), "depth"),
-        (lambda: create_backbone("mobilenet_v2", output_stride=4), "4"),
+        (
+            lambda: create_model("unet", num_classes=2),
+            "model 'unet' is unknown: must be one of fcn",
+        ),
+        (
+            lambda: create_model("deeplabv3plus", num_classes=2),
+            r"model 'deeplabv3plus' is unknown \(did you mean deeplab_v3plus or .*\): must be",
+        ),
+        (lambda: create_model("deeplab_v3plus", num_classes=0), "num_classes 0: must be 1 to 255"),
+        (
+            lambda: create_model("deeplab_v3plus", num_classes=2, output_stride=12),
+            "output_stride 12: must be 8 or 16",
+        ),
+        (
+            lambda: create_model("deeplab_v3plus", num_classes=2, backbone="vit"),
+            "backbone 'vit' is unknown: must be one of mobilenet_v2",
+        ),
+        (
+            lambda: create_model("deeplab_v3plus", num_classes=2, outputstride=8),
+            r"no option 'outputstride' \(did you mean output_stride\?\): its options are backbone",
+        ),
+        (
+            lambda: create_backbone("mobilenet_v2", output_stride=4),
+            "output_stride 4: must be one of 8, 16, 32",
+        ),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(call: object, named: str) -> None:
-    with pytest.raises(InputError, match=named):
+def test_invalid_arguments_are_rejected(call: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         call()  # type: ignore[operator]
+
+
+def test_networks_are_listed_by_pattern() -> None:
+    assert list_models() == list(MODELS)
+    assert list_models("deeplab_v3*") == ["deeplab_v3", "deeplab_v3_cascade", "deeplab_v3plus"]
+    assert list_models("unet*") == []
+
+
+def test_every_listed_variant_has_valid_options() -> None:
+    for name, entry in MODELS.items():
+        for variant in entry.variants:
+            with torch.device("meta"):
+                create_model(name, num_classes=2, **variant.options)
+            assert backbone_name(name, variant.options) == variant.backbone
+
+
+def test_option_types_come_from_the_signature() -> None:
+    types = MODELS["deeplab_v3plus"].option_types()
+    assert types["separable"] == (bool, type(None))
+    assert types["width"] == (float,)
+    assert set(MODELS["fcn8s"].option_types()) == {"upsampling", "ceil_mode", "width"}
+    create_model("deeplab_v3plus", num_classes=2, width=1, separable=None)
+
+
+def test_backbones_are_modules_with_described_maps() -> None:
+    for name in BACKBONES:
+        with torch.device("meta"):
+            backbone = create_backbone(name, output_stride=8)
+            maps = backbone(torch.zeros(1, 3, 64, 96))
+        assert isinstance(backbone, Backbone)
+        assert {key: m.shape[1] for key, m in maps.items()} == backbone.channels
+        for key, m in maps.items():
+            stride = backbone.strides[key]
+            assert m.shape[2:] == (64 / stride, 96 / stride)
+
+
+def test_create_model_loads_weights_into_the_backbone(tmp_path: Path) -> None:
+    source = MobileNetV2(width=0.25)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    options = {"backbone": "mobilenet_v2", "width": 0.25}
+    for channels in (3, 5):
+        model = create_model_with_weights(
+            "deeplab_v3plus",
+            num_classes=4,
+            in_channels=channels,
+            weights=tmp_path / "w.pth",
+            **options,
+        )
+        assert model.eval()(torch.zeros(2, channels, 33, 33)).shape == (2, 4, 33, 33)
+        first, *others = model.backbone.state_dict().items()
+        assert torch.equal(first[1][:, :3], source.state_dict()[first[0]])
+        for key, tensor in others:
+            assert torch.equal(tensor, source.state_dict()[key]), key
+
+
+def test_create_model_without_weights_is_random(tmp_path: Path) -> None:
+    models = []
+    for weights in (None, "none"):
+        torch.manual_seed(0)
+        models.append(
+            create_model_with_weights(
+                "deeplab_v3plus", num_classes=2, backbone="tiny", weights=weights
+            )
+        )
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(InputError, match="no ImageNet weights are known for it"):
+        create_model_with_weights(
+            "deeplab_v3plus", num_classes=2, backbone="tiny", weights="imagenet"
+        )
+    with pytest.raises(InputError, match=r"absent\.pth: cannot be read"):
+        create_model_with_weights(
+            "deeplab_v3plus", num_classes=2, backbone="tiny", weights=tmp_path / "absent.pth"
+        )
+
+
+def test_create_model_finds_imagenet_weights() -> None:
+    try:
+        path = find_imagenet_weights("mobilenet_v2")
+    except InputError as error:
+        pytest.skip(str(error))
+    model = create_model_with_weights("deeplab_v3plus", num_classes=2, weights="imagenet")
+    published = read_state_dict(path)
+    for key, tensor in model.backbone.state_dict().items():
+        assert torch.equal(tensor, published[key].reshape(tensor.shape)), key

@@ -1,34 +1,23 @@
-"""Feature extractors: an image in, a dict of maps c1 (stride 2) to c5 (the output stride) out.
+"""Feature extractors. To add one, write a file here and add a line to BACKBONES.
 
-Each has `.channels` and `.strides`, dicts by map, and takes `in_channels`, the image's, 3 unless it
-is said. A new one is a file here and a line in BACKBONES.
+`create_backbone` creates those that take an output stride. VGG, AlexNet and GoogLeNet have fixed
+strides and are used by the FCN and DeepLab files in `pixelwise.models` directly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any
 
-from torch import Tensor, nn
-
+from pixelwise.backbones.backbone import Backbone
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
 from pixelwise.backbones.resnet import BLOCKS, ResNet
 from pixelwise.backbones.tiny import Tiny
 from pixelwise.backbones.xception import Xception
 from pixelwise.errors import InputError
 
-
-class Backbone(Protocol):
-    """What heads and wrappers rely on; an nn.Module besides."""
-
-    channels: dict[str, int]
-    strides: dict[str, int]
-
-    def __call__(self, x: Tensor) -> dict[str, Tensor]: ...
-
-
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
+BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": MobileNetV2,
     **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in BLOCKS},
     "xception65": Xception,
@@ -39,17 +28,25 @@ OUTPUT_STRIDES = (8, 16, 32)
 
 
 def create_backbone(
-    name: str, *, output_stride: int, in_channels: int = 3, **form: Any
+    name: str, *, output_stride: int, in_channels: int = 3, **options: Any
 ) -> Backbone:
-    """A backbone with random weights. `form`: what it takes besides, as a ResNet's `multi_grid`.
+    """Create a backbone with random weights.
 
-    Raises InputError for an unknown name or stride.
+    Args:
+        name: A key of BACKBONES.
+        output_stride: Stride of the last map: 8, 16 or 32.
+        in_channels: Number of image channels.
+        options: Further arguments of the backbone, such as `multi_grid` of a ResNet.
+
+    Raises:
+        InputError: If the name or the stride is not supported.
     """
     if name not in BACKBONES:
-        raise InputError(f"backbone {name!r} is unknown: there are {', '.join(BACKBONES)}")
+        raise InputError(f"backbone {name!r} is unknown: must be one of {', '.join(BACKBONES)}")
     if output_stride not in OUTPUT_STRIDES:
         allowed = ", ".join(map(str, OUTPUT_STRIDES))
-        raise InputError(f"output_stride {output_stride}: allowed are {allowed}")
-    return cast(
-        Backbone, BACKBONES[name](output_stride=output_stride, in_channels=in_channels, **form)
-    )
+        raise InputError(f"output_stride {output_stride}: must be one of {allowed}")
+    return BACKBONES[name](output_stride=output_stride, in_channels=in_channels, **options)
+
+
+__all__ = ["BACKBONES", "OUTPUT_STRIDES", "Backbone", "create_backbone"]

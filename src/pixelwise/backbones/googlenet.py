@@ -1,8 +1,8 @@
 """GoogLeNet (arXiv:1409.4842) without average pool and classifiers.
 
-Parameter names and layers are torchvision's, so its published ImageNet weights load as they are:
-batch normalization after each convolution, and 3x3 convolutions where the paper has 5x5. Those
-weights want images normalized with a mean and a std of 0.5.
+Layers and parameter names are torchvision's, so its published ImageNet weights load unchanged:
+batch normalization follows each convolution, and 3x3 convolutions replace the 5x5 ones of the
+paper. These weights expect images normalized with a mean and a std of 0.5.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pixelwise.backbones.backbone import Backbone, initialize_convolutions
 from pixelwise.layers import BatchNorm2d, Coordinates
 
-# Table 1: 1x1, 3x3 reduced and 3x3, 5x5 reduced and 5x5, projection of the pool.
+# Table 1, output channels of: 1x1; 3x3 reduction, 3x3; 5x5 reduction, 5x5; pool projection.
 INCEPTIONS = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
@@ -45,7 +46,7 @@ class BasicConv(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches of equal size, concatenated (figure 2b)."""
+    """Concatenate four branches that keep the size of the map (figure 2b)."""
 
     def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
         super().__init__()
@@ -68,11 +69,16 @@ class Inception(nn.Module):
         return torch.cat([branch(x) for branch in branches], dim=1)
 
 
-class GoogLeNet(nn.Module):
-    """(B, 3, H, W) to maps c1..c5 of 64, 192, 480, 832 and 1024 channels, at strides 2 to 32.
+class GoogLeNet(Backbone):
+    """GoogLeNet: maps c1..c5 with 64, 192, 480, 832 and 1024 channels, at strides 2 to 32.
 
-    `padding` of the first convolution: 100, as in the other networks of FCN, so that there is a map
-    for every image; the classifier has 3.
+    Args:
+        in_channels: Number of image channels.
+        padding: Padding of the first convolution. FCN uses 100, as in its other networks, so that
+            there is a map for every image; the classifier has 3.
+
+    Attributes:
+        coordinates: Where the positions of each map lie in the image.
     """
 
     def __init__(self, *, in_channels: int = 3, padding: int = 100) -> None:
@@ -91,16 +97,14 @@ class GoogLeNet(nn.Module):
             self.channels[{"3": "c3", "4": "c4", "5": "c5"}[name[0]]] = channels
         self.maxpool3 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.maxpool4 = nn.MaxPool2d(2, stride=2, ceil_mode=True)
-        # Inceptions and the other convolutions keep every position where it is.
-        here = Coordinates().after(self.conv1.conv)
-        self.coordinates = {"c1": here}
+        # Only conv1 and the pools change the coordinates.
+        coordinates = Coordinates().after(self.conv1.conv)
+        self.coordinates = {"c1": coordinates}
         for number in range(1, 5):
-            here = here.after(getattr(self, f"maxpool{number}"))
-            self.coordinates[f"c{number + 1}"] = here
-        self.strides = {name: int(place.scale) for name, place in self.coordinates.items()}
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            coordinates = coordinates.after(getattr(self, f"maxpool{number}"))
+            self.coordinates[f"c{number + 1}"] = coordinates
+        self.strides = {name: int(of_map.scale) for name, of_map in self.coordinates.items()}
+        initialize_convolutions(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         maps = {"c1": self.conv1(x)}

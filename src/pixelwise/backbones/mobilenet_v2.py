@@ -1,18 +1,21 @@
-"""MobileNetV2 (arXiv:1801.04381), dilated for dense prediction as DeepLab does.
+"""MobileNetV2 (arXiv:1801.04381), dilated for dense prediction as in DeepLab.
 
-Parameter names are torchvision's, so its published ImageNet weights load as they are. As in the
-DeepLab authors' code the last map is the one of 320 channels: the classifier's 1x1 convolution to
-1280 (torchvision's `features.18`) is not part of the backbone.
+Parameter names are torchvision's, so its published ImageNet weights load unchanged. As in the
+DeepLab authors' code the last map has 320 channels: the classifier's 1x1 convolution to 1280
+channels (torchvision's `features.18`) is not part of the backbone.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
+from pixelwise.backbones.backbone import Backbone, DilationSchedule, run_with_taps
 from pixelwise.errors import InputError
 from pixelwise.layers import ConvNormAct
 
-# (expansion, channels, repeats, stride): Table 2 of the paper.
+# (expansion, channels, repeats, stride): table 2 of the paper.
 STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -23,22 +26,26 @@ STAGES = (
     (6, 320, 1, 1),
 )
 
-# The last block at each stride of the plain network: where the maps are taken.
+# Index in `features` of the last block at each stride of the plain network.
 TAPS = {1: "c1", 3: "c2", 6: "c3", 13: "c4", 17: "c5"}
-
 
 TENSORFLOW_EPS = 1e-3
 
 
-def _scaled(channels: int, width: float) -> int:
-    """The multiple of 8 next to `width` times the channels, at most a tenth below it."""
-    wanted = channels * width
-    scaled = max(8, int(wanted + 4) // 8 * 8)
-    return scaled if scaled >= 0.9 * wanted else scaled + 8
-
-
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise 3x3, project 1x1 without activation; shortcut where shapes agree."""
+    """1x1 expansion, 3x3 depthwise and 1x1 projection without activation (section 3.3).
+
+    A shortcut is added if input and output have the same shape.
+
+    Args:
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        expansion: Factor of the expansion; 1 leaves the expansion out.
+        stride: Stride of the depthwise convolution.
+        dilation: Dilation of the depthwise convolution.
+        eps: Value added to the variance in every normalization.
+        tensorflow_padding: Pad the depthwise convolution as TensorFlow does.
+    """
 
     def __init__(
         self,
@@ -53,26 +60,18 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion
-        layers: list[nn.Module] = []
-        if expansion != 1:
-            layers.append(
-                ConvNormAct(in_channels, hidden, kernel_size=1, activation=nn.ReLU6, eps=eps)
-            )
+        conv = partial(ConvNormAct, activation=nn.ReLU6, eps=eps)
+        expand = [conv(in_channels, hidden, kernel_size=1)] if expansion != 1 else []
         project = ConvNormAct(hidden, out_channels, kernel_size=1, activation=None, eps=eps)
-        self.conv = nn.Sequential(
-            *layers,
-            ConvNormAct(
-                hidden,
-                hidden,
-                stride=stride,
-                dilation=dilation,
-                groups=hidden,
-                activation=nn.ReLU6,
-                eps=eps,
-                tensorflow_padding=tensorflow_padding,
-            ),
-            *project,
+        depthwise = conv(
+            hidden,
+            hidden,
+            stride=stride,
+            dilation=dilation,
+            groups=hidden,
+            tensorflow_padding=tensorflow_padding,
         )
+        self.conv = nn.Sequential(*expand, depthwise, *project)
         self.shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,16 +79,21 @@ class InvertedResidual(nn.Module):
         return x + out if self.shortcut else out
 
 
-class MobileNetV2(nn.Module):
-    """(B, 3, H, W) to maps c1..c5 of 16, 24, 32, 96 and 320 channels at strides 2, 4, 8, 16 and 32.
+class MobileNetV2(Backbone):
+    """MobileNetV2: (B, in_channels, H, W) to maps c1..c5 with 16, 24, 32, 96 and 320 channels.
 
-    No stride passes `output_stride` (8, 16 or 32): a block that would pass it keeps stride 1, and
-    the convolutions after it are dilated instead. The block itself keeps the rate it had, so that
-    the dilated maps contain the strided ones at every other position.
+    Strides are 2, 4, 8, 16 and 32 up to `output_stride`; further strides become dilation.
 
-    tensorflow: the form of the authors' own weights, with TensorFlow's padding and a larger eps of
-    batch normalization. width: scales the channels, to multiples of 8 (section 6.1, "width
-    multiplier"). Raises InputError for one that is not above 0.
+    Args:
+        output_stride: Stride of c5 (8, 16 or 32).
+        in_channels: Number of image channels.
+        tensorflow: Use the form that the authors' own weights need: TensorFlow's padding and a
+            larger eps in batch normalization.
+        width: Multiplier of the channels, rounded to multiples of 8 (section 6.1, "width
+            multiplier"), above 0 and at most 4.
+
+    Raises:
+        InputError: If `width` is not allowed.
     """
 
     def __init__(
@@ -102,9 +106,9 @@ class MobileNetV2(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < width <= 4:
-            raise InputError(f"width {width:g}: allowed are above 0 to 4")
+            raise InputError(f"width {width:g}: must be above 0 and at most 4")
         eps = TENSORFLOW_EPS if tensorflow else 1e-5
-        channels, reached, dilation = _scaled(32, width), 2, 1
+        channels = _scaled(32, width)
         blocks: list[nn.Module] = [
             ConvNormAct(
                 in_channels,
@@ -115,37 +119,35 @@ class MobileNetV2(nn.Module):
                 tensorflow_padding=tensorflow,
             )
         ]
-        self.channels: dict[str, int] = {}
-        self.strides: dict[str, int] = {}
+        self.channels, self.strides = {}, {}
+        schedule = DilationSchedule(output_stride, stride=2)
         for expansion, base, repeats, stride in STAGES:
-            out_channels = _scaled(base, width)
             for repeat in range(repeats):
-                step = stride if repeat == 0 else 1
-                next_dilation = dilation
-                if reached * step > output_stride:
-                    next_dilation, step = dilation * step, 1
-                blocks.append(
-                    InvertedResidual(
-                        channels,
-                        out_channels,
-                        expansion=expansion,
-                        stride=step,
-                        dilation=dilation,
-                        eps=eps,
-                        tensorflow_padding=tensorflow,
-                    )
+                step, dilation = schedule.step(stride if repeat == 0 else 1)
+                block = InvertedResidual(
+                    channels,
+                    _scaled(base, width),
+                    expansion=expansion,
+                    stride=step,
+                    dilation=dilation,
+                    eps=eps,
+                    tensorflow_padding=tensorflow,
                 )
-                channels, dilation, reached = out_channels, next_dilation, reached * step
-                tap = TAPS.get(len(blocks) - 1)
+                channels = _scaled(base, width)
+                tap = TAPS.get(len(blocks))
+                blocks.append(block)
                 if tap is not None:
                     self.channels[tap] = channels
-                    self.strides[tap] = reached
+                    self.strides[tap] = schedule.stride
         self.features = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        maps = {}
-        for number, block in enumerate(self.features):
-            x = block(x)
-            if number in TAPS:
-                maps[TAPS[number]] = x
+        _, maps = run_with_taps(self.features, x, TAPS)
         return maps
+
+
+def _scaled(channels: int, width: float) -> int:
+    """Round `width * channels` to a multiple of 8 that is at most a tenth below it."""
+    exact = channels * width
+    scaled = max(8, int(exact + 4) // 8 * 8)
+    return scaled if scaled >= 0.9 * exact else scaled + 8

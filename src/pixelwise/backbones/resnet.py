@@ -1,7 +1,7 @@
-"""ResNet (arXiv:1512.03385), with stages dilated instead of strided where a finer map is wanted.
+"""ResNet (arXiv:1512.03385), with dilated instead of strided stages for finer maps.
 
-Parameter names are torchvision's, so its published ImageNet weights load as they are; as there,
-the stride of a bottleneck lies in its 3x3 convolution, unless Caffe's form is asked for.
+Parameter names are torchvision's, so its published ImageNet weights load unchanged. As in
+torchvision the 3x3 convolution of a bottleneck has the stride, unless Caffe's form is requested.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from pixelwise.backbones.backbone import Backbone, DilationSchedule, initialize_convolutions
 from pixelwise.errors import InputError
 from pixelwise.layers import BatchNorm2d
 
-# Blocks by stage: table 1 of the paper. From 50 layers on they are bottlenecks.
+# Number of blocks per stage: table 1 of the paper. ResNets with 50 or more layers have bottlenecks.
 BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -26,8 +27,14 @@ STAGE_CHANNELS = (64, 128, 256, 512)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut. The first has the stride and the rate so far, the
-    second, which sees what the stride left, the rate from here on."""
+    """Two 3x3 convolutions and a shortcut.
+
+    Args:
+        in_channels: Number of input channels.
+        channels: Number of output channels.
+        stride: Stride of the first convolution.
+        dilations: Dilations of the first convolution and of the second, which follows the stride.
+    """
 
     def __init__(
         self, in_channels: int, channels: int, *, stride: int, dilations: tuple[int, int]
@@ -49,10 +56,15 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 with the stride and the rate so far, 1x1 to four times the channels; a shortcut.
+    """1x1, 3x3 and 1x1 convolutions to four times the channels, and a shortcut.
 
-    `caffe`: the stride lies in the first 1x1 instead. The 3x3 then sees what the stride left, and
-    has the rate from here on.
+    Args:
+        in_channels: Number of input channels.
+        channels: Number of channels of the first two convolutions.
+        stride: Stride of the 3x3 convolution.
+        dilations: Dilations before and after the stride; the 3x3 convolution uses the first.
+        caffe: Give the stride to the first 1x1 convolution instead. The 3x3 convolution then
+            follows the stride and uses the second dilation.
     """
 
     def __init__(
@@ -84,21 +96,26 @@ class Bottleneck(nn.Module):
         return activated
 
 
-class ResNet(nn.Module):
-    """(B, 3, H, W) to maps c1..c5 at strides 2, 4, 8, 16 and 32: of 64, 64, 128, 256 and 512
-    channels with `depth` 18 and 34, the last four of them fourfold with 50, 101 and 152.
+class ResNet(Backbone):
+    """ResNet: (B, in_channels, H, W) to maps c1..c5.
 
-    No stride passes `output_stride` (8, 16 or 32): a stage that would pass it keeps stride 1 and
-    is dilated. Its first block keeps the rate it had, as in torchvision, so that the dilated maps
-    contain the strided ones at every other position.
+    Strides are 2, 4, 8, 16 and 32 up to `output_stride`; further strides become dilation, as in
+    torchvision. Channels are 64, 64, 128, 256 and 512 for depths 18 and 34. For depths 50, 101 and
+    152 those of c2..c5 are four times as many.
 
-    multi_grid: unit rates of the three bottlenecks of the last stage, which are multiplied by the
-    stage's own (DeepLabV3, arXiv:1706.05587, section 3.2.1). The first is dilated with them, too.
-    caffe: the form of the ResNet's authors and of DeepLab v2, with the stride of a bottleneck in
-    its first 1x1 convolution and a pool that rounds up.
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        output_stride: Stride of c5 (8, 16 or 32).
+        in_channels: Number of image channels.
+        multi_grid: Unit rates of the three bottlenecks in the last stage, multiplied by the
+            dilation of that stage (DeepLabV3, arXiv:1706.05587, section 3.2.1). The first
+            bottleneck is dilated with them, too.
+        caffe: Use the form of the ResNet authors and of DeepLab v2: the stride of a bottleneck is
+            in its first 1x1 convolution, and the pool rounds up.
 
-    Raises InputError where these are asked of a ResNet without bottlenecks, or where the last stage
-    has not as many of them as there are unit rates.
+    Raises:
+        InputError: If `multi_grid` or `caffe` is set for a ResNet without bottlenecks, or
+            `multi_grid` does not have one rate per bottleneck.
     """
 
     def __init__(
@@ -113,10 +130,13 @@ class ResNet(nn.Module):
         super().__init__()
         if (multi_grid or caffe) and depth < 50:
             raise InputError(
-                f"ResNet-{depth}: has no bottlenecks for multi_grid or caffe: try 50 or 101"
+                f"ResNet-{depth}: has no bottlenecks, which multi_grid and caffe need: use 50, "
+                "101 or 152 layers"
             )
         if multi_grid and len(multi_grid) != BLOCKS[depth][-1]:
-            raise InputError(f"multi_grid {multi_grid}: ResNet-{depth} needs {BLOCKS[depth][-1]}")
+            raise InputError(
+                f"multi_grid {multi_grid}: ResNet-{depth} needs {BLOCKS[depth][-1]} unit rates"
+            )
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -127,28 +147,24 @@ class ResNet(nn.Module):
         expansion = 1 if depth < 50 else 4
         self.channels = {"c1": 64}
         self.strides = {"c1": 2}
-        width, reached, dilation = 64, 4, 1
+        in_channels = 64
+        schedule = DilationSchedule(output_stride, stride=4)
         for number, (channels, repeats) in enumerate(
             zip(STAGE_CHANNELS, BLOCKS[depth], strict=True), start=1
         ):
-            stride, before = (1 if number == 1 else 2), dilation
-            if reached * stride > output_stride:
-                stride, dilation = 1, dilation * stride
-            rates = [(before, dilation)] + (repeats - 1) * [(dilation, dilation)]
+            stride, before = schedule.step(1 if number == 1 else 2)
+            after = schedule.dilation
+            dilations = [(before, after)] + (repeats - 1) * [(after, after)]
             if number == 4 and multi_grid:
-                rates = [(dilation * unit, dilation * unit) for unit in multi_grid]
+                dilations = [(after * unit, after * unit) for unit in multi_grid]
             blocks = []
-            for repeat, dilations in enumerate(rates):
-                step = 1 if repeat else stride
-                blocks.append(block(width, channels, stride=step, dilations=dilations))
-                width = channels * expansion
-            reached *= stride
+            for pair in dilations:
+                blocks.append(block(in_channels, channels, stride=stride, dilations=pair))
+                in_channels, stride = channels * expansion, 1
             setattr(self, f"layer{number}", nn.Sequential(*blocks))
-            self.channels[f"c{number + 1}"] = width
-            self.strides[f"c{number + 1}"] = reached
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            self.channels[f"c{number + 1}"] = in_channels
+            self.strides[f"c{number + 1}"] = schedule.stride
+        initialize_convolutions(self, mode="fan_out")
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         maps = {"c1": self.relu(self.bn1(self.conv1(x)))}

@@ -1,8 +1,8 @@
-"""VGG16 (arXiv:1409.1556) with its fully connected layers as convolutions, as FCN and DeepLab cast
-it.
+"""VGG16 (arXiv:1409.1556), with its fully connected layers as convolutions, for FCN and DeepLab.
 
 Parameter names are torchvision's, so its published ImageNet weights load once the two fully
-connected layers are reshaped to kernels. The last layer, to 1000 classes, is not part of it.
+connected layers are reshaped to kernels. The last layer, with the 1000 ImageNet classes, is left
+out.
 """
 
 from __future__ import annotations
@@ -14,22 +14,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.backbones.backbone import Backbone, initialize_convolutions, run_with_taps
 from pixelwise.errors import InputError
 from pixelwise.layers import Coordinates, Dropout
 
-# Configuration D of the paper, table 1: 3x3 convolutions by stage, a pool after each stage.
+# Configuration D of table 1: (channels, number of 3x3 convolutions) per stage; a pool ends a stage.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 FC_CHANNELS = 4096
 
 
-class VGG16(nn.Module):
-    """(B, 3, H, W) to maps c1..c4 after pool1..pool4, of 64, 128, 256 and 512 channels at strides
-    2, 4, 8 and 16, and c5, which is fc7: 4096 channels at stride 32.
+class VGG16(Backbone):
+    """VGG16 as FCN uses it: maps c1..c4 after pool1..pool4, and c5 after fc7.
 
-    The first convolution is padded by 100, so that the 7x7 fc6, which is not padded, finds a map
-    for every image. `ceil_mode`: pools round sizes up, as Caffe's do; False is PyTorch's habit, and
-    then images have to be 26x26 or larger. `width` scales every number of channels.
-    `coordinates` says where each map lies in the image.
+    The maps have 64, 128, 256, 512 and 4096 channels at strides 2, 4, 8, 16 and 32. The first
+    convolution is padded by 100 so that the unpadded 7x7 fc6 has an output for every image.
+
+    Args:
+        in_channels: Number of image channels.
+        width: Multiplier of all channel numbers.
+        padding: Padding of the first convolution.
+        ceil_mode: Round the size of pools up, as Caffe does. False rounds down, as PyTorch does by
+            default; images must then be 26x26 or larger.
+        dropout: Dropout probability after fc6 and fc7.
+
+    Attributes:
+        coordinates: Where the positions of each map lie in the image.
     """
 
     def __init__(
@@ -42,8 +51,7 @@ class VGG16(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        self.channels: dict[str, int] = {}
-        self.strides: dict[str, int] = {}
+        self.channels, self.strides = {}, {}
         self.coordinates: dict[str, Coordinates] = {}
         self.padding = padding
         self.ceil_mode = ceil_mode
@@ -59,63 +67,64 @@ class VGG16(nn.Module):
             layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=ceil_mode))
             if number < 5:
                 self.taps[len(layers) - 1] = f"c{number}"
-                self._describe(f"c{number}", channels, layers)
+                self._add_map(f"c{number}", channels, layers)
         self.features = nn.Sequential(*layers)
         hidden = _scaled(FC_CHANNELS, width)
-        self.classifier = nn.Sequential(
-            nn.Conv2d(channels, hidden, 7),
-            nn.ReLU(inplace=True),
-            Dropout(dropout),
-            nn.Conv2d(hidden, hidden, 1),
-            nn.ReLU(inplace=True),
-            Dropout(dropout),
-        )
-        self._describe("c5", hidden, [*layers, self.classifier])
-        _initialize(self)
+        self.classifier = fully_connected(nn.Conv2d(channels, hidden, 7), dropout)
+        self._add_map("c5", hidden, [*layers, self.classifier])
+        initialize_convolutions(self)
 
-    def _describe(self, name: str, channels: int, layers: list[nn.Module]) -> None:
+    def _add_map(self, name: str, channels: int, layers: list[nn.Module]) -> None:
         self.channels[name] = channels
         self.coordinates[name] = Coordinates().after(*layers)
         self.strides[name] = int(self.coordinates[name].scale)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        height, width = x.shape[2:]
-        maps = {}
-        for number, layer in enumerate(self.features):
-            x = layer(x)
-            if number in self.taps:
-                maps[self.taps[number]] = x
-        maps["c5"] = self.fc7(x, image=(height, width))
+        pool5, maps = run_with_taps(self.features, x, self.taps)
+        maps["c5"] = self.fc7(pool5, image=(x.shape[2], x.shape[3]))
         return maps
 
     def fc7(self, pool5: Tensor, *, image: tuple[int, int]) -> Tensor:
-        """c5 from pool5. image: the size (height, width) that an error names.
+        """Compute c5 from the output of pool5.
 
-        Raises InputError for a map smaller than fc6's window.
+        Args:
+            pool5: (B, 512, h, w), before scaling by `width`.
+            image: Size (height, width) of the image, for the error message.
+
+        Raises:
+            InputError: If pool5 is smaller than the 7x7 kernel of fc6.
         """
         if min(pool5.shape[2:]) < 7:
             height, width = image
             raise InputError(
                 f"image of {height}x{width}: is too small for fc6 with ceil_mode "
-                f"{self.ceil_mode} and this padding: upsample it"
+                f"{self.ceil_mode} and padding {self.padding}: upsample the image"
             )
         c5: Tensor = self.classifier(pool5)
         return c5
 
 
-class AtrousVGG16(nn.Module):
-    """VGG16 as DeepLab casts it (arXiv:1412.7062, section 3.1), at stride 8.
+class AtrousVGG16(Backbone):
+    """VGG16 as DeepLab uses it (arXiv:1412.7062, section 3.1), at stride 8.
 
-    Pools have windows of 3, padded by 1; pool4 and pool5 keep stride 1, and the convolutions of
-    stage 5 have rate 2. On pool5 lie the fields of view: for each (kernel_size, rate) of `fields`
-    an fc6 of that window and an fc7 of 1x1, of `hidden` channels each. `average_pool` puts a mean
-    over 3x3 before them, as the authors' LargeFOV does. `width` scales the stages' channels.
+    Pools have 3x3 kernels with padding 1. pool4 and pool5 have stride 1, and the convolutions of
+    stage 5 have dilation 2. Every field of view is an fc6 with the given kernel and dilation and a
+    1x1 fc7 on top of pool5.
 
-    (B, 3, H, W) to the image itself as c0, c1..c4 after pool1..pool4, and c5, all fc7 side by side.
-    The image is first padded with zeros, its mean, at the lower and right border to 8k + 1, as the
-    authors pad theirs to 513: position i of each map then lies on pixel stride * i.
+    Maps are c0, the padded image; c1..c4 after pool1..pool4; and c5, the concatenation of all fc7.
+    The image is first padded with zeros, its mean, at the bottom and right border to 8k + 1 pixels,
+    as the authors pad theirs to 513. Position i of each map is then centered on pixel stride * i.
 
-    Raises InputError for a field of view that makes no sense.
+    Args:
+        fields: (kernel_size, dilation) of each field of view.
+        hidden: Number of channels of every fc6 and fc7.
+        average_pool: Average over 3x3 before fc6, as the authors' LargeFOV does.
+        in_channels: Number of image channels.
+        width: Multiplier of the channels of the convolution stages.
+        dropout: Dropout probability after fc6 and fc7.
+
+    Raises:
+        InputError: If a field of view is not valid.
     """
 
     def __init__(
@@ -147,59 +156,52 @@ class AtrousVGG16(nn.Module):
         self.features = nn.Sequential(*layers)
         self.average = nn.AvgPool2d(3, stride=1, padding=1) if average_pool else nn.Identity()
         self.classifiers = nn.ModuleList(
-            _field_of_view(channels, hidden, kernel_size, rate, dropout)
+            fully_connected(_field_of_view(channels, hidden, kernel_size, rate), dropout)
             for kernel_size, rate in fields
         )
         self.channels["c5"] = hidden * len(self.classifiers)
-        _initialize(self)
+        initialize_convolutions(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        # -(side - 1) % 8, by a division: exporters know no remainder of an open size
-        below, right = ((side + 6) // 8 * 8 - (side - 1) for side in x.shape[2:])
-        x = F.pad(x, (0, right, 0, below))
-        maps = {"c0": x}
-        for number, layer in enumerate(self.features):
-            x = layer(x)
-            if number in self.taps:
-                maps[self.taps[number]] = x
-        x = self.average(x)
-        maps["c5"] = torch.cat([classifier(x) for classifier in self.classifiers], dim=1)
+        # -(side - 1) % 8 without a remainder, which exporters do not support for dynamic sizes.
+        bottom, right = ((side + 6) // 8 * 8 - (side - 1) for side in x.shape[2:])
+        image = F.pad(x, (0, right, 0, bottom))
+        pool5, maps = run_with_taps(self.features, image, self.taps)
+        pool5 = self.average(pool5)
+        maps["c0"] = image
+        maps["c5"] = torch.cat([classifier(pool5) for classifier in self.classifiers], dim=1)
         return maps
 
 
-def _field_of_view(
-    channels: int, hidden: int, kernel_size: int, rate: int, dropout: float
-) -> nn.Sequential:
-    if min(kernel_size, rate, hidden) < 1:
-        raise InputError(
-            f"field of view with kernel_size {kernel_size}, rate {rate} and {hidden} channels: "
-            "all are 1 or more"
-        )
-    if (kernel_size - 1) * rate % 2:
-        raise InputError(
-            f"field of view with kernel_size {kernel_size} and rate {rate}: has its center "
-            "between two positions: choose an odd kernel_size or an even rate"
-        )
-    padding = (kernel_size - 1) * rate // 2
+def fully_connected(fc6: nn.Conv2d, dropout: float) -> nn.Sequential:
+    """Append ReLU, dropout and a 1x1 fc7, also with ReLU and dropout, to the convolution fc6."""
     return nn.Sequential(
-        nn.Conv2d(channels, hidden, kernel_size, padding=padding, dilation=rate),
+        fc6,
         nn.ReLU(inplace=True),
         Dropout(dropout),
-        nn.Conv2d(hidden, hidden, 1),
+        nn.Conv2d(fc6.out_channels, fc6.out_channels, 1),
         nn.ReLU(inplace=True),
         Dropout(dropout),
     )
 
 
-def _initialize(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
-            assert part.bias is not None
-            nn.init.zeros_(part.bias)
+def _field_of_view(channels: int, hidden: int, kernel_size: int, rate: int) -> nn.Conv2d:
+    """The fc6 of a field of view; it keeps the size of the map."""
+    if min(kernel_size, rate, hidden) < 1:
+        raise InputError(
+            f"field of view with kernel_size {kernel_size}, rate {rate} and {hidden} channels: "
+            "all must be 1 or more"
+        )
+    if (kernel_size - 1) * rate % 2:
+        raise InputError(
+            f"field of view with kernel_size {kernel_size} and rate {rate}: its center lies "
+            "between two positions: use an odd kernel_size or an even rate"
+        )
+    padding = (kernel_size - 1) * rate // 2
+    return nn.Conv2d(channels, hidden, kernel_size, padding=padding, dilation=rate)
 
 
 def _scaled(channels: int, width: float) -> int:
     if not 0 < width < inf:
-        raise InputError(f"width {width}: is above 0, and 1 for the paper's channels")
+        raise InputError(f"width {width}: must be above 0; 1 gives the channels of the paper")
     return max(1, round(channels * width))

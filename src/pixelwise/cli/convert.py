@@ -16,24 +16,27 @@ def convert(
         Path,
         typer.Argument(help="A .caffemodel, a .pth, or a TensorFlow checkpoint."),
     ],
-    model: Annotated[str, typer.Option(help="What it is for; see `pixelwise models`.")],
+    model: Annotated[
+        str, typer.Option(help="The network to fill; `pixelwise models` lists them all.")
+    ],
     out: Annotated[Path, typer.Option(help="The bundle to write.", metavar="BUNDLE")],
     classes: Annotated[
-        Path | None, typer.Option(help="A classes.toml that names the file's classes in order.")
+        Path | None,
+        typer.Option(help="A classes.toml with the names of the file's classes, in order."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="An option of the network."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set an option of the network."),
     ] = None,
 ) -> None:
-    """Make a bundle from published weights."""
+    """Convert published weights to a bundle."""
     from pixelwise.errors import InputError
     from pixelwise.file_io import check_writable
     from pixelwise.weights.convert_weights import convert_weights
     from pixelwise.weights.importers.tensorflow_checkpoint import checkpoint_files
 
-    parts = [part for part in (file, *checkpoint_files(file)) if part.exists()]
-    if out.exists() and any(out.samefile(part) for part in parts):
+    inputs = [path for path in (file, *checkpoint_files(file)) if path.exists()]
+    if out.exists() and any(out.samefile(path) for path in inputs):
         raise InputError(f"{out}: is the file to convert: choose another --out")
     check_writable(out)
     from pixelwise.data.classes import read_classes_toml

@@ -14,17 +14,17 @@ from pixelwise.cli.console import command, console
 
 @command
 def models() -> None:
-    """List the networks: size, work, and the published score with its source."""
+    """List the networks with their size, multiply-adds and published scores."""
     import torch
 
     from pixelwise.models import MODELS, count_multiply_adds, count_parameters, create_model
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("model", "backbone", "stride", "parameters", "multiply-adds", "VOC %"):
-        words = name in {"model", "backbone"}
-        table.add_column(name, no_wrap=True, justify="left" if words else "right")
+        is_text = name in {"model", "backbone"}
+        table.add_column(name, no_wrap=True, justify="left" if is_text else "right")
     papers: dict[str, list[str]] = {}
-    options, sources = _Notes(string.ascii_lowercase), _Notes(range(1, 100))
+    options, sources = _Footnotes(string.ascii_lowercase), _Footnotes(range(1, 100))
     for name, entry in MODELS.items():
         papers.setdefault(entry.paper, []).append(name)
         for variant in entry.variants:
@@ -32,24 +32,24 @@ def models() -> None:
                 model = create_model(name, num_classes=21, **variant.options)
                 operations = count_multiply_adds(model, height=entry.size, width=entry.size) / 1e9
             table.add_row(
-                name + options.mark(_beyond_the_columns(variant.options)),
+                name + options.mark(_extra_options(variant.options)),
                 variant.backbone,
                 str(variant.stride),
                 f"{count_parameters(model) / 1e6:.2f} M",
                 f"{operations:.{0 if operations >= 100 else 1}f} G at {entry.size}",
-                _figure(variant.voc, sources),
+                _score(variant.voc, sources),
             )
     console.print(table)
     console.print(
-        "For 21 classes, as in PASCAL VOC; multiply-adds for a square image of the size named.\n"
-        f"Options\n{options}\nVOC %: mean IoU as published\n{sources}\nPapers\n"
+        "Sizes are for 21 classes, as in PASCAL VOC; multiply-adds are for a square image of the "
+        f"given side.\nOptions\n{options}\nVOC %: mean IoU as published\n{sources}\nPapers\n"
         + "\n".join(f"  {paper}: {', '.join(names)}" for paper, names in papers.items()),
         soft_wrap=True,
     )
 
 
-def _beyond_the_columns(options: Mapping[str, Any]) -> str:
-    """The options without a column of their own, as `--set model.options.KEY=VALUE` takes them."""
+def _extra_options(options: Mapping[str, Any]) -> str:
+    """Format the options without a column, as `--set model.options.KEY=VALUE` takes them."""
     shown = {"backbone", "output_stride"}
     return ", ".join(
         f"{key}={str(value).lower() if isinstance(value, bool) else value}"
@@ -58,16 +58,16 @@ def _beyond_the_columns(options: Mapping[str, Any]) -> str:
     )
 
 
-def _figure(voc: str, sources: _Notes) -> str:
-    """`62.25 val (paper)` as its number and a mark for the rest; `-` where it has no number."""
+def _score(voc: str, sources: _Footnotes) -> str:
+    """Replace the source in `62.25 val (paper)` by a footnote; `-` if there is no number."""
     number, _, source = voc.partition(" ")
     if not number.replace(".", "", 1).isdigit():
         number, source = "-", voc
     return number + sources.mark(source)
 
 
-class _Notes:
-    """Texts below the table, each with a mark of its own in it."""
+class _Footnotes:
+    """Texts below the table, each with its own mark in the table."""
 
     def __init__(self, marks: Any) -> None:
         self.marks = iter(marks)

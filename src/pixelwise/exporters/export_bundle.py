@@ -16,7 +16,7 @@ from pixelwise.file_io import atomic_folder
 from pixelwise.inference.export_manifest import ExportManifest, export_folder, is_export
 from pixelwise.inference.runtimes import EXPORTED, installed, supports_tiling
 from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
-from pixelwise.recipes.schema import load_recipe_of
+from pixelwise.recipes.load_recipe import load_bundle_recipe
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.bundle_header import bundle_digest
 
@@ -116,7 +116,7 @@ class _Exporter:
     def open_data(self, path: Path) -> SegmentationData:
         """Open a dataset with the classes and the split of the bundle's training."""
         self.progress("checking the data")
-        recipe = load_recipe_of(self.bundle.recipe)
+        recipe = load_bundle_recipe(self.bundle.recipe)
         return open_dataset(
             path,
             splits=("train", "val"),

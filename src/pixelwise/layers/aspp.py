@@ -6,12 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.layers.conv import ConvNormAct, SeparableConv
-from pixelwise.layers.forward_context import current_context, whole_mean
+from pixelwise.layers.forward_context import current_context, map_mean
 from pixelwise.layers.norm import Dropout
 
 
 class ImagePooling(nn.Module):
-    """The mean over the image, projected and spread over the map again (DeepLabV3, section 3.3)."""
+    """Average the feature map, project the mean and broadcast it (DeepLabV3, section 3.3).
+
+    Args:
+        in_channels: Number of channels of the input (B, in_channels, H, W).
+        out_channels: Number of channels of the output (B, out_channels, H, W).
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -23,17 +28,26 @@ class ImagePooling(nn.Module):
 
 
 def image_mean(x: Tensor) -> Tensor:
-    """The mean (B, C, 1, 1) of a map over the whole image."""
-    here = current_context()
-    return whole_mean(x) if here is None else here.mean(x)
+    """Average (B, C, H, W) over the whole image, to (B, C, 1, 1).
+
+    Within a tile, `forward_context` supplies the mean of the image that the tile belongs to.
+    """
+    context = current_context()
+    return map_mean(x) if context is None else context.mean(x)
 
 
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling (DeepLabV3, section 3.3): (B, C, H, W) to (B, out, H, W).
 
-    A 1x1 branch, one 3x3 branch for each rate, of which there may be none, and image pooling,
-    concatenated and projected, then dropout. `separable` makes the 3x3 branches depthwise
-    separable, as DeepLabV3+ does.
+    A 1x1 branch, one 3x3 branch per dilation rate and image pooling are concatenated, projected
+    and followed by dropout.
+
+    Args:
+        in_channels: Number of input channels.
+        out_channels: Number of output channels, of each branch and of the projection.
+        rates: Dilation rates of the 3x3 branches. May be empty.
+        separable: Make the 3x3 branches depthwise separable, as DeepLabV3+ does.
+        dropout: Dropout probability after the projection.
     """
 
     def __init__(
@@ -46,13 +60,9 @@ class ASPP(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        conv: type[ConvNormAct | SeparableConv] = SeparableConv if separable else ConvNormAct
         self.branches = nn.ModuleList([ConvNormAct(in_channels, out_channels, kernel_size=1)])
-        for rate in rates:
-            self.branches.append(
-                SeparableConv(in_channels, out_channels, dilation=rate)
-                if separable
-                else ConvNormAct(in_channels, out_channels, dilation=rate)
-            )
+        self.branches.extend(conv(in_channels, out_channels, dilation=rate) for rate in rates)
         self.branches.append(ImagePooling(in_channels, out_channels))
         self.project = ConvNormAct(out_channels * len(self.branches), out_channels, kernel_size=1)
         self.dropout = Dropout(dropout)

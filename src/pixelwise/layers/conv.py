@@ -12,10 +12,11 @@ from pixelwise.layers.norm import BatchNorm2d
 
 
 class TensorFlowConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME: H x W to ceil(H / stride) x ceil(W / stride).
+    """Convolution with TensorFlow's SAME padding: H x W to ceil(H / stride) x ceil(W / stride).
 
-    Where the padding is uneven, the lower and right border have the greater part. At stride 1, and
-    at stride 2 on odd sizes, this is PyTorch's even padding. `padding` is not looked at.
+    If the padding is uneven, the bottom and right borders get the larger half. At stride 1, and at
+    stride 2 on odd sizes, this equals PyTorch's symmetric padding. The `padding` argument of
+    `nn.Conv2d` is ignored.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -27,9 +28,9 @@ class TensorFlowConv2d(nn.Conv2d):
             reversed(self.dilation),
             strict=True,
         ):
-            reach = (side - 1) // stride * stride + dilation * (kernel - 1) + 1
-            padding = reach - side
-            if dilation * (kernel - 1) < stride - 1:  # else it never is below 0
+            covered = (side - 1) // stride * stride + dilation * (kernel - 1) + 1
+            padding = covered - side
+            if dilation * (kernel - 1) < stride - 1:  # otherwise it is never negative
                 padding = max(0, padding) if kernel > 1 else 0
             left_right_top_bottom += [padding // 2, padding - padding // 2]
         padded = F.pad(input, left_right_top_bottom)
@@ -44,11 +45,21 @@ class TensorFlowConv2d(nn.Conv2d):
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution that keeps the size at stride 1, batch normalization, ReLU.
+    """Convolution without bias, batch normalization, activation.
 
-    `activation` is any module without parameters, None for none. The convolution has no bias,
-    since the normalization's shift takes its place. `eps` is what the normalization adds to the
-    variance. `tensorflow_padding` pads as TensorFlow does, instead of evenly.
+    At stride 1 the output has the size of the input. The shift of the normalization takes the
+    place of the bias.
+
+    Args:
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        kernel_size: Side of the square kernel.
+        stride: Stride of the convolution.
+        dilation: Dilation rate of the convolution.
+        groups: Number of groups of the convolution.
+        activation: Class of an activation without parameters, or None for no activation.
+        eps: Value added to the variance in the normalization.
+        tensorflow_padding: Pad as TensorFlow does instead of symmetrically.
     """
 
     def __init__(
@@ -85,13 +96,13 @@ class ConvNormAct(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         convolution, norm, *rest = self
         if isinstance(norm, BatchNorm2d) and norm.compiled and self.training:
-            return norm.activated(_convolve(convolution, input), rest[0] if rest else None)
+            return norm.normalize(_convolve(convolution, input), rest[0] if rest else None)
         out: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
         return out
 
 
 def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
-    """By the compiled form where there is one for the layer."""
+    """Apply a convolution, with the compiled kernel if one exists for it."""
     from pixelwise.ops.depthwise_conv import depthwise, is_dilated_depthwise
 
     if x.dtype == torch.float32 and x.device.type == "cpu" and is_dilated_depthwise(layer):
@@ -101,7 +112,14 @@ def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 class SeparableConv(nn.Sequential):
-    """Depthwise 3x3, pointwise 1x1, each with batch norm and ReLU (DeepLabV3+, section 3.1)."""
+    """Depthwise 3x3 and pointwise 1x1, each with batch norm and ReLU (DeepLabV3+, section 3.1).
+
+    Args:
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        dilation: Dilation rate of the depthwise convolution.
+        eps: Value added to the variance in both normalizations.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, dilation: int = 1, eps: float = 1e-5

@@ -1,9 +1,13 @@
-"""Passes over a window that compute what a pass over the whole image would.
+"""Let a forward pass over a tile compute what a pass over the whole image would.
 
-Two kinds of layers look at more than a neighborhood. A resize lays its positions by the size of
-the whole map: 3000 pixels at stride 16 are 188 positions, each a little less than 16 pixels wide.
-An image pooling is the mean of the whole map. `resize` and `ImagePooling` of `pixelwise.layers` ask
-here what pass they are in, so that networks are written once, for whole images.
+Two kinds of layers depend on more than a neighborhood of each position:
+
+- A resize spreads its positions over the size of the whole map: 3000 pixels at stride 16 are 188
+  positions, each a little less than 16 pixels wide.
+- Image pooling averages the whole map.
+
+`resize` and `ImagePooling` in `pixelwise.layers` ask the current context how to do their work, so
+networks are written once, for whole images.
 
 Tensors are (B, C, H, W); sizes are (height, width).
 """
@@ -22,27 +26,27 @@ Size = tuple[int, int]
 
 
 class ForwardContext(Protocol):
-    """What the layers ask: both are called in the order in which the network computes them."""
+    """Handles the resizes and poolings of one forward pass, in the order of the computation."""
 
     def resize(self, x: Tensor, *, size: Size, align_corners: bool) -> Tensor | None:
-        """The map at `size`, or None for the usual interpolation."""
+        """Return the map at `size`, or None to fall back to ordinary interpolation."""
 
     def mean(self, x: Tensor) -> Tensor:
-        """The mean (B, C, 1, 1) of the whole map of which `x` is the window's."""
+        """Return the mean (B, C, 1, 1) of the image's map, given the part `x` of the tile."""
 
 
-_current: ContextVar[ForwardContext | None] = ContextVar("pass", default=None)
+_current: ContextVar[ForwardContext | None] = ContextVar("forward_context", default=None)
 
 
 def current_context() -> ForwardContext | None:
-    """The pass that this forward belongs to; None for one over a whole image."""
+    """Return the context of the running forward pass, or None for a pass over a whole image."""
     return _current.get()
 
 
 @contextmanager
-def running(kind: ForwardContext) -> Iterator[None]:
-    """Around a forward of the network."""
-    token = _current.set(kind)
+def use_context(context: ForwardContext) -> Iterator[None]:
+    """Run the forward passes inside the `with` block in `context`."""
+    token = _current.set(context)
     try:
         yield
     finally:
@@ -50,7 +54,12 @@ def running(kind: ForwardContext) -> Iterator[None]:
 
 
 class SizeContext:
-    """Notes the sizes of the maps that are resized, (from, to, align_corners), and pooled."""
+    """Records the sizes of the maps that are resized and pooled.
+
+    Attributes:
+        resized: (size before, size after, align_corners) of each resize.
+        pooled: Size of each pooled map.
+    """
 
     def __init__(self) -> None:
         self.resized: list[tuple[Size, Size, bool]] = []
@@ -62,14 +71,16 @@ class SizeContext:
 
     def mean(self, x: Tensor) -> Tensor:
         self.pooled.append(_size(x))
-        return whole_mean(x)
+        return map_mean(x)
 
 
 class ReceptiveFieldContext:
-    """For an input with not-a-number in some rows: how far these come.
+    """Tracks how far the NaN rows of an input spread.
 
-    A pooling, which would bring them everywhere, gives zeros; `pooled` has the rows of each pooled
-    map, True where one has come.
+    Pooling would spread them everywhere, so it returns zeros here.
+
+    Attributes:
+        pooled: For each pooled map a boolean tensor (H,), True for rows that contain NaN.
     """
 
     def __init__(self) -> None:
@@ -83,19 +94,21 @@ class ReceptiveFieldContext:
         return torch.zeros_like(x[:, :, :1, :1])
 
 
-class SummedContext(Exception):  # noqa: N818 - no error, but the way out
-    """Ends a pass that was made for the sums of a pooled map: nothing after it is needed."""
+class PoolingReached(Exception):  # noqa: N818 - control flow, not an error
+    """Ends a pass that only needs the sums of a pooled map: the layers after it are not run."""
 
 
 class TileContext:
-    """A pass over a window as a part of its image.
+    """Computes a tile as part of its image.
 
-    resizes: for each resize of the pass a tensor (2, 2), (scale, offset) of the vertical and the
-    horizontal: position i of the result is read at scale * i + offset of the window's own map. None
-    where that is what a resize of the window alone does.
-    pooled: the whole image's means, (C,) each, in the order in which they are computed.
-    own: the rows and columns of the map of the next pooling that are this window's share of the
-    whole. The pass then ends there, raising `Summed`, with their `sums` (C,), in double precision.
+    Args:
+        resizes: For each resize of the pass a tensor (2, 2) with (scale, offset) for the vertical
+            and the horizontal axis: output position i reads from position scale * i + offset of
+            the tile's own map. None where resizing the tile alone gives the same result.
+        pooled: Means (C,) of the whole image for each pooling, in the order of the computation.
+        own: Rows and columns that this tile contributes to the map of the pooling after those in
+            `pooled`. The pass then stops at that pooling with `PoolingReached`, and `sums` holds
+            the sums (C,) over these positions in double precision.
     """
 
     def __init__(
@@ -112,45 +125,49 @@ class TileContext:
 
     def resize(self, x: Tensor, *, size: Size, align_corners: bool) -> Tensor | None:
         lines = next(self.resizes)
-        if lines is None:
-            return None
-        return interpolate(x, size=size, lines=lines)
+        return None if lines is None else interpolate(x, size=size, lines=lines)
 
     def mean(self, x: Tensor) -> Tensor:
-        given = next(self.pooled, None)
-        if given is not None:
-            return given.to(x).view(1, -1, 1, 1)
+        mean = next(self.pooled, None)
+        if mean is not None:
+            return mean.to(x).view(1, -1, 1, 1)
         if self.own is None:
-            raise ValueError("the means of the whole image do not suffice for this network")
+            raise ValueError("this network has more image poolings than `pooled` has means")
         rows, columns = self.own
         self.sums = x[0, :, rows, columns].double().sum(dim=(1, 2))
-        raise SummedContext
+        raise PoolingReached
 
 
-def whole_mean(x: Tensor) -> Tensor:
-    """(B, C, 1, 1)."""
+def map_mean(x: Tensor) -> Tensor:
+    """Average (B, C, H, W) over its positions, to (B, C, 1, 1)."""
     return x.mean(dim=(2, 3), keepdim=True)
 
 
 def interpolate(x: Tensor, *, size: Size, lines: Tensor) -> Tensor:
-    """Bilinear interpolation of (B, C, H, W) to `size`: along each axis, vertical before
-    horizontal, position i reads at scale * i + offset, where `lines` (2, 2) holds (scale, offset).
+    """Interpolate (B, C, H, W) bilinearly, first vertically, then horizontally.
 
-    Beyond the map's border its last position is repeated.
+    Positions beyond the border repeat the last value.
+
+    Args:
+        x: The map.
+        size: Output size.
+        lines: (2, 2) with (scale, offset) per axis; output position i reads from position
+            scale * i + offset.
     """
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    maps = x.permute(0, 2, 3, 1) if last else x  # so that what is selected lies together
-    for axis, length in enumerate(size, start=1 if last else 2):
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    first_axis = 1 if channels_last else 2
+    maps = x.permute(0, 2, 3, 1) if channels_last else x  # rows to select are contiguous
+    for axis, length in enumerate(size, start=first_axis):
         end = maps.shape[axis] - 1
-        scale, offset = lines[axis - (1 if last else 2)]
-        place = torch.arange(length, device=x.device, dtype=torch.float64) * scale + offset
-        place = place.clamp(0, end)
-        index = place.floor().long()
-        part = (place - index).to(x.dtype)
+        scale, offset = lines[axis - first_axis]
+        position = torch.arange(length, device=x.device, dtype=torch.float64) * scale + offset
+        position = position.clamp(0, end)
+        index = position.floor().long()
+        weight = (position - index).to(x.dtype)
         before = maps.index_select(axis, index)
         after = maps.index_select(axis, (index + 1).clamp(max=end))
-        maps = before.lerp_(after, part.view([-1 if i == axis else 1 for i in range(4)]))
-    return maps.permute(0, 3, 1, 2) if last else maps
+        maps = before.lerp_(after, weight.view([-1 if i == axis else 1 for i in range(4)]))
+    return maps.permute(0, 3, 1, 2) if channels_last else maps
 
 
 def _size(x: Tensor) -> Size:

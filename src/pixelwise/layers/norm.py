@@ -1,4 +1,4 @@
-"""Batch normalization and dropout that also work on a batch distributed over processes.
+"""Batch normalization and dropout that also work on a batch sharded over processes.
 
 Tensors are (B, C, H, W) float unless stated otherwise.
 """
@@ -17,73 +17,85 @@ from pixelwise.ops.numba_support import require_numba
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization that survives a channel with a single value.
+    """Batch normalization that accepts a single value per channel and sharded batches.
 
-    A batch of one after global pooling has no variance to normalize with; PyTorch raises there in
-    training. This layer uses its running statistics for such a batch, as it would at test time.
-    The statistics of a batch that is shared out over processes are those of the whole batch.
+    A batch of one has a single value per channel after global pooling, so it has no variance.
+    PyTorch raises an error for it in training; this layer uses its running statistics instead, as
+    in evaluation. For a batch that is sharded over processes, the statistics are those of the
+    global batch.
 
-    compiled: whether training takes the faster form (`use_compiled`).
+    Attributes:
+        compiled: Whether training uses the compiled kernel. Set it with `use_compiled`.
     """
 
     compiled = False
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.activated(input, None)
+        return self.normalize(input, None)
 
-    def activated(self, input: Tensor, activation: nn.Module | None) -> Tensor:
-        """Normalized, then through `activation`: in one operation where it can be."""
-        share = current_shard() if self.training else None
-        images = input.shape[0] if share is None else share.images
-        single = self.training and images * input.shape[2] * input.shape[3] <= 1
-        if self._takes_compiled(input) and share is None and not single:
+    def normalize(self, input: Tensor, activation: nn.Module | None) -> Tensor:
+        """Normalize, then apply `activation`; the compiled kernel does both at once."""
+        shard = current_shard() if self.training else None
+        images = input.shape[0] if shard is None else shard.images
+        single_value = self.training and images * input.shape[2] * input.shape[3] <= 1
+        if self._can_use_compiled(input) and shard is None and not single_value:
             from pixelwise.ops.fused_batch_norm import LIMITS, normalize
 
-            kind = None if activation is None else type(activation)
-            if kind in LIMITS:
-                return normalize(input, self, kind)
-        if single:
+            activation_type = None if activation is None else type(activation)
+            if activation_type in LIMITS:
+                return normalize(input, self, activation_type)
+        if single_value:
             out = F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        elif share is not None:
-            out = sync_batch_norm(self, input, share)
+        elif shard is not None:
+            out = sync_batch_norm(self, input, shard)
         else:
             out = super().forward(input)
         return out if activation is None else cast(Tensor, activation(out))
 
-    def _takes_compiled(self, input: Tensor) -> bool:
-        wanted = self.compiled and self.training
-        return wanted and input.dtype == torch.float32 and input.device.type == "cpu"
+    def _can_use_compiled(self, input: Tensor) -> bool:
+        enabled = self.compiled and self.training
+        return enabled and input.dtype == torch.float32 and input.device.type == "cpu"
 
 
-def use_compiled(model: nn.Module, wanted: bool = True) -> None:
-    """Have the training of `model` on a CPU use the operations that numba compiles, or the plain.
+def use_compiled(model: nn.Module, enabled: bool = True) -> None:
+    """Select the kernels that `model` uses for training on a CPU.
 
-    Values and gradients are the same to rounding, not bit for bit. Raises InputError where numba
-    is not installed.
+    Both kinds give the same values and gradients up to floating-point rounding.
+
+    Args:
+        model: Any network. Its `BatchNorm2d` layers are switched in place.
+        enabled: True for kernels that numba compiles, False for those of PyTorch.
+
+    Raises:
+        InputError: If numba is required but not installed.
     """
-    if wanted:
+    if enabled:
         require_numba("training with kernels = 'compiled'")
     for module in model.modules():
         if isinstance(module, BatchNorm2d):
-            module.compiled = wanted and _plain(module)
+            module.compiled = enabled and _has_default_form(module)
 
 
-def _plain(norm: nn.BatchNorm2d) -> bool:
-    """Whether it has all that the compiled form takes for granted."""
+def _has_default_form(norm: nn.BatchNorm2d) -> bool:
+    """Whether the layer has the parameters and statistics that the compiled kernel needs."""
     return norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose draws are those of the whole batch where it is shared out over processes: they
-    have the same random state, and each takes the rows of its own images."""
+    """Dropout with the same mask for a batch in one process and sharded over several.
+
+    All processes have the same random state. Each draws the mask of the global batch and uses the
+    rows of its own images.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        share = current_shard() if self.training else None
-        if share is None:
+        shard = current_shard() if self.training else None
+        if shard is None:
             return super().forward(input)
-        whole = input.new_ones(share.images, *input.shape[1:])
+        global_batch = input.new_ones(shard.images, *input.shape[1:])
         if input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last):
-            whole = whole.contiguous(memory_format=torch.channels_last)  # drawn in this order
-        return input * super().forward(whole)[share.own]
+            # The memory format decides the order in which the mask is drawn.
+            global_batch = global_batch.contiguous(memory_format=torch.channels_last)
+        return input * super().forward(global_batch)[shard.own]

@@ -1,8 +1,9 @@
-"""DeepLab v1 (arXiv:1412.7062): VGG16 at stride 8, its fully connected layers a field of view.
+"""DeepLab v1 (arXiv:1412.7062): VGG16 at stride 8, with a dilated fc6 as its field of view.
 
-Without the CRF that follows it. The field of view is given by numbers: LargeFOV's 3x3 window of
-rate 12 with 1024 channels has the reach of the 7x7 one of rate 4 with 4096, at a sixth of the
-parameters (table 2). Pools and upsampling are those of the authors' Caffe code.
+The CRF that follows the network is in `pixelwise.crf`. The field of view is set by numbers:
+LargeFOV's 3x3 kernel with rate 12 and 1024 channels covers as much as the 7x7 kernel with rate 4
+and 4096 channels, with a sixth of the parameters (table 2). Pools and upsampling are those of the
+authors' Caffe code.
 """
 
 from __future__ import annotations
@@ -19,11 +20,17 @@ STRIDE = 8
 
 
 class DeepLabV1Head(nn.Module):
-    """Scores of c5 (B, C5, H/8, W/8); with `multi_scale` those of five branches are added, from the
-    image c0 and the first four pools c1..c4 (section 4.3, "MSc").
+    """Score c5 (B, C5, H/8, W/8), optionally adding the scores of five finer maps.
 
-    There the paper concatenates the branches' maps to fc7 before the one layer of scores; as in the
-    authors' code each is scored for itself here, which is the same sum.
+    The paper concatenates the five branches and fc7 before a single score layer (section 4.3,
+    "MSc"). As in the authors' code, each branch has its own score layer here, which gives the same
+    sum.
+
+    Args:
+        channels: Number of channels of each backbone map, by name.
+        strides: Stride of each backbone map, by name.
+        num_classes: Number of output channels.
+        multi_scale: Add branches for the image c0 and the first four pools c1..c4.
     """
 
     def __init__(
@@ -35,18 +42,18 @@ class DeepLabV1Head(nn.Module):
         multi_scale: bool,
     ) -> None:
         super().__init__()
-        self.score = start_normal(nn.Conv2d(channels["c5"], num_classes, 1))
+        self.score = init_normal(nn.Conv2d(channels["c5"], num_classes, 1))
         self.branches = nn.ModuleDict()
         for name in ("c0", "c1", "c2", "c3", "c4") if multi_scale else ():
-            step = STRIDE // strides[name]
+            stride = STRIDE // strides[name]
             self.branches[name] = nn.Sequential(
-                start_normal(nn.Conv2d(channels[name], 128, 3, stride=step, padding=1), std=0.001),
+                init_normal(nn.Conv2d(channels[name], 128, 3, stride=stride, padding=1), std=0.001),
                 nn.ReLU(inplace=True),
                 Dropout(0.5),
-                start_normal(nn.Conv2d(128, 128, 1), std=0.001),
+                init_normal(nn.Conv2d(128, 128, 1), std=0.001),
                 nn.ReLU(inplace=True),
                 Dropout(0.5),
-                start_normal(nn.Conv2d(128, num_classes, 1)),
+                init_normal(nn.Conv2d(128, num_classes, 1)),
             )
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
@@ -56,12 +63,12 @@ class DeepLabV1Head(nn.Module):
         return logits
 
     def upsample(self, logits: Tensor, *, size: tuple[int, int]) -> Tensor:
-        """Logits of the image's `size` (height, width)."""
+        """Upsample the logits to the image's `size` (height, width)."""
         return upsample_from_pixels(logits, stride=STRIDE, size=size)
 
 
-def start_normal(conv: nn.Conv2d, *, std: float = 0.01) -> nn.Conv2d:
-    """The convolution as the authors start it: normal weights, no bias; the std is fc8's."""
+def init_normal(conv: nn.Conv2d, *, std: float = 0.01) -> nn.Conv2d:
+    """Initialize as the authors do: normal weights, zero biases. The default std is that of fc8."""
     nn.init.normal_(conv.weight, std=std)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
@@ -79,12 +86,20 @@ def deeplab_v1(
     multi_scale: bool = False,
     width: float = 1.0,
 ) -> Segmenter:
-    """DeepLab-LargeFOV, or with other numbers the paper's other fields of view; random weights.
+    """DeepLab-LargeFOV by default, or another field of view of the paper, with random weights.
 
-    kernel_size, rate, hidden: the window of fc6, its rate, and the channels of fc6 and fc7.
-    average_pool: a mean over 3x3 before fc6, which LargeFOV alone has. multi_scale: the MSc
-    branches. width: scales the channels of VGG16's convolutions.
-    Raises InputError for a field of view that makes no sense.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Number of image channels.
+        kernel_size: Kernel of fc6.
+        rate: Dilation rate of fc6.
+        hidden: Number of channels of fc6 and fc7.
+        average_pool: Average over 3x3 before fc6; only LargeFOV does.
+        multi_scale: Add the MSc branches (section 4.3).
+        width: Multiplier of the channels of VGG16's convolutions.
+
+    Raises:
+        InputError: If the field of view is not valid.
     """
     backbone = AtrousVGG16(
         fields=((kernel_size, rate),),

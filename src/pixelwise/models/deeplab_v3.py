@@ -1,8 +1,8 @@
 """DeepLabV3 (arXiv:1706.05587): dilated ResNets, with context in parallel (ASPP) or in cascade.
 
-Rates are those for output stride 16 and are doubled at 8 (section 3.3). The stages before the last
-are dilated as in torchvision; the last has the paper's unit rates, the multi-grid (section 3.2.1).
-torchvision's own DeepLabV3 is the same with other numbers: see `deeplab_v3`.
+The rates are given for output stride 16 and doubled at 8 (section 3.3). The stages before the last
+are dilated as in torchvision; the last stage has the paper's unit rates, the multi-grid (section
+3.2.1). torchvision's own DeepLabV3 is the same network with other numbers: see TORCHVISION.
 """
 
 from __future__ import annotations
@@ -12,23 +12,32 @@ from typing import Any
 from torch import Tensor, nn
 
 from pixelwise.backbones import Backbone, create_backbone
+from pixelwise.backbones.backbone import initialize_convolutions
 from pixelwise.backbones.resnet import BLOCKS, Bottleneck
 from pixelwise.errors import InputError
 from pixelwise.layers import ASPP, ConvNormAct
-from pixelwise.models.fcn_resnet import NarrowHead
+from pixelwise.models.fcn_resnet import FCNHead
 from pixelwise.models.segmenter import Segmenter
 
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
 MULTI_GRID = (1, 2, 4)  # with ASPP: table 5
 CASCADE_GRID = (1, 2, 1)  # in cascade: table 3
-BOTTLENECKS = tuple(f"resnet{depth}" for depth in BLOCKS if depth >= 50)
+BOTTLENECK_RESNETS = tuple(f"resnet{depth}" for depth in BLOCKS if depth >= 50)
+# Options of torchvision's DeepLabV3, at output stride 8.
+TORCHVISION = {"multi_grid": False, "dropout": 0.5, "refine": True, "auxiliary": True}
 
 
 class DeepLabV3Head(nn.Module):
     """ASPP on c5 (B, C5, H/os, W/os), then logits of the same size.
 
-    separable: depthwise separable 3x3 convolutions in the ASPP, as DeepLabV3+ has them without its
-    decoder. refine: one more 3x3 convolution before the classes, as in torchvision.
+    Args:
+        channels: Number of channels of c5.
+        num_classes: Number of output channels.
+        rates: Dilation rates of the ASPP.
+        separable: Use depthwise separable 3x3 convolutions in the ASPP, as DeepLabV3+ does without
+            its decoder.
+        dropout: Dropout probability after the ASPP.
+        refine: Add a 3x3 convolution before the classifier, as torchvision does.
     """
 
     def __init__(
@@ -52,10 +61,15 @@ class DeepLabV3Head(nn.Module):
 
 
 class CascadeHead(nn.Module):
-    """Copies of block4, the last stage, one behind the other on c5, each with twice the rate of the
-    one before, then logits (figure 3b).
+    """Copies of block4, the last ResNet stage, in sequence on c5, then logits (figure 3b).
 
-    rate: of block4. last_block: 4 for none, to 7 for three.
+    Each copy has twice the rate of the one before.
+
+    Args:
+        channels: Number of channels of c5.
+        num_classes: Number of output channels.
+        rate: Dilation rate of block4.
+        last_block: Number of the last copy, from 4 for no copies to 7 for three.
     """
 
     def __init__(self, channels: int, *, num_classes: int, rate: int, last_block: int) -> None:
@@ -63,20 +77,12 @@ class CascadeHead(nn.Module):
         self.blocks = nn.Sequential()
         for number in range(5, last_block + 1):
             rate *= 2
-            self.blocks.add_module(
-                f"block{number}",
-                nn.Sequential(
-                    *(
-                        Bottleneck(
-                            channels, channels // 4, stride=1, dilations=(rate * unit, rate * unit)
-                        )
-                        for unit in CASCADE_GRID
-                    )
-                ),
-            )
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            block = nn.Sequential()
+            for unit in CASCADE_GRID:
+                dilations = (rate * unit, rate * unit)
+                block.append(Bottleneck(channels, channels // 4, stride=1, dilations=dilations))
+            self.blocks.add_module(f"block{number}", block)
+        initialize_convolutions(self.blocks, mode="fan_out")
         self.classify = nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
@@ -84,19 +90,20 @@ class CascadeHead(nn.Module):
         return logits
 
 
-def check_stride(network: str, output_stride: int) -> None:
-    """Raises InputError for a stride whose rates the paper does not give."""
+def check_output_stride(network: str, output_stride: int) -> None:
+    """Raise InputError for an output stride for which the paper gives no rates."""
     if output_stride not in RATES:
-        allowed = " and ".join(map(str, sorted(RATES)))
-        raise InputError(f"output_stride {output_stride}: {network} has {allowed}")
+        allowed = " or ".join(map(str, sorted(RATES)))
+        raise InputError(f"output_stride {output_stride}: must be {allowed} for {network}")
 
 
-def create_dilated(backbone: str, *, output_stride: int, multi_grid: bool, **form: Any) -> Backbone:
-    """The backbone; one of bottlenecks with the multi-grid, if it is asked for. Others have no
-    stage to put it in."""
-    if multi_grid and backbone in BOTTLENECKS:
-        form["multi_grid"] = MULTI_GRID
-    return create_backbone(backbone, output_stride=output_stride, **form)
+def create_dilated(
+    backbone: str, *, output_stride: int, multi_grid: bool, **options: Any
+) -> Backbone:
+    """Create a backbone, with the multi-grid in its last stage if that has bottlenecks."""
+    if multi_grid and backbone in BOTTLENECK_RESNETS:
+        options["multi_grid"] = MULTI_GRID
+    return create_backbone(backbone, output_stride=output_stride, **options)
 
 
 def deeplab_v3(
@@ -113,16 +120,23 @@ def deeplab_v3(
 ) -> Segmenter:
     """DeepLabV3 with ASPP and random weights.
 
-    output_stride: 16, or 8 for a denser, slower map with doubled rates. multi_grid: unit rates
-    1, 2, 4 in the last stage of a ResNet with bottlenecks. dropout: behind the ASPP. refine: a 3x3
-    convolution before the classes. auxiliary: a second head on c4, whose loss helps in training.
-    align_corners: in every resize, as in the authors' code.
-    torchvision's: output_stride 8, multi_grid False, dropout 0.5, refine and auxiliary True.
-    Raises InputError for another stride, and a dropout that is no probability.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Number of image channels.
+        backbone: A key of `backbones.BACKBONES`.
+        output_stride: 16, or 8 for a denser and slower map with doubled rates.
+        multi_grid: Use unit rates 1, 2, 4 in the last stage of a ResNet with bottlenecks.
+        dropout: Dropout probability after the ASPP, from 0 to below 1.
+        refine: Add a 3x3 convolution before the classifier.
+        auxiliary: Add a second head on c4, whose loss helps training.
+        align_corners: Align corners in every resize, as the authors' code does.
+
+    Raises:
+        InputError: If an option is not allowed.
     """
-    check_stride("DeepLabV3", output_stride)
+    check_output_stride("DeepLabV3", output_stride)
     if not 0 <= dropout < 1:
-        raise InputError(f"dropout {dropout}: allowed are 0 to below 1")
+        raise InputError(f"dropout {dropout}: must be 0 or more and below 1")
     features = create_dilated(
         backbone, output_stride=output_stride, in_channels=in_channels, multi_grid=multi_grid
     )
@@ -134,7 +148,7 @@ def deeplab_v3(
         dropout=dropout,
         refine=refine,
     )
-    second = NarrowHead(channels["c4"], num_classes=num_classes, source="c4") if auxiliary else None
+    second = FCNHead(channels["c4"], num_classes=num_classes, source="c4") if auxiliary else None
     return Segmenter(features, head, auxiliary=second, align_corners=align_corners)
 
 
@@ -149,15 +163,23 @@ def deeplab_v3_cascade(
 ) -> Segmenter:
     """DeepLabV3 with blocks in cascade instead of ASPP, and random weights (section 3.2).
 
-    last_block: 7 for block5, block6 and block7 behind the ResNet's block4; 4 for none of them.
-    align_corners: as for `deeplab_v3`.
-    Raises InputError for another stride or block, and a backbone without bottlenecks.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Number of image channels.
+        backbone: "resnet50", "resnet101" or "resnet152".
+        output_stride: 16, or 8 for a denser and slower map with doubled rates.
+        last_block: 7 for block5, block6 and block7 after the ResNet's block4; 4 for none of them.
+        align_corners: Align corners in every resize, as the authors' code does.
+
+    Raises:
+        InputError: If an option is not allowed.
     """
-    check_stride("DeepLabV3", output_stride)
-    if backbone not in BOTTLENECKS:
-        raise InputError(f"backbone {backbone!r}: the cascade has {', '.join(BOTTLENECKS)}")
+    check_output_stride("DeepLabV3", output_stride)
+    if backbone not in BOTTLENECK_RESNETS:
+        allowed = ", ".join(BOTTLENECK_RESNETS)
+        raise InputError(f"backbone {backbone!r}: must be one of {allowed} for the cascade")
     if not 4 <= last_block <= 7:
-        raise InputError(f"last_block {last_block}: allowed are 4 to 7")
+        raise InputError(f"last_block {last_block}: must be 4 to 7")
     features = create_backbone(
         backbone, output_stride=output_stride, in_channels=in_channels, multi_grid=CASCADE_GRID
     )

@@ -1,8 +1,8 @@
-"""DeepLabV3+ (arXiv:1802.02611): context from ASPP, edges from an early stage.
+"""DeepLabV3+ (arXiv:1802.02611): ASPP for context, an early feature map for boundaries.
 
-The head of section 3.1 and figure 2. With Xception and MobileNetV2 its 3x3 convolutions are
-depthwise separable, with ResNets they are plain (tables 5 and 3). Rates are those for output stride
-16, doubled at 8 (section 4.2).
+With Xception and MobileNetV2 the 3x3 convolutions of the head are depthwise separable, with ResNets
+they are plain (tables 5 and 3). The rates are given for output stride 16 and doubled at 8 (section
+4.2).
 """
 
 from __future__ import annotations
@@ -14,12 +14,23 @@ from torch import Tensor, nn
 
 from pixelwise.errors import InputError
 from pixelwise.layers import ASPP, ConvNormAct, SeparableConv, resize
-from pixelwise.models.deeplab_v3 import RATES, DeepLabV3Head, check_stride, create_dilated
+from pixelwise.models.deeplab_v3 import RATES, DeepLabV3Head, check_output_stride, create_dilated
 from pixelwise.models.segmenter import Segmenter
 
 
 class DeepLabV3PlusHead(nn.Module):
-    """Map c2 (B, C2, H/4, W/4) and c5 (B, C5, H/os, W/os) to logits at c2's size."""
+    """Predict logits at stride 4 from a low-level and a high-level feature map.
+
+    The decoder of section 3.1 and figure 2: c2 (B, C2, H/4, W/4) and c5 (B, C5, H/os, W/os) to
+    logits of c2's size.
+
+    Args:
+        channels: Number of channels of each backbone map, by name.
+        num_classes: Number of output channels.
+        rates: Dilation rates of the ASPP.
+        separable: Make all 3x3 convolutions depthwise separable.
+        align_corners: Align corners when the context is upsampled.
+    """
 
     def __init__(
         self,
@@ -33,7 +44,8 @@ class DeepLabV3PlusHead(nn.Module):
         super().__init__()
         self.align_corners = align_corners
         self.context = ASPP(channels["c5"], 256, rates=rates, separable=separable)
-        self.detail = ConvNormAct(channels["c2"], 48, kernel_size=1)  # few, so that context leads
+        # 48 channels keep the low-level features from outweighing the context (section 4.1).
+        self.detail = ConvNormAct(channels["c2"], 48, kernel_size=1)
         conv: type[nn.Module] = SeparableConv if separable else ConvNormAct
         self.fuse = nn.Sequential(conv(256 + 48, 256), conv(256, 256))
         self.classify = nn.Conv2d(256, num_classes, kernel_size=1)
@@ -65,34 +77,44 @@ def deeplab_v3plus(
 ) -> Segmenter:
     """DeepLabV3+ with random weights.
 
-    output_stride: 16, or 8 for a denser, slower context. decoder: False for the logits of the
-    ASPP as they are, as in DeepLabV3. aspp: False for its 1x1 convolution and image pooling alone.
-    separable: whether 3x3 convolutions of the head are depthwise separable; by default with every
-    backbone but ResNets. multi_grid: as for `deeplab_v3`.
+    The authors' published weights need `align_corners`. Those on MobileNetV2 also need `tensorflow`
+    and have neither decoder nor ASPP (arXiv:1801.04381, section 6.3).
 
-    The authors' published weights ask for align_corners, corners aligned in every resize, and those
-    on MobileNetV2 for tensorflow, its form there, and neither decoder nor ASPP
-    (arXiv:1801.04381, section 6.3). width: scales MobileNetV2's channels; 0.5 was published, too.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Number of image channels.
+        backbone: A key of `backbones.BACKBONES`.
+        output_stride: 16, or 8 for a denser and slower context.
+        decoder: False returns the logits of the ASPP as they are, as in DeepLabV3.
+        aspp: False leaves only the 1x1 convolution and the image pooling of the ASPP.
+        separable: Make the 3x3 convolutions of the head depthwise separable. By default they are,
+            except with ResNets.
+        multi_grid: Use unit rates 1, 2, 4 in the last stage of a ResNet with bottlenecks.
+        align_corners: Align corners in every resize.
+        tensorflow: Use MobileNetV2 in the form of the authors' weights.
+        width: Multiplier of MobileNetV2's channels; weights were published for 0.5, too.
 
-    Raises InputError for another stride, whose rates the paper does not give, and for tensorflow
-    and width with another backbone.
+    Raises:
+        InputError: If an option is not allowed, for instance `tensorflow` or `width` with another
+            backbone than MobileNetV2.
     """
-    check_stride("DeepLabV3+", output_stride)
-    if tensorflow and backbone != "mobilenet_v2":
-        raise InputError(f"tensorflow True: is a form of mobilenet_v2, not of {backbone}")
+    check_output_stride("DeepLabV3+", output_stride)
+    options: dict[str, Any] = {}
+    if tensorflow:
+        options["tensorflow"] = True
+    if width != 1:
+        options["width"] = width
+    if options and backbone != "mobilenet_v2":
+        (name, value), *_ = options.items()
+        raise InputError(f"{name} {value}: is an option of mobilenet_v2, not of {backbone}")
     if separable is None:
         separable = not backbone.startswith("resnet")
-    if width != 1 and backbone != "mobilenet_v2":
-        raise InputError(f"width {width:g}: is of mobilenet_v2, not of {backbone}")
-    form: dict[str, Any] = {"tensorflow": True} if tensorflow else {}
-    if width != 1:
-        form["width"] = width
     features = create_dilated(
         backbone,
         output_stride=output_stride,
         in_channels=in_channels,
         multi_grid=multi_grid,
-        **form,
+        **options,
     )
     rates = RATES[output_stride] if aspp else ()
     head: nn.Module

@@ -1,14 +1,15 @@
-"""FCN (arXiv:1411.4038): class scores at stride 32, finer ones added, upsampled to the image.
+"""FCN (arXiv:1411.4038): class scores at stride 32, refined by finer maps, upsampled to the image.
 
-The networks of the authors' reference code (voc-fcn32s, 16s, 8s, 8s-atonce and voc-fcn-alexnet), in
-which every image size comes out at its own size: maps are laid upon each other by the coordinates
-of their layers, and what the padding added is cropped. FCN-GoogLeNet was never published beyond its
-row in table 1; here it is made in the same way.
+These are the networks of the authors' reference code: voc-fcn32s, 16s, 8s, 8s-atonce and
+voc-fcn-alexnet. Their output has the size of the image for every image size: maps are aligned by
+the coordinates of their layers, and what the padding added is cropped. FCN-GoogLeNet was never
+published beyond its row in table 1; here it is built in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -19,18 +20,33 @@ from pixelwise.errors import InputError
 from pixelwise.layers import Coordinates, crop, make_upsampling
 from pixelwise.models.segmenter import Segmenter
 
-EIGHT_LAYERS: dict[str, type[AlexNet] | type[CaffeNet]] = {"caffenet": CaffeNet, "alexnet": AlexNet}
-AT_ONCE = {"c4": 0.01, "c3": 0.0001}
+ALEXNETS: dict[str, type[AlexNet] | type[CaffeNet]] = {"caffenet": CaffeNet, "alexnet": AlexNet}
+
+# The skips of each network: maps to add, from coarse to fine, with the factor of each map.
+FCN_32S: dict[str, float] = {}
+FCN_16S = {"c4": 1.0}
+FCN_8S = {"c4": 1.0, "c3": 1.0}
+# Small factors allow training all skips at once instead of stage by stage (voc-fcn8s-atonce).
+FCN_8S_AT_ONCE = {"c4": 0.01, "c3": 0.0001}
 
 
-class FCNHead(nn.Module):
-    """Scores of c5, doubled and added to those of a finer map, skip by skip (figure 3).
+class FCNSkipHead(nn.Module):
+    """Score c5, then double the scores and add those of a finer map, skip by skip (figure 3).
 
-    skips: maps to add, from coarse to fine, with the number that each is multiplied by before it
-    is scored: 1, or less where all are trained at once. All scores start at zero (section 4.3), so
-    that a network with a new skip begins with the result that it had without.
-    kernel_size: of the last upsampling, whose stride is that of the finest map.
-    coordinates: where the maps lie; None crops the middle instead, for pools that round down.
+    All score layers start at zero (section 4.3), so a network with a new skip starts with the
+    result of the network without it.
+
+    Args:
+        channels: Number of channels of each backbone map, by name.
+        strides: Stride of each backbone map, by name.
+        num_classes: Number of output channels.
+        coordinates: Where each map lies in the image. None uses center crops instead, for pools
+            that round down.
+        skips: Maps to add, from coarse to fine, with the factor that each map is multiplied by
+            before it is scored.
+        upsampling: Kind of the upsampling layers, a key of `layers.UPSAMPLING`.
+        kernel_size: Kernel of the last upsampling, whose stride is that of the finest map. By
+            default twice that stride.
     """
 
     def __init__(
@@ -50,20 +66,20 @@ class FCNHead(nn.Module):
         self.skips = nn.ModuleDict()
         self.doubling = nn.ModuleDict()
         self.offsets: dict[str, int | None] = dict.fromkeys((*self.scales, "image"))
-        here = coordinates["c5"] if coordinates else Coordinates()
+        position = coordinates["c5"] if coordinates else Coordinates()
         stride = strides["c5"]
         for name in self.scales:
             self.skips[name] = _zero_scores(channels[name], num_classes)
             self.doubling[name] = make_upsampling(upsampling, num_classes, kernel_size=4, stride=2)
-            here = here.after(self.doubling[name])
+            position = position.after(self.doubling[name])
             if coordinates:
-                self.offsets[name] = coordinates[name].crop_to(here)
+                self.offsets[name] = coordinates[name].crop_to(position)
             stride = strides[name]
         self.upsampling = make_upsampling(
             upsampling, num_classes, kernel_size=kernel_size or 2 * stride, stride=stride
         )
         if coordinates:
-            self.offsets["image"] = here.after(self.upsampling).crop_to(Coordinates())
+            self.offsets["image"] = position.after(self.upsampling).crop_to(Coordinates())
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         scores: Tensor = self.score(features["c5"])
@@ -75,7 +91,7 @@ class FCNHead(nn.Module):
         return scores
 
     def upsample(self, scores: Tensor, *, size: tuple[int, int]) -> Tensor:
-        """Scores of the finest map to logits of the image's `size` (height, width)."""
+        """Upsample the scores at the finest map to logits of the image's `size` (height, width)."""
         return crop(self.upsampling(scores), offset=self.offsets["image"], size=size)
 
 
@@ -87,7 +103,9 @@ def _zero_scores(channels: int, num_classes: int) -> nn.Conv2d:
     return score
 
 
-def fcn32s(
+def fcn_vgg16(
+    skips: Mapping[str, float],
+    /,
     *,
     num_classes: int,
     in_channels: int = 3,
@@ -95,50 +113,38 @@ def fcn32s(
     ceil_mode: bool = True,
     width: float = 1.0,
 ) -> Segmenter:
-    """FCN-32s on VGG16, with random weights.
+    """FCN on VGG16 with random weights.
 
-    upsampling: "frozen" bilinear kernels as in the reference code, "learned" ones that start so, or
-    "interpolate", the same away from the border. ceil_mode: False makes pools round down, as
-    textbook ports do, and then crops the middle. width: scales the channels of VGG16.
-    Raises InputError for another upsampling.
+    Args:
+        skips: Maps to add, such as FCN_8S.
+        num_classes: Number of classes.
+        in_channels: Number of image channels.
+        upsampling: "frozen" for fixed bilinear kernels, as in the reference code; "learned" for
+            kernels that start bilinear; "interpolate" for interpolation, which differs from
+            "frozen" only near the border.
+        ceil_mode: True rounds the size of pools up, as Caffe does. False rounds down and uses
+            center crops, as textbook implementations do.
+        width: Multiplier of the channels of VGG16.
+
+    Raises:
+        InputError: If `upsampling` or `width` is not allowed.
     """
-    return _on_vgg16({}, num_classes, in_channels, upsampling, ceil_mode, width)
+    backbone = VGG16(in_channels=in_channels, width=width, ceil_mode=ceil_mode)
+    head = FCNSkipHead(
+        backbone.channels,
+        backbone.strides,
+        num_classes=num_classes,
+        coordinates=backbone.coordinates if ceil_mode else None,
+        skips=skips,
+        upsampling=upsampling,
+    )
+    return Segmenter(backbone, head)
 
 
-def fcn16s(
-    *,
-    num_classes: int,
-    in_channels: int = 3,
-    upsampling: str = "frozen",
-    ceil_mode: bool = True,
-    width: float = 1.0,
-) -> Segmenter:
-    """FCN-16s: FCN-32s and the scores of pool4. Arguments as for `fcn32s`."""
-    return _on_vgg16({"c4": 1.0}, num_classes, in_channels, upsampling, ceil_mode, width)
-
-
-def fcn8s(
-    *,
-    num_classes: int,
-    in_channels: int = 3,
-    upsampling: str = "frozen",
-    ceil_mode: bool = True,
-    width: float = 1.0,
-) -> Segmenter:
-    """FCN-8s: FCN-16s and the scores of pool3. Arguments as for `fcn32s`."""
-    return _on_vgg16({"c4": 1.0, "c3": 1.0}, num_classes, in_channels, upsampling, ceil_mode, width)
-
-
-def fcn8s_atonce(
-    *,
-    num_classes: int,
-    in_channels: int = 3,
-    upsampling: str = "frozen",
-    ceil_mode: bool = True,
-    width: float = 1.0,
-) -> Segmenter:
-    """FCN-8s with skips scaled by 0.01 and 0.0001, so that all of it can be trained at once."""
-    return _on_vgg16(AT_ONCE, num_classes, in_channels, upsampling, ceil_mode, width)
+fcn32s = partial(fcn_vgg16, FCN_32S)
+fcn16s = partial(fcn_vgg16, FCN_16S)
+fcn8s = partial(fcn_vgg16, FCN_8S)
+fcn8s_atonce = partial(fcn_vgg16, FCN_8S_AT_ONCE)
 
 
 def fcn_alexnet(
@@ -149,54 +155,50 @@ def fcn_alexnet(
     upsampling: str = "frozen",
     width: float = 1.0,
 ) -> Segmenter:
-    """FCN-AlexNet, whose kernels of 63 with stride 32 set its scores on whole pixels.
+    """FCN-AlexNet with random weights.
 
-    backbone: "caffenet", as in the paper, or "alexnet", torchvision's. upsampling: "frozen" or
-    "learned". Raises InputError for others.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Number of image channels.
+        backbone: "caffenet", as in the paper, or "alexnet" for torchvision's.
+        upsampling: "frozen" or "learned"; see `fcn_vgg16`.
+        width: Multiplier of the channels of the backbone.
+
+    Raises:
+        InputError: If `backbone` or `upsampling` is not allowed.
     """
-    if backbone not in EIGHT_LAYERS:
-        raise InputError(f"backbone {backbone!r}: allowed are {', '.join(EIGHT_LAYERS)}")
-    features = EIGHT_LAYERS[backbone](in_channels=in_channels, width=width)
-    return _at_stride_32(features, num_classes, upsampling)
+    if backbone not in ALEXNETS:
+        raise InputError(f"backbone {backbone!r}: must be one of {', '.join(ALEXNETS)}")
+    return _stride_32(
+        ALEXNETS[backbone](in_channels=in_channels, width=width), num_classes, upsampling
+    )
 
 
 def fcn_googlenet(
     *, num_classes: int, in_channels: int = 3, upsampling: str = "frozen"
 ) -> Segmenter:
-    """FCN-GoogLeNet: scores of the last inception. Its kernels are 63 wide, as FCN-AlexNet's, since
-    64 would set the scores between pixels. Arguments as for `fcn_alexnet`."""
-    return _at_stride_32(GoogLeNet(in_channels=in_channels), num_classes, upsampling)
+    """FCN-GoogLeNet with random weights: scores of the last inception, without skips.
+
+    Args:
+        num_classes: Number of classes.
+        in_channels: Number of image channels.
+        upsampling: "frozen" or "learned"; see `fcn_vgg16`.
+
+    Raises:
+        InputError: If `upsampling` is not allowed.
+    """
+    return _stride_32(GoogLeNet(in_channels=in_channels), num_classes, upsampling)
 
 
-def _at_stride_32(
+def _stride_32(
     backbone: AlexNet | CaffeNet | GoogLeNet, num_classes: int, upsampling: str
 ) -> Segmenter:
-    head = FCNHead(
+    head = FCNSkipHead(
         backbone.channels,
         backbone.strides,
         num_classes=num_classes,
         coordinates=backbone.coordinates,
         upsampling=upsampling,
-        kernel_size=63,
-    )
-    return Segmenter(backbone, head)
-
-
-def _on_vgg16(
-    skips: Mapping[str, float],
-    num_classes: int,
-    in_channels: int,
-    upsampling: str,
-    ceil_mode: bool,
-    width: float,
-) -> Segmenter:
-    backbone = VGG16(in_channels=in_channels, width=width, ceil_mode=ceil_mode)
-    head = FCNHead(
-        backbone.channels,
-        backbone.strides,
-        num_classes=num_classes,
-        coordinates=backbone.coordinates if ceil_mode else None,
-        skips=skips,
-        upsampling=upsampling,
+        kernel_size=63,  # 63 puts the scores on whole pixels; 64 would put them between pixels
     )
     return Segmenter(backbone, head)

@@ -1,21 +1,27 @@
-"""FCN on ResNet: the plain one of textbooks at stride 32, and torchvision's, dilated to stride 8.
+"""FCN on ResNet: the textbook version at stride 32, and torchvision's, dilated to stride 8.
 
-Neither is a paper's network: FCN (arXiv:1411.4038) came before ResNet (arXiv:1512.03385). They are
-what most people meet under the name of FCN today.
+Neither is the network of a paper: FCN (arXiv:1411.4038) is older than ResNet (arXiv:1512.03385).
+These two are what most people today know as FCN.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pixelwise.backbones import create_backbone
+from pixelwise.backbones import Backbone, create_backbone
 from pixelwise.errors import InputError
 from pixelwise.layers import BatchNorm2d, Dropout, crop, make_upsampling
 from pixelwise.models.segmenter import Segmenter
 
 
-class PlainHead(nn.Module):
-    """Scores of c5, upsampled by one transposed convolution 64/32 with padding 16."""
+class FCN32sHead(nn.Module):
+    """Score c5 and upsample by a transposed convolution with kernel 64, stride 32, padding 16.
+
+    Args:
+        channels: Number of channels of c5.
+        num_classes: Number of output channels.
+        upsampling: Kind of the upsampling layer, a key of `layers.UPSAMPLING`.
+    """
 
     def __init__(self, channels: int, *, num_classes: int, upsampling: str) -> None:
         super().__init__()
@@ -30,14 +36,25 @@ class PlainHead(nn.Module):
         return scores
 
     def upsample(self, scores: Tensor, *, size: tuple[int, int]) -> Tensor:
-        """Logits of `size`. They come out at the next multiple of 32, and begin where the image
-        begins: what is beyond its lower and right border is cropped."""
+        """Upsample the scores to logits of the image's `size` (height, width).
+
+        The upsampled scores start at the image's upper left corner and have the next multiple of
+        32 as their size; the rest is cropped at the bottom and the right.
+        """
         return crop(self.upsampling(scores), offset=0, size=size)
 
 
-class NarrowHead(nn.Sequential):
-    """3x3 to a quarter of the channels, batch norm, ReLU, dropout 0.1, 1x1 to the classes: the head
-    of torchvision's FCN, on the map named `source`."""
+class FCNHead(nn.Sequential):
+    """Head of torchvision's FCN, also used as auxiliary head.
+
+    3x3 convolution to a quarter of the channels, batch norm, ReLU, dropout 0.1, 1x1 convolution to
+    the classes.
+
+    Args:
+        channels: Number of channels of the map.
+        num_classes: Number of output channels.
+        source: Name of the map to use, such as "c5".
+    """
 
     def __init__(self, channels: int, *, num_classes: int, source: str) -> None:
         hidden = channels // 4
@@ -64,14 +81,20 @@ def fcn_resnet(
     backbone: str = "resnet50",
     upsampling: str = "learned",
 ) -> Segmenter:
-    """The textbook's FCN on a ResNet, with random weights.
+    """The textbook FCN on a ResNet, with random weights.
 
-    upsampling: "learned" from a bilinear start, "frozen", or "interpolate". Raises InputError for
-    another, or another backbone.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Number of image channels.
+        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152".
+        upsampling: "learned" kernels that start bilinear, "frozen" bilinear kernels, or
+            "interpolate".
+
+    Raises:
+        InputError: If `backbone` or `upsampling` is not allowed.
     """
-    _check(backbone)
-    features = create_backbone(backbone, output_stride=32, in_channels=in_channels)
-    head = PlainHead(features.channels["c5"], num_classes=num_classes, upsampling=upsampling)
+    features = _create_resnet(backbone, output_stride=32, in_channels=in_channels)
+    head = FCN32sHead(features.channels["c5"], num_classes=num_classes, upsampling=upsampling)
     return Segmenter(features, head)
 
 
@@ -85,21 +108,24 @@ def fcn_resnet_dilated(
 ) -> Segmenter:
     """torchvision's FCN on a ResNet, with random weights.
 
-    auxiliary: a second head on c4, whose loss helps in training. Raises InputError for another
-    backbone or stride.
+    Args:
+        num_classes: Number of classes.
+        in_channels: Number of image channels.
+        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152".
+        output_stride: Stride of the logits before upsampling: 8, 16 or 32.
+        auxiliary: Add a second head on c4, whose loss helps training.
+
+    Raises:
+        InputError: If `backbone` or `output_stride` is not allowed.
     """
-    _check(backbone)
-    features = create_backbone(backbone, output_stride=output_stride, in_channels=in_channels)
+    features = _create_resnet(backbone, output_stride=output_stride, in_channels=in_channels)
     channels = features.channels
-    return Segmenter(
-        features,
-        NarrowHead(channels["c5"], num_classes=num_classes, source="c5"),
-        auxiliary=(
-            NarrowHead(channels["c4"], num_classes=num_classes, source="c4") if auxiliary else None
-        ),
-    )
+    head = FCNHead(channels["c5"], num_classes=num_classes, source="c5")
+    second = FCNHead(channels["c4"], num_classes=num_classes, source="c4") if auxiliary else None
+    return Segmenter(features, head, auxiliary=second)
 
 
-def _check(backbone: str) -> None:
+def _create_resnet(backbone: str, *, output_stride: int, in_channels: int) -> Backbone:
     if not backbone.startswith("resnet"):
-        raise InputError(f"backbone {backbone!r}: is no resnet: try resnet50")
+        raise InputError(f"backbone {backbone!r}: must be a ResNet, such as resnet50")
+    return create_backbone(backbone, output_stride=output_stride, in_channels=in_channels)

@@ -1,4 +1,4 @@
-"""How large a network is: parameters, multiply-adds, what its layers put out, memory."""
+"""The size of a network: parameters, multiply-adds, activations, memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ from torch.utils._pytree import tree_leaves
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learnable numbers, those of batch normalization included."""
+    """Count the learnable numbers, including those of batch normalization."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_multiply_adds(model: nn.Module, *, height: int, width: int) -> int:
-    """Multiply-adds of the convolutions and linear layers for one (3, height, width) image.
+    """Count the multiply-adds of convolutions and linear layers for one image.
 
-    This is the papers' convention: normalization, activations and resizing are not counted. A model
-    on the meta device is measured without any arithmetic.
+    This is the convention of the papers: normalization, activations and resizing do not count. A
+    model on the meta device is measured without any arithmetic.
+
+    Args:
+        model: The network.
+        height: Height of the image, which has three channels.
+        width: Width of the image.
     """
     total = 0
 
@@ -31,19 +36,24 @@ def count_multiply_adds(model: nn.Module, *, height: int, width: int) -> int:
         nonlocal total
         if isinstance(module, nn.Conv2d):
             total += output.numel() * module.weight[0].numel()
-        elif isinstance(module, nn.ConvTranspose2d):  # its kernel is laid on every input position
+        elif isinstance(module, nn.ConvTranspose2d):  # applies its kernel at every input position
             total += inputs[0].numel() * module.weight[0].numel()
         elif isinstance(module, nn.Linear):
             total += output.numel() * module.in_features
 
-    _pass_through(model, count, height=height, width=width)
+    _run_with_hook(model, count, height=height, width=width)
     return total
 
 
 def count_activations(model: nn.Module, *, height: int, width: int) -> int:
-    """Numbers that the layers put out for one (3, height, width) image: training keeps most.
+    """Count the numbers that all layers output for one image; training keeps most of them.
 
     A model on the meta device is measured without any arithmetic.
+
+    Args:
+        model: The network.
+        height: Height of the image, which has three channels.
+        width: Width of the image.
     """
     total = 0
 
@@ -52,14 +62,14 @@ def count_activations(model: nn.Module, *, height: int, width: int) -> int:
         if isinstance(output, Tensor) and not any(module.children()):
             total += output.numel()
 
-    _pass_through(model, count, height=height, width=width)
+    _run_with_hook(model, count, height=height, width=width)
     return total
 
 
-def _pass_through(
+def _run_with_hook(
     model: nn.Module, hook: Callable[[nn.Module, Any, Any], None], *, height: int, width: int
 ) -> None:
-    """One image, and `hook` for each module that it passes."""
+    """Run the model on one image and call `hook` after each module."""
     handles = [module.register_forward_hook(hook) for module in model.modules()]
     training = model.training
     try:
@@ -73,12 +83,18 @@ def _pass_through(
 
 
 def peak_bytes(model: nn.Module, *, height: int, width: int, in_channels: int = 3) -> int:
-    """The most memory that the maps of one (in_channels, height, width) image take at once.
+    """Compute the peak memory of the feature maps of one image, in bytes.
 
-    Without the weights, and without what libraries take for a layer's own work: some 15 % more on a
-    CPU. Nothing is computed. The model is in evaluation mode.
+    Excludes the weights and the workspace of the libraries, which adds about 15 % on a CPU. Nothing
+    is computed; only shapes are propagated.
+
+    Args:
+        model: A network in evaluation mode.
+        height: Height of the image.
+        width: Width of the image.
+        in_channels: Number of image channels.
     """
-    memory = _Memory()
+    memory = _MemoryCounter()
     run_on_meta(model, height=height, width=width, in_channels=in_channels, mode=memory)
     return memory.peak
 
@@ -92,9 +108,14 @@ def run_on_meta(
     in_channels: int = 3,
     mode: AbstractContextManager[object] | None = None,
 ) -> None:
-    """A forward of one image without any arithmetic, and without copying the weights.
+    """Propagate the shapes of one image through a model, without arithmetic or copied weights.
 
-    mode: what the image is made and the forward is run in.
+    Args:
+        model: The network, on any device.
+        height: Height of the image.
+        width: Width of the image.
+        in_channels: Number of image channels.
+        mode: Context manager in which the image is created and the model runs.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
@@ -102,8 +123,8 @@ def run_on_meta(
         functional_call(model, shapes, torch.empty(1, in_channels, height, width, device="meta"))
 
 
-class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that operations give, until they are let go."""
+class _MemoryCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tracks the bytes of all tensors that operations return, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -118,12 +139,12 @@ class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self.counted:  # a view, or a layer that works in place
+        if storage in self.counted:  # a view, or the output of an in-place layer
             return
         self.counted.add(storage)
         self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._let_go, storage.nbytes())
+        weakref.finalize(storage, self._free, storage.nbytes())
 
-    def _let_go(self, size: int) -> None:
+    def _free(self, size: int) -> None:
         self.live -= size

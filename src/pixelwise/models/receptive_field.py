@@ -1,4 +1,4 @@
-"""What cutting an image into windows asks of a network: alignment, sizes of maps, reach."""
+"""Properties of a network that tiling needs: alignment, map sizes and receptive field."""
 
 from __future__ import annotations
 
@@ -10,30 +10,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixelwise.layers.forward_context import ReceptiveFieldContext, SizeContext, running
+from pixelwise.layers.forward_context import ReceptiveFieldContext, SizeContext, use_context
 from pixelwise.models.profiling import run_on_meta
 
-LARGEST_DENOMINATOR = 64
-FIRST_LENGTH = 1024
-COARSEST = 32
+MAX_DENOMINATOR = 64
+INITIAL_LENGTH = 1024
+DEFAULT_ALIGNMENT = 32
 
 
-def alignment(model: nn.Module) -> int:
-    """Pixels between windows whose maps are parts of one map: the coarsest stride of a `Segmenter`,
-    times what its own image scales ask for. Of another network it is taken for COARSEST."""
+def tile_alignment(model: nn.Module) -> int:
+    """Return the pixel grid on which tiles must start for their maps to be crops of one map.
+
+    For a `Segmenter` this is the coarsest stride times the common denominator of its image scales,
+    for any other network DEFAULT_ALIGNMENT.
+    """
     if not hasattr(model, "backbone"):
-        return COARSEST
+        return DEFAULT_ALIGNMENT
     segmenter: Any = model
     strides: Mapping[str, int] = segmenter.backbone.strides
-    scales = [Fraction(scale).limit_denominator(LARGEST_DENOMINATOR) for scale in segmenter.scales]
+    scales = [Fraction(scale).limit_denominator(MAX_DENOMINATOR) for scale in segmenter.scales]
     return max(strides.values()) * lcm(*(scale.denominator for scale in scales))
 
 
 def trace_sizes(model: nn.Module, *, height: int, width: int, in_channels: int = 3) -> SizeContext:
-    """The sizes of the maps that a pass over an image would resize and pool. Nothing is
-    computed."""
+    """Return the sizes of all maps that one image would resize and pool, without computing them.
+
+    Args:
+        model: The network.
+        height: Height of the image.
+        width: Width of the image.
+        in_channels: Number of image channels.
+    """
     sizes = SizeContext()
-    with running(sizes):
+    with use_context(sizes):
         run_on_meta(model, height=height, width=width, in_channels=in_channels)
     return sizes
 
@@ -42,39 +51,45 @@ def trace_sizes(model: nn.Module, *, height: int, width: int, in_channels: int =
 def measure_receptive_radius(
     model: nn.Module, *, step: int, in_channels: int = 3
 ) -> tuple[int, int]:
-    """How many pixels away one pixel can change the logits, and the map that is pooled: the half
-    of the theoretical receptive field, what the image pooling spreads left out.
+    """Measure how far away a pixel can be and still influence the output, in pixels.
 
-    Found by running a strip with rows that are not numbers, which every window takes on, and
-    longer strips until their ends stay clean. The model is in evaluation mode.
+    This is half of the theoretical receptive field, without the effect of image pooling. The
+    measurement runs a strip in which some rows are NaN, which every kernel propagates, and doubles
+    the strip until its ends stay free of NaN.
+
+    Args:
+        model: A network in evaluation mode.
+        step: Alignment of tiles, from `tile_alignment`.
+        in_channels: Number of image channels.
+
+    Returns:
+        The radius for the logits, and the radius for the maps that are pooled over the image.
     """
-    taps = [
+    radii = [
         layer.dilation[0] * (layer.kernel_size[0] // 2) * step
         for layer in model.modules()
         if isinstance(layer, nn.Conv2d)
     ]
-    length = FIRST_LENGTH
-    while length < 3 * max(taps, default=0):  # rows beyond the strip would not be seen
+    length = INITIAL_LENGTH
+    while length < 3 * max(radii, default=0):  # the largest kernel must fit into the strip
         length *= 2
     device = next(model.parameters()).device
     while True:
         strip = torch.zeros(1, in_channels, length, max(32, step), device=device)
         first = length // 2 // step * step
         strip[:, :, first : first + step] = torch.nan
-        receptive_radius = ReceptiveFieldContext()
-        with running(receptive_radius):
+        context = ReceptiveFieldContext()
+        with use_context(context):
             logits = model(strip)
-        here = _extent(logits.isnan().any(dim=3).any(dim=1)[0], length, first, first + step)
-        if here < length // 2 - step:
-            pooled = [
-                _extent(rows, length, first, first + step) for rows in receptive_radius.pooled
-            ]
-            return here, max(pooled, default=0)
+        radius = _spread(logits.isnan().any(dim=3).any(dim=1)[0], length, first, first + step)
+        if radius < length // 2 - step:
+            pooled = [_spread(rows, length, first, first + step) for rows in context.pooled]
+            return radius, max(pooled, default=0)
         length *= 2
 
 
-def _extent(rows: Tensor, length: int, first: int, last: int) -> int:
-    """How far True comes before row `first` and behind row `last`, in pixels of the strip."""
+def _spread(rows: Tensor, length: int, first: int, last: int) -> int:
+    """How far True in `rows` extends beyond pixel rows `first` to `last` of the strip."""
     stride = length / len(rows)
     (found,) = rows.nonzero(as_tuple=True)
     if not len(found):

@@ -1,11 +1,10 @@
-"""The only wrapper: a backbone, a head, and logits at the image's own size."""
+"""The only wrapper: a backbone, a head, and logits at the size of the image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
 from math import inf
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +14,26 @@ from pixelwise.errors import InputError
 from pixelwise.layers import resize
 
 Size = tuple[int, int]  # height, width
-FINEST = 1000  # scales are fractions with denominators up to this
+MAX_DENOMINATOR = 1000  # of the fractions that represent scales
 
 
 class Segmenter(nn.Module):
-    """(B, 3, H, W) normalized images to (B, num_classes, H, W) logits, for any H, W >= 1.
+    """Segmentation network: normalized images (B, C, H, W) to logits (B, num_classes, H, W).
 
-    The head's logits are resized to the image, unless the head has a way of its own: a method
-    `upsample(logits, size=(height, width))`. An `auxiliary` head sees the same maps and is there for
-    its loss alone: see `with_auxiliary`.
+    Works for any H, W >= 1. The logits of the head are resized to the image, unless the head has a
+    method `upsample(logits, size=(height, width))` of its own.
 
-    scales: the image is seen at each of these sizes besides its own, and the largest logit at each
-    position wins (DeepLab v2, arXiv:1606.00915, section 4.1.2): 0.5 and 0.75 there.
-    align_corners: in every resize, as Caffe and TensorFlow do, for weights that were trained so.
-    Raises InputError for a scale that is not above 0.
+    Args:
+        backbone: The feature extractor.
+        head: Module that maps the backbone's dict of features to logits.
+        auxiliary: Second head on the same features, used only for its loss: see `with_auxiliary`.
+        scales: Image scales at which the network is also run; at each position the largest logit
+            over all scales wins (DeepLab v2, arXiv:1606.00915, section 4.1.2, with 0.5 and 0.75).
+        align_corners: Align corners in every resize, as Caffe and TensorFlow do; needed by weights
+            that were trained so.
+
+    Raises:
+        InputError: If a scale is not above 0.
     """
 
     def __init__(
@@ -42,8 +47,8 @@ class Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         if not all(0 < scale < inf for scale in scales):
-            raise InputError(f"scales {list(scales)}: all are numbers above 0")
-        self.backbone = cast(nn.Module, backbone)
+            raise InputError(f"scales {list(scales)}: all must be numbers above 0")
+        self.backbone: nn.Module = backbone  # inference may replace it by an equivalent module
         self.head = head
         self.auxiliary = auxiliary
         self.scales = tuple(scales)
@@ -51,48 +56,53 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         size = _size(images)
-        return self._upsample(self.coarse(images), seen=size, size=size)
+        return self._upsample(self.coarse_logits(images), input_size=size, size=size)
 
-    def coarse(self, images: Tensor) -> Tensor:
-        """The head's own logits, before they are upsampled to the image's size."""
+    def coarse_logits(self, images: Tensor) -> Tensor:
+        """Compute the logits at the resolution of the head, before upsampling."""
         logits: Tensor = self.head(self.backbone(images))
-        return self._largest([logits, *self._rescaled(images)])
+        return self._largest([logits, *self._logits_at_scales(images)])
 
     def with_auxiliary(self, images: Tensor, *, upsample: bool = True) -> tuple[Tensor, ...]:
-        """The logits, and what else has a loss in training: the logits at each scale, that of the
-        image first, where there are several, and those of an auxiliary head where there is one.
+        """Compute all logits that have a loss in training.
 
-        All at the image's size, or, without `upsample`, as large as they come from their head.
+        Args:
+            images: Normalized images (B, C, H, W).
+            upsample: Resize all logits to the image; False keeps the resolution of each head.
+
+        Returns:
+            The logits as in `forward`; if the network has several scales, the logits of each scale,
+            the original size first; and those of the auxiliary head if there is one.
         """
         size = _size(images)
         features = self.backbone(images)
-        logits, seen = [self.head(features)], [size]
+        logits, input_sizes = [self.head(features)], [size]
         if self.scales:
-            logits += self._rescaled(images)
+            logits += self._logits_at_scales(images)
             logits = [self._largest(logits), *logits]
-            seen = [size, size, *self._scaled(size)]
+            input_sizes = [size, size, *self._scaled_sizes(size)]
         if upsample:
             logits = [
-                self._upsample(each, seen=one, size=size)
-                for each, one in zip(logits, seen, strict=True)
+                self._upsample(each, input_size=input_size, size=size)
+                for each, input_size in zip(logits, input_sizes, strict=True)
             ]
         if self.auxiliary is not None:
             extra = self.auxiliary(features)
             logits.append(self._resize(extra, size) if upsample else extra)
         return tuple(logits)
 
-    def _scaled(self, size: Size) -> list[Size]:
-        """The image's size at each of the scales; with corners aligned, those of 8k + 1 stay so."""
+    def _scaled_sizes(self, size: Size) -> list[Size]:
+        """The image's size at each scale; with aligned corners, sizes 8k + 1 stay of that form."""
         corner = int(self.align_corners)
-        fractions = [Fraction(scale).limit_denominator(FINEST) for scale in self.scales]
+        fractions = [Fraction(scale).limit_denominator(MAX_DENOMINATOR) for scale in self.scales]
         return [
             (_scaled_side(size[0], scale, corner), _scaled_side(size[1], scale, corner))
             for scale in fractions
         ]
 
-    def _rescaled(self, images: Tensor) -> list[Tensor]:
+    def _logits_at_scales(self, images: Tensor) -> list[Tensor]:
         """The head's logits of the image at each of the scales."""
-        sizes = self._scaled(_size(images))
+        sizes = self._scaled_sizes(_size(images))
         return [self.head(self.backbone(self._resize(images, size))) for size in sizes]
 
     def _largest(self, logits: list[Tensor]) -> Tensor:
@@ -102,20 +112,22 @@ class Segmenter(nn.Module):
             fused = torch.maximum(fused, self._resize(other, _size(fused)))
         return fused
 
-    def _upsample(self, logits: Tensor, *, seen: Size, size: Size) -> Tensor:
-        """Logits of an image that was seen at one size, at the image's own size."""
+    def _upsample(self, logits: Tensor, *, input_size: Size, size: Size) -> Tensor:
+        """Resize logits, computed from the image at `input_size`, to the image's own size."""
         upsample = getattr(self.head, "upsample", None)
-        return self._resize(logits if upsample is None else upsample(logits, size=seen), size)
+        return self._resize(logits if upsample is None else upsample(logits, size=input_size), size)
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
         return resize(x, size=size, align_corners=self.align_corners)
 
 
 def _scaled_side(side: int, scale: Fraction, corner: int) -> int:
-    """At least 1. In whole numbers and without a comparison, for `side` may stand for any size when
-    the network is exported."""
+    """Scale a side to at least 1.
+
+    Integer arithmetic without comparisons, because `side` may be symbolic during export.
+    """
     scaled = (side - corner) * scale.numerator // scale.denominator + corner
-    return scaled + 1 // (scaled + 1)  # 1 where it is 0
+    return scaled + 1 // (scaled + 1)  # turns 0 into 1
 
 
 def _size(x: Tensor) -> Size:

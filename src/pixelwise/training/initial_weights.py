@@ -17,7 +17,8 @@ from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import widen
-from pixelwise.weights.imagenet import find_imagenet_weights, load_backbone
+from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import IMAGENET, Normalization
 
 

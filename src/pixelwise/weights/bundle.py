@@ -1,6 +1,7 @@
-"""The bundle: one sealed file with weights and all that is needed to use them.
+"""The bundle: one file with the weights of a network and everything needed to use them.
 
-Its description is the model and its options, classes and palette, normalization, recipe, scores.
+Besides the weights it describes the model and its options, classes and palette, normalization,
+image format, recipe and scores.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pixelwise.data.classes import Classes
+from pixelwise.data.classes import Classes, listed
 from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.models import Segmenter, create_model
@@ -22,18 +23,32 @@ from pixelwise.weights.normalization import Normalization
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
 
 FORMAT = 1
+# Keys that pixelwise 0.1 wrote in British spelling, and what they are called now.
+RENAMED_KEYS = {
+    "normalisation": "normalization",
+    "colours": "colors",
+    "ignore_colour": "ignore_color",
+}
 
 
-@dataclass
+@dataclass(repr=False)
 class Bundle:
-    """A trained network with everything needed to use, score and repeat it.
+    """A trained network with everything needed to use, score and reproduce it.
 
-    model: the registry's name; options: what `create_model` takes besides the numbers of classes
-    and channels.
-    weights: the state dict, on the CPU.
-    recipe: the resolved recipe; scores: of the split named in them; both plain JSON.
-    pixels: what images have to hold.
-    path: the file that it was loaded from, for messages.
+    Attributes:
+        model: Name of the network; see `list_models`.
+        options: Options of `create_model`, without the numbers of classes and channels.
+        classes: Names, colors and mask values of the classes.
+        normalization: How images are normalized for the network.
+        weights: State dict of the network, on the CPU.
+        recipe: The resolved recipe of the training run, as plain JSON.
+        scores: Scores on the split that they name, as plain JSON.
+        pixels: Format of the images.
+        path: File that the bundle was loaded from, for error messages.
+
+    Example:
+        >>> bundle = Bundle.load(Path("runs/mine/best.safetensors"))
+        >>> model = bundle.build()
     """
 
     model: str
@@ -46,10 +61,24 @@ class Bundle:
     pixels: PixelFormat = RGB
     path: Path | None = field(default=None, compare=False)
 
-    def build(self) -> Segmenter:
-        """The network with these weights, in evaluation mode.
+    def __repr__(self) -> str:
+        options = "".join(f", {key}={value!r}" for key, value in self.options.items())
+        score = self.scores.get("mean_iou")
+        lines = [
+            f"Bundle({self.model}{options})",
+            f"  classes: {len(self.classes)} ({listed(self.classes.names, most=5)})",
+            f"  images: {self.pixels}",
+            f"  weights: {len(self.weights)} tensors",
+        ]
+        if score is not None:
+            lines.append(f"  mean IoU: {score:.2%} on {self.scores.get('split', 'unknown split')}")
+        return "\n".join(lines)
 
-        Raises InputError where this version has no such network or the weights do not fit it.
+    def build(self) -> Segmenter:
+        """Create the network with these weights, in evaluation mode.
+
+        Raises:
+            InputError: If this version has no such network, or the weights do not fit it.
         """
         origin = self.path or "bundle"
         if self.model == CUSTOM_MODEL:
@@ -67,17 +96,21 @@ class Bundle:
             model.load_state_dict(dict(self.weights))
         except InputError as error:
             raise InputError(f"{origin}: {error}") from error
-        except RuntimeError as error:  # how load_state_dict lists what does not fit
+        except RuntimeError as error:  # load_state_dict lists all mismatches in one message
             first = str(error).splitlines()[1].strip().split(":")[0]
             raise InputError(
-                f"{origin}: its weights do not fit {self.model} with {self.options} ({first}): "
-                "give the file as train wrote it"
+                f"{origin}: its weights do not fit {self.model} with options {self.options} "
+                f"({first}): use the file that training wrote, unchanged"
             ) from error
         return model.eval()
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all. Raises InputError where that is impossible."""
-        about = {
+        """Write the bundle atomically.
+
+        Raises:
+            InputError: If the file cannot be written.
+        """
+        description = {
             "format": FORMAT,
             "model": self.model,
             "options": self.options,
@@ -87,34 +120,43 @@ class Bundle:
             "recipe": self.recipe,
             "scores": self.scores,
         }
-        write_tensor_file(path, self.weights, about, key=BUNDLE_KEY)
+        write_tensor_file(path, self.weights, description, key=BUNDLE_KEY)
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
-        """Read a bundle. Raises InputError for anything that is not a whole, undamaged one."""
+        """Read a bundle and verify its checksum. Bundles of pixelwise 0.1 are read, too.
+
+        Raises:
+            InputError: If the file is not a complete, undamaged bundle.
+        """
         remedy = BUNDLE_REMEDY
-        tensors, about = read_tensor_file(path, key=BUNDLE_KEY, kind="bundle", remedy=remedy)
+        tensors, description = read_tensor_file(path, key=BUNDLE_KEY, kind="bundle", remedy=remedy)
         try:
-            if about["format"] != FORMAT:
+            if description["format"] != FORMAT:
                 raise InputError(
-                    f"has bundle format {about['format']}, this version reads {FORMAT}: update "
-                    "pixelwise"
+                    f"has bundle format {description['format']}, but this version reads {FORMAT}: "
+                    "update pixelwise"
                 )
+            description = _rename_keys(description)
             bundle = cls(
-                model=str(about["model"]),
-                options=dict(about["options"]),
-                classes=Classes.from_json(about["classes"]),
-                normalization=Normalization.from_json(about["normalization"]),
+                model=str(description["model"]),
+                options=dict(description["options"]),
+                classes=Classes.from_json(_rename_keys(description["classes"])),
+                normalization=Normalization.from_json(description["normalization"]),
                 weights=tensors,
-                pixels=PixelFormat.from_json(about.get("pixels", RGB.to_json())),
-                recipe=dict(about["recipe"]),
-                scores=dict(about["scores"]),
+                pixels=PixelFormat.from_json(description.get("pixels", RGB.to_json())),
+                recipe=dict(description["recipe"]),
+                scores=dict(description["scores"]),
                 path=path,
             )
             if bundle.normalization.channels != bundle.pixels.channels:
-                raise ValueError("a normalization of other channels than the images")
+                raise ValueError("normalization and images differ in their number of channels")
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: the bundle's description is damaged: {remedy}") from error
         return bundle
+
+
+def _rename_keys(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED_KEYS.get(key, key): value for key, value in data.items()}

@@ -1,7 +1,7 @@
-"""The seal of a bundle or checkpoint: its SHA-256 and what it says of itself, without its tensors.
+"""The header of a bundle or checkpoint: its SHA-256 and its description, without the tensors.
 
-Reading it needs neither PyTorch nor the time that hashing takes: it tells one file from another and
-does not prove that the tensors are whole (`pixelwise.weights.tensor_file` does).
+Reading it needs neither PyTorch nor the time that hashing takes. It identifies a file, but does not
+verify the tensors; `pixelwise.weights.tensor_file` does.
 """
 
 from __future__ import annotations
@@ -17,9 +17,19 @@ BUNDLE_REMEDY = "give the best.safetensors or last.safetensors of a run"
 
 
 def read_bundle_header(path: Path, *, key: str, kind: str, remedy: str) -> tuple[str, str]:
-    """The SHA-256, in hexadecimal, and the JSON text.
+    """Read the header of a file written by `write_tensor_file`.
 
-    kind and remedy: for messages, as "bundle". Raises InputError for anything without this key.
+    Args:
+        path: The file.
+        key: Metadata entry that identifies the kind of file.
+        kind: What the file should be, for error messages: "bundle", "checkpoint".
+        remedy: What to do about an error, for error messages.
+
+    Returns:
+        The SHA-256 in hexadecimal, and the description as JSON text.
+
+    Raises:
+        InputError: If the file cannot be read or has no such entry.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a {kind}: {remedy}")
@@ -41,5 +51,9 @@ def read_bundle_header(path: Path, *, key: str, kind: str, remedy: str) -> tuple
 
 
 def bundle_digest(path: Path) -> str:
-    """The SHA-256 that a bundle carries. Raises InputError where the file is no bundle."""
+    """Return the SHA-256 stored in a bundle.
+
+    Raises:
+        InputError: If the file is not a bundle.
+    """
     return read_bundle_header(path, key=BUNDLE_KEY, kind="bundle", remedy=BUNDLE_REMEDY)[0]

@@ -1,4 +1,4 @@
-"""Weights for images of three channels, put to use on images of more."""
+"""Adapt weights for RGB images to images with another number of channels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 
-def image_kernel(network: nn.Module) -> str:
-    """The name of the weights that see the image: those of the first convolution."""
+def first_kernel_name(network: nn.Module) -> str:
+    """Return the name of the first convolution's weight, which is applied to the image."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             return f"{name}.weight"
@@ -15,11 +15,18 @@ def image_kernel(network: nn.Module) -> str:
 
 
 def widen(kernel: Tensor, channels: int) -> Tensor:
-    """A kernel (O, N, h, w) that sees an image, as (O, channels, h, w).
+    """Adapt the kernel of the first convolution to another number of image channels.
 
-    The channels that both have keep their weights, a new one gets the mean of the first three's.
-    For fewer than three, which are no colors any more, each gets that mean.
+    Channels that both images have keep their weights; new ones get the mean of the first three. An
+    image with fewer than three channels has no colors, so all its channels get that mean.
+
+    Args:
+        kernel: Weight (O, N, h, w).
+        channels: New number of channels.
+
+    Returns:
+        Weight (O, channels, h, w).
     """
     mean = kernel[:, :3].mean(dim=1, keepdim=True)
-    kept = kernel[:, : channels if channels >= min(3, kernel.shape[1]) else 0]
-    return torch.cat([kept, mean.repeat(1, channels - kept.shape[1], 1, 1)], dim=1)
+    shared = kernel[:, : channels if channels >= min(3, kernel.shape[1]) else 0]
+    return torch.cat([shared, mean.repeat(1, channels - shared.shape[1], 1, 1)], dim=1)

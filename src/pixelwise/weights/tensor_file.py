@@ -1,9 +1,9 @@
-"""Sealed files: tensors and a JSON text in one safetensors file, with the SHA-256 of both.
+"""Tensors and a JSON description in one safetensors file, with a SHA-256 over both.
 
-The header's metadata holds one entry: a line with the hash, and the JSON text. One and not two,
-since safetensors writes several in any order, and equal contents are to be equal files. Nothing in
-the file can run code. safetensors notices a file that is cut off, but a flipped bit loads in
-silence: hence the hash.
+The metadata of the file has a single entry: a line with the hash, then the JSON text. It is a
+single entry because safetensors writes several in random order, and equal contents should give
+equal files. Nothing in the file can run code. safetensors itself detects truncation but not a
+flipped bit, hence the hash.
 """
 
 from __future__ import annotations
@@ -27,26 +27,42 @@ from pixelwise.weights.bundle_header import read_bundle_header
 def write_tensor_file(
     path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, key: str
 ) -> None:
-    """Write the file whole or not at all. Raises InputError where that is impossible.
+    """Write tensors and a description atomically.
 
-    key: the name of the metadata entry, which says what kind of file it is.
+    Args:
+        path: The file.
+        tensors: The tensors, on any device.
+        about: The description, as plain JSON without NaN.
+        key: Metadata entry that identifies the kind of file.
+
+    Raises:
+        InputError: If the file cannot be written.
     """
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, allow_nan=False)
-    with atomic(path) as side:
+    with atomic(path) as temporary:
         try:
-            save_file(held, side, metadata={key: f"{_digest(text, held)}\n{text}"})
-        except SafetensorError as error:  # how it reports a full disk
+            save_file(on_cpu, temporary, metadata={key: f"{_digest(text, on_cpu)}\n{text}"})
+        except SafetensorError as error:  # raised, for instance, when the disk is full
             raise OSError(str(error)) from error
 
 
 def read_tensor_file(
     path: Path, *, key: str, kind: str, remedy: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, and what was said about them.
+    """Read a file written by `write_tensor_file` and verify its checksum.
 
-    kind and remedy: for messages, as "bundle". Raises InputError for anything that is not a whole,
-    undamaged file with this key.
+    Args:
+        path: The file.
+        key: Metadata entry that identifies the kind of file.
+        kind: What the file should be, for error messages: "bundle", "checkpoint".
+        remedy: What to do about an error, for error messages.
+
+    Returns:
+        The tensors, and the description.
+
+    Raises:
+        InputError: If the file is not a complete, undamaged file of this kind.
     """
     digest, text = read_bundle_header(path, key=key, kind=kind, remedy=remedy)
     try:
@@ -66,7 +82,7 @@ def read_tensor_file(
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the description and each tensor's name, type, shape and bytes, by name."""
+    """SHA-256 over the description and the name, type, shape and bytes of each tensor, by name."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

@@ -1,0 +1,1 @@
+"""Readers for the weight files of Caffe and TensorFlow."""

@@ -1,9 +1,9 @@
-"""CRC-32C (Castagnoli, RFC 3720), with NumPy: the checksum of TensorFlow's checkpoints.
+"""CRC-32C (Castagnoli, RFC 3720) with NumPy: the checksum of TensorFlow's checkpoints.
 
-Byte by byte Python takes a minute for a hundred megabytes, and a package for it would be one more
-requirement for one number. A CRC without its two inversions is linear over bits, so the data are
-cut into lanes that are worked through side by side, and their sums are joined pair by pair: the
-left one is shifted past the right one's bytes. Zeros in front change nothing.
+Pure Python takes a minute per hundred megabytes, and a package would be one more requirement for a
+single number. Without its two inversions a CRC is linear over bits. So the data are split into
+lanes that are processed in parallel, and their checksums are combined pair by pair: the left one is
+shifted past the bytes of the right one. Leading zeros change nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy.typing as npt
 Words = npt.NDArray[np.uint32]
 Bytes = bytes | npt.NDArray[np.uint8]
 
-POLYNOMIAL = 0x82F63B78  # with the lowest power in the highest bit
+POLYNOMIAL = 0x82F63B78  # the lowest power is the highest bit
 INVERTED = 0xFFFFFFFF
-MASK_DELTA = 0xA282EAD8  # of LevelDB and TensorFlow
+MASK_DELTA = 0xA282EAD8  # as in LevelDB and TensorFlow
 
 
 def crc32c(data: Bytes) -> int:
-    """The CRC-32C of bytes, or of an array of them."""
+    """Compute the CRC-32C of bytes, or of a uint8 array."""
     bytes_ = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
     if len(bytes_) < 4:
         return _short(bytes_.tobytes())
@@ -33,14 +33,14 @@ def crc32c(data: Bytes) -> int:
     padded = np.zeros(lanes * steps * 4, np.uint8)
     start = len(padded) - len(bytes_)
     padded[start:] = bytes_
-    padded[start : start + 4] ^= 0xFF  # what starting from all ones comes to
+    padded[start : start + 4] ^= 0xFF  # equivalent to an initial value of all ones
     columns = np.ascontiguousarray(padded.view("<u4").reshape(lanes, steps).T)
     low, high = _word_tables()
     sums = np.zeros(lanes, np.uint32)
     for column in columns:
         sums = sums ^ column
         sums = low[sums & 0xFFFF] ^ high[sums >> 16]
-    length = steps.bit_length() + 1  # a lane's bytes, as a power of two
+    length = steps.bit_length() + 1  # log2 of the bytes per lane
     while len(sums) > 1:
         if len(sums) % 2:
             sums = np.concatenate([np.zeros(1, np.uint32), sums])
@@ -50,8 +50,10 @@ def crc32c(data: Bytes) -> int:
 
 
 def masked_crc32c(data: Bytes) -> int:
-    """The CRC-32C as LevelDB and TensorFlow store it, so that a CRC of data that hold a CRC is
-    none of the usual numbers."""
+    """Compute the CRC-32C as LevelDB and TensorFlow store it.
+
+    The mask avoids special values when a CRC is computed over data that contain CRCs.
+    """
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + MASK_DELTA) & INVERTED
 
@@ -67,7 +69,7 @@ def _short(data: bytes) -> int:
 
 @cache
 def _columns(power: int) -> tuple[int, ...]:
-    """What becomes of each of the 32 bits of a sum when 2**power zero bytes follow."""
+    """The effect of 2**power further zero bytes on each of the 32 bits of a checksum."""
     if power:
         half = _columns(power - 1)
         return tuple(_apply(half, column) for column in half)
@@ -86,7 +88,7 @@ def _apply(columns: tuple[int, ...], number: int) -> int:
 
 
 def _span(columns: tuple[int, ...]) -> Words:
-    """The map given by its columns, for every number of that many bits."""
+    """Tabulate the linear map with these columns for every number with that many bits."""
     table = np.zeros(1, np.uint32)
     for column in columns:
         table = np.concatenate([table, table ^ np.uint32(column)])
@@ -106,7 +108,7 @@ def _byte_tables(power: int) -> tuple[Words, ...]:
 
 
 def _shifted(sums: Words, power: int) -> Words:
-    """The sums when 2**power zero bytes follow."""
+    """The checksums after 2**power further zero bytes."""
     one, two, three, four = _byte_tables(power)
     shifted: npt.NDArray[Any] = (
         one[sums & 0xFF] ^ two[sums >> 8 & 0xFF] ^ three[sums >> 16 & 0xFF] ^ four[sums >> 24]

@@ -1,6 +1,6 @@
-"""Messages of protobuf without generated code: a schema of a few lines, read by protobuf itself.
+"""Protobuf messages without generated code, from a schema of a few lines.
 
-Fields that are not declared are skipped.
+Fields that the schema does not declare are skipped.
 """
 
 from __future__ import annotations
@@ -11,18 +11,27 @@ from typing import Any
 
 from pixelwise.errors import InputError
 
-# Message: (field, number, type) with "*" where it is repeated; a type is another message's name or
-# one of protobuf's, as in FieldDescriptorProto.
+# (field, number, type) of each message, with "*" after the type of repeated fields. A type is the
+# name of another message, or one of protobuf's as in FieldDescriptorProto.
 Schema = Mapping[str, tuple[tuple[str, int, str], ...]]
 
 
 def message_classes(
     schema: Schema, *, package: str, path: Path, reason: str
 ) -> tuple[dict[str, Any], type[Exception]]:
-    """The schema's messages by name, and the error that their `FromString` raises.
+    """Create the classes of a schema's messages.
 
-    package: of the .proto file, `path`: the file to be read and `reason`: what in it, for messages.
-    Raises InputError where protobuf is not installed.
+    Args:
+        schema: The messages.
+        package: Package name of the .proto file.
+        path: File to be read, for the error message.
+        reason: What needs protobuf, for the error message.
+
+    Returns:
+        The classes by name, and the exception that their `FromString` raises.
+
+    Raises:
+        InputError: If protobuf is not installed.
     """
     try:
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -45,7 +54,7 @@ def message_classes(
                 one.type, one.type_name = field.TYPE_MESSAGE, f".{package}.{bare}"
             else:
                 one.type = getattr(field, f"TYPE_{bare}")
-    pool = descriptor_pool.DescriptorPool()  # of its own: others may know such a .proto too
+    pool = descriptor_pool.DescriptorPool()  # private: other packages may register the same .proto
     pool.AddSerializedFile(file.SerializeToString())
     classes = {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))

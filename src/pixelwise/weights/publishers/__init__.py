@@ -1,8 +1,9 @@
-"""Who published segmentation networks, and how their files are laid out: one file a publisher.
+"""How published segmentation networks are stored: one file per publisher.
 
-A new one is a file here, with a function that makes a Publication of a file or says None, and an
-entry in PUBLISHERS. FCN by its authors, torchvision and classifiers, whose names are ours up to
-their beginnings, are in `convert` and `pretrained`.
+To add a publisher whose names differ from ours throughout, write a file with a function that
+returns a Publication for its files and None for others, and add the function to PUBLISHERS. The
+names of FCN's authors (`fcn_caffe`) and of torchvision (`torchvision_segmentation`) differ from
+ours only in their prefixes; `convert_weights` uses their tables directly.
 """
 
 from __future__ import annotations
@@ -18,15 +19,13 @@ PUBLISHERS: tuple[Callable[[ImportedWeights], Publication | None], ...] = (kazut
 
 
 def find_publication(imported: ImportedWeights) -> Publication | None:
-    """The first that knows the file; None where none does.
+    """Return the publication that a file belongs to, or None if no publisher recognizes it.
 
-    Raises InputError for a file that is a publisher's, and of a network that is not known.
+    Raises:
+        InputError: If a publisher recognizes the file, but not the network in it.
     """
-    for publisher in PUBLISHERS:
-        publication = publisher(imported)
-        if publication is not None:
-            return publication
-    return None
+    publications = (publisher(imported) for publisher in PUBLISHERS)
+    return next((found for found in publications if found is not None), None)
 
 
 __all__ = ["PUBLISHERS", "Publication", "find_publication"]

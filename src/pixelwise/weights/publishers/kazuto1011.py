@@ -1,8 +1,8 @@
 """DeepLab v2 on ResNet-101 by kazuto1011 (github.com/kazuto1011/deeplab-pytorch, release v1.0).
 
-PyTorch weights in names of its own. The stages count from the stem, so that `layer2` is our
-`layer1`; with several image sizes, all names begin with "base."; its weights from MS-COCO, which
-DeepLab v2 starts from, have neither that nor a head.
+PyTorch weights under its own names. Stages are counted from the stem, so `layer2` is our `layer1`.
+If the network runs at several image scales, all names start with "base.". The weights pretrained on
+MS-COCO, from which DeepLab v2 starts, have neither this prefix nor a head.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ DEPTHS = {blocks: depth for depth, blocks in BLOCKS.items() if depth >= 50}
 
 
 def kazuto1011(imported: ImportedWeights) -> Publication | None:
-    """The publication, if the file is one. Raises InputError for a ResNet of another depth."""
+    """Return the publication if the file is one of this publisher, else None.
+
+    Raises:
+        InputError: If the ResNet has an unknown depth.
+    """
     prefix = next((p for p in ("base.", "") if f"{p}{STEM}" in imported.tensors), None)
     if prefix is None:
         return None
@@ -39,7 +43,7 @@ def kazuto1011(imported: ImportedWeights) -> Publication | None:
     if blocks not in DEPTHS:
         raise InputError(
             f"{imported.path}: has {', '.join(map(str, blocks))} blocks in its stages, which is no "
-            "ResNet with 50, 101 or 152 layers: is it whole?"
+            "ResNet with 50, 101 or 152 layers: is the file complete?"
         )
     depth = DEPTHS[blocks]
     score = imported.tensors.get(f"{prefix}aspp.c0.weight")
@@ -51,31 +55,31 @@ def kazuto1011(imported: ImportedWeights) -> Publication | None:
         options={"backbone": f"resnet{depth}", "multi_scale": prefix == "base."},
         normalization=NORMALIZATION,
         backbones=(f"resnet{depth}",),
-        places={ours: f"{prefix}{theirs}" for ours, theirs in _places(depth).items()},
-        behind=(f"{prefix}aspp.", f"{prefix}fc."),
+        names={ours: f"{prefix}{theirs}" for ours, theirs in _names(depth).items()},
+        head_prefixes=(f"{prefix}aspp.", f"{prefix}fc."),
     )
 
 
-def _places(depth: int) -> dict[str, str]:
-    """His names, without what they all begin with, by ours."""
-    places = _layer("conv1", "bn1", "layer1.conv1")
+def _names(depth: int) -> dict[str, str]:
+    """Names in the file, without the common prefix, by our names."""
+    names = _layer("conv1", "bn1", "layer1.conv1")
     for stage, blocks in enumerate(BLOCKS[depth], start=1):
         for block in range(blocks):
             ours, theirs = f"layer{stage}.{block}", f"layer{stage + 1}.block{block + 1}"
             for number, name in CONVOLUTIONS.items():
-                places |= _layer(f"{ours}.conv{number}", f"{ours}.bn{number}", f"{theirs}.{name}")
+                names |= _layer(f"{ours}.conv{number}", f"{ours}.bn{number}", f"{theirs}.{name}")
             if block == 0:
                 shortcut = f"{ours}.downsample"
-                places |= _layer(f"{shortcut}.0", f"{shortcut}.1", f"{theirs}.shortcut")
+                names |= _layer(f"{shortcut}.0", f"{shortcut}.1", f"{theirs}.shortcut")
     for branch in range(BRANCHES):
-        for part in ("weight", "bias"):
-            places[f"head.branches.{branch}.{part}"] = f"aspp.c{branch}.{part}"
-    return places
+        for tensor in ("weight", "bias"):
+            names[f"head.branches.{branch}.{tensor}"] = f"aspp.c{branch}.{tensor}"
+    return names
 
 
 def _layer(convolution: str, norm: str, theirs: str) -> dict[str, str]:
-    """A convolution of the backbone and the batch normalization behind it."""
+    """Names of a convolution of the backbone and of the batch normalization after it."""
     return {
         f"backbone.{convolution}.weight": f"{theirs}.conv.weight",
-        **{f"backbone.{norm}.{part}": f"{theirs}.bn.{part}" for part in NORM},
+        **{f"backbone.{norm}.{tensor}": f"{theirs}.bn.{tensor}" for tensor in NORM},
     }

@@ -1,9 +1,9 @@
-"""What has to be known of a publisher's file to fill a network of ours with it."""
+"""What must be known about a published file to fill one of our networks with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pixelwise.errors import InputError
@@ -15,14 +15,18 @@ from pixelwise.weights.normalization import Normalization
 class Publication:
     """Published weights, and how they fill a network.
 
-    publisher: for messages. model: the network of ours that it is.
-    foreign: its tensors by the file's names, in PyTorch's layout and in our order of channels.
-    num_classes: of its head; None where there is no head, as in a classifier.
-    options: of the network, as far as they follow from the file or its publisher; `backbone` is
-    one of them.
-    backbones: those that `places` knows. places: the file's names by those of the network.
-    behind: how names of the file begin that are not of the backbone.
-    left_out: what of the file is of no use to any network, for people.
+    Attributes:
+        publisher: Name of the publisher, for error messages.
+        model: The network that the weights are for.
+        imported: Tensors by the names in the file, in PyTorch's layout and our order of channels.
+        num_classes: Number of classes of the head; None for a classifier without one.
+        options: Options of the network that follow from the file or its publisher, among them
+            `backbone`.
+        normalization: Normalization that the weights expect.
+        backbones: The backbones that `names` covers.
+        names: Names in the file by the network's names.
+        head_prefixes: Prefixes of the file's tensors that are not part of the backbone.
+        not_weights: Contents of the file that no network uses, as text.
     """
 
     publisher: str
@@ -32,24 +36,27 @@ class Publication:
     options: Mapping[str, Any]
     normalization: Normalization
     backbones: tuple[str, ...]
-    places: Mapping[str, str]
-    behind: tuple[str, ...]
-    left_out: str = field(default="")
+    names: Mapping[str, str]
+    head_prefixes: tuple[str, ...]
+    not_weights: str = ""
 
     def check(self, *, model: str | None = None, backbone: str) -> None:
-        """Raise InputError where this is not for that network, or not for that backbone."""
-        if model is not None and model != self.model:
-            raise InputError(
-                f"{self.imported.path}: {self.publisher}'s weights are known for {self.model}, not "
-                f"for {model}"
-            )
-        if backbone not in self.backbones:
-            raise InputError(
-                f"{self.imported.path}: {self.publisher}'s weights are known for "
-                f"{', '.join(self.backbones)}, not for {backbone}"
-            )
+        """Check that these weights are for the given network and backbone.
 
-    def places_of(self, names: Iterable[str], *, prefix: str = "") -> dict[str, str]:
-        """The file's name for each of the `names` that has one; `prefix` stands before them in the
-        whole network."""
-        return {name: self.places[prefix + name] for name in names if prefix + name in self.places}
+        Raises:
+            InputError: If they are not.
+        """
+        supported = f"{self.imported.path}: {self.publisher} weights are supported for"
+        if model is not None and model != self.model:
+            raise InputError(f"{supported} {self.model}, not {model}")
+        if backbone not in self.backbones:
+            raise InputError(f"{supported} {', '.join(self.backbones)}, not {backbone}")
+
+    def names_for(self, names: Iterable[str], *, prefix: str = "") -> dict[str, str]:
+        """Translate a network's names to those of the file; names without a match are left out.
+
+        Args:
+            names: Names of the network, or of a part of it.
+            prefix: Prefix of these names in the whole network.
+        """
+        return {name: self.names[prefix + name] for name in names if prefix + name in self.names}

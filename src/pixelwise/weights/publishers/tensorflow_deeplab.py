@@ -1,8 +1,9 @@
 """DeepLabV3+ by its authors (github.com/tensorflow/models, research/deeplab): TensorFlow's names.
 
-Xception-65 with ASPP and decoder, and MobileNetV2 with neither, of which image pooling and the 1x1
-convolution remain; and the same backbones as ImageNet classifiers. The file does not say at which
-stride it was trained: 16 is the one of the list that comes with the weights (model_zoo.md).
+Published are Xception-65 with ASPP and decoder; MobileNetV2 without a decoder, whose ASPP consists
+of image pooling and the 1x1 convolution; and the same backbones as ImageNet classifiers. The file
+does not contain the output stride of the training; 16 is the one in the list that comes with the
+weights (model_zoo.md).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from pixelwise.weights.publishers.publication import Publication
 
 BACKBONES = {"xception65": "xception_65/", "mobilenet_v2": "MobilenetV2/"}
 SCORE = "logits/semantic/weights"
-# What follows the backbone, in these networks and in classifiers.
-BEHIND = (
+# Prefixes of the layers after the backbone, in these networks and in classifiers.
+HEAD_PREFIXES = (
     "aspp",
     "image_pooling/",
     "concat_projection/",
@@ -36,7 +37,7 @@ BEHIND = (
 )
 PROJECTION = "concat_projection/weights"
 BRANCH_CHANNELS = 256
-BRANCHES = 3  # of ASPP, beside the 1x1 and the pooling
+BRANCHES = 3  # of the ASPP, besides the 1x1 convolution and the pooling
 NORM = {
     "weight": "gamma",
     "bias": "beta",
@@ -46,7 +47,11 @@ NORM = {
 
 
 def tensorflow(imported: ImportedWeights) -> Publication | None:
-    """The publication, if the file is TensorFlow's. Raises InputError for another network."""
+    """Return the publication if the file is a TensorFlow checkpoint, else None.
+
+    Raises:
+        InputError: If the checkpoint contains another network.
+    """
     if imported.kind != "tensorflow":
         return None
     slots, weights = _split(imported.tensors)
@@ -55,27 +60,27 @@ def tensorflow(imported: ImportedWeights) -> Publication | None:
         scopes = sorted({name.partition("/")[0] for name in weights})
         more = ", ..." if len(scopes) > 6 else ""
         raise InputError(
-            f"{imported.path}: has {', '.join(scopes[:6])}{more}: of TensorFlow's checkpoints those "
-            f"of DeepLab with {' or '.join(BACKBONES.values())} are known"
+            f"{imported.path}: contains {', '.join(scopes[:6])}{more}: among TensorFlow's "
+            f"checkpoints, only DeepLab with {' or '.join(BACKBONES.values())} is supported"
         )
     (backbone,) = found
     score = weights.get(SCORE)
     return Publication(
         publisher="TensorFlow",
         model="deeplab_v3plus",
-        imported=replace(imported, tensors={n: _laid_out(n, t) for n, t in weights.items()}),
+        imported=replace(imported, tensors={n: _to_pytorch(n, t) for n, t in weights.items()}),
         num_classes=None if score is None or not score.ndim else int(score.shape[-1]),
         options=_options(backbone, weights),
         normalization=TENSORFLOW,
         backbones=(backbone,),
-        places=_places(),
-        behind=BEHIND,
-        left_out=_describe(slots),
+        names=_names(),
+        head_prefixes=HEAD_PREFIXES,
+        not_weights=_describe(slots),
     )
 
 
 def _split(tensors: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]:
-    """What the optimizer keeps, and the weights. A variable's slots are named below its name."""
+    """Separate the optimizer's slots, whose names extend their variable's, from the weights."""
     slots = [
         name for name in tensors if name.rpartition("/")[0] in tensors or name == "global_step"
     ]
@@ -83,7 +88,7 @@ def _split(tensors: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]
 
 
 def _describe(slots: Iterable[str]) -> str:
-    """The slots in a few words: of hundreds of names, their kinds and how many there are."""
+    """Summarize hundreds of slots by their kinds and counts."""
     kinds: dict[str, int] = {}
     for name in slots:
         kind = name.rpartition("/")[2]
@@ -108,9 +113,12 @@ def _options(backbone: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     return options
 
 
-def _laid_out(name: str, tensor: Tensor) -> Tensor:
-    """A kernel (H, W, in, out) as (out, in, H, W), a depthwise one (H, W, C, 1) as (C, 1, H, W);
-    and the projection of the branches in our order, where image pooling comes last, not first."""
+def _to_pytorch(name: str, tensor: Tensor) -> Tensor:
+    """Convert a tensor to PyTorch's layout and our order of channels.
+
+    Kernels (H, W, in, out) become (out, in, H, W), depthwise ones (H, W, C, 1) become (C, 1, H, W).
+    In the projection of the ASPP branches, image pooling moves from the first to the last place.
+    """
     if tensor.ndim != 4:
         return tensor
     if name.endswith("/depthwise_weights"):
@@ -121,15 +129,15 @@ def _laid_out(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-# --- Names: where a module of ours is the scope of a layer of theirs
+# --- Names of the tensors in the file by our names
 
 
-def _places() -> dict[str, str]:
+def _names() -> dict[str, str]:
     return {**_xception(), **_mobilenet_v2(), **_head()}
 
 
 def _layer(ours: str, scope: str, *, depthwise: bool = False) -> dict[str, str]:
-    """A ConvNormAct of ours."""
+    """Names of one of our ConvNormAct modules."""
     return _norm_layer(f"{ours}.0", f"{ours}.1", scope, depthwise=depthwise)
 
 
@@ -139,12 +147,12 @@ def _norm_layer(
     weights = "depthwise_weights" if depthwise else "weights"
     return {
         f"{convolution}.weight": f"{scope}/{weights}",
-        **{f"{norm}.{mine}": f"{scope}/BatchNorm/{name}" for mine, name in NORM.items()},
+        **{f"{norm}.{ours}": f"{scope}/BatchNorm/{theirs}" for ours, theirs in NORM.items()},
     }
 
 
 def _separable(first: str, second: str, scope: str) -> dict[str, str]:
-    """A depthwise and a pointwise ConvNormAct of ours."""
+    """Names of our ConvNormAct modules for a depthwise and a pointwise convolution."""
     return {
         **_layer(first, f"{scope}_depthwise", depthwise=True),
         **_layer(second, f"{scope}_pointwise"),
@@ -153,7 +161,7 @@ def _separable(first: str, second: str, scope: str) -> dict[str, str]:
 
 def _xception() -> dict[str, str]:
     flow = "xception_65/{}/unit_{}/xception_module"
-    places = {
+    names = {
         **_layer("backbone.stem.0", "xception_65/entry_flow/conv1_1"),
         **_layer("backbone.stem.1", "xception_65/entry_flow/conv1_2"),
     }
@@ -169,38 +177,38 @@ def _xception() -> dict[str, str]:
         ours = f"backbone.{block}"
         for number, name in enumerate(("first", "second", "third"), start=1):
             unit = f"{ours}.{name}"
-            places |= _separable(f"{unit}.1", f"{unit}.2", f"{scope}/separable_conv{number}")
-        places |= _layer(f"{ours}.shortcut", f"{scope}/shortcut")
+            names |= _separable(f"{unit}.1", f"{unit}.2", f"{scope}/separable_conv{number}")
+        names |= _layer(f"{ours}.shortcut", f"{scope}/shortcut")
     scope = flow.format("exit_flow/block2", 1)
     for number in range(3):
         unit = f"backbone.exit2.{number}"
-        places |= _separable(f"{unit}.0", f"{unit}.1", f"{scope}/separable_conv{number + 1}")
-    return places
+        names |= _separable(f"{unit}.0", f"{unit}.1", f"{scope}/separable_conv{number + 1}")
+    return names
 
 
 def _blocks() -> int:
-    """The inverted residuals of MobileNetV2."""
+    """Number of inverted residuals in MobileNetV2."""
     return sum(repeats for _, _, repeats, _ in STAGES)
 
 
 def _mobilenet_v2() -> dict[str, str]:
-    places = _layer("backbone.features.0", "MobilenetV2/Conv")
+    names = _layer("backbone.features.0", "MobilenetV2/Conv")
     for block in range(_blocks()):
         scope = "MobilenetV2/expanded_conv" + (f"_{block}" if block else "")
         ours = f"backbone.features.{block + 1}.conv"
-        at = 0
-        if block:  # the first one does not expand
-            places |= _layer(f"{ours}.0", f"{scope}/expand")
-            at = 1
-        places |= _layer(f"{ours}.{at}", f"{scope}/depthwise", depthwise=True)
-        places |= _norm_layer(f"{ours}.{at + 1}", f"{ours}.{at + 2}", f"{scope}/project")
-    return places
+        first = 0
+        if block:  # the first block has no expansion
+            names |= _layer(f"{ours}.0", f"{scope}/expand")
+            first = 1
+        names |= _layer(f"{ours}.{first}", f"{scope}/depthwise", depthwise=True)
+        names |= _norm_layer(f"{ours}.{first + 1}", f"{ours}.{first + 2}", f"{scope}/project")
+    return names
 
 
 def _head() -> dict[str, str]:
-    """Head with and without ASPP, decoder and separable convolutions: their names differ."""
+    """Names of all forms of the head: with and without ASPP, decoder, separable convolutions."""
     context = "head.context"
-    places = {
+    names = {
         **_layer(f"{context}.branches.0", "aspp0"),
         **_layer(f"{context}.branches.1.project", "image_pooling"),  # without ASPP
         **_layer(f"{context}.branches.{BRANCHES + 1}.project", "image_pooling"),
@@ -211,10 +219,10 @@ def _head() -> dict[str, str]:
     }
     for rate in range(1, BRANCHES + 1):
         branch = f"{context}.branches.{rate}"
-        places |= _separable(f"{branch}.0", f"{branch}.1", f"aspp{rate}")
-        places |= _layer(branch, f"aspp{rate}")
+        names |= _separable(f"{branch}.0", f"{branch}.1", f"aspp{rate}")
+        names |= _layer(branch, f"aspp{rate}")
     for number in (0, 1):
         fuse = f"head.fuse.{number}"
-        places |= _separable(f"{fuse}.0", f"{fuse}.1", f"decoder/decoder_conv{number}")
-        places |= _layer(fuse, f"decoder/decoder_conv0/decoder_conv0_{number + 1}")
-    return places
+        names |= _separable(f"{fuse}.0", f"{fuse}.1", f"decoder/decoder_conv{number}")
+        names |= _layer(fuse, f"decoder/decoder_conv0/decoder_conv0_{number + 1}")
+    return names

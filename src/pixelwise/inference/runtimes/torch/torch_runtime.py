@@ -15,8 +15,8 @@ from pixelwise.inference.runtimes.runtime import View
 from pixelwise.inference.runtimes.tile_geometry import MapSizes, Size, TileGeometry, size_of
 from pixelwise.inference.runtimes.torch.simplify import simplify
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
-from pixelwise.layers.forward_context import SummedContext, TileContext, running
-from pixelwise.models import alignment, measure_receptive_radius, peak_bytes, trace_sizes
+from pixelwise.layers.forward_context import PoolingReached, TileContext, use_context
+from pixelwise.models import measure_receptive_radius, peak_bytes, tile_alignment, trace_sizes
 from pixelwise.weights.normalization import Normalization
 
 PROBE_SIZE = 512  # height and width at which memory is estimated; it grows with the area
@@ -49,7 +49,7 @@ class TorchRuntime:
     ) -> None:
         self.device = find_device(device)
         self.normalization = normalization
-        self._step = alignment(model)
+        self._step = tile_alignment(model)
         self._geometry = TileGeometry(self._trace)
         simplified = simplify(model, in_channels=normalization.channels)
         self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -81,7 +81,7 @@ class TorchRuntime:
 
     def tile_logits(self, tile: Pixels, view: View) -> NDArray[np.float32]:
         """Return the logits (C, h, w) of a tile, see `TilingRuntime`."""
-        with running(self._context(tile, view)):
+        with use_context(self._context(tile, view)):
             logits: NDArray[np.float32] = self._run(tile).cpu().numpy()
         return logits
 
@@ -91,7 +91,7 @@ class TorchRuntime:
         """Sum a tile's own positions of the next pooled map, see `TilingRuntime`."""
         rows, columns = self._geometry.own_positions(size_of(tile), view, own)
         context = self._context(tile, view, own=(rows, columns))
-        with running(context), contextlib.suppress(SummedContext):
+        with use_context(context), contextlib.suppress(PoolingReached):
             self._run(tile)
         assert context.sums is not None
         positions = (rows.stop - rows.start) * (columns.stop - columns.start)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pixelwise.backbones.vgg import VGG16
 from pixelwise.models import Segmenter
-from pixelwise.models.fcn import FCNHead
+from pixelwise.models.fcn import FCNSkipHead
 
 PADDING = 100  # of the first convolution; the numbers below hold for this padding
 POOL3, CONV4_3 = 17, 23  # number of VGG16 layers up to pool3, and up to conv4_3 with its ReLU
@@ -35,7 +35,7 @@ def fold_padding_border(model: nn.Module, *, every_size: bool = False) -> nn.Mod
         every_size: Compute the border constants for all image sizes now, as an export requires,
             instead of when a size first occurs.
     """
-    if not (isinstance(model, Segmenter) and isinstance(model.head, FCNHead)):
+    if not (isinstance(model, Segmenter) and isinstance(model.head, FCNSkipHead)):
         return model
     backbone = model.backbone
     if isinstance(backbone, VGG16) and backbone.padding == PADDING:

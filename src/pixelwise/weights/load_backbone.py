@@ -1,0 +1,143 @@
+"""Load published weights into a backbone: ImageNet classifiers and segmentation networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from pixelwise.backbones.resnet import BLOCKS
+from pixelwise.backbones.vgg import STAGES
+from pixelwise.errors import InputError
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.channel_widening import first_kernel_name, widen
+from pixelwise.weights.import_weights import ImportedWeights, import_weights
+from pixelwise.weights.normalization import CAFFE, GOOGLENET, IMAGENET, Normalization
+from pixelwise.weights.publishers import find_publication
+from pixelwise.weights.weight_mapping import map_weights, source_names
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An ImageNet classifier whose weights can fill a backbone.
+
+    Attributes:
+        unused: Prefixes of torchvision's tensors that are not part of the backbone.
+        normalization: Normalization that torchvision's weights expect.
+        caffe: Caffe's layer names in the order of the backbone's convolutions; empty if no such
+            network was published for Caffe.
+    """
+
+    unused: tuple[str, ...] = ()
+    normalization: Normalization = IMAGENET
+    caffe: tuple[str, ...] = ()
+
+
+CLASSIFIERS: dict[str, Classifier] = {
+    "vgg16": Classifier(
+        unused=("classifier.6.",),
+        caffe=(
+            *(
+                f"conv{stage}_{number}"
+                for stage, (_, repeats) in enumerate(STAGES, start=1)
+                for number in range(1, repeats + 1)
+            ),
+            "fc6",
+            "fc7",
+        ),
+    ),
+    "alexnet": Classifier(unused=("classifier.6.",)),
+    "caffenet": Classifier(caffe=("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")),
+    "googlenet": Classifier(unused=("fc.", "aux1.", "aux2."), normalization=GOOGLENET),
+    **{f"resnet{depth}": Classifier(unused=("fc.",)) for depth in BLOCKS},
+    "mobilenet_v2": Classifier(unused=("classifier.", "features.18.")),
+}
+# Prefixes of the layers after the backbone in Caffe's networks: ImageNet's classes, or FCN's head.
+CAFFE_HEAD = ("fc8.", "score", "upscore", "scale_pool")
+# The same in segmentation networks of pixelwise and torchvision.
+SEGMENTATION_HEAD = ("head.", "auxiliary.", "classifier.", "aux_classifier.")
+
+
+def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalization:
+    """Load published weights into a backbone.
+
+    If the backbone has another number of image channels than the file, its first convolution is
+    adapted.
+
+    Args:
+        backbone: The backbone to fill.
+        name: Its name in the list of networks.
+        path: A classifier of torchvision (.pth) or Caffe (.caffemodel), or a segmentation network
+            with this backbone: a bundle, FCN or DeepLabV3 by torchvision, FCN by its authors,
+            DeepLab v2 by kazuto1011, DeepLabV3+ by its authors (TensorFlow).
+
+    Returns:
+        The normalization that the weights expect.
+
+    Raises:
+        InputError: If a tensor is missing, unexpected or has the wrong shape.
+    """
+    file_channels = 3
+    if path.suffix == ".safetensors":
+        bundle = Bundle.load(path)
+        file_channels = bundle.pixels.channels
+        imported = ImportedWeights(path, bundle.weights, "pytorch")
+        normalization = bundle.normalization
+    else:
+        imported = import_weights(path)
+        normalization = classifier_normalization(imported, name)
+    wanted = backbone.state_dict()
+    first = first_kernel_name(backbone)
+    out_channels, channels, *kernel_size = wanted[first].shape
+    wanted[first] = wanted[first].new_empty(out_channels, file_channels, *kernel_size)
+    publication = find_publication(imported)
+    if publication is not None:
+        publication.check(backbone=name)
+        imported, normalization = publication.imported, publication.normalization
+        names = publication.names_for(wanted, prefix="backbone.")
+        unused = publication.head_prefixes
+    else:
+        names = source_names(wanted, backbone_prefixes(backbone, name, imported))
+        unused = unused_for_backbone(imported, name)
+    mapping = map_weights(wanted, imported, names, network=name, unused=unused)
+    mapping.check()
+    backbone.load_state_dict(
+        {**mapping.tensors, first: widen(mapping.tensors[first], channels)}, strict=False
+    )
+    return normalization
+
+
+def classifier_for(backbone: str) -> Classifier:
+    """Return what is known about a backbone's classifier; for unknown ones, that all is used."""
+    return CLASSIFIERS.get(backbone, Classifier())
+
+
+def backbone_prefixes(backbone: nn.Module, name: str, imported: ImportedWeights) -> dict[str, str]:
+    """Return the prefixes of a backbone's tensors, ours to the file's, for `source_names`.
+
+    Raises:
+        InputError: If the file is Caffe's and no such network is known for Caffe.
+    """
+    if not imported.is_caffe:
+        return {"": "backbone." if imported.is_segmenter else ""}
+    layers = classifier_for(name).caffe
+    if not layers:
+        known = ", ".join(key for key, entry in CLASSIFIERS.items() if entry.caffe)
+        raise InputError(f"{imported.path}: Caffe weights are supported for {known}, not {name}")
+    convolutions = [key for key, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d)]
+    return {f"{ours}.": f"{theirs}." for ours, theirs in zip(convolutions, layers, strict=True)}
+
+
+def unused_for_backbone(imported: ImportedWeights, name: str) -> tuple[str, ...]:
+    """Return the prefixes of the file's tensors that come after the backbone."""
+    if imported.is_caffe:
+        return CAFFE_HEAD
+    return SEGMENTATION_HEAD if imported.is_segmenter else classifier_for(name).unused
+
+
+def classifier_normalization(imported: ImportedWeights, name: str) -> Normalization:
+    """Return the normalization of a published classifier, or of a network on top of one."""
+    if imported.is_caffe:
+        return CAFFE
+    return IMAGENET if imported.is_segmenter else classifier_for(name).normalization

@@ -1,0 +1,34 @@
+"""FCN and DeepLabV3 by torchvision: the names and options of its networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pixelwise.models.deeplab_v3 import TORCHVISION
+from pixelwise.weights.import_weights import ImportedWeights
+
+# Prefixes of torchvision's layers, and of ours, by model.
+HEADS = {
+    "fcn_resnet_dilated": {"classifier.": "head.", "aux_classifier.": "auxiliary."},
+    "deeplab_v3": {
+        **{f"classifier.0.convs.{n}.": f"head.context.branches.{n}." for n in range(4)},
+        "classifier.0.convs.4.1.": "head.context.branches.4.project.0.",
+        "classifier.0.convs.4.2.": "head.context.branches.4.project.1.",
+        "classifier.0.project.": "head.context.project.",
+        "classifier.1.": "head.refine.0.",
+        "classifier.2.": "head.refine.1.",
+        "classifier.4.": "head.classify.",
+        "aux_classifier.": "auxiliary.",
+    },
+}
+SCORES = ("classifier.4.weight", "aux_classifier.4.weight")
+# Options in which torchvision's networks differ from our defaults and that no tensor shows.
+OPTIONS = {"deeplab_v3": {"output_stride": 8, **TORCHVISION}}
+
+
+def options_of(imported: ImportedWeights, model: str) -> dict[str, Any]:
+    """Return the options of torchvision's network; empty if the file is not such a network."""
+    if not imported.is_segmenter or model not in HEADS:
+        return {}
+    auxiliary = any(name.startswith("aux_classifier.") for name in imported.tensors)
+    return {**OPTIONS.get(model, {}), "auxiliary": auxiliary}
