@@ -129,7 +129,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert [row["epoch"] for row in run.history] == [1, 2, 3]
     assert run.best_epoch == whole.best_epoch
     assert run.evaluation is not None
-    assert run.evaluation.tallies.mean_iou == whole.evaluation.tallies.mean_iou  # type: ignore[union-attr]
+    assert run.evaluation.image_counts.mean_iou == whole.evaluation.image_counts.mean_iou  # type: ignore[union-attr]
 
 
 def test_accumulated_gradients_are_not_cut_in_half(scenes: Path, tmp_path: Path) -> None:

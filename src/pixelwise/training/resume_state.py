@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from pixelwise.errors import InputError
-from pixelwise.evaluation import ConfusionMatrix, Evaluation, Tallies
+from pixelwise.evaluation import ConfusionMatrix, Evaluation, ImageCounts
 from pixelwise.file_io import make_folder
 from pixelwise.weights.normalization import Normalization
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
@@ -94,8 +94,8 @@ class Checkpoint:
             counts = self.tensors["confusion"].numpy()
             matrix = ConfusionMatrix(len(counts))
             matrix.counts += counts
-            tallies = Tallies(images, self.tensors["tallies"].numpy())
-            progress.evaluation = Evaluation(matrix, tallies)
+            image_counts = ImageCounts(images, self.tensors["tallies"].numpy())
+            progress.evaluation = Evaluation(matrix, image_counts)
         return progress
 
     def restore(self, state: State) -> None:
@@ -174,8 +174,8 @@ def write_state(path: Path, state: State, fixed: Mapping[str, Any]) -> None:
     images: tuple[str, ...] = ()
     if progress.evaluation is not None:
         tensors["confusion"] = torch.from_numpy(np.array(progress.evaluation.matrix.counts))
-        tensors["tallies"] = torch.from_numpy(progress.evaluation.tallies.counts)
-        images = progress.evaluation.tallies.names
+        tensors["tallies"] = torch.from_numpy(progress.evaluation.image_counts.counts)
+        images = progress.evaluation.image_counts.names
     about = {
         "format": FORMAT,
         **fixed,
