@@ -175,7 +175,7 @@ def test_every_fault_has_a_line_and_a_flood_is_cut_short(
     *lines, last = result.err.splitlines()
     assert len(lines) == 20
     assert all("masks" in line and line.startswith("pixelwise: error: ") for line in lines)
-    assert last == "pixelwise: error: and 10 more faults like these"
+    assert last == "pixelwise: error: and 10 more problems like these"
     assert not (tmp_path / "run").exists()
 
 
@@ -187,7 +187,7 @@ def test_training_refuses_a_place_that_cannot_be_written(
     (tmp_path / "file").write_text("in the way")
     line = refused(cli, tmp_path, "train", "data", "--out", out, *QUICK)
     assert line.startswith(f"{out}: ")
-    assert "give a folder" in line or "choose another place" in line
+    assert "give a folder" in line or "choose another path" in line
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "metrics.jsonl", "recipe.toml"])
@@ -379,7 +379,7 @@ def test_predict_refuses_a_place_that_cannot_be_written(
     (tmp_path / "file").write_text("in the way")
     line = refused(cli, tmp_path, "predict", given.name, "data/images", "--out", out)
     assert line.startswith(f"{out}: cannot be written")
-    assert line.endswith("choose another place")
+    assert line.endswith("choose another path")
 
 
 def test_predict_does_not_replace_its_own_input(tmp_path: Path, cli: Cli, given: Path) -> None:

@@ -22,8 +22,8 @@ from pixelwise.data.transforms import Augmentation
 from pixelwise.distributed.process_group import ProcessGroup, check_batch, join
 from pixelwise.distributed.process_rank import ProcessRank, report_once
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.evaluation import Evaluation, evaluate, joined
-from pixelwise.file_io import make_folder, remove_side_files
+from pixelwise.evaluation import Evaluation, evaluate, merge_shards
+from pixelwise.file_io import make_folder, remove_temporary_files
 from pixelwise.inference import Predictor
 from pixelwise.interrupts import Interrupts, StoppedError
 from pixelwise.models import Segmenter
@@ -205,7 +205,7 @@ def _train(
     state = State(model, optimizer.optimizer, schedule, fabric, progress, average)
     if processes.first:
         for folder in (run.folder, run.folder / "checkpoints"):
-            remove_side_files(folder)
+            remove_temporary_files(folder)
     saver = Saver(
         run.folder,
         minutes=recipe.checkpoint_minutes,
@@ -295,9 +295,9 @@ def _train(
                 device=fabric.device,
             )
             part = evaluate(
-                predictor, data, "val", progress=validating, part=(processes.rank, processes.count)
+                predictor, data, "val", progress=validating, shard=(processes.rank, processes.count)
             )
-            evaluation = joined(processes.gather(part))
+            evaluation = merge_shards(processes.gather(part))
             row = _score(run, evaluation, val_seconds=time.perf_counter() - started)
             processes.on_rank_zero(partial(_end_epoch, run, kept, evaluation, metrics))
             callback.epoch_ended(row)
@@ -341,7 +341,7 @@ def _end_epoch(run: Run, model: nn.Module, evaluation: Evaluation, metrics: Metr
         bundle.save(run.last)
         if progress.best_epoch == progress.epoch:
             bundle.save(run.best)
-            evaluation.tallies.save(run.val_images, classes=run.data.classes.names, split="val")
+            evaluation.image_counts.save(run.val_images, classes=run.data.classes.names, split="val")
         metrics.write("epoch", run.history[-1])
 
 
