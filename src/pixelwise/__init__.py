@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pixelwise.inference import Predictor
     from pixelwise.inference.inference_options import InferenceOptions
     from pixelwise.models import list_models
-    from pixelwise.weights import create_model
+    from pixelwise.weights.create_model import create_model
 
 __version__ = "0.1.0"
 
@@ -66,7 +66,7 @@ __all__ = [
 _MODULES = {
     "InferenceOptions": "pixelwise.inference.inference_options",
     "Predictor": "pixelwise.inference",
-    "create_model": "pixelwise.weights",
+    "create_model": "pixelwise.weights.create_model",
     "list_models": "pixelwise.models",
 }
 

@@ -10,6 +10,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
+from rich.console import Console
+
 from pixelwise.errors import InputError, explain_missing_packages
 from pixelwise.progress import Bar
 
@@ -111,18 +113,15 @@ def predict_folder(
         StoppedError: After Ctrl-C or SIGTERM.
     """
     from pixelwise.inference import predict_folder as run
-    from pixelwise.inference.output_names import find_images
 
-    given = [images] if isinstance(images, str | Path) else images
-    paths = find_images([Path(image) for image in given])
     predictor = load(model) if isinstance(model, str | Path) else model
     with Bar("predicting", quiet=quiet) as bar:
-        return run(predictor, paths, Path(out), overlay=overlay, overwrite=overwrite, progress=bar)
+        return run(predictor, images, out, overlay=overlay, overwrite=overwrite, progress=bar)
 
 
 @_explained
 def train(
-    data: str | Path,
+    data: str | Path | SegmentationData,
     *,
     out: str | Path,
     recipe: str | Path | None = None,
@@ -141,17 +140,17 @@ def train(
     callback: Callback | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Train a network on a folder of images and masks.
+    """Train a network on images and masks.
 
     Settings you leave out come from the recipe; those that are "auto" there are chosen from your
     data and your machine.
 
     Args:
-        data: Folder of images and masks, in any of the supported dataset layouts.
+        data: Folder of images and masks in any supported dataset layout, or a dataset.
         out: Folder for the run: bundles, metrics and checkpoints.
         recipe: Name of a shipped recipe, or a .toml file. None takes the defaults.
-        model: A name of `list_models`, or your own module that maps (N, 3, H, W) images to
-            (N, C, H, W) logits.
+        model: A name of `list_models`, or your own module that maps normalized images
+            (B, channels, H, W) to logits (B, classes, h, w) at any resolution.
         backbone: Backbone of the network, such as "resnet50".
         output_stride: Image size divided by feature map size, such as 8 or 16.
         weights: Initial weights: "imagenet", "none", or a file of weights or a bundle.
@@ -177,7 +176,7 @@ def train(
         TrainingError: If training diverges.
         StoppedError: After Ctrl-C or SIGTERM. `resume(out)` continues.
     """
-    from pixelwise.recipes.schema import load_recipe
+    from pixelwise.training import load_recipe
     from pixelwise.training import train as run
 
     arguments = {
@@ -197,15 +196,14 @@ def train(
     network = None if isinstance(model, str) else model
     with Bar("checking the data", quiet=quiet) as bar:
         listener = _listener(bar, callback)
-        return run(
-            Path(data), Path(out), chosen, overwrite=overwrite, callback=listener, model=network
-        )
+        return run(data, Path(out), chosen, overwrite=overwrite, callback=listener, model=network)
 
 
 @_explained
 def resume(
     folder: str | Path,
     *,
+    data: str | Path | SegmentationData | None = None,
     model: nn.Module | None = None,
     callback: Callback | None = None,
     quiet: bool = False,
@@ -216,6 +214,7 @@ def resume(
 
     Args:
         folder: The folder that was given to `train` as `out`.
+        data: The dataset, if the run was started with a dataset in memory or its folder has moved.
         model: Your own module, if the run was started with one.
         callback: Receives the events of the run.
         quiet: Whether to hide the progress bar.
@@ -230,7 +229,7 @@ def resume(
     from pixelwise.training import resume as run
 
     with Bar("checking the data", quiet=quiet) as bar:
-        return run(Path(folder), callback=_listener(bar, callback), model=model)
+        return run(Path(folder), data=data, model=model, callback=_listener(bar, callback))
 
 
 @_explained
@@ -278,9 +277,9 @@ def open_splits(
 ) -> SegmentationData:
     """Open `splits` of a dataset as in the training of a predictor: classes, pixels, division."""
     from pixelwise.data.dataset import open_dataset
-    from pixelwise.recipes.schema import load_recipe_of
+    from pixelwise.recipes.load_recipe import load_bundle_recipe
 
-    trained = load_recipe_of(predictor.recipe)
+    trained = load_bundle_recipe(predictor.recipe)
     return open_dataset(
         data,
         splits=splits,
@@ -295,52 +294,47 @@ def open_splits(
 @_explained
 def export(
     bundle: str | Path,
-    to: str = "openvino",
     *,
+    to: str = "openvino",
     out: str | Path | None = None,
     int8: bool = False,
-    data: str | Path | None = None,
+    data: str | Path | SegmentationData | None = None,
     max_drop: float = 0.3,
     calibration: int = 100,
     quiet: bool = False,
 ) -> ExportManifest:
-    """Write a bundle for a faster runtime, and check that it predicts the same.
+    """Export a bundle to a faster runtime, and check that it predicts the same.
 
     Args:
         bundle: A bundle (.safetensors).
         to: "openvino", "onnx" or "torch-export".
-        out: Folder to write. By default beside the bundle, where `load(bundle)` finds it.
+        out: Folder to write. By default next to the bundle, where `load(bundle)` finds it.
         int8: Whether to quantize to 8-bit integers. Needs `data`.
-        data: Folder of images and masks: train calibrates the quantization, val scores it.
-        max_drop: Largest loss of validation mIoU that int8 may cost, in percentage points.
-        calibration: Number of training images to calibrate on.
+        data: Images and masks for int8: the train split calibrates it, the val split scores it.
+        max_drop: Points of validation mIoU that int8 may lose, 0 to 100.
+        calibration: Number of training images that calibrate int8.
         quiet: Whether to hide the progress.
 
     Returns:
-        The description of the export: its folder, and the checks that it passed.
+        The manifest of the export. Its `checks` hold what was measured.
 
     Raises:
         InputError: If an argument cannot be used or a package is missing.
         PixelwiseError: If the result differs from the bundle. Nothing is written then.
     """
-    from rich.console import Console
+    from pixelwise.exporters import export as run
 
-    from pixelwise.export.export_bundle import check_request
-    from pixelwise.export.export_bundle import export as run
-    from pixelwise.export.int8 import Int8Settings
-
-    if int8 != (data is not None):
-        raise InputError("int8=True needs data=, whose train split calibrates it, and nothing else")
-    folder = None if out is None else Path(out)
-    check_request(Path(bundle), to, out=folder, int8=int8)
-    found = None
-    if data is not None:
-        predictor = load(bundle, runtime="torch")
-        with Bar("checking the data", quiet=quiet) as bar:
-            found = open_splits(predictor, Path(data), "train", "val", progress=bar)
-    settings = Int8Settings(max_drop, calibration) if int8 else None
     with Console(stderr=True, quiet=quiet).status("exporting") as status:
-        return run(Path(bundle), to, out=folder, int8=settings, data=found, say=status.update)
+        return run(
+            bundle,
+            to=to,
+            out=out,
+            int8=int8,
+            data=data,
+            max_drop=max_drop,
+            calibration=calibration,
+            progress=status.update,
+        )
 
 
 def open_dataset(
