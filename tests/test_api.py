@@ -142,6 +142,12 @@ main()
     )
 
 
+def test_prediction_and_the_doctor_do_not_import_pytorch() -> None:
+    modules = ("inference", "inference.runtimes", "evaluation", "doctor", "recipes.schema", "cli")
+    code = HIDE_TORCH + "".join(f"import pixelwise.{module}\n" for module in modules)
+    assert run_python(code + "print(pixelwise.Predictor.__name__)") == "Predictor"
+
+
 # --- Progress
 
 
