@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import pixelwise
 from pixelwise import InputError, api
+from pixelwise.data.classes import Classes
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.progress import Bar, Clock, duration
 
@@ -278,6 +280,9 @@ def test_a_network_is_trained_scored_and_used(
     assert again.scores.mean_iou == evaluation.scores.mean_iou
     with pytest.raises(InputError, match="has no split 'exam': it has train, val"):
         pixelwise.evaluate(predictor, data, split="exam")
+    others = dataclasses.replace(data, classes=Classes.make(["cat", "dog"]))
+    with pytest.raises(InputError, match="its classes are cat, dog, those of the network are "):
+        pixelwise.evaluate(predictor, others)
     out = tmp_path / "masks"
     for _ in range(2):  # a finished folder is predicted again
         result = pixelwise.predict_folder(predictor, str(scenes / "images" / "val"), out)

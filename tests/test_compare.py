@@ -133,7 +133,7 @@ def test_the_command_shows_recipe_differences_scores_and_verdict(
     out = " ".join(result.out.split())  # type: ignore[attr-defined]
     assert "optimizer.learning_rate │ 0.01 │ 0.02" in out
     assert "epochs" not in out.split("IoU")[0]  # the same in both
-    assert "points of mean IoU, but 3 images are too few to exclude chance" in out
+    assert "points of mean IoU, which may be chance: score at least 6 images, not 3" in out
     written = json.loads((tmp_path / "compared.json").read_text())
     assert written["recipe_differences"] == {"optimizer.learning_rate": [0.01, 0.02]}
     assert [run["name"] for run in written["runs"]] == ["one", "two"]

@@ -17,6 +17,7 @@ RANK = {
     "file_io": 1,
     "interrupts": 1,
     "process_settings": 1,
+    "peak_memory": 1,
     "progress": 1,
     "recipes": 1,
     "ops": 2,

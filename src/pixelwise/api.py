@@ -55,7 +55,8 @@ def load(
 ) -> Predictor:
     """Load a trained network for prediction.
 
-    Call the result with a path, a PIL image or a uint8 (H, W, 3) array.
+    Call the result with a path, a PIL image or a uint8 (H, W, 3) array. To pass the options as one
+    object, use `Predictor.from_options`.
 
     Args:
         path: A bundle (.safetensors) or the folder of an export.
@@ -194,7 +195,7 @@ def train(
     given = {key: value for key, value in arguments.items() if value is not None}
     chosen = load_recipe(recipe, {**(settings or {}), **given})
     network = None if isinstance(model, str) else model
-    with Bar("checking the data", quiet=quiet) as bar:
+    with _training_bar(quiet) as bar:
         listener = _listener(bar, callback)
         return run(data, Path(out), chosen, overwrite=overwrite, callback=listener, model=network)
 
@@ -210,7 +211,7 @@ def resume(
 ) -> Run:
     """Continue an interrupted training run from its last checkpoint.
 
-    Results are bit for bit those of a run that was never interrupted.
+    The results are bit-for-bit the same as without the interruption.
 
     Args:
         folder: The folder that was given to `train` as `out`.
@@ -228,7 +229,7 @@ def resume(
     """
     from pixelwise.training import resume as run
 
-    with Bar("checking the data", quiet=quiet) as bar:
+    with _training_bar(quiet) as bar:
         return run(Path(folder), data=data, model=model, callback=_listener(bar, callback))
 
 
@@ -268,6 +269,11 @@ def evaluate(
             data = open_splits(predictor, Path(data), split, progress=bar)
     elif split not in data.splits:
         raise InputError(f"{data.root}: has no split {split!r}: it has {', '.join(data.splits)}")
+    elif data.classes.names != predictor.classes.names:
+        raise InputError(
+            f"{data.root}: its classes are {', '.join(data.classes.names)}, those of the network are "
+            f"{', '.join(predictor.classes.names)}: evaluate on data with the network's classes"
+        )
     with Bar(f"scoring {split}", quiet=quiet) as bar:
         return run(predictor, data, split, details=details, progress=bar)
 
@@ -402,6 +408,14 @@ def examine(
 
     with Bar("checking the data", quiet=quiet) as bar:
         return run(Path(root), val_fraction=val_fraction, seed=seed, workers=workers, progress=bar)
+
+
+def _training_bar(quiet: bool) -> Bar:
+    """Return the bar of a run. In a distributed run, only rank 0 shows it."""
+    from pixelwise.distributed.process_rank import find_process_rank
+
+    process = find_process_rank()
+    return Bar("checking the data", quiet=quiet or (process is not None and process.rank > 0))
 
 
 def _listener(bar: Bar, callback: Callback | None) -> Callback:
