@@ -281,7 +281,7 @@ def test_a_network_is_trained_scored_and_used(
     with pytest.raises(InputError, match="has no split 'exam': it has train, val"):
         pixelwise.evaluate(predictor, data, split="exam")
     others = dataclasses.replace(data, classes=Classes.make(["cat", "dog"]))
-    with pytest.raises(InputError, match="its classes are cat, dog, those of the network are "):
+    with pytest.raises(InputError, match="its classes are cat, dog, the network's are "):
         pixelwise.evaluate(predictor, others)
     out = tmp_path / "masks"
     for _ in range(2):  # a finished folder is predicted again

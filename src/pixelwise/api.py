@@ -271,7 +271,7 @@ def evaluate(
         raise InputError(f"{data.root}: has no split {split!r}: it has {', '.join(data.splits)}")
     elif data.classes.names != predictor.classes.names:
         raise InputError(
-            f"{data.root}: its classes are {', '.join(data.classes.names)}, those of the network are "
+            f"{data.root}: its classes are {', '.join(data.classes.names)}, the network's are "
             f"{', '.join(predictor.classes.names)}: evaluate on data with the network's classes"
         )
     with Bar(f"scoring {split}", quiet=quiet) as bar:

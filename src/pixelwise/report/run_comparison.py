@@ -157,8 +157,8 @@ def _verdict(first: str, second: str, difference: Difference) -> str:
     points = 100 * difference.mean
     if difference.images < MIN_IMAGES:
         return (
-            f"{second} differs from {first} by {points:+.1f} points of mean IoU, which may be chance: "
-            f"score at least {MIN_IMAGES} images, not {difference.images}"
+            f"{second} differs from {first} by {points:+.1f} points of mean IoU, which may be "
+            f"chance: score at least {MIN_IMAGES} images, not {difference.images}"
         )
     if not difference.is_significant:
         return (
