@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import pixelwise
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "pixelwise"
 
@@ -96,10 +98,7 @@ def test_the_wheel_predicts_from_an_export_without_pytorch(
     tmp_path: Path, wheel: Path, tiny_bundle: Path
 ) -> None:
     pytest.importorskip("openvino")
-    from pixelwise import load
-    from pixelwise.export import export
-
-    folder = export(tiny_bundle, "openvino", out=tmp_path / "exported").folder
+    folder = pixelwise.export(tiny_bundle, out=tmp_path / "exported", quiet=True).folder
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     (tmp_path / "images").mkdir()
     Image.fromarray(image).save(tmp_path / "images" / "one.png")
@@ -115,7 +114,7 @@ def test_the_wheel_predicts_from_an_export_without_pytorch(
     command = (python, "-m", "pixelwise")
     checked(*command, "predict", folder, "images", "--out", "masks", cwd=tmp_path)
     with Image.open(tmp_path / "masks" / "one.png") as mask:
-        assert np.array_equal(np.asarray(mask), load(folder)(image).index)
+        assert np.array_equal(np.asarray(mask), pixelwise.load(folder)(image).index)
     code = f"import pixelwise; print(pixelwise.load({str(folder)!r})('images/one.png').index.shape)"
     assert checked(python, "-c", code, cwd=tmp_path).strip() == "(60, 80)"
 
