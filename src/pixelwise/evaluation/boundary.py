@@ -21,8 +21,7 @@ TOLERANCE = 0.0075
 """Tolerance of boundary F1, over the image's diagonal (Csurka et al., BMVC 2013, section 3)."""
 BAND = 0.02
 """Width of boundary IoU's band, as a fraction of the image's diagonal (arXiv:2103.16562)."""
-WORD = 64
-"""Bits of the words that store sets of classes."""
+WORD = 64  # bits of the words that store sets of classes
 
 Labels = NDArray[np.uint8]
 Bits = NDArray[np.unsignedinteger[Any]]

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
 
+# Metrics with one number per confusion matrix, and metrics with one number per class.
 SUMMARY = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou", "mean_dice")
-"""Metrics with one number per confusion matrix."""
 BY_CLASS = ("iou", "accuracy", "precision", "dice", "share")
-"""Metrics with one number per class."""
 
 
 @dataclass(frozen=True, repr=False)
