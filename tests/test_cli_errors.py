@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input: one line with the file and the remedy, and nothing written."""
+"""Bad input: each command prints one line with the file and the remedy, and writes nothing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from PIL import Image
 MakeData = Callable[..., Path]
 Cli = Callable[..., Any]
 
-# Small and with random weights, so that nothing but the fault under test can be the reason.
+# Small and with random weights, so that only the fault under test can cause an error.
 QUICK = ("--set", "model.weights=none", "--set", "model.options.backbone=tiny")
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file and folder below `folder`, and what is in it."""
+    """Return every file and folder below `folder` with a digest of its content."""
     return {
         str(path.relative_to(folder)): (
             hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
@@ -32,7 +32,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def refused(cli: Cli, folder: Path, *arguments: object) -> str:
-    """Run a command that must refuse its input and leave `folder` alone; what it said."""
+    """Run a command that must refuse its input and not change `folder`. Return the message."""
     before = contents(folder)
     result = cli(*arguments)
     assert result.code == 2, result
@@ -43,16 +43,16 @@ def refused(cli: Cli, folder: Path, *arguments: object) -> str:
     return str(line.removeprefix("pixelwise: error: "))
 
 
-def cut(path: Path, *, keep: float) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * keep)])
+def truncate(path: Path, *, keep: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
 
 
 def save(path: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
     Image.fromarray(pixels).save(path)
 
 
-# Training. Each function spoils a good folder and returns the path that must be named.
+# Training. Each function damages a good folder and returns the path that the error must name.
 
 
 def no_folder(data: Path) -> Path:
@@ -60,7 +60,7 @@ def no_folder(data: Path) -> Path:
     return data
 
 
-def a_file_for_a_folder(data: Path) -> Path:
+def a_file_in_place_of_the_folder(data: Path) -> Path:
     shutil.rmtree(data)
     data.write_text("no folder")
     return data
@@ -72,7 +72,7 @@ def no_images(data: Path) -> Path:
     return data / "images"
 
 
-def nothing_at_all(data: Path) -> Path:
+def an_empty_folder(data: Path) -> Path:
     shutil.rmtree(data)
     data.mkdir()
     return data
@@ -88,7 +88,7 @@ def image_without_mask(data: Path) -> Path:
     return data / "images" / "002.png"
 
 
-def sizes_that_differ(data: Path) -> Path:
+def mask_of_another_size(data: Path) -> Path:
     save(data / "masks" / "001.png", np.zeros((24, 30), dtype=np.uint8))
     return data / "masks" / "001.png"
 
@@ -98,18 +98,18 @@ def value_outside_the_classes(data: Path) -> Path:
     return data / "masks" / "001.png"
 
 
-def rgb_mask_without_table(data: Path) -> Path:
+def rgb_mask_without_class_table(data: Path) -> Path:
     (data / "classes.toml").unlink()
     save(data / "masks" / "001.png", np.zeros((24, 32, 3), dtype=np.uint8))
     return data / "masks" / "001.png"
 
 
-def jpeg_cut_off(data: Path) -> Path:
-    photo = data / "images" / "001.png"
-    Image.open(photo).save(photo.with_suffix(".jpg"))
-    photo.unlink()
-    cut(photo.with_suffix(".jpg"), keep=0.7)
-    return photo.with_suffix(".jpg")
+def truncated_jpeg(data: Path) -> Path:
+    image = data / "images" / "001.png"
+    Image.open(image).save(image.with_suffix(".jpg"))
+    image.unlink()
+    truncate(image.with_suffix(".jpg"), keep=0.7)
+    return image.with_suffix(".jpg")
 
 
 def empty_image(data: Path) -> Path:
@@ -122,7 +122,7 @@ def empty_mask(data: Path) -> Path:
     return data / "masks" / "003.png"
 
 
-def text_for_an_image(data: Path) -> Path:
+def text_in_place_of_an_image(data: Path) -> Path:
     (data / "images" / "003.png").write_text("no image")
     return data / "images" / "003.png"
 
@@ -133,21 +133,21 @@ def broken_class_table(data: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "remedy"),
+    ("damage", "remedy"),
     [
         (no_folder, "give the folder that holds the images and masks"),
-        (a_file_for_a_folder, "give the folder that holds the images and masks"),
+        (a_file_in_place_of_the_folder, "give the folder that holds the images and masks"),
         (no_images, "put images there"),
-        (nothing_at_all, "Known are: "),
+        (an_empty_folder, "Known are: "),
         (mask_without_image, "remove the mask"),
         (image_without_mask, "remove the image"),
-        (sizes_that_differ, "make them the same size"),
+        (mask_of_another_size, "make them the same size"),
         (value_outside_the_classes, "correct the mask or the class table"),
-        (rgb_mask_without_table, "classes.toml with a name and color for each class"),
-        (jpeg_cut_off, "restore the file or remove it"),
+        (rgb_mask_without_class_table, "classes.toml with a name and color for each class"),
+        (truncated_jpeg, "restore the file or remove it"),
         (empty_image, "restore the file or remove it"),
         (empty_mask, "restore the file or remove it"),
-        (text_for_an_image, "convert it or remove it"),
+        (text_in_place_of_an_image, "convert it or remove it"),
         (broken_class_table, "correct the line"),
     ],
 )
@@ -155,16 +155,16 @@ def test_training_refuses_a_bad_folder(
     tmp_path: Path,
     cli: Cli,
     make_folder_data: MakeData,
-    spoil: Callable[[Path], Path],
+    damage: Callable[[Path], Path],
     remedy: str,
 ) -> None:
-    named = spoil(make_folder_data(tmp_path / "data"))
+    named = damage(make_folder_data(tmp_path / "data"))
     line = refused(cli, tmp_path, "train", "data", "--out", "run", *QUICK)
     assert line.startswith(f"{named.relative_to(tmp_path)}: ")
     assert remedy in line
 
 
-def test_every_fault_has_a_line_and_a_flood_is_cut_short(
+def test_each_problem_has_a_line_and_many_are_cut_short(
     tmp_path: Path, cli: Cli, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path / "data", count=30)
@@ -175,19 +175,19 @@ def test_every_fault_has_a_line_and_a_flood_is_cut_short(
     *lines, last = result.err.splitlines()
     assert len(lines) == 20
     assert all("masks" in line and line.startswith("pixelwise: error: ") for line in lines)
-    assert last == "pixelwise: error: and 10 more faults like these"
+    assert last == "pixelwise: error: and 10 more problems like these"
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("out", ["file", "file/run", "file/a/b"])
-def test_training_refuses_a_place_that_cannot_be_written(
+def test_training_refuses_an_output_folder_that_cannot_be_written(
     tmp_path: Path, cli: Cli, make_folder_data: MakeData, out: str
 ) -> None:
     make_folder_data(tmp_path / "data")
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("a file")
     line = refused(cli, tmp_path, "train", "data", "--out", out, *QUICK)
     assert line.startswith(f"{out}: ")
-    assert "give a folder" in line or "choose another place" in line
+    assert "give a folder" in line or "choose another path" in line
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "metrics.jsonl", "recipe.toml"])
@@ -196,7 +196,7 @@ def test_training_does_not_replace_a_run(
 ) -> None:
     make_folder_data(tmp_path / "data")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / name).write_text("of an earlier run")
+    (tmp_path / "run" / name).write_text("from an earlier run")
     line = refused(cli, tmp_path, "train", "data", "--out", "run", *QUICK)
     assert line == (
         "run: holds a run already: choose another --out, add --overwrite, or resume it with "
@@ -244,7 +244,7 @@ def test_training_refuses_a_bad_recipe(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("train",), "Missing argument 'data', or --resume RUN: see `pixelwise train --help`"),
         (("predict",), "Missing argument 'bundle': see `pixelwise predict --help`"),
@@ -254,18 +254,18 @@ def test_training_refuses_a_bad_recipe(
         (("recipe", "voc2099"), "recipe 'voc2099': is neither a file nor a shipped recipe"),
     ],
 )
-def test_a_command_that_is_not_whole_is_refused_in_one_line(
-    tmp_path: Path, cli: Cli, arguments: tuple[str, ...], said: str
+def test_incomplete_commands_are_refused_in_one_line(
+    tmp_path: Path, cli: Cli, arguments: tuple[str, ...], message: str
 ) -> None:
-    assert said in refused(cli, tmp_path, *arguments)
+    assert message in refused(cli, tmp_path, *arguments)
 
 
-# Predicting and scoring.
+# Prediction and evaluation.
 
 
 @pytest.fixture
-def given(tmp_path: Path, make_folder_data: MakeData, tiny_bundle: Path) -> Path:
-    """A folder with data/ and model.safetensors, all of it good; returns the bundle."""
+def bundle(tmp_path: Path, make_folder_data: MakeData, tiny_bundle: Path) -> Path:
+    """The bundle model.safetensors in a folder with valid data/."""
     make_folder_data(tmp_path / "data")
     return Path(shutil.copy(tiny_bundle, tmp_path / "model.safetensors"))
 
@@ -291,7 +291,7 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-def foreign(path: Path) -> None:
+def other_safetensors(path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -300,99 +300,99 @@ def foreign(path: Path) -> None:
 
 @pytest.mark.parametrize("command", [PREDICT, EVALUATE])
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "message"),
     [
         (absent, "is not there"),
         (empty, "is empty (0 bytes)"),
         (text, "is not a bundle"),
         (folder, "is a folder"),
-        (foreign, "is a safetensors file but not a pixelwise bundle"),
+        (other_safetensors, "is a safetensors file but not a pixelwise bundle"),
     ],
 )
-def test_what_is_no_bundle_is_refused(
+def test_files_that_are_not_bundles_are_refused(
     tmp_path: Path,
     cli: Cli,
-    given: Path,
+    bundle: Path,
     command: tuple[str, ...],
-    spoil: Callable[[Path], None],
-    said: str,
+    damage: Callable[[Path], None],
+    message: str,
 ) -> None:
-    spoil(given)
+    damage(bundle)
     line = refused(cli, tmp_path, *command)
-    assert line.startswith(f"model.safetensors: {said}")
+    assert line.startswith(f"model.safetensors: {message}")
     assert "give the best.safetensors or last.safetensors of a run" in line
 
 
 @pytest.mark.parametrize("command", [PREDICT, EVALUATE])
-def test_a_bundle_that_is_cut_off_is_refused(
-    tmp_path: Path, cli: Cli, given: Path, command: tuple[str, ...]
+def test_a_truncated_bundle_is_refused(
+    tmp_path: Path, cli: Cli, bundle: Path, command: tuple[str, ...]
 ) -> None:
-    whole = given.read_bytes()
-    header = 8 + int.from_bytes(whole[:8], "little")
-    for length in (1, 8, 9, header // 2, header, header + 1, len(whole) // 2, len(whole) - 1):
-        given.write_bytes(whole[:length])
+    content = bundle.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    for length in (1, 8, 9, header // 2, header, header + 1, len(content) // 2, len(content) - 1):
+        bundle.write_bytes(content[:length])
         line = refused(cli, tmp_path, *command)
         assert line.startswith("model.safetensors: is not a bundle, or is cut off"), length
 
 
 @pytest.mark.parametrize("command", [PREDICT, EVALUATE])
 def test_a_bundle_with_one_flipped_bit_in_the_weights_is_refused(
-    tmp_path: Path, cli: Cli, given: Path, command: tuple[str, ...]
+    tmp_path: Path, cli: Cli, bundle: Path, command: tuple[str, ...]
 ) -> None:
-    whole = given.read_bytes()
-    header = 8 + int.from_bytes(whole[:8], "little")
-    for place in (header, (header + len(whole)) // 2, len(whole) - 1):
-        damaged = bytearray(whole)
-        damaged[place] ^= 1
-        given.write_bytes(damaged)
+    content = bundle.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    for position in (header, (header + len(content)) // 2, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        bundle.write_bytes(damaged)
         line = refused(cli, tmp_path, *command)
-        assert line.startswith("model.safetensors: is damaged"), place
+        assert line.startswith("model.safetensors: is damaged"), position
 
 
-def test_predict_refuses_a_image_that_is_cut_off(tmp_path: Path, cli: Cli, given: Path) -> None:
-    cut(tmp_path / "data/images/000.png", keep=0.5)
-    line = refused(cli, tmp_path, "predict", given.name, "data/images/000.png", "--out", "masks")
+def test_predict_refuses_a_truncated_image(tmp_path: Path, cli: Cli, bundle: Path) -> None:
+    truncate(tmp_path / "data/images/000.png", keep=0.5)
+    line = refused(cli, tmp_path, "predict", bundle.name, "data/images/000.png", "--out", "masks")
     assert line.startswith("data/images/000.png: is damaged or cut off")
     assert line.endswith("restore the file or remove it")
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("data/absent.png", "does not exist: check the path"),
         ("empty", "no images in it: give a folder with images"),
         ("data/classes.toml", "is not an image that can be read"),
     ],
 )
-def test_predict_refuses_what_holds_no_images(
-    tmp_path: Path, cli: Cli, given: Path, path: str, said: str
+def test_predict_refuses_paths_without_images(
+    tmp_path: Path, cli: Cli, bundle: Path, path: str, message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    line = refused(cli, tmp_path, "predict", given.name, path, "--out", "masks")
-    assert line.startswith(f"{path}: {said}")
+    line = refused(cli, tmp_path, "predict", bundle.name, path, "--out", "masks")
+    assert line.startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize("out", ["file", "file/masks", "file/a/b"])
-def test_predict_refuses_a_place_that_cannot_be_written(
-    tmp_path: Path, cli: Cli, given: Path, out: str
+def test_predict_refuses_an_output_folder_that_cannot_be_written(
+    tmp_path: Path, cli: Cli, bundle: Path, out: str
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
-    line = refused(cli, tmp_path, "predict", given.name, "data/images", "--out", out)
+    (tmp_path / "file").write_text("a file")
+    line = refused(cli, tmp_path, "predict", bundle.name, "data/images", "--out", out)
     assert line.startswith(f"{out}: cannot be written")
-    assert line.endswith("choose another place")
+    assert line.endswith("choose another path")
 
 
-def test_predict_does_not_replace_its_own_input(tmp_path: Path, cli: Cli, given: Path) -> None:
+def test_predict_does_not_overwrite_its_input(tmp_path: Path, cli: Cli, bundle: Path) -> None:
     (tmp_path / "link").symlink_to("data/images")
     for out in ("data/images", "data/masks/../images", "link"):
-        line = refused(cli, tmp_path, "predict", given.name, "data/images/001.png", "--out", out)
+        line = refused(cli, tmp_path, "predict", bundle.name, "data/images/001.png", "--out", out)
         assert line.startswith(f"{out}/001.png: is one of the images")
         assert "choose another --out" in line
 
 
-def test_predict_goes_on_after_a_bad_image(tmp_path: Path, cli: Cli, given: Path) -> None:
+def test_predict_continues_after_a_damaged_image(tmp_path: Path, cli: Cli, bundle: Path) -> None:
     bad = tmp_path / "data/images/001.png"
-    cut(bad, keep=0.5)
+    truncate(bad, keep=0.5)
     before = contents(tmp_path / "data")
     result = cli(*PREDICT)
     assert result.code == 1
@@ -405,12 +405,12 @@ def test_predict_goes_on_after_a_bad_image(tmp_path: Path, cli: Cli, given: Path
     assert contents(tmp_path / "data") == before
 
 
-def test_evaluate_refuses_a_split_that_is_not_there(tmp_path: Path, cli: Cli, given: Path) -> None:
+def test_evaluate_refuses_a_missing_split(tmp_path: Path, cli: Cli, bundle: Path) -> None:
     line = refused(cli, tmp_path, *EVALUATE, "--split", "exam")
     assert line == "data: has no split 'exam': it has train, val"
 
 
-def test_evaluate_refuses_other_classes(tmp_path: Path, cli: Cli, given: Path) -> None:
+def test_evaluate_refuses_other_classes(tmp_path: Path, cli: Cli, bundle: Path) -> None:
     (tmp_path / "data" / "classes.toml").write_text(
         '[[class]]\nname = "cat"\n[[class]]\nname = "dog"\n[[class]]\nname = "cow"\n'
     )
@@ -419,9 +419,7 @@ def test_evaluate_refuses_other_classes(tmp_path: Path, cli: Cli, given: Path) -
     assert line.endswith("score on data with the classes it was trained on")
 
 
-def test_evaluate_refuses_mask_values_that_the_bundle_does_not_know(
-    tmp_path: Path, cli: Cli, given: Path
-) -> None:
+def test_evaluate_refuses_unknown_mask_values(tmp_path: Path, cli: Cli, bundle: Path) -> None:
     (tmp_path / "data" / "classes.toml").unlink()
     for path in (tmp_path / "data" / "masks").iterdir():
         save(path, np.full((24, 32), 9, dtype=np.uint8))
@@ -429,51 +427,49 @@ def test_evaluate_refuses_mask_values_that_the_bundle_does_not_know(
     assert "mask value 9 is not among the classes (0..2, 255 ignored)" in line
 
 
-@pytest.mark.parametrize("spoil", [no_folder, no_images, mask_without_image])
+@pytest.mark.parametrize("damage", [no_folder, no_images, mask_without_image])
 def test_evaluate_refuses_a_bad_folder(
-    tmp_path: Path, cli: Cli, given: Path, spoil: Callable[[Path], Path]
+    tmp_path: Path, cli: Cli, bundle: Path, damage: Callable[[Path], Path]
 ) -> None:
-    named = spoil(tmp_path / "data")
+    named = damage(tmp_path / "data")
     line = refused(cli, tmp_path, *EVALUATE)
     assert line.startswith(f"{named.relative_to(tmp_path)}: ")
 
 
 def test_evaluate_names_a_score_file_that_cannot_be_written(
-    tmp_path: Path, cli: Cli, given: Path
+    tmp_path: Path, cli: Cli, bundle: Path
 ) -> None:
-    line = refused(cli, tmp_path, "evaluate", given.name, "data", "--json", "absent/scores.json")
+    line = refused(cli, tmp_path, "evaluate", bundle.name, "data", "--json", "absent/scores.json")
     assert line.startswith("absent/scores.json: cannot be written")
 
 
 @pytest.mark.parametrize("command", [PREDICT, EVALUATE])
-def test_a_device_that_is_not_there_is_refused(
-    tmp_path: Path, cli: Cli, given: Path, command: tuple[str, ...]
+def test_an_unknown_device_is_refused(
+    tmp_path: Path, cli: Cli, bundle: Path, command: tuple[str, ...]
 ) -> None:
     for device in ("abacus", "cuda:99"):
         assert repr(device) in refused(cli, tmp_path, *command, "--device", device)
 
 
-# How the commands speak.
+# Output of the commands.
 
 
-def test_names_are_printed_as_they_are(tmp_path: Path, cli: Cli, given: Path) -> None:
-    odd = "[bold]a[/x] :car:"  # to rich a style, the end of another, and an emoji
+def test_names_are_printed_literally(tmp_path: Path, cli: Cli, bundle: Path) -> None:
+    odd = "[bold]a[/x] :car:"  # in rich markup: a style, the end of another, and an emoji
     shutil.move(tmp_path / "data", tmp_path / odd)
-    result = cli("predict", given.name, f"{odd}/images", "--out", f"out {odd}")
+    result = cli("predict", bundle.name, f"{odd}/images", "--out", f"out {odd}")
     assert (result.code, result.err) == (0, "")
     assert f"masks and overlays written to out {odd}" in result.out
-    result = cli("evaluate", given.name, odd)
+    result = cli("evaluate", bundle.name, odd)
     assert (result.code, result.err) == (0, "")
     assert odd in result.out
 
 
-def test_an_error_is_one_line_whatever_the_file_is_called(
-    tmp_path: Path, cli: Cli, given: Path
-) -> None:
+def test_an_error_is_one_line_for_any_file_name(tmp_path: Path, cli: Cli, bundle: Path) -> None:
     for name in ("two\nlines.png", "bell\a.png", "\x1b[31mred.png", "[red].png"):
         path = tmp_path / name
         path.write_bytes(b"")
-        line = refused(cli, tmp_path, "predict", given.name, name, "--out", "masks")
+        line = refused(cli, tmp_path, "predict", bundle.name, name, "--out", "masks")
         assert "is empty (0 bytes)" in line
         assert line.isprintable()
 
@@ -487,7 +483,7 @@ def test_an_error_is_one_line_whatever_the_file_is_called(
         (("evaluate", "absent.safetensors", "data"), "absent.safetensors: is not there"),
     ],
 )
-def test_a_process_of_its_own_says_the_same(
+def test_a_new_process_prints_the_same_errors(
     tmp_path: Path, run_cli: Cli, arguments: tuple[str, ...], named: str
 ) -> None:
     assert named in refused(run_cli, tmp_path, *arguments)
@@ -502,14 +498,14 @@ for arguments in {calls}:
     try:
         with contextlib.redirect_stdout(out):
             main()
-    except SystemExit as ended:
-        assert not ended.code, (arguments, ended.code)
+    except SystemExit as error:
+        assert not error.code, (arguments, error.code)
     assert out.getvalue().strip(), arguments
     assert "torch" not in sys.modules, arguments
 """
 
 
-def test_help_and_version_answer_without_torch() -> None:
+def test_help_and_version_do_not_import_torch() -> None:
     from pixelwise.cli import app
 
     commands = [c.callback.__name__.replace("_", "-") for c in app.registered_commands]
@@ -521,7 +517,7 @@ def test_help_and_version_answer_without_torch() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_no_arguments_bring_up_the_help(cli: Cli) -> None:
+def test_no_arguments_show_the_help(cli: Cli) -> None:
     result = cli()
     assert result.code == 2
     assert "Usage: pixelwise" in result.out + result.err

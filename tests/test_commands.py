@@ -1,4 +1,4 @@
-"""The commands that a person types, the README's own among them."""
+"""The commands from end to end, those in the README included."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def readme_commands(start: str) -> list[list[str]]:
-    """The lines of README's shell blocks that begin with `start`."""
+    """Return the lines of the README's shell blocks that begin with `start`."""
     blocks = re.findall(r"```(?:sh|bash|shell)\n(.*?)```", README.read_text("utf-8"), flags=re.S)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
 
 
-def test_the_readmes_own_data_commands(tmp_path: Path) -> None:
+def test_the_commands_in_the_readme_run(tmp_path: Path) -> None:
     weights_or_skip()
     write_scenes(tmp_path / "photos", train=3, val=1, test=1, height=48, width=64)
     commands = readme_commands("pixelwise ")
@@ -60,7 +60,9 @@ def test_the_readmes_own_data_commands(tmp_path: Path) -> None:
     assert list((tmp_path / "masks").glob("*_overlay.png"))
 
 
-def test_the_readmes_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_code_in_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights_or_skip()
     write_scenes(tmp_path / "photos", train=2, val=1, height=48, width=64)
     run(["train", "photos", "--out", "runs/photos", "--epochs", "1"], tmp_path)
@@ -73,7 +75,7 @@ def test_the_readmes_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         exec(compile(block, "README.md", "exec"), {})
 
 
-def test_the_readme_names_the_make_targets_that_there_are() -> None:
+def test_the_make_targets_in_the_readme_exist() -> None:
     makefile = (README.parent / "Makefile").read_text("utf-8")
     commands = readme_commands("make ")
     assert ["make", "demo"] in commands
@@ -82,14 +84,16 @@ def test_the_readme_names_the_make_targets_that_there_are() -> None:
         assert re.search(rf"^{words[1]}:", makefile, flags=re.M), words
 
 
-def test_the_demo_runs_from_end_to_end(tmp_path: Path) -> None:
+def test_the_demo_runs(tmp_path: Path) -> None:
     weights_or_skip()
     done = run(["demo", "--out", "demo", "--epochs", "1"], tmp_path)
     assert "Traceback" not in done.stderr
     out = tmp_path / "demo"
     assert (out / "report.html").read_text("utf-8").startswith("<!doctype html>")
     assert len(list((out / "predictions").glob("*_overlay.png"))) == 8
-    with Image.open(next(p for p in (out / "predictions").iterdir() if "overlay" not in p.name)) as mask:
+    with Image.open(
+        next(p for p in (out / "predictions").iterdir() if "overlay" not in p.name)
+    ) as mask:
         assert mask.mode == "P"
     bundle = Bundle.load(out / "best.safetensors")
     assert bundle.classes == SCENE_CLASSES
@@ -97,13 +101,13 @@ def test_the_demo_runs_from_end_to_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_demo_reaches_its_score(tmp_path: Path) -> None:
+def test_the_full_demo_reaches_its_score(tmp_path: Path) -> None:
     weights_or_skip()
     run(["demo", "--out", "demo"], tmp_path)
     assert Bundle.load(tmp_path / "demo/best.safetensors").scores["mean_iou"] >= 0.85
 
 
-def test_evaluate_repeats_the_score_in_the_bundle(tmp_path: Path) -> None:
+def test_evaluate_reproduces_the_scores_in_the_bundle(tmp_path: Path) -> None:
     write_scenes(tmp_path / "photos", train=3, val=2, height=48, width=64)
     tiny = ["--set", "model.weights=none", "--set", "model.options.backbone=tiny"]
     run(["train", "photos", "--out", "run", "--epochs", "2", *tiny], tmp_path)
@@ -111,7 +115,7 @@ def test_evaluate_repeats_the_score_in_the_bundle(tmp_path: Path) -> None:
     command = ["evaluate", "run/last.safetensors", "photos", "--split", "val"]
     printed = json.loads(run([*command, "--json", "-"], tmp_path).stdout)
     for key, value in bundle.scores.items():
-        if key == "classes":  # evaluate has more of each
+        if key == "classes":  # evaluate reports more metrics for each class
             assert {
                 name: {k: printed[key][name][k] for k in row} for name, row in value.items()
             } == value
@@ -133,10 +137,10 @@ def test_models_lists_each_network_with_its_size(tmp_path: Path) -> None:
     assert "fcn8s vgg16 8 134.36 M 181 G at 500 65.5 [1]" in rows
     assert "  [1] seg11valid (authors' code)" in out
     assert "arXiv:1802.02611: deeplab_v3plus" in out
-    assert max(map(len, out.splitlines())) <= 100  # in a terminal of 80 columns only notes wrap
+    assert max(map(len, out.splitlines())) <= 100  # only notes wrap in a terminal with 80 columns
 
 
-def test_recipe_prints_what_train_reads(tmp_path: Path) -> None:
+def test_the_printed_recipe_can_be_read_back(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(run(["recipe", "demo"], tmp_path).stdout)
     again = run(["recipe", "mine.toml"], tmp_path).stdout
     assert again == (tmp_path / "mine.toml").read_text()

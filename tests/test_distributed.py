@@ -28,8 +28,8 @@ from pixelwise.distributed.process_rank import (
     find_process_rank,
 )
 from pixelwise.errors import InputError
-from pixelwise.evaluation import evaluate, joined
-from pixelwise.evaluation.image_counts import load_tallies
+from pixelwise.evaluation import evaluate, merge_shards
+from pixelwise.evaluation.image_counts import load_image_counts
 from pixelwise.inference import Predictor
 from pixelwise.training import launcher, load_recipe, plan_training
 from pixelwise.training.loading import BatchOrder
@@ -89,9 +89,11 @@ def test_two_processes_match_a_single_process(
     for row, shared_row in zip(rows, shared_rows, strict=True):
         assert shared_row["val_mean_iou"] == row["val_mean_iou"]
     assert_close(out, tmp_path / "run")
-    one, other = (load_tallies(run / "val_images.safetensors") for run in (out, tmp_path / "run"))
-    assert other.tallies.names == one.tallies.names
-    np.testing.assert_array_equal(other.tallies.counts, one.tallies.counts)
+    one, other = (
+        load_image_counts(run / "val_images.safetensors") for run in (out, tmp_path / "run")
+    )
+    assert other.image_counts.names == one.image_counts.names
+    np.testing.assert_array_equal(other.image_counts.counts, one.image_counts.counts)
     assert reports[1].value[0] == []  # only rank 0 calls the callback
     start = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert start["processes"] == 2
@@ -163,16 +165,16 @@ def test_merged_scores_of_parts_equal_those_of_the_split(
             calls.append((done, total))
 
         parts = [
-            evaluate(predictor, data, "train", part=(rank, count), progress=progress)
+            evaluate(predictor, data, "train", shard=(rank, count), progress=progress)
             for rank in range(count)
         ]
         rounds = calls[: len(calls) // count]
         assert calls == rounds * count  # the same number of calls for each part
         assert rounds[-1] == (11, 11)
-        merged = joined(parts)
+        merged = merge_shards(parts)
         np.testing.assert_array_equal(merged.matrix.counts, expected.matrix.counts)
-        np.testing.assert_array_equal(merged.tallies.counts, expected.tallies.counts)
-        assert merged.tallies.names == expected.tallies.names
+        np.testing.assert_array_equal(merged.image_counts.counts, expected.image_counts.counts)
+        assert merged.image_counts.names == expected.image_counts.names
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4))

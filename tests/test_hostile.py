@@ -163,7 +163,7 @@ def test_all_of_them_in_one_folder(tree: Tree, tmp_path: Path, part: str) -> Non
         jobs.append(["train", str(data), "--out", str(tmp_path / "run")])
     done = run(tmp_path, jobs, seconds=30)  # for hundreds of files
     assert [each["code"] for each in done] == [1, 2, 2][: len(jobs)]
-    assert "more faults like these" in done[1]["err"]  # all were opened
+    assert "more problems like these" in done[1]["err"]  # all were opened
     assert json.loads((tmp_path / "found.json").read_text())["trains"] is False
     assert "<script" not in page.read_text(encoding="utf-8")
     assert not (tmp_path / "run").exists()

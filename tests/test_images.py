@@ -441,7 +441,7 @@ def test_a_save_that_fails_leaves_no_trace(
     monkeypatch.setattr(when, full_disk)
     for path in (old, new):
         line = problem(lambda path: write_image(path, PHOTO[::-1]), path)
-        assert "cannot be written (No space left on device): choose another place" in line
+        assert "cannot be written (No space left on device): choose another path" in line
     assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
     assert old.read_bytes() == before
 

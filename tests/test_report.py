@@ -19,14 +19,14 @@ from pixelwise.errors import InputError
 from pixelwise.report import Example, Gallery, write_report
 from pixelwise.report.confusion_table import MAX_CLASSES, confusion_table
 from pixelwise.report.example_images import MAX_SIDE, WRONG
-from pixelwise.report.run_report import _ends_and_middle
+from pixelwise.report.run_report import _best_median_worst
 
 CLASSES = Classes.make(["sky", '<b>road</b> & "kerb"', "car"], ignore=255)
 VOID_TAGS = {"meta", "link", "img", "br", "line", "circle", "polyline", "rect"}
 
 
 class Page(HTMLParser):
-    """Collects tags and text, and checks that every tag is closed in its turn."""
+    """Collects tags and text, and checks that tags are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """The words, with one plain space between them, whatever space stood there."""
+        """The text with all white space collapsed to single spaces."""
         return " ".join(" ".join(self.words).split())
 
 
@@ -96,7 +96,7 @@ def scores() -> dict[str, Any]:
         "mean_boundary_f1": 0.4321,
         "intervals": {
             "level": 0.95,
-            "draws": 1000,
+            "resamples": 1000,
             "images": 40,
             "mean_iou": [0.7, 0.8],
             "classes": {
@@ -146,11 +146,11 @@ def write(path: Path, **changes: Any) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
-def test_the_page_says_what_it_was_given(tmp_path: Path) -> None:
+def test_the_page_shows_all_values(tmp_path: Path) -> None:
     page = write(tmp_path / "report.html")
     for text in (
         "deeplab on <scenes>",
-        "12 epochs in 6 min 0 s, 12 images per second",
+        "12 epochs in 6:00 min, 12 images per second",
         "76.5 %",
         "1 234 567",
         '<b>road</b> & "kerb"',
@@ -159,9 +159,10 @@ def test_the_page_says_what_it_was_given(tmp_path: Path) -> None:
         'name = "<deeplab>"',
         "pixelwise train 'a < b' --out run",
         "70.0 to 80.0 %",
-        "Border F1 43.2 %",
+        "Boundary F1 43.2 %",
         "Calibration error 3.6 %",
-        "which are 100.0 % of all, 62.5 % are right",
+        "predicts 100.0 % of the pixels with a confidence between 50 % and 100 %",
+        "Of these, 62.5 % are correct",
         "How & why.",
     ):
         assert text in page.text
@@ -172,7 +173,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert page.all("b") == page.all("scenes") == page.all("script") == []
 
 
-def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
+def test_the_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
     page = write(tmp_path / "report.html")
     for _, attributes in page.tags:
         for name in ("src", "href", "srcset", "xlink:href", "action", "poster"):
@@ -182,9 +183,9 @@ def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
     assert "default-src 'none'" in text
 
 
-def test_absent_values_are_dashes_and_rows_stand_in_class_order(tmp_path: Path) -> None:
+def test_absent_values_are_dashes_and_rows_follow_the_class_order(tmp_path: Path) -> None:
     text = write(tmp_path / "report.html").text
-    table = text[text.index("Each class") : text.index("What is taken for what")]
+    table = text[text.index("Scores by class") : text.index("Confusion between classes")]
     assert "car \N{EN DASH} \N{EN DASH} 12.3 % \N{EN DASH} 0.0 %" in table
     assert 'road</b> & "kerb" 60.0 % 50.0 to 70.0 % 60.0 % 12.3 % 60.0 % 50.0 %' in table
     assert table.index("sky") < table.index("road") < table.index("car")
@@ -203,20 +204,18 @@ def test_absent_values_are_dashes_and_rows_stand_in_class_order(tmp_path: Path) 
         epochs(5, loss=-1.5),
     ],
 )
-def test_curves_of_any_kind_stay_inside_the_image(
-    tmp_path: Path, history: list[dict[str, Any]]
-) -> None:
+def test_all_curves_stay_inside_their_chart(tmp_path: Path, history: list[dict[str, Any]]) -> None:
     page = write(tmp_path / "report.html", history=history)
-    assert len(page.all("svg")) == 4  # the curves, and reliability
+    assert len(page.all("svg")) == 4  # three curves and the reliability diagram
     for line in page.all("polyline"):
-        places = [[*map(float, point.split(","))] for point in (line["points"] or "").split()]
-        assert places
-        assert all(0 <= x <= 360 and 0 <= y <= 210 for x, y in places)
+        points = [[*map(float, point.split(","))] for point in (line["points"] or "").split()]
+        assert points
+        assert all(0 <= x <= 360 and 0 <= y <= 210 for x, y in points)
     for tick in page.all("line"):
-        assert 0 <= float(tick["y1"] or "nan") <= 260  # the square of reliability is higher
+        assert 0 <= float(tick["y1"] or "nan") <= 260  # the reliability diagram is higher
 
 
-def test_what_was_not_measured_has_no_curve(tmp_path: Path) -> None:
+def test_values_that_were_not_measured_have_no_curve(tmp_path: Path) -> None:
     page = write(tmp_path / "report.html", history=epochs(2, val_mean_iou=None))
     assert len(page.all("svg")) == 3
     plain = {k: v for k, v in scores().items() if k != "reliability"}
@@ -233,38 +232,40 @@ def images(page: Page) -> list[Image.Image]:
     return found
 
 
-def test_each_example_has_four_images_of_its_size_with_words_for_them(tmp_path: Path) -> None:
+def test_each_example_has_four_images_of_its_size_with_alternative_texts(tmp_path: Path) -> None:
     page = write(tmp_path / "report.html")
     found = images(page)
-    assert [picture.size for picture in found] == [(30, 20)] * 12
-    words = [attributes["alt"] or "" for attributes in page.all("img")]
-    assert words[0] == "<best>.png: the image"
-    assert "31.2\u202f% of the pixels are wrong" in words[3]  # 5 of the 16 rows that count
+    assert [image.size for image in found] == [(30, 20)] * 12
+    texts = [attributes["alt"] or "" for attributes in page.all("img")]
+    assert texts[0] == "<best>.png: the image"
+    assert "31.2\u202f% of the pixels are wrong" in texts[3]  # 5 of the 16 scored rows
 
 
-def test_the_error_map_shows_the_wrong_pixels_and_spares_the_ignored(tmp_path: Path) -> None:
+def test_the_error_map_marks_wrong_pixels_except_ignored_ones(tmp_path: Path) -> None:
     sample = example()
     image, truth, predicted, errors = (
-        np.asarray(picture.convert("RGB"))
-        for picture in images(write(tmp_path / "report.html", galleries=[Gallery("One", [sample])]))
+        np.asarray(shown.convert("RGB"))
+        for shown in images(write(tmp_path / "report.html", galleries=[Gallery("One", [sample])]))
     )
     colors = CLASSES.color_table()
-    assert np.abs(image.astype(int) - sample.image).mean() < 8  # a JPEG, of noise
+    assert np.abs(image.astype(int) - sample.image).mean() < 8  # a JPEG of noise
     assert np.array_equal(truth, colors[sample.truth])
     assert np.array_equal(predicted, colors[sample.predicted])
-    strong = (errors == WRONG).all(axis=2)
-    assert np.array_equal(strong, (sample.truth != sample.predicted) & (sample.truth != IGNORE))
+    marked = (errors == WRONG).all(axis=2)
+    assert np.array_equal(marked, (sample.truth != sample.predicted) & (sample.truth != IGNORE))
 
 
-def test_misleading_pixels_are_shown_in_place_of_all_wrong_ones(tmp_path: Path) -> None:
+def test_confident_errors_replace_all_errors_in_the_error_map(tmp_path: Path) -> None:
     sample = example()
-    sure = np.zeros_like(sample.truth, dtype=bool)
-    sure[2, :15] = True
-    chosen = dataclasses.replace(sample, misleading=sure)
-    page = write(tmp_path / "report.html", galleries=[Gallery("Sure", [chosen])])
+    confident = np.zeros_like(sample.truth, dtype=bool)
+    confident[2, :15] = True
+    changed = dataclasses.replace(sample, confident_errors=confident)
+    page = write(tmp_path / "report.html", galleries=[Gallery("Confident", [changed])])
     errors = np.asarray(images(page)[3].convert("RGB"))
-    assert np.array_equal((errors == WRONG).all(axis=2), sure)
-    assert "3.1\u202f% of the pixels are wrong and sure" in (page.all("img")[3]["alt"] or "")
+    assert np.array_equal((errors == WRONG).all(axis=2), confident)
+    assert "3.1\u202f% of the pixels are wrong with high confidence" in (
+        page.all("img")[3]["alt"] or ""
+    )
 
 
 def test_the_largest_confusions_come_first() -> None:
@@ -277,7 +278,7 @@ def test_the_largest_confusions_come_first() -> None:
     ]
     assert table["largest"][0]["of_class"] == 0.3
     assert table["largest"][0]["of_errors"] == 0.6
-    assert [row["name"] for row in table["rows"]] == [*CLASSES.names[:2]]  # no car is true
+    assert [row["name"] for row in table["rows"]] == [*CLASSES.names[:2]]  # car is nowhere true
     assert [cell["text"] for cell in table["rows"][0]["cells"]] == ["90", "10", ""]
     many = Classes.make([f"class {i}" for i in range(MAX_CLASSES + 1)])
     table = confusion_table(np.eye(MAX_CLASSES + 1, dtype=np.int64), many)
@@ -285,9 +286,9 @@ def test_the_largest_confusions_come_first() -> None:
 
 
 @pytest.mark.parametrize("count", range(1, 12))
-def test_best_median_and_worst_share_no_image(count: int) -> None:
+def test_best_median_and_worst_examples_do_not_overlap(count: int) -> None:
     ranked = [f"{number:02d}" for number in range(count)]
-    best, median, worst = _ends_and_middle(ranked)
+    best, median, worst = _best_median_worst(ranked)
     shown = [*best, *median, *worst]
     assert len(set(shown)) == len(shown) <= 9
     assert [*best, *median] == sorted([*best, *median])
@@ -298,20 +299,20 @@ def test_best_median_and_worst_share_no_image(count: int) -> None:
         assert list(median) == ["04", "05", "06"]
 
 
-def test_large_images_are_reduced_in_proportion(tmp_path: Path) -> None:
+def test_large_images_shrink_in_proportion(tmp_path: Path) -> None:
     large = example(height=400, width=2 * MAX_SIDE)
     page = write(tmp_path / "report.html", galleries=[Gallery("One", [large])])
-    assert [picture.size for picture in images(page)] == [(MAX_SIDE, 200)] * 4
+    assert [image.size for image in images(page)] == [(MAX_SIDE, 200)] * 4
 
 
-def test_an_image_that_is_all_ignored_is_shown(tmp_path: Path) -> None:
+def test_an_ignored_image_is_shown(tmp_path: Path) -> None:
     sample = example()
     blank = Example("void.png", sample.image, np.full_like(sample.truth, IGNORE), sample.truth, 0.0)
     page = write(tmp_path / "report.html", galleries=[Gallery("One", [blank])])
     assert "void.png: no pixel is scored" in {attributes["alt"] for attributes in page.all("img")}
 
 
-def test_a_failure_leaves_the_page_that_was_there(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_previous_page(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write(path)
     before = path.read_bytes()
@@ -320,9 +321,9 @@ def test_a_failure_leaves_the_page_that_was_there(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     write(path, title="another")
     assert path.read_bytes() != before
-    assert [*tmp_path.iterdir()] == [path]  # no temporary file is left
+    assert [*tmp_path.iterdir()] == [path]  # no temporary file remains
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"report\.html: cannot be written"):
         write(tmp_path / "missing" / "report.html")

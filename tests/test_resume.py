@@ -142,7 +142,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     assert [row["epoch"] for row in run.history] == [1, 2, 3]
     assert run.best_epoch == uninterrupted.best_epoch
     assert run.evaluation is not None
-    assert run.evaluation.tallies.mean_iou == uninterrupted.evaluation.tallies.mean_iou  # type: ignore[union-attr]
+    assert run.evaluation.image_counts.mean_iou == uninterrupted.evaluation.image_counts.mean_iou  # type: ignore[union-attr]
 
 
 def test_a_run_stops_only_after_an_update_of_accumulated_gradients(

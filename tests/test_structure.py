@@ -1,21 +1,24 @@
-"""The layout shows the architecture: imports run one way."""
+"""The folders are layers: imports run one way, and the lower layers work without PyTorch."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 
+import pytest
+
 import pixelwise
 
 SOURCE = Path(pixelwise.__file__).parent
 
-# Each part may import those of a lower rank, and itself.
+# Each module or package may import itself and those of a lower rank.
 RANK = {
     "errors": 0,
     "file_io": 1,
     "interrupts": 1,
-    "peak_memory": 1,
     "process_settings": 1,
+    "peak_memory": 1,
+    "progress": 1,
     "recipes": 1,
     "ops": 2,
     "distributed": 3,
@@ -34,42 +37,68 @@ RANK = {
     "exporters": 10,
     "benchmark": 10,
     "report": 11,
-    "cli": 12,
-    "__main__": 13,
+    "api": 12,
+    "cli": 13,
+    "__main__": 14,
 }
+TORCH_FREE = ("data", "planning", "doctor", "recipes", "pages")
 
 
-def imported_parts(path: Path) -> set[str]:
-    """The first name below pixelwise of every import in a file, those inside functions too."""
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the full names of all imported modules, including imports inside functions."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        modules = []
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide the direction"
-            modules = [node.module or ""]
+            assert node.module is not None
             if node.module == "pixelwise":
-                modules = [f"pixelwise.{alias.name}" for alias in node.names]
-        found |= {m.split(".")[1] for m in modules if m.startswith("pixelwise.")}
-    return found - {"__version__"}
+                found |= {f"pixelwise.{alias.name}" for alias in node.names}
+            else:
+                found.add(node.module)
+    return found
 
 
 def test_imports_run_one_way() -> None:
     wrong = []
     for path in SOURCE.rglob("*.py"):
-        part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        if part == "__init__":  # the package itself offers what lies above
+        layer = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        if layer == "__init__":  # the package offers names of all layers
             continue
+        modules = {m for m in imported_modules(path) if m.startswith("pixelwise.")}
+        others = {module.split(".")[1] for module in modules} - {"__version__", layer}
         wrong += [
             f"{path.relative_to(SOURCE)} imports {other}"
-            for other in imported_parts(path)
-            if other != part and RANK[other] >= RANK[part]
+            for other in others
+            if RANK[other] >= RANK[layer]
         ]
     assert wrong == []
 
 
-def test_data_and_doctor_are_free_of_torch() -> None:
-    for part in ("data", "planning", "doctor", "recipes"):
-        for path in (SOURCE / part).rglob("*.py"):
-            assert "import torch" not in path.read_text(encoding="utf-8"), path
+def test_every_module_has_a_rank() -> None:
+    layers = {p.name.removesuffix(".py") for p in SOURCE.iterdir() if p.suffix in {"", ".py"}}
+    assert layers - {"__init__", "__pycache__"} == {*RANK}
+
+
+@pytest.mark.parametrize("layer", TORCH_FREE)
+def test_lower_layers_do_not_import_torch(layer: str) -> None:
+    for path in (SOURCE / layer).rglob("*.py"):
+        imported = {module.partition(".")[0] for module in imported_modules(path)}
+        assert not imported & {"torch", "lightning_fabric"}, path
+
+
+def test_no_function_is_longer_than_60_lines() -> None:
+    wrong = []
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.FunctionDef):
+                statements = node.body[1:] if ast.get_docstring(node) else node.body
+                first = statements[0].lineno if statements else node.lineno
+                if (node.end_lineno or 0) - first + 1 > 60:
+                    wrong.append(f"{path.relative_to(SOURCE)}: {node.name}")
+    assert wrong == []

@@ -1,60 +1,86 @@
-"""pixelwise: semantic segmentation that a person can train on their own images, check and ship.
+"""pixelwise: train, check and ship semantic segmentation networks on your own images.
 
-    predictor = pixelwise.load("runs/mine/best.safetensors")
-    result = predictor("photo.jpg")      # .mask, .probabilities, .overlay()
+    import pixelwise
 
-Importing this package is cheap: PyTorch is imported by the first call that needs it.
+    run = pixelwise.train("photos", out="runs/photos")
+    predictor = pixelwise.load(run.best)
+    result = predictor("photo.jpg")  # .mask, .probabilities, .overlay()
+
+The public functions and classes:
+
+- `load`, `Predictor`, `InferenceOptions`: predict single images.
+- `predict_folder`: write the masks of many images.
+- `train`, `resume`, `evaluate`: train a network and score it.
+- `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
+- `open_dataset`, `examine`: read a dataset, and find its faults.
+- `create_model`, `list_models`: the networks, as plain PyTorch modules.
+- `InputError`, `PixelwiseError`: what they raise.
+
+`import pixelwise` is fast: each name is imported on first use, and PyTorch only if it is needed.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from pixelwise.errors import InputError, PixelwiseError
+from pixelwise.errors import InputError, PixelwiseError, explain_missing_packages
 
 if TYPE_CHECKING:
+    from pixelwise.api import (
+        evaluate,
+        examine,
+        export,
+        load,
+        open_dataset,
+        predict_folder,
+        resume,
+        train,
+    )
     from pixelwise.inference import Predictor
-    from pixelwise.training import Run
+    from pixelwise.inference.inference_options import InferenceOptions
+    from pixelwise.models import list_models
+    from pixelwise.weights.create_model import create_model
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "PixelwiseError", "__version__", "load", "train"]
+__all__ = [
+    "InferenceOptions",
+    "InputError",
+    "PixelwiseError",
+    "Predictor",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "examine",
+    "export",
+    "list_models",
+    "load",
+    "open_dataset",
+    "predict_folder",
+    "resume",
+    "train",
+]
+
+# Where each name that is not imported above lives, if not in pixelwise.api.
+_MODULES = {
+    "InferenceOptions": "pixelwise.inference.inference_options",
+    "Predictor": "pixelwise.inference",
+    "create_model": "pixelwise.weights.create_model",
+    "list_models": "pixelwise.models",
+}
+
+# Hidden from type checkers, which would accept any attribute if they saw it.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'pixelwise' has no attribute {name!r}")
+        with explain_missing_packages():
+            value = getattr(import_module(_MODULES.get(name, "pixelwise.api")), name)
+        globals()[name] = value
+        return value
 
 
-def load(
-    path: str | Path,
-    *,
-    runtime: str = "auto",
-    device: str | None = None,
-    crf: str | Path | None = None,
-) -> Predictor:
-    """A predictor from a bundle or an export: call it with a path, a PIL image or a uint8
-    (H, W, 3) array.
-
-    runtime: "torch", or one that the bundle was exported for, as "openvino"; "auto" takes the
-    fastest of those, measured at the first time.
-    device: "cpu", "cuda", ...; None takes a GPU where there is one.
-    crf: refine with a dense CRF: "v2-resnet101" or another name of pixelwise.crf.PARAMETER_SETS,
-    or a file of `pixelwise tune-crf`.
-    Raises InputError where the file is not a whole bundle or export, or the runtime is missing.
-    """
-    from pixelwise.inference import Predictor
-
-    return Predictor.load(path, runtime=runtime, device=device, crf=crf)
-
-
-def train(
-    data: str | Path, *, out: str | Path, recipe: str | Path | None = None, **overrides: Any
-) -> Run:
-    """Train on a folder of images and masks, as `pixelwise train` does.
-
-    overrides: recipe keys; a dotted key has its dot as two underscores:
-    `pixelwise.train("photos", out="runs/mine", epochs=50, optimizer__learning_rate=0.02)`.
-    Raises InputError for anything wrong with the folder, the recipe or `out`.
-    """
-    from pixelwise.training import load_recipe
-    from pixelwise.training import train as run
-
-    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    return run(Path(data), Path(out), load_recipe(recipe, dotted))
+def __dir__() -> list[str]:
+    return __all__

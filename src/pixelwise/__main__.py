@@ -1,4 +1,4 @@
-"""`python -m pixelwise`."""
+"""Run the command line as `python -m pixelwise`."""
 
 from pixelwise.cli import main
 

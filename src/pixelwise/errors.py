@@ -1,4 +1,4 @@
-"""The errors that a person can mend, told apart from our own bugs."""
+"""Errors that the user can fix, kept apart from bugs in pixelwise itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 
 class PixelwiseError(Exception):
-    """Base of all errors that pixelwise raises on purpose.
+    """Base class of all errors that pixelwise raises on purpose.
 
-    problems: a line for each fault; the commands print them all. exit_code: of the command.
+    Attributes:
+        problems: One line per problem. The commands print all of them.
+        exit_code: Exit code of a command that ends with this error.
     """
 
     exit_code = 1
@@ -22,17 +24,21 @@ class PixelwiseError(Exception):
 
 
 class InputError(PixelwiseError, ValueError):
-    """Something that was given is not usable: a file, a value, an option.
+    """A file, value or option that the user gave cannot be used.
 
-    Each of `problems` is one line: the file or the value, what is allowed, the remedy. The commands
-    exit with code 2.
+    Each of `problems` is one line with the file or value, what is allowed, and the remedy.
+    The commands exit with code 2.
     """
 
     exit_code = 2
 
 
+class MissingPackageError(InputError, ImportError):
+    """An optional package that this call needs is not installed."""
+
+
 class ReportedElsewhereError(PixelwiseError):
-    """Ends this process of a run of several without a line, for another one says why."""
+    """Ends one process of a distributed run silently because another process reports the error."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__()
@@ -40,9 +46,12 @@ class ReportedElsewhereError(PixelwiseError):
 
 
 class Fault(str):
-    """One line of an InputError that also tells its kind and its file, for those who sort faults.
+    """One line of an InputError together with its kind and file, so that faults can be grouped.
 
-    kind: an id such as `image-without-mask`.
+    Args:
+        kind: An id such as `image-without-mask`.
+        path: The file or folder at fault.
+        text: What is wrong and the remedy. The path is prepended.
     """
 
     kind: str
@@ -54,23 +63,23 @@ class Fault(str):
         return fault
 
 
-_kept: ContextVar[list[str] | None] = ContextVar("kept", default=None)
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
 @contextmanager
 def tolerable() -> Iterator[None]:
-    """Around a check whose fault need not end the work: inside `collecting` it is kept instead."""
-    kept = _kept.get()
+    """Wrap a check whose failure need not stop the work: `collecting` gathers its problems."""
+    collected = _collected.get()
     try:
         yield
     except InputError as error:
-        if kept is None:
+        if collected is None:
             raise
-        kept += error.problems
+        collected += error.problems
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raise InputError for `problems`, if there are any; inside `collecting` they are kept."""
+    """Raise InputError if there are any problems. Inside `collecting`, gather them instead."""
     with tolerable():
         if problems:
             raise InputError(*problems)
@@ -78,10 +87,32 @@ def refuse(problems: Sequence[str]) -> None:
 
 @contextmanager
 def collecting() -> Iterator[list[str]]:
-    """Gather the `tolerable` faults of what is called inside, which goes on with the rest."""
+    """Gather the problems of `tolerable` checks in a list instead of stopping at the first."""
     problems: list[str] = []
-    token = _kept.set(problems)
+    token = _collected.set(problems)
     try:
         yield problems
     finally:
-        _kept.reset(token)
+        _collected.reset(token)
+
+
+# Packages of the `train` extra without which a call cannot work at all, by the name to import.
+_TRAINING_PACKAGES = {"torch": "PyTorch", "lightning_fabric": "Lightning Fabric"}
+
+
+@contextmanager
+def explain_missing_packages() -> Iterator[None]:
+    """Turn a failed import of PyTorch into one line that names the command to install it.
+
+    Raises:
+        MissingPackageError: If a package of the `train` extra is imported but not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = _TRAINING_PACKAGES.get((error.name or "").partition(".")[0])
+        if package is None:
+            raise
+        raise MissingPackageError(
+            f"this needs {package}, which is not installed: pip install 'pixelwise[train]'"
+        ) from error

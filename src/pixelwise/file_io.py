@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written ever stands under a final name."""
+"""Atomic writes and other file operations: a final name never holds a half-written file."""
 
 from __future__ import annotations
 
@@ -17,56 +17,67 @@ from pixelwise.errors import InputError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success flush it to disk and rename it to `path`.
+    """Yield a temporary path to write; on success flush it to disk and rename it to `path`.
 
-    The side file lies in the same folder, so the rename is atomic. On any error it is removed and
-    `path` stays as it was. Raises InputError where the folder cannot be written or is full.
+    The temporary file is in the same folder, so the rename is atomic. On any error it is removed
+    and `path` is left unchanged.
+
+    Raises:
+        InputError: If the folder cannot be written or the disk is full.
     """
-    side = _side_file(path)
+    temporary = _temporary_file(path)
     try:
-        yield side
-        with side.open("rb+") as stream:
+        yield temporary
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        side.chmod(0o666 & ~umask)  # mkstemp makes it private
-        side.replace(path)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp creates private files
+        temporary.replace(path)
         flush_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error) from error
     finally:
-        side.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
-    """Give an empty folder beside `path`; on success flush its files and let it replace `path`.
+    """Yield an empty temporary folder to fill; on success flush it and let it replace `path`.
 
-    On any error it is removed and `path` stays as it was. flush: False where the files are on disk
-    already, or so many and so easily had again that it is not worth the time.
+    On any error the temporary folder is removed and `path` is left unchanged.
 
-    Raises InputError where the place cannot be written or is full.
+    Args:
+        path: The folder to create or replace.
+        flush: Whether to flush all files to disk. Pass False if they are flushed already, or are
+            numerous and cheap to recreate.
+
+    Raises:
+        InputError: If the parent folder cannot be written or the disk is full.
     """
     try:
-        side = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     except OSError as error:
         raise not_writable(path, error) from error
     try:
-        yield side
-        umask = os.umask(0)
-        os.umask(umask)
-        side.chmod(0o777 & ~umask)  # mkdtemp makes it private
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp creates private folders
         if flush:
-            _flush_below(side)
-        _put_in_place(side, path)
+            _flush_tree(temporary)
+        _replace_folder(temporary, path)
         flush_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error) from error
     finally:
-        shutil.rmtree(side, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _flush_below(folder: Path) -> None:
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _flush_tree(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         if path.is_dir():
             flush_folder(path)
@@ -75,15 +86,15 @@ def _flush_below(folder: Path) -> None:
                 os.fsync(stream.fileno())
 
 
-def _put_in_place(side: Path, target: Path) -> None:
+def _replace_folder(source: Path, target: Path) -> None:
     if not target.exists():
-        side.replace(target)
+        source.replace(target)
         return
     old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
     try:
         target.replace(old)
         try:
-            side.replace(target)
+            source.replace(target)
         except OSError:
             old.replace(target)
             raise
@@ -92,20 +103,24 @@ def _put_in_place(side: Path, target: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Weights laid by hand, and what can be made again: $PIXELWISE_CACHE or ~/.cache/pixelwise."""
+    """Return the cache folder: $PIXELWISE_CACHE, or ~/.cache/pixelwise.
+
+    It holds weights that the user put there, and files that can be recreated.
+    """
     return Path(os.environ.get("PIXELWISE_CACHE") or Path.home() / ".cache" / "pixelwise")
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def append_whole(stream: FileIO, data: bytes) -> None:
-    """Write `data` at the end of an unbuffered file and flush it to disk: all of it, or nothing.
+    """Append `data` to an unbuffered file and flush it to disk, completely or not at all.
 
-    Raises OSError.
+    Raises:
+        OSError: If the data cannot be written. The file has its previous length then.
     """
     length = stream.seek(0, os.SEEK_END)
     try:
@@ -118,14 +133,14 @@ def append_whole(stream: FileIO, data: bytes) -> None:
         raise
 
 
-def remove_side_files(folder: Path) -> None:
-    """Remove what `atomic` left in a folder where its process was killed amid a write."""
-    for side in folder.glob(".*.part"):
-        side.unlink(missing_ok=True)
+def remove_temporary_files(folder: Path) -> None:
+    """Remove temporary files that `atomic` left behind because its process was killed."""
+    for temporary in folder.glob(".*.part"):
+        temporary.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:
-    """Have new names in it on disk, where the system can (Windows cannot open a folder)."""
+    """Flush the names of new files in `folder` to disk. Windows cannot do this."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -135,9 +150,13 @@ def flush_folder(folder: Path) -> None:
 
 
 def lock_folder(folder: Path) -> int | None:
-    """Keep other processes that ask from `folder`, until the handle is closed or the process ends.
+    """Lock `folder` until the returned handle is closed or the process ends.
 
-    None where the system cannot lock a folder. Raises BlockingIOError where another process has it.
+    Returns:
+        The handle of the lock, or None if the system cannot lock a folder.
+
+    Raises:
+        BlockingIOError: If another process holds the lock.
     """
     if os.name != "posix":
         return None
@@ -156,9 +175,10 @@ def lock_folder(folder: Path) -> int | None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make `path` and its parents and prove that it can be written.
+    """Create `path` and its parents, and check that files can be written there.
 
-    Raises InputError where it is a file or cannot be made or written.
+    Raises:
+        InputError: If `path` is a file, or cannot be created or written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -170,7 +190,7 @@ def make_folder(path: Path) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """`Path.is_file`, and False for a name that no file can have, as from a document."""
+    """Like `Path.is_file`, but return False for names that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -178,7 +198,7 @@ def is_file(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """`Path.exists`, and False as for `is_file`."""
+    """Like `Path.exists`, but return False for names that no file can have."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -186,31 +206,32 @@ def exists(path: Path) -> bool:
 
 
 def check_regular(path: Path) -> None:
-    """Raise OSError for a pipe or a device, at which reading would wait for ever."""
+    """Raise OSError for a pipe or a device, where reading might block forever."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
 
 
 def check_folder(path: Path) -> None:
-    """Raise InputError now where `make_folder(path)` could not make or write it later."""
-    present = next(place for place in (path.resolve(), *path.resolve().parents) if place.exists())
+    """Raise InputError if a later `make_folder(path)` would fail. Creates nothing."""
+    target = path.resolve()
+    existing = next(folder for folder in (target, *target.parents) if folder.exists())
     reason: OSError | None = None
-    if not present.is_dir():
+    if not existing.is_dir():
         reason = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    elif not os.access(present, os.W_OK | os.X_OK):
+    elif not os.access(existing, os.W_OK | os.X_OK):
         reason = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     if reason is not None:
         raise not_writable(path, reason)
 
 
 def check_writable(path: Path) -> None:
-    """Raise InputError now where `atomic(path)` could not be written later."""
+    """Raise InputError if a later `atomic(path)` would fail."""
     if path.is_dir():
-        raise InputError(f"{path}: is a folder: give the name of a file")
-    _side_file(path).unlink()
+        raise InputError(f"{path}: is a folder: give a file name")
+    _temporary_file(path).unlink()
 
 
-def _side_file(path: Path) -> Path:
+def _temporary_file(path: Path) -> Path:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:
@@ -220,6 +241,6 @@ def _side_file(path: Path) -> Path:
 
 
 def not_writable(path: Path, error: OSError) -> InputError:
-    """The error for a path that cannot be written, with the system's reason."""
+    """Return the error for a path that cannot be written, with the system's reason."""
     reason = error.strerror or str(error)
-    return InputError(f"{path}: cannot be written ({reason}): choose another place")
+    return InputError(f"{path}: cannot be written ({reason}): choose another path")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that long work answers at its next good moment."""
+"""Ctrl-C and SIGTERM as requests that a long computation answers at the next safe point."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StoppedError(PixelwiseError):
-    """Work that was asked to stop, and can go on. `exit_code`: 130 by Ctrl-C, 143 by SIGTERM."""
+    """Work stopped on request that can be continued later.
+
+    `exit_code` is 130 after Ctrl-C and 143 after SIGTERM.
+    """
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
@@ -21,16 +24,19 @@ class StoppedError(PixelwiseError):
 
 
 class Interrupts:
-    """While it is entered, the first signal is kept in `requested`; the second does what it does
-    otherwise. Outside of the main thread, which alone gets signals, it does nothing."""
+    """Context manager that stores the first signal in `requested` instead of acting on it.
+
+    The previous handlers are restored then, so a second signal has its usual effect. Does nothing
+    outside the main thread, because only the main thread receives signals.
+    """
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._keep) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -39,13 +45,13 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._give_back()
+        self._restore()
 
-    def _keep(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = number
-        self._give_back()
+        self._restore()
 
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before = {}
+        self._previous = {}

@@ -1,14 +1,13 @@
-"""Settings of the whole process, touched only where pixelwise is the program and not a guest; and
-the cores that it has.
+"""Process-wide settings that only the pixelwise commands change, and the number of usable cores.
 
-A training step allocates and frees the same blocks of tens of megabytes each time. glibc hands such
-blocks back to the kernel at once and faults them in again, page by page: measured at a quarter of
-the step's time (benchmarks/training.py prints it). `tune_allocator` tells it to keep them.
+A training step allocates and frees the same blocks of tens of megabytes each time. glibc returns
+such blocks to the kernel at once and faults them in again page by page, which takes a quarter of
+the step's time (measured by benchmarks/training.py). `tune_allocator` makes glibc keep them.
 
-OpenMP's threads wait for each other in a loop, for milliseconds, before they sleep. Where another
-program has one of the cores, that is the time in which it should have run: measured on two cores,
-three times the step's time in place of two. `limit_omp_spin` lets them wait a tenth as long, which
-alone on the machine costs nothing; without any loop a step takes a fifth longer there
+OpenMP threads wait for each other in a busy loop, for milliseconds, before they sleep. If another
+program uses one of the cores, they spin while it should run: on two cores, a step takes three times
+as long instead of twice. `limit_omp_spin` shortens the loop to a thirtieth, which costs nothing on
+an idle machine. Without any spinning a step takes a fifth longer there
 (benchmarks/training.py --busy 1).
 """
 
@@ -18,35 +17,38 @@ import ctypes
 import os
 import platform
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
-_NEVER = -1  # as a threshold: the heap is not trimmed at all
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # from glibc's malloc.h
+_NEVER = -1  # as a threshold: never trim the heap
 _TOP_PAD = 64 << 20
 
-
-_SPINS = "10000"  # of libgomp's 300,000; half a millisecond
+_SPIN_COUNT = "10000"  # libgomp's default is 300,000. This is about half a millisecond.
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def limit_omp_spin() -> None:
-    """Have OpenMP's threads sleep sooner. PyTorch reads it once, so this comes before its import.
+    """Make waiting OpenMP threads sleep sooner, unless the user has configured it.
 
-    Only the program calls this. What the person has set stays.
+    PyTorch reads the setting once, so call this before importing torch. Only the command line
+    calls it, never the library.
     """
     if not any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
+        os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
 
 
 def tune_allocator() -> str | None:
-    """Tell glibc to keep freed blocks; says what was done, None if nothing was.
+    """Make glibc keep freed blocks, unless the user has configured the allocator.
 
-    Only the commands call this. Where the person has set glibc's variables, another allocator is
-    preloaded, or the C library is not glibc, things stay as they are.
+    Only the command line calls this, never the library. It changes nothing if glibc's variables are
+    set, another allocator is preloaded, or the C library is not glibc.
+
+    Returns:
+        A description of the change, or None if nothing was changed.
     """
     if platform.libc_ver()[0] != "glibc" or os.environ.get("LD_PRELOAD"):
         return None
@@ -56,9 +58,9 @@ def tune_allocator() -> str | None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return None
-    kept = (
-        mallopt(_M_MMAP_MAX, 0)  # large blocks from the heap, not from mappings of their own
+    tuned = (
+        mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap, not from their own mappings
         and mallopt(_M_TRIM_THRESHOLD, _NEVER)
         and mallopt(_M_TOP_PAD, _TOP_PAD)
     )
-    return "freed memory is kept by the process (mallopt)" if kept else None
+    return "freed memory is kept by the process (mallopt)" if tuned else None

@@ -1,4 +1,4 @@
-"""The command line: parsing and printing only. PyTorch is imported inside the commands."""
+"""The command line. Commands parse and print only, and import PyTorch when they run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pixelwise.process_settings import limit_omp_spin
 
 app = typer.Typer(
     name="pixelwise",
-    help="Semantic segmentation: train on your own images, check, predict.",
+    help="Train, check and ship semantic segmentation networks on your own images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -56,8 +56,8 @@ for function in (
 app.add_typer(data.app, name="data")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"pixelwise {pixelwise.__version__}")
         raise typer.Exit
 
@@ -65,29 +65,32 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     pass
 
 
-# Where typer keeps this class depends on its version; BadParameter is exported by all of them.
+# The location of this class depends on typer's version, but all versions export BadParameter.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def main() -> None:
-    """The `pixelwise` command."""
+    """Run the `pixelwise` command."""
     limit_omp_spin()
     try:
         code = app(prog_name="pixelwise", standalone_mode=False)
     except _UsageError as error:
-        _complain_of_usage(error)
+        _report_usage_error(error)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain_of_usage(error: Any) -> None:
-    """One line, as for every other error; nothing where no arguments have brought up the help."""
+def _report_usage_error(error: Any) -> None:
+    """Print one line, or nothing if the help was shown because there were no arguments."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return
     message = " ".join(error.format_message().split()).rstrip(".")

@@ -1,12 +1,10 @@
-"""How the commands speak: errors in one line each, tables, progress that shows time left."""
+"""Output of the commands: one line per error, tables, progress bars, JSON files."""
 
 from __future__ import annotations
 
 import functools
 import json
-import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -16,7 +14,6 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -25,39 +22,42 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pixelwise.errors import InputError, PixelwiseError
+from pixelwise import progress
+from pixelwise.errors import PixelwiseError, explain_missing_packages
+from pixelwise.progress import Clock as Clock
+from pixelwise.progress import duration as duration
+from pixelwise.progress import stop as stop
 
 MAX_PROBLEMS = 20
 MAX_LINE = 4000
-"""Characters of one of them."""
+"""Longest problem that is printed whole, in characters."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Names of files and classes are printed as they are: `[x]` is no style and `:car:` no image.
+# Print names of files and classes literally: `[x]` is not a style and `:car:` not an emoji.
 console = Console(highlight=False, markup=False, emoji=False)
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn what a person can mend into lines on stderr and an exit code.
+    """Turn errors that the user can fix into lines on standard error and an exit code.
 
-    2: bad input, a line for each fault. 1: it could not be finished. 130: Ctrl-C, 143: SIGTERM.
+    Exit codes: 2 for bad input, 1 for work that could not be finished, 130 for Ctrl-C and 143 for
+    SIGTERM.
     """
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
-        except InputError as error:
-            complain(error)
-            raise SystemExit(2) from None
+            with explain_missing_packages():
+                return function(*args, **kwargs)
         except PixelwiseError as error:
             complain(error)
             raise SystemExit(error.exit_code) from None
         except KeyboardInterrupt:
-            print("pixelwise: stopped by Ctrl-C; what was finished is kept", file=sys.stderr)
+            print("pixelwise: stopped by Ctrl-C; finished work is kept", file=sys.stderr)
             raise SystemExit(130) from None
-        except BrokenPipeError:  # the reader of a pipe, as `head`, has seen enough
+        except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
             sys.stderr.close()
             raise SystemExit(141) from None
 
@@ -65,22 +65,22 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def complain(error: PixelwiseError) -> None:
-    """Print a line for each fault, control characters in file names made visible."""
+    """Print one line per problem, with control characters in file names made visible."""
     problems = error.problems
     for problem in problems[:MAX_PROBLEMS]:
-        if len(problem) > MAX_LINE:  # what a file holds instead of a name
+        if len(problem) > MAX_LINE:  # for example the content of a file in place of a name
             problem = f"{problem[: MAX_LINE // 2]} ... {problem[-MAX_LINE // 2 :]}"
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in problem)
         print(f"pixelwise: error: {text}", file=sys.stderr)
     if len(problems) > MAX_PROBLEMS:
         print(
-            f"pixelwise: error: and {len(problems) - MAX_PROBLEMS} more faults like these",
+            f"pixelwise: error: and {len(problems) - MAX_PROBLEMS} more problems like these",
             file=sys.stderr,
         )
 
 
 def check_json(file: str | None) -> None:
-    """Raise InputError now where `write_json` could not write later."""
+    """Raise InputError if a later `write_json` would fail."""
     from pixelwise.file_io import check_writable
 
     if file not in {None, "-"}:
@@ -88,53 +88,33 @@ def check_json(file: str | None) -> None:
 
 
 def write_json(file: str | None, content: Mapping[str, Any], *, use: str = "") -> None:
-    """What --json asks for: a file, which is said with its `use`; with - standard output; without
-    it nothing."""
+    """Write what --json asks for.
+
+    Args:
+        file: A file name, "-" for standard output, or None to write nothing.
+        content: JSON values.
+        use: What the file is for. Printed after its name.
+    """
     from pixelwise.file_io import atomic
 
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     if file == "-":
         print(text, end="")
     elif file is not None:
-        with atomic(Path(file)) as side:
-            side.write_text(text, encoding="utf-8")
+        with atomic(Path(file)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         console.print(f"written to {file}{use}", soft_wrap=True)
 
 
-def counting(description: str, *, unit: str = "images") -> Progress:
-    """A bar with a count and the time left; draws nothing where output is not a terminal."""
-    return Progress(
-        TextColumn(description),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
-class Bar:
-    """A `counting` bar as a callback of (done, total), for the library's `progress` arguments."""
+class Bar(progress.Bar):
+    """A progress bar on the console of the commands."""
 
     def __init__(self, description: str, *, unit: str = "images") -> None:
-        self.progress = counting(description, unit=unit)
-        self.task = self.progress.add_task("", total=None)
-
-    def __enter__(self) -> Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        stop(self.progress)
-
-    def __call__(self, done: int, total: int) -> None:
-        self.progress.update(self.task, completed=done, total=total)
+        super().__init__(description, unit=unit, console=console)
 
 
 class Transfer:
-    """A bar in bytes for each thing that is done to a file, with speed and time left."""
+    """One progress bar in bytes after another, with speed and time left, for file transfers."""
 
     def __init__(self) -> None:
         self.progress = Progress(
@@ -147,7 +127,7 @@ class Transfer:
             transient=True,
             disable=not console.is_terminal,
         )
-        self.what = ""
+        self.description = ""
         self.done = 0
         self.task: TaskID | None = None
 
@@ -158,24 +138,22 @@ class Transfer:
     def __exit__(self, *_: object) -> None:
         stop(self.progress)
 
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        """`done` of `total` bytes of `what`; another name, or less done, starts a new bar."""
-        if self.task is None or what != self.what or done < self.done:
+    def __call__(self, description: str, done: int, total: int | None) -> None:
+        """Show that `done` of `total` bytes are transferred.
+
+        A new description, or a smaller `done`, starts a new bar.
+        """
+        if self.task is None or description != self.description or done < self.done:
             if self.task is not None:
                 self.progress.remove_task(self.task)
-            # What an earlier call has fetched is there from the start: the speed is this one's.
-            self.task = self.progress.add_task(what, total=total, completed=done)
-        self.what, self.done = what, done
+            # Bytes that an earlier call fetched must not count as speed.
+            self.task = self.progress.add_task(description, total=total, completed=done)
+        self.description, self.done = description, done
         self.progress.update(self.task, completed=done, total=total)
 
 
-def stop(progress: Progress) -> None:
-    """End a bar, once or again; rich prints an empty line for one that was never drawn."""
-    if not progress.disable:
-        progress.stop()
-
-
 def facts_table(facts: Mapping[str, str]) -> Table:
+    """Return a table of labels and values, without the empty values."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column()
@@ -190,9 +168,9 @@ COLUMNS = {
     "accuracy": "acc.",
     "precision": "prec.",
     "dice": "Dice",
-    "boundary_f1": "border\nF1",
-    "boundary_iou": "border\nIoU",
-    "share": "share",
+    "boundary_f1": "boundary\nF1",
+    "boundary_iou": "boundary\nIoU",
+    "share": "pixels",
 }
 SUMMARY = {
     "mean_iou": "mean IoU",
@@ -200,29 +178,33 @@ SUMMARY = {
     "pixel_accuracy": "pixel accuracy",
     "frequency_weighted_iou": "frequency-weighted IoU",
     "mean_dice": "mean Dice",
-    "mean_boundary_f1": "mean border F1",
-    "mean_boundary_iou": "mean border IoU",
+    "mean_boundary_f1": "mean boundary F1",
+    "mean_boundary_iou": "mean boundary IoU",
     "expected_calibration_error": "calibration error",
 }
 
 
 def show_scores(scores: Mapping[str, Any], *, title: str) -> None:
-    """Print the table of the classes and the summary scores, in percent: what `scores`, which is
-    `Evaluation.to_json` or `Scores.to_json`, has of COLUMNS and SUMMARY."""
+    """Print a table of the classes and the summary scores, in percent.
+
+    Args:
+        scores: `Evaluation.to_json` or `Scores.to_json`.
+        title: Title of the table.
+    """
     intervals = scores.get("intervals")
     rows: dict[str, Mapping[str, Any]] = scores["classes"]
-    shown = {key: label for key, label in COLUMNS.items() if key in next(iter(rows.values()))}
-    # With little between the columns all of them fit into 80 characters.
+    columns = {key: label for key, label in COLUMNS.items() if key in next(iter(rows.values()))}
+    # Narrow padding makes all columns fit into 80 characters.
     table = Table(title=f"{title}, in %", title_justify="left", box=box.SIMPLE_HEAD)
     table.collapse_padding, table.pad_edge = True, False
     table.add_column("class", overflow="fold")
-    for key, label in shown.items():
+    for key, label in columns.items():
         table.add_column(label, justify="right", no_wrap=True)
         if key == "iou" and intervals is not None:
-            level = f"in {100 * intervals['level']:.0f} %"
+            level = f"{100 * intervals['level']:.0f} % interval"
             table.add_column(level, justify="right", no_wrap=True)
     for name, row in rows.items():
-        cells = [percent(row[key]) for key in shown]
+        cells = [percent(row[key]) for key in columns]
         if intervals is not None:
             cells.insert(1, percents(intervals["classes"][name]["iou"]))
         table.add_row(name, *cells)
@@ -238,42 +220,15 @@ def show_scores(scores: Mapping[str, Any], *, title: str) -> None:
 
 
 def percents(interval: Sequence[float | None] | None) -> str:
-    """`62.1 to 70.0`, or nothing."""
+    """Format an interval as `62.1 to 70.0`, or as an empty string if it is None."""
     return "" if interval is None else " to ".join(percent(bound) for bound in interval)
 
 
 def percent(value: float | None) -> str:
+    """Format a fraction as `76.5`, or as a dash if it is None."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 def gigabytes(size: int | None) -> str:
-    """`1.86 GiB`; `size not known` for None."""
-    return "size not known" if size is None else f"{size / 2**30:.2f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3:05 min`, `2:10 h`."""
-    if not math.isfinite(seconds):
-        return "?"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
-
-
-class Clock:
-    """Time left of a job of known length, from the share that is done.
-
-    done: what was done before the clock was started.
-    """
-
-    def __init__(self, done: float = 0) -> None:
-        self.started = time.monotonic()
-        self.before = done
-
-    def left(self, done: float, total: float) -> float:
-        if done <= self.before:
-            return math.inf
-        return (time.monotonic() - self.started) / (done - self.before) * (total - done)
+    """Format a size as `1.86 GiB`."""
+    return "size unknown" if size is None else f"{size / 2**30:.2f} GiB"

@@ -76,5 +76,5 @@ def evaluate(
             title += f", {predictor.tta}"
         show_scores(scores, title=title)
     if images is not None:
-        result.tallies.save(images, classes=predictor.classes.names, split=split)
+        result.image_counts.save(images, classes=predictor.classes.names, split=split)
     write_json(json_file, scores)

@@ -1,17 +1,17 @@
-"""How good a model is, counted."""
+"""Scores of a network on a dataset: IoU and other metrics, boundaries, calibration, intervals."""
 
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.crf_search import CRFSearch, search_crf
-from pixelwise.evaluation.evaluate import Evaluation, evaluate, joined
-from pixelwise.evaluation.image_counts import Tallies
+from pixelwise.evaluation.evaluate import Evaluation, evaluate, merge_shards
+from pixelwise.evaluation.image_counts import ImageCounts
 
 __all__ = [
     "CRFSearch",
     "ConfusionMatrix",
     "Evaluation",
+    "ImageCounts",
     "Scores",
-    "Tallies",
     "evaluate",
-    "joined",
+    "merge_shards",
     "search_crf",
 ]

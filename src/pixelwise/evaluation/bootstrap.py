@@ -1,8 +1,8 @@
-"""How far scores depend on which images happen to be in a split: the percentile bootstrap.
+"""Confidence intervals of scores by the percentile bootstrap over images.
 
-Images are drawn anew, with replacement, as many as there are, and scored each time (Efron and
-Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Images count as independent: frames
-of one video are not, and their intervals are too narrow.
+Each resample draws as many images as the split has, with replacement, and is scored like the split
+(Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Images count as
+independent. The frames of a video are not, so their intervals are too narrow.
 """
 
 from __future__ import annotations
@@ -13,37 +13,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.evaluation.confusion import BY_CLASS, SUMMARY, plain, ratios
+from pixelwise.evaluation.confusion import BY_CLASS, SUMMARY, ratios, to_plain
 
-DRAWS = 1000
+RESAMPLES = 1000
 LEVEL = 0.95
 SEED = 0
 CHUNK = 50
-"""Draws at a time: bounds the memory of large splits."""
+"""Resamples that are computed together. Bounds the memory that large splits need."""
 
 
-def drawn_sums(
-    counts: NDArray[Any], *, draws: int = DRAWS, seed: int = SEED
+def resampled_sums(
+    counts: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> NDArray[np.float64]:
-    """The counts (N, ...) of the images in each draw, added up: (draws, ...); exact below 2**53.
+    """Sum the counts of the images of each bootstrap resample.
 
-    For equal N the same images are drawn, so that what is counted side by side stays paired.
+    Equal N and seed give the same resamples, so counts of several networks stay paired.
+
+    Args:
+        counts: (N, ...) counts of each image.
+        resamples: Number of resamples.
+        seed: Random seed.
+
+    Returns:
+        (resamples, ...) sums, exact below 2**53.
     """
     images = len(counts)
     rng = np.random.default_rng(seed)
     flat = counts.reshape(images, -1).astype(np.float64)
-    parts = []
-    for first in range(0, draws, CHUNK):
-        size = min(CHUNK, draws - first)
+    chunks = []
+    for first in range(0, resamples, CHUNK):
+        size = min(CHUNK, resamples - first)
         times = rng.multinomial(images, np.full(images, 1 / images), size=size)
-        parts.append(times.astype(np.float64) @ flat)
-    return np.concatenate(parts).reshape(draws, *counts.shape[1:])
+        chunks.append(times.astype(np.float64) @ flat)
+    return np.concatenate(chunks).reshape(resamples, *counts.shape[1:])
 
 
 def interval(values: NDArray[np.float64], *, level: float = LEVEL) -> NDArray[np.float64]:
-    """(draws, ...) to (2, ...): between these lies the part `level` of what was drawn.
+    """Return the (2, ...) bounds of the central fraction `level` of (resamples, ...) values.
 
-    NaN where no draw has a value; draws without one are left out.
+    NaN values are left out. Where all are NaN, the bounds are NaN.
     """
     tail = 100 * (1 - level) / 2
     out = np.full((2, *values.shape[1:]), np.nan)
@@ -54,17 +62,22 @@ def interval(values: NDArray[np.float64], *, level: float = LEVEL) -> NDArray[np
 
 @dataclass(frozen=True)
 class Intervals:
-    """(low, high) of each score of `ratios`, over draws of images: (2,), by class (2, C)."""
+    """Bootstrap confidence intervals of all scores.
+
+    Attributes:
+        values: (low, high) of each score of `ratios`: (2,), or (2, C) for scores by class.
+        images: Number of images.
+    """
 
     values: dict[str, NDArray[np.float64]]
     images: int
 
     def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Plain JSON: a pair or null for each score."""
+        """Return plain JSON: [low, high] or null for each score."""
         by_class = [key for key in BY_CLASS if key != "share"]
         return {
             "level": LEVEL,
-            "draws": DRAWS,
+            "resamples": RESAMPLES,
             "images": self.images,
             **{key: _pair(self.values[key]) for key in SUMMARY},
             "classes": {
@@ -75,11 +88,11 @@ class Intervals:
 
 
 def score_intervals(counts: NDArray[np.int64]) -> Intervals:
-    """From the tallies (N, 3, C) of a split's images, N at least 1."""
-    drawn = ratios(drawn_sums(counts))
-    return Intervals({key: interval(values) for key, values in drawn.items()}, len(counts))
+    """Compute the intervals from the (N, 3, C) class counts of one or more images."""
+    resampled = ratios(resampled_sums(counts))
+    return Intervals({key: interval(values) for key, values in resampled.items()}, len(counts))
 
 
 def _pair(bounds: NDArray[np.float64]) -> list[float | None] | None:
-    low, high = (plain(value) for value in bounds)
+    low, high = (to_plain(value) for value in bounds)
     return None if low is None else [low, high]

@@ -1,8 +1,8 @@
-"""How well borders are met: boundary F1, and boundary IoU.
+"""How well predicted boundaries match the true ones: boundary F1 and boundary IoU.
 
-Void is no class. It has no borders of its own, and what is predicted there does not count. Where
-void covers all borders, as in PASCAL VOC's masks, boundary F1 is undefined; boundary IoU, which
-looks across it, is not.
+Ignored (void) pixels are not a class: they have no boundary, and predictions there do not count.
+Where void covers all boundaries, as in PASCAL VOC's masks, boundary F1 is undefined. Boundary IoU
+is defined there because its band extends across the void.
 """
 
 from __future__ import annotations
@@ -15,36 +15,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
-from pixelwise.evaluation.confusion import mean_known, plain
+from pixelwise.evaluation.confusion import nan_mean, to_plain
 
 TOLERANCE = 0.0075
-"""Of boundary F1: part of the image's diagonal (Csurka et al., BMVC 2013, section 3)."""
+"""Tolerance of boundary F1, over the image's diagonal (Csurka et al., BMVC 2013, section 3)."""
 BAND = 0.02
-"""Of boundary IoU: width of the band, part of the image's diagonal (arXiv:2103.16562)."""
-WORD = 64
+"""Width of boundary IoU's band, as a fraction of the image's diagonal (arXiv:2103.16562)."""
+WORD = 64  # bits of the words that store sets of classes
 
 Labels = NDArray[np.uint8]
 Bits = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True)
-class BoundaryTally:
-    """Of one image, by class.
+class BoundaryCounts:
+    """Boundary statistics of one image, by class.
 
-    f1: (C,) 0..1, NaN for a class that has a border neither in the truth nor in the prediction.
-    band_right, band_either: (C,) pixels of both bands, and of one or both.
+    Attributes:
+        f1: (C,) boundary F1, 0..1. NaN for a class with no boundary in truth and prediction.
+        intersection: (C,) pixels in both bands.
+        union: (C,) pixels in one or both bands.
     """
 
     f1: NDArray[np.float64]
-    band_right: NDArray[np.int64]
-    band_either: NDArray[np.int64]
+    intersection: NDArray[np.int64]
+    union: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class BoundaryScores:
-    """Of a split, 0..1, by class and as the mean over classes; NaN where undefined.
+    """Boundary scores of a split, 0..1. NaN where undefined.
 
-    f1: the mean over the images in which the class has a border. iou: of the bands of all images.
+    Attributes:
+        f1: (C,) mean over the images in which the class has a boundary.
+        iou: (C,) IoU of the bands of all images.
     """
 
     f1: NDArray[np.float64]
@@ -52,87 +56,96 @@ class BoundaryScores:
 
     @property
     def mean_f1(self) -> float:
-        return float(mean_known(self.f1))
+        """Mean of `f1` over the classes."""
+        return float(nan_mean(self.f1))
 
     @property
     def mean_iou(self) -> float:
-        return float(mean_known(self.iou))
+        """Mean of `iou` over the classes."""
+        return float(nan_mean(self.iou))
 
     def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Return plain JSON. NaN becomes null."""
         return {
-            "mean_boundary_f1": plain(self.mean_f1),
-            "mean_boundary_iou": plain(self.mean_iou),
+            "mean_boundary_f1": to_plain(self.mean_f1),
+            "mean_boundary_iou": to_plain(self.mean_iou),
             "classes": {
-                name: {"boundary_f1": plain(self.f1[i]), "boundary_iou": plain(self.iou[i])}
+                name: {"boundary_f1": to_plain(self.f1[i]), "boundary_iou": to_plain(self.iou[i])}
                 for i, name in enumerate(names)
             },
         }
 
 
-def boundary_tally(truth: Labels, predicted: Labels, *, classes: int) -> BoundaryTally:
-    """Hold a prediction's borders against the truth's: (H, W) class indices; truth may be IGNORE.
+def count_boundary(truth: Labels, predicted: Labels, *, classes: int) -> BoundaryCounts:
+    """Compare the boundaries of a prediction with the true ones.
 
-    F1 after Csurka et al. (What is a good evaluation measure for semantic segmentation?, BMVC
-    2013): a border pixel is found where the other mask has one of the same class within 0.75 % of
-    the diagonal, and at least a pixel. A border pixel has a neighbor of another class above, below
-    or beside it. IoU of bands after Cheng et al. (arXiv:2103.16562, section 4): the pixels of a
-    class with another, or the image's end, within 2 % of the diagonal by rows and by columns.
+    Boundary F1 follows Csurka et al. (What is a good evaluation measure for semantic
+    segmentation?, BMVC 2013): a boundary pixel is found if the other mask has a boundary pixel of
+    the same class within 0.75 % of the diagonal, and at least one pixel. A pixel is on the boundary
+    if the pixel above, below or beside it has another class. Boundary IoU follows Cheng et al.
+    (arXiv:2103.16562, section 4): the band holds the pixels of a class that have another class, or
+    the end of the image, within 2 % of the diagonal by rows and by columns.
+
+    Args:
+        truth: (H, W) true classes, with IGNORE.
+        predicted: (H, W) predicted classes.
+        classes: Number of classes C.
     """
     predicted = np.where(truth == IGNORE, np.uint8(IGNORE), predicted)
     diagonal = math.hypot(*truth.shape)
     f1 = _f1(truth, predicted, radius=max(1.0, TOLERANCE * diagonal), classes=classes)
     width = max(1, round(BAND * diagonal))
     bands = [np.where(_in_band(m, width, classes), m, IGNORE) for m in (truth, predicted)]
-    right = _count(np.where(bands[0] == bands[1], bands[0], IGNORE), classes)
-    either = _count(bands[0], classes) + _count(bands[1], classes) - right
-    return BoundaryTally(f1, right, either)
+    intersection = _count(np.where(bands[0] == bands[1], bands[0], IGNORE), classes)
+    union = _count(bands[0], classes) + _count(bands[1], classes) - intersection
+    return BoundaryCounts(f1, intersection, union)
 
 
-def boundary_scores(tallies: list[BoundaryTally]) -> BoundaryScores:
-    """Of a split's images, one or more."""
-    right = sum(tally.band_right for tally in tallies)
+def boundary_scores(images: list[BoundaryCounts]) -> BoundaryScores:
+    """Combine the counts of one or more images."""
+    intersection = sum(image.intersection for image in images)
     with np.errstate(invalid="ignore"):
-        iou = right / np.asarray(sum(tally.band_either for tally in tallies))
-    return BoundaryScores(mean_known(np.stack([tally.f1 for tally in tallies]).T), iou)
+        iou = intersection / np.asarray(sum(image.union for image in images))
+    return BoundaryScores(nan_mean(np.stack([image.f1 for image in images]).T), iou)
 
 
 def _f1(truth: Labels, predicted: Labels, *, radius: float, classes: int) -> NDArray[np.float64]:
-    borders = [np.where(_on_border(mask), mask, IGNORE) for mask in (truth, predicted)]
-    totals = [_count(border, classes) for border in borders]
-    found = [np.zeros(classes, dtype=np.int64) for _ in borders]
+    boundaries = [np.where(_on_boundary(mask), mask, IGNORE) for mask in (truth, predicted)]
+    totals = [_count(boundary, classes) for boundary in boundaries]
+    found = [np.zeros(classes, dtype=np.int64) for _ in boundaries]
     for first in range(0, classes, WORD):
-        bits = [_bits(border, first, classes) for border in borders]
-        for own, other, border, count in zip(bits, bits[::-1], borders, found, strict=True):
-            hit = (own & _spread_disk(other, radius)) != 0
-            count += _count(border[hit], classes)
+        bits = [_bits(boundary, first, classes) for boundary in boundaries]
+        for own, other, boundary, count in zip(bits, bits[::-1], boundaries, found, strict=True):
+            hit = (own & _dilate_disk(other, radius)) != 0
+            count += _count(boundary[hit], classes)
     with np.errstate(invalid="ignore", divide="ignore"):
         recall, precision = (f / t for f, t in zip(found, totals, strict=True))
         f1 = 2 * precision * recall / (precision + recall)
-    there = [total > 0 for total in totals]
-    f1[(there[0] != there[1]) | (precision + recall == 0)] = 0
-    f1[~there[0] & ~there[1]] = np.nan
+    present = [total > 0 for total in totals]
+    f1[(present[0] != present[1]) | (precision + recall == 0)] = 0
+    f1[~present[0] & ~present[1]] = np.nan
     return np.asarray(f1, dtype=np.float64)
 
 
-def _on_border(mask: Labels) -> NDArray[np.bool_]:
-    border = np.zeros(mask.shape, dtype=bool)
+def _on_boundary(mask: Labels) -> NDArray[np.bool_]:
+    boundary = np.zeros(mask.shape, dtype=bool)
     for one, other in (
         ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
         ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
     ):
         differs = (mask[one] != mask[other]) & (mask[one] != IGNORE) & (mask[other] != IGNORE)
-        border[one] |= differs
-        border[other] |= differs
-    return border
+        boundary[one] |= differs
+        boundary[other] |= differs
+    return boundary
 
 
 def _in_band(mask: Labels, width: int, classes: int) -> NDArray[np.bool_]:
-    """Pixels with one of another class, or the image's end, within `width` rows and columns."""
+    """Mark pixels with another class, or the end of the image, within `width` rows and columns."""
     band = np.ones(mask.shape, dtype=bool)
     band[width:-width, width:-width] = False
     for first in range(0, classes, WORD):
         bits = _bits(mask, first, classes)
-        band |= (_spread_box(bits, width) & ~bits) != 0
+        band |= (_dilate_box(bits, width) & ~bits) != 0
     return band
 
 
@@ -141,7 +154,7 @@ def _count(labels: Labels, classes: int) -> NDArray[np.int64]:
 
 
 def _bits(labels: Labels, first: int, classes: int) -> Bits:
-    """A word a pixel, in which the bit of its class is set: sets of classes, for WORD of them."""
+    """Encode each pixel's class as a bit of a word, for the WORD classes from `first` on."""
     count = min(WORD, classes - first)
     kind = np.dtype(next(f"uint{size}" for size in (8, 16, 32, 64) if size >= count))
     table = np.zeros(256, dtype=kind)
@@ -149,30 +162,30 @@ def _bits(labels: Labels, first: int, classes: int) -> Bits:
     return np.asarray(table[labels])
 
 
-def _spread_disk(bits: Bits, radius: float) -> Bits:
-    """At each pixel the union of the sets within `radius`."""
+def _dilate_disk(bits: Bits, radius: float) -> Bits:
+    """At each pixel, unite the sets of classes within `radius`."""
     height, out = len(bits), np.zeros_like(bits)
-    grown, width = bits.copy(), 0
+    row_union, width = bits.copy(), 0
     for rows in range(min(int(radius), height - 1), -1, -1):
         while width < int(math.sqrt(radius**2 - rows**2)):
             width += 1
-            grown[:, width:] |= bits[:, :-width]
-            grown[:, :-width] |= bits[:, width:]
-        out[rows:] |= grown[: height - rows]
-        out[: height - rows] |= grown[rows:]
+            row_union[:, width:] |= bits[:, :-width]
+            row_union[:, :-width] |= bits[:, width:]
+        out[rows:] |= row_union[: height - rows]
+        out[: height - rows] |= row_union[rows:]
     return out
 
 
-def _spread_box(bits: Bits, reach: int) -> Bits:
-    """At each pixel the union of the sets up to `reach` rows and columns away."""
-    for turned in (False, True):
-        out = np.array(bits.T if turned else bits)
+def _dilate_box(bits: Bits, radius: int) -> Bits:
+    """At each pixel, unite the sets of classes up to `radius` rows and columns away."""
+    for transposed in (False, True):
+        out = np.array(bits.T if transposed else bits)
         covered = 0
-        while covered < reach:
-            shift = min(2 * covered + 1, reach - covered, len(out))
+        while covered < radius:
+            shift = min(2 * covered + 1, radius - covered, len(out))
             before = out.copy()
             out[shift:] |= before[: len(out) - shift]
             out[: len(out) - shift] |= before[shift:]
             covered += shift
-        bits = out.T if turned else out
+        bits = out.T if transposed else out
     return bits

@@ -1,4 +1,4 @@
-"""Whether a network is right as often as it is sure: reliability, and its error in one number."""
+"""Calibration: whether predictions are correct as often as their confidence says."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
-from pixelwise.evaluation.confusion import plain
+from pixelwise.evaluation.confusion import to_plain
 
 BINS = 15
-SURE = 0.9
-"""A confidence from which a wrong pixel misleads."""
+CONFIDENT = 0.9
+"""Confidence from which a wrong pixel is misleading."""
 
 
 class Calibration:
-    """Pixels by confidence, the largest probability, in BINS equal parts of 0..1.
+    """Pixel counts by confidence (the largest probability) in BINS equal bins of 0..1.
 
-    pixels, right: (BINS,) counts. confidence: (BINS,) sums. A bin holds its upper end.
+    A bin includes its upper end.
+
+    Attributes:
+        pixels: (BINS,) counts of pixels.
+        correct: (BINS,) counts of correct pixels.
+        confidence: (BINS,) sums of the confidence.
     """
 
     def __init__(self) -> None:
         self.pixels = np.zeros(BINS, dtype=np.int64)
-        self.right = np.zeros(BINS, dtype=np.int64)
+        self.correct = np.zeros(BINS, dtype=np.int64)
         self.confidence = np.zeros(BINS, dtype=np.float64)
 
     def update(
@@ -32,42 +37,52 @@ class Calibration:
         predicted: NDArray[np.uint8],
         confidence: NDArray[np.float32],
     ) -> None:
-        """Add an image: class indices and confidence 0..1, (H, W) each; IGNORE is left out."""
-        seen = truth != IGNORE
-        sure = confidence[seen].astype(np.float64)
-        place = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
-        self.pixels += np.bincount(place, minlength=BINS)
-        self.right += np.bincount(place[predicted[seen] == truth[seen]], minlength=BINS)
-        self.confidence += np.bincount(place, weights=sure, minlength=BINS)
+        """Add an image.
+
+        Args:
+            truth: (H, W) true classes. IGNORE pixels are left out.
+            predicted: (H, W) predicted classes.
+            confidence: (H, W) confidence of the predictions, 0..1.
+        """
+        scored = truth != IGNORE
+        values = confidence[scored].astype(np.float64)
+        index = np.clip(np.ceil(values * BINS).astype(np.int64) - 1, 0, BINS - 1)
+        self.pixels += np.bincount(index, minlength=BINS)
+        self.correct += np.bincount(index[predicted[scored] == truth[scored]], minlength=BINS)
+        self.confidence += np.bincount(index, weights=values, minlength=BINS)
 
     @property
     def error(self) -> float:
-        """The expected calibration error (arXiv:1706.04599, section 2), 0..1; NaN without pixels:
-        the mean over pixels of the distance between a bin's confidence and its accuracy."""
+        """The expected calibration error (arXiv:1706.04599, section 2), 0..1.
+
+        It is the mean over pixels of the distance between a bin's confidence and its accuracy. NaN
+        without pixels.
+        """
         total = self.pixels.sum()
-        return float(np.abs(self.right - self.confidence).sum() / total) if total else float("nan")
+        if not total:
+            return float("nan")
+        return float(np.abs(self.correct - self.confidence).sum() / total)
 
     def to_json(self) -> dict[str, Any]:
-        """The error, and a row a bin; means are null in an empty one."""
+        """Return the error and a row for each bin. Means of empty bins are null."""
         rows = []
-        for i, (pixels, right, confidence) in enumerate(
-            zip(self.pixels.tolist(), self.right.tolist(), self.confidence.tolist(), strict=True)
-        ):
+        columns = (self.pixels.tolist(), self.correct.tolist(), self.confidence.tolist())
+        for i, (pixels, correct, confidence) in enumerate(zip(*columns, strict=True)):
             rows.append(
                 {
                     "from": i / BINS,
                     "to": (i + 1) / BINS,
                     "pixels": pixels,
-                    "accuracy": right / pixels if pixels else None,
+                    "accuracy": correct / pixels if pixels else None,
                     "confidence": confidence / pixels if pixels else None,
                 }
             )
-        return {"expected_calibration_error": plain(self.error), "reliability": rows}
+        return {"expected_calibration_error": to_plain(self.error), "reliability": rows}
 
 
-def sure_and_wrong(
+def confident_errors(
     truth: NDArray[np.uint8], predicted: NDArray[np.uint8], confidence: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """(H, W): the wrong pixels whose confidence is SURE or more."""
-    wrong = (predicted != truth) & (truth != IGNORE) & (confidence >= SURE)
+    """Return the (H, W) mask of wrong pixels with a confidence of CONFIDENT or more."""
+    wrong = (predicted != truth) & (truth != IGNORE) & (confidence >= CONFIDENT)
     return np.asarray(wrong, dtype=bool)

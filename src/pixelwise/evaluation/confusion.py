@@ -1,4 +1,4 @@
-"""One confusion matrix for a whole split, and the scores that are ratios of its sums."""
+"""The confusion matrix of a split, and the metrics that are computed from it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
 
+# Metrics with one number per confusion matrix, and metrics with one number per class.
 SUMMARY = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou", "mean_dice")
 BY_CLASS = ("iou", "accuracy", "precision", "dice", "share")
-"""What `ratios` computes: a number a matrix, and a number a class."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """The metrics of FCN (arXiv:1411.4038, section 5), precision and Dice, as fractions 0..1.
 
-    iou, accuracy, precision, dice: by class, NaN where they are undefined: a class that is neither
-    in the truth nor predicted has no IoU and no Dice, one that is not in the truth has no accuracy,
-    one that is not predicted no precision. Means leave NaN out. accuracy is also called recall, and
-    dice F1.
+    Attributes:
+        iou, dice: (C,) by class. NaN for a class that is neither true nor predicted anywhere.
+            Dice is also called F1.
+        accuracy: (C,) fraction of a class's pixels that are found, also called recall. NaN for a
+            class that is nowhere true.
+        precision: (C,) fraction of the pixels predicted as a class that are correct. NaN for a
+            class that is nowhere predicted.
+        share: (C,) fraction of the pixels that belong to a class.
+        pixel_accuracy, mean_accuracy, mean_iou, frequency_weighted_iou, mean_dice: Over all
+            classes. Means leave NaN out.
+        pixels: Number of scored pixels.
     """
 
     pixel_accuracy: float
@@ -37,85 +44,105 @@ class Scores:
     share: NDArray[np.float64]
     pixels: int
 
+    def __repr__(self) -> str:
+        summary = ", ".join(f"{key}={getattr(self, key):.4f}" for key in SUMMARY)
+        return f"Scores({summary}, {len(self.iou)} classes, {self.pixels} pixels)"
+
     def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Plain JSON; NaN becomes null."""
+        """Return plain JSON. NaN becomes null."""
         return {
-            **{key: plain(getattr(self, key)) for key in SUMMARY},
+            **{key: to_plain(getattr(self, key)) for key in SUMMARY},
             "pixels": self.pixels,
             "classes": {
-                name: {key: plain(getattr(self, key)[i]) for key in BY_CLASS}
+                name: {key: to_plain(getattr(self, key)[i]) for key in BY_CLASS}
                 for i, name in enumerate(names)
             },
         }
 
 
 class ConfusionMatrix:
-    """Counts of pixels by true class (rows) and predicted class (columns)."""
+    """Counts of pixels by true class (rows) and predicted class (columns).
+
+    Args:
+        num_classes: Number of classes C.
+
+    Attributes:
+        counts: (C, C) int64.
+    """
 
     def __init__(self, num_classes: int) -> None:
         self.counts = np.zeros((num_classes, num_classes), dtype=np.int64)
 
     def update(self, truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> None:
-        """Add an image: class indices of equal shape; truth may hold IGNORE, which is left out.
+        """Add an image.
 
-        Raises ValueError for different shapes or an index that is no class.
+        Args:
+            truth: True classes. IGNORE pixels are left out.
+            predicted: Predicted classes, of the same shape.
+
+        Raises:
+            ValueError: If the shapes differ or an index is not a class.
         """
         if truth.shape != predicted.shape:
-            raise ValueError(f"truth is {truth.shape}, prediction {predicted.shape}")
+            raise ValueError(f"truth has shape {truth.shape}, prediction {predicted.shape}")
         classes = len(self.counts)
-        seen = truth != IGNORE
-        rows, columns = truth[seen], predicted[seen]
+        scored = truth != IGNORE
+        rows, columns = truth[scored], predicted[scored]
         if rows.size and max(int(rows.max()), int(columns.max())) >= classes:
             raise ValueError(f"class index over {classes - 1}")
         cells = rows.astype(np.int32) * classes + columns
         self.counts += np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
-    def tally(self) -> NDArray[np.int64]:
-        """(3, C): of each class the pixels that are right, that are true, that are predicted."""
+    def class_counts(self) -> NDArray[np.int64]:
+        """Return (3, C): of each class the correct, the true and the predicted pixels."""
         return np.stack([self.counts.diagonal(), self.counts.sum(axis=1), self.counts.sum(axis=0)])
 
     def scores(self) -> Scores:
-        values: dict[str, Any] = dict(ratios(self.tally()))
+        """Compute all metrics."""
+        values: dict[str, Any] = dict(ratios(self.class_counts()))
         values |= {key: float(values[key]) for key in SUMMARY}
         return Scores(**values, pixels=int(self.counts.sum()))
 
 
-def ratios(tally: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """The scores of tallies (..., 3, C) by their names in SUMMARY, (...), and BY_CLASS, (..., C).
+def ratios(class_counts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Compute all metrics from class counts, which may be summed over any images.
 
-    All that they need of a confusion matrix are these sums, so images can be added up or drawn
-    anew by theirs.
+    Args:
+        class_counts: (..., 3, C) as `ConfusionMatrix.class_counts` returns them.
+
+    Returns:
+        The metrics of SUMMARY, (...), and those of BY_CLASS, (..., C), by name.
     """
-    right, truth, predicted = np.moveaxis(np.asarray(tally, dtype=np.float64), -2, 0)
+    correct, truth, predicted = np.moveaxis(np.asarray(class_counts, dtype=np.float64), -2, 0)
     total = truth.sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        iou = right / (truth + predicted - right)
-        accuracy = right / truth
+        iou = correct / (truth + predicted - correct)
+        accuracy = correct / truth
         share = truth / total[..., None]
-        dice = 2 * right / (truth + predicted)
+        dice = 2 * correct / (truth + predicted)
         weighted = (share * np.where(truth > 0, iou, 0)).sum(axis=-1)
         return {
-            "pixel_accuracy": right.sum(axis=-1) / total,
-            "mean_accuracy": mean_known(accuracy),
-            "mean_iou": mean_known(iou),
+            "pixel_accuracy": correct.sum(axis=-1) / total,
+            "mean_accuracy": nan_mean(accuracy),
+            "mean_iou": nan_mean(iou),
             "frequency_weighted_iou": np.where(total > 0, weighted, np.nan),
-            "mean_dice": mean_known(dice),
+            "mean_dice": nan_mean(dice),
             "iou": iou,
             "accuracy": accuracy,
-            "precision": right / predicted,
+            "precision": correct / predicted,
             "dice": dice,
             "share": share,
         }
 
 
-def mean_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean over the last axis of what is not NaN; NaN where all is."""
+def nan_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average over the last axis without NaN. Return NaN where all values are NaN, silently."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         mean: NDArray[np.float64] = np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1)
     return mean
 
 
-def plain(value: float) -> float | None:
-    """For JSON: NaN becomes null."""
+def to_plain(value: float) -> float | None:
+    """Return a float for JSON, and None for NaN."""
     return None if np.isnan(value) else float(value)

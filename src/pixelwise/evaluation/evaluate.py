@@ -1,4 +1,4 @@
-"""Score a predictor on a split."""
+"""Score a predictor on a split of a dataset."""
 
 from __future__ import annotations
 
@@ -15,47 +15,61 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.source import Sample
 from pixelwise.evaluation.bootstrap import Intervals, score_intervals
 from pixelwise.evaluation.boundary import (
+    BoundaryCounts,
     BoundaryScores,
-    BoundaryTally,
     boundary_scores,
-    boundary_tally,
+    count_boundary,
 )
-from pixelwise.evaluation.calibration import Calibration, sure_and_wrong
+from pixelwise.evaluation.calibration import Calibration, confident_errors
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
-from pixelwise.evaluation.image_counts import Tallies
+from pixelwise.evaluation.image_counts import ImageCounts
 from pixelwise.inference import Predictor
 
 
 @dataclass(frozen=True)
 class Details:
-    """What takes longer than counting, and is not needed after each epoch.
+    """Scores that take longer to compute and are not needed after each epoch.
 
-    sure_and_wrong: by image, the pixels that are wrong with a confidence of 0.9 or more.
+    Attributes:
+        boundary: Boundary F1 and boundary IoU.
+        calibration: Accuracy by confidence.
+        confident_errors: By image, the number of wrong pixels with a confidence of 0.9 or more.
     """
 
     boundary: BoundaryScores
     calibration: Calibration
-    sure_and_wrong: dict[str, int]
+    confident_errors: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The confusion matrix of a split, what each image adds to it, and the details if wanted."""
+    """How well a network predicts a split.
+
+    Attributes:
+        matrix: Confusion matrix of all pixels.
+        image_counts: Pixel counts of each image.
+        details: Boundary and calibration scores, if they were requested.
+    """
 
     matrix: ConfusionMatrix
-    tallies: Tallies
+    image_counts: ImageCounts
     details: Details | None = None
+
+    def __repr__(self) -> str:
+        return f"Evaluation({len(self.image_counts.names)} images, {self.scores})"
 
     @cached_property
     def scores(self) -> Scores:
+        """IoU, accuracy, precision and Dice."""
         return self.matrix.scores()
 
     @cached_property
     def intervals(self) -> Intervals:
-        return score_intervals(self.tallies.counts)
+        """Bootstrap confidence intervals of the scores."""
+        return score_intervals(self.image_counts.counts)
 
     def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Plain JSON: the scores, their intervals, and the details where there are any."""
+        """Return plain JSON: the scores, their intervals, and the details if there are any."""
         scores = self.scores.to_json(names)
         scores["intervals"] = self.intervals.to_json(names)
         if self.details is not None:
@@ -69,50 +83,59 @@ class Evaluation:
 def evaluate(
     predictor: Predictor,
     data: SegmentationData,
-    split: str,
+    split: str = "val",
     *,
     details: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
 ) -> Evaluation:
-    """Predict each image of `split` at its own size and count it into one matrix.
+    """Predict each image of a split at its own size and score it against its mask.
 
-    details: also score borders and confidence. progress: called with (done, total) after each
-    image.
-    part: (k, n): of n parts the one with the images k, k + n, k + 2n, ...; `joined` makes the whole
-    of them. `progress` is then called as often for each part, with the numbers of the whole.
+    Args:
+        predictor: The network.
+        data: A dataset with the network's classes.
+        split: Name of the split.
+        details: Whether to score boundaries and calibration as well.
+        progress: Called with (done, total) after each image.
+        shard: (k, n) evaluates the images k, k + n, k + 2n, ... only. `merge_shards` combines the
+            results. `progress` is called equally often in each shard, with numbers of the split.
+
+    Returns:
+        The evaluation.
     """
-    counted = _Counted(len(data.classes), details=details)
+    counter = _Counter(len(data.classes), details=details)
     samples: list[Sample] = data.splits[split]
-    first, parts = part
-    for done in range(0, len(samples), parts):
+    first, step = shard
+    for done in range(0, len(samples), step):
         if done + first < len(samples):
-            counted.add(predictor, data, samples[done + first])
+            counter.add(predictor, data, samples[done + first])
         if progress is not None:
-            progress(min(done + parts, len(samples)), len(samples))
-    return counted.result()
+            progress(min(done + step, len(samples)), len(samples))
+    return counter.result()
 
 
-def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """The whole split from its parts (0, n) to (n - 1, n), without details: exact, for what is
-    added up are whole numbers."""
-    matrix = ConfusionMatrix(len(parts[0].matrix.counts))
-    for part in parts:
-        matrix.counts += part.matrix.counts
-    rows = [zip(part.tallies.names, part.tallies.counts, strict=True) for part in parts]
+def merge_shards(shards: Sequence[Evaluation]) -> Evaluation:
+    """Combine the evaluations of the shards (0, n) to (n - 1, n), without details.
+
+    The result is exact because it adds integers.
+    """
+    matrix = ConfusionMatrix(len(shards[0].matrix.counts))
+    for shard in shards:
+        matrix.counts += shard.matrix.counts
+    rows = [zip(s.image_counts.names, s.image_counts.counts, strict=True) for s in shards]
     in_order = [row for together in zip_longest(*rows) for row in together if row is not None]
     names, counts = zip(*in_order, strict=True)
-    return Evaluation(matrix, Tallies(names, np.stack(counts)))
+    return Evaluation(matrix, ImageCounts(names, np.stack(counts)))
 
 
-class _Counted:
-    """What is known of the images so far."""
+class _Counter:
+    """Accumulates the counts of one image after another."""
 
     def __init__(self, classes: int, *, details: bool) -> None:
         self.matrix = ConfusionMatrix(classes)
         self.names: list[str] = []
-        self.tallies: list[NDArray[np.int64]] = []
-        self.details = _Details(classes) if details else None
+        self.counts: list[NDArray[np.int64]] = []
+        self.details = _DetailCounter(classes) if details else None
 
     def add(self, predictor: Predictor, data: SegmentationData, sample: Sample) -> None:
         image, truth = data.read(sample)
@@ -123,34 +146,34 @@ class _Counted:
             result = predictor.predict_prepared(image)
             own.update(truth, result.index)
             confidence = result.probabilities.max(axis=0)
-            self.details.update(sample.name, truth, result.index, confidence)
+            self.details.add(sample.name, truth, result.index, confidence)
         self.matrix.counts += own.counts
         self.names.append(sample.name)
-        self.tallies.append(own.tally())
+        self.counts.append(own.class_counts())
 
     def result(self) -> Evaluation:
-        counts = np.array(self.tallies, dtype=np.int64).reshape(-1, 3, len(self.matrix.counts))
+        counts = np.array(self.counts, dtype=np.int64).reshape(-1, 3, len(self.matrix.counts))
         details = None if self.details is None else self.details.result()
-        return Evaluation(self.matrix, Tallies(tuple(self.names), counts), details)
+        return Evaluation(self.matrix, ImageCounts(tuple(self.names), counts), details)
 
 
-class _Details:
+class _DetailCounter:
     def __init__(self, classes: int) -> None:
         self.classes = classes
-        self.boundary: list[BoundaryTally] = []
+        self.boundary: list[BoundaryCounts] = []
         self.calibration = Calibration()
-        self.wrong: dict[str, int] = {}
+        self.confident_errors: dict[str, int] = {}
 
-    def update(
+    def add(
         self,
         name: str,
         truth: NDArray[np.uint8],
         predicted: NDArray[np.uint8],
         confidence: NDArray[np.float32],
     ) -> None:
-        self.boundary.append(boundary_tally(truth, predicted, classes=self.classes))
+        self.boundary.append(count_boundary(truth, predicted, classes=self.classes))
         self.calibration.update(truth, predicted, confidence)
-        self.wrong[name] = int(sure_and_wrong(truth, predicted, confidence).sum())
+        self.confident_errors[name] = int(confident_errors(truth, predicted, confidence).sum())
 
     def result(self) -> Details:
-        return Details(boundary_scores(self.boundary), self.calibration, self.wrong)
+        return Details(boundary_scores(self.boundary), self.calibration, self.confident_errors)

@@ -1,4 +1,4 @@
-"""What each image of a split adds to the scores: enough to draw images anew, and small."""
+"""Pixel counts of each image of a split: small, and enough for all scores of any resample."""
 
 from __future__ import annotations
 
@@ -17,20 +17,31 @@ KEY = "pixelwise-images"
 
 
 @dataclass(frozen=True)
-class Tallies:
-    """names: of the images. counts: (N, 3, C) int64, of each class the pixels of the image that
-    are right, that are true, that are predicted."""
+class ImageCounts:
+    """Pixel counts of each image.
+
+    Attributes:
+        names: Names of the N images.
+        counts: (N, 3, C) int64: of each class the correct, the true and the predicted pixels.
+    """
 
     names: tuple[str, ...]
     counts: NDArray[np.int64]
 
+    def __repr__(self) -> str:
+        return f"ImageCounts({len(self.names)} images, {self.counts.shape[-1]} classes)"
+
     @cached_property
     def mean_iou(self) -> dict[str, float]:
-        """Each image's own, over the classes in it; NaN where all of it is void."""
+        """Mean IoU of each image over its own classes. NaN if the whole image is ignored."""
         return dict(zip(self.names, ratios(self.counts)["mean_iou"].tolist(), strict=True))
 
     def save(self, path: Path, *, classes: tuple[str, ...], split: str) -> None:
-        """Write a file, whole or not at all. Raises InputError where that is impossible."""
+        """Write the counts to a file, atomically.
+
+        Raises:
+            InputError: If the file cannot be written.
+        """
         import torch
 
         from pixelwise.weights.tensor_file import write_tensor_file
@@ -40,21 +51,26 @@ class Tallies:
 
 
 @dataclass(frozen=True)
-class SavedTallies:
-    """As read from a file: with the names of the classes, and of the split."""
+class SavedImageCounts:
+    """Counts read from a file, with the names of the classes and of the split."""
 
-    tallies: Tallies
+    image_counts: ImageCounts
     classes: tuple[str, ...]
     split: str
 
 
-def load_tallies(path: Path) -> SavedTallies:
-    """What `Tallies.save` wrote. Raises InputError for any other file, and a damaged one."""
+def load_image_counts(path: Path) -> SavedImageCounts:
+    """Read a file that `ImageCounts.save` wrote.
+
+    Raises:
+        InputError: If the file is of another kind or damaged.
+    """
     from pixelwise.weights.tensor_file import read_tensor_file
 
-    remedy = "write it with pixelwise evaluate --images"
+    remedy = "write it with `pixelwise evaluate --images`"
     tensors, about = read_tensor_file(path, key=KEY, kind="file of scores by image", remedy=remedy)
     if about.get("format") != FORMAT:
         raise InputError(f"{path}: has format {about.get('format')}, not {FORMAT}: {remedy}")
     names, counts = tuple(about["names"]), tensors["counts"].numpy()
-    return SavedTallies(Tallies(names, counts), tuple(about["classes"]), str(about["split"]))
+    image_counts = ImageCounts(names, counts)
+    return SavedImageCounts(image_counts, tuple(about["classes"]), str(about["split"]))

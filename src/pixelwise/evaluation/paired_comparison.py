@@ -1,4 +1,4 @@
-"""Whether two scores on the same images differ by more than the choice of images explains."""
+"""Test whether two networks differ on the same images by more than chance."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.evaluation.bootstrap import drawn_sums, interval
-from pixelwise.evaluation.confusion import plain, ratios
-from pixelwise.evaluation.image_counts import Tallies
+from pixelwise.evaluation.bootstrap import interval, resampled_sums
+from pixelwise.evaluation.confusion import ratios, to_plain
+from pixelwise.evaluation.image_counts import ImageCounts
 
-FEWEST = 6
-"""Images below which no difference is shown: that all of five favour one of two equal networks has
-a chance of 2 / 2**5, over 5 %, and draws of them all say so."""
+MIN_IMAGES = 6
+"""Fewest images that can show a difference. All of 5 images favor the same one of two equal
+networks with a probability of 2 / 2**5, over 5 %, and then every resample does so, too."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Second minus first, of IoU, 0..1, with its interval over draws of images.
+    """IoU (0..1) of a second network minus that of a first one, with bootstrap intervals.
 
-    mean: of the mean IoU; mean_interval: (2,). by_class: (C,), NaN where one of both has no IoU;
-    class_intervals: (2, C). images: how many there are.
+    Attributes:
+        mean: Difference of the mean IoU.
+        mean_interval: (2,) its interval.
+        by_class: (C,) differences by class. NaN if a class has no IoU in one of the two.
+        class_intervals: (2, C) their intervals.
+        images: Number of images.
     """
 
     mean: float
@@ -32,44 +36,47 @@ class Difference:
     images: int
 
     @property
-    def is_shown(self) -> bool:
-        """Whether the interval of the mean leaves 0 out; never of fewer images than FEWEST."""
+    def is_significant(self) -> bool:
+        """Whether there are MIN_IMAGES images and the interval of the mean excludes 0."""
         low, high = self.mean_interval
-        return self.images >= FEWEST and bool(low > 0 or high < 0)
+        return self.images >= MIN_IMAGES and bool(low > 0 or high < 0)
 
     def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Return plain JSON. NaN becomes null."""
         return {
-            "mean_iou": plain(self.mean),
-            "interval": [plain(bound) for bound in self.mean_interval],
-            "is_shown": self.is_shown,
+            "mean_iou": to_plain(self.mean),
+            "interval": [to_plain(bound) for bound in self.mean_interval],
+            "is_significant": self.is_significant,
             "images": self.images,
             "classes": {
                 name: {
-                    "iou": plain(self.by_class[i]),
-                    "interval": [plain(bound) for bound in self.class_intervals[:, i]],
+                    "iou": to_plain(self.by_class[i]),
+                    "interval": [to_plain(bound) for bound in self.class_intervals[:, i]],
                 }
                 for i, name in enumerate(names)
             },
         }
 
 
-def paired_difference(first: Tallies, second: Tallies) -> Difference:
-    """By the paired bootstrap: both are scored on the same draws of images.
+def paired_difference(first: ImageCounts, second: ImageCounts) -> Difference:
+    """Compare two networks by the paired bootstrap: both are scored on the same resamples.
 
-    Raises ValueError where they are not of the same images and the same truth.
+    Raises:
+        ValueError: If the images or their masks differ.
     """
     if set(first.names) != set(second.names):
-        raise ValueError(f"of different images, as {min({*first.names} ^ {*second.names})}")
-    place = {name: i for i, name in enumerate(second.names)}
-    counts = np.stack([first.counts, second.counts[[place[name] for name in first.names]]], axis=1)
-    others = (counts[:, 0, 1] != counts[:, 1, 1]).any(axis=1)
-    if others.any():
-        raise ValueError(f"with different masks of {first.names[int(others.argmax())]}")
-    whole, drawn = ratios(counts.sum(axis=0)), ratios(drawn_sums(counts))
+        raise ValueError(f"the images differ, for example {min({*first.names} ^ {*second.names})}")
+    index = {name: i for i, name in enumerate(second.names)}
+    counts = np.stack([first.counts, second.counts[[index[name] for name in first.names]]], axis=1)
+    other_masks = (counts[:, 0, 1] != counts[:, 1, 1]).any(axis=1)
+    if other_masks.any():
+        name = first.names[int(other_masks.argmax())]
+        raise ValueError(f"the masks differ, for example that of {name}")
+    total, resampled = ratios(counts.sum(axis=0)), ratios(resampled_sums(counts))
     return Difference(
-        mean=float(np.diff(whole["mean_iou"])[0]),
-        mean_interval=interval(np.diff(drawn["mean_iou"], axis=1)[:, 0]),
-        by_class=np.diff(whole["iou"], axis=0)[0],
-        class_intervals=interval(np.diff(drawn["iou"], axis=1)[:, 0]),
+        mean=float(np.diff(total["mean_iou"])[0]),
+        mean_interval=interval(np.diff(resampled["mean_iou"], axis=1)[:, 0]),
+        by_class=np.diff(total["iou"], axis=0)[0],
+        class_intervals=interval(np.diff(resampled["iou"], axis=1)[:, 0]),
         images=len(counts),
     )

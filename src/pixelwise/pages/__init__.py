@@ -1,4 +1,4 @@
-"""What the HTML pages share: one file each, a common look, images inside, nothing fetched."""
+"""Self-contained HTML pages: a common style, images inside, nothing loaded from the network."""
 
 from pixelwise.pages.html_page import css_color, data_url, percent, write_page
 

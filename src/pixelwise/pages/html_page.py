@@ -1,7 +1,7 @@
-"""A page from a template that extends base.html.j2, and what such templates are given.
+"""Render HTML pages from templates that extend base.html.j2.
 
-A page asks nothing of the network: images are data URLs, and a content security policy in it
-forbids the rest. Every text is escaped by the template engine.
+A page loads nothing from the network: images are data URLs, and a content security policy forbids
+the rest. The template engine escapes all text.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 
 def write_page(path: Path, *, package: str, **values: Any) -> None:
-    """Render `page.html.j2` of a package to `path`, atomically: no half page ever stands there.
+    """Render `page.html.j2` of a package to a file, atomically.
 
-    Raises InputError where the file cannot be written.
+    Args:
+        path: The HTML file to write.
+        package: Name of the package with the template.
+        values: Variables of the template.
+
+    Raises:
+        InputError: If the file cannot be written.
     """
     environment = Environment(
-        loader=ChoiceLoader([_of(package), _of("pixelwise.pages")]),
+        loader=ChoiceLoader([_loader(package), _loader("pixelwise.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -36,11 +42,12 @@ def write_page(path: Path, *, package: str, **values: Any) -> None:
     )
     environment.filters["percent"] = percent
     page = environment.get_template("page.html.j2").render(**values)
-    with atomic(path) as side:
-        side.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
+    with atomic(path) as temporary:
+        # File names may hold characters that UTF-8 cannot encode.
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _of(package: str) -> BaseLoader:
+def _loader(package: str) -> BaseLoader:
     def source(name: str) -> str | None:
         file = files(package).joinpath(name)
         return file.read_text(encoding="utf-8") if file.is_file() else None
@@ -49,12 +56,12 @@ def _of(package: str) -> BaseLoader:
 
 
 def known(value: Any) -> float | None:
-    """A number that can be shown, or None: what is absent or not finite is a dash on the page."""
+    """Return a finite number, or None for values that the page shows as a dash."""
     return float(value) if value is not None and math.isfinite(value) else None
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """`76.5 %` of 0.765, a dash of what is not known; a digit more for shares under 1 %."""
+    """Format 0.765 as `76.5 %`, with one more digit below 1 %, and unknown values as a dash."""
     number = known(value)
     if number is None:
         return "\N{EN DASH}"
@@ -64,11 +71,12 @@ def percent(value: Any, digits: int = 1) -> str:
 
 
 def css_color(color: Color) -> str:
+    """Format a color as `#rrggbb`."""
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def data_url(image: Image.Image, *, kind: str = "PNG", **options: Any) -> str:
-    """The image inside a URL; options: of Pillow's writer."""
+    """Encode an image as a data URL. `options` are passed to Pillow's writer."""
     stream = io.BytesIO()
     image.save(stream, format=kind, **options)
     text = base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""The page a person reads after training: one HTML file that needs nothing else."""
+"""The HTML report of a training run, and the comparison of runs."""
 
 from pixelwise.report.example_images import Example
 from pixelwise.report.report_page import Gallery, write_report

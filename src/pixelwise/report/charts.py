@@ -1,4 +1,4 @@
-"""What the charts are drawn from: lengths in units of an SVG's viewBox, about a CSS pixel each."""
+"""Geometry of the SVG charts, in units of the viewBox, about one CSS pixel each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 52.0, 14.0, 36.0
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Loss, mIoU and rate by epoch, as far as they were measured."""
+    """Return charts of loss, mIoU and learning rate by epoch, for the values that were measured."""
     charts = []
     for key, label, scale, from_zero in (
         ("loss", "Training loss", 1.0, True),
-        ("val_mean_iou", "Validation mIoU, %", 100.0, False),  # as in the figures above
+        ("val_mean_iou", "Validation mIoU, %", 100.0, False),  # as in the report's other scores
         ("learning_rate", "Learning rate", 1.0, True),
     ):
         values = [(int(row["epoch"]), known(row.get(key))) for row in history]
@@ -28,7 +28,7 @@ def curves(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _chart(label: str, points: Sequence[tuple[int, float]], *, from_zero: bool) -> dict[str, Any]:
-    """Everything that the template needs to draw one curve; `points` are (epoch, value)."""
+    """Return everything the template needs to draw one curve through (epoch, value) points."""
     values = [value for _, value in points]
     ticks = _ticks(min(0.0, *values) if from_zero else min(values), max(values))
     low, high = ticks[0], ticks[-1]
@@ -36,12 +36,12 @@ def _chart(label: str, points: Sequence[tuple[int, float]], *, from_zero: bool) 
     epochs = _epoch_ticks(first, last)
 
     def across(epoch: float) -> float:
-        share = (epoch - first) / (last - first) if last > first else 0.5
-        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 2)
+        fraction = (epoch - first) / (last - first) if last > first else 0.5
+        return round(LEFT + fraction * (WIDTH - LEFT - RIGHT), 2)
 
     def down(value: float) -> float:
-        share = (value - low) / (high - low)
-        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 2)
+        fraction = (value - low) / (high - low)
+        return round(HEIGHT - BOTTOM - fraction * (HEIGHT - TOP - BOTTOM), 2)
 
     ends = f"{_short(values[0])} in epoch {first}"
     if last > first:
@@ -62,33 +62,33 @@ def _chart(label: str, points: Sequence[tuple[int, float]], *, from_zero: bool) 
 
 
 def _short(value: float) -> str:
-    """Three digits, or two and the power of ten where zeros would fill the chart's margin."""
+    """Format with three digits, or with an exponent if zeros would fill the chart's margin."""
     if 0 < abs(value) < 0.001:
         digits, power = f"{value:.1e}".split("e")
         return f"{digits}e{int(power)}"
     return f"{value:.3g}"
 
 
-def _nice_step(span: float, parts: int) -> float:
-    """A step of 1, 2 or 5 times a power of ten that cuts `span` into at most about `parts`."""
-    rough = span / parts
+def _nice_step(span: float, count: int) -> float:
+    """Return 1, 2 or 5 times a power of ten, so that about `count` steps or fewer fill `span`."""
+    rough = span / count
     power = 10.0 ** math.floor(math.log10(rough))
     return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= rough * 0.999)
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, two or more, from at or below `low` to at or above `high`."""
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a constant: room above and below it
+    """Return two or more round numbers that cover `low` to `high`."""
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a constant: leave room above and below
         margin = abs(low) * 0.1 or 1.0
         low, high = low - margin, high + margin
     step = _nice_step(high - low, 5)
     begin, end = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
-    digits = max(0, -math.floor(math.log10(step)))  # so that 3 * 0.1 is 0.3
+    digits = max(0, -math.floor(math.log10(step)))  # turns 3 * 0.1 into 0.3
     return [round(number * step, digits) for number in range(begin, end + 1)]
 
 
 def _epoch_ticks(first: int, last: int) -> list[int]:
-    """Whole epochs to be named: the first, the last, and round ones with room between."""
+    """Return the epochs to label: the first, the last, and round ones with room between them."""
     if last == first:
         return [first]
     step = max(1, round(_nice_step(last - first, 5)))
@@ -97,21 +97,21 @@ def _epoch_ticks(first: int, last: int) -> list[int]:
 
 
 SIDE = 260.0
-"""Of the reliability diagram's square."""
+"""Side of the square reliability diagram."""
 
 
 def reliability(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A bar for each bin of `Calibration.to_json` that has pixels, None where none has."""
+    """Return a bar for each bin of `Calibration.to_json` with pixels, or None if all are empty."""
     total = sum(row["pixels"] for row in rows)
     if not total:
         return None
     inner = SIDE - LEFT - BOTTOM / 2
 
-    def across(share: float) -> float:
-        return round(LEFT + share * inner, 2)
+    def across(fraction: float) -> float:
+        return round(LEFT + fraction * inner, 2)
 
-    def down(share: float) -> float:
-        return round(SIDE - BOTTOM - share * inner, 2)
+    def down(fraction: float) -> float:
+        return round(SIDE - BOTTOM - fraction * inner, 2)
 
     bars = [
         {
@@ -120,7 +120,7 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             "y": down(row["accuracy"]),
             "height": round(down(0) - down(row["accuracy"]), 2),
             "dot": (across(row["confidence"]), down(row["accuracy"])),
-            # Bins with few pixels are pale: they weigh little in the error.
+            # Bins with few pixels are pale because they contribute little to the error.
             "opacity": round(0.25 + 0.75 * min(1.0, 5 * row["pixels"] / total), 2),
         }
         for row in rows
@@ -131,8 +131,8 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "side": SIDE,
         "bars": bars,
         "diagonal": (across(0), down(0), across(1), down(1)),
-        "x_ticks": [(across(share), f"{100 * share:g}") for share in (0, 0.5, 1)],
-        "y_ticks": [(down(share), f"{100 * share:g}") for share in (0, 0.5, 1)],
+        "x_ticks": [(across(tick), f"{100 * tick:g}") for tick in (0, 0.5, 1)],
+        "y_ticks": [(down(tick), f"{100 * tick:g}") for tick in (0, 0.5, 1)],
         "left": LEFT,
         "bottom": down(0),
         "fullest": fullest,

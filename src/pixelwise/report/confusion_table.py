@@ -1,4 +1,4 @@
-"""The confusion matrix as a table for a person: what is taken for what."""
+"""The confusion matrix as a table of the report: which classes are confused with which."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from pixelwise.data.classes import Classes
 from pixelwise.pages import css_color
 
 MAX_CLASSES = 40
-"""A larger matrix cannot be read: only its largest confusions are listed."""
+"""Larger matrices are unreadable, so only their largest confusions are listed."""
 LISTED = 8
+"""Number of confusions in the list."""
 
 
 def confusion_table(counts: NDArray[np.int64], classes: Classes) -> dict[str, Any]:
-    """For the template. counts: (C, C) pixels, by true class (rows) and predicted class.
+    """Prepare the confusion matrix for the template.
 
-    rows: of each true class that occurs the parts that went to each class, 0..1; none where there
-    are more than MAX_CLASSES. largest: the confusions that cost most pixels.
+    Args:
+        counts: (C, C) pixels by true class (rows) and predicted class (columns).
+        classes: The class table.
+
+    Returns:
+        `names`: names and colors of the classes. `rows`: for each true class that occurs, the
+        percentages predicted as each class; empty if there are more than MAX_CLASSES. `largest`:
+        the confusions that cost the most pixels.
     """
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
@@ -41,15 +48,15 @@ def confusion_table(counts: NDArray[np.int64], classes: Classes) -> dict[str, An
     rows = []
     if len(names) <= MAX_CLASSES:
         for i in np.flatnonzero(totals):
-            cells = [_cell(share, right=i == j) for j, share in enumerate(shares[i].tolist())]
+            cells = [_cell(share, correct=i == j) for j, share in enumerate(shares[i].tolist())]
             rows.append({"name": names[i], "color": colors[i], "cells": cells})
     return {"names": list(zip(names, colors, strict=True)), "rows": rows, "largest": largest}
 
 
-def _cell(share: float, *, right: bool) -> dict[str, Any]:
+def _cell(share: float, *, correct: bool) -> dict[str, Any]:
     number = round(100 * share)
     return {
         "text": str(number) if number else ("<1" if share else ""),
-        "strength": round(100 * share**0.6),  # so that small shares are seen at all
-        "right": right,
+        "strength": round(100 * share**0.6),  # keeps small fractions visible
+        "correct": correct,
     }

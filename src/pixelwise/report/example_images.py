@@ -1,4 +1,4 @@
-"""Predictions as images: image, truth, prediction, and where it is wrong."""
+"""Example predictions as images: input, true mask, predicted mask and error map."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pixelwise.data.classes import IGNORE, Classes, Color
 from pixelwise.pages import data_url, percent
 
 MAX_SIDE = 640
-"""Images with a longer side, in pixels, are reduced to it: the page is small enough to mail."""
+"""Longest side of the shown images, in pixels. It keeps the page small enough to mail."""
 
 WRONG: Color = (230, 0, 90)
-"""The color of wrong pixels in error maps: far from gray, and told apart without seeing red."""
+"""Color of wrong pixels in error maps. It differs from gray for color-blind readers, too."""
 
 STRIPES: tuple[Color, Color] = ((250, 250, 250), (190, 190, 190))
 """The two grays that hatch ignored pixels."""
@@ -24,12 +24,16 @@ STRIPES: tuple[Color, Color] = ((250, 250, 250), (190, 190, 190))
 
 @dataclass(frozen=True)
 class Example:
-    """One validation image, its truth and its prediction.
+    """A validation image with its true and predicted mask.
 
-    name: file name. image: uint8 (H, W, 3), RGB. truth: uint8 (H, W), class indices 0..C-1, IGNORE
-    for pixels left out. predicted: uint8 (H, W), class indices. score: the mIoU over the classes
-    present in this image, 0..1. misleading: bool (H, W), wrong pixels that the network was sure of,
-    to be shown in place of all wrong ones.
+    Attributes:
+        name: File name.
+        image: (H, W, 3) uint8 RGB.
+        truth: (H, W) uint8 true classes 0..C-1, IGNORE for pixels left out.
+        predicted: (H, W) uint8 predicted classes.
+        score: Mean IoU over the classes present in this image, 0..1.
+        confident_errors: (H, W) bool, wrong pixels with a high confidence. If given, the error map
+            shows these only.
     """
 
     name: str
@@ -37,19 +41,19 @@ class Example:
     truth: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
     score: float
-    misleading: NDArray[np.bool_] | None = None
+    confident_errors: NDArray[np.bool_] | None = None
 
 
 def panels(example: Example, classes: Classes) -> dict[str, Any]:
-    """An example's four images, each with its caption and its alternative text."""
+    """Return the four images of an example, each with its caption and alternative text."""
     scored = example.truth != IGNORE
     marked, words = (example.predicted != example.truth) & scored, "wrong"
     wrong = float(marked[scored].mean()) if scored.any() else None
-    if example.misleading is not None:
-        marked, words = example.misleading, "wrong and sure"
-    share = "no pixel is scored"
+    if example.confident_errors is not None:
+        marked, words = example.confident_errors, "wrong with high confidence"
+    summary = "no pixel is scored"
     if wrong is not None:
-        share = f"{percent(marked[scored].mean())} of the pixels are {words}"
+        summary = f"{percent(marked[scored].mean())} of the pixels are {words}"
     image = _fit(example.image, Image.Resampling.BOX)
     truth, predicted, marks = (
         _fit(mask, Image.Resampling.NEAREST)
@@ -58,9 +62,9 @@ def panels(example: Example, classes: Classes) -> dict[str, Any]:
     palette = classes.color_table()
     images = (
         ("Image", "the image", _jpeg(Image.fromarray(image))),
-        ("Truth", "the true classes", _png(_indexed(truth, palette))),
+        ("Ground truth", "the true classes", _png(_indexed(truth, palette))),
         ("Prediction", "the predicted classes", _png(_indexed(predicted, palette))),
-        (words.capitalize(), share, _png(Image.fromarray(_error_map(image, truth, marks)))),
+        (words.capitalize(), summary, _png(Image.fromarray(_error_map(image, truth, marks)))),
     )
     return {
         "name": example.name,
@@ -76,7 +80,7 @@ def panels(example: Example, classes: Classes) -> dict[str, Any]:
 
 
 def _fit(pixels: NDArray[np.uint8], resampling: Image.Resampling) -> NDArray[np.uint8]:
-    """Reduced where a side is longer than MAX_SIDE."""
+    """Shrink an image whose longest side exceeds MAX_SIDE."""
     height, width = pixels.shape[:2]
     scale = MAX_SIDE / max(height, width)
     if scale >= 1:
@@ -88,7 +92,7 @@ def _fit(pixels: NDArray[np.uint8], resampling: Image.Resampling) -> NDArray[np.
 def _error_map(
     image: NDArray[np.uint8], truth: NDArray[np.uint8], marks: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """(H, W, 3): the image in pale gray, marked pixels in WRONG, ignored ones hatched."""
+    """Return (H, W, 3): the image in pale gray, marked pixels in WRONG, ignored ones hatched."""
     gray = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     shown = np.repeat((70 + gray * 0.62).astype(np.uint8)[..., None], 3, axis=2)
     ignored = truth == IGNORE
@@ -106,7 +110,7 @@ def _indexed(mask: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Image.Image
 
 
 def _jpeg(image: Image.Image) -> str:
-    """For images, which are several times as large as PNG."""
+    """Encode a photo as JPEG, which is several times smaller than PNG."""
     return data_url(image, kind="JPEG", quality=90, subsampling=0)
 
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a training run: scores, curves, images, how to repeat it."""
+"""Render the HTML report of a training run: scores, curves, example images, recipe."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pixelwise.data.classes import Classes
 from pixelwise.pages import css_color, percent, write_page
 from pixelwise.pages.html_page import NARROW_SPACE, known
+from pixelwise.progress import duration
 from pixelwise.report.charts import curves, reliability
 from pixelwise.report.confusion_table import confusion_table
 from pixelwise.report.example_images import STRIPES, WRONG, Example, panels
@@ -20,7 +21,7 @@ from pixelwise.report.example_images import STRIPES, WRONG, Example, panels
 
 @dataclass(frozen=True)
 class Gallery:
-    """Examples under a heading, and what they are, in a sentence."""
+    """Example images under a heading, with a sentence that explains them."""
 
     heading: str
     examples: Sequence[Example]
@@ -40,17 +41,23 @@ def write_report(
     recipe: str,
     command: str,
 ) -> None:
-    """Write the page to `path`, atomically: at no time does half a page stand there.
+    """Write the page, atomically.
 
-    history: one mapping an epoch, with "epoch" (1, 2, ...), "loss", "learning_rate",
-        "val_mean_iou" (0..1 or None), "seconds" and "images_per_second".
-    scores: as `Evaluation.to_json` or `Scores.to_json`; what is not in it is not on the page.
-    confusion: (C, C) pixels by true and predicted class, or None.
-    galleries: in the order in which they are shown; empty ones are left out.
-    facts: what else there is to say about the run, by label. recipe: its TOML text.
-    command: what repeats the run.
+    Args:
+        path: The HTML file to write.
+        title: Title of the page.
+        classes: The class table.
+        history: One mapping per epoch, with "epoch" (1, 2, ...), "loss", "learning_rate",
+            "val_mean_iou" (0..1 or None), "seconds" and "images_per_second".
+        scores: `Evaluation.to_json` or `Scores.to_json`. Scores it lacks are not on the page.
+        confusion: (C, C) pixels by true and predicted class, or None.
+        galleries: Example images, in the order to show them. Empty galleries are left out.
+        facts: Other information about the run, by label.
+        recipe: The recipe as TOML.
+        command: The command that repeats the run.
 
-    Raises InputError where the file cannot be written.
+    Raises:
+        InputError: If the file cannot be written.
     """
     intervals = scores.get("intervals")
     bins = reliability(scores.get("reliability", []))
@@ -90,24 +97,25 @@ def write_report(
 
 
 HEADLINES = (
-    ("mean_iou", "Mean IoU", "overlap of prediction and truth, averaged over the classes"),
-    ("pixel_accuracy", "Pixel accuracy", "share of the pixels with the right class"),
-    ("mean_accuracy", "Mean accuracy", "share found of each class, averaged"),
-    ("frequency_weighted_iou", "Weighted IoU", "IoU, each class by its share of the pixels"),
-    ("mean_dice", "Mean Dice", "twice the overlap over the sum of both, averaged"),
-    ("mean_boundary_f1", "Border F1", "border pixels met within 0.75 % of the diagonal"),
-    ("mean_boundary_iou", "Border IoU", "IoU within 2 % of the diagonal of borders"),
-    ("expected_calibration_error", "Calibration error", "distance of confidence from accuracy"),
+    ("mean_iou", "Mean IoU", "intersection over union, averaged over the classes"),
+    ("pixel_accuracy", "Pixel accuracy", "fraction of all pixels that are correct"),
+    ("mean_accuracy", "Mean accuracy", "fraction of each class that is found, averaged"),
+    ("frequency_weighted_iou", "Weighted IoU", "IoU, weighted by the pixels of each class"),
+    ("mean_dice", "Mean Dice", "Dice score (pixel F1), averaged over the classes"),
+    ("mean_boundary_f1", "Boundary F1", "boundary pixels matched within 0.75 % of the diagonal"),
+    ("mean_boundary_iou", "Boundary IoU", "IoU within 2 % of the diagonal from boundaries"),
+    ("expected_calibration_error", "Calibration error", "mean gap between confidence and accuracy"),
 )
+"""Scores at the top of the page: key, label and meaning."""
 COLUMNS = (
     ("accuracy", "Accuracy"),
     ("precision", "Precision"),
     ("dice", "Dice"),
-    ("boundary_f1", "Border F1"),
-    ("boundary_iou", "Border IoU"),
-    ("share", "BatchShard"),
+    ("boundary_f1", "Boundary F1"),
+    ("boundary_iou", "Boundary IoU"),
+    ("share", "Pixels"),
 )
-"""Of the table of classes, besides IoU."""
+"""Columns of the class table after IoU."""
 
 
 def _headlines(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -117,15 +125,15 @@ def _headlines(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
             "label": label,
             "value": scores[key],
             "meaning": meaning,
-            "interval": _range(intervals.get(key)),
+            "interval": _format_interval(intervals.get(key)),
         }
         for key, label, meaning in HEADLINES
         if key in scores
     ]
 
 
-def _range(interval: Sequence[float] | None) -> str:
-    """`62.1 to 70.0 %`, or nothing."""
+def _format_interval(interval: Sequence[float] | None) -> str:
+    """Format as `62.1 to 70.0 %`, or as an empty string."""
     if interval is None:
         return ""
     return f"{100 * interval[0]:.1f} to {percent(interval[1])}"
@@ -148,7 +156,7 @@ def _class_rows(classes: Classes, scores: Mapping[str, Any]) -> list[dict[str, A
                 "color": css_color(color),
                 "iou": iou,
                 "width": None if iou is None else f"{100 * min(max(iou, 0.0), 1.0):.1f}%",
-                "interval": _range(interval),
+                "interval": _format_interval(interval),
                 "span": None if interval is None else _span(*interval),
                 "values": {key: row.get(key) for key, _ in COLUMNS},
             }
@@ -157,20 +165,15 @@ def _class_rows(classes: Classes, scores: Mapping[str, Any]) -> list[dict[str, A
 
 
 def _span(low: float, high: float) -> tuple[str, str]:
-    """Where an interval begins on a bar, and how long it is."""
+    """Return the CSS start and width of an interval on a bar."""
     return f"{100 * low:.1f}%", f"{100 * (high - low):.1f}%"
 
 
 def _summary(history: Sequence[Mapping[str, Any]]) -> str:
-    """How long it took, in words."""
+    """Describe the number of epochs, the time and the speed."""
     if not history:
         return ""
-    seconds = round(sum(float(row["seconds"]) for row in history))
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
-    if hours:
-        took = f"{hours} h {minutes} min"
-    else:
-        took = f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+    seconds = sum(float(row["seconds"]) for row in history)
     speed = float(np.median([float(row["images_per_second"]) for row in history]))
     epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
-    return f"{epochs} in {took}, {speed:.3g} images per second"
+    return f"{epochs} in {duration(seconds)}, {speed:.3g} images per second"

@@ -1,4 +1,4 @@
-"""Runs side by side: recipes, scores, time, and whether a difference is larger than chance."""
+"""Compare runs: recipes, scores, time, and whether differences exceed chance."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from typing import Any
 
 from pixelwise.errors import InputError
 from pixelwise.evaluation.bootstrap import LEVEL, score_intervals
-from pixelwise.evaluation.confusion import plain, ratios
-from pixelwise.evaluation.image_counts import Tallies, load_tallies
-from pixelwise.evaluation.paired_comparison import FEWEST, Difference, paired_difference
+from pixelwise.evaluation.confusion import ratios, to_plain
+from pixelwise.evaluation.image_counts import ImageCounts, load_image_counts
+from pixelwise.evaluation.paired_comparison import MIN_IMAGES, Difference, paired_difference
 from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.training.run_folder import VAL_IMAGES, read_metrics
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A run, or the file of an evaluation.
+class ComparedRun:
+    """A run, or a file of `pixelwise evaluate --images`.
 
-    recipe: values by dotted key, empty for a file. seconds: of training, None where unknown.
+    Attributes:
+        name: The path that was given.
+        image_counts: Pixel counts of each image.
+        classes: Names of the classes.
+        split: The split that was scored.
+        recipe: Recipe values by dotted key. Empty for a file.
+        epochs, best_epoch: Number of epochs, and the one with the best validation mIoU.
+        seconds: Training and validation time.
     """
 
     name: str
-    tallies: Tallies
+    image_counts: ImageCounts
     classes: tuple[str, ...]
     split: str
     recipe: Mapping[str, Any]
@@ -33,15 +40,15 @@ class Contender:
     seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        total = ratios(self.tallies.counts.sum(axis=0))
-        intervals = score_intervals(self.tallies.counts).to_json(self.classes)
+        total = ratios(self.image_counts.counts.sum(axis=0))
+        intervals = score_intervals(self.image_counts.counts).to_json(self.classes)
         return {
             "name": self.name,
-            "mean_iou": plain(float(total["mean_iou"])),
+            "mean_iou": to_plain(float(total["mean_iou"])),
             "interval": intervals["mean_iou"],
-            "pixel_accuracy": plain(float(total["pixel_accuracy"])),
+            "pixel_accuracy": to_plain(float(total["pixel_accuracy"])),
             "classes": {
-                name: plain(iou) for name, iou in zip(self.classes, total["iou"], strict=True)
+                name: to_plain(iou) for name, iou in zip(self.classes, total["iou"], strict=True)
             },
             "epochs": self.epochs,
             "best_epoch": self.best_epoch,
@@ -51,85 +58,91 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All others against the first."""
+    """All other runs compared with the first."""
 
-    contenders: Sequence[Contender]
+    runs: Sequence[ComparedRun]
     differences: Sequence[Difference]
 
     @property
     def recipe_differences(self) -> dict[str, list[Any]]:
-        """The dotted keys in which runs differ, with the value of each contender; None: none."""
-        recipes = [contender.recipe for contender in self.contenders]
-        runs = [recipe for recipe in recipes if recipe]
-        keys = dict.fromkeys(key for recipe in runs for key in recipe)
+        """Recipe keys whose values differ, with the value of each run (None without a recipe)."""
+        recipes = [run.recipe for run in self.runs]
+        known = [recipe for recipe in recipes if recipe]
+        keys = dict.fromkeys(key for recipe in known for key in recipe)
         return {
             key: [recipe.get(key) for recipe in recipes]
             for key in keys
-            if any(recipe.get(key) != runs[0].get(key) for recipe in runs)
+            if any(recipe.get(key) != known[0].get(key) for recipe in known)
         }
 
     @property
     def verdicts(self) -> list[str]:
-        """A sentence for each difference."""
-        first = self.contenders[0].name
-        return [
-            _verdict(first, contender.name, difference)
-            for contender, difference in zip(self.contenders[1:], self.differences, strict=True)
-        ]
+        """One sentence for each difference."""
+        first, *others = self.runs
+        pairs = zip(others, self.differences, strict=True)
+        return [_verdict(first.name, other.name, difference) for other, difference in pairs]
 
     def to_json(self) -> dict[str, Any]:
-        names = self.contenders[0].classes
+        """Return plain JSON."""
+        first, *others = self.runs
         return {
-            "split": self.contenders[0].split,
-            "images": len(self.contenders[0].tallies.names),
-            "runs": [contender.to_json() for contender in self.contenders],
+            "split": first.split,
+            "images": len(first.image_counts.names),
+            "runs": [run.to_json() for run in self.runs],
             "recipe_differences": self.recipe_differences,
             "differences": [
-                {"first": self.contenders[0].name, "second": second.name, **each.to_json(names)}
-                for second, each in zip(self.contenders[1:], self.differences, strict=True)
+                {"first": first.name, "second": other.name, **difference.to_json(first.classes)}
+                for other, difference in zip(others, self.differences, strict=True)
             ],
             "verdicts": self.verdicts,
         }
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
-    """Hold run folders, or files of `pixelwise evaluate --images`, against the first of them.
+    """Compare run folders, or files of `pixelwise evaluate --images`, with the first of them.
 
-    Raises InputError where one is neither, or they are not of the same images and classes.
+    Args:
+        paths: Two or more folders or files.
+
+    Returns:
+        The scores of each, and the differences with their bootstrap intervals.
+
+    Raises:
+        InputError: If a path is neither, or the images or classes differ.
     """
-    contenders = [_read(path) for path in paths]
-    first, *others = contenders
+    runs = [_read(path) for path in paths]
+    first, *others = runs
     differences = []
     for other in others:
         try:
             if other.classes != first.classes:
-                raise ValueError(f"of other classes, {', '.join(other.classes)}")
-            differences.append(paired_difference(first.tallies, other.tallies))
+                raise ValueError(f"its classes differ ({', '.join(other.classes)})")
+            differences.append(paired_difference(first.image_counts, other.image_counts))
         except ValueError as error:
             raise InputError(
-                f"{other.name}: its scores are {error}, unlike those of {first.name}: score both "
-                "on the same data with pixelwise evaluate --images, and compare these files"
+                f"{other.name}: cannot be compared with {first.name} because {error}: score both "
+                "on the same data with `pixelwise evaluate --images`, and compare those files"
             ) from error
-    return Comparison(contenders, differences)
+    return Comparison(runs, differences)
 
 
-def _read(path: Path) -> Contender:
+def _read(path: Path) -> ComparedRun:
     if path.is_file():
-        saved = load_tallies(path)
-        return Contender(str(path), saved.tallies, saved.classes, saved.split, {})
+        saved = load_image_counts(path)
+        return ComparedRun(str(path), saved.image_counts, saved.classes, saved.split, {})
     images = path / VAL_IMAGES
     if not images.is_file():
         raise InputError(
-            f"{path}: holds no {VAL_IMAGES}: give a run that has finished an epoch, or a file of "
-            "pixelwise evaluate --images"
+            f"{path}: has no {VAL_IMAGES}: give the folder of a run that has finished an epoch, or "
+            "a file of `pixelwise evaluate --images`"
         )
-    saved = load_tallies(images)
+    saved = load_image_counts(images)
     recipe = load_resolved_recipe(path / "recipe.toml")
     rows = [line for line in read_metrics(path) if line["event"] == "epoch"]
     best = max(rows, key=lambda row: row["val_mean_iou"] or 0, default=None)
-    return Contender(
+    return ComparedRun(
         str(path),
-        saved.tallies,
+        saved.image_counts,
         saved.classes,
         saved.split,
         recipe.flat(),
@@ -142,20 +155,20 @@ def _read(path: Path) -> Contender:
 def _verdict(first: str, second: str, difference: Difference) -> str:
     low, high = (100 * bound for bound in difference.mean_interval)
     points = 100 * difference.mean
-    if difference.images < FEWEST:
+    if difference.images < MIN_IMAGES:
         return (
-            f"{second} differs from {first} by {points:+.1f} points of mean IoU, and "
-            f"{difference.images} images are too few to say whether by chance: score {FEWEST}"
+            f"{second} differs from {first} by {points:+.1f} points of mean IoU, which may be "
+            f"chance: score at least {MIN_IMAGES} images, not {difference.images}"
         )
-    if not difference.is_shown:
+    if not difference.is_significant:
         return (
-            f"no difference between {first} and {second} that these {difference.images} images can "
-            f"show: {points:+.1f} points of mean IoU ({LEVEL:.0%}: {low:+.1f} to {high:+.1f})"
+            f"{first} and {second} do not differ significantly on {difference.images} images: "
+            f"{points:+.1f} points of mean IoU ({LEVEL:.0%} interval: {low:+.1f} to {high:+.1f})"
         )
     if points < 0:
         points, low, high = -points, -high, -low
     word = "better" if difference.mean > 0 else "worse"
     return (
         f"{second} is {word} than {first} by {points:.1f} points of mean IoU "
-        f"({LEVEL:.0%}: {low:.1f} to {high:.1f})"
+        f"({LEVEL:.0%} interval: {low:.1f} to {high:.1f})"
     )

@@ -1,4 +1,4 @@
-"""The page about a finished run: what it holds is gathered here, how it looks is `page`'s."""
+"""Collect the content of a finished run's HTML report. `report_page` renders it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,31 @@ import torch
 import pixelwise
 from pixelwise.data.pixel_format import as_shown
 from pixelwise.evaluation import Evaluation, evaluate
-from pixelwise.evaluation.calibration import SURE, sure_and_wrong
+from pixelwise.evaluation.calibration import CONFIDENT, confident_errors
 from pixelwise.inference import Predictor
+from pixelwise.progress import duration
 from pixelwise.report.example_images import Example
 from pixelwise.report.report_page import Gallery, write_report
 from pixelwise.training import Run
 
 EXAMPLES = 3
+"""Images in each gallery."""
 
 
 def write_run_report(
     run: Run, *, command: str, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Write RUN/report.html and return its path. `command` is what repeats the run.
+    """Write RUN/report.html.
 
-    The best bundle is scored on val once more, with the details that epochs go without; progress:
-    called with (done, total) after each image.
+    Scores the best bundle on val again, with boundaries and calibration.
+
+    Args:
+        run: A finished run.
+        command: The command that repeats the run.
+        progress: Called with (done, total) after each image.
+
+    Returns:
+        The path of the page.
     """
     predictor = Predictor.load(run.best)
     evaluation = evaluate(predictor, run.data, "val", details=True, progress=progress)
@@ -46,10 +55,10 @@ def write_run_report(
         galleries=_galleries(run, predictor, evaluation),
         facts={
             **run.facts,
-            "best epoch": f"{run.best_epoch} of {run.recipe.epochs}, by val mIoU",
-            "time": _time(run.history),
+            "best epoch": f"{run.best_epoch} of {run.recipe.epochs}, by validation mIoU",
+            "time per epoch": _epoch_time(run.history),
             "peak memory": _memory(),
-            "made by": f"pixelwise {pixelwise.__version__} on {platform.system()} "
+            "created by": f"pixelwise {pixelwise.__version__} on {platform.system()} "
             f"{platform.machine()}, {date.today().isoformat()}",
         },
         recipe=run.recipe.to_toml(),
@@ -60,7 +69,7 @@ def write_run_report(
 
 def _galleries(run: Run, predictor: Predictor, evaluation: Evaluation) -> list[Gallery]:
     assert evaluation.details is not None
-    by_image = evaluation.tallies.mean_iou
+    by_image = evaluation.image_counts.mean_iou
     ranked = sorted(
         (name for name, score in by_image.items() if not math.isnan(score)),
         key=lambda name: by_image[name],
@@ -68,34 +77,34 @@ def _galleries(run: Run, predictor: Predictor, evaluation: Evaluation) -> list[G
     )
     samples = {sample.name: sample for sample in run.data.splits["val"]}
 
-    def examples(names: Sequence[str], *, sure: bool = False) -> list[Example]:
-        return [example(name, sure=sure) for name in names]
+    def examples(names: Sequence[str], *, confident: bool = False) -> list[Example]:
+        return [example(name, confident=confident) for name in names]
 
-    def example(name: str, *, sure: bool) -> Example:
+    def example(name: str, *, confident: bool) -> Example:
         image, truth = run.data.read(samples[name])
         result = predictor.predict_prepared(image)
         confidence = result.probabilities.max(axis=0)
-        misleading = sure_and_wrong(truth, result.index, confidence) if sure else None
-        return Example(name, as_shown(image), truth, result.index, by_image[name], misleading)
+        errors = confident_errors(truth, result.index, confidence) if confident else None
+        return Example(name, as_shown(image), truth, result.index, by_image[name], errors)
 
-    best, median, worst = _ends_and_middle(ranked)
-    wrong = evaluation.details.sure_and_wrong
-    misled = sorted((name for name in wrong if wrong[name]), key=lambda n: wrong[n], reverse=True)
+    best, median, worst = _best_median_worst(ranked)
+    errors = evaluation.details.confident_errors
+    misleading = sorted((n for n in errors if errors[n]), key=lambda n: errors[n], reverse=True)
     return [
         Gallery("Best predictions", examples(best)),
         Gallery("Median predictions", examples(median)),
         Gallery("Worst predictions", examples(worst)),
         Gallery(
-            "Where confidence misleads",
-            examples(misled[:EXAMPLES], sure=True),
-            "The images with the most pixels that are wrong though the network gave their class "
-            f"{100 * SURE:.0f} % or more.",
+            "Confident errors",
+            examples(misleading[:EXAMPLES], confident=True),
+            "The images with the most pixels that are wrong with a confidence of "
+            f"{100 * CONFIDENT:.0f} % or more.",
         ),
     ]
 
 
-def _ends_and_middle(ranked: Sequence[str]) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-    """The first, the middle and the last EXAMPLES, or fewer: none of them twice."""
+def _best_median_worst(ranked: Sequence[str]) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+    """Return the first, the middle and the last EXAMPLES, or fewer so that none appears twice."""
     count = min(EXAMPLES, max(1, len(ranked) // 2))
     best, rest = ranked[:count], ranked[count:]
     worst = rest[-count:]
@@ -104,24 +113,24 @@ def _ends_and_middle(ranked: Sequence[str]) -> tuple[Sequence[str], Sequence[str
     return best, between[middle : middle + EXAMPLES], worst[::-1]
 
 
-def _time(history: Sequence[Mapping[str, Any]]) -> str:
+def _epoch_time(history: Sequence[Mapping[str, Any]]) -> str:
     if not history:
         return ""
-    training, checking = (
+    training, validation = (
         statistics.median(float(row[key]) for row in history) for key in ("seconds", "val_seconds")
     )
-    return f"an epoch {training:.0f} s, and {checking:.0f} s to score val (medians)"
+    return f"{duration(training)} training, {duration(validation)} validation (medians)"
 
 
 def _memory() -> str:
-    """The most that this process has held, and the GPU for it."""
-    parts = []
+    """Return the peak memory of this process, and of its GPU."""
+    peaks = []
     if sys.platform != "win32":
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
-        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        parts.append(f"{held / 2**30:.1f} GiB")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        peaks.append(f"{peak / 2**30:.1f} GiB")
     if torch.cuda.is_available():
-        parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU")
-    return ", ".join(parts)
+        peaks.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU")
+    return ", ".join(peaks)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pixelwise.data.classes import Classes
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
 from pixelwise.errors import InputError
-from pixelwise.inference import Predictor
+from pixelwise.inference import InferenceOptions, Predictor
 from pixelwise.inference.runtimes.torch.torch_runtime import find_device
 from pixelwise.layers import resize
 from pixelwise.weights.bundle import Bundle
@@ -95,7 +95,8 @@ def make_predictor(
     """Return a predictor for a network in memory; a custom one sees each image in one pass."""
     if isinstance(model, CustomSegmenter):
         runtime = CustomRuntime(model, normalization, device)
-        return Predictor(runtime, classes, pixels=pixels, tile="none")
+        options = InferenceOptions(tile="none")
+        return Predictor(runtime, classes, options=options, pixels=pixels)
     return Predictor.of(model, classes, normalization, pixels=pixels, device=device)
 
 

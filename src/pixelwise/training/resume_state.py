@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from pixelwise.errors import InputError
-from pixelwise.evaluation import ConfusionMatrix, Evaluation, Tallies
+from pixelwise.evaluation import ConfusionMatrix, Evaluation, ImageCounts
 from pixelwise.file_io import make_folder
 from pixelwise.training.custom_model import load_module_weights
 from pixelwise.weights.normalization import Normalization
@@ -131,7 +131,7 @@ class Checkpoint:
             counts = self.tensors["confusion"].numpy()
             matrix = ConfusionMatrix(len(counts))
             matrix.counts += counts
-            tallies = Tallies(names, self.tensors["tallies"].numpy())
+            tallies = ImageCounts(names, self.tensors["tallies"].numpy())
             progress.evaluation = Evaluation(matrix, tallies)
         return progress
 
@@ -225,8 +225,8 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
     names: tuple[str, ...] = ()
     if progress.evaluation is not None:
         tensors["confusion"] = torch.from_numpy(np.array(progress.evaluation.matrix.counts))
-        tensors["tallies"] = torch.from_numpy(progress.evaluation.tallies.counts)
-        names = progress.evaluation.tallies.names
+        tensors["tallies"] = torch.from_numpy(progress.evaluation.image_counts.counts)
+        names = progress.evaluation.image_counts.names
     header = {
         "format": FORMAT,
         **constants,

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pixelwise.distributed.process_group import ProcessGroup
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.evaluation import Evaluation, evaluate, joined
-from pixelwise.file_io import make_folder, remove_side_files
+from pixelwise.evaluation import Evaluation, evaluate, merge_shards
+from pixelwise.file_io import make_folder, remove_temporary_files
 from pixelwise.interrupts import Interrupts, StoppedError
 from pixelwise.models import Segmenter
 from pixelwise.recipes.schema import ModelRecipe
@@ -91,7 +91,7 @@ class Trainer:
         )
         if group.is_rank_zero:
             for folder in (self.run.folder, self.run.folder / "checkpoints"):
-                remove_side_files(folder)
+                remove_temporary_files(folder)
         self.checkpoints = CheckpointWriter(
             self.run.folder,
             minutes=self.recipe.checkpoint_minutes,
@@ -232,9 +232,9 @@ class Trainer:
             data,
             "val",
             progress=self._on_validation_progress,
-            part=(self.group.rank, self.group.world_size),
+            shard=(self.group.rank, self.group.world_size),
         )
-        return joined(self.group.gather(part))
+        return merge_shards(self.group.gather(part))
 
     def _compute_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         logits, *auxiliary = self.network.with_auxiliary(
@@ -277,7 +277,7 @@ class Trainer:
             if progress.best_epoch == progress.epoch:
                 bundle.save(run.best)
                 names = run.data.classes.names
-                evaluation.tallies.save(run.val_images, classes=names, split="val")
+                evaluation.image_counts.save(run.val_images, classes=names, split="val")
             self.metrics.write("epoch", run.history[-1])
 
     def _signal(self) -> int:

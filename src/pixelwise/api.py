@@ -1,0 +1,438 @@
+"""The functions of `import pixelwise`: they accept paths as text and show progress.
+
+Each wraps the function of the same name in its own package, where the work is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+
+from rich.console import Console
+
+from pixelwise.errors import InputError, explain_missing_packages
+from pixelwise.progress import Bar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pixelwise.crf import CRFParameters
+    from pixelwise.data.classes import Classes
+    from pixelwise.data.dataset import SegmentationData
+    from pixelwise.doctor import Diagnosis
+    from pixelwise.evaluation import Evaluation
+    from pixelwise.inference import FolderResult, Predictor
+    from pixelwise.inference.export_manifest import ExportManifest
+    from pixelwise.training import Callback, Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _explained(function: Callable[P, R]) -> Callable[P, R]:
+    """Report a missing PyTorch in one line."""
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with explain_missing_packages():
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+@_explained
+def load(
+    path: str | Path,
+    *,
+    runtime: str = "auto",
+    device: str | None = None,
+    crf: CRFParameters | str | Path | None = None,
+    tile: int | str = "auto",
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Predictor:
+    """Load a trained network for prediction.
+
+    Call the result with a path, a PIL image or a uint8 (H, W, 3) array. To pass the options as one
+    object, use `Predictor.from_options`.
+
+    Args:
+        path: A bundle (.safetensors) or the folder of an export.
+        runtime: "torch", or a runtime that the bundle was exported for, such as "openvino".
+            "auto" measures the available ones on first use and takes the fastest.
+        device: PyTorch device, such as "cpu" or "cuda". None takes a GPU if there is one.
+        crf: Refine results with a dense CRF: the name of one of `pixelwise.crf.PARAMETER_SETS`, a
+            file of `pixelwise tune-crf`, or the parameters.
+        tile: Tile size in pixels for images that are too large for one pass. "auto" tiles images
+            that need more than 2 GiB, "none" never tiles.
+        scales: Image scales of test-time augmentation, whose predictions are averaged.
+        flip: Whether to average with the prediction for the mirrored image.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        InputError: If the file is damaged or of another kind, the runtime or device is not
+            available, or an option is invalid.
+    """
+    from pixelwise.inference import Predictor
+
+    return Predictor.load(
+        path, runtime=runtime, device=device, crf=crf, tile=tile, scales=scales, flip=flip
+    )
+
+
+@_explained
+def predict_folder(
+    model: str | Path | Predictor,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path = "predictions",
+    *,
+    overlay: bool = True,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> FolderResult:
+    """Write the mask of each image, and an overlay, into a folder.
+
+    If interrupted, the same call continues where it stopped.
+
+    Args:
+        model: A bundle, an export, or a predictor of `load`, which takes all options.
+        images: An image, a folder of images, or several of both.
+        out: Output folder for NAME.png and NAME_overlay.png.
+        overlay: Whether to write the overlays.
+        overwrite: Whether to predict images again that an interrupted call has finished.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        How many images were written or kept, and one line for each that failed.
+
+    Raises:
+        InputError: If no image could be predicted, names collide, or `out` cannot be used.
+        StoppedError: After Ctrl-C or SIGTERM.
+    """
+    from pixelwise.inference import predict_folder as run
+
+    predictor = load(model) if isinstance(model, str | Path) else model
+    with Bar("predicting", quiet=quiet) as bar:
+        return run(predictor, images, out, overlay=overlay, overwrite=overwrite, progress=bar)
+
+
+@_explained
+def train(
+    data: str | Path | SegmentationData,
+    *,
+    out: str | Path,
+    recipe: str | Path | None = None,
+    model: str | nn.Module | None = None,
+    backbone: str | None = None,
+    output_stride: int | None = None,
+    weights: str | Path | None = None,
+    crop: int | tuple[int, int] | Literal["auto", "image"] | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+    callback: Callback | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a network on images and masks.
+
+    Settings you leave out come from the recipe; those that are "auto" there are chosen from your
+    data and your machine.
+
+    Args:
+        data: Folder of images and masks in any supported dataset layout, or a dataset.
+        out: Folder for the run: bundles, metrics and checkpoints.
+        recipe: Name of a shipped recipe, or a .toml file. None takes the defaults.
+        model: A name of `list_models`, or your own module that maps normalized images
+            (B, channels, H, W) to logits (B, classes, h, w) at any resolution.
+        backbone: Backbone of the network, such as "resnet50".
+        output_stride: Image size divided by feature map size, such as 8 or 16.
+        weights: Initial weights: "imagenet", "none", or a file of weights or a bundle.
+        crop: Size of the training crops in pixels: a side or (height, width). "image" trains on
+            whole images in batches of one.
+        epochs: Number of passes over the training images.
+        batch_size: Images per optimization step, over all devices.
+        learning_rate: Learning rate of the backbone. The head uses `optimizer.head_multiplier`
+            times this.
+        seed: Random seed.
+        device: "auto", "cpu", "cuda" or "mps".
+        settings: Any recipe keys, such as {"loss.name": "focal"}. They override the recipe, and
+            the arguments above override them.
+        overwrite: Whether to replace a run that `out` holds.
+        callback: Receives the events of the run.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        The finished run. `run.best` is the bundle with the best validation mIoU.
+
+    Raises:
+        InputError: If the data, the recipe, an argument or `out` cannot be used.
+        TrainingError: If training diverges.
+        StoppedError: After Ctrl-C or SIGTERM. `resume(out)` continues.
+    """
+    from pixelwise.training import load_recipe
+    from pixelwise.training import train as run
+
+    arguments = {
+        "model.name": model if isinstance(model, str) else None,
+        "model.options.backbone": backbone,
+        "model.options.output_stride": output_stride,
+        "model.weights": None if weights is None else str(weights),
+        "augmentation.crop": (crop, crop) if isinstance(crop, int) else crop,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer.learning_rate": learning_rate,
+        "seed": seed,
+        "device": device,
+    }
+    given = {key: value for key, value in arguments.items() if value is not None}
+    chosen = load_recipe(recipe, {**(settings or {}), **given})
+    network = None if isinstance(model, str) else model
+    with _training_bar(quiet) as bar:
+        listener = _listener(bar, callback)
+        return run(data, Path(out), chosen, overwrite=overwrite, callback=listener, model=network)
+
+
+@_explained
+def resume(
+    folder: str | Path,
+    *,
+    data: str | Path | SegmentationData | None = None,
+    model: nn.Module | None = None,
+    callback: Callback | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Continue an interrupted training run from its last checkpoint.
+
+    The results are bit-for-bit the same as without the interruption.
+
+    Args:
+        folder: The folder that was given to `train` as `out`.
+        data: The dataset, if the run was started with a dataset in memory or its folder has moved.
+        model: Your own module, if the run was started with one.
+        callback: Receives the events of the run.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: If the folder holds no run that can be continued, or its data has changed.
+        StoppedError: After Ctrl-C or SIGTERM.
+    """
+    from pixelwise.training import resume as run
+
+    with _training_bar(quiet) as bar:
+        return run(Path(folder), data=data, model=model, callback=_listener(bar, callback))
+
+
+@_explained
+def evaluate(
+    model: str | Path | Predictor,
+    data: str | Path | SegmentationData,
+    *,
+    split: str = "val",
+    details: bool = True,
+    quiet: bool = False,
+) -> Evaluation:
+    """Score a network on a split of a dataset.
+
+    Args:
+        model: A bundle, an export, or a predictor of `load`, which takes all options. A bundle is
+            run by PyTorch.
+        data: Folder of images and masks, or an open dataset with the network's classes.
+        split: "train", "val" or "test". If the folder has no val, it is divided as in training.
+        details: Whether to score boundaries and calibration as well, which takes longer.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        The evaluation: `scores` (IoU, accuracy, Dice, ...), `intervals` and `details`.
+
+    Raises:
+        InputError: If the data has other classes than the network, lacks the split, or is damaged.
+    """
+    from pixelwise.evaluation import evaluate as run
+    from pixelwise.inference.export_manifest import is_export
+
+    predictor = model
+    if isinstance(predictor, str | Path):
+        predictor = load(predictor, runtime="auto" if is_export(Path(predictor)) else "torch")
+    if isinstance(data, str | Path):
+        with Bar("checking the data", quiet=quiet) as bar:
+            data = open_splits(predictor, Path(data), split, progress=bar)
+    elif split not in data.splits:
+        raise InputError(f"{data.root}: has no split {split!r}: it has {', '.join(data.splits)}")
+    elif data.classes.names != predictor.classes.names:
+        raise InputError(
+            f"{data.root}: its classes are {', '.join(data.classes.names)}, the network's are "
+            f"{', '.join(predictor.classes.names)}: evaluate on data with the network's classes"
+        )
+    with Bar(f"scoring {split}", quiet=quiet) as bar:
+        return run(predictor, data, split, details=details, progress=bar)
+
+
+def open_splits(
+    predictor: Predictor, data: Path, *splits: str, progress: Callable[[int, int], None]
+) -> SegmentationData:
+    """Open `splits` of a dataset as in the training of a predictor: classes, pixels, division."""
+    from pixelwise.data.dataset import open_dataset
+    from pixelwise.recipes.load_recipe import load_bundle_recipe
+
+    trained = load_bundle_recipe(predictor.recipe)
+    return open_dataset(
+        data,
+        splits=splits,
+        classes=predictor.classes,
+        pixels=predictor.pixels,
+        val_fraction=trained.data.val_fraction,
+        seed=trained.seed,
+        progress=progress,
+    )
+
+
+@_explained
+def export(
+    bundle: str | Path,
+    *,
+    to: str = "openvino",
+    out: str | Path | None = None,
+    int8: bool = False,
+    data: str | Path | SegmentationData | None = None,
+    max_drop: float = 0.3,
+    calibration: int = 100,
+    quiet: bool = False,
+) -> ExportManifest:
+    """Export a bundle to a faster runtime, and check that it predicts the same.
+
+    Args:
+        bundle: A bundle (.safetensors).
+        to: "openvino", "onnx" or "torch-export".
+        out: Folder to write. By default next to the bundle, where `load(bundle)` finds it.
+        int8: Whether to quantize to 8-bit integers. Needs `data`.
+        data: Images and masks for int8: the train split calibrates it, the val split scores it.
+        max_drop: Points of validation mIoU that int8 may lose, 0 to 100.
+        calibration: Number of training images that calibrate int8.
+        quiet: Whether to hide the progress.
+
+    Returns:
+        The manifest of the export. Its `checks` hold what was measured.
+
+    Raises:
+        InputError: If an argument cannot be used or a package is missing.
+        PixelwiseError: If the result differs from the bundle. Nothing is written then.
+    """
+    from pixelwise.exporters import export as run
+
+    with Console(stderr=True, quiet=quiet).status("exporting") as status:
+        return run(
+            bundle,
+            to=to,
+            out=out,
+            int8=int8,
+            data=data,
+            max_drop=max_drop,
+            calibration=calibration,
+            progress=status.update,
+        )
+
+
+def open_dataset(
+    root: str | Path,
+    *,
+    splits: Sequence[str] | None = None,
+    classes: Classes | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    quiet: bool = False,
+) -> SegmentationData:
+    """Open a folder of images and masks in any supported layout, and check every file.
+
+    Args:
+        root: The folder.
+        splits: Splits to check and keep. None keeps all.
+        classes: Class table to use instead of the folder's own.
+        val_fraction: Fraction of the images that becomes val if the folder has none.
+        seed: Random seed of that division.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        The samples of each split, the classes, and notes about assumptions.
+
+    Raises:
+        InputError: With one line for each fault of the folder.
+    """
+    from pixelwise.data.dataset import open_dataset as run
+
+    with Bar("checking the data", quiet=quiet) as bar:
+        return run(
+            Path(root),
+            splits=None if splits is None else tuple(splits),
+            classes=classes,
+            val_fraction=val_fraction,
+            seed=seed,
+            progress=bar,
+        )
+
+
+def examine(
+    root: str | Path,
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Diagnosis:
+    """Find everything that is wrong with a folder of images and masks.
+
+    Args:
+        root: The folder.
+        val_fraction: Fraction of the images that becomes val if the folder has none.
+        seed: Random seed of that division, as in training.
+        workers: Number of threads. None takes one per core.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        The findings with their remedies, facts about the data, and suggested settings.
+
+    Raises:
+        InputError: If there is no such folder, or no known layout fits it.
+    """
+    from pixelwise.doctor import examine as run
+
+    with Bar("checking the data", quiet=quiet) as bar:
+        return run(Path(root), val_fraction=val_fraction, seed=seed, workers=workers, progress=bar)
+
+
+def _training_bar(quiet: bool) -> Bar:
+    """Return the bar of a run. In a distributed run, only rank 0 shows it."""
+    from pixelwise.distributed.process_rank import find_process_rank
+
+    process = find_process_rank()
+    return Bar("checking the data", quiet=quiet or (process is not None and process.rank > 0))
+
+
+def _listener(bar: Bar, callback: Callback | None) -> Callback:
+    """Return a callback that shows a run's progress, and passes all events to `callback`."""
+    from pixelwise.training.callbacks import Callback, CallbackList
+
+    class ShowProgress(Callback):
+        epochs = 0
+
+        def on_dataset_progress(self, done: int, total: int) -> None:
+            bar(done, total)
+
+        def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
+            self.epochs = epochs
+
+        def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+            bar.describe(f"epoch {epoch} of {self.epochs}, loss {loss:.3f}", unit="steps")
+            bar((epoch - 1) * steps + step, self.epochs * steps)
+
+    return CallbackList(*(each for each in (callback, ShowProgress()) if each is not None))

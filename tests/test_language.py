@@ -1,0 +1,80 @@
+"""The code and the documentation use the terms of the field: retired words must not come back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Each retired word with the term to use. Words are matched within identifiers, too: `image_trail`.
+RETIRED = {
+    "sightings?": "pair inspection",
+    "trails?": "progress",
+    "(?:the|of|two|several|more|all|these|many) looks": "TTA views",
+    "films": "videos",
+    "arrangements?": "kernel selection",
+    "enlarge[sd]?|enlarging": "upsample",
+    "one_voice": "report_once",
+    "first_does": "on_rank_zero",
+    "all_do": "on_all_ranks",
+    "own_process": "tune_allocator",
+    "calm_threads": "limit_omp_spin",
+    "knows_parts": "supports_tiling",
+    "part_logits": "tile_logits",
+    "NarrowHead": "FCNHead",
+    "Material": "DatasetStats",
+    "anysize": "tiled model",
+    "pictures?|photographs?|photographed": "image",
+    "(?<!standard )(?<!Standard )deviations?": "std",
+    "told": "a direct statement",
+    "laid": "put, installed or written",
+    "foreign": "imported",
+    "surveys?|surveyed": "scan",
+    "albums?": "dataset",
+    "settle[sd]?|settling": "resolve or choose",
+    "traits?": "requirements",
+    "ensembles?": "TTA",
+    "tall(?:y|ies)": "counts",
+    "colours?|coloured|colouring": "color",
+    "greys?": "gray",
+    "neighbours?|neighbouring": "neighbor",
+    "behaviours?": "behavior",
+    "normalis\\w*": "normaliz-",
+}
+# Files that need retired words: they read keys that version 0.1 wrote, or describe the renaming.
+BRITISH = {"colours?|coloured|colouring", "normalis\\w*"}
+ALLOWED = {
+    "CHANGELOG.md": {*RETIRED},
+    "src/pixelwise/weights/bundle.py": BRITISH,
+    "tests/test_bundle.py": BRITISH,
+    "tests/test_language.py": {*RETIRED},
+}
+
+
+def text_files() -> list[Path]:
+    folders = [ROOT / name for name in ("src", "docs", "tests", "examples", "benchmarks")]
+    found = [path for folder in folders for path in folder.rglob("*")]
+    found += [*ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    suffixes = {".py", ".md", ".toml", ".j2", ".ipynb", ".txt", ""}
+    return sorted(
+        path
+        for path in found
+        if path.is_file() and path.suffix in suffixes and "__pycache__" not in path.parts
+    )
+
+
+@pytest.mark.parametrize("pattern", RETIRED)
+def test_a_retired_word_does_not_occur(pattern: str) -> None:
+    # A word ends at anything but a letter, and at a capital within a CamelCase name.
+    word = re.compile(rf"(?<![A-Za-z])(?:{pattern})(?![a-z])", flags=re.IGNORECASE)
+    found = []
+    for path in text_files():
+        name = path.relative_to(ROOT).as_posix()
+        if pattern in ALLOWED.get(name, set()):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            found += [f"{name}:{number}: {match.group()}" for match in word.finditer(line)]
+    assert found == [], f"write {RETIRED[pattern]}"
