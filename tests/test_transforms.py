@@ -1,4 +1,4 @@
-"""Augmentation: image and mask go the same way, and the mask's numbers stay whole."""
+"""Augmentation: image and mask stay aligned, and the mask holds class indices only."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_half_of_the_images_are_flipped() -> None:
     augment = Augmentation(crop=(4, 6), scale=(1.0, 1.0), flip=0.5)
     generator = rng()
     flipped = sum(not np.array_equal(augment(image, mask, generator)[0], image) for _ in range(400))
-    assert 160 <= flipped <= 240  # four standard stds
+    assert 160 <= flipped <= 240  # four standard deviations
 
 
 @given(st.integers(1, 80), st.integers(1, 80))
@@ -113,6 +113,49 @@ def test_scale_one_at_the_images_own_size_is_the_identity(height: int, width: in
     augment = Augmentation(crop=(height, width), scale=(1.0, 1.0), flip=0.0)
     for one, other in zip(augment(image, mask, rng()), (image, mask), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_crop_at_scale_one_is_a_slice_of_image_and_mask(dtype: type, channels: int) -> None:
+    image = rng(5).integers(0, 256, (40, 50, channels)).astype(dtype)
+    mask = rng(6).integers(0, 256, (40, 50), dtype=np.uint8)
+    augment = Augmentation(crop=(24, 32), scale=(1.0, 1.0), flip=0.0)
+    starts = set()
+    for seed in range(60):
+        out_image, out_mask = augment(image, mask, rng(seed))
+        (start,) = (
+            (row, column)
+            for row in range(40 - 24 + 1)
+            for column in range(50 - 32 + 1)
+            if np.array_equal(out_mask, mask[row : row + 24, column : column + 32])
+        )
+        starts.add(start)
+        row, column = start
+        np.testing.assert_array_equal(out_image, image[row : row + 24, column : column + 32])
+    assert len(starts) > 40
+    assert {min(rows) for rows in zip(*starts, strict=True)} == {0}
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.3, 2.0, 3.0])
+def test_image_and_mask_are_not_shifted_against_each_other(scale: float) -> None:
+    """On a ramp the difference of image and mask is their shift, in source pixels."""
+    ramp = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
+    augment = Augmentation(crop=(64, 64), scale=(scale, scale), flip=0.0)
+    for mask, axis in ((ramp, 1), (ramp.T.copy(), 0)):
+        image = mask.astype(np.float32)[..., None]
+        shifts = []
+        for seed in range(200):
+            out, labels = augment(image, mask, rng(seed))
+            inner = (slice(4, -4), slice(4, -4))  # the filter is cut off at the edges
+            shifts.append(float(np.mean(out[..., 0][inner] - labels[inner])))
+            positions = out[..., 0][inner].mean(axis=1 - axis)
+            assert np.mean(np.diff(positions)) == pytest.approx(1 / scale, abs=0.01)
+        # Of one crop at most half a source pixel, of many none: 0.29 / sqrt(200) is one std.
+        assert np.abs(shifts).max() <= 0.5 + 1e-3
+        assert abs(np.mean(shifts)) < 4 * 0.29 / 200**0.5
+        if scale == 1:
+            assert not np.any(shifts)
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), seed=st.integers(0, 2**32))
