@@ -17,7 +17,11 @@ from PIL import Image
 
 import pixelwise
 from pixelwise.backbones import create_backbone
-from pixelwise.data.channel_statistics import choose_format, facts_of, measure
+from pixelwise.data.channel_statistics import (
+    choose_format,
+    compute_statistics,
+    summarize_pixels,
+)
 from pixelwise.data.classes import Classes
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.image_files import read_image, read_mask, read_raw
@@ -160,7 +164,7 @@ def test_values_that_are_not_finite_are_refused_with_their_place(
     else:
         tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig")
     line = one_problem(lambda: read_raw(path))
-    assert line.startswith(f"{path}: holds {value} at row 3, column 7, channel 2")
+    assert line.startswith(f"{path}: the value at row 3, column 7, channel 2 is {value}")
     gray = pixels[..., 2]
     Image.fromarray(gray).save(tmp_path / "gray.tif")
     assert "row 3, column 7" in one_problem(lambda: read_raw(tmp_path / "gray.tif"))
@@ -170,17 +174,17 @@ def test_pages_that_are_no_channels_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "pages.tif", noise(3), photometric="minisblack")
     tifffile.imwrite(tmp_path / "complex.tif", noise(1, "float32")[..., 0].astype(np.complex64))
     assert "several images" in one_problem(lambda: read_raw(tmp_path / "pages.tif"))
-    assert "holds complex64" in one_problem(lambda: read_raw(tmp_path / "complex.tif"))
+    assert "complex64 as" in one_problem(lambda: read_raw(tmp_path / "complex.tif"))
 
 
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
         (np.zeros((4, 30, 40), np.uint8), "save the channels last"),
-        (np.zeros((5,), np.uint8), "shape (5,)"),
-        (np.zeros((5, 0, 3), np.uint8), "shape (5, 0, 3)"),
-        (np.zeros((2, 2), np.complex64), "holds complex64"),
-        (np.array([[{}]], dtype=object), "is not an array that can be read"),
+        (np.zeros((5,), np.uint8), "the shape (5,) is not"),
+        (np.zeros((5, 0, 3), np.uint8), "the shape (5, 0, 3) is not"),
+        (np.zeros((2, 2), np.complex64), "the type is complex64"),
+        (np.array([[{}]], dtype=object), "not a readable array"),
     ],
 )
 def test_arrays_that_are_no_images_are_refused(
@@ -218,7 +222,7 @@ def test_a_one_hot_tiff_gives_the_class_of_each_pixel(tmp_path: Path, channels: 
 
 
 def format_of(*pictures: NDArray[Any], **stated: Any) -> PixelFormat:
-    return choose_format([facts_of(RawImage(pixels)) for pixels in pictures], **stated)[0]
+    return choose_format([summarize_pixels(RawImage(pixels)) for pixels in pictures], **stated)[0]
 
 
 @pytest.mark.parametrize(
@@ -274,10 +278,10 @@ def test_what_is_called_opacity_in_a_tiff_is_judged_by_what_it_holds(tmp_path: P
     ):
         Image.fromarray(kinds[kind]).save(tmp_path / f"image.{suffix}")
         raw = read_raw(tmp_path / f"image.{suffix}")
-        found, notes = choose_format([facts_of(raw)])
+        found, notes = choose_format([summarize_pixels(raw)])
         assert found.channels == channels, (suffix, kind)
-        assert any("called opacity" in note for note in notes) == (channels == 4)
-        assert choose_format([facts_of(raw)], channels=4)[0].channels == 4
+        assert any("labeled alpha" in note for note in notes) == (channels == 4)
+        assert choose_format([summarize_pixels(raw)], channels=4)[0].channels == 4
         for wanted in (3, 4):
             selected = PixelFormat(wanted).select(raw, "image")
             np.testing.assert_array_equal(selected, kinds[kind][..., :wanted])
@@ -288,20 +292,22 @@ def test_gray_becomes_rgb_and_other_channels_are_refused() -> None:
     np.testing.assert_array_equal(RGB.select(gray, "g"), gray.pixels.repeat(3, axis=2))
     line = one_problem(lambda: PixelFormat(4).select(gray, "g.png"))
     assert line == (
-        "g.png: has 1 channel of 8 bits, but 4 channels of 8 bits are needed: give images of "
-        "that kind"
+        "g.png: has 1 channel of 8 bits, but 4 channels of 8 bits are needed: provide images in "
+        "this format"
     )
 
 
 def test_mean_and_std_are_those_of_all_pixels() -> None:
     pictures = [noise(5, "float32", seed=seed) * 3 + 10 for seed in range(3)]
     found = format_of(*pictures)
-    measured = measure([facts_of(RawImage(pixels)) for pixels in pictures], found)
+    measured = compute_statistics(
+        [summarize_pixels(RawImage(pixels)) for pixels in pictures], found
+    )
     everything = found.scale(np.concatenate(pictures)).reshape(-1, 5).astype(np.float64)
     np.testing.assert_allclose(measured.mean, everything.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(measured.std, everything.std(axis=0), rtol=1e-4)
     other = PixelFormat(5, "float32", (-7, 90))
-    again = measure([facts_of(RawImage(pixels)) for pixels in pictures], other)
+    again = compute_statistics([summarize_pixels(RawImage(pixels)) for pixels in pictures], other)
     moved = measured.rescaled(found, other)
     np.testing.assert_allclose(moved.mean, again.mean)
     np.testing.assert_allclose(moved.std, again.std)
@@ -443,9 +449,12 @@ def test_a_bundle_starts_a_network_of_more_channels(tmp_path: Path) -> None:
     bundle = bundle_of(3)
     bundle.save(path)
     recipe = ModelRecipe(weights=str(path), options=TINY)
-    pictures = [facts_of(RawImage(noise(5)))]
+    pictures = [summarize_pixels(RawImage(noise(5)))]
     start = load_initial_weights(
-        recipe, CLASSES, pixels=PixelFormat(5), statistics=measure(pictures, PixelFormat(5))
+        recipe,
+        CLASSES,
+        pixels=PixelFormat(5),
+        statistics=compute_statistics(pictures, PixelFormat(5)),
     )
     assert "widened from 3 to 5 channels" in start.origin
     state = start.model.state_dict()
@@ -462,7 +471,7 @@ def test_a_branch_that_sees_the_image_starts_widened_too(tmp_path: Path) -> None
     path = tmp_path / "msc.safetensors"
     Bundle("deeplab_v1", options, CLASSES, IMAGENET, three.state_dict()).save(path)
     recipe = ModelRecipe(name="deeplab_v1", weights=str(path), options=options)
-    statistics = measure([facts_of(RawImage(noise(4)))], PixelFormat(4))
+    statistics = compute_statistics([summarize_pixels(RawImage(noise(4)))], PixelFormat(4))
     start = load_initial_weights(recipe, CLASSES, pixels=PixelFormat(4), statistics=statistics)
     for name in ("head.branches.c0.0.weight", "backbone.features.0.weight"):
         assert torch.equal(start.model.state_dict()[name], widen(three.state_dict()[name], 4))

@@ -224,7 +224,7 @@ def _(root: Path) -> None:
     (root / MASK).write_bytes(b"")
 
 
-@fault("wrong-extension", IMAGE, "it holds GIF: convert it to PNG")
+@fault("wrong-extension", IMAGE, "the file is GIF: convert it to PNG")
 def _(root: Path) -> None:
     picture = Image.open(root / IMAGE).convert("RGB")
     picture.save(root / IMAGE, format="GIF")
@@ -241,7 +241,7 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: mask[::2, ::2])
 
 
-@fault("size-mismatch", MASK, "turn one of the two by 90 degrees")
+@fault("size-mismatch", MASK, "rotate one of the two by 90 degrees")
 def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.rot90(mask))
 
@@ -257,13 +257,15 @@ def turn_photo(path: Path, orientation: int, *, turned_pixels: Image.Transpose) 
 PHOTO = "images/train/train_03.jpg"
 
 
-@fault("exif-mismatch", MASK, "turn the mask the same way", suffix=".jpg")
+@fault("exif-mismatch", MASK, "rotate the mask the same way", suffix=".jpg")
 def _(root: Path) -> None:
     turn_photo(root / PHOTO, 6, turned_pixels=Image.Transpose.ROTATE_90)
     change(root / MASK, lambda mask: np.rot90(mask))
 
 
-@fault("exif-unturned-mask", MASK, "turn the mask the same way", severity="warning", suffix=".jpg")
+@fault(
+    "exif-unturned-mask", MASK, "rotate the mask the same way", severity="warning", suffix=".jpg"
+)
 def _(root: Path) -> None:
     turn_photo(root / PHOTO, 3, turned_pixels=Image.Transpose.ROTATE_180)
     change(root / MASK, lambda mask: mask[::-1, ::-1])
@@ -283,7 +285,7 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.full_like(mask, 255))
 
 
-@fault("single-class", MASK, "nothing, if the image is meant to be empty", severity="note")
+@fault("single-class", MASK, "none needed if the image is meant to be empty", severity="note")
 def _(root: Path) -> None:
     change(root / MASK, np.zeros_like)
 
@@ -496,7 +498,7 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.roll(mask, (7, -8), (0, 1)))
 
 
-@fault("turned-mask", MASK, "turn or mirror it so", severity="warning")
+@fault("turned-mask", MASK, "rotate or mirror it this way", severity="warning")
 def _(root: Path) -> None:
     change(root / MASK, lambda mask: mask[:, ::-1])
 
@@ -506,7 +508,7 @@ def _(root: Path) -> None:
     Image.fromarray(scene(77)[1]).save(root / MASK)
 
 
-@fault("few-images", "", "label some dozens", severity="warning", splits={"train": 5, "val": 4})
+@fault("few-images", "", "label a few dozen", severity="warning", splits={"train": 5, "val": 4})
 def _(root: Path) -> None:
     """The options do it."""
 
@@ -542,7 +544,7 @@ def _(root: Path) -> None:
         Image.fromarray(mask).save(root / f"masks/val/val_{number:02d}.png")
 
 
-@fault("class-table", "classes.toml", "each is one class")
+@fault("class-table", "classes.toml", "give each class its own")
 def _(root: Path) -> None:
     (root / "classes.toml").write_text('[[class]]\nname = "a"\n[[class]]\nname = "a"\n')
 
@@ -585,7 +587,7 @@ def test_a_planted_fault_is_found_in_its_file_with_its_remedy(
     planted.plant(tmp_path)
     diagnosis = examine(tmp_path)
     remedies = found(diagnosis, planted)
-    assert remedies, [(f.kind.id, f.files, f.sentence) for f in diagnosis.findings]
+    assert remedies, [(f.kind.id, f.files, f.message) for f in diagnosis.findings]
     assert planted.remedy in remedies[0]
     stops = planted.severity == "error" if planted.stops is None else planted.stops
     assert diagnosis.trains is not stops
@@ -640,7 +642,7 @@ def test_exchanged_masks_name_each_other(tmp_path: Path) -> None:
     other.rename(one)
     (tmp_path / "aside.png").rename(other)
     found = [f for f in examine(tmp_path).findings if f.kind.id == "mismatched-pair"]
-    assert sorted((f.files[0].name, f.sentence.split("it fits ")[1]) for f in found) == [
+    assert sorted((f.files[0].name, f.message.split("it fits ")[1]) for f in found) == [
         ("train_03.png", "train_08.png"),
         ("train_08.png", "train_03.png"),
     ]
@@ -652,7 +654,7 @@ def test_what_only_test_holds_does_not_stop_training(tmp_path: Path) -> None:
     diagnosis = examine(tmp_path)
     assert kinds(diagnosis) == {"empty-file"}
     assert diagnosis.trains
-    assert "learn something wrong" in diagnosis.verdict
+    assert "Training would run, but the dataset has 1 error and 0 warnings" in diagnosis.verdict
     assert opens(tmp_path)
 
 
@@ -783,7 +785,7 @@ def test_the_real_camvid_trains_and_its_rare_classes_are_named() -> None:
     assert diagnosis.trains
     warnings = [f for f in diagnosis.findings if f.severity is not Severity.NOTE]
     assert {f.kind.id for f in warnings} == {"rare-class"}
-    assert {f.sentence.split(" has ")[0] for f in warnings} == {
+    assert {f.message.split(" has ")[0] for f in warnings} == {
         "pole",
         "sign symbol",
         "fence",

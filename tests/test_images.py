@@ -27,7 +27,7 @@ from pixelwise.data.image_files import (
     mask_palette,
     read_image,
     read_mask,
-    turned_by_exif,
+    swapped_by_exif,
     write_image,
     write_mask,
 )
@@ -84,7 +84,7 @@ def test_a_photo_is_turned_as_its_exif_says(tmp_path: Path, orientation: int, su
     lossless = {"lossless": True} if suffix == ".webp" else {}
     Image.fromarray(PHOTO).save(path, exif=exif, **lossless)
     np.testing.assert_array_equal(read_image(path), UPRIGHT[orientation](PHOTO))
-    assert turned_by_exif(path) == (orientation >= 5)
+    assert swapped_by_exif(path) == (orientation >= 5)
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -362,13 +362,13 @@ def test_several_images_in_one_file_are_refused(tmp_path: Path, suffix: str) -> 
     line = problem(read_image, path)
     assert "several images" in line or "is not an image that can be read" in line
     if suffix in image_files.MASK_SUFFIXES:
-        assert "save the one you mean" in problem(read_mask, path)
+        assert "save a single one" in problem(read_mask, path)
 
 
 def test_a_still_gif_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "still.gif")
     line = problem(read_image, tmp_path / "still.gif")
-    assert "allowed are JPEG, PNG, BMP, WEBP, TIFF" in line
+    assert "supported formats are JPEG, PNG, BMP, WEBP, TIFF" in line
 
 
 @pytest.mark.parametrize("pillows_own_limit", [True, False])
@@ -388,8 +388,8 @@ def test_a_image_too_large_for_memory_is_refused_before_it_is_decoded(
     (tmp_path / "bomb.png").write_bytes(bomb)
     line = problem(read_image, tmp_path / "bomb.png")
     assert line == (
-        f"is over the limit of {image_decoding.MAX_PIXELS} pixels: cut it into parts; for predict, "
-        "--large takes TIFF files of any size"
+        f"the image exceeds the limit of {image_decoding.MAX_PIXELS} pixels: split it into smaller "
+        "images; `predict --large` takes TIFF files of any size"
     )
 
 
