@@ -176,7 +176,7 @@ def test_deep_images_of_any_channels_are_read_in_the_units_of_the_training(
     with TiffSource.open(path, pixels) as picture:
         found = picture.read(50, 7, 400, 500)
         assert picture.missing(0, 0, 517, 603) is None
-    assert found.dtype == pixels.given
+    assert found.dtype == pixels.network_dtype
     assert (found == whole[50:450, 7:507]).all()
 
 

@@ -83,7 +83,7 @@ def _from_one_hot(members: NDArray[np.bool_], path: Path) -> NDArray[np.uint8]:
         row, column = (int(index) for index in wrong[0])
         raise InputError(
             f"{path}: {int(count[row, column])} channels are set at row {row}, column {column}, "
-            "but a one-hot mask has exactly one at each pixel: correct it, or save (H, W) class values"
+            "but a one-hot mask has exactly one at each pixel: correct it, or save (H, W) values"
         )
     return np.asarray(members.argmax(axis=2), dtype=np.uint8)
 

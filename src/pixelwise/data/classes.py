@@ -174,7 +174,7 @@ class Classes:
 
     def find_values(self, values: NDArray[Any]) -> NDArray[np.int16]:
         """Return the class index, IGNORE or UNKNOWN of each mask value, in the same shape."""
-        return self._to_index[values]
+        return np.asarray(self._to_index[values])
 
     def find_colors(self, packed: NDArray[np.uint32]) -> NDArray[np.int16]:
         """Return the class index, IGNORE or UNKNOWN of each packed color, in the same shape.

@@ -103,7 +103,7 @@ class PixelFormat:
         return self.dtype == "uint8" and self.value_range == (0, 255)
 
     @property
-    def given(self) -> str:
+    def network_dtype(self) -> str:
         """Type of the images that networks are given: uint8, or float32 if they are scaled."""
         return "uint8" if self.is_bytes else "float32"
 
@@ -147,7 +147,7 @@ class PixelFormat:
 
         Further channels repeat the colors.
         """
-        chosen: Pixels = image[..., np.arange(self.channels) % 3].astype(self.given)
+        chosen: Pixels = image[..., np.arange(self.channels) % 3].astype(self.network_dtype)
         return chosen
 
     def to_json(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def read_header(path: Path) -> FileHeader:
         return FileHeader(denied=True)
     except OSError:
         return FileHeader()
-    content = next((name for *signature, name in _SIGNATURES if _starts(head, *signature)), None)
+    content = next((name for start, at, name in _SIGNATURES if _starts(head, start, at)), None)
     mode = transpose = None
     if content in IMAGE_FORMATS:
         try:

@@ -124,8 +124,8 @@ def to_display(raw: RawImage, summary: PixelSummary | None = None) -> NDArray[np
 
 def _measure_image(image: InspectedImage, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Fill in the measurements of an image (H, W, 3) and return its gray version (H, W)."""
-    whole = Image.fromarray(rgb)
-    red, green, blue = np.array(whole.histogram()).reshape(3, 256)
+    image_rgb = Image.fromarray(rgb)
+    red, green, blue = np.array(image_rgb.histogram()).reshape(3, 256)
     # Comparing histograms is cheap; the channels are compared only if these are equal.
     image.is_gray = bool(
         (red == green).all()
@@ -133,7 +133,7 @@ def _measure_image(image: InspectedImage, rgb: NDArray[np.uint8]) -> NDArray[np.
         and (rgb[..., 0] == rgb[..., 1]).all()
         and (rgb[..., 0] == rgb[..., 2]).all()
     )
-    gray_image = whole.convert("L")
+    gray_image = image_rgb.convert("L")
     gray = np.asarray(gray_image)
     counts, levels = np.array(gray_image.histogram(), dtype=np.float64), np.arange(256.0)
     image.gray_mean = float(counts @ levels / counts.sum())
@@ -169,7 +169,7 @@ def to_levels(stored: NDArray[Any], mask: InspectedMask) -> NDArray[np.uint8] | 
     if stored.dtype == np.uint8 and stored.ndim == 2:
         table = np.zeros(256, dtype=np.uint8)
         table[mask.values] = np.arange(len(mask.values))
-        return table[stored]
+        return np.asarray(table[stored])
     packed = pack_rgb(stored) if stored.ndim == 3 else stored
     return np.searchsorted(mask.values, packed).astype(np.uint8)
 
@@ -180,7 +180,7 @@ def blended_borders(mask: NDArray[Any]) -> float:
     A pixel whose value is strictly between those to its left and right was blended from them. In a
     mask of pure classes this takes a strip one pixel wide with just such a value.
     """
-    steps = np.diff(mask.astype(np.int32), axis=1)
+    steps: NDArray[np.int32] = np.diff(mask.astype(np.int32), axis=1)
     borders = int(np.count_nonzero(steps))
     between = int(np.count_nonzero(steps[:, 1:] * steps[:, :-1] > 0))
     return between / borders if borders else 0.0
