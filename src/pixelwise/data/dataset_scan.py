@@ -118,20 +118,9 @@ def scan_dataset(
     """
     stated = source.classes is not None
     if classes is not None:
-        _read_by(classes, source)
-    jobs = [(sample, split) for split, samples in source.splits.items() for sample in samples]
-    pairs: list[P] = []
-    free = cache_bytes
+        _use_bundle_classes(classes, source)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for pair in pool.map(lambda job: inspect(*job), jobs):
-            if pair.decoded is not None:
-                raw, mask = pair.decoded
-                free -= raw.cached_bytes + mask.nbytes
-                if free < 0:
-                    pair.decoded = None
-            pairs.append(pair)
-            if progress is not None:
-                progress(len(pairs), len(jobs))
+        pairs = _inspect_pairs(source, inspect, pool, cache_bytes=cache_bytes, progress=progress)
     scan = DatasetScan(source, pairs, stated)
     if pixels is None:
         scan.pixels, notes = choose_format(
@@ -156,7 +145,29 @@ def scan_dataset(
     return scan
 
 
-def _read_by(classes: Classes, source: Source) -> None:
+def _inspect_pairs(
+    source: Source,
+    inspect: Callable[[Sample, str], P],
+    pool: ThreadPoolExecutor,
+    *,
+    cache_bytes: int,
+    progress: Progress | None,
+) -> list[P]:
+    jobs = [(sample, split) for split, samples in source.splits.items() for sample in samples]
+    pairs: list[P] = []
+    for pair in pool.map(lambda job: inspect(*job), jobs):
+        if pair.decoded is not None:
+            raw, mask = pair.decoded
+            cache_bytes -= raw.cached_bytes + mask.nbytes
+            if cache_bytes < 0:
+                pair.decoded = None
+        pairs.append(pair)
+        if progress is not None:
+            progress(len(pairs), len(jobs))
+    return pairs
+
+
+def _use_bundle_classes(classes: Classes, source: Source) -> None:
     if source.classes is None:
         source.classes, source.rgb_allowed = classes, True
         source.notes.append("mask values are read by the bundle's classes")

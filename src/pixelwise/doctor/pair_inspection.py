@@ -180,7 +180,8 @@ def blended_borders(mask: NDArray[Any]) -> float:
     A pixel whose value is strictly between those to its left and right was blended from them. In a
     mask of pure classes this takes a strip one pixel wide with just such a value.
     """
-    steps: NDArray[np.int32] = np.diff(mask.astype(np.int32), axis=1)
+    wide = mask.astype(np.int32)
+    steps = wide[:, 1:] - wide[:, :-1]
     borders = int(np.count_nonzero(steps))
     between = int(np.count_nonzero(steps[:, 1:] * steps[:, :-1] > 0))
     return between / borders if borders else 0.0
