@@ -95,7 +95,7 @@ def read_array(path: Path) -> NDArray[Any]:
         (H, W, C), from (H, W) or (H, W, C), of any real type.
 
     Raises:
-        InputError: For other shapes and types, and for what looks like (C, H, W).
+        InputError: For other shapes and types, and for (C, H, W).
     """
     stored = load_array(path)
     if stored.dtype.kind not in "buif":

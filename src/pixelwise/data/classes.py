@@ -182,8 +182,8 @@ class Classes:
         All colors are UNKNOWN if two classes share a color.
         """
         keys, indices = self._colors_to_index
-        place = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
-        return np.where(keys[place] == packed, indices[place], np.int16(UNKNOWN))
+        position = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
+        return np.where(keys[position] == packed, indices[position], np.int16(UNKNOWN))
 
     @cached_property
     def _colors_to_index(self) -> tuple[NDArray[np.uint32], NDArray[np.int16]]:
