@@ -1,4 +1,4 @@
-"""How long the doctor takes: generated scenes of 500x375, cut and mirrored to as many as wanted.
+"""Measure the run time of the doctor on generated scenes of 500x375, randomly cropped and flipped.
 
 python benchmarks/doctor.py [--images 3000] [--workers 2]
 """
@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 500, 375
 
 
 def write(root: Path, count: int) -> None:
-    """Pairs as JPEG and PNG, a sixth of them in val; each scene is cut in many ways."""
+    """Write pairs as JPEG and PNG, a sixth of them in val; each scene gives many crops."""
     rng = np.random.default_rng(0)
     scenes = [generate_scene(seed, height=HEIGHT, width=WIDTH) for seed in range(SCENES)]
     for number in range(count):
@@ -32,16 +32,16 @@ def write(root: Path, count: int) -> None:
         height = width * HEIGHT / WIDTH
         left, top = rng.uniform(0, WIDTH - width), rng.uniform(0, HEIGHT - height)
         box = (left, top, left + width, top + height)
-        for kind, part, suffix, resampling in (
+        for kind, pixels, suffix, resampling in (
             ("images", image, ".jpg", Image.Resampling.BICUBIC),
             ("masks", mask, ".png", Image.Resampling.NEAREST),
         ):
             folder = root / kind / split
             folder.mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray(part).resize((WIDTH, HEIGHT), resampling, box=box)
+            crop = Image.fromarray(pixels).resize((WIDTH, HEIGHT), resampling, box=box)
             if number % 2:
-                picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            picture.save(folder / f"{number:05d}{suffix}", quality=92)
+                crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            crop.save(folder / f"{number:05d}{suffix}", quality=92)
     write_classes_toml(root / "classes.toml", SCENE_CLASSES)
 
 

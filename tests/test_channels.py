@@ -17,7 +17,11 @@ from PIL import Image
 
 import pixelwise
 from pixelwise.backbones import create_backbone
-from pixelwise.data.channel_statistics import choose_format, facts_of, measure
+from pixelwise.data.channel_statistics import (
+    choose_format,
+    compute_statistics,
+    summarize_pixels,
+)
 from pixelwise.data.classes import Classes
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.image_files import read_image, read_mask, read_raw
@@ -51,7 +55,7 @@ def noise(channels: int, dtype: str = "uint8", *, top: int = 65535, seed: int = 
 
 
 def write_png(path: Path, pixels: NDArray[np.uint16]) -> None:
-    """A PNG of 16 bits a channel, which Pillow does not write."""
+    """Write a PNG with 16 bits per channel, which Pillow does not support."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return (
@@ -73,11 +77,11 @@ def one_problem(work: Callable[[], object]) -> str:
     return line
 
 
-# What files hold
+# Decoding
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_a_png_of_sixteen_bits_gives_all_of_them(tmp_path: Path, channels: int) -> None:
+def test_a_16_bit_png_is_read_with_all_its_bits(tmp_path: Path, channels: int) -> None:
     stored = noise(channels, "uint16")
     write_png(tmp_path / "deep.png", stored)
     raw = read_raw(tmp_path / "deep.png")
@@ -99,7 +103,7 @@ TIFFS = {
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("kind", TIFFS)
-def test_a_tiff_gives_what_was_written(tmp_path: Path, kind: str, dtype: str) -> None:
+def test_a_tiff_is_read_as_it_was_written(tmp_path: Path, kind: str, dtype: str) -> None:
     channels, options = TIFFS[kind]
     stored = noise(channels, dtype)
     by_plane = options.get("planarconfig") == "separate" or "imagej" in options
@@ -120,10 +124,10 @@ def test_a_tiff_gives_what_was_written(tmp_path: Path, kind: str, dtype: str) ->
 @pytest.mark.parametrize(
     "dtype", ["int8", "int16", "int32", "uint32", "float16", "float32", "float64"]
 )
-def test_gray_numbers_of_any_type_are_kept(tmp_path: Path, dtype: str) -> None:
+def test_gray_values_of_any_type_are_read(tmp_path: Path, dtype: str) -> None:
     stored = (np.linspace(-3, 3, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 40).astype(dtype)
     if dtype == "uint32":
-        stored += np.uint32(3_000_000_000)  # beyond what is signed
+        stored += np.uint32(3_000_000_000)  # beyond int32
     tifffile.imwrite(tmp_path / "gray.tif", stored)
     np.save(tmp_path / "gray.npy", stored)
     for name in ("gray.tif", "gray.npy"):
@@ -132,7 +136,9 @@ def test_gray_numbers_of_any_type_are_kept(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_reader_turns_a_image_the_same_way(tmp_path: Path, orientation: int) -> None:
+def test_every_reader_applies_the_orientation_the_same_way(
+    tmp_path: Path, orientation: int
+) -> None:
     five, deep = noise(5), noise(3, "uint16")
     tag = [(274, 3, 1, orientation, True)]
     more = {"extrasamples": ["unspecified"] * 2}
@@ -150,7 +156,7 @@ def test_every_reader_turns_a_image_the_same_way(tmp_path: Path, orientation: in
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["image.tif", "image.npy"])
-def test_values_that_are_not_finite_are_refused_with_their_place(
+def test_values_that_are_not_finite_are_refused_with_their_position(
     tmp_path: Path, name: str, value: float
 ) -> None:
     pixels = noise(4, "float32")
@@ -161,44 +167,44 @@ def test_values_that_are_not_finite_are_refused_with_their_place(
     else:
         tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig")
     line = one_problem(lambda: read_raw(path))
-    assert line.startswith(f"{path}: holds {value} at row 3, column 7, channel 2")
+    assert line.startswith(f"{path}: the value at row 3, column 7, channel 2 is {value}")
     gray = pixels[..., 2]
     Image.fromarray(gray).save(tmp_path / "gray.tif")
     assert "row 3, column 7" in one_problem(lambda: read_raw(tmp_path / "gray.tif"))
 
 
-def test_pages_that_are_no_channels_are_refused(tmp_path: Path) -> None:
+def test_pages_that_are_not_channels_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "pages.tif", noise(3), photometric="minisblack")
     tifffile.imwrite(tmp_path / "complex.tif", noise(1, "float32")[..., 0].astype(np.complex64))
     assert "several images" in one_problem(lambda: read_raw(tmp_path / "pages.tif"))
-    assert "holds complex64" in one_problem(lambda: read_raw(tmp_path / "complex.tif"))
+    assert "complex64 as" in one_problem(lambda: read_raw(tmp_path / "complex.tif"))
 
 
 @pytest.mark.parametrize(
-    ("stored", "said"),
+    ("stored", "message"),
     [
         (np.zeros((4, 30, 40), np.uint8), "save the channels last"),
-        (np.zeros((5,), np.uint8), "shape (5,)"),
-        (np.zeros((5, 0, 3), np.uint8), "shape (5, 0, 3)"),
-        (np.zeros((2, 2), np.complex64), "holds complex64"),
-        (np.array([[{}]], dtype=object), "is not an array that can be read"),
+        (np.zeros((5,), np.uint8), "the shape (5,) is not"),
+        (np.zeros((5, 0, 3), np.uint8), "the shape (5, 0, 3) is not"),
+        (np.zeros((2, 2), np.complex64), "the type is complex64"),
+        (np.array([[{}]], dtype=object), "not a readable array"),
     ],
 )
-def test_arrays_that_are_no_images_are_refused(
-    tmp_path: Path, stored: NDArray[Any], said: str
+def test_arrays_that_are_not_images_are_refused(
+    tmp_path: Path, stored: NDArray[Any], message: str
 ) -> None:
     np.save(tmp_path / "image.npy", stored, allow_pickle=True)
-    assert said in one_problem(lambda: read_raw(tmp_path / "image.npy"))
+    assert message in one_problem(lambda: read_raw(tmp_path / "image.npy"))
 
 
-def test_without_tifffile_its_name_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tifffile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     tifffile.imwrite(tmp_path / "five.tif", noise(5), photometric="rgb")
     tifffile.imwrite(tmp_path / "four.tif", noise(4, "uint16"), photometric="rgb")
     monkeypatch.setitem(sys.modules, "tifffile", None)
     assert "pip install 'tifffile" in one_problem(lambda: read_raw(tmp_path / "five.tif"))
-    assert read_raw(tmp_path / "four.tif").pixels.shape == (HEIGHT, WIDTH, 4)  # needs none
+    assert read_raw(tmp_path / "four.tif").pixels.shape == (HEIGHT, WIDTH, 4)  # does not need it
 
 
 @pytest.mark.parametrize("channels", [2, 4, 6])
@@ -215,34 +221,34 @@ def test_a_one_hot_tiff_gives_the_class_of_each_pixel(tmp_path: Path, channels: 
     assert f"{channels} channels are set at row 5, column 6" in one_problem(lambda: read_mask(path))
 
 
-# The format of a set
+# The pixel format of a dataset
 
 
-def format_of(*pictures: NDArray[Any], **stated: Any) -> PixelFormat:
-    return choose_format([facts_of(RawImage(pixels)) for pixels in pictures], **stated)[0]
+def format_of(*images: NDArray[Any], **stated: Any) -> PixelFormat:
+    return choose_format([summarize_pixels(RawImage(pixels)) for pixels in images], **stated)[0]
 
 
 @pytest.mark.parametrize(
     ("bits", "top"), [(255, 255), (256, 511), (1000, 1023), (4095, 4095), (4096, 8191)]
 )
-def test_sixteen_bits_count_as_far_as_they_are_used(bits: int, top: int) -> None:
+def test_the_range_of_16_bit_images_covers_the_used_bits(bits: int, top: int) -> None:
     pixels = np.full((40, 40, 3), bits, dtype=np.uint16)
     assert format_of(pixels) == PixelFormat(3, "uint16", (0, top))
-    pixels[0, 0] = 65535  # one hot pixel darkens nothing
+    pixels[0, 0] = 65535  # a single hot pixel does not change the range
     assert format_of(pixels).value_range == (0, top)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"), [(0, 1, (0, 1)), (0, 255, (0, 255)), (0.1, 0.6, (0, 1))]
 )
-def test_usual_ranges_of_floating_point_are_known(
+def test_usual_floating_point_ranges_are_recognized(
     low: float, high: float, expected: tuple[float, float]
 ) -> None:
     pixels = np.linspace(low, high, 1600).reshape(40, 40, 1).astype(np.float32)
     assert format_of(pixels).value_range == expected
 
 
-def test_other_ranges_are_found_and_nothing_is_clipped() -> None:
+def test_other_ranges_are_measured_and_nothing_is_clipped() -> None:
     pixels = np.linspace(-30, 10, 1600).reshape(40, 40, 1).astype(np.float32)
     pixels[0, 0] = 500
     found = format_of(pixels)
@@ -255,7 +261,7 @@ def test_other_ranges_are_found_and_nothing_is_clipped() -> None:
     assert format_of(np.full((9, 9, 1), 700.5, np.float32)).scale(np.float32([700.5])) == 0
 
 
-def test_sixteen_bits_have_the_unit_of_eight() -> None:
+def test_16_bit_images_are_scaled_to_the_unit_of_8_bit_images() -> None:
     eight = noise(3)
     deep = RawImage(eight.astype(np.uint16) * 257)
     found = format_of(deep.pixels)
@@ -264,21 +270,21 @@ def test_sixteen_bits_have_the_unit_of_eight() -> None:
     np.testing.assert_array_equal(as_shown(found.scale(deep.pixels)), eight)
 
 
-def test_what_is_called_opacity_in_a_tiff_is_judged_by_what_it_holds(tmp_path: Path) -> None:
+def test_a_tiff_channel_labeled_alpha_is_judged_by_its_values(tmp_path: Path) -> None:
     opaque = noise(4)
     opaque[..., 3] = np.where(opaque[..., 3] > 50, 255, 0)
     kinds = {"data": noise(4), "opacity": opaque}
     for suffix, kind, channels in (
         ("tif", "data", 4),
         ("tif", "opacity", 3),
-        ("png", "data", 3),  # of PNG the fourth channel is opacity by definition
+        ("png", "data", 3),  # the fourth channel of a PNG is alpha by definition
     ):
         Image.fromarray(kinds[kind]).save(tmp_path / f"image.{suffix}")
         raw = read_raw(tmp_path / f"image.{suffix}")
-        found, notes = choose_format([facts_of(raw)])
+        found, notes = choose_format([summarize_pixels(raw)])
         assert found.channels == channels, (suffix, kind)
-        assert any("called opacity" in note for note in notes) == (channels == 4)
-        assert choose_format([facts_of(raw)], channels=4)[0].channels == 4
+        assert any("labeled alpha" in note for note in notes) == (channels == 4)
+        assert choose_format([summarize_pixels(raw)], channels=4)[0].channels == 4
         for wanted in (3, 4):
             selected = PixelFormat(wanted).select(raw, "image")
             np.testing.assert_array_equal(selected, kinds[kind][..., :wanted])
@@ -289,20 +295,20 @@ def test_gray_becomes_rgb_and_other_channels_are_refused() -> None:
     np.testing.assert_array_equal(RGB.select(gray, "g"), gray.pixels.repeat(3, axis=2))
     line = one_problem(lambda: PixelFormat(4).select(gray, "g.png"))
     assert line == (
-        "g.png: has 1 channel of 8 bits, but 4 channels of 8 bits are needed: give images of "
-        "that kind"
+        "g.png: has 1 channel of 8 bits, but 4 channels of 8 bits are needed: provide images in "
+        "this format"
     )
 
 
-def test_mean_and_std_are_those_of_all_pixels() -> None:
-    pictures = [noise(5, "float32", seed=seed) * 3 + 10 for seed in range(3)]
-    found = format_of(*pictures)
-    measured = measure([facts_of(RawImage(pixels)) for pixels in pictures], found)
-    everything = found.scale(np.concatenate(pictures)).reshape(-1, 5).astype(np.float64)
+def test_mean_and_std_are_computed_over_all_pixels() -> None:
+    images = [noise(5, "float32", seed=seed) * 3 + 10 for seed in range(3)]
+    found = format_of(*images)
+    measured = compute_statistics([summarize_pixels(RawImage(pixels)) for pixels in images], found)
+    everything = found.scale(np.concatenate(images)).reshape(-1, 5).astype(np.float64)
     np.testing.assert_allclose(measured.mean, everything.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(measured.std, everything.std(axis=0), rtol=1e-4)
     other = PixelFormat(5, "float32", (-7, 90))
-    again = measure([facts_of(RawImage(pixels)) for pixels in pictures], other)
+    again = compute_statistics([summarize_pixels(RawImage(pixels)) for pixels in images], other)
     moved = measured.rescaled(found, other)
     np.testing.assert_allclose(moved.mean, again.mean)
     np.testing.assert_allclose(moved.std, again.std)
@@ -313,7 +319,7 @@ def test_mean_and_std_are_those_of_all_pixels() -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("channels", [2, 3, 4, 6])
-def test_all_channels_are_cut_alike(channels: int, dtype: str) -> None:
+def test_all_channels_are_cropped_alike(channels: int, dtype: str) -> None:
     ramp = np.add.outer(np.arange(60), np.arange(80)).astype(dtype)
     image = np.repeat(ramp[..., None], channels, axis=2)
     mask = (ramp > 70).astype(np.uint8)
@@ -325,11 +331,11 @@ def test_all_channels_are_cut_alike(channels: int, dtype: str) -> None:
         assert (out == out[..., :1]).all()
         inside = labels != 255
         wrong = (out[..., 0] > 70.5) != (labels == 1)
-        assert (wrong & inside).mean() < 0.05  # bilinear and nearest part at the border only
+        assert (wrong & inside).mean() < 0.05  # bilinear and nearest differ at the border only
         assert (out[~inside] == 9).all()
 
 
-def test_colors_of_floats_change_as_those_of_bytes_and_other_channels_do_not() -> None:
+def test_color_jitter_is_the_same_for_floats_and_bytes_and_skips_other_channels() -> None:
     image = (noise(5) // 4 + 90).astype(np.uint8)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     color = Augmentation(
@@ -338,7 +344,9 @@ def test_colors_of_floats_change_as_those_of_bytes_and_other_channels_do_not() -
     for seed in range(5):
         of_bytes, _ = color(image, mask, np.random.default_rng(seed))
         of_floats, _ = color(image.astype(np.float32), mask, np.random.default_rng(seed))
-        assert np.abs(of_floats - of_bytes).max() < 4  # three steps round, and the mean is whole
+        assert (
+            np.abs(of_floats - of_bytes).max() < 4
+        )  # three steps round, and the mean is an integer
         assert np.abs(of_floats - image)[..., :3].max() > 4
         np.testing.assert_array_equal(of_bytes[..., 3:], image[..., 3:])
         np.testing.assert_array_equal(of_floats[..., 3:], image[..., 3:])
@@ -351,11 +359,11 @@ def test_the_first_three_channels_keep_their_normalization() -> None:
         wide = known.widened(mean, std)
         out = wide(images)
         assert torch.equal(out[:, :3], known(images[:, :3]))
-        usual = known(images[:, :3] * 0)  # of a std of one ImageNet's, here and there
+        usual = known(images[:, :3] * 0)  # in the same unit for both
         assert usual.shape[1] == 3
         ratio = sum(known.std) / sum(IMAGENET.std)
         torch.testing.assert_close(out[:, 3], (images[:, 3] - 13.0) / (6 * ratio))
-        assert torch.isfinite(out).all()  # a channel of one value has no std
+        assert torch.isfinite(out).all()  # a constant channel has std 0
         assert Normalization.from_json(wide.to_json()) == wide
         in_order = images.contiguous(memory_format=torch.channels_last)
         assert wide(in_order).is_contiguous(memory_format=torch.channels_last)
@@ -365,7 +373,7 @@ def test_the_first_three_channels_keep_their_normalization() -> None:
     )
 
 
-# Networks and their start
+# Networks and initial weights
 
 
 def test_a_new_channel_gets_the_mean_of_the_weights() -> None:
@@ -379,7 +387,7 @@ def test_a_new_channel_gets_the_mean_of_the_weights() -> None:
     assert torch.equal(widen(kernel, 3), kernel)
 
 
-def test_imagenet_weights_start_a_network_of_four_channels() -> None:
+def test_imagenet_weights_initialize_a_network_with_four_channels() -> None:
     path = find_imagenet_weights("mobilenet_v2")
     three = create_backbone("mobilenet_v2", output_stride=16)
     four = create_backbone("mobilenet_v2", output_stride=16, in_channels=4)
@@ -395,7 +403,7 @@ def test_imagenet_weights_start_a_network_of_four_channels() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_network_takes_any_number_of_channels(name: str) -> None:
+def test_every_network_accepts_any_number_of_channels(name: str) -> None:
     for variant in {v.backbone.rstrip("01"): v for v in MODELS[name].variants}.values():
         shapes = {}
         for channels in (3, 6):
@@ -429,7 +437,7 @@ def bundle_of(channels: int, pixels: PixelFormat | None = None, **options: Any) 
     )
 
 
-def test_a_bundle_keeps_what_images_hold(tmp_path: Path) -> None:
+def test_a_bundle_stores_the_pixel_format(tmp_path: Path) -> None:
     stated = PixelFormat(4, "uint16", (0, 4095))
     bundle_of(4, stated).save(tmp_path / "four.safetensors")
     again = Bundle.load(tmp_path / "four.safetensors")
@@ -439,14 +447,17 @@ def test_a_bundle_keeps_what_images_hold(tmp_path: Path) -> None:
     assert "damaged" in one_problem(lambda: Bundle.load(tmp_path / "wrong.safetensors"))
 
 
-def test_a_bundle_starts_a_network_of_more_channels(tmp_path: Path) -> None:
+def test_a_bundle_initializes_a_network_with_more_channels(tmp_path: Path) -> None:
     path = tmp_path / "three.safetensors"
     bundle = bundle_of(3)
     bundle.save(path)
     recipe = ModelRecipe(weights=str(path), options=TINY)
-    pictures = [facts_of(RawImage(noise(5)))]
+    images = [summarize_pixels(RawImage(noise(5)))]
     start = load_initial_weights(
-        recipe, CLASSES, pixels=PixelFormat(5), statistics=measure(pictures, PixelFormat(5))
+        recipe,
+        CLASSES,
+        pixels=PixelFormat(5),
+        statistics=compute_statistics(images, PixelFormat(5)),
     )
     assert "widened from 3 to 5 channels" in start.origin
     state = start.model.state_dict()
@@ -457,19 +468,19 @@ def test_a_bundle_starts_a_network_of_more_channels(tmp_path: Path) -> None:
     assert start.normalization.channels == 5
 
 
-def test_a_branch_that_sees_the_image_starts_widened_too(tmp_path: Path) -> None:
+def test_a_branch_on_the_image_is_widened_too(tmp_path: Path) -> None:
     options = {"width": 1 / 32, "hidden": 8, "multi_scale": True}
     three = create_model("deeplab_v1", num_classes=2, **options)
     path = tmp_path / "msc.safetensors"
     Bundle("deeplab_v1", options, CLASSES, IMAGENET, three.state_dict()).save(path)
     recipe = ModelRecipe(name="deeplab_v1", weights=str(path), options=options)
-    statistics = measure([facts_of(RawImage(noise(4)))], PixelFormat(4))
+    statistics = compute_statistics([summarize_pixels(RawImage(noise(4)))], PixelFormat(4))
     start = load_initial_weights(recipe, CLASSES, pixels=PixelFormat(4), statistics=statistics)
     for name in ("head.branches.c0.0.weight", "backbone.features.0.weight"):
         assert torch.equal(start.model.state_dict()[name], widen(three.state_dict()[name], 4))
 
 
-def test_a_bundle_s_range_of_values_is_kept_unless_another_is_stated(tmp_path: Path) -> None:
+def test_the_value_range_of_a_bundle_is_kept_unless_another_is_stated(tmp_path: Path) -> None:
     path = tmp_path / "deep.safetensors"
     bundle_of(3, PixelFormat(3, "uint16", (0, 1023))).save(path)
     recipe = ModelRecipe(weights=str(path), options=TINY)
@@ -482,7 +493,7 @@ def test_a_bundle_s_range_of_values_is_kept_unless_another_is_stated(tmp_path: P
 # Prediction
 
 
-def test_a_predictor_takes_what_its_network_was_trained_on(tmp_path: Path) -> None:
+def test_a_predictor_accepts_the_format_its_network_was_trained_on(tmp_path: Path) -> None:
     eight = noise(3)
     deep = eight.astype(np.uint16) * 257
     write_png(tmp_path / "deep.png", deep)
@@ -505,7 +516,7 @@ def test_a_predictor_takes_what_its_network_was_trained_on(tmp_path: Path) -> No
         two(np.full((9, 9, 2), np.nan, np.float32))
 
 
-def test_an_export_takes_what_its_bundle_takes(tmp_path: Path) -> None:
+def test_an_export_accepts_what_its_bundle_accepts(tmp_path: Path) -> None:
     path = tmp_path / "four.safetensors"
     stated = PixelFormat(4, "uint16", (0, 1023))
     bundle_of(4, stated).save(path)
@@ -519,7 +530,7 @@ def test_an_export_takes_what_its_bundle_takes(tmp_path: Path) -> None:
         one(noise(3))
 
 
-def test_a_image_of_other_channels_is_one_clear_line(
+def test_an_image_with_other_channels_is_one_clear_line(
     cli: Callable[..., Any], tmp_path: Path
 ) -> None:
     bundle_of(4).save(tmp_path / "four.safetensors")
@@ -532,13 +543,13 @@ def test_a_image_of_other_channels_is_one_clear_line(
     )
 
 
-# A folder, from the plan to the page
+# A dataset, from training to the report
 
 
 def write_folder(
     root: Path, count: int, *, name: str = "{}.tif", deep: bool = True, blind: int = 3
 ) -> Path:
-    """Masks that the last channel alone shows; the first `blind` hold noise."""
+    """Write a dataset whose objects are visible in the last channel only; the others are noise."""
     rng = np.random.default_rng(5)
     for part in ("images", "masks"):
         (root / part).mkdir(parents=True)
@@ -574,15 +585,13 @@ QUICK = {
 }
 
 
-def test_a_fourth_channel_is_learned_from_without_a_flag(tmp_path: Path) -> None:
+def test_a_fourth_channel_is_used_without_a_flag(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", 16)
     run = train(root, tmp_path / "run", load_recipe(None, QUICK))
     assert run.facts["images"] == "4 channels of 16 bits, values 0 to 4095 as 0 to 255"
     assert "use 12 bits" in run.facts["assumed"]
     assert run.evaluation is not None
-    assert (
-        run.evaluation.scores.mean_iou > 0.7
-    )  # without that channel there is nothing to see: 0.45 at most
+    assert run.evaluation.scores.mean_iou > 0.7  # at most 0.45 without that channel
     predictor = Predictor.load(run.best)
     assert predictor.pixels == PixelFormat(4, "uint16", (0, 4095))
     sample = run.data.splits["val"][0]
@@ -592,7 +601,7 @@ def test_a_fourth_channel_is_learned_from_without_a_flag(tmp_path: Path) -> None
     assert load_recipe(tmp_path / "run" / "recipe.toml").data.value_range == (0, 4095), text
 
 
-def test_commands_take_images_of_many_channels(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_commands_accept_images_with_many_channels(cli: Callable[..., Any], tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", 6, name="{}.npy", blind=5)
     bundle = tmp_path / "run" / "best.safetensors"
     settings = [
@@ -617,7 +626,7 @@ def test_commands_take_images_of_many_channels(cli: Callable[..., Any], tmp_path
     assert again.pixels == open_dataset(root).pixels
 
 
-def test_evaluation_reads_by_the_bundle_s_range(tmp_path: Path) -> None:
+def test_evaluation_uses_the_value_range_of_the_bundle(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", 4)
     stated = PixelFormat(4, "uint16", (0, 1023))
     data = open_dataset(root, pixels=stated)
@@ -632,7 +641,7 @@ def test_evaluation_reads_by_the_bundle_s_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("channels", "depth", "kind"), [(3, "uint16", "channels"), (4, "uint8", "depth")]
 )
-def test_a_image_that_is_not_like_the_others_is_named(
+def test_an_image_that_differs_from_the_others_is_named(
     tmp_path: Path, channels: int, depth: str, kind: str
 ) -> None:
     root = write_folder(tmp_path / "data", 8)
@@ -647,7 +656,7 @@ def test_a_image_that_is_not_like_the_others_is_named(
     assert not diagnosis.trains
 
 
-def test_the_range_comes_from_the_images_to_train_on(tmp_path: Path) -> None:
+def test_the_value_range_comes_from_the_training_images(tmp_path: Path) -> None:
     for split, top in (("train", 1000), ("val", 60000)):
         for part in ("images", "masks"):
             (tmp_path / part / split).mkdir(parents=True)
@@ -660,5 +669,5 @@ def test_the_range_comes_from_the_images_to_train_on(tmp_path: Path) -> None:
     data = open_dataset(tmp_path)
     assert data.pixels.value_range == (0, 1023)
     image, _ = data.read(data.splits["val"][0])
-    assert image.max() > 10_000  # beyond the range, and kept
+    assert image.max() > 10_000  # beyond the range, not clipped
     assert open_dataset(tmp_path, value_range=(0, 50)).pixels.value_range == (0, 50)

@@ -143,7 +143,7 @@ def broken_class_table(data: Path) -> Path:
         (image_without_mask, "remove the image"),
         (mask_of_another_size, "make them the same size"),
         (value_outside_the_classes, "correct the mask or the class table"),
-        (rgb_mask_without_class_table, "classes.toml with a name and color for each class"),
+        (rgb_mask_without_class_table, "classes.toml with a name and a color for each class"),
         (truncated_jpeg, "restore the file or remove it"),
         (empty_image, "restore the file or remove it"),
         (empty_mask, "restore the file or remove it"),
@@ -407,7 +407,7 @@ def test_predict_continues_after_a_damaged_image(tmp_path: Path, cli: Cli, bundl
 
 def test_evaluate_refuses_a_missing_split(tmp_path: Path, cli: Cli, bundle: Path) -> None:
     line = refused(cli, tmp_path, *EVALUATE, "--split", "exam")
-    assert line == "data: has no split 'exam': it has train, val"
+    assert line == "data: there is no split 'exam': it has train, val"
 
 
 def test_evaluate_refuses_other_classes(tmp_path: Path, cli: Cli, bundle: Path) -> None:
@@ -415,8 +415,10 @@ def test_evaluate_refuses_other_classes(tmp_path: Path, cli: Cli, bundle: Path) 
         '[[class]]\nname = "cat"\n[[class]]\nname = "dog"\n[[class]]\nname = "cow"\n'
     )
     line = refused(cli, tmp_path, *EVALUATE)
-    assert line.startswith("data: its classes are cat, dog, cow, the bundle's are sky, road, car:")
-    assert line.endswith("score on data with the classes it was trained on")
+    assert line == (
+        "data: the dataset's classes are cat, dog, cow, but the bundle's are sky, road, car: use "
+        "data with the classes that the network was trained on"
+    )
 
 
 def test_evaluate_refuses_unknown_mask_values(tmp_path: Path, cli: Cli, bundle: Path) -> None:

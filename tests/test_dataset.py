@@ -1,4 +1,4 @@
-"""A folder of images and masks: what is found in it, what is assumed, and what is wrong with it."""
+"""Opening a dataset: layouts, splits, classes, assumptions and error messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names(data: SegmentationData, split: str) -> list[str]:
 
 
 def problems(root: Path) -> list[str]:
-    """What is said about a data set; each line names a file below `root` and has a remedy."""
+    """Return the error lines for a dataset; each names a file below `root` and a remedy."""
     with pytest.raises(InputError) as raised:
         open_dataset(root)
     lines = list(raised.value.problems)
@@ -43,10 +43,10 @@ def problem(root: Path) -> str:
 
 
 def save_mask(path: Path, mask: object, *, palette: bytes | None = None) -> None:
-    picture = Image.fromarray(np.array(mask, dtype=np.uint8))
+    image = Image.fromarray(np.array(mask, dtype=np.uint8))
     if palette is not None:
-        picture.putpalette(palette)
-    picture.save(path)
+        image.putpalette(palette)
+    image.save(path)
 
 
 # Layouts and splits.
@@ -62,16 +62,18 @@ def test_splits_in_folders_are_kept(tmp_path: Path, make_folder_data: MakeData) 
     assert set(data.sizes.values()) == {(24, 32)}
 
 
-def test_only_the_splits_asked_for_are_opened(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_only_the_requested_splits_are_opened(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path, splits={"train": 2, "val": 1, "test": 1})
     (tmp_path / "images/test/test_000.png").write_bytes(b"")
     data = open_dataset(tmp_path, splits=("val", "train"))
     assert list(data.splits) == ["val", "train"]
-    with pytest.raises(InputError, match=r"has no split 'tset': it has train, val, test"):
+    with pytest.raises(InputError, match=r"there is no split 'tset': it has train, val, test"):
         open_dataset(tmp_path, splits=("tset",))
 
 
-def test_one_name_in_two_splits_is_two_samples(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_the_same_name_in_two_splits_is_two_samples(
+    tmp_path: Path, make_folder_data: MakeData
+) -> None:
     make_folder_data(tmp_path / "a", count=1, seed=1)
     make_folder_data(tmp_path / "b", count=1, seed=2)
     root = tmp_path / "data"
@@ -87,25 +89,29 @@ def test_one_name_in_two_splits_is_two_samples(tmp_path: Path, make_folder_data:
 @pytest.mark.parametrize(
     ("count", "fraction", "drawn"), [(2, 0.2, 1), (10, 0.2, 2), (10, 0.99, 9), (9, 0.01, 1)]
 )
-def test_a_folder_without_splits_is_divided(
+def test_a_dataset_without_splits_is_divided(
     tmp_path: Path, make_folder_data: MakeData, count: int, fraction: float, drawn: int
 ) -> None:
     make_folder_data(tmp_path, count=count, size=(4, 4))
     data = open_dataset(tmp_path, val_fraction=fraction)
     train, val = names(data, "train"), names(data, "val")
     assert len(val) == drawn
-    assert sorted(train + val) == [f"images/{i:03d}" for i in range(count)]  # none twice, none lost
-    assert any(f"{drawn} of {count} images drawn" in note for note in data.notes)
+    assert sorted(train + val) == [
+        f"images/{i:03d}" for i in range(count)
+    ]  # no duplicates, none missing
+    assert any(f"{drawn} of {count} images were drawn" in note for note in data.notes)
 
 
-def test_the_division_is_the_seeds(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_the_validation_split_depends_on_the_seed_only(
+    tmp_path: Path, make_folder_data: MakeData
+) -> None:
     make_folder_data(tmp_path, count=20, size=(4, 4))
     drawn = [names(open_dataset(tmp_path, seed=seed), "val") for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
 
 
-def test_train_without_val_gives_some_up_for_it(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_train_without_val_is_split(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path, splits={"train": 5, "test": 2}, size=(4, 4))
     data = open_dataset(tmp_path)
     assert {split: len(samples) for split, samples in data.splits.items()} == {
@@ -113,7 +119,7 @@ def test_train_without_val_gives_some_up_for_it(tmp_path: Path, make_folder_data
         "val": 1,
         "test": 2,
     }
-    assert any("no val split in the folder: 1 of 5 images" in note for note in data.notes)
+    assert any("no validation split in the dataset: 1 of 5 images" in note for note in data.notes)
 
 
 def make_camvid(root: Path, *, suffix: str, splits: tuple[str, ...] = ("train", "val")) -> Path:
@@ -132,7 +138,7 @@ def make_camvid(root: Path, *, suffix: str, splits: tuple[str, ...] = ("train", 
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_camvid_as_it_was_published(tmp_path: Path, suffix: str) -> None:
+def test_the_published_camvid_layout_is_read(tmp_path: Path, suffix: str) -> None:
     data = open_dataset(make_camvid(tmp_path, suffix=suffix))
     assert data.layout == "camvid"
     assert names(data, "val") == ["val/0001TP_val0", "val/0001TP_val1"]
@@ -144,7 +150,7 @@ def test_camvid_as_it_was_published(tmp_path: Path, suffix: str) -> None:
     assert any("11 classes, mask value 11 is void and ignored" in note for note in data.notes)
 
 
-def test_camvid_with_a_class_table_follows_the_table(tmp_path: Path) -> None:
+def test_a_class_table_overrides_the_classes_of_camvid(tmp_path: Path) -> None:
     make_camvid(tmp_path, suffix=".png")
     classes = Classes.make([f"thing {i}" for i in range(12)])
     write_classes_toml(tmp_path / "classes.toml", classes)
@@ -153,7 +159,7 @@ def test_camvid_with_a_class_table_follows_the_table(tmp_path: Path) -> None:
     assert any(f"12 classes from {tmp_path / 'classes.toml'}" in note for note in data.notes)
 
 
-def test_camvid_names_every_file_without_its_partner(tmp_path: Path) -> None:
+def test_camvid_reports_every_file_without_its_partner(tmp_path: Path) -> None:
     make_camvid(tmp_path, suffix=".jpg")
     (tmp_path / "trainannot/0001TP_train0.png").unlink()
     (tmp_path / "val/0001TP_val1.jpg").unlink()
@@ -162,7 +168,7 @@ def test_camvid_names_every_file_without_its_partner(tmp_path: Path) -> None:
     assert second.startswith(f"{tmp_path / 'valannot/0001TP_val1.png'}: has no image")
 
 
-def test_the_real_camvid_is_whole() -> None:
+def test_the_real_camvid_is_complete() -> None:
     if not CAMVID.is_dir():
         pytest.skip("no shared/camvid beside the repository: CamVid is not part of it")
     data = open_dataset(CAMVID, cache_bytes=0)
@@ -173,6 +179,14 @@ def test_the_real_camvid_is_whole() -> None:
     assert data.classes.names == camvid.CLASSES.names
     assert set(data.sizes.values()) == {(360, 480)}
     assert (data.pixel_counts["train"] > 0).all()
+
+
+def test_a_dataset_has_a_short_repr(tmp_path: Path, make_folder_data: MakeData) -> None:
+    make_folder_data(tmp_path, splits={"train": 3, "val": 2})
+    assert repr(open_dataset(str(tmp_path))) == (
+        f"SegmentationData({str(tmp_path)!r}, layout 'folders', train 3, val 2, 3 classes: "
+        "sky, road, car)"
+    )
 
 
 # Classes.
@@ -205,7 +219,7 @@ def test_classes_come_from_the_table(tmp_path: Path, make_folder_data: MakeData)
         ((0, 1), Classes.make(["class_0", "class_1"]), "2 classes from the mask values 0, 1"),
     ],
 )
-def test_without_a_table_the_classes_are_guessed_and_the_guess_is_told(
+def test_without_a_table_the_classes_are_inferred_with_a_note(
     tmp_path: Path,
     make_folder_data: MakeData,
     values: tuple[int, ...],
@@ -220,7 +234,7 @@ def test_without_a_table_the_classes_are_guessed_and_the_guess_is_told(
     assert f"write {tmp_path / 'classes.toml'}" in note
 
 
-def test_a_guess_takes_the_colors_of_palette_masks(
+def test_inferred_classes_use_the_colors_of_palette_masks(
     tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path, classes=None)
@@ -229,20 +243,18 @@ def test_a_guess_takes_the_colors_of_palette_masks(
     assert open_dataset(tmp_path).classes.colors == ((9, 8, 7), (200, 1, 2), (3, 4, 5))
 
 
-def test_a_palette_of_one_color_is_not_taken(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_a_palette_of_one_color_is_not_used(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path, classes=None)
     for path in (tmp_path / "masks").iterdir():
         save_mask(path, np.asarray(Image.open(path)), palette=bytes(9))
     assert len(set(open_dataset(tmp_path).classes.colors)) == 3
 
 
-def test_masks_of_too_many_values_are_not_taken_for_classes(
-    tmp_path: Path, make_folder_data: MakeData
-) -> None:
+def test_masks_with_too_many_values_are_refused(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path, values=tuple(range(65)), classes=None)
     line = problem(tmp_path)
-    assert "65 different values" in line
-    assert "blurred or scaled masks?" in line
+    assert "the masks hold 65 different values" in line
+    assert "blurred or resized masks?" in line
 
 
 def test_rgb_masks_are_read_by_the_color_table(tmp_path: Path, make_folder_data: MakeData) -> None:
@@ -290,9 +302,7 @@ def test_the_cache_changes_nothing(
         plain.read(plain.splits["val"][-1])
 
 
-def test_pixels_of_each_class_are_counted_without_the_ignored(
-    tmp_path: Path, make_folder_data: MakeData
-) -> None:
+def test_pixel_counts_leave_out_ignored_pixels(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path, splits={"train": 2, "val": 1}, values=(0, 1, 2, 255))
     data = open_dataset(tmp_path)
     for split, samples in data.splits.items():
@@ -301,13 +311,13 @@ def test_pixels_of_each_class_are_counted_without_the_ignored(
         assert data.pixel_counts[split].sum() < masks.size
 
 
-def test_a_photo_and_its_mask_may_have_different_formats(
+def test_an_image_and_its_mask_may_have_different_formats(
     tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path, count=2)
-    photo = tmp_path / "images" / "000.png"
-    Image.open(photo).save(photo.with_suffix(".JPG"))
-    photo.unlink()
+    image = tmp_path / "images" / "000.png"
+    Image.open(image).save(image.with_suffix(".JPG"))
+    image.unlink()
     mask = tmp_path / "masks" / "000.png"
     Image.open(mask).save(mask.with_suffix(".tif"))
     mask.unlink()
@@ -315,7 +325,7 @@ def test_a_photo_and_its_mask_may_have_different_formats(
     assert sorted(names(data, "train") + names(data, "val")) == ["images/000", "images/001"]
 
 
-def test_a_bundles_classes_read_masks_that_have_no_table(
+def test_masks_without_a_table_are_read_by_the_bundles_classes(
     tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     classes = Classes.make(["a", "b", "c", "d"])
@@ -325,22 +335,24 @@ def test_a_bundles_classes_read_masks_that_have_no_table(
     assert any("read by the bundle's classes" in note for note in data.notes)
 
 
-def test_classes_other_than_the_bundles_are_refused(
+def test_classes_that_differ_from_the_bundles_are_refused(
     tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path)
-    with pytest.raises(InputError, match="its classes are sky, road, car, the bundle's are x, y"):
+    with pytest.raises(
+        InputError, match="the dataset's classes are sky, road, car, but the bundle's are x, y"
+    ):
         open_dataset(tmp_path, classes=Classes.make(["x", "y"]))
 
 
 def test_progress_reaches_the_number_of_pairs(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path, count=5)
-    told: list[tuple[int, int]] = []
-    open_dataset(tmp_path, progress=lambda done, total: told.append((done, total)))
-    assert told == [(i, 5) for i in range(1, 6)]
+    calls: list[tuple[int, int]] = []
+    open_dataset(tmp_path, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(i, 5) for i in range(1, 6)]
 
 
-def test_files_that_are_no_images_are_left_out_and_told(
+def test_files_that_are_not_images_are_skipped_with_a_note(
     tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path)
@@ -352,32 +364,34 @@ def test_files_that_are_no_images_are_left_out_and_told(
         assert f"left out, not an image: {path}" in notes
 
 
-# Faults. Each is one line with the file and the remedy.
+# Problems: each is one line with the file and the remedy.
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     assert "is not there: give the folder" in problem(tmp_path / "absent")
 
 
-def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "is a file: give the folder" in problem(tmp_path / "file")
 
 
-def test_a_folder_of_no_known_layout_says_which_are_known(tmp_path: Path) -> None:
+def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     line = problem(tmp_path)
     assert "images/ and masks/" in line
     assert "CamVid" in line
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
-def test_half_a_layout(tmp_path: Path, make_folder_data: MakeData, kind: str) -> None:
+def test_a_missing_images_or_masks_folder_is_reported(
+    tmp_path: Path, make_folder_data: MakeData, kind: str
+) -> None:
     make_folder_data(tmp_path)
     shutil.rmtree(tmp_path / kind)
     assert problem(tmp_path) == f"{tmp_path / kind}: is not there: put the {kind} into it"
 
 
-def test_no_images(tmp_path: Path) -> None:
+def test_an_empty_images_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     assert problem(tmp_path).startswith(f"{tmp_path / 'images'}: no images in it: put images")
@@ -388,7 +402,7 @@ def test_a_single_pair_cannot_be_divided(tmp_path: Path, make_folder_data: MakeD
     assert "at least 2 are needed" in problem(tmp_path)
 
 
-def test_an_image_without_a_mask(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_an_image_without_a_mask_is_reported(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path)
     (tmp_path / "masks" / "001.png").unlink()
     assert problem(tmp_path) == (
@@ -397,7 +411,7 @@ def test_an_image_without_a_mask(tmp_path: Path, make_folder_data: MakeData) -> 
     )
 
 
-def test_a_mask_without_an_image(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_a_mask_without_an_image_is_reported(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path)
     (tmp_path / "images" / "001.png").unlink()
     assert problem(tmp_path) == (
@@ -406,38 +420,40 @@ def test_a_mask_without_an_image(tmp_path: Path, make_folder_data: MakeData) -> 
     )
 
 
-def test_an_image_beside_the_splits(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_an_image_beside_the_splits_is_reported(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path, splits={"train": 2, "val": 1})
     Image.new("RGB", (4, 4)).save(tmp_path / "images" / "stray.png")
     assert "stray.png: lies beside the folder train/: move it" in problem(tmp_path)
 
 
-def test_a_mask_of_another_size(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_a_mask_of_another_size_is_reported(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path)
     save_mask(tmp_path / "masks" / "002.png", np.zeros((24, 31)))
     assert problem(tmp_path) == (
-        f"{tmp_path / 'masks' / '002.png'}: is 31x24 but its image 002.png is 32x24: make them the "
-        "same size"
+        f"{tmp_path / 'masks' / '002.png'}: the mask is 31x24 but its image 002.png is 32x24: make "
+        "them the same size"
     )
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
-def test_a_photo_that_exif_turns_away_from_its_mask(
+def test_an_image_that_exif_rotates_away_from_its_mask_is_reported(
     tmp_path: Path, make_folder_data: MakeData, suffix: str
 ) -> None:
     make_folder_data(tmp_path)
     exif = Image.Exif()
     exif[0x0112] = 6
-    photo = tmp_path / "images" / "002.png"
-    Image.open(photo).save(photo.with_suffix(suffix), exif=exif)
-    photo.unlink()
+    image = tmp_path / "images" / "002.png"
+    Image.open(image).save(image.with_suffix(suffix), exif=exif)
+    image.unlink()
     line = problem(tmp_path)
-    assert line.startswith(f"{tmp_path / 'masks' / '002.png'}: is 32x24 but its image 002{suffix}")
-    assert "is 24x32: the photo is turned by its EXIF orientation, turn the mask" in line
+    assert line == (
+        f"{tmp_path / 'masks' / '002.png'}: the mask is 32x24 but its image 002{suffix} is 24x32: "
+        "the EXIF orientation rotates the image, rotate the mask the same way"
+    )
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
-def test_a_value_outside_the_classes(
+def test_a_value_outside_the_classes_is_reported(
     tmp_path: Path, make_folder_data: MakeData, cache_bytes: int
 ) -> None:
     make_folder_data(tmp_path)
@@ -450,43 +466,45 @@ def test_a_value_outside_the_classes(
     )
 
 
-def test_a_color_outside_the_table(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_a_color_outside_the_table_is_reported(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path)
     save_mask(tmp_path / "masks" / "003.png", np.full((24, 32, 3), (1, 2, 3)))
     line = problem(tmp_path)
-    assert line.startswith(f"{tmp_path / 'masks' / '003.png'}: color (1, 2, 3)")
+    assert line.startswith(f"{tmp_path / 'masks' / '003.png'}: color (1, 2, 3) is not in the")
     assert "classes.toml" in line
 
 
 @pytest.mark.parametrize("table", [None, '[[class]]\nname = "a"\n[[class]]\nname = "b"\n'])
-def test_an_rgb_mask_without_a_color_table(
+def test_an_rgb_mask_without_a_color_table_is_reported(
     tmp_path: Path, make_folder_data: MakeData, table: str | None
 ) -> None:
     make_folder_data(tmp_path, values=(0, 1), classes=None)
     if table is not None:
-        (tmp_path / "classes.toml").write_text(table)  # names, and no colors
+        (tmp_path / "classes.toml").write_text(table)  # names without colors
     save_mask(tmp_path / "masks" / "003.png", np.zeros((24, 32, 3)))
     line = problem(tmp_path)
-    assert line.startswith(f"{tmp_path / 'masks' / '003.png'}: is an RGB mask")
+    assert line.startswith(f"{tmp_path / 'masks' / '003.png'}: the mask is RGB, but no table")
     assert f"write {tmp_path / 'classes.toml'}" in line
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
-@pytest.mark.parametrize(("kept", "said"), [(0, "is empty (0 bytes)"), (0.6, "cut off")])
-def test_a_file_that_is_not_whole(
-    tmp_path: Path, make_folder_data: MakeData, kind: str, kept: float, said: str
+@pytest.mark.parametrize(("fraction", "message"), [(0, "is empty (0 bytes)"), (0.6, "cut off")])
+def test_a_truncated_file_is_reported(
+    tmp_path: Path, make_folder_data: MakeData, kind: str, fraction: float, message: str
 ) -> None:
     make_folder_data(tmp_path)
     path = tmp_path / kind / "001.png"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * kept)])
+    complete = path.read_bytes()
+    path.write_bytes(complete[: int(len(complete) * fraction)])
     line = problem(tmp_path)
     assert line.startswith(f"{path}: ")
-    assert said in line
+    assert message in line
     assert "restore the file" in line
 
 
-def test_two_images_of_one_name(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_two_images_with_the_same_name_are_reported(
+    tmp_path: Path, make_folder_data: MakeData
+) -> None:
     make_folder_data(tmp_path)
     Image.new("RGB", (32, 24)).save(tmp_path / "images" / "001.jpg")
     assert problem(tmp_path) == (
@@ -494,7 +512,9 @@ def test_two_images_of_one_name(tmp_path: Path, make_folder_data: MakeData) -> N
     )
 
 
-def test_two_masks_of_one_name(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_two_masks_with_the_same_name_are_reported(
+    tmp_path: Path, make_folder_data: MakeData
+) -> None:
     make_folder_data(tmp_path)
     save_mask(tmp_path / "masks" / "001.tif", np.zeros((24, 32)))
     assert problem(tmp_path) == (
@@ -503,7 +523,7 @@ def test_two_masks_of_one_name(tmp_path: Path, make_folder_data: MakeData) -> No
 
 
 @pytest.mark.parametrize("name", ["extra.gif", "extra.HEIC", "extra.npz", "extra.dng"])
-def test_a_image_of_a_format_that_is_not_read(
+def test_an_image_in_an_unsupported_format_is_reported(
     tmp_path: Path, make_folder_data: MakeData, name: str
 ) -> None:
     make_folder_data(tmp_path)
@@ -514,21 +534,23 @@ def test_a_image_of_a_format_that_is_not_read(
 
 
 @pytest.mark.parametrize(
-    ("suffix", "said"), [(".jpg", "a JPEG mask has blurred"), (".webp", "is of a format")]
+    ("suffix", "message"), [(".jpg", "JPEG compression blurs"), (".webp", "is of a format")]
 )
-def test_masks_in_a_format_that_blurs_them(
-    tmp_path: Path, make_folder_data: MakeData, suffix: str, said: str
+def test_masks_in_a_lossy_format_are_reported(
+    tmp_path: Path, make_folder_data: MakeData, suffix: str, message: str
 ) -> None:
     make_folder_data(tmp_path)
     mask = tmp_path / "masks" / "001.png"
     Image.open(mask).save(mask.with_suffix(suffix))
     mask.unlink()
     lines = problems(tmp_path)
-    assert lines[0].startswith(f"{mask.with_suffix(suffix)}: {said}")
+    assert lines[0].startswith(f"{mask.with_suffix(suffix)}: {message}")
 
 
 @pytest.mark.parametrize("table", [True, False])
-def test_every_fault_has_its_line(tmp_path: Path, make_folder_data: MakeData, table: bool) -> None:
+def test_every_problem_is_reported_on_its_own_line(
+    tmp_path: Path, make_folder_data: MakeData, table: bool
+) -> None:
     make_folder_data(tmp_path, count=8, classes=Classes.make(["a", "b", "c"]) if table else None)
     empty, cut, small, odd = (
         tmp_path / "images" / "000.png",
@@ -542,7 +564,7 @@ def test_every_fault_has_its_line(tmp_path: Path, make_folder_data: MakeData, ta
     save_mask(small, np.zeros((2, 3)))
     for path in both:
         path.write_text("no image")
-    save_mask(odd, np.arange(24 * 32).reshape(24, 32) % 100)  # wrong only where a table says so
+    save_mask(odd, np.arange(24 * 32).reshape(24, 32) % 100)  # wrong only with a table
     lines = problems(tmp_path)
     expected = [empty, cut, small, *both] + ([odd] if table else [])
     assert sorted(line.split(": ")[0] for line in lines) == sorted(map(str, expected))

@@ -1,4 +1,4 @@
-"""The doctor: planted faults, each found with its file and remedy, and nothing in clean folders."""
+"""The doctor finds each planted fault with its file and remedy, and nothing in clean datasets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SIZE = (96, 128)
 
 
 def scene(seed: int, size: tuple[int, int] = SIZE) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """An image (H, W, 3) of boxes and discs before a ground of its own, and its classes (H, W)."""
+    """Return an image (H, W, 3) of boxes and discs on a random background, and its mask (H, W)."""
     rng = np.random.default_rng(seed)
     height, width = size
     ground = Image.fromarray(rng.integers(60, 130, (5, 6, 3), dtype=np.uint8))
@@ -72,7 +72,10 @@ def make(
     suffix: str = ".png",
     size: tuple[int, int] = SIZE,
 ) -> Path:
-    """A clean folder. form: of the masks: index, palette, binary, rgb. splits {"": n}: none."""
+    """Write a clean dataset.
+
+    form: of the masks: index, palette, binary, rgb. splits: {"": n} for none.
+    """
     seed = 0
     for split, count in (splits or {"train": 12, "val": 4}).items():
         for kind in ("images", "masks"):
@@ -91,10 +94,10 @@ def make(
 def save(path: Path, mask: NDArray[np.uint8], form: str = "index") -> None:
     if form == "binary":
         mask = np.where(mask == 1, 255, 0).astype(np.uint8)
-    picture = Image.fromarray(CLASSES.color_table()[mask] if form == "rgb" else mask)
+    image = Image.fromarray(CLASSES.color_table()[mask] if form == "rgb" else mask)
     if form == "palette":
-        picture.putpalette(CLASSES.palette())
-    picture.save(path)
+        image.putpalette(CLASSES.palette())
+    image.save(path)
 
 
 def read(path: Path) -> NDArray[np.uint8]:
@@ -122,7 +125,7 @@ def change(path: Path, function: Callable[[NDArray[np.uint8]], NDArray[np.generi
     ],
     ids=lambda options: " ".join(map(str, options.values())) or "plain",
 )
-def test_nothing_is_wrong_with_a_clean_folder(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_a_clean_dataset_has_no_findings(tmp_path: Path, options: dict[str, Any]) -> None:
     diagnosis = examine(make(tmp_path, **options))
     bad = [f for f in diagnosis.findings if f.severity is not Severity.NOTE]
     assert bad == []
@@ -130,14 +133,14 @@ def test_nothing_is_wrong_with_a_clean_folder(tmp_path: Path, options: dict[str,
     open_dataset(tmp_path)
 
 
-# Planted faults. Each plants one and says which file is named, by which kind, with what remedy.
+# Planted faults: each states the kind, the file and the remedy of the expected finding.
 
 
 @dataclass(frozen=True)
 class Fault:
     kind: str
-    file: str  # of the finding, the one to mend first; "" for none
-    remedy: str  # a part of it
+    file: str  # the first file of the finding; "" for none
+    remedy: str  # a substring
     plant: Callable[[Path], None]
     options: dict[str, Any]
     severity: str = "error"
@@ -198,8 +201,8 @@ def _(root: Path) -> None:
 
 @fault("corrupt-image", IMAGE, "restore the file")
 def _(root: Path) -> None:
-    whole = (root / IMAGE).read_bytes()
-    (root / IMAGE).write_bytes(whole[: len(whole) // 2])
+    complete = (root / IMAGE).read_bytes()
+    (root / IMAGE).write_bytes(complete[: len(complete) // 2])
 
 
 @fault("corrupt-image", "images/train/train_03.jpg", "restore the file", suffix=".jpg")
@@ -210,8 +213,8 @@ def _(root: Path) -> None:
 
 @fault("corrupt-mask", MASK, "restore the file")
 def _(root: Path) -> None:
-    whole = (root / MASK).read_bytes()
-    (root / MASK).write_bytes(whole[: len(whole) // 2])
+    complete = (root / MASK).read_bytes()
+    (root / MASK).write_bytes(complete[: len(complete) // 2])
 
 
 @fault("empty-file", IMAGE, "restore the file")
@@ -224,16 +227,16 @@ def _(root: Path) -> None:
     (root / MASK).write_bytes(b"")
 
 
-@fault("wrong-extension", IMAGE, "it holds GIF: convert it to PNG")
+@fault("wrong-extension", IMAGE, "the file is GIF: convert it to PNG")
 def _(root: Path) -> None:
-    picture = Image.open(root / IMAGE).convert("RGB")
-    picture.save(root / IMAGE, format="GIF")
+    image = Image.open(root / IMAGE).convert("RGB")
+    image.save(root / IMAGE, format="GIF")
 
 
 @fault("wrong-extension", IMAGE, "rename it to .jpeg", severity="warning")
 def _(root: Path) -> None:
-    picture = Image.open(root / IMAGE).convert("RGB")
-    picture.save(root / IMAGE, format="JPEG", quality=95)
+    image = Image.open(root / IMAGE).convert("RGB")
+    image.save(root / IMAGE, format="JPEG", quality=95)
 
 
 @fault("size-mismatch", MASK, "nearest neighbor")
@@ -241,31 +244,33 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: mask[::2, ::2])
 
 
-@fault("size-mismatch", MASK, "turn one of the two by 90 degrees")
+@fault("size-mismatch", MASK, "rotate one of the two by 90 degrees")
 def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.rot90(mask))
 
 
-def turn_photo(path: Path, orientation: int, *, turned_pixels: Image.Transpose) -> None:
-    """Store a photo turned, with the EXIF orientation that brings it upright again."""
+def rotate_image(path: Path, orientation: int, *, transpose: Image.Transpose) -> None:
+    """Store an image transposed, with the EXIF orientation that makes it upright again."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = Image.open(path).convert("RGB")
-    upright.transpose(turned_pixels).save(path, exif=exif, quality=95)
+    upright.transpose(transpose).save(path, exif=exif, quality=95)
 
 
-PHOTO = "images/train/train_03.jpg"
+JPEG = "images/train/train_03.jpg"
 
 
-@fault("exif-mismatch", MASK, "turn the mask the same way", suffix=".jpg")
+@fault("exif-mismatch", MASK, "rotate the mask the same way", suffix=".jpg")
 def _(root: Path) -> None:
-    turn_photo(root / PHOTO, 6, turned_pixels=Image.Transpose.ROTATE_90)
+    rotate_image(root / JPEG, 6, transpose=Image.Transpose.ROTATE_90)
     change(root / MASK, lambda mask: np.rot90(mask))
 
 
-@fault("exif-unturned-mask", MASK, "turn the mask the same way", severity="warning", suffix=".jpg")
+@fault(
+    "exif-unturned-mask", MASK, "rotate the mask the same way", severity="warning", suffix=".jpg"
+)
 def _(root: Path) -> None:
-    turn_photo(root / PHOTO, 3, turned_pixels=Image.Transpose.ROTATE_180)
+    rotate_image(root / JPEG, 3, transpose=Image.Transpose.ROTATE_180)
     change(root / MASK, lambda mask: mask[::-1, ::-1])
 
 
@@ -274,7 +279,7 @@ def _(root: Path) -> None:
     size=(128, 128),
 )  # fmt: skip
 def _(root: Path) -> None:
-    turn_photo(root / PHOTO, 6, turned_pixels=Image.Transpose.ROTATE_90)
+    rotate_image(root / JPEG, 6, transpose=Image.Transpose.ROTATE_90)
     change(root / MASK, lambda mask: np.rot90(mask))
 
 
@@ -283,7 +288,7 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.full_like(mask, 255))
 
 
-@fault("single-class", MASK, "nothing, if the image is meant to be empty", severity="note")
+@fault("single-class", MASK, "none needed if the image is meant to be empty", severity="note")
 def _(root: Path) -> None:
     change(root / MASK, np.zeros_like)
 
@@ -314,7 +319,7 @@ def _(root: Path) -> None:
 @fault("binary-255", "masks/train/train_00.png", "`ignore = 255`", severity="note",
        form="binary", table=False)  # fmt: skip
 def _(root: Path) -> None:
-    """It is said of every binary folder."""
+    """Every binary dataset has this finding."""
 
 
 @fault("ignored-255", MASK, "to confirm it", severity="note", table=False)
@@ -371,7 +376,7 @@ def _(root: Path) -> None:
 
 @fault("soft-edges", MASK, "nearest neighbor", stops=False)
 def _(root: Path) -> None:
-    """Smoothing 0 and 2 makes a rim of 1: all of them are classes."""
+    """Smoothing 0 and 2 gives a border of 1: all of them are classes."""
     boxes = np.zeros(SIZE, dtype=np.uint8)
     boxes[20:80, 20:50] = boxes[10:60, 70:110] = 2
     image = read(root / IMAGE).copy()
@@ -389,9 +394,9 @@ def _(root: Path) -> None:
 
 @fault("transparent-mask", MASK, "without an alpha channel", form="rgb")
 def _(root: Path) -> None:
-    picture = Image.open(root / MASK).convert("RGBA")
-    picture.putpixel((5, 5), (0, 0, 0, 0))
-    picture.save(root / MASK)
+    image = Image.open(root / MASK).convert("RGBA")
+    image.putpixel((5, 5), (0, 0, 0, 0))
+    image.save(root / MASK)
 
 
 @fault("absent-from-train", "", "add images of stone to train", stops=False)
@@ -469,9 +474,9 @@ def _(root: Path) -> None:
     Image.open(root / IMAGE).convert("RGBA").save(root / IMAGE)
 
 
-@fault("cmyk", PHOTO, "save them as RGB", severity="note", suffix=".jpg")
+@fault("cmyk", JPEG, "save them as RGB", severity="note", suffix=".jpg")
 def _(root: Path) -> None:
-    Image.open(root / PHOTO).convert("CMYK").save(root / PHOTO, quality=95)
+    Image.open(root / JPEG).convert("CMYK").save(root / JPEG, quality=95)
 
 
 @fault("blank-image", IMAGE, "remove it and its mask", severity="warning")
@@ -496,7 +501,7 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.roll(mask, (7, -8), (0, 1)))
 
 
-@fault("turned-mask", MASK, "turn or mirror it so", severity="warning")
+@fault("turned-mask", MASK, "rotate or mirror it this way", severity="warning")
 def _(root: Path) -> None:
     change(root / MASK, lambda mask: mask[:, ::-1])
 
@@ -506,20 +511,20 @@ def _(root: Path) -> None:
     Image.fromarray(scene(77)[1]).save(root / MASK)
 
 
-@fault("few-images", "", "label some dozens", severity="warning", splits={"train": 5, "val": 4})
+@fault("few-images", "", "label a few dozen", severity="warning", splits={"train": 5, "val": 4})
 def _(root: Path) -> None:
-    """The options do it."""
+    """The options plant the fault."""
 
 
 @fault("tiny-val", "", "move images from train to val", severity="warning",
        splits={"train": 12, "val": 1})  # fmt: skip
 def _(root: Path) -> None:
-    """The options do it."""
+    """The options plant the fault."""
 
 
 @fault("layout", "", "at least 2 are needed", splits={"": 1})
 def _(root: Path) -> None:
-    """The options do it."""
+    """The options plant the fault."""
 
 
 @fault("tiny-objects", "", '--set augmentation.scale="[1.0, 2.0]"', severity="warning")
@@ -542,7 +547,7 @@ def _(root: Path) -> None:
         Image.fromarray(mask).save(root / f"masks/val/val_{number:02d}.png")
 
 
-@fault("class-table", "classes.toml", "each is one class")
+@fault("class-table", "classes.toml", "give each class its own")
 def _(root: Path) -> None:
     (root / "classes.toml").write_text('[[class]]\nname = "a"\n[[class]]\nname = "a"\n')
 
@@ -563,11 +568,11 @@ FOLLOWING = {
     "rare-class": {"few-images-of-class"},
     "tiny-objects": {"rare-class"},
 }
-"""What else is true of a folder with such a fault."""
+"""Further findings that such a fault causes."""
 
 
 def found(diagnosis: Diagnosis, planted: Fault) -> list[str]:
-    """The remedies of the findings of the planted kind, about the planted file."""
+    """Return the remedies of the findings with the planted kind and file."""
     return [
         row["remedy"]
         for row in diagnosis.to_json()["findings"]
@@ -585,7 +590,7 @@ def test_a_planted_fault_is_found_in_its_file_with_its_remedy(
     planted.plant(tmp_path)
     diagnosis = examine(tmp_path)
     remedies = found(diagnosis, planted)
-    assert remedies, [(f.kind.id, f.files, f.sentence) for f in diagnosis.findings]
+    assert remedies, [(f.kind.id, f.files, f.message) for f in diagnosis.findings]
     assert planted.remedy in remedies[0]
     stops = planted.severity == "error" if planted.stops is None else planted.stops
     assert diagnosis.trains is not stops
@@ -603,7 +608,7 @@ def opens(root: Path) -> bool:
     return True
 
 
-def test_there_are_many_kinds() -> None:
+def test_the_planted_faults_cover_many_kinds() -> None:
     assert len({planted.kind for planted in FAULTS}) >= 45
 
 
@@ -640,23 +645,25 @@ def test_exchanged_masks_name_each_other(tmp_path: Path) -> None:
     other.rename(one)
     (tmp_path / "aside.png").rename(other)
     found = [f for f in examine(tmp_path).findings if f.kind.id == "mismatched-pair"]
-    assert sorted((f.files[0].name, f.sentence.split("it fits ")[1]) for f in found) == [
+    assert sorted((f.files[0].name, f.message.split("it fits ")[1]) for f in found) == [
         ("train_03.png", "train_08.png"),
         ("train_08.png", "train_03.png"),
     ]
 
 
-def test_what_only_test_holds_does_not_stop_training(tmp_path: Path) -> None:
+def test_problems_of_the_test_split_do_not_stop_training(tmp_path: Path) -> None:
     make(tmp_path, splits={"train": 12, "val": 4, "test": 3})
     (tmp_path / "images/test/test_01.png").write_bytes(b"")
     diagnosis = examine(tmp_path)
     assert kinds(diagnosis) == {"empty-file"}
     assert diagnosis.trains
-    assert "learn something wrong" in diagnosis.verdict
+    assert "Training would run, but the dataset has 1 error and 0 warnings" in diagnosis.verdict
     assert opens(tmp_path)
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_read_permission_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path)
     real = Path.open
 
@@ -673,7 +680,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "chmod" in finding.remedy
 
 
-def test_images_of_16_bits_are_named_or_read(tmp_path: Path) -> None:
+def test_16_bit_images_are_reported_or_read(tmp_path: Path) -> None:
     make(tmp_path)
     deep = np.asarray(Image.open(tmp_path / IMAGE).convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(tmp_path / IMAGE)
@@ -682,7 +689,7 @@ def test_images_of_16_bits_are_named_or_read(tmp_path: Path) -> None:
     assert diagnosis.trains or "image-16-bit" in kinds(diagnosis)
 
 
-def test_names_that_differ_by_case_only(tmp_path: Path) -> None:
+def test_names_that_differ_only_in_case_are_reported(tmp_path: Path) -> None:
     make(tmp_path)
     for kind in ("images", "masks"):
         for source, target in (("train_02.png", "a.png"), ("train_03.png", "A.png")):
@@ -710,13 +717,15 @@ def test_specks_and_imbalance_are_notes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_every_format_is_seen_as_training_sees_it(tmp_path: Path, name: str) -> None:
+def test_the_doctor_reads_every_layout_as_training_does(tmp_path: Path, name: str) -> None:
     MINIATURES[name](tmp_path)
     diagnosis = examine(tmp_path)
     data = open_dataset(tmp_path)
     facts = diagnosis.facts
     assert diagnosis.trains
     assert facts.layout == data.layout
+    assert facts.notes == data.notes
+    assert facts.image_format == str(data.pixels)
     assert facts.pairs == {split: len(samples) for split, samples in data.splits.items()}
     assert [row.name for row in facts.classes] == list(data.classes.names)
     for split, counts in data.pixel_counts.items():
@@ -730,7 +739,7 @@ def test_every_format_is_seen_as_training_sees_it(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_a_bad_image_in_any_format_is_one_finding(tmp_path: Path, name: str) -> None:
+def test_a_bad_image_in_any_layout_is_one_finding(tmp_path: Path, name: str) -> None:
     MINIATURES[name](tmp_path)
     bad = open_dataset(tmp_path).splits["train"][0].image
     bad.write_bytes(b"")
@@ -740,8 +749,8 @@ def test_a_bad_image_in_any_format_is_one_finding(tmp_path: Path, name: str) -> 
     assert any(row.pixels["train"] for row in diagnosis.facts.classes)
 
 
-def test_a_folder_of_outlines_is_examined_too(tmp_path: Path) -> None:
-    """COCO: masks are drawn from one file, which all of them name."""
+def test_a_dataset_with_polygons_is_examined_too(tmp_path: Path) -> None:
+    """COCO: all masks are rasterized from the same file."""
     (tmp_path / "images").mkdir()
     images, annotations = [], []
     for number in range(14):
@@ -783,7 +792,7 @@ def test_the_real_camvid_trains_and_its_rare_classes_are_named() -> None:
     assert diagnosis.trains
     warnings = [f for f in diagnosis.findings if f.severity is not Severity.NOTE]
     assert {f.kind.id for f in warnings} == {"rare-class"}
-    assert {f.sentence.split(" has ")[0] for f in warnings} == {
+    assert {f.message.split(" has ")[0] for f in warnings} == {
         "pole",
         "sign symbol",
         "fence",
@@ -795,7 +804,7 @@ def test_the_real_camvid_trains_and_its_rare_classes_are_named() -> None:
 # Facts and suggestions.
 
 
-def test_facts_are_those_of_the_files(tmp_path: Path) -> None:
+def test_facts_match_the_files(tmp_path: Path) -> None:
     make(tmp_path, splits={"train": 12, "val": 4})
     facts = examine(tmp_path).facts
     assert facts.pairs == {"train": 12, "val": 4}
@@ -831,7 +840,7 @@ def test_suggestions_are_flags_that_train_knows(tmp_path: Path) -> None:
 # Measures.
 
 
-def test_objects_are_the_4_connected_parts_of_a_value() -> None:
+def test_objects_are_the_4_connected_components() -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):
         shape = tuple(rng.integers(1, 25, 2))
@@ -841,27 +850,27 @@ def test_objects_are_the_4_connected_parts_of_a_value() -> None:
 
 
 def flooded(mask: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Value and area of each part, by filling one after another."""
-    seen = np.zeros(mask.shape, dtype=bool)
+    """Return the value and area of each component, by flood fill."""
+    visited = np.zeros(mask.shape, dtype=bool)
     parts = []
     for start in np.ndindex(mask.shape):
-        if seen[start]:
+        if visited[start]:
             continue
-        seen[start], waiting, area = True, [start], 0
+        visited[start], waiting, area = True, [start], 0
         while waiting:
             y, x = waiting.pop()
             area += 1
             for place in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
                 inside = 0 <= place[0] < mask.shape[0] and 0 <= place[1] < mask.shape[1]
-                if inside and not seen[place] and mask[place] == mask[start]:
-                    seen[place] = True
+                if inside and not visited[place] and mask[place] == mask[start]:
+                    visited[place] = True
                     waiting.append(place)
         parts.append((int(mask[start]), area))
     return sorted(parts)
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (5, 0), (-4, 9)])
-def test_agreement_tells_the_shift(shift: tuple[int, int]) -> None:
+def test_agreement_finds_the_shift(shift: tuple[int, int]) -> None:
     image, mask = scene(3)
     gray = np.asarray(Image.fromarray(image).convert("L"))
     found = agreement(gray, np.roll(mask, shift, (0, 1)))
@@ -870,7 +879,7 @@ def test_agreement_tells_the_shift(shift: tuple[int, int]) -> None:
     assert found.best > 10
 
 
-def test_agreement_of_nothing_is_none() -> None:
+def test_agreement_without_edges_is_none() -> None:
     image, mask = scene(3)
     gray = np.asarray(Image.fromarray(image).convert("L"))
     assert agreement(gray, np.zeros_like(mask)) is None
@@ -878,19 +887,46 @@ def test_agreement_of_nothing_is_none() -> None:
     assert agreement(gray[:4, :4], mask[:4, :4]) is None
 
 
-def test_copies_are_alike_and_other_images_are_not(tmp_path: Path) -> None:
-    def mark(picture: Image.Image) -> Any:
-        return fingerprint(np.asarray(picture), np.asarray(picture.convert("L")))
+def test_copies_are_similar_and_other_images_are_not(tmp_path: Path) -> None:
+    def fingerprint_of(image: Image.Image) -> Any:
+        return fingerprint(np.asarray(image), np.asarray(image.convert("L")))
 
     originals, copies = [], []
     for number in range(20):
-        picture = Image.fromarray(scene(number)[0])
-        originals.append(mark(picture))
-        small = picture.resize((109, 82), Image.Resampling.BILINEAR)
+        image = Image.fromarray(scene(number)[0])
+        originals.append(fingerprint_of(image))
+        small = image.resize((109, 82), Image.Resampling.BILINEAR)
         small.save(tmp_path / "copy.jpg", quality=60)
-        copies.append(mark(Image.open(tmp_path / "copy.jpg")))
+        copies.append(fingerprint_of(Image.open(tmp_path / "copy.jpg")))
     pairs = near_pairs(originals, copies)
     assert sorted((one, other) for one, other, _ in pairs) == [(i, i) for i in range(20)]
+
+
+def test_a_diagnosis_has_a_short_repr(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / MASK).write_bytes(b"")
+    assert repr(examine(str(tmp_path))) == (
+        f"Diagnosis({str(tmp_path)!r}, 1 error, 0 warnings, 0 notes: "
+        "Training would fail: fix 1 problem first.)"
+    )
+
+
+@pytest.mark.parametrize("gray", [True, False])
+def test_training_and_the_doctor_infer_classes_from_rgb_masks_alike(
+    tmp_path: Path, gray: bool
+) -> None:
+    make(tmp_path, table=False)
+    for path in tmp_path.glob("masks/*/*.png"):
+        mask = read(path)
+        colors = np.repeat(mask[..., None], 3, axis=2) if gray else CLASSES.color_table()[mask]
+        Image.fromarray(colors).save(path)
+    data, facts = open_dataset(tmp_path), examine(tmp_path).facts
+    assert facts.notes == data.notes
+    assert any("all RGB masks are gray" in note for note in data.notes) is gray
+    assert [row.name for row in facts.classes] == list(data.classes.names)
+    assert [row.color for row in facts.classes] == list(data.classes.colors)
+    for split, counts in data.pixel_counts.items():
+        assert [row.pixels[split] for row in facts.classes] == counts.tolist()
 
 
 # The command, its JSON and its page.
@@ -911,11 +947,11 @@ def test_exit_codes(tmp_path: Path, cli: Callable[..., Any], spoil: str, code: i
     result = cli("doctor", tmp_path / ("data" if spoil != "" else "absent"))
     assert result.code == code
     text = result.out + result.err
-    said = {0: "Ready to train", 1: "Training would fail", 2: "is not there: give the folder"}
-    assert said[code] in text
+    message = {0: "Ready to train", 1: "Training would fail", 2: "is not there: give the folder"}
+    assert message[code] in text
 
 
-def test_a_folder_of_no_known_layout_is_bad_input(tmp_path: Path, cli: Callable[..., Any]) -> None:
+def test_an_unknown_layout_is_bad_input(tmp_path: Path, cli: Callable[..., Any]) -> None:
     result = cli("doctor", tmp_path)
     assert result.code == 2
     assert "no images and masks found" in result.err
@@ -944,7 +980,7 @@ def test_the_json_is_valid_and_stable(tmp_path: Path, cli: Callable[..., Any]) -
 
 
 class Links(HTMLParser):
-    """Everything that a page could fetch, and the images it has."""
+    """Collect everything that a page could load, and its tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -957,7 +993,7 @@ class Links(HTMLParser):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names are not possible there")
-def test_the_page_asks_for_nothing_and_escapes_names(tmp_path: Path) -> None:
+def test_the_page_loads_nothing_and_escapes_names(tmp_path: Path) -> None:
     make(tmp_path / "data")
     for kind in ("images", "masks"):
         folder = tmp_path / "data" / kind / "train"

@@ -163,14 +163,14 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
             save(path := first_file(root, "*_L.png"), np.full((40, 56, 3), 77, np.uint8)),
             path,
         )[1],
-        r"color \(77, 77, 77\) is in the mask and in no class",
+        r"color \(77, 77, 77\) is not in the class table",
     ),
     "camvid: bad table": (
         "camvid 32 repacked",
         lambda root: replace(root / "class_dict.csv", "64, 128, 64", "64, 128"),
         "line 2: write name, r, g, b",
     ),
-    "coco: cut off": ("coco", lambda root: cut(coco_file(root)), "is not whole JSON"),
+    "coco: cut off": ("coco", lambda root: cut(coco_file(root)), "invalid JSON"),
     "coco: image absent": (
         "coco",
         lambda root: (without(root / "images/train/photo_1.jpg"), coco_file(root))[1],
@@ -189,7 +189,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "coco: odd outline": (
         "coco",
         lambda root: edit(coco_file(root), lambda c: one(c, segmentation=[[1, 2, 3]])),
-        "annotation 0: an outline has 3 numbers",
+        "annotation 0: a polygon has 3 coordinates",
     ),
     "coco: neither outline nor RLE": (
         "coco",
@@ -201,12 +201,12 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda root: edit(
             coco_file(root), lambda c: one(c, segmentation={"size": [40, 56], "counts": [7, 9]})
         ),
-        "image photo_0.jpg: RLE counts cover 16 pixels and the image has 2240",
+        "image photo_0.jpg: RLE counts cover 16 pixels but the image has 2240",
     ),
     "coco: another size": (
         "coco",
         lambda root: edit(coco_file(root), lambda c: c["images"][0].update(height=56, width=40)),
-        "says that photo_0.jpg is 40x56, but it is 56x40: the photo is turned by its EXIF",
+        "the file states 40x56 for photo_0.jpg, but the image is 56x40: the EXIF orientation",
     ),
     "coco: no categories": (
         "coco",
@@ -241,7 +241,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         ),
         r"shape 0 \(road\): shape_type 'linestrip' has no area that is read",
     ),
-    "labelme: cut off": ("labelme", lambda root: cut(root / "photo_1.json"), "is not whole JSON"),
+    "labelme: cut off": ("labelme", lambda root: cut(root / "photo_1.json"), "invalid JSON"),
     "labelme: image absent": (
         "labelme",
         lambda root: without(root / "photo_1.jpg").with_suffix(".json"),
@@ -315,7 +315,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "yolo: broken yaml": (
         "yolo",
         lambda root: replace(root / "data.yaml", "names:", "names: ["),
-        "is not YAML",
+        "invalid YAML",
     ),
     "ultralytics: value of no class": (
         "ultralytics",
@@ -469,7 +469,7 @@ def test_soft_edges_are_refused_with_the_reason(tmp_path: Path) -> None:
         stored = np.array(picture)
     stored[0, :4] = [3, 40, 200, 251]
     save(path, stored)
-    with pytest.raises(InputError, match=r"soft edges between, as from a JPEG"):
+    with pytest.raises(InputError, match=r"0 and 255 with soft edges, as in a JPEG"):
         open_dataset(tmp_path)
 
 
@@ -499,7 +499,7 @@ def test_index_masks_saved_as_rgb_are_read_by_their_numbers(tmp_path: Path, scal
         save(path, np.repeat(mask[..., None], 3, axis=2))
     for cache in (0, 1 << 30):
         data = open_dataset(tmp_path, cache_bytes=cache)
-        assert "by their numbers, as index masks" in "\n".join(data.notes)
+        assert "all RGB masks are gray: they are read as index masks" in "\n".join(data.notes)
         assert data.classes.values == (0, scale)
         for samples in data.splits.values():
             for sample in samples:
@@ -514,7 +514,7 @@ def test_an_rgb_mask_that_is_all_black_does_not_become_a_class_of_a_table(tmp_pa
     )
     for path in (tmp_path / "masks").rglob("*.png"):
         save(path, np.zeros((40, 56, 3), dtype=np.uint8))
-    with pytest.raises(InputError, match=r"color \(0, 0, 0\) is in the mask and in no class"):
+    with pytest.raises(InputError, match=r"color \(0, 0, 0\) is not in the class table"):
         open_dataset(tmp_path)
 
 
@@ -525,7 +525,7 @@ def test_sixteen_bit_masks_need_a_table_for_large_values_only(tmp_path: Path) ->
     assert open_dataset(tmp_path).classes.values == (0, 1, 2)
     for path in (tmp_path / "masks").rglob("*.png"):
         save(path, blobs(int(path.stem[-1]), 3).astype(np.uint16) * 1000)
-    with pytest.raises(InputError, match=r"values over 255 in 16-bit masks \(0, 1000, 2000\)"):
+    with pytest.raises(InputError, match=r"16-bit masks hold values over 255 \(0, 1000, 2000\)"):
         open_dataset(tmp_path)
     write_classes_toml(
         tmp_path / "classes.toml", Classes.make(["a", "b", "c"], values=[0, 1000, 2000])
@@ -564,12 +564,12 @@ def test_the_command_writes_the_plain_layout_and_says_what_it_found(
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("data", "is in .*data, or holds it"),
-        ("data/plain", "is in .*data, or holds it"),
-        (".", "is in .*data, or holds it"),
+        ("data", "is inside .*data, or contains it"),
+        ("data/plain", "is inside .*data, or contains it"),
+        (".", "is inside .*data, or contains it"),
         ("file", "is a file"),
-        ("full", "holds notes.txt: give a new or an empty folder"),
-        ("earlier", "holds images already: give a new folder, or add --overwrite"),
+        ("full", "the folder has notes.txt: give a new or an empty folder"),
+        ("earlier", "the folder already has images: give a new folder, or add --overwrite"),
     ],
 )
 def test_a_target_that_holds_something_is_refused(

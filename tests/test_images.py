@@ -1,4 +1,4 @@
-"""Decoding and encoding: what a file holds is what comes out, or one error that names the file."""
+"""Decoding and encoding: files are read exactly, or give one error that names the file."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from pixelwise.data.image_files import (
     mask_palette,
     read_image,
     read_mask,
-    turned_by_exif,
+    swapped_by_exif,
     write_image,
     write_mask,
 )
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic, make_folder
 
-PHOTO = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 INDEX = np.array([[0, 1, 2, 2], [3, 0, 1, 255], [2, 2, 9, 0]], dtype=np.uint8)
 PALETTE = bytes(range(255, -1, -1)) * 3
 
 
 def problem(read: Callable[[Path], object], path: Path) -> str:
-    """The one line that is said about a file; it starts with the file's name."""
+    """Return the single error line about a file, without its path."""
     with pytest.raises(InputError) as raised:
         read(path)
     (line,) = raised.value.problems
@@ -50,7 +50,7 @@ def problem(read: Callable[[Path], object], path: Path) -> str:
 
 
 def png(*, bits: int, kind: int, row: bytes, width: int) -> bytes:
-    """A PNG of one row, for the depths that Pillow does not write."""
+    """Encode a PNG of one row, for depths that Pillow does not write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return (
@@ -77,42 +77,44 @@ UPRIGHT: dict[int, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
-def test_a_photo_is_turned_as_its_exif_says(tmp_path: Path, orientation: int, suffix: str) -> None:
+def test_the_exif_orientation_of_an_image_is_applied(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / f"photo{suffix}"
+    path = tmp_path / f"image{suffix}"
     lossless = {"lossless": True} if suffix == ".webp" else {}
-    Image.fromarray(PHOTO).save(path, exif=exif, **lossless)
-    np.testing.assert_array_equal(read_image(path), UPRIGHT[orientation](PHOTO))
-    assert turned_by_exif(path) == (orientation >= 5)
+    Image.fromarray(PIXELS).save(path, exif=exif, **lossless)
+    np.testing.assert_array_equal(read_image(path), UPRIGHT[orientation](PIXELS))
+    assert swapped_by_exif(path) == (orientation >= 5)
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_a_jpeg_is_turned_as_its_exif_says(tmp_path: Path, orientation: int) -> None:
+def test_the_exif_orientation_of_a_jpeg_is_applied(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     plain, turned = tmp_path / "plain.jpg", tmp_path / "turned.jpg"
-    Image.fromarray(PHOTO).save(plain)
-    Image.fromarray(PHOTO).save(turned, exif=exif)
+    Image.fromarray(PIXELS).save(plain)
+    Image.fromarray(PIXELS).save(turned, exif=exif)
     np.testing.assert_array_equal(read_image(turned), UPRIGHT[orientation](read_image(plain)))
 
 
-def test_exif_that_is_nonsense_harms_nothing(tmp_path: Path) -> None:
+def test_invalid_exif_is_ignored(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     good = exif.tobytes()
-    path = tmp_path / "photo.png"
+    path = tmp_path / "image.png"
     for cut in range(len(good)):
-        Image.fromarray(PHOTO).save(path, exif=good[:cut])
+        Image.fromarray(PIXELS).save(path, exif=good[:cut])
         assert sorted(read_image(path).shape) == [3, 30, 40]
     for orientation in (0, 9, 6000):
         exif[0x0112] = orientation
-        Image.fromarray(PHOTO).save(path, exif=exif)
-        np.testing.assert_array_equal(read_image(path), PHOTO)
+        Image.fromarray(PIXELS).save(path, exif=exif)
+        np.testing.assert_array_equal(read_image(path), PIXELS)
 
 
 def test_gray_becomes_rgb(tmp_path: Path) -> None:
-    gray = PHOTO[..., 0]
+    gray = PIXELS[..., 0]
     Image.fromarray(gray).save(tmp_path / "gray.png")
     np.testing.assert_array_equal(
         read_image(tmp_path / "gray.png"), np.repeat(gray[..., None], 3, axis=2)
@@ -120,7 +122,7 @@ def test_gray_becomes_rgb(tmp_path: Path) -> None:
 
 
 def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
-    bits = PHOTO[..., 0] > 127
+    bits = PIXELS[..., 0] > 127
     Image.fromarray(bits).save(tmp_path / "bits.png")
     expected = np.repeat(bits[..., None], 3, axis=2) * np.uint8(255)
     np.testing.assert_array_equal(read_image(tmp_path / "bits.png"), expected)
@@ -128,7 +130,7 @@ def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transparency", [None, 1, b"\x00\x80\xff"])
 def test_a_palette_image_shows_its_colors(tmp_path: Path, transparency: int | bytes | None) -> None:
-    image = Image.fromarray(PHOTO).quantize(16)
+    image = Image.fromarray(PIXELS).quantize(16)
     options = {} if transparency is None else {"transparency": transparency}
     image.save(tmp_path / "palette.png", **options)
     colors = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
@@ -136,16 +138,16 @@ def test_a_palette_image_shows_its_colors(tmp_path: Path, transparency: int | by
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_alpha_is_left_out_and_the_colors_stay(tmp_path: Path, suffix: str) -> None:
-    pixels = np.dstack([PHOTO, np.arange(1200, dtype=np.uint8).reshape(30, 40)])
+def test_alpha_is_dropped_and_the_colors_are_unchanged(tmp_path: Path, suffix: str) -> None:
+    pixels = np.dstack([PIXELS, np.arange(1200, dtype=np.uint8).reshape(30, 40)])
     Image.fromarray(pixels).save(tmp_path / f"alpha{suffix}")
-    np.testing.assert_array_equal(read_image(tmp_path / f"alpha{suffix}"), PHOTO)
+    np.testing.assert_array_equal(read_image(tmp_path / f"alpha{suffix}"), PIXELS)
 
 
 def test_gray_with_alpha_becomes_rgb(tmp_path: Path) -> None:
-    Image.fromarray(PHOTO[..., :2], "LA").save(tmp_path / "la.png")
+    Image.fromarray(PIXELS[..., :2], "LA").save(tmp_path / "la.png")
     np.testing.assert_array_equal(
-        read_image(tmp_path / "la.png"), np.repeat(PHOTO[..., :1], 3, axis=2)
+        read_image(tmp_path / "la.png"), np.repeat(PIXELS[..., :1], 3, axis=2)
     )
 
 
@@ -154,25 +156,25 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     for name, color in ink.items():
         Image.new("CMYK", (16, 16), color).save(tmp_path / f"{name}.jpg", quality=100)
         Image.new("CMYK", (16, 16), color).save(tmp_path / f"{name}.tif")
-    seen = {"white": (255, 255, 255), "red": (255, 0, 0), "black": (0, 0, 0)}
-    for name, color in seen.items():
+    expected = {"white": (255, 255, 255), "red": (255, 0, 0), "black": (0, 0, 0)}
+    for name, color in expected.items():
         for path in (tmp_path / f"{name}.jpg", tmp_path / f"{name}.tif"):
             assert abs(read_image(path).astype(int) - color).max() <= 2, path
 
 
 @pytest.mark.parametrize("suffix", sorted(image_files.PHOTO_SUFFIXES | {".JPG"}))
 def test_each_format_is_read_whatever_the_suffix_says(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"photo{suffix}"
-    Image.fromarray(PHOTO).save(path)
+    path = tmp_path / f"image{suffix}"
+    Image.fromarray(PIXELS).save(path)
     assert read_image(path).shape == (30, 40, 3)
-    Image.fromarray(PHOTO).save(path, format="PNG")
-    np.testing.assert_array_equal(read_image(path), PHOTO)
+    Image.fromarray(PIXELS).save(path, format="PNG")
+    np.testing.assert_array_equal(read_image(path), PIXELS)
 
 
-def test_a_jpeg_with_previews_behind_it_is_its_first_image(tmp_path: Path) -> None:
-    small = Image.fromarray(PHOTO[:8, :8])
-    Image.fromarray(PHOTO).save(tmp_path / "plain.jpg", quality=90)
-    Image.fromarray(PHOTO).save(
+def test_a_jpeg_with_previews_is_read_as_its_first_image(tmp_path: Path) -> None:
+    small = Image.fromarray(PIXELS[:8, :8])
+    Image.fromarray(PIXELS).save(tmp_path / "plain.jpg", quality=90)
+    Image.fromarray(PIXELS).save(
         tmp_path / "mpo.jpg", format="MPO", quality=90, save_all=True, append_images=[small]
     )
     np.testing.assert_array_equal(
@@ -211,15 +213,15 @@ def test_a_one_bit_mask_gives_0_and_1(tmp_path: Path) -> None:
 
 
 def test_an_rgb_mask_keeps_its_three_channels(tmp_path: Path) -> None:
-    Image.fromarray(PHOTO).save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), PHOTO)
-    opaque = np.dstack([PHOTO, np.full((30, 40), 255, dtype=np.uint8)])
+    Image.fromarray(PIXELS).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), PIXELS)
+    opaque = np.dstack([PIXELS, np.full((30, 40), 255, dtype=np.uint8)])
     Image.fromarray(opaque).save(tmp_path / "opaque.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "opaque.png"), PHOTO)
+    np.testing.assert_array_equal(read_mask(tmp_path / "opaque.png"), PIXELS)
 
 
 def test_a_mask_with_a_transparent_pixel_is_refused(tmp_path: Path) -> None:
-    pixels = np.dstack([PHOTO, np.full((30, 40), 255, dtype=np.uint8)])
+    pixels = np.dstack([PIXELS, np.full((30, 40), 255, dtype=np.uint8)])
     pixels[3, 4, 3] = 254
     Image.fromarray(pixels).save(tmp_path / "mask.png")
     line = problem(read_mask, tmp_path / "mask.png")
@@ -263,7 +265,7 @@ def test_a_gray_mask_of_sixteen_bits_gives_its_numbers(
     ("read", "kind"),
     [*((read_image, k) for k in (np.float32, np.int32, np.uint16)), (read_mask, np.float32)],
 )
-def test_numbers_that_are_no_bytes_are_refused(
+def test_images_of_more_than_8_bits_are_refused(
     tmp_path: Path, read: Callable[[Path], object], kind: type
 ) -> None:
     Image.fromarray(np.ones((4, 5), dtype=kind)).save(tmp_path / "deep.tif")
@@ -273,7 +275,7 @@ def test_numbers_that_are_no_bytes_are_refused(
 
 def encoded(name: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(PHOTO).save(buffer, format=name, **options)
+    Image.fromarray(PIXELS).save(buffer, format=name, **options)
     return buffer.getvalue()
 
 
@@ -289,14 +291,14 @@ def encoded(name: str, **options: Any) -> bytes:
         ("TIFF", {"compression": "tiff_lzw"}),
     ],
 )
-def test_a_cut_off_image_is_never_half_a_image(
+def test_a_truncated_image_is_never_read_in_part(
     tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
-    whole = encoded(name, **options)
-    path = tmp_path / f"photo.{name.lower()}"
+    complete = encoded(name, **options)
+    path = tmp_path / f"image.{name.lower()}"
     readers = [read_image, read_mask] if name in image_files.MASK_FORMATS else [read_image]
     for tenth in range(1, 10):
-        path.write_bytes(whole[: len(whole) * tenth // 10])
+        path.write_bytes(complete[: len(complete) * tenth // 10])
         for read in readers:
             assert "remove it" in problem(read, path), tenth
 
@@ -307,44 +309,46 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-def test_a_changed_byte_is_a_image_or_one_error(scratch: Path, data: st.DataObject) -> None:
+def test_an_image_with_a_changed_byte_is_read_or_gives_one_error(
+    scratch: Path, data: st.DataObject
+) -> None:
     name = data.draw(st.sampled_from(["JPEG", "PNG", "BMP", "WEBP", "TIFF"]))
     damaged = bytearray(encoded(name))
-    # Most of what a decoder can stumble over stands at the start.
+    # Most of what a decoder depends on is at the start.
     place = data.draw(st.one_of(st.integers(0, 60), st.integers(0, len(damaged) - 1)))
     damaged[place] = data.draw(st.integers(0, 255))
-    path = scratch / f"photo.{name.lower()}"
+    path = scratch / f"image.{name.lower()}"
     path.write_bytes(damaged)
     for read in (read_image, read_mask):
-        said = [f"{path}: "]
+        message = [f"{path}: "]
         try:
-            # A changed size shall not cost half a gigabyte.
+            # A changed size must not allocate half a gigabyte.
             with patch.object(image_decoding, "MAX_PIXELS", 100_000):
                 assert read(path).dtype == np.uint8
         except InputError as error:
-            said = list(error.problems)
-        assert [line for line in said if not line.startswith(f"{path}: ")] == []
+            message = list(error.problems)
+        assert [line for line in message if not line.startswith(f"{path}: ")] == []
 
 
 @pytest.mark.parametrize("read", [read_image, read_mask])
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty (0 bytes): restore the file or remove it"),
         (b"this is no image\n" * 20, "is not an image that can be read"),
         (b"\x89PNG\r\n\x1a\n", "is not an image that can be read"),
     ],
 )
-def test_a_file_without_a_image_in_it(
-    tmp_path: Path, read: Callable[[Path], object], content: bytes, said: str
+def test_a_file_that_is_not_an_image_is_refused(
+    tmp_path: Path, read: Callable[[Path], object], content: bytes, message: str
 ) -> None:
-    path = tmp_path / "photo.png"
+    path = tmp_path / "image.png"
     path.write_bytes(content)
-    assert said in problem(read, path)
+    assert message in problem(read, path)
 
 
 @pytest.mark.parametrize("read", [read_image, read_mask])
-def test_a_path_without_a_file(tmp_path: Path, read: Callable[[Path], object]) -> None:
+def test_a_path_without_a_file_is_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
@@ -357,47 +361,47 @@ def test_a_path_without_a_file(tmp_path: Path, read: Callable[[Path], object]) -
 @pytest.mark.parametrize("suffix", [".png", ".gif", ".webp", ".tif"])
 def test_several_images_in_one_file_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"animated{suffix}"
-    frames = [Image.fromarray(PHOTO), Image.fromarray(PHOTO[::-1])]
+    frames = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1])]
     frames[0].save(path, save_all=True, append_images=frames[1:])
     line = problem(read_image, path)
     assert "several images" in line or "is not an image that can be read" in line
     if suffix in image_files.MASK_SUFFIXES:
-        assert "save the one you mean" in problem(read_mask, path)
+        assert "save a single one" in problem(read_mask, path)
 
 
-def test_a_still_gif_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
-    Image.fromarray(PHOTO).save(tmp_path / "still.gif")
+def test_a_gif_is_refused_with_the_supported_formats(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "still.gif")
     line = problem(read_image, tmp_path / "still.gif")
-    assert "allowed are JPEG, PNG, BMP, WEBP, TIFF" in line
+    assert "supported formats are JPEG, PNG, BMP, WEBP, TIFF" in line
 
 
 @pytest.mark.parametrize("pillows_own_limit", [True, False])
 @pytest.mark.parametrize(("width", "height"), [(20_000, 10_000), (100_000, 100_000)])
-def test_a_image_too_large_for_memory_is_refused_before_it_is_decoded(
+def test_an_image_too_large_for_memory_is_refused_before_it_is_decoded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     width: int,
     height: int,
     pillows_own_limit: bool,
 ) -> None:
-    if not pillows_own_limit:  # many programs lift it
+    if not pillows_own_limit:  # many programs raise it
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    whole = png(bits=8, kind=0, row=bytes(10), width=10)
+    complete = png(bits=8, kind=0, row=bytes(10), width=10)
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    bomb = whole[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + whole[33:]
+    bomb = complete[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + complete[33:]
     (tmp_path / "bomb.png").write_bytes(bomb)
     line = problem(read_image, tmp_path / "bomb.png")
     assert line == (
-        f"is over the limit of {image_decoding.MAX_PIXELS} pixels: cut it into parts; for predict, "
-        "--large takes TIFF files of any size"
+        f"the image exceeds the limit of {image_decoding.MAX_PIXELS} pixels: split it into smaller "
+        "images; `predict --large` takes TIFF files of any size"
     )
 
 
-def test_reading_in_threads_leaves_the_programs_warnings_alone(tmp_path: Path) -> None:
-    Image.fromarray(PHOTO).save(tmp_path / "photo.jpg")
+def test_reading_in_threads_does_not_change_the_warning_filters(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "image.jpg")
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(read_image, [tmp_path / "photo.jpg"] * 200))
+        list(pool.map(read_image, [tmp_path / "image.jpg"] * 200))
     assert list(warnings.filters) == before
 
 
@@ -420,11 +424,11 @@ def test_a_written_mask_holds_its_values_and_their_colors(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_image(path), classes.color_table()[classes.to_index(INDEX)])
 
 
-def test_a_written_image_comes_back(tmp_path: Path) -> None:
-    write_image(tmp_path / "array.png", PHOTO)
-    write_image(tmp_path / "image.png", Image.fromarray(PHOTO))
-    np.testing.assert_array_equal(read_image(tmp_path / "array.png"), PHOTO)
-    np.testing.assert_array_equal(read_image(tmp_path / "image.png"), PHOTO)
+def test_a_written_image_is_read_back(tmp_path: Path) -> None:
+    write_image(tmp_path / "array.png", PIXELS)
+    write_image(tmp_path / "image.png", Image.fromarray(PIXELS))
+    np.testing.assert_array_equal(read_image(tmp_path / "array.png"), PIXELS)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png"), PIXELS)
 
 
 def full_disk(*_: object, **__: object) -> None:
@@ -436,17 +440,17 @@ def test_a_save_that_fails_leaves_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     old, new = tmp_path / "old.png", tmp_path / "new.png"
-    write_image(old, PHOTO)
+    write_image(old, PIXELS)
     before = old.read_bytes()
     monkeypatch.setattr(when, full_disk)
     for path in (old, new):
-        line = problem(lambda path: write_image(path, PHOTO[::-1]), path)
+        line = problem(lambda path: write_image(path, PIXELS[::-1]), path)
         assert "cannot be written (No space left on device): choose another path" in line
     assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
     assert old.read_bytes() == before
 
 
-def test_an_error_of_our_own_while_writing_leaves_no_trace(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
 
@@ -461,18 +465,18 @@ def test_an_error_of_our_own_while_writing_leaves_no_trace(tmp_path: Path) -> No
     assert path.read_text() == "old"
 
 
-def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     for path in (tmp_path / "absent" / "a.png", tmp_path / "file" / "a.png"):
-        assert "cannot be written" in problem(lambda path: write_image(path, PHOTO), path)
-    assert "directory" in problem(lambda p: write_image(p, PHOTO), tmp_path / "folder.png")
+        assert "cannot be written" in problem(lambda path: write_image(path, PIXELS), path)
+    assert "directory" in problem(lambda p: write_image(p, PIXELS), tmp_path / "folder.png")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         assert "cannot be written" in problem(make_folder, path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
 
 
-def test_what_is_written_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+def test_a_written_file_has_the_permissions_of_a_new_file(tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
-    write_image(tmp_path / "ours.png", PHOTO)
+    write_image(tmp_path / "ours.png", PIXELS)
     assert (tmp_path / "ours.png").stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -176,7 +176,7 @@ def test_images_of_any_depth_and_channels_are_read_in_the_units_of_training(
     with TiffSource.open(path, pixels) as image:
         found = image.read(50, 7, 400, 500)
         assert image.missing(0, 0, 517, 603) is None
-    assert found.dtype == pixels.given
+    assert found.dtype == pixels.network_dtype
     assert (found == whole[50:450, 7:507]).all()
 
 

@@ -1,4 +1,4 @@
-"""Run-length codings and outlines: what goes in comes out, and damage is one line."""
+"""Run-length encodings and polygons: round trips, and one error line for damaged input."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ MASK = SIZE.flatmap(lambda size: arrays(np.bool_, size))
 
 
 @given(MASK)
-def test_coco_runs_give_the_mask_back(mask: Mask) -> None:
+def test_coco_runs_round_trip(mask: Mask) -> None:
     counts = coco_counts(mask)
     for stored in (tuple(counts), coco_text(counts)):
         np.testing.assert_array_equal(CocoRLE(1, stored, mask.shape).cover(mask.shape), mask)
 
 
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=40))
-def test_compressed_counts_of_any_size_come_back(counts: list[int]) -> None:
+def test_compressed_counts_round_trip(counts: list[int]) -> None:
     assert decode_compressed(coco_text(counts)) == counts
 
 
 @given(MASK)
-def test_compressed_runs_are_those_of_pycocotools(mask: Mask) -> None:
+def test_compressed_runs_equal_those_of_pycocotools(mask: Mask) -> None:
     coder = pytest.importorskip("pycocotools.mask")
     stored = coder.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
     assert stored == coco_text(coco_counts(mask))
@@ -41,7 +41,7 @@ def test_compressed_runs_are_those_of_pycocotools(mask: Mask) -> None:
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=200), max_size=30))
-def test_any_text_is_runs_or_one_line(text: str) -> None:
+def test_any_string_is_decoded_or_gives_one_error(text: str) -> None:
     try:
         covered = CocoRLE(1, text, (4, 5)).cover((4, 5))
     except InputError:
@@ -61,20 +61,20 @@ WORDS = st.lists(st.one_of(st.just(0), st.just(255), st.integers(0, 255)), min_s
 
 
 @given(WORDS, st.integers(1, 40))
-def test_label_studios_coding_gives_the_bytes_back(words: list[int], repeat: int) -> None:
+def test_label_studio_rle_round_trips(words: list[int], repeat: int) -> None:
     words = [word for word in words for _ in range(repeat)]
     packed = bytes(rle_pack(words))
     assert decode_rle_pack(packed, count=len(words)).tolist() == words
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_brush_or_one_line(packed: bytes) -> None:
-    with pytest.raises(InputError):  # no short stream happens to be 20 pixels
+def test_arbitrary_bytes_are_refused(packed: bytes) -> None:
+    with pytest.raises(InputError):  # no short stream decodes to 20 pixels
         BrushRLE(1, packed, (4, 5)).cover((4, 5))
 
 
 @given(WORDS)
-def test_a_brush_that_is_cut_off_is_told(words: list[int]) -> None:
+def test_a_truncated_brush_is_refused(words: list[int]) -> None:
     packed = bytes(rle_pack(words))
     with pytest.raises(InputError, match=r"cut off|holds"):
         decode_rle_pack(packed[:-1], count=len(words))
@@ -84,12 +84,12 @@ CORNER = st.floats(-6, 18, allow_nan=False).map(lambda x: round(x, 3))
 
 
 @given(st.lists(st.tuples(CORNER, CORNER), min_size=3, max_size=8), SIZE)
-def test_a_polygon_holds_the_pixels_whose_centers_lie_in_it(
+def test_a_polygon_covers_the_pixels_whose_centers_are_inside(
     ring: list[tuple[float, float]], size: tuple[int, int]
 ) -> None:
     filled = fill_polygon(np.array(ring), size)
     expected = [[inside(c + 0.5, r + 0.5, ring) for c in range(size[1])] for r in range(size[0])]
-    # A center on the outline itself may fall to either side by the last bit of a quotient.
+    # Rounding may put a center on the polygon itself to either side.
     different = np.argwhere(filled != np.array(expected))
     for row, column in different:
         near = [
@@ -102,7 +102,7 @@ def test_a_polygon_holds_the_pixels_whose_centers_lie_in_it(
 
 
 @given(st.lists(CORNER, min_size=2, max_size=2), CORNER)
-def test_two_halves_share_no_pixel_and_leave_no_gap(cut: list[float], height: float) -> None:
+def test_two_halves_do_not_overlap_and_leave_no_gap(cut: list[float], height: float) -> None:
     top, bottom = cut
     left = np.array([(-9, -9), (top, -9), (bottom, 30), (-9, 30)])
     right = np.array([(top, -9), (40, -9), (40, 30), (bottom, 30)])
@@ -111,7 +111,7 @@ def test_two_halves_share_no_pixel_and_leave_no_gap(cut: list[float], height: fl
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pycocotools with NumPy 2
-def test_our_polygons_are_close_to_cocos() -> None:
+def test_polygons_are_close_to_cocos() -> None:
     coder = pytest.importorskip("pycocotools.mask")
     ring = [10.2, 5.1, 50.7, 12.9, 44.4, 48.8, 8.1, 39.0]
     theirs = coder.decode(coder.merge(coder.frPyObjects([ring], 60, 64))).astype(bool)
@@ -120,7 +120,7 @@ def test_our_polygons_are_close_to_cocos() -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "said"),
+    ("numbers", "message"),
     [
         ([1, 2, 3, 4], "at least three corners"),
         ([1, 2, 3, 4, 5, 6, 7], "at least three corners"),
@@ -130,6 +130,6 @@ def test_our_polygons_are_close_to_cocos() -> None:
         ([1, 2, 3, 4, 5, 1e999], "not finite"),
     ],
 )
-def test_outlines_that_are_none(numbers: list[Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_invalid_polygons_are_refused(numbers: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         as_ring(numbers)

@@ -1,4 +1,4 @@
-"""Augmentation: image and mask go the same way, and the mask's numbers stay whole."""
+"""Augmentation: image and mask stay aligned, and the mask holds class indices only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixelwise.data.classes import IGNORE
 from pixelwise.data.transforms import Augmentation
 
 FILL = (11, 22, 33)
-PAINT = np.zeros((256, 3), dtype=np.uint8)  # a class's own color, far from the others and FILL
+PAINT = np.zeros((256, 3), dtype=np.uint8)  # a distinct color per class, unlike FILL
 PAINT[:5] = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
 PAINT[IGNORE] = (250, 0, 250)
 
@@ -28,14 +28,14 @@ def random_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def blocks(height: int, width: int, *, side: int, seed: int) -> NDArray[np.uint8]:
-    """A mask of squares of random classes, IGNORE among them."""
+    """Return a mask of squares of random classes, including IGNORE."""
     shape = (-(-height // side), -(-width // side))
     coarse = rng(seed).choice(np.array([0, 1, 2, 3, 4, IGNORE], dtype=np.uint8), shape)
     return np.kron(coarse, np.ones((side, side), dtype=np.uint8))[:height, :width]
 
 
 def away_from_edges(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels whose neighbors, two pixels around, are all there and of their own class."""
+    """Return the pixels whose neighbors within two pixels exist and have the same class."""
     inside = np.ones(mask.shape, dtype=bool)
     padded = np.pad(mask, 2, constant_values=253)
     for row in range(5):
@@ -72,7 +72,7 @@ def test_image_and_mask_stay_aligned(
     assert difference[inside].max(initial=0) <= 1
 
 
-def test_the_alignment_test_sees_most_of_the_image() -> None:
+def test_the_alignment_test_covers_most_of_the_image() -> None:
     mask = blocks(96, 96, side=16, seed=1)
     image, out = Augmentation(crop=(96, 96), scale=(0.8, 0.8), fill=FILL)(PAINT[mask], mask, rng())
     padding = (image == FILL).all(axis=2)
@@ -87,11 +87,11 @@ def test_alignment_holds_to_a_fraction_of_a_pixel() -> None:
         for seed in range(40):
             augment = Augmentation(crop=(64, 64), scale=(0.5, 3.0), fill=FILL)
             moved, out = augment(image, columns, rng(seed))
-            # Averaged over the source pixels under it, and the one in the middle of them.
+            # The image averages source pixels, the mask takes the middle one.
             assert np.abs(moved[4:-4, 4:-4, 0].astype(int) - out[4:-4, 4:-4]).max() <= 1
 
 
-def test_flipping_turns_left_to_right() -> None:
+def test_flipping_mirrors_left_to_right() -> None:
     image, mask = random_image(20, 30), blocks(20, 30, side=4, seed=0)
     plain = Augmentation(crop=(20, 30), scale=(1.0, 1.0), flip=0.0)(image, mask, rng())
     turned = Augmentation(crop=(20, 30), scale=(1.0, 1.0), flip=1.0)(image, mask, rng())
@@ -104,7 +104,7 @@ def test_half_of_the_images_are_flipped() -> None:
     augment = Augmentation(crop=(4, 6), scale=(1.0, 1.0), flip=0.5)
     generator = rng()
     flipped = sum(not np.array_equal(augment(image, mask, generator)[0], image) for _ in range(400))
-    assert 160 <= flipped <= 240  # four standard stds
+    assert 160 <= flipped <= 240  # four standard deviations
 
 
 @given(st.integers(1, 80), st.integers(1, 80))
@@ -115,9 +115,52 @@ def test_scale_one_at_the_images_own_size_is_the_identity(height: int, width: in
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_crop_at_scale_one_is_a_slice_of_image_and_mask(dtype: type, channels: int) -> None:
+    image = rng(5).integers(0, 256, (40, 50, channels)).astype(dtype)
+    mask = rng(6).integers(0, 256, (40, 50), dtype=np.uint8)
+    augment = Augmentation(crop=(24, 32), scale=(1.0, 1.0), flip=0.0)
+    starts = set()
+    for seed in range(60):
+        out_image, out_mask = augment(image, mask, rng(seed))
+        (start,) = (
+            (row, column)
+            for row in range(40 - 24 + 1)
+            for column in range(50 - 32 + 1)
+            if np.array_equal(out_mask, mask[row : row + 24, column : column + 32])
+        )
+        starts.add(start)
+        row, column = start
+        np.testing.assert_array_equal(out_image, image[row : row + 24, column : column + 32])
+    assert len(starts) > 40
+    assert {min(rows) for rows in zip(*starts, strict=True)} == {0}
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.3, 2.0, 3.0])
+def test_image_and_mask_are_not_shifted_against_each_other(scale: float) -> None:
+    """On a ramp the difference of image and mask is their shift, in source pixels."""
+    ramp = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
+    augment = Augmentation(crop=(64, 64), scale=(scale, scale), flip=0.0)
+    for mask, axis in ((ramp, 1), (ramp.T.copy(), 0)):
+        image = mask.astype(np.float32)[..., None]
+        shifts = []
+        for seed in range(200):
+            out, labels = augment(image, mask, rng(seed))
+            inner = (slice(4, -4), slice(4, -4))  # the filter is cut off at the edges
+            shifts.append(float(np.mean(out[..., 0][inner] - labels[inner])))
+            positions = out[..., 0][inner].mean(axis=1 - axis)
+            assert np.mean(np.diff(positions)) == pytest.approx(1 / scale, abs=0.01)
+        # Of one crop at most half a source pixel, of many none: 0.29 / sqrt(200) is one std.
+        assert np.abs(shifts).max() <= 0.5 + 1e-3
+        assert abs(np.mean(shifts)) < 4 * 0.29 / 200**0.5
+        if scale == 1:
+            assert not np.any(shifts)
+
+
 @given(height=st.integers(1, 60), width=st.integers(1, 60), seed=st.integers(0, 2**32))
-def test_a_small_image_lies_whole_in_fill_and_ignore(height: int, width: int, seed: int) -> None:
-    image = random_image(height, width) // 2 + 120  # nowhere the color of the fill
+def test_a_small_image_is_padded_with_fill_and_ignore(height: int, width: int, seed: int) -> None:
+    image = random_image(height, width) // 2 + 120  # never the fill color
     mask = blocks(height, width, side=3, seed=0) % 5
     augment = Augmentation(crop=(60, 60), scale=(1.0, 1.0), flip=0.0, fill=FILL)
     out_image, out_mask = augment(image, mask, rng(seed))
@@ -130,11 +173,11 @@ def test_a_small_image_lies_whole_in_fill_and_ignore(height: int, width: int, se
     np.testing.assert_array_equal(out_mask[place], mask)
 
 
-def test_a_small_image_comes_to_lie_anywhere() -> None:
+def test_a_small_image_is_placed_anywhere() -> None:
     image, mask = np.full((1, 1, 3), 255, dtype=np.uint8), np.zeros((1, 1), dtype=np.uint8)
     augment = Augmentation(crop=(4, 4), scale=(1.0, 1.0), fill=FILL)
-    seen = sum((augment(image, mask, rng(seed))[1] == 0).astype(int) for seed in range(200))
-    assert np.min(seen) > 0
+    counts = sum((augment(image, mask, rng(seed))[1] == 0).astype(int) for seed in range(200))
+    assert np.min(counts) > 0
 
 
 @given(
@@ -146,11 +189,11 @@ def test_a_small_image_comes_to_lie_anywhere() -> None:
 @example(size=(1, 200), crop=(200, 1), scale=(8.0, 8.0), seed=0)
 @example(size=(200, 1), crop=(1, 200), scale=(0.05, 0.05), seed=0)
 @example(size=(1, 1), crop=(1, 1), scale=(8.0, 8.0), seed=0)
-def test_the_result_has_the_crops_size_and_the_masks_own_numbers(
+def test_the_result_has_the_crop_size_and_values_of_the_mask(
     size: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], seed: int
 ) -> None:
     image, mask = random_image(*size), blocks(*size, side=2, seed=seed)
-    mask[mask == 2] = 200  # what blending would pass through on the way from 1 to 255
+    mask[mask == 2] = 200  # a value that blending 1 and 255 would produce
     augment = Augmentation(crop=crop, scale=(min(scale), max(scale)), fill=FILL)
     out_image, out_mask = augment(image, mask, rng(seed))
     assert out_image.shape == (*crop, 3)
@@ -190,10 +233,10 @@ def test_halving_is_as_likely_as_doubling() -> None:
     augment = Augmentation(crop=(64, 64), scale=(0.25, 4.0), fill=FILL)
     generator = rng()
     smaller = sum((augment(image, mask, generator)[1] == 0).sum() < 64 for _ in range(400))
-    assert 160 <= smaller <= 240  # about half; a draw of the factor itself would give a fifth
+    assert 160 <= smaller <= 240  # about half; a uniform factor would give a fifth
 
 
-def test_the_inputs_are_left_as_they_are() -> None:
+def test_the_inputs_are_not_modified() -> None:
     image, mask = random_image(20, 20), blocks(20, 20, side=4, seed=0)
     image.setflags(write=False)
     mask.setflags(write=False)

@@ -11,29 +11,29 @@ from rich.table import Table
 
 from pixelwise.cli.console import Bar, Transfer, command, console, facts_table, gigabytes
 
-app = typer.Typer(help="Published data sets.", no_args_is_help=True)
+app = typer.Typer(help="Published datasets.", no_args_is_help=True)
 
 
 @command
 def convert_data(
-    source: Annotated[Path, typer.Argument(help="A data set in any layout that is read.")],
+    source: Annotated[Path, typer.Argument(help="A dataset in any supported layout.")],
     target: Annotated[Path, typer.Argument(help="The folder to write.")],
     overwrite: Annotated[
         bool, typer.Option(help="Replace an earlier conversion in TARGET.")
     ] = False,
 ) -> None:
-    """Write a data set as images/, masks/ and classes.toml."""
+    """Convert a dataset to images/, masks/ and classes.toml."""
     from pixelwise.data.convert_dataset import convert_data as convert
     from pixelwise.data.pixel_format import RGB
 
-    with Bar("checking the data") as checking, Bar("writing") as writing:
+    with Bar("checking the dataset") as checking, Bar("writing") as writing:
         data = convert(source, target, overwrite=overwrite, checking=checking, writing=writing)
     facts = {
         "layout": data.layout,
         "images": ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items()),
         "format": "" if data.pixels == RGB else str(data.pixels),
         "classes": ", ".join(data.classes.names),
-        "found": "; ".join(data.notes),
+        "notes": "; ".join(data.notes),
     }
     console.print(facts_table(facts))
     console.print(f"written to {target}", soft_wrap=True)
@@ -42,15 +42,15 @@ def convert_data(
 @app.command("get")
 @command
 def get_data(
-    name: Annotated[str, typer.Argument(help="One of `pixelwise data list`.")],
+    name: Annotated[str, typer.Argument(help="A name from `pixelwise data list`.")],
     to: Annotated[
-        Path | None, typer.Option(help="The folder to make.", show_default="NAME")
+        Path | None, typer.Option(help="The folder to create.", show_default="NAME")
     ] = None,
 ) -> None:
-    """Fetch a published data set, verify and unpack it.
+    """Download a published dataset, verify it and unpack it.
 
-    A fetch that was cut off goes on where it was. Archives that lie in TO.archives are taken from
-    there, so that none of it needs a network.
+    An interrupted download continues where it stopped. Archives that are already in TO.archives
+    are not downloaded, so that this works without a network.
     """
     from pixelwise.data.published import fetch_dataset, find_data_set
 
@@ -60,20 +60,20 @@ def get_data(
         folder = fetch_dataset(entry.name, to, progress=transfer)
     if entry.extra:
         console.print(entry.extra, soft_wrap=True)
-    console.print(f"it is in {folder}; train on it: pixelwise train {folder}", soft_wrap=True)
+    console.print(f"written to {folder}; train on it: pixelwise train {folder}", soft_wrap=True)
 
 
 @app.command("list")
 @command
 def list_data() -> None:
-    """List the published data sets that `data get` knows, with size and terms."""
+    """List the published datasets that `data get` can download, with size and terms."""
     from pixelwise.data.published import DATA_SETS
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("name", "what", "fetched", "checked by", "terms"):
+    for column in ("name", "content", "download", "verified by", "terms"):
         table.add_column(column, no_wrap=column == "name", overflow="fold")
     for entry in DATA_SETS.values():
-        size = "by hand" if not entry.archives else gigabytes(entry.size)
+        size = "manual" if not entry.archives else gigabytes(entry.size)
         digests = {"sha256": "SHA-256", "md5": "MD5"}
         kinds = dict.fromkeys(digests[archive.algorithm] for archive in entry.archives)
         table.add_row(entry.name, entry.title, size, ", ".join(kinds) or "-", entry.terms)

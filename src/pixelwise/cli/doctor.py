@@ -21,23 +21,27 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 def doctor(
     data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Also as JSON; - prints only that.")
+        str | None,
+        typer.Option("--json", metavar="FILE", help="Write JSON; - prints JSON only."),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", "--out", metavar="FILE", help="Also as a page with images."),
+        typer.Option("--html", "--out", metavar="FILE", help="Write an HTML page with images."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Files looked at at once.", show_default="all cores")
+        int | None, typer.Option(min=1, help="Number of threads.", show_default="one per core")
     ] = None,
     val_fraction: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Drawn as val where the folder has none.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Fraction of the images drawn for validation if there is no val."
+        ),
     ] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Of that draw, as in train.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of that draw, as in train.")] = 0,
 ) -> None:
-    """Say what is wrong with a folder before it is trained on, and how to mend it.
+    """Check a dataset before training, and say how to fix each problem.
 
-    Exit code: 0 where training would run, 1 where it would not, 2 where there is no such folder.
+    Exit code: 0 if training would run, 1 if it would not, 2 if the folder cannot be examined.
     """
     from pixelwise.doctor import examine
     from pixelwise.file_io import check_writable
@@ -45,7 +49,7 @@ def doctor(
     check_json(json_file)
     if html is not None:
         check_writable(html)
-    with Bar("looking at the pairs") as bar:
+    with Bar("examining the pairs") as bar:
         diagnosis = examine(
             data, val_fraction=val_fraction, seed=seed, workers=workers, progress=bar
         )
@@ -66,7 +70,8 @@ def show(diagnosis: Diagnosis) -> None:
     """Print facts, classes, findings by kind, suggestions and the verdict."""
     from pixelwise.doctor.doctor_page import fact_lines
 
-    console.print(facts_table({key: _line(text) for key, text in fact_lines(diagnosis).items()}))
+    lines = {key: _printable(text) for key, text in fact_lines(diagnosis).items()}
+    console.print(facts_table(lines))
     if diagnosis.facts.classes:
         console.print(_classes_table(diagnosis))
     if diagnosis.findings:
@@ -84,11 +89,11 @@ def _classes_table(diagnosis: Diagnosis) -> Table:
     for split in splits:
         table.add_column(f"{split} %", justify="right")
     for split in splits:
-        table.add_column(f"in {split}", justify="right")
-    table.add_column("typical part, pixels", justify="right")
+        table.add_column(f"images in {split}", justify="right")
+    table.add_column("typical object, pixels", justify="right")
     for row in diagnosis.facts.classes:
         table.add_row(
-            _line(row.name),
+            _printable(row.name),
             *(f"{100 * row.share[split]:.2f}" for split in splits),
             *(str(row.images[split]) for split in splits),
             "-" if row.typical is None else str(row.typical),
@@ -97,26 +102,26 @@ def _classes_table(diagnosis: Diagnosis) -> Table:
 
 
 def _findings_table(diagnosis: Diagnosis) -> Table:
-    """A row a kind: how many, the first one whole, and the remedy."""
+    """One row per kind: the number of findings, the first one, and its remedy."""
     table = Table(title="findings", title_justify="left", show_lines=True)
-    for name in ("kind", "cases", "first", "remedy"):
-        table.add_column(name, justify="right" if name == "cases" else "left", overflow="fold")
+    for name in ("kind", "count", "first", "remedy"):
+        table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
     for kind, severity, findings in diagnosis.by_kind():
         first = findings[0]
-        if kind.by_example:  # each is a name to know
-            sentence = "; ".join(finding.sentence for finding in findings)
+        if kind.by_example:  # each finding is about another class
+            message = "; ".join(finding.message for finding in findings)
         else:
-            sentence = f"{first.subject(diagnosis.root)} {first.sentence}".lstrip()
+            message = f"{first.subject(diagnosis.root)} {first.message}".lstrip()
         table.add_row(
             Text(f"{severity.value}\n{kind.id}", style=STYLES[severity.value]),
             str(len(findings)),
-            _line(sentence),
-            _line(first.remedy),
+            _printable(message),
+            _printable(first.remedy),
         )
     return table
 
 
-def _line(text: str) -> str:
-    """With control characters of file names made visible."""
+def _printable(text: str) -> str:
+    """Escape control characters of file names."""
     spaced = text.replace("\N{NARROW NO-BREAK SPACE}", " ")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in spaced)

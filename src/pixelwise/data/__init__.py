@@ -1,1 +1,1 @@
-"""A folder of images and masks, understood and checked: uint8 arrays and what they mean."""
+"""Datasets: find the layout of a folder of images and masks, check it, and read it as arrays."""

@@ -1,4 +1,4 @@
-"""NumPy arrays: images, and masks of class numbers, RGB, or one channel a class (one-hot)."""
+"""NumPy arrays: images, and masks of class values, RGB colors or one-hot channels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ ARRAY_SUFFIXES = frozenset({".npy"})
 class ArrayFile:
     """A mask in a .npy file: see `MaskSource`.
 
-    (H, W) are numbers from 0 to 65535; (H, W, C) or (C, H, W) of 0 and 1 are one channel a class,
-    exactly one of them set at every pixel, and so are those of 0 and 255 that are not (H, W, 3);
-    other (H, W, 3) of uint8 are RGB.
+    - (H, W): values from 0 to 65535.
+    - (H, W, C) or (C, H, W) of 0 and 1: one channel per class, exactly one of them set at each
+      pixel. The same with 0 and 255, unless it is (H, W, 3).
+    - Any other (H, W, 3) of uint8: RGB.
     """
 
     path: Path
@@ -31,8 +32,8 @@ class ArrayFile:
         stored = load_array(self.path)
         if stored.ndim not in {2, 3} or stored.size == 0:
             raise InputError(
-                f"{self.path}: has the shape {stored.shape}: save (H, W) class numbers, or (H, W, "
-                "C) with one channel a class"
+                f"{self.path}: the shape {stored.shape} is not a mask: save (H, W) class values, "
+                "or (H, W, C) with one channel per class"
             )
         if stored.ndim == 3 and stored.shape[:2] != size and stored.shape[1:] == size:
             stored = np.moveaxis(stored, 0, 2)
@@ -40,82 +41,91 @@ class ArrayFile:
 
 
 def as_mask(stored: NDArray[Any], path: Path) -> NDArray[Any]:
-    """What a mask's array means, (H, W) or (H, W, C): class numbers, RGB, or one-hot channels.
+    """Interpret the array of a mask, (H, W) or (H, W, C): class values, RGB, or one-hot channels.
 
-    Raises InputError where it is none of them.
+    Raises:
+        InputError: If it is none of them.
     """
     if stored.ndim == 2:
-        return _as_numbers(stored, path)
+        return _as_values(stored, path)
     present = set(np.unique(stored).tolist())
-    colored = stored.shape[2] == 3 and stored.dtype == np.uint8
-    if present <= {0, 1} or (present <= {0, 255} and not colored):
-        return _from_channels(stored != 0, path)
-    if colored:
+    is_rgb = stored.shape[2] == 3 and stored.dtype == np.uint8
+    if present <= {0, 1} or (present <= {0, 255} and not is_rgb):
+        return _from_one_hot(stored != 0, path)
+    if is_rgb:
         return stored
     raise InputError(
-        f"{path}: its {stored.shape[2]} channels hold other values than 0 and 1: save the class of "
+        f"{path}: the {stored.shape[2]} channels hold other values than 0 and 1: save the class of "
         "each pixel (argmax) as (H, W)"
     )
 
 
-def _as_numbers(stored: NDArray[Any], path: Path) -> NDArray[Any]:
+def _as_values(stored: NDArray[Any], path: Path) -> NDArray[Any]:
     if stored.dtype.kind not in "bui":
-        raise InputError(f"{path}: holds {stored.dtype}: save the class numbers as uint8")
+        raise InputError(f"{path}: the type is {stored.dtype}: save the class values as uint8")
     low, high = (int(stored.min()), int(stored.max())) if stored.size else (0, 0)
     if low < 0 or high > 65535:
         raise InputError(
-            f"{path}: holds {low if low < 0 else high}: class numbers from 0 to 65535 are allowed, "
-            "255 for what is left out"
+            f"{path}: the value {low if low < 0 else high} is out of range: class values from 0 to "
+            "65535 are allowed, and 255 for ignored pixels"
         )
     return stored.astype(np.uint16 if high > 255 else np.uint8)
 
 
-def _from_channels(members: NDArray[np.bool_], path: Path) -> NDArray[np.uint8]:
+def _from_one_hot(members: NDArray[np.bool_], path: Path) -> NDArray[np.uint8]:
     if members.shape[2] > 255:
-        raise InputError(f"{path}: has {members.shape[2]} channels: 255 are allowed")
+        raise InputError(
+            f"{path}: {members.shape[2]} channels, 255 are allowed: save (H, W) class values"
+        )
     count = members.sum(axis=2)
     wrong = np.argwhere(count != 1)
     if len(wrong):
-        row, column = (int(place) for place in wrong[0])
+        row, column = (int(index) for index in wrong[0])
         raise InputError(
-            f"{path}: {int(count[row, column])} channels are set at row {row}, column {column}: "
-            "one-hot masks have exactly one at every pixel; save (H, W) numbers"
+            f"{path}: {int(count[row, column])} channels are set at row {row}, column {column}, "
+            "but a one-hot mask has exactly one at each pixel: correct it, or save (H, W) values"
         )
     return np.asarray(members.argmax(axis=2), dtype=np.uint8)
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """An image in a .npy file: (H, W, C) from (H, W) or (H, W, C), numbers of any real type.
+    """Read an image from a .npy file.
 
-    Raises InputError for other shapes and types, and for what looks like (C, H, W).
+    Returns:
+        (H, W, C), from (H, W) or (H, W, C), of any real type.
+
+    Raises:
+        InputError: For other shapes and types, and for (C, H, W).
     """
     stored = load_array(path)
     if stored.dtype.kind not in "buif":
-        raise InputError(f"{path}: holds {stored.dtype}: save whole or floating point numbers")
+        raise InputError(
+            f"{path}: the type is {stored.dtype}: save integers or floating-point numbers"
+        )
     if stored.ndim == 2:
         stored = stored[..., None]
     if stored.ndim != 3 or 0 in stored.shape:
         raise InputError(
-            f"{path}: has the shape {stored.shape}: save an image as (H, W), or (H, W, C) with "
-            "the channels last"
+            f"{path}: the shape {stored.shape} is not an image: save (H, W), or (H, W, C) with the "
+            "channels last"
         )
     if stored.shape[0] < min(stored.shape[1:]) or stored.shape[2] > MAX_CHANNELS:
         raise InputError(
-            f"{path}: has the shape {stored.shape}, which is not (H, W, C): save the channels "
-            f"last, {MAX_CHANNELS} at most"
+            f"{path}: the shape {stored.shape} is not (H, W, C): save the channels last, at most "
+            f"{MAX_CHANNELS}"
         )
     return stored.view(np.uint8) if stored.dtype == bool else stored
 
 
 def load_array(path: Path) -> NDArray[Any]:
-    """Any array of a .npy file. Raises InputError where it is none."""
+    """Read any array from a .npy file. Raises InputError if that fails."""
     try:
         check_regular(path)
-        # Mapped first: a header that promises more than the file holds is then refused.
+        # Memory-mapping refuses a header that promises more than the file holds.
         with np.errstate(over="ignore"):
             return np.array(np.lib.format.open_memmap(path, mode="r"))
-    except Exception as error:  # numpy parses the header as Python, and raises what that provokes
+    except Exception as error:  # a damaged header can raise anything in NumPy
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(
-            f"{path}: is not an array that can be read ({reason}): save it with numpy.save"
+            f"{path}: not a readable array ({reason}): save it with numpy.save"
         ) from error

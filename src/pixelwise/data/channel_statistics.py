@@ -1,4 +1,4 @@
-"""The pixel format of a whole set, from what each of its images tells, and its statistics."""
+"""Choose the pixel format of a dataset from its images, and compute mean and std per channel."""
 
 from __future__ import annotations
 
@@ -15,39 +15,43 @@ from pixelwise.data.pixel_format import PixelFormat, RawImage
 from pixelwise.errors import InputError
 
 SAMPLED = 1024
-"""Pixels of each deep image by which the range of values is found, evenly over it."""
+"""Number of evenly spaced pixels per image, of more than 8 bits, that determine the value range."""
 OUTER = 0.001
-"""Share of values that may lie beyond the range at each end: a hot pixel shall not darken all."""
+"""Fraction of values beyond the range at each end, so that a hot pixel does not darken the rest."""
 OPAQUE = 0.9
-"""Share of pixels that are fully transparent or opaque from which a channel is opacity indeed."""
+"""A last channel is alpha if at least this fraction is fully transparent or fully opaque."""
 
 
 @dataclass(frozen=True)
-class RawFacts:
+class PixelSummary:
     """What is kept of a decoded image when its pixels are not.
 
-    raw: the image with one pixel only, for its type and its channels.
-    opaque: whether a last channel that is called opacity looks like it.
-    sample: (N,) stored values of the first three channels; empty for 8 bits.
-    pixels: their number. sums, squares: (C,) of all values by channel, float64.
+    Attributes:
+        example: The image cropped to one pixel, for its type and channels.
+        looks_like_alpha: Whether a last channel labeled alpha holds alpha-like values.
+        sample: (N,) stored values of the first three channels; empty for 8-bit images.
+        pixels: Number of pixels.
+        sums: (C,) sum of the values per channel, float64.
+        squares: (C,) sum of the squared values per channel, float64.
     """
 
-    raw: RawImage
-    opaque: bool
+    example: RawImage
+    looks_like_alpha: bool
     sample: NDArray[np.float32]
     pixels: int
     sums: NDArray[np.float64]
     squares: NDArray[np.float64]
 
 
-def facts_of(raw: RawImage) -> RawFacts:
+def summarize_pixels(raw: RawImage) -> PixelSummary:
+    """Summarize a decoded image."""
     pixels = raw.pixels
     height, width, stored = pixels.shape
-    opaque = True
+    looks_like_alpha = True
     if raw.alpha:
         last = pixels[..., -1]
         top = np.iinfo(last.dtype).max if last.dtype.kind == "u" else last.max()
-        opaque = bool(np.count_nonzero((last == 0) | (last == top)) >= OPAQUE * last.size)
+        looks_like_alpha = bool(np.count_nonzero((last == 0) | (last == top)) >= OPAQUE * last.size)
     sample = np.empty(0, dtype=np.float32)
     if raw.dtype != "uint8":
         step = max(1, int(np.sqrt(height * width / SAMPLED)))
@@ -60,12 +64,12 @@ def facts_of(raw: RawImage) -> RawFacts:
         for channel in range(stored):
             wide = pixels[..., channel].astype(np.float64)
             sums[channel], squares[channel] = wide.sum(), np.square(wide).sum()
-    one = replace(raw, pixels=pixels[:1, :1].copy())
-    return RawFacts(one, opaque, sample, height * width, sums, squares)
+    example = replace(raw, pixels=pixels[:1, :1].copy())
+    return PixelSummary(example, looks_like_alpha, sample, height * width, sums, squares)
 
 
 def _histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(C, 256) pixels of each value, of bytes (H, W, C)."""
+    """Return (C, 256): the number of pixels of each value in 8-bit (H, W, C)."""
     if pixels.shape[2] == 3:
         counted = Image.fromarray(pixels).histogram()
     else:
@@ -76,13 +80,13 @@ def _histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """mean, std: (C,) of all pixels, in units of 0..255."""
+    """Mean and std of each channel over all pixels, in units of 0..255."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def rescaled(self, before: PixelFormat, now: PixelFormat) -> ChannelStatistics:
-        """The same with another range of values."""
+        """Return the statistics of the same images under another value range."""
         (low, high), (new_low, new_high) = before.value_range, now.value_range
         factor = (high - low) / (new_high - new_low)
         shift = 255 * (low - new_low) / (new_high - new_low)
@@ -93,80 +97,87 @@ class ChannelStatistics:
 
 
 def choose_format(
-    found: Sequence[RawFacts],
+    summaries: Sequence[PixelSummary],
     *,
     channels: int | None = None,
     value_range: tuple[float, float] | None = None,
-    range_from: Iterable[RawFacts] | None = None,
+    range_from: Iterable[PixelSummary] | None = None,
 ) -> tuple[PixelFormat, list[str]]:
-    """The format that most of some images have, and what was decided, in sentences.
+    """Choose the format that most images have.
 
-    channels, value_range: where they are stated. range_from: the images to train on, by which the
-    range of deep images is found; None: all.
+    Args:
+        summaries: One per image.
+        channels: Number of channels, if it is stated.
+        value_range: Stored values that become 0 and 255, if they are stated.
+        range_from: The images that determine the value range (the training images); None or empty
+            for all.
+
+    Returns:
+        The format, and notes for the user about what was decided.
     """
-    doubted = [facts for facts in found if facts.raw.doubtful]
-    as_data = sum(not facts.opaque for facts in doubted) * 2 > len(doubted)
+    labeled = [summary for summary in summaries if summary.example.unsure_alpha]
+    as_data = sum(not summary.looks_like_alpha for summary in labeled) * 2 > len(labeled)
     notes: list[str] = []
     votes: Counter[tuple[int, str]] = Counter()
-    for facts in found:
-        raw = facts.raw
-        own = raw.pixels.shape[2] if raw.doubtful and as_data else raw.channels
-        votes[own, raw.dtype] += 1
+    for summary in summaries:
+        raw = summary.example
+        stored = raw.pixels.shape[2] if raw.unsure_alpha and as_data else raw.channels
+        votes[stored, raw.dtype] += 1
     if not votes:
         return PixelFormat(channels or 3), notes
     (most, dtype), _ = votes.most_common(1)[0]
-    if as_data and channels is None and most == doubted[0].raw.pixels.shape[2]:
+    if as_data and channels is None and most == labeled[0].example.pixels.shape[2]:
         notes.append(
-            f"the last of {most} channels, called opacity in the files, holds more than opaque and "
-            f"transparent: taken as a channel (--set data.channels={most - 1} leaves it out)"
+            f"the last of {most} channels is labeled alpha but holds other values than opaque and "
+            f"transparent: it is used as data (--set data.channels={most - 1} drops it)"
         )
     if value_range is None:
-        chosen = [f for f in range_from or found if f.raw.dtype == dtype] or found
-        value_range, why = _find_range(dtype, np.concatenate([f.sample for f in chosen]))
-        if why:
-            notes.append(f"{why} (--set data.value_range for another)")
-    picked = PixelFormat(channels or most, dtype, value_range)
-    return picked, notes
+        same = [s for s in range_from or summaries if s.example.dtype == dtype] or summaries
+        value_range, note = _find_range(dtype, np.concatenate([s.sample for s in same]))
+        if note:
+            notes.append(f"{note} (--set data.value_range changes this)")
+    return PixelFormat(channels or most, dtype, value_range), notes
 
 
 def _find_range(dtype: str, sample: NDArray[np.float32]) -> tuple[tuple[float, float], str]:
-    """The values to become 0 and 255, and why, in words where there is a choice."""
+    """Return the values that become 0 and 255, and a note if there was a choice."""
     if dtype == "uint8":
         return (0.0, 255.0), ""
     low, high = (float(value) for value in np.quantile(sample, (OUTER, 1 - OUTER)))
     if dtype == "uint16":
         bits = max(8, int(np.ceil(high)).bit_length())
         top = float(2**bits - 1)
-        return (0.0, top), f"16-bit images that use {bits} bits: 0 to {top:g} become 0 to 255"
+        return (0.0, top), f"16-bit images use {bits} bits: values 0 to {top:g} become 0 to 255"
     if sample.min() >= 0 and sample.max() <= 1 and high > 0:
-        return (0.0, 1.0), "floating point images of 0 to 1: they become 0 to 255"
+        return (0.0, 1.0), "floating-point images hold 0 to 1: these values become 0 to 255"
     if sample.min() >= 0 and high > 1 and sample.max() <= 255:
-        return (0.0, 255.0), "floating point images of 0 to 255: taken as they are"
+        return (0.0, 255.0), "floating-point images hold 0 to 255: their values are kept"
     if high <= low:
         high = low + 1
     return (low, high), (
-        f"floating point images: {low:g} to {high:g}, between which 99.8 % of the values of "
-        "train lie, become 0 to 255"
+        f"floating-point images: {low:g} to {high:g}, which hold 99.8 % of the training values, "
+        "become 0 to 255"
     )
 
 
-def measure(found: Iterable[RawFacts], picked: PixelFormat) -> ChannelStatistics:
-    """Mean and standard std of each channel over some images of that format."""
+def compute_statistics(
+    summaries: Iterable[PixelSummary], pixel_format: PixelFormat
+) -> ChannelStatistics:
+    """Compute mean and std of each channel over the images that have this format."""
+    channels = pixel_format.channels
     pixels = 0
-    sums, squares = np.zeros(picked.channels), np.zeros(picked.channels)
-    for facts in found:
+    sums, squares = np.zeros(channels), np.zeros(channels)
+    for summary in summaries:
         try:
-            picked.select(facts.raw, Path())
+            pixel_format.select(summary.example, Path())
         except InputError:
-            continue  # named elsewhere
-        kept = slice(0, picked.channels)
-        local_sums, own_squares = facts.sums[kept], facts.squares[kept]
-        if len(local_sums) < picked.channels:  # gray, which becomes RGB
-            local_sums, own_squares = local_sums[:1], own_squares[:1]
-        pixels += facts.pixels
-        sums += local_sums
-        squares += own_squares
-    low, high = picked.value_range
+            continue  # the scan reports it
+        # A gray image becomes RGB: its one sum is added to all channels.
+        used = slice(0, channels if len(summary.sums) >= channels else 1)
+        pixels += summary.pixels
+        sums += summary.sums[used]
+        squares += summary.squares[used]
+    low, high = pixel_format.value_range
     per_unit = 255 / (high - low)
     means = sums / max(1, pixels)
     variances = np.maximum(0, squares / max(1, pixels) - means**2)

@@ -1,4 +1,4 @@
-"""Class tables as other tools write them, beside the masks."""
+"""Read the class tables that annotation tools write beside the masks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pixelwise.errors import InputError
 from pixelwise.file_io import check_regular
 
 _VOID = frozenset({"void", "ignore", "ignored", "__ignore__", "unlabeled"})
-"""Names that other tools give to what is to be left out."""
+"""Names that annotation tools give to ignored pixels."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Classes, whether the file states their colors, and the file."""
+    """Classes read from `path`; `has_colors` tells whether the file states their colors."""
 
     classes: Classes
     has_colors: bool
@@ -32,9 +32,13 @@ class Table:
 
 
 def find_table(root: Path) -> Table | None:
-    """The first class table in `root`: ours, or one of another tool. None where there is none.
+    """Read the first class table in `root`: classes.toml, or the table of an annotation tool.
 
-    Raises InputError where the table cannot be read.
+    Returns:
+        The table, or None if there is none.
+
+    Raises:
+        InputError: If the table cannot be read.
     """
     for name, read in _READERS.items():
         path = root / name
@@ -48,7 +52,7 @@ def _classes_toml(path: Path) -> Table:
 
 
 def read_class_dict(path: Path) -> Table:
-    """class_dict.csv: a header, then `name, r, g, b`; the value of a class is its place."""
+    """Read class_dict.csv: a header, then `name, r, g, b`; the value of a class is its position."""
     entries = []
     for number, row in enumerate(csv.reader(read_lines(path)), start=1):
         cells = [cell.strip() for cell in row]
@@ -61,7 +65,7 @@ def read_class_dict(path: Path) -> Table:
 
 
 def read_label_colors(path: Path) -> Table:
-    """label_colors.txt of CamVid: `r g b name` a line; the value of a class is its place."""
+    """Read CamVid's label_colors.txt: lines `r g b name`; the value of a class is its position."""
     entries = []
     for number, line in enumerate(read_lines(path), start=1):
         match = re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(\S.*)", line.strip())
@@ -69,12 +73,12 @@ def read_label_colors(path: Path) -> Table:
             red, green, blue, name = match.groups()
             entries.append((name.strip(), (int(red), int(green), int(blue))))
         elif line.strip() and number > 1:
-            raise InputError(f"{path}: line {number}: write r g b and the name")
+            raise InputError(f"{path}: line {number}: write r g b name")
     return _from_entries(path, entries)
 
 
 def read_labelmap(path: Path) -> Table:
-    """labelmap.txt of CVAT: `name:r,g,b:parts:actions` a line, `#` before a comment."""
+    """Read CVAT's labelmap.txt: lines `name:r,g,b:parts:actions`; `#` starts a comment."""
     entries = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip() or line.startswith("#"):
@@ -88,7 +92,7 @@ def read_labelmap(path: Path) -> Table:
 
 
 def read_names(path: Path) -> Table:
-    """class_names.txt: a name a line; the value of a class is its place; __ignore__ is none."""
+    """Read class_names.txt: one name per line; the value of a class is its position."""
     names = [line.strip() for line in read_lines(path) if line.strip()]
     ignored = names[:1] == ["__ignore__"]
     try:
@@ -108,24 +112,24 @@ _READERS: dict[str, Callable[[Path], Table]] = {
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises InputError where it cannot be read as UTF-8."""
+    """Read the lines of a UTF-8 text file. Raises InputError if that fails."""
     try:
         check_regular(path)
         return path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text ({error}): save it as UTF-8") from error
+        raise InputError(f"{path}: invalid UTF-8 ({error}): save the file as UTF-8") from error
 
 
 def _from_entries(path: Path, entries: list[tuple[str, Color]]) -> Table:
-    void = [place for place, (name, _) in enumerate(entries) if name.casefold() in _VOID]
-    kept = [place for place in range(len(entries)) if place not in void[:1]]
+    void = [value for value, (name, _) in enumerate(entries) if name.casefold() in _VOID]
+    values = [value for value in range(len(entries)) if value not in void[:1]]
     try:
         classes = Classes.make(
-            [entries[place][0] for place in kept],
-            colors=[entries[place][1] for place in kept],
-            values=kept,
+            [entries[value][0] for value in values],
+            colors=[entries[value][1] for value in values],
+            values=values,
             ignore=void[0] if void else None,
             ignore_color=entries[void[0]][1] if void else (0, 0, 0),
         )

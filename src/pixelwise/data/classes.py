@@ -1,8 +1,8 @@
-"""What the numbers in a mask mean: names, colors and values of the classes, and what is ignored.
+"""Class tables: names, colors and mask values of the classes, and which values are ignored.
 
-Inside pixelwise a mask holds class indices 0..C-1 and IGNORE (255). In files it holds whatever the
-person's masks hold. `Classes` is the one place where the two are translated, for training, scoring
-and prediction alike, so a predicted mask speaks the language of the masks it was trained on.
+In memory a mask holds class indices 0..C-1 and IGNORE (255); in files it holds the values that the
+user's masks hold. `Classes` is the only place that translates between the two, for training,
+evaluation and prediction, so that predicted masks use the same values as the training masks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from pixelwise.errors import InputError
 from pixelwise.file_io import check_regular
 
 IGNORE = 255
-"""The index, inside pixelwise, of pixels that loss and metrics leave out."""
+"""Class index of pixels that loss and metrics leave out."""
+UNKNOWN = -1
+"""What `find_values` and `find_colors` return for a value that is neither a class nor ignored."""
 
 MAX_CLASSES = 255
 MAX_VALUE = 65535
@@ -32,10 +34,10 @@ Color = tuple[int, int, int]
 
 
 def distinct_colors(count: int) -> tuple[Color, ...]:
-    """`count` colors that are easy to tell apart, the same ones at every call (RGB, 0..255)."""
+    """Return `count` well-distinguishable RGB colors (0..255), the same at every call."""
     colors = []
     for i in range(count):
-        hue = (0.58 + i * 0.618034) % 1.0  # steps of the golden ratio never come back to a hue
+        hue = (0.58 + i * 0.618034) % 1.0  # steps of the golden ratio never repeat a hue
         lightness = (0.55, 0.38, 0.70)[i % 3]
         red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.75)
         colors.append((round(red * 255), round(green * 255), round(blue * 255)))
@@ -44,17 +46,21 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a data set, in the order of their indices.
+    """The classes of a dataset, ordered by index.
 
-    names: one for each class, unique, not empty.
-    colors: RGB, 0..255, one for each class; used for palettes, overlays and RGB masks.
-    values: the value of each class in mask files, 0..MAX_VALUE, unique.
-    ignore: the mask value that loss and metrics leave out, or None.
-    ignore_color: its color in RGB masks and palettes.
-    also_ignored: further mask values that are left out, as the many of Cityscapes; needs `ignore`.
+    Values over 255 occur in 16-bit masks only. Written masks have 8 bits: for classes with such
+    values they hold the class indices instead, and 255 for ignored pixels.
 
-    Values over 255 are read from 16-bit masks only. Masks that are written have 8 bits: with such
-    values they hold the class indices instead, and 255 for what is ignored.
+    Args:
+        names: Name of each class, unique and not empty.
+        colors: RGB color of each class, 0..255; used for palettes, overlays and RGB masks.
+        values: Value of each class in mask files, 0..MAX_VALUE, unique.
+        ignore: Mask value that loss and metrics leave out, or None.
+        ignore_color: Color of ignored pixels in RGB masks and palettes.
+        also_ignored: Further mask values that are ignored (Cityscapes has many); requires `ignore`.
+
+    Raises:
+        InputError: If the table is inconsistent.
     """
 
     names: tuple[str, ...]
@@ -66,7 +72,7 @@ class Classes:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_CLASSES:
-            raise InputError(f"{len(self.names)} classes: allowed are 1 to {MAX_CLASSES}")
+            raise InputError(f"{len(self.names)} classes: 1 to {MAX_CLASSES} are allowed")
         if not len(self.names) == len(self.colors) == len(self.values):
             raise InputError(
                 f"{len(self.names)} names, {len(self.colors)} colors and {len(self.values)} "
@@ -76,33 +82,33 @@ class Classes:
             twice = {item for item in items if items.count(item) > 1}
             if twice:
                 raise InputError(
-                    f"class {what} {sorted(twice)[0]!r} is used twice: each is one class"
+                    f"class {what} {sorted(twice)[0]!r} is used twice: give each class its own"
                 )
         for name in self.names:
             if not isinstance(name, str) or not name:
-                raise InputError(f"class name {name!r}: give every class a name, as a text")
+                raise InputError(f"class name {name!r}: give every class a name, as a string")
             try:
                 name.encode()
             except UnicodeEncodeError as error:
                 raise InputError(
-                    f"class name {name!r}: is not valid text: write it anew"
+                    f"class name {name!r} is not valid text: rename the class"
                 ) from error
         for value in (*self.values, *self._ignored):
-            if not _is_whole(value, MAX_VALUE):
+            if not _is_integer(value, MAX_VALUE):
                 raise InputError(
-                    f"mask value {value!r}: whole numbers from 0 to 255 are allowed, in 16-bit "
-                    f"masks to {MAX_VALUE}"
+                    f"mask value {value!r}: integers from 0 to 255 are allowed, in 16-bit masks up "
+                    f"to {MAX_VALUE}"
                 )
         for color in (*self.colors, self.ignore_color):
-            if len(color) != 3 or not all(_is_whole(part, 255) for part in color):
-                raise InputError(f"color {color}: three whole numbers, 0 to 255, are allowed")
+            if len(color) != 3 or not all(_is_integer(channel, 255) for channel in color):
+                raise InputError(f"color {color}: write three integers from 0 to 255")
         for value in self._ignored:
             if value in self.values:
                 raise InputError(
-                    f"mask value {value} is a class and ignored at once: it can be one of them"
+                    f"mask value {value} is both a class and ignored: remove one of the two"
                 )
         if self.also_ignored and self.ignore is None:
-            raise InputError("also_ignored without ignore: give the value to write as `ignore`")
+            raise InputError("also_ignored without ignore: set `ignore` to the value to write")
 
     @classmethod
     def make(
@@ -115,7 +121,7 @@ class Classes:
         ignore_color: Color = (0, 0, 0),
         also_ignored: tuple[int, ...] = (),
     ) -> Classes:
-        """Classes with what is not given filled in: distinct colors, values 0..C-1."""
+        """Create classes with defaults: distinct colors, values 0..C-1."""
         return cls(
             names=tuple(names),
             colors=tuple(colors) if colors else distinct_colors(len(names)),
@@ -134,20 +140,20 @@ class Classes:
 
     @property
     def written_values(self) -> tuple[int, ...]:
-        """The value of each class in masks that are written: `values`, where 8 bits hold them."""
-        wide = max((*self.values, self.ignore or 0)) > 255
-        return tuple(range(len(self))) if wide else self.values
+        """Value of each class in written masks: `values` if they fit into 8 bits, else indices."""
+        fits = max((*self.values, self.ignore or 0)) <= 255
+        return self.values if fits else tuple(range(len(self)))
 
     @property
     def file_ignore(self) -> int:
-        """The mask value to write for an ignored pixel: the declared one, else a free one."""
+        """Value of ignored pixels in written masks: `ignore` if possible, else an unused value."""
         if self.ignore is not None and self.written_values is self.values:
             return self.ignore
         return next(value for value in range(255, -1, -1) if value not in self.written_values)
 
     @cached_property
     def _to_index(self) -> NDArray[np.int16]:
-        table = np.full(MAX_VALUE + 1, -1, dtype=np.int16)
+        table = np.full(MAX_VALUE + 1, UNKNOWN, dtype=np.int16)
         table[list(self.values)] = np.arange(len(self))
         table[list(self._ignored)] = IGNORE
         return table
@@ -160,70 +166,83 @@ class Classes:
         return table
 
     def indexed(self) -> Classes:
-        """The same classes for masks that hold 0..C-1, with 255 for what is ignored."""
+        """Return the same classes for masks that hold 0..C-1, and 255 for ignored pixels."""
         ignore = None if self.ignore is None else IGNORE
         return Classes.make(
             self.names, colors=self.colors, ignore=ignore, ignore_color=self.ignore_color
         )
 
-    def unknown_values(self, mask: NDArray[Any]) -> list[int]:
-        """The values of `mask` (H, W) that are neither a class nor ignored, in rising order."""
-        present = np.flatnonzero(np.bincount(mask.reshape(-1)))
-        return [int(value) for value in present[self._to_index[present] < 0]]
+    def find_values(self, values: NDArray[Any]) -> NDArray[np.int16]:
+        """Return the class index, IGNORE or UNKNOWN of each mask value, in the same shape."""
+        return np.asarray(self._to_index[values])
+
+    def find_colors(self, packed: NDArray[np.uint32]) -> NDArray[np.int16]:
+        """Return the class index, IGNORE or UNKNOWN of each packed color, in the same shape.
+
+        All colors are UNKNOWN if two classes share a color.
+        """
+        keys, indices = self._colors_to_index
+        position = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
+        return np.where(keys[position] == packed, indices[position], np.int16(UNKNOWN))
+
+    @cached_property
+    def _colors_to_index(self) -> tuple[NDArray[np.uint32], NDArray[np.int16]]:
+        """Packed colors in ascending order, and the index of each."""
+        colors = [*self.colors, *([self.ignore_color] if self.ignore is not None else [])]
+        indices = np.array([*range(len(self)), IGNORE][: len(colors)], dtype=np.int16)
+        if len(set(self.colors)) < len(self):
+            indices[:] = UNKNOWN
+        keys = pack_rgb(np.array(colors, dtype=np.uint8))
+        order = np.argsort(keys, kind="stable")  # a class precedes an ignore_color equal to it
+        return keys[order], indices[order]
 
     def to_index(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        """File values (H, W), 8 or 16 bits, to class indices 0..C-1 and IGNORE.
+        """Translate mask values, 8 or 16 bits, to class indices 0..C-1 and IGNORE.
 
-        Raises InputError for a value that is neither a class nor ignored.
+        Raises:
+            InputError: If a value is neither a class nor ignored.
         """
         index = self._to_index[mask]
         if index.size and index.min() < 0:
-            unknown = listed(self.unknown_values(mask))
+            unknown = listed(np.unique(mask[index < 0]).tolist())
             raise InputError(f"mask value {unknown} is not among the classes ({self.allowed()})")
         return np.asarray(index, dtype=np.uint8)
 
     def to_value(self, index: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Class indices 0..C-1 and IGNORE (H, W) to the values that mask files hold."""
-        # Several times as fast as indexing, which is felt beside a quick network.
+        """Translate class indices 0..C-1 and IGNORE (H, W) to the values that mask files hold."""
+        # Several times as fast as indexing, which matters beside a fast network.
         values = bytearray(index.tobytes()).translate(self._to_value.tobytes())
         return np.frombuffer(values, np.uint8).reshape(index.shape)
 
     def rgb_to_index(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """An RGB mask (H, W, 3) to class indices by the color table.
+        """Translate an RGB mask (H, W, 3) to class indices (H, W) by the color table.
 
-        Raises InputError for a color that is not in the table, and where two classes share one.
+        Raises:
+            InputError: If a color is not in the table, or two classes share a color.
         """
+        return self.colors_to_index(pack_rgb(mask))
+
+    def colors_to_index(self, packed: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """Translate packed colors like `rgb_to_index`."""
         if len(set(self.colors)) < len(self):
             shared = next(color for color in self.colors if self.colors.count(color) > 1)
             pairs = zip(self.names, self.colors, strict=True)
             names = " and ".join(repr(name) for name, color in pairs if color == shared)
             raise InputError(
-                f"classes {names} have one color, {shared}: an RGB mask cannot tell them apart: "
-                "give each its own in classes.toml"
+                f"classes {names} share the color {shared}, so that an RGB mask cannot "
+                "distinguish them: give each its own color in classes.toml"
             )
-        packed = pack_rgb(mask)
-        colors = list(self.colors) + ([self.ignore_color] if self.ignore is not None else [])
-        indices = [*range(len(self)), IGNORE][: len(colors)]
-        keys = pack_rgb(np.array(colors, dtype=np.uint8)[None])[0]
-        order = np.argsort(keys, kind="stable")  # a class comes before an ignore_color like it
-        place = np.searchsorted(keys[order], packed).clip(max=len(keys) - 1)
-        known = keys[order][place] == packed
-        if not known.all():
-            red, green, blue = (int(part) for part in mask[~known][0])
+        index = self.find_colors(packed)
+        if (index < 0).any():
+            color = unpack_rgb(packed[index < 0][:1])[0]
             raise InputError(
-                f"color ({red}, {green}, {blue}) is in the mask and in no class: add it to "
-                "classes.toml, as a class or as ignore_color"
+                f"color {color} is not in the class table: add it to classes.toml, as a class or "
+                "as ignore_color"
             )
-        index: NDArray[np.uint8] = np.array(indices, dtype=np.uint8)[order][place]
-        return index
-
-    def knows_colors(self, packed: NDArray[np.uint32]) -> bool:
-        """Whether `rgb_to_index` has an index for all of these colors (as of `pack_rgb`)."""
-        colors = [*self.colors, *([self.ignore_color] if self.ignore is not None else [])]
-        return bool(np.isin(packed, pack_rgb(np.array(colors, dtype=np.uint8))).all())
+        return index.astype(np.uint8)
 
     def allowed(self) -> str:
-        """The permitted mask values in words, for messages: `0..10, 11 ignored`."""
+        """Describe the valid mask values for messages: `0..10, 11 ignored`."""
         low, high = min(self.values), max(self.values)
         if self.values == tuple(range(low, high + 1)) and high > low:
             text = f"{low}..{high}"
@@ -232,21 +251,21 @@ class Classes:
         return f"{text}, {listed(self._ignored)} ignored" if self._ignored else text
 
     def palette(self) -> bytes:
-        """768 bytes of RGB: the color of each mask value, for palette PNG files."""
+        """Return the color of each mask value for palette PNG files: 768 bytes of RGB."""
         table = np.zeros((256, 3), dtype=np.uint8)
         table[list(self.written_values)] = self.colors
         table[self.file_ignore] = self.ignore_color
         return table.tobytes()
 
     def color_table(self) -> NDArray[np.uint8]:
-        """(256, 3) RGB: the color of each class index, IGNORE included."""
+        """Return (256, 3) RGB: the color of each class index, including IGNORE."""
         table = np.zeros((256, 3), dtype=np.uint8)
         table[: len(self)] = self.colors
         table[IGNORE] = self.ignore_color
         return table
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict that `from_json` reads back to an equal object."""
+        """Return a dict that `from_json` turns back into an equal object."""
         return {
             "names": list(self.names),
             "colors": [list(color) for color in self.colors],
@@ -258,7 +277,7 @@ class Classes:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Classes:
-        """The inverse of `to_json`. Raises KeyError or TypeError where it is not such a dict."""
+        """Read the output of `to_json`. Raises KeyError or TypeError for another dict."""
         return cls(
             names=tuple(data["names"]),
             colors=tuple(_color(color) for color in data["colors"]),
@@ -270,15 +289,20 @@ class Classes:
 
 
 def listed(items: Sequence[object], *, most: int = 12) -> str:
-    """`a, b, c`, or the first of them and the number of the others."""
+    """Format items as `a, b, c`, or the first `most` and the number of the others."""
     text = ", ".join(map(str, items[:most]))
     return text if len(items) <= most else f"{text} and {len(items) - most} more"
 
 
 def pack_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Colors (..., 3) as one number each (...): red << 16 | green << 8 | blue."""
+    """Pack colors (..., 3) into one number each (...): red << 16 | green << 8 | blue."""
     wide = rgb.astype(np.uint32)
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], dtype=np.uint32)
+
+
+def unpack_rgb(packed: NDArray[np.uint32]) -> list[Color]:
+    """Return the RGB colors of packed ones (K,)."""
+    return [(color >> 16, color >> 8 & 255, color & 255) for color in packed.tolist()]
 
 
 def _color(value: Any) -> Color:
@@ -286,7 +310,7 @@ def _color(value: Any) -> Color:
     return red, green, blue
 
 
-def _is_whole(value: object, limit: int) -> bool:
+def _is_integer(value: object, limit: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
 
 
@@ -294,18 +318,19 @@ TOML_EXAMPLE = 'class = [{name = "sky", color = [128, 128, 128]}]'
 
 
 def read_classes_toml(path: Path) -> Classes:
-    """Read a classes.toml.
+    """Read a classes.toml:
 
-        ignore = 255                 # optional: a mask value left out by loss and metrics, or
-                                     # several, [255, 0]: the first is what masks are written with
-        ignore_color = [0, 0, 0]    # optional: its color in RGB masks
+        ignore = 255                 # optional: mask value that loss and metrics leave out, or a
+                                     # list, [255, 0]: masks are written with the first
+        ignore_color = [0, 0, 0]     # optional: color of ignored pixels in RGB masks
 
         [[class]]
         name = "sky"
-        color = [128, 128, 128]     # optional for index masks
-        value = 0                    # optional: the place in the list
+        color = [128, 128, 128]      # optional for index masks
+        value = 0                    # optional: the default is the position in the list
 
-    Raises InputError, with the file's name and the remedy, where it is not of this form.
+    Raises:
+        InputError: With the file and the remedy, if the file does not have this form.
     """
     try:
         check_regular(path)
@@ -313,24 +338,15 @@ def read_classes_toml(path: Path) -> Classes:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not TOML ({error}): correct the line") from error
-    surplus = sorted(set(data) - {"class", "ignore", "ignore_color"})
-    if surplus:
-        raise InputError(
-            f"{path}: unknown key {surplus[0]!r}: allowed are class, ignore, ignore_color"
-        )
+        raise InputError(f"{path}: invalid TOML ({error}): correct the line") from error
+    _check_keys(path, data, ("class", "ignore", "ignore_color"))
     entries = data.get("class")
     if not isinstance(entries, list) or not entries:
-        raise InputError(f"{path}: no classes in it: write one table a class, as {TOML_EXAMPLE}")
+        raise InputError(f"{path}: no classes: write one table per class, as {TOML_EXAMPLE}")
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise InputError(f"{path}: class {number} has no name: write {TOML_EXAMPLE}")
-        surplus = sorted(set(entry) - {"name", "color", "value"})
-        if surplus:
-            raise InputError(
-                f"{path}: class {entry['name']!r}: unknown key {surplus[0]!r}: allowed are "
-                "name, color, value"
-            )
+        _check_keys(path, entry, ("name", "color", "value"), f"class {entry['name']!r}: ")
     defaults = distinct_colors(len(entries))
     ignored = data.get("ignore", [])
     ignored = ignored if isinstance(ignored, list) else [ignored]
@@ -349,25 +365,34 @@ def read_classes_toml(path: Path) -> Classes:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: three numbers were expected in a color: write {TOML_EXAMPLE}"
-        ) from error
+        raise InputError(f"{path}: a color is three numbers: write {TOML_EXAMPLE}") from error
     return classes
 
 
+def _check_keys(
+    path: Path, table: dict[str, Any], allowed: tuple[str, ...], where: str = ""
+) -> None:
+    for key in sorted(set(table) - set(allowed)):
+        american = key.replace("colour", "color")
+        remedy = f"allowed are {', '.join(allowed)}"
+        if american in allowed:  # the spelling of version 0.1
+            remedy = f"rename the key to `{american}`"
+        raise InputError(f"{path}: {where}unknown key {key!r}: {remedy}")
+
+
 def toml_has_colors(path: Path) -> bool:
-    """Whether every class of this classes.toml states its color (RGB masks need that)."""
+    """Return whether every class of a valid classes.toml states its color (for RGB masks)."""
     return all("color" in entry for entry in tomllib.loads(path.read_text("utf-8"))["class"])
 
 
 def write_classes_toml(path: Path, classes: Classes) -> None:
-    """Write `classes` so that `read_classes_toml` gives them back equal."""
+    """Write `classes` so that `read_classes_toml` returns equal ones."""
     lines = [f"ignore_color = {list(classes.ignore_color)}"]
     if classes.ignore is not None:
         ignored = [classes.ignore, *classes.also_ignored]
         lines.insert(0, f"ignore = {ignored if classes.also_ignored else classes.ignore}")
     for name, color, value in zip(classes.names, classes.colors, classes.values, strict=True):
-        # A JSON string is a TOML basic string once DEL and non-BMP escapes are kept out of it.
+        # A JSON string is a valid TOML string except for DEL and escaped non-BMP characters.
         quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
         lines += ["", "[[class]]", f"name = {quoted}", f"color = {list(color)}"]
         lines += [f"value = {value}"]

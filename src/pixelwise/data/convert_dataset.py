@@ -1,69 +1,77 @@
-"""Any layout that is read, written as the plain one: images/, masks/ and classes.toml."""
+"""Convert a dataset in any supported layout to the plain one: images/, masks/ and classes.toml."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pixelwise.data.classes import write_classes_toml
 from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.data.dataset_scan import Progress
 from pixelwise.data.image_files import write_mask
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic, atomic_folder, make_folder
 
-PARTS = ("images", "masks", "classes.toml")
-
-Progress = Callable[[int, int], None]
+WRITTEN = ("images", "masks", "classes.toml")
 
 
 def convert_data(
-    source: Path,
-    target: Path,
+    source: str | Path,
+    target: str | Path,
     *,
     overwrite: bool = False,
     checking: Progress | None = None,
     writing: Progress | None = None,
 ) -> SegmentationData:
-    """Write the data set `source` into `target` in the plain layout; what was found in `source`.
+    """Convert a dataset to the plain layout.
 
-    Images are copied as they are, to images/SPLIT/. Masks become palette PNG files in masks/SPLIT/
-    that hold 0..C-1 in the order of the classes, and 255 for what is ignored; classes.toml says
-    so. A folder without splits stays without.
+    Images are copied unchanged to images/SPLIT/. Masks become palette PNG files in masks/SPLIT/
+    with the values 0..C-1 in the order of the classes and 255 for ignored pixels, as classes.toml
+    states. A dataset without splits stays without. The new folder appears under its name only when
+    it is complete.
 
-    overwrite: replace an earlier conversion in `target`; other files in it are a reason to refuse.
-    checking, writing: called with (done, total) of the two passes.
+    Args:
+        source: The dataset, in any supported layout.
+        target: The folder to write.
+        overwrite: Whether to replace an earlier conversion in `target`.
+        checking: Called with (done, total) while the dataset is checked.
+        writing: Called with (done, total) while files are written.
 
-    The new folder comes to its name only when it is whole. Raises InputError for faults of the
-    data, as `open_dataset`; for a target that holds something; and for one folder in the other.
+    Returns:
+        The dataset as found in `source`.
+
+    Raises:
+        InputError: If the dataset has problems (see `open_dataset`), `target` has other files, or
+            one folder is inside the other.
     """
-    _refuse(source, target, overwrite=overwrite)
+    source, target = Path(source), Path(target)
+    _check_target(source, target, overwrite=overwrite)
     data = open_dataset(source, divide=False, cache_bytes=0, progress=checking)
     make_folder(target.parent)
-    with atomic_folder(target, flush=False) as side:  # each file is flushed as it is written
-        _write(data, side, writing)
+    with atomic_folder(target, flush=False) as folder:  # each file is flushed when it is written
+        _write(data, folder, writing)
     return data
 
 
-def _refuse(source: Path, target: Path, *, overwrite: bool) -> None:
+def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if not target.name:
-        raise InputError(f"{target}: give the name of a new folder to write to")
+        raise InputError(f"{target}: not a folder name: give the name of a new folder")
     inner, outer = target.resolve(), source.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise InputError(f"{target}: is in {source}, or holds it: give a folder beside it")
+        raise InputError(f"{target}: is inside {source}, or contains it: give a folder beside it")
     if target.exists() and not target.is_dir():
-        raise InputError(f"{target}: is a file: give the name of a new folder")
+        raise InputError(f"{target}: this is a file: give the name of a new folder")
     present = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
-    others = [name for name in present if name not in PARTS]
+    others = [name for name in present if name not in WRITTEN]
     if others:
-        raise InputError(f"{target}: holds {others[0]}: give a new or an empty folder")
+        raise InputError(f"{target}: the folder has {others[0]}: give a new or an empty folder")
     if present and not overwrite:
         raise InputError(
-            f"{target}: holds {present[0]} already: give a new folder, or add --overwrite"
+            f"{target}: the folder already has {present[0]}: give a new folder, or add --overwrite"
         )
 
 
@@ -73,17 +81,17 @@ def _write(data: SegmentationData, folder: Path, progress: Progress | None) -> N
 
     def write(job: tuple[str, str, Sample]) -> None:
         split, name, sample = job
-        with atomic(folder / "images" / split / f"{name}{sample.image.suffix}") as side:
-            shutil.copyfile(sample.image, side)
+        with atomic(folder / "images" / split / f"{name}{sample.image.suffix}") as temporary:
+            shutil.copyfile(sample.image, temporary)
         _, mask = data.read(sample)
         write_mask(folder / "masks" / split / f"{name}.png", mask, palette=palette)
 
     jobs = []
     for split, samples in data.splits.items():
-        place = "" if split == "all" else split
-        for part in ("images", "masks"):
-            make_folder(folder / part / place)
-        jobs += [(place, name, s) for name, s in zip(_names(samples), samples, strict=True)]
+        subfolder = "" if split == "all" else split
+        for kind in ("images", "masks"):
+            make_folder(folder / kind / subfolder)
+        jobs += [(subfolder, name, s) for name, s in zip(_names(samples), samples, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(write, jobs), start=1):
             if progress is not None:
@@ -92,7 +100,7 @@ def _write(data: SegmentationData, folder: Path, progress: Progress | None) -> N
 
 
 def _names(samples: list[Sample]) -> list[str]:
-    """A file name for each: the image's own, with its folders before it where two have one."""
+    """Return unique file names: the image's own, prefixed by its folders if it is not unique."""
     count = Counter(sample.image.stem.casefold() for sample in samples)
     return [
         sample.image.stem

@@ -1,4 +1,4 @@
-"""What follows from the sizes and the pixels of a data set, for training and for its doctor."""
+"""Defaults that follow from the image sizes and pixel counts of a dataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CROP_MULTIPLE = 32
 
 
 def usual_crop(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(height, width): the median size of the images, at most 512 a side, in steps of 32."""
+    """Return the default crop (height, width): the median size, at most 512, in steps of 32."""
     height, width = (
         max(CROP_MULTIPLE, min(MAX_CROP, int(side)) // CROP_MULTIPLE * CROP_MULTIPLE)
         for side in np.median(np.array(sizes), axis=0)
@@ -21,26 +21,31 @@ def usual_crop(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def median_frequency(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights of classes by median frequency (arXiv:1411.4734, section 6.1): median share / share.
+    """Compute class weights by median frequency balancing (arXiv:1411.4734, section 6.1).
 
-    counts: (C,) pixels of each class. Classes that do not occur get weight 1: nothing is known.
+    Args:
+        counts: (C,) number of pixels of each class.
+
+    Returns:
+        (C,) median frequency / frequency; 1 for classes that do not occur.
     """
-    share = counts / max(1, counts.sum())
-    present = share > 0
+    frequency = counts / max(1, counts.sum())
+    present = frequency > 0
     weights = np.ones(len(counts), dtype=np.float64)
     if present.any():
-        weights[present] = np.median(share[present]) / share[present]
+        weights[present] = np.median(frequency[present]) / frequency[present]
     return weights
 
 
 MAX_WEIGHT = 10.0
-"""A class of a few pixels would else be all that counts."""
+"""Without a limit a class of a few pixels would dominate the loss."""
 
 
 def root_median_frequency(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The roots of `median_frequency`, at most MAX_WEIGHT and at least one over it.
+    """Compute the square roots of `median_frequency`, clipped to 1 / MAX_WEIGHT..MAX_WEIGHT.
 
-    The plain weights overshoot where one class has nearly all pixels: on the demo's scenes, with
-    one rare class against all else, they found less of that class than none, and their roots more.
+    The plain weights overshoot if one class has nearly all pixels: on the demo scenes, with one
+    rare class against everything else, they gave a lower recall of that class than no weights at
+    all, and their square roots a higher one.
     """
     return np.clip(np.sqrt(median_frequency(counts)), 1 / MAX_WEIGHT, MAX_WEIGHT)

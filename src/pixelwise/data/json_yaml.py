@@ -1,4 +1,4 @@
-"""JSON and YAML files of annotation tools: read whole, or recognized by their first lines."""
+"""Read the JSON and YAML files of annotation tools, or recognize them by their first lines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pixelwise.errors import InputError
 from pixelwise.file_io import check_regular
 
 HEAD = 1 << 16
-"""Characters that a quick look reads of a file."""
+"""Characters that `top_keys` reads."""
 
 
 def brief(value: Any) -> str:
-    """What a document holds, for a message: the beginning of what is large."""
+    """Format a value for a message, abbreviated if it is large."""
     return _BRIEF.repr(value)
 
 
@@ -24,22 +24,25 @@ _BRIEF.maxstring, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxlevel = 200, 3, 3, 2
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises InputError where it is none."""
+    """Read a JSON file. Raises InputError if it cannot be read."""
     try:
         check_regular(path)
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except (ValueError, RecursionError) as error:  # also of numbers of thousands of digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError also for numbers with thousands of digits
         raise InputError(
-            f"{path}: is not whole JSON ({error}): export or download it again"
+            f"{path}: invalid JSON ({error}): export or download the file again"
         ) from error
 
 
 def top_keys(path: Path) -> set[str]:
-    """The keys of the outermost object that the start of a JSON file shows.
+    """Return the keys of the outermost object in the first HEAD characters of a JSON file.
 
-    Of a list: those of its first object, and "[]" with them. Empty for what is no JSON object.
+    For a list: the keys of its first object, and "[]". Empty if the file is not JSON.
     """
     try:
         check_regular(path)
@@ -49,10 +52,10 @@ def top_keys(path: Path) -> set[str]:
         return set()
     keys: set[str] = set()
     start = text.lstrip()
-    wanted = 1
+    level = 1
     if start.startswith("["):
         keys.add("[]")
-        wanted = 2
+        level = 2
     elif not start.startswith("{"):
         return keys
     depth, at = 0, 0
@@ -62,21 +65,21 @@ def top_keys(path: Path) -> set[str]:
             end = at + 1
             while end < len(text) and text[end] != '"':
                 end += 2 if text[end] == "\\" else 1
-            if depth == wanted and text[end + 1 : end + 20].lstrip().startswith(":"):
+            if depth == level and text[end + 1 : end + 20].lstrip().startswith(":"):
                 keys.add(text[at + 1 : end])
             at = end
         elif character in "{[":
             depth += 1
         elif character in "}]":
             depth -= 1
-            if depth < wanted and wanted == 2:
-                break  # the first object of a list has ended
+            if depth < level and level == 2:
+                break  # end of the first object of the list
         at += 1
     return keys
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The content of a YAML file that is a mapping. Raises InputError where it is none."""
+    """Read a YAML file that is a mapping. Raises InputError if it cannot be read."""
     import yaml
 
     try:
@@ -86,14 +89,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is not YAML ({reason}): correct the line") from error
+        raise InputError(f"{path}: invalid YAML ({reason}): correct the line") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no keys: write at least `names: [first, second]`")
+        raise InputError(f"{path}: no keys in the file: write at least `names: [first, second]`")
     return content
 
 
 def field(path: Path, entry: Any, key: str, kind: type | tuple[type, ...], what: str) -> Any:
-    """`entry[key]`, checked to be of `kind`. Raises InputError that names the file and `what`."""
+    """Return `entry[key]` of type `kind`. Raises InputError with the file and `what` otherwise."""
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         raise InputError(f"{path}: {what}: {key} = {brief(value)}: export the file again")

@@ -1,9 +1,9 @@
-"""What the numbers of images mean: how many channels, of which type, what is 0 and what 255.
+"""The pixel format of a dataset: number of channels, type, and the value range of the images.
 
-A network sees every image in one unit: 0..255, as 8-bit images have it. Those of 8 bits stay
-as they are. Deeper ones become float32 by one straight line, `PixelFormat.value_range`, which is
-found once over the images to train on and kept in the bundle; nothing is clipped, so that values
-beyond the range lie beyond 0 and 255. Normalization, augmentation and padding then know one unit.
+Networks see all images in the same unit, 0..255, as in 8-bit images. 8-bit images are used as they
+are. Others become float32 by a linear map (`PixelFormat.value_range`), which is determined once on
+the training images and stored in the bundle. Values are not clipped: those beyond the range map to
+values below 0 or above 255. Normalization, augmentation and padding all use this unit.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 """(H, W, C) in units of 0..255."""
 
 MAX_CHANNELS = 512
-DTYPES = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floating point or signed numbers"}
-"""How decoded images are held, in words."""
+DTYPES = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floating-point or signed numbers"}
+"""The types of decoded images, described for messages."""
 
 
 @dataclass(frozen=True)
 class RawImage:
-    """An image as decoded, upright.
+    """A decoded image, upright, with its stored values.
 
-    pixels: (H, W, C) of the numbers stored, of one of DTYPES, finite.
-    alpha: whether the file says that the last channel is opacity.
-    doubtful: whether that is to be doubted: programs call a fourth channel of a TIFF opacity,
-    whatever it holds.
+    Attributes:
+        pixels: (H, W, C) of one of DTYPES, finite.
+        alpha: Whether the file labels the last channel as alpha.
+        unsure_alpha: Whether that label is unreliable: programs label the fourth channel of a
+            TIFF as alpha whatever it holds.
     """
 
     pixels: NDArray[Any]
     alpha: bool = False
-    doubtful: bool = False
+    unsure_alpha: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -46,13 +47,13 @@ class RawImage:
 
     @property
     def channels(self) -> int:
-        """Without opacity; gray ones have 3, as they become RGB."""
-        own = self.pixels.shape[2] - self.alpha
-        return 3 if own == 1 else own
+        """Number of channels without alpha; 3 for gray images, which become RGB."""
+        stored = self.pixels.shape[2] - self.alpha
+        return 3 if stored == 1 else stored
 
     @property
-    def kept_bytes(self) -> int:
-        """Of memory, when gray has become RGB."""
+    def cached_bytes(self) -> int:
+        """Memory of the image once gray has become RGB."""
         stored = self.pixels.shape[2]
         return int(self.pixels.nbytes // stored * max(stored, self.channels))
 
@@ -61,22 +62,24 @@ class RawImage:
         return str(self.pixels.dtype)
 
     def __str__(self) -> str:
-        return _described(self.pixels.shape[2], self.dtype)
+        return _describe(self.pixels.shape[2], self.dtype)
 
 
-def _described(channels: int, dtype: str) -> str:
+def _describe(channels: int, dtype: str) -> str:
     return f"{channels} channel{'s' if channels > 1 else ''} of {DTYPES[dtype]}"
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What the images of a data set are, and of all that its network is given.
+    """Format of the images of a dataset, and of everything that its network is given.
 
-    channels: 3 are RGB; of more, the first three are.
-    dtype: one of DTYPES, as the files have it.
-    value_range: the stored values that become 0 and 255, in all channels.
+    Args:
+        channels: Number of channels; the first three are RGB if there are at least three.
+        dtype: Type of the stored values, one of DTYPES.
+        value_range: Stored values that become 0 and 255, in all channels.
 
-    Raises InputError for values that are not allowed.
+    Raises:
+        InputError: If a value is not allowed.
     """
 
     channels: int = 3
@@ -85,35 +88,37 @@ class PixelFormat:
 
     def __post_init__(self) -> None:
         if not 1 <= self.channels <= MAX_CHANNELS:
-            raise InputError(f"{self.channels} channels: allowed are 1 to {MAX_CHANNELS}")
+            raise InputError(f"{self.channels} channels: 1 to {MAX_CHANNELS} are allowed")
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r}: allowed are {', '.join(DTYPES)}")
         low, high = self.value_range
         if not (np.isfinite([low, high]).all() and low < high):
             raise InputError(
-                f"value_range {[low, high]}: two numbers in rising order, which become 0 and 255"
+                f"value_range {[low, high]}: give the values that become 0 and 255, the lower first"
             )
 
     @property
     def is_bytes(self) -> bool:
-        """Whether images stay the bytes they are."""
+        """Whether images are used as they are, as uint8."""
         return self.dtype == "uint8" and self.value_range == (0, 255)
 
     @property
-    def given(self) -> str:
-        """The type in which networks are given images: uint8, or float32 for what is scaled."""
+    def network_dtype(self) -> str:
+        """Type of the images that networks are given: uint8, or float32 if they are scaled."""
         return "uint8" if self.is_bytes else "float32"
 
     def __str__(self) -> str:
         low, high = self.value_range
         shown = "" if self.is_bytes else f", values {low:g} to {high:g} as 0 to 255"
-        return _described(self.channels, self.dtype) + shown
+        return _describe(self.channels, self.dtype) + shown
 
     def select(self, raw: RawImage, path: Path | str, *, remedy: str = "") -> NDArray[Any]:
-        """The channels (H, W, C) that are wanted of an image, numbers as stored.
+        """Return the channels (H, W, C) of this format, with the stored values.
 
-        Opacity is left out, unless it is needed as a channel; gray becomes RGB.
-        Raises InputError for an image of other channels or another type.
+        Alpha is dropped unless the format needs it as a channel; gray becomes RGB.
+
+        Raises:
+            InputError: If the image has other channels or another type.
         """
         pixels = raw.pixels
         stored = pixels.shape[2]
@@ -125,22 +130,24 @@ class PixelFormat:
                 chosen = pixels[..., :colors]
                 return np.ascontiguousarray(chosen.repeat(3, axis=2) if colors == 1 else chosen)
         if not remedy:
-            plain = self.is_bytes and raw.dtype != "uint8" and raw.channels == self.channels == 3
-            remedy = "save it as an 8-bit PNG" if plain else "give images of that kind"
-        wanted = _described(self.channels, self.dtype)
-        raise InputError(f"{path}: has {raw}, but {wanted} are needed: {remedy}")
+            deep = self.is_bytes and raw.dtype != "uint8" and raw.channels == self.channels == 3
+            remedy = "save it as an 8-bit PNG" if deep else "provide images in this format"
+        expected = _describe(self.channels, self.dtype)
+        raise InputError(f"{path}: has {raw}, but {expected} are needed: {remedy}")
 
     def scale(self, pixels: NDArray[Any]) -> Pixels:
-        """Stored numbers in units of 0..255: uint8 as they are, else float32, not clipped."""
+        """Convert stored values to units of 0..255: uint8 as it is, others as unclipped float32."""
         if self.is_bytes:
             return pixels
         low, high = self.value_range
         return (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
 
     def like(self, image: NDArray[np.uint8]) -> Pixels:
-        """An image (H, W, 3) as a network of this format is given one, its colors repeated for
-        further channels: to try the network out."""
-        chosen: Pixels = image[..., np.arange(self.channels) % 3].astype(self.given)
+        """Convert an 8-bit image (H, W, 3) to this format, to try a network on it.
+
+        Further channels repeat the colors.
+        """
+        chosen: Pixels = image[..., np.arange(self.channels) % 3].astype(self.network_dtype)
         return chosen
 
     def to_json(self) -> dict[str, Any]:
@@ -152,19 +159,19 @@ class PixelFormat:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PixelFormat:
-        """The inverse of `to_json`. Raises KeyError, TypeError, ValueError where it is none."""
+        """Read the output of `to_json`. Raises KeyError, TypeError or ValueError otherwise."""
         low, high = data["value_range"]
         return cls(int(data["channels"]), str(data["dtype"]), (float(low), float(high)))
 
 
 RGB = PixelFormat()
-"""Images of 8 bits."""
+"""8-bit RGB images."""
 
 
 def as_shown(pixels: Pixels) -> NDArray[np.uint8]:
-    """What a person is shown of an image (H, W, C) in units of 0..255: RGB (H, W, 3), uint8.
+    """Convert an image (H, W, C) in units of 0..255 to 8-bit RGB (H, W, 3) for display.
 
-    The first three channels; of fewer the first, as gray. Values beyond 0..255 are cut off.
+    Shows the first three channels, or the first as gray if there are fewer. Values are clipped.
     """
     chosen = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, axis=2)
     if chosen.dtype != np.uint8:

@@ -1,9 +1,9 @@
-"""Masks that are stored as outlines or runs, and drawn when they are read.
+"""Masks that are stored as polygons or run-length encoded, and rasterized when they are read.
 
-A pixel belongs to a polygon if its center, (column + 0.5, row + 0.5), lies inside by the even-odd
-rule. Two polygons that share an edge then share no pixel and leave no gap, whatever the fractions
-of their corners are. (Pillow's and OpenCV's polygons hold their own border as well, and are half a
-pixel fatter; COCO's rasteriser draws at five times the size. The difference is at the border.)
+A pixel belongs to a polygon if its center, (column + 0.5, row + 0.5), is inside by the even-odd
+rule. Two polygons with a common edge then have no common pixel and leave no gap, whatever the
+fractions of their corners are. (Pillow and OpenCV include the border pixels, which makes polygons
+half a pixel larger; COCO rasterizes at five times the size. The results differ at the border.)
 """
 
 from __future__ import annotations
@@ -19,31 +19,34 @@ from numpy.typing import NDArray
 from pixelwise.errors import InputError
 
 FARTHEST = 1e9
-"""From an image's corner, in pixels; beyond it differences of coordinates lose the pixel."""
+"""Largest coordinate in pixels; beyond it coordinate differences lose pixel precision."""
 
 BLOCK = 1 << 22
-"""Crossings of edges with rows that are worked on at once."""
+"""Number of crossings of edges with rows that are processed at once."""
 
 
 class Region(Protocol):
-    """One object of an image, with the value that its pixels have in the mask."""
+    """One object of an image, and the value of its pixels in the mask."""
 
     @property
     def value(self) -> int: ...
 
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Which pixels (H, W) of an image of `size` (height, width) belong to it.
+        """Return which pixels (H, W) of an image of `size` (height, width) belong to the object.
 
-        Raises InputError, without the file's name, where it does not fit such an image.
+        Raises:
+            InputError: Without the file name, if the object does not fit the image.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class Polygons:
-    """The union of closed outlines.
+    """The union of closed polygons.
 
-    rings: (N, 2) as x, y with (0, 0) the upper left corner of the image.
-    relative: whether x and y are shares of the width and height rather than pixels.
+    Args:
+        value: Value in the mask.
+        rings: (N, 2) corners x, y of each polygon; (0, 0) is the upper left corner of the image.
+        relative: Whether x and y are fractions of width and height instead of pixels.
     """
 
     value: int
@@ -60,7 +63,7 @@ class Polygons:
 
 @dataclass(frozen=True)
 class Disc:
-    """A circle, in pixels."""
+    """A circle; `center` (x, y) and `radius` are in pixels."""
 
     value: int
     center: tuple[float, float]
@@ -69,16 +72,20 @@ class Disc:
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         rows, columns = np.ogrid[0.5 : size[0] + 0.5, 0.5 : size[1] + 0.5]
         x, y = self.center
-        with np.errstate(over="ignore"):  # far away is far enough
+        with np.errstate(over="ignore"):  # infinity is outside, too
             distance = (columns - x) ** 2 + (rows - y) ** 2
             return np.asarray(distance <= np.float64(self.radius) ** 2)
 
 
 @dataclass(frozen=True)
 class Ellipse:
-    """An ellipse, by shares of the image's width (x) and height (y).
+    """An ellipse, in fractions of the image width (x) and height (y).
 
-    center: x, y. radii: along x and y, before it is turned by `degrees` clockwise, in pixels.
+    Args:
+        value: Value in the mask.
+        center: x, y.
+        radii: Along x and y, before the rotation.
+        degrees: Clockwise rotation, applied in pixel coordinates.
     """
 
     value: int
@@ -98,10 +105,13 @@ class Ellipse:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A rectangle, by shares of the image's width (x) and height (y).
+    """A rectangle, in fractions of the image width (x) and height (y).
 
-    corner: x, y of the upper left one, around which it is turned by `degrees` clockwise, in pixels.
-    sides: along x and y, before that.
+    Args:
+        value: Value in the mask.
+        corner: x, y of the upper left corner, the center of the rotation.
+        sides: Along x and y, before the rotation.
+        degrees: Clockwise rotation, applied in pixel coordinates.
     """
 
     value: int
@@ -121,12 +131,15 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A mask drawn from regions: see `MaskSource`.
+    """A mask that is rasterized from regions: see `MaskSource`.
 
-    path: the file that holds the outlines. image: the image's name, for messages.
-    stated: (height, width) that the file gives for the image, or None where it gives none.
-    background: the value where no region is.
-    by_area: larger regions lie below smaller ones; otherwise a later region lies on an earlier.
+    Args:
+        path: The annotation file.
+        image: Name of the image, for messages.
+        regions: The objects.
+        stated: (height, width) of the image according to the file; None if it states none.
+        background: Value of pixels outside all regions.
+        by_area: Whether smaller regions cover larger ones; otherwise later ones cover earlier ones.
     """
 
     path: Path
@@ -138,12 +151,12 @@ class Drawn:
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
         if self.stated is not None and self.stated != size:
-            why = "correct the file, or give the image that was annotated"
+            remedy = "correct the file, or use the image that was annotated"
             if self.stated == size[::-1]:
-                why = "the photo is turned by its EXIF orientation: annotate it as it is seen"
+                remedy = "the EXIF orientation rotates the image: annotate the upright image"
             raise InputError(
-                f"{self.path}: says that {self.image} is {self.stated[1]}x{self.stated[0]}, but it "
-                f"is {size[1]}x{size[0]}: {why}"
+                f"{self.path}: the file states {self.stated[1]}x{self.stated[0]} for {self.image}, "
+                f"but the image is {size[1]}x{size[0]}: {remedy}"
             )
         mask = np.full(size, self.background, dtype=np.uint8)
         try:
@@ -151,41 +164,45 @@ class Drawn:
         except InputError as error:
             raise InputError(f"{self.path}: image {self.image}: {error}") from error
         if self.by_area:
-            covers.sort(key=lambda cover: -int(cover[1].sum()))  # stable: the file's order decides
+            covers.sort(
+                key=lambda cover: -int(cover[1].sum())
+            )  # stable: ties keep the order of the file
         for value, covered in covers:
             mask[covered] = value
         return mask
 
 
 def as_ring(numbers: Sequence[Any]) -> NDArray[np.float64]:
-    """A flat list x1, y1, x2, y2, ... as (N, 2).
+    """Convert a flat list x1, y1, x2, y2, ... to (N, 2).
 
-    Raises InputError, without a file's name, for an odd number of them, fewer than three corners,
-    or anything that is not a finite number.
+    Raises:
+        InputError: Without the file name, for an odd number of values, fewer than three corners,
+            or anything that is not a finite number.
     """
     try:
         flat = np.asarray(numbers, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
-        raise InputError("an outline holds something that is not a number: correct it") from error
+        raise InputError("a polygon has a coordinate that is not a number: correct it") from error
     if flat.size % 2 or flat.size < 6:
         raise InputError(
-            f"an outline has {flat.size} numbers: at least three corners of x and y are needed"
+            f"a polygon has {flat.size} coordinates: at least three corners x, y are needed"
         )
     if not np.isfinite(flat).all():
-        raise InputError("an outline holds a number that is not finite: correct it")
+        raise InputError("a polygon has a coordinate that is not finite: correct it")
     if np.abs(flat).max() > FARTHEST:
         raise InputError(
-            f"an outline reaches to {np.abs(flat).max():g}, {FARTHEST:g} is allowed: correct it"
+            f"a polygon has the coordinate {np.abs(flat).max():g}, but at most {FARTHEST:g} is "
+            "allowed: correct it"
         )
     return flat.reshape(-1, 2)
 
 
 def fill_polygon(ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The pixels (H, W) whose centers lie inside the closed outline `ring` (N, 2) of x and y."""
+    """Return the pixels (H, W) whose centers are inside the polygon with corners `ring`."""
     height, width = size
     x0, y0 = ring[:, 0], ring[:, 1]
     x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-    # An edge crosses the center lines y = row + 0.5 of the rows from `first` up to before `last`.
+    # An edge crosses the center lines y = row + 0.5 of the rows `first` to `last` - 1.
     first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
     last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
     count = last - first
@@ -194,17 +211,17 @@ def fill_polygon(ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np
         return np.zeros(size, dtype=bool)
     top, bottom = int(first[crossed].min()), int(last[crossed].max())
     crossings = np.zeros((bottom - top) * (width + 1), dtype=np.int64)
-    # In blocks: an outline of many long edges crosses more lines than memory has room for.
+    # In blocks, because the crossings of many long edges may not fit into memory.
     blocks = np.cumsum(count[crossed]) // BLOCK
     for edges in np.split(crossed, np.flatnonzero(np.diff(blocks)) + 1):
-        own = count[edges]
-        edge = np.repeat(edges, own)
-        start = np.repeat(np.cumsum(own) - own, own)
+        rows = count[edges]
+        edge = np.repeat(edges, rows)
+        start = np.repeat(np.cumsum(rows) - rows, rows)
         row = first[edge] + np.arange(edge.size) - start
-        share = (row + 0.5 - y0[edge]) / (y1[edge] - y0[edge])
-        x = x0[edge] + share * (x1[edge] - x0[edge])
+        along = (row + 0.5 - y0[edge]) / (y1[edge] - y0[edge])
+        x = x0[edge] + along * (x1[edge] - x0[edge])
         column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-        # Each crossing turns inside to outside and back for all that lies to the right of it.
+        # Each crossing toggles inside and outside for all pixels to its right.
         crossings += np.bincount((row - top) * (width + 1) + column, minlength=crossings.size)
     inside = np.cumsum(crossings.reshape(bottom - top, width + 1)[:, :-1], axis=1) & 1
     filled = np.zeros(size, dtype=bool)

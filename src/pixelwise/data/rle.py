@@ -1,4 +1,4 @@
-"""Run-length codings of masks: COCO's, compressed or not, and Label Studio's."""
+"""Run-length encoded masks: of COCO, compressed or not, and of Label Studio."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from pixelwise.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class CocoRLE:
-    """COCO's coding: lengths of runs down the columns, the first of pixels outside.
+    """COCO's encoding: lengths of runs in column-major order, starting outside the object.
 
-    counts: the lengths, or COCO's compressed text.
-    stated: (height, width) of the mask.
+    Args:
+        value: Value in the mask.
+        counts: The run lengths, or COCO's compressed string.
+        stated: (height, width) of the mask.
     """
 
     value: int
@@ -27,7 +29,7 @@ class CocoRLE:
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         if self.stated != size:
             raise InputError(
-                f"an RLE mask is {self.stated[1]}x{self.stated[0]} and the image {size[1]}x"
+                f"an RLE mask is {self.stated[1]}x{self.stated[0]} but the image is {size[1]}x"
                 f"{size[0]}: correct the size"
             )
         counts = self.counts
@@ -35,34 +37,39 @@ class CocoRLE:
 
 
 def decode_counts(counts: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask (H, W) of uncompressed COCO runs. Raises InputError where they do not fill it."""
+    """Decode COCO run lengths to (H, W). Raises InputError if they do not cover the mask."""
     try:
         runs = np.array(counts, dtype=np.int64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError("RLE counts are not whole numbers: correct them") from error
+        raise InputError("RLE counts are not integers: correct them") from error
     total = size[0] * size[1]
     if runs.ndim != 1 or (runs < 0).any() or (runs > total).any() or runs.sum() != total:
         raise InputError(
-            f"RLE counts cover {runs.sum()} pixels and the image has {total}: correct them"
+            f"RLE counts cover {runs.sum()} pixels but the image has {total}: correct them"
         )
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(size, order="F")
 
 
 def decode_compressed(text: str) -> list[int]:
-    """The run lengths in COCO's compressed text. Raises InputError where it is no such text.
+    """Decode the run lengths in COCO's compressed string.
 
-    Five bits a character from chr(48) on, low bits first; the sixth says that the number goes on,
-    and the highest bit of its last five is the sign. From the fourth number on each is the
-    difference to the one two before it. (pycocotools decodes this too, but trusts the text; to
-    know that it can be trusted is to have decoded it.)
+    Each character, minus chr(48), holds five bits of a number, low bits first. The sixth bit marks
+    that more follow, and the highest of the last five bits is the sign. From the fourth number on,
+    each is the difference to the number two before it. (pycocotools decodes this too, but does not
+    validate the string.)
+
+    Raises:
+        InputError: If it is not such a string.
     """
     runs: list[int] = []
     number = shift = 0
     for character in text:
         code = ord(character) - 48
         if not 0 <= code < 64 or shift > 60:
-            raise InputError(f"compressed RLE holds {character!r}: export the file again")
+            raise InputError(
+                f"compressed RLE has the invalid character {character!r}: export the file again"
+            )
         number |= (code & 31) << shift
         shift += 5
         if code & 32:
@@ -78,7 +85,7 @@ def decode_compressed(text: str) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class BrushRLE:
-    """Label Studio's coding of a brush: four bytes a pixel, of which the last is the stroke."""
+    """Label Studio's encoding of a brush: RGBA bytes per pixel, of which alpha is the stroke."""
 
     value: int
     packed: bytes
@@ -87,7 +94,7 @@ class BrushRLE:
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         if self.stated != size:
             raise InputError(
-                f"a brush mask is {self.stated[1]}x{self.stated[0]} and the image {size[1]}x"
+                f"a brush mask is {self.stated[1]}x{self.stated[0]} but the image is {size[1]}x"
                 f"{size[0]}: correct original_width and original_height"
             )
         numbers = decode_rle_pack(self.packed, count=size[0] * size[1] * 4)
@@ -95,12 +102,15 @@ class BrushRLE:
 
 
 def decode_rle_pack(packed: bytes, *, count: int) -> NDArray[np.uint8]:
-    """The `count` bytes of a stream of @thi.ng/rle-pack, which Label Studio uses.
+    """Decode a stream of @thi.ng/rle-pack, which Label Studio uses, to `count` bytes.
 
-    A stream of bits, the highest of a byte first: 32 for the number of words, 5 for the bits of a
-    word less one, four times 4 for the bits of a length less one; then runs: one bit (1: a word
-    repeated, 0: words as they are), two bits for which of the four lengths, the length less one,
-    the word or words. Raises InputError where it is not such a stream of `count` bytes.
+    A bit stream, most significant bit first. The header has 32 bits for the number of words, 5 for
+    the bits per word - 1, and four times 4 for the bits per length - 1. Each run has one bit (1:
+    one word repeated, 0: literal words), two bits that select one of the four lengths, the length
+    - 1, and the word or words.
+
+    Raises:
+        InputError: If it is not such a stream of `count` bytes.
     """
     bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8))
     stream = _Bits(bits)
@@ -109,7 +119,7 @@ def decode_rle_pack(packed: bytes, *, count: int) -> NDArray[np.uint8]:
         lengths = [stream.take(4) + 1 for _ in range(4)]
         if words != count or width != 8:
             raise InputError(
-                f"brush RLE holds {words} words of {width} bits, {count} of 8 were expected: "
+                f"brush RLE has {words} words of {width} bits, expected {count} of 8 bits: "
                 "export the task again"
             )
         out = np.empty(count, dtype=np.uint8)
@@ -127,18 +137,18 @@ def decode_rle_pack(packed: bytes, *, count: int) -> NDArray[np.uint8]:
 
 
 class _Bits:
-    """A reader of numbers of any width from a stream of bits; EOFError behind its end."""
+    """Read numbers of any width from a bit stream; raises EOFError at its end."""
 
     def __init__(self, bits: NDArray[np.uint8]) -> None:
         self.bits = bits
         self.at = 0
 
     def _next(self, count: int) -> NDArray[np.uint8]:
-        part: NDArray[np.uint8] = self.bits[self.at : self.at + count]
-        if len(part) < count:
+        bits: NDArray[np.uint8] = self.bits[self.at : self.at + count]
+        if len(bits) < count:
             raise EOFError
         self.at += count
-        return part
+        return bits
 
     def take(self, count: int) -> int:
         number = 0
@@ -151,7 +161,7 @@ class _Bits:
 
 
 def whole_numbers(value: Any) -> tuple[int, ...] | None:
-    """A JSON list of whole numbers as a tuple, or None if it is not one."""
+    """Return a JSON list of integers as a tuple, or None if it is not one."""
     if not isinstance(value, list) or not all(type(item) is int for item in value):
         return None
     return tuple(value)

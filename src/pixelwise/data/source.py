@@ -15,25 +15,30 @@ SPLITS = ("train", "val", "test")
 
 
 class MaskSource(Protocol):
-    """Where one mask comes from: an image, or outlines that have to be drawn."""
+    """Where a mask comes from: an image file, or polygons that are rasterized when read."""
 
     @property
     def path(self) -> Path:
-        """The file that a message about this mask names."""
+        """The file that messages about this mask name."""
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
-        """The stored numbers, unsigned, (H, W), or the colors (H, W, 3) of an RGB mask.
+        """Read or rasterize the mask.
 
-        size: (height, width) of the upright image, which outlines are drawn to. An image has its
-            own, whatever `size` says.
+        Args:
+            size: (height, width) of the upright image, for masks that are rasterized. Image files
+                ignore it and have their own size.
 
-        Raises InputError with the file, the fault and the remedy.
+        Returns:
+            The stored values (H, W), unsigned, or the colors (H, W, 3) of an RGB mask.
+
+        Raises:
+            InputError: With the file, the problem and the remedy.
         """
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask that is an image of its own."""
+    """A mask in an image file of its own."""
 
     path: Path
 
@@ -43,7 +48,7 @@ class MaskFile:
 
 @dataclass(frozen=True)
 class GrayRgbFile:
-    """An index mask that was saved as RGB: three equal channels, the first of which is read."""
+    """An index mask that was saved as RGB with three equal channels."""
 
     path: Path
 
@@ -53,7 +58,7 @@ class GrayRgbFile:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and its mask; `name` is unique in the data set, the same on every system."""
+    """An image and its mask; `name` is unique in the dataset and the same on every system."""
 
     name: str
     image: Path
@@ -62,12 +67,16 @@ class Sample:
 
 @dataclass
 class Source:
-    """A data set as found on disk.
+    """A dataset as found on disk.
 
-    splits: train, val, test to their samples; `all` alone where the folder states no split.
-    classes: from classes.toml or a layout that knows them; None where the masks must tell.
-    rgb_allowed: whether the colors of `classes` are stated, so that RGB masks can be read.
-    notes: what was found and assumed, in sentences for the person.
+    Attributes:
+        root: The folder.
+        layout: Name of the layout.
+        splits: The samples of train, val and test; of `all` alone if the folder has no splits.
+        classes: From classes.toml, or known from the layout; None if they must be inferred.
+        rgb_allowed: Whether the colors of `classes` are stated, so that RGB masks can be read.
+        notes: What was found and assumed, for the user.
+        val_drawn: Whether `val` was drawn at random.
     """
 
     root: Path
@@ -76,3 +85,4 @@ class Source:
     classes: Classes | None = None
     rgb_allowed: bool = False
     notes: list[str] = field(default_factory=list)
+    val_drawn: bool = False

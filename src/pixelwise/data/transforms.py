@@ -1,4 +1,4 @@
-"""Joint transforms of image and mask: the papers' four steps, scale, crop, flip and color."""
+"""Joint augmentation of image and mask: the papers' scale, crop and flip, and color jitter."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from PIL import Image, ImageEnhance
 from pixelwise.data.classes import IGNORE
 from pixelwise.data.pixel_format import Pixels
 
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""ITU-R BT.601 weights of red, green and blue, as in Pillow's conversion to gray."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, horizontal flip and color, as one call.
+    """Random scale, crop, horizontal flip and color jitter in one call.
 
-    crop: (height, width) of what comes out; None: the whole image, scaled.
-    scale: smallest and largest factor; drawn so that halving is as likely as doubling.
-    flip: probability of mirroring left and right.
-    brightness, contrast, saturation: factors are drawn from 1 - x to 1 + x; of images of more
-        than three channels red, green and blue alone are changed, of fewer none.
-    fill: the image where the crop reaches over the image's edge; the mask is IGNORE there.
+    Image and mask are sampled at the same positions: the image by bilinear interpolation, the mask
+    by nearest neighbor. At scale 1 a crop starts at a whole pixel, so that both are exact copies.
+
+    Args:
+        crop: (height, width) of the output; None for the whole scaled image.
+        scale: Smallest and largest factor, drawn log-uniformly: halving is as likely as doubling.
+        flip: Probability of a horizontal flip.
+        brightness: The factor is drawn from 1 - brightness to 1 + brightness. Color jitter
+            applies to the first three channels, and to none if the image has fewer.
+        contrast: As `brightness`.
+        saturation: As `brightness`.
+        fill: Value of each channel where the crop extends beyond the image. The mask is IGNORE
+            there.
     """
 
     crop: tuple[int, int] | None
@@ -35,25 +45,33 @@ class Augmentation:
     def __call__(
         self, image: Pixels, mask: NDArray[np.uint8], rng: np.random.Generator
     ) -> tuple[Pixels, NDArray[np.uint8]]:
-        """(H, W, C) in units of 0..255 and (H, W) to `crop`; the same `rng` state gives the same
-        result. Images of float32 are not clipped."""
+        """Augment one image and its mask.
+
+        Args:
+            image: (H, W, C) in units of 0..255, uint8 or float32. Float images are not clipped.
+            mask: (H, W) class indices.
+            rng: Source of all random draws: the same state gives the same result.
+
+        Returns:
+            The image (crop height, crop width, C) and the mask (crop height, crop width).
+        """
         low, high = self.scale
         factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         crop = self.crop
         if crop is None:
             crop = (max(1, round(mask.shape[0] * factor)), max(1, round(mask.shape[1] * factor)))
-        rows = _span(mask.shape[0], crop[0], factor, rng)
-        columns = _span(mask.shape[1], crop[1], factor, rng)
-        # Only the part that stays is resized, from the source's own pixels: a crop of an image
-        # twice as large costs no more than one of an image half as large.
+        rows = _draw_span(mask.shape[0], crop[0], factor, rng)
+        columns = _draw_span(mask.shape[1], crop[1], factor, rng)
+        # Only the source pixels of the crop are resized: a crop of an image scaled by 2 costs no
+        # more than one of an image scaled by 0.5.
         box = (columns.source[0], rows.source[0], columns.source[1], rows.source[1])
         size = (columns.length, rows.length)
         layers = [
-            layer.resize(size, Image.Resampling.BILINEAR, box=box) for layer in _layers(image)
+            layer.resize(size, Image.Resampling.BILINEAR, box=box) for layer in _to_layers(image)
         ]
-        picture = self._color(layers, rng)
+        pixels = self._jitter(layers, rng)
         labels = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST, box=box)
-        place = (
+        inside = (
             slice(rows.offset, rows.offset + rows.length),
             slice(columns.offset, columns.offset + columns.length),
         )
@@ -62,64 +80,67 @@ class Augmentation:
         if size != (crop[1], crop[0]):
             fill = np.array(self.fill)
             out_image[:] = np.rint(fill).clip(0, 255) if image.dtype == np.uint8 else fill
-        out_image[place] = picture
-        out_mask[place] = np.asarray(labels)
+        out_image[inside] = pixels
+        out_mask[inside] = np.asarray(labels)
         if rng.random() < self.flip:
             out_image, out_mask = out_image[:, ::-1], out_mask[:, ::-1]
         return np.ascontiguousarray(out_image), np.ascontiguousarray(out_mask)
 
-    def _color(self, layers: list[Image.Image], rng: np.random.Generator) -> Pixels:
-        """The layers as one image (H, W, C), red, green and blue changed."""
-        bright, contrast, saturation = (
+    def _jitter(self, layers: list[Image.Image], rng: np.random.Generator) -> Pixels:
+        """Jitter the colors and stack the layers to (H, W, C)."""
+        brightness, contrast, saturation = (
             float(rng.uniform(1 - x, 1 + x))
             for x in (self.brightness, self.contrast, self.saturation)
         )
         if layers[0].mode == "RGB":
-            picture = layers[0]
+            rgb = layers[0]
             if self.brightness:
-                picture = ImageEnhance.Brightness(picture).enhance(bright)
+                rgb = ImageEnhance.Brightness(rgb).enhance(brightness)
             if self.contrast:
-                picture = ImageEnhance.Contrast(picture).enhance(contrast)
+                rgb = ImageEnhance.Contrast(rgb).enhance(contrast)
             if self.saturation:
-                picture = ImageEnhance.Color(picture).enhance(saturation)
-            layers = [picture, *layers[1:]]
-        parts = [np.asarray(layer) for layer in layers]
-        pixels: Pixels = np.dstack(parts) if len(parts) > 1 else np.atleast_3d(parts[0])
+                rgb = ImageEnhance.Color(rgb).enhance(saturation)
+            layers = [rgb, *layers[1:]]
+        arrays = [np.asarray(layer) for layer in layers]
+        pixels: Pixels = np.dstack(arrays) if len(arrays) > 1 else np.atleast_3d(arrays[0])
         if pixels.dtype == np.float32 and pixels.shape[2] >= 3:
-            # The same steps as Pillow's, which knows bytes only.
+            # The same operations as Pillow's, which supports 8-bit images only.
             colors = pixels[..., :3]
-            colors *= np.float32(bright)
-            mean = np.float32((colors @ _GRAY).mean())
+            colors *= np.float32(brightness)
+            mean = np.float32((colors @ _LUMA).mean())
             colors += (mean - colors) * np.float32(1 - contrast)
-            gray = (colors @ _GRAY)[..., None]
+            gray = (colors @ _LUMA)[..., None]
             colors += (gray - colors) * np.float32(1 - saturation)
         return pixels
 
 
-_GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-
-
-def _layers(image: Pixels) -> list[Image.Image]:
-    """What Pillow can resize: red, green and blue of bytes as one, each other channel by itself."""
-    together = 3 if image.dtype == np.uint8 and image.shape[2] >= 3 else 0
-    rest = (np.ascontiguousarray(image[..., c]) for c in range(together, image.shape[2]))
-    first = [np.ascontiguousarray(image[..., :3])] if together else []
-    return [Image.fromarray(part) for part in (*first, *rest)]
+def _to_layers(image: Pixels) -> list[Image.Image]:
+    """Split an image into layers that Pillow can resize: 8-bit RGB together, others singly."""
+    colors = 3 if image.dtype == np.uint8 and image.shape[2] >= 3 else 0
+    first = [np.ascontiguousarray(image[..., :3])] if colors else []
+    others = (np.ascontiguousarray(image[..., c]) for c in range(colors, image.shape[2]))
+    return [Image.fromarray(layer) for layer in (*first, *others)]
 
 
 @dataclass(frozen=True)
 class _Span:
-    """One axis of a crop: the source interval, and where its pixels lie in the output."""
+    """One axis of a crop: the source interval, and the pixels that it fills in the output."""
 
     source: tuple[float, float]
     offset: int
     length: int
 
 
-def _span(extent: int, crop: int, factor: float, rng: np.random.Generator) -> _Span:
-    window = crop / factor
-    if window <= extent:
-        start = float(rng.uniform(0, extent - window))
-        return _Span((start, min(start + window, extent)), 0, crop)
+def _draw_span(extent: int, crop: int, factor: float, rng: np.random.Generator) -> _Span:
+    """Draw the part of an axis of `extent` pixels that `crop` pixels show at scale `factor`."""
+    if factor == 1 and crop <= extent:  # a whole pixel: a fraction would resample the image
+        start = int(rng.integers(0, extent - crop + 1))
+        return _Span((start, start + crop), 0, crop)
+    covered = crop / factor
+    if covered <= extent:
+        # Fractions of a pixel: with whole ones the nearest neighbors at scale 0.5 would all be
+        # ties, and the mask would be shifted against the image by half a pixel.
+        first = float(rng.uniform(0, extent - covered))
+        return _Span((first, min(first + covered, extent)), 0, crop)
     length = min(crop, max(1, round(extent * factor)))
     return _Span((0, extent), int(rng.integers(0, crop - length + 1)), length)

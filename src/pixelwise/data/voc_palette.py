@@ -1,4 +1,4 @@
-"""PASCAL VOC's 21 classes with the colors of its palette PNG files."""
+"""The 21 classes of PASCAL VOC, with the colors of its palette PNG files."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ VOC_NAMES = (
 
 
 def voc_color(value: int) -> Color:
-    """The RGB color of a mask value (0..255) in the development kit's color map.
+    """Return the RGB color of a mask value (0..255) in the color map of the development kit.
 
-    Of the value's bits, every third goes to red, the next to green, the next to blue; the lowest
-    becomes the highest of its channel.
+    Bits 0, 3 and 6 of the value go to red, bits 1, 4 and 7 to green, bits 2 and 5 to blue; the
+    lowest bit becomes the most significant bit of its channel.
     """
     red, green, blue = (
-        sum((value >> (3 * place + channel) & 1) << (7 - place) for place in range(3))
+        sum((value >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
         for channel in range(3)
     )
     return red, green, blue

@@ -1,49 +1,75 @@
-"""What is wrong with a folder of images and masks, before an epoch is lost on it.
+"""Find out what is wrong with a dataset before training on it.
 
-`examine` looks at every pair once (`survey`, `sighting`, `measures`), asks every check (`checks`)
-and adds the facts and advice. `page` shows the result as one HTML file.
+`examine` inspects every pair once (`pair_inspection`, `measures`), runs every check (`checks`) and
+adds facts and suggestions. `doctor_page` writes the result as one HTML file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.data.dataset import Progress
-from pixelwise.doctor.advice import suggestions
+from pixelwise.data import layouts
+from pixelwise.data.dataset_scan import Progress, scan_dataset
+from pixelwise.data.source import Source
+from pixelwise.data.splits import draw_validation_split
+from pixelwise.doctor.advice import suggest_settings
 from pixelwise.doctor.checks import CHECKS
-from pixelwise.doctor.dataset_facts import facts_of
-from pixelwise.doctor.dataset_scan import DatasetScan, scan
+from pixelwise.doctor.dataset_facts import collect_facts
 from pixelwise.doctor.diagnosis import Diagnosis, Finding, Kind, Severity, Suggestion
+from pixelwise.doctor.pair_inspection import Scan, inspect_pair
+from pixelwise.errors import InputError, collecting, refuse, tolerable
 
 __all__ = ["Diagnosis", "Finding", "Kind", "Severity", "Suggestion", "diagnose", "examine"]
 
-_ORDER = list(Severity)
-
 
 def examine(
-    root: Path,
+    root: str | Path,
     *,
     val_fraction: float = 0.2,
     seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Look at every file of `root` and say what is wrong, with the remedy.
+    """Inspect every file of a dataset and report what is wrong, with the remedies.
 
-    val_fraction, seed: of the draw where the folder has no val, as in training.
-    workers: threads; None: one a core. progress: called with (done, total).
+    Args:
+        root: The folder of images and masks, in any supported layout.
+        val_fraction: Fraction of the images to draw for validation if there is no `val` split.
+        seed: Random seed of that draw, as in training.
+        workers: Number of threads; None for one per core.
+        progress: Called with (done, total) after each pair.
 
-    Raises InputError where there is no such folder or none of the known layouts fits; every fault
-    of a file is a finding, and the rest is examined.
+    Returns:
+        Findings, facts, suggested settings and a verdict.
+
+    Raises:
+        InputError: If there is no such folder, or no layout fits. Problems of files are findings.
     """
-    return diagnose(
-        scan(root, val_fraction=val_fraction, seed=seed, workers=workers, progress=progress)
-    )
+    root = Path(root)
+    with collecting() as layout_problems:
+        source = _find_source(root)
+        with tolerable():
+            draw_validation_split(source, val_fraction=val_fraction, seed=seed)
+    scan = scan_dataset(source, inspect_pair, workers=workers, progress=progress)
+    scan.layout_problems = layout_problems
+    return diagnose(scan)
 
 
-def diagnose(seen: DatasetScan) -> Diagnosis:
-    """All checks on a folder that was looked at."""
-    findings = [finding for check in CHECKS for finding in check(seen)]
-    place = {kind: number for number, kind in enumerate(dict.fromkeys(f.kind for f in findings))}
-    findings.sort(key=lambda f: (_ORDER.index(f.severity), not f.stops, place[f.kind]))
-    return Diagnosis(seen.root, findings, facts_of(seen), suggestions(seen), seen)
+def _find_source(root: Path) -> Source:
+    """Find the layout; one whose files cannot be read gives an empty source, with its problems."""
+    try:
+        return layouts.find(root)
+    except InputError as error:
+        if any(line.startswith(f"{root}: ") for line in error.problems):
+            raise
+        refuse(error.problems)
+    return Source(root, "unreadable", {})
+
+
+def diagnose(scan: Scan) -> Diagnosis:
+    """Run all checks on a scanned dataset."""
+    findings = [finding for check in CHECKS for finding in check(scan)]
+    severities = list(Severity)
+    order = {kind: number for number, kind in enumerate(dict.fromkeys(f.kind for f in findings))}
+    findings.sort(key=lambda f: (severities.index(f.severity), not f.stops, order[f.kind]))
+    return Diagnosis(scan.root, findings, collect_facts(scan), suggest_settings(scan), scan)

@@ -1,26 +1,26 @@
-"""What `train` would choose for the folder, as the flags that set it."""
+"""Suggest the settings that `train` would choose for the dataset, as flags."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pixelwise.doctor.checks import classes as by_class
-from pixelwise.doctor.dataset_scan import DatasetScan
+from pixelwise.doctor.checks.classes import count_pixels
 from pixelwise.doctor.diagnosis import Suggestion
+from pixelwise.doctor.pair_inspection import Scan
 from pixelwise.planning import BATCH_SIZE, EPOCHS, DatasetStats, make_plan, this_machine
 
 _FLAGS = {BATCH_SIZE: "--batch-size", EPOCHS: "--epochs"}
 
 
-def suggestions(scan: DatasetScan) -> list[Suggestion]:
-    """The plan for training on this machine, without a GPU; empty where nothing can be read."""
-    sizes = [s.image.size for s in scan.usable()]
+def suggest_settings(scan: Scan) -> list[Suggestion]:
+    """Plan training on this machine, without a GPU. Returns [] if no pair can be used."""
+    sizes = [pair.image.size for pair in scan.usable()]
     if not sizes or scan.classes is None:
         return []
     dataset_stats = DatasetStats(
         train=sum(1 for _ in scan.usable("train")),
         sizes=sizes,
-        pixels=by_class.pixels(scan, "train")[:-1].tolist(),
+        pixels=count_pixels(scan, "train")[: len(scan.classes)].tolist(),
     )
     found = []
     for choice in make_plan(dataset_stats, this_machine()):

@@ -1,18 +1,18 @@
-"""What the doctor says: findings of a kind, facts, suggestions, a verdict."""
+"""The doctor's result: findings, facts, suggestions and a verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pixelwise.doctor.dataset_scan import DatasetScan
+from pixelwise.doctor.pair_inspection import Scan
 
 
 class Severity(StrEnum):
-    """error: it cannot be right. warning: it may cost accuracy or trust. note: good to know."""
+    """Error: the data is wrong. Warning: it may cost accuracy. Note: good to know."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -21,12 +21,14 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """A sort of finding.
+    """A kind of finding.
 
-    id: for programs, as `size-mismatch`; it stays the same from version to version.
-    title: for people, as a heading over all of its findings.
-    stops: whether `train` refuses a folder with an error of this kind.
-    by_example: whether the files of its findings only show what the sentence says of a class.
+    Attributes:
+        id: For programs, such as `size-mismatch`; stable between versions.
+        severity: Of its findings, unless they state another.
+        title: Heading above its findings.
+        stops: Whether `train` refuses a dataset with such a finding.
+        by_example: Whether the files are only examples for a statement about a class.
     """
 
     id: str
@@ -38,46 +40,48 @@ class Kind:
     def found(
         self,
         files: Sequence[Path],
-        sentence: str,
+        message: str,
         *,
         remedy: str,
         severity: Severity | None = None,
         stops: bool | None = None,
     ) -> Finding:
-        """One case of it. `severity` and `stops` where this case differs from the kind."""
+        """Create a finding; `severity` and `stops` override those of the kind."""
         return Finding(
             self,
             severity or self.severity,
             tuple(files),
-            sentence,
+            message,
             remedy,
             self.stops if stops is None else stops,
         )
 
 
 def stopping(id: str, title: str) -> Kind:
-    """A kind of error that `train` refuses."""
+    """Create a kind of error that `train` refuses."""
     return Kind(id, Severity.ERROR, title, stops=True)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault.
+    """One problem.
 
-    files: what it is about, the one to mend first; may be empty where it is about the whole.
-    sentence: what is wrong, without the name of the file. remedy: what to do, with flag or command.
-    stops: whether `train` refuses the folder because of it.
+    Attributes:
+        files: What it is about, the file to fix first; empty for the dataset as a whole.
+        message: What is wrong, without the name of the file.
+        remedy: What to do, with the flag or command.
+        stops: Whether `train` refuses the dataset because of it.
     """
 
     kind: Kind
     severity: Severity
     files: tuple[Path, ...]
-    sentence: str
+    message: str
     remedy: str
     stops: bool
 
     def subject(self, root: Path) -> str:
-        """The file that the sentence is about, as it is shown before it; may be empty."""
+        """Return the file that the message is about, relative to `root`; may be empty."""
         if not self.files or self.kind.by_example:
             return ""
         return relative(self.files[0], root)
@@ -88,23 +92,28 @@ class Finding:
             "severity": self.severity.value,
             "stops_training": self.stops,
             "files": [relative(path, root) for path in self.files],
-            "message": self.sentence,
+            "message": self.message,
             "remedy": self.remedy,
         }
 
 
 def relative(path: Path, root: Path) -> str:
-    """`path` below `root` with slashes, as it is shown everywhere."""
+    """Return `path` relative to `root` with slashes, as it is shown everywhere."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """One class. By split: `pixels`, its `share` of them (0..1), and the `images` it is in.
+    """One class.
 
-    objects: connected parts of more than SPECK pixels, over all splits. `smallest`, `small` and
-    `typical` are areas in pixels: of the least of them, and those up to which objects hold 5 % and
-    half of the class's pixels.
+    Attributes:
+        pixels: Number of pixels by split.
+        share: Share of the pixels that are not ignored by split, 0..1.
+        images: Number of images with the class by split.
+        objects: Connected components of more than SPECK pixels, over all splits.
+        smallest: Area of the smallest object in pixels.
+        small: Area up to which objects hold 5 % of the pixels of the class.
+        typical: Area up to which objects hold half of the pixels of the class.
     """
 
     name: str
@@ -120,15 +129,21 @@ class ClassFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the folder holds, of the files that could be read.
+    """What the dataset holds, over the files that can be read.
 
-    sizes: (height, width) to the number of images, most frequent first.
-    images: how many channels of what, in words.
-    mean, std: of the images' channels, R, G, B first, in units of 0..255, over all pixels.
+    Attributes:
+        layout: Name of the layout.
+        image_format: Channels, type and value range of the images, in words.
+        pairs: Number of pairs by split.
+        sizes: (height, width) and the number of such images, most frequent first.
+        mean: Of each channel over all pixels, in units of 0..255.
+        std: Of each channel over all pixels, in units of 0..255.
+        ignored: Share of ignored pixels by split, 0..1.
+        notes: What was found and assumed.
     """
 
     layout: str
-    pictures: str
+    image_format: str
     pairs: dict[str, int]
     sizes: list[tuple[tuple[int, int], int]]
     mean: tuple[float, ...] | None
@@ -148,22 +163,31 @@ class Suggestion:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """All of it; findings with the errors first, then by kind and file.
+    """The result of `examine`.
 
-    survey: what was seen, for those who want to show it.
+    Attributes:
+        root: The dataset.
+        findings: Sorted by severity, kind and file.
+        facts: What the dataset holds.
+        suggestions: Settings for training.
+        scan: The reports on all pairs.
     """
 
     root: Path
     findings: list[Finding]
     facts: Facts
     suggestions: list[Suggestion]
-    scan: DatasetScan = field(repr=False)
+    scan: Scan
+
+    def __repr__(self) -> str:
+        counts = ", ".join(_count(self.count(severity), severity.value) for severity in Severity)
+        return f"Diagnosis({str(self.root)!r}, {counts}: {self.verdict})"
 
     @property
     def trains(self) -> bool:
-        """Whether `train` takes the folder."""
+        """Whether `train` accepts the dataset."""
         return not any(finding.stops for finding in self.findings)
 
     def count(self, severity: Severity) -> int:
@@ -174,25 +198,25 @@ class Diagnosis:
         errors, warnings = self.count(Severity.ERROR), self.count(Severity.WARNING)
         if not self.trains:
             stopping = sum(finding.stops for finding in self.findings)
-            return f"Training would fail: {_number(stopping, 'fault')} must be mended first."
+            return f"Training would fail: fix {_count(stopping, 'problem')} first."
         if errors:
             return (
-                f"Training would run, and learn something wrong: {_number(errors, 'error')}, "
-                f"{_number(warnings, 'warning')}."
+                f"Training would run, but the dataset has {_count(errors, 'error')} and "
+                f"{_count(warnings, 'warning')}."
             )
         if warnings:
-            return f"Ready to train, with {_number(warnings, 'warning')} worth a look."
-        return "Ready to train: nothing wrong was found."
+            return f"Ready to train, with {_count(warnings, 'warning')} to check."
+        return "Ready to train: no problems found."
 
     def by_kind(self) -> list[tuple[Kind, Severity, list[Finding]]]:
-        """The findings in groups of one kind and severity, in order."""
+        """Group the findings by kind and severity, in order."""
         groups: dict[tuple[Kind, Severity], list[Finding]] = {}
         for finding in self.findings:
             groups.setdefault((finding.kind, finding.severity), []).append(finding)
         return [(kind, severity, found) for (kind, severity), found in groups.items()]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the same folder gives the same text, wherever it lies but for `data`."""
+        """Return plain values. Only `data` depends on where the folder is."""
         facts = asdict(self.facts)
         facts["sizes"] = [
             {"height": height, "width": width, "images": count}
@@ -209,5 +233,5 @@ class Diagnosis:
         }
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,6 +1,6 @@
-"""The diagnosis as one HTML file: findings with images, what to set, what the folder holds.
+"""Write a diagnosis as one HTML file: findings with images, suggested settings, and facts.
 
-Like the page about a run it asks nothing of the network, and every text is escaped.
+Like the report of a run, the page loads nothing from the network, and all text is escaped.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pixelwise.doctor.diagnosis import Diagnosis, Severity
 from pixelwise.doctor.finding_images import FindingImages
 
 CASES = 3
-"""Findings of one kind that are shown with images."""
+"""Findings per kind that are shown with images."""
 LISTED = 200
-"""Further ones of which the page has a line; all are in the JSON."""
+"""Further findings per kind that are listed; the JSON has all of them."""
 
 
 def write_page(path: Path, diagnosis: Diagnosis, *, title: str | None = None) -> None:
-    """Write the page to `path`, atomically. Raises InputError where it cannot be written."""
+    """Write the page to `path`, atomically. Raises InputError if that fails."""
     facts = diagnosis.facts
     pages.write_page(
         path,
@@ -55,7 +55,7 @@ def _tone(diagnosis: Diagnosis) -> str:
 
 
 def _groups(diagnosis: Diagnosis) -> list[dict[str, Any]]:
-    """For the template: each kind with its first cases drawn, and the rest as lines."""
+    """Return each kind with its first findings and their images, and the others as lines."""
     finding_images = FindingImages(diagnosis.scan)
     groups = []
     for kind, severity, findings in diagnosis.by_kind():
@@ -71,19 +71,13 @@ def _groups(diagnosis: Diagnosis) -> list[dict[str, Any]]:
                 "cases": [
                     {
                         "name": finding.subject(diagnosis.root),
-                        "sentence": finding.sentence,
+                        "message": finding.message,
                         "images": finding_images.images(finding),
                         "remedy": finding.remedy if len(remedies) > 1 else "",
                     }
                     for finding in shown
                 ],
-                "rest": [
-                    (
-                        finding.subject(diagnosis.root),
-                        finding.sentence,
-                    )
-                    for finding in rest[:LISTED]
-                ],
+                "rest": [(f.subject(diagnosis.root), f.message) for f in rest[:LISTED]],
                 "unlisted": max(0, len(rest) - LISTED),
                 "remedy": remedies[0] if len(remedies) == 1 else "",
             }
@@ -92,7 +86,7 @@ def _groups(diagnosis: Diagnosis) -> list[dict[str, Any]]:
 
 
 def fact_lines(diagnosis: Diagnosis) -> dict[str, str]:
-    """The facts but for the classes, as label and text."""
+    """Return the facts except the classes, as labels and texts."""
     facts = diagnosis.facts
     sizes = [f"{width}x{height} ({count})" for (height, width), count in facts.sizes[:5]]
     if len(facts.sizes) > 5:
@@ -101,7 +95,7 @@ def fact_lines(diagnosis: Diagnosis) -> dict[str, str]:
         "layout": facts.layout,
         "pairs": ", ".join(f"{count} {split}" for split, count in facts.pairs.items()),
         "sizes": ", ".join(sizes),
-        "images": facts.pictures,
+        "images": facts.image_format,
     }
     if facts.mean is not None and facts.std is not None:
         rgb = len(facts.mean) == 3

@@ -1,4 +1,4 @@
-"""The checks, a family a file. A new one is a function that yields findings, and a line here."""
+"""The checks, one family per file. A check is a function that yields findings, listed in CHECKS."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pixelwise.doctor.checks import (
     splits,
     values,
 )
-from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding
+from pixelwise.doctor.pair_inspection import Scan
 
-Check = Callable[[DatasetScan], Iterator[Finding]]
+Check = Callable[[Scan], Iterator[Finding]]
 
 CHECKS: tuple[Check, ...] = (
-    folder.faults_of_the_layout,
-    folder.names_that_collide,
+    folder.layout_problems,
+    folder.name_collisions,
     files.unreadable_files,
     files.wrong_extensions,
-    sizes.pairs_of_two_sizes,
+    sizes.size_mismatches,
     sizes.unusual_sizes,
     masks.smoothed_masks,
-    masks.color_masks_without_a_table,
+    masks.rgb_masks_without_table,
     masks.all_void,
     masks.one_class,
     values.unknown_values,
@@ -42,12 +42,12 @@ CHECKS: tuple[Check, ...] = (
     splits.few_images,
     splits.splits_that_differ,
     duplicates.across_splits,
-    duplicates.within_a_split,
+    duplicates.within_split,
     image_content.blank_images,
     image_content.mixed_modes,
-    alignment.turned_by_exif,
-    alignment.shifted_as_a_whole,
-    alignment.single_masks,
+    alignment.exif_mismatches,
+    alignment.systematic_shift,
+    alignment.misaligned_masks,
     objects.tiny_objects,
     objects.specks,
 )

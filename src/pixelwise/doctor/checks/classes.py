@@ -1,4 +1,4 @@
-"""The classes: which are missing, which are rare."""
+"""The classes: missing and rare ones."""
 
 from __future__ import annotations
 
@@ -8,127 +8,125 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
+from pixelwise.doctor.pair_inspection import Scan
 
-SHARED_COLOR = Kind("shared-color", Severity.WARNING, "Classes of one color")
-ABSENT_FROM_TRAIN = Kind("absent-from-train", Severity.ERROR, "Classes that train does not hold")
-ABSENT_FROM_VAL = Kind("absent-from-val", Severity.WARNING, "Classes that val does not hold")
-ABSENT_FROM_TEST = Kind("absent-from-test", Severity.NOTE, "Classes that test does not hold")
+SHARED_COLOR = Kind("shared-color", Severity.WARNING, "Classes with the same color")
+ABSENT = {
+    "train": Kind("absent-from-train", Severity.ERROR, "Classes that are missing in train"),
+    "val": Kind("absent-from-val", Severity.WARNING, "Classes that are missing in val"),
+    "test": Kind("absent-from-test", Severity.NOTE, "Classes that are missing in test"),
+}
 RARE_CLASS = Kind("rare-class", Severity.WARNING, "Very rare classes", by_example=True)
 FEW_IMAGES_OF_CLASS = Kind(
     "few-images-of-class", Severity.WARNING, "Classes in very few images", by_example=True
 )
-IMBALANCE = Kind("imbalance", Severity.NOTE, "Classes of very different size")
+IMBALANCE = Kind("imbalance", Severity.NOTE, "Very different numbers of pixels per class")
 
 RARE = 0.15
-"""Of the share that each class would have if all had the same, and ..."""
+"""A class is very rare below this part of the share it had if all classes were equal, and ..."""
 RARE_AT_MOST = 0.015
-"""... of all pixels: below both a class is very rare."""
+"""... below this share of all pixels."""
 FEW_IMAGES = 3
 IMBALANCED = 30.0
-"""Largest class over smallest, from which weights are worth a try."""
+"""Ratio of the largest to the smallest class from which class weights are worth a try."""
 
 WEIGHTS_FLAG = "--set loss.class_weights=root_median_frequency"
 
 
-def pixels(scan: DatasetScan, split: str) -> NDArray[np.int64]:
-    """(C + 1,) pixels of each class of a split; ignored ones last."""
-    assert scan.classes is not None
-    total = np.zeros(len(scan.classes) + 1, dtype=np.int64)
-    for pair_report in scan.usable(split):
-        total += scan.counts(pair_report.mask)
+def count_pixels(scan: Scan, split: str) -> NDArray[np.int64]:
+    """Return (256,) the pixels of each class index in a split, including IGNORE."""
+    total = np.zeros(256, dtype=np.int64)
+    for pair in scan.usable(split):
+        total += scan.class_counts(pair.mask)
     return total
 
 
-def images(scan: DatasetScan, split: str) -> NDArray[np.int64]:
-    """(C + 1,) images of a split in which each class occurs; ignored pixels last."""
-    assert scan.classes is not None
-    total = np.zeros(len(scan.classes) + 1, dtype=np.int64)
-    for pair_report in scan.usable(split):
-        total += scan.counts(pair_report.mask) > 0
+def count_images(scan: Scan, split: str) -> NDArray[np.int64]:
+    """Return (256,) the images of a split in which each class index occurs, including IGNORE."""
+    total = np.zeros(256, dtype=np.int64)
+    for pair in scan.usable(split):
+        total += scan.class_counts(pair.mask) > 0
     return total
 
 
-def largest(scan: DatasetScan, place: int, *, count: int = 3) -> list[Path]:
-    """The masks of train that hold most pixels of one class."""
-    holding = [(int(scan.counts(s.mask)[place]), s) for s in scan.usable("train")]
-    holding = [pair for pair in holding if pair[0]]
-    holding.sort(key=lambda pair: (-pair[0], pair[1].sample.name))
-    return [pair_report.mask.path for _, pair_report in holding[:count]]
+def _largest(scan: Scan, index: int, *, count: int = 3) -> list[Path]:
+    """Return the training masks with the most pixels of a class."""
+    masks = [(int(scan.class_counts(s.mask)[index]), s) for s in scan.usable("train")]
+    masks = [pair for pair in masks if pair[0]]
+    masks.sort(key=lambda pair: (-pair[0], pair[1].sample.name))
+    return [pair.mask.path for _, pair in masks[:count]]
 
 
-def shared_colors(scan: DatasetScan) -> Iterator[Finding]:
+def shared_colors(scan: Scan) -> Iterator[Finding]:
     classes = scan.classes
     if classes is None:
         return
     for color in sorted({c for c in classes.colors if classes.colors.count(c) > 1}):
         pairs = zip(classes.names, classes.colors, strict=True)
-        names = [name for name, own in pairs if own == color]
+        names = [name for name, class_color in pairs if class_color == color]
         yield SHARED_COLOR.found(
             [scan.root / "classes.toml"],
-            f"gives {' and '.join(names)} one color, {color}: overlays cannot show them apart, "
-            "and RGB masks cannot be read",
+            f"gives {' and '.join(names)} the same color, {color}: overlays cannot distinguish "
+            "them, and RGB masks cannot be read",
             remedy="give each class its own color in classes.toml",
         )
 
 
-def absent_classes(scan: DatasetScan) -> Iterator[Finding]:
+def absent_classes(scan: Scan) -> Iterator[Finding]:
     if scan.classes is None:
         return
-    kinds = {"train": ABSENT_FROM_TRAIN, "val": ABSENT_FROM_VAL, "test": ABSENT_FROM_TEST}
-    for split, kind in kinds.items():
-        counts = pixels(scan, split)[:-1]
+    for split, kind in ABSENT.items():
+        counts = count_pixels(scan, split)[: len(scan.classes)]
         if np.count_nonzero(counts) < min(2, len(counts)):
-            continue  # nothing is labeled, or one class is everywhere: said elsewhere
+            continue  # nothing is labeled, or one class is everywhere: other checks report it
         for name, count in zip(scan.classes.names, counts, strict=True):
             if count:
                 continue
-            sentence = f"{name} is in no mask of {split}"
+            message = f"{name} is in no mask of {split}"
             if split == "train":
-                sentence += ": it cannot be learned"
-                remedy = f"add images of {name} to train, or take the class out of the table"
+                message += ": the network cannot learn it"
+                remedy = f"add images of {name} to train, or remove the class from the table"
             else:
-                sentence += ": it is not scored there"
+                message += ": its score is undefined"
                 remedy = f"move some images of {name} into {split}"
-                if not scan.stored_splits:
+                if scan.source.val_drawn:
                     remedy += ", as folders train/ and val/, or draw others: --seed N"
-            yield kind.found([], sentence, remedy=remedy)
+            yield kind.found([], message, remedy=remedy)
 
 
-def rare_classes(scan: DatasetScan) -> Iterator[Finding]:
+def rare_classes(scan: Scan) -> Iterator[Finding]:
     classes = scan.classes
-    if classes is None or not any(scan.usable("train")):
+    if classes is None:
         return
-    counts = pixels(scan, "train")[:-1]
-    seen_in = images(scan, "train")[:-1]
-    total = int(counts.sum())
-    number = sum(1 for _ in scan.usable("train"))
+    counts = count_pixels(scan, "train")[: len(classes)]
+    occurrences = count_images(scan, "train")[: len(classes)]
+    total, images = int(counts.sum()), sum(1 for _ in scan.usable("train"))
     if total == 0:
         return
     limit = min(RARE / len(classes), RARE_AT_MOST)
-    rows = enumerate(zip(classes.names, counts, seen_in, strict=True))
-    for place, (name, count, within) in rows:
+    rows = enumerate(zip(classes.names, counts, occurrences, strict=True))
+    for index, (name, count, within) in rows:
         share = int(count) / total
         if 0 < share < limit:
             yield RARE_CLASS.found(
-                largest(scan, place),
-                f"{name} has {100 * share:.2g} % of the train pixels, in {within} of {number} "
+                _largest(scan, index),
+                f"{name} has {100 * share:.2g} % of the train pixels, in {within} of {images} "
                 "images",
-                remedy=f"more images of it where there are some; else try {WEIGHTS_FLAG}",
+                remedy=f"add images of it if possible; otherwise try {WEIGHTS_FLAG}",
             )
-        if 0 < within < FEW_IMAGES <= number // 3:
+        if 0 < within < FEW_IMAGES <= images // 3:
             yield FEW_IMAGES_OF_CLASS.found(
-                largest(scan, place),
-                f"{name} is in {within} of {number} train images only",
-                remedy=f"add images of {name}, or join it with another class",
+                _largest(scan, index),
+                f"{name} is in only {within} of {images} train images",
+                remedy=f"add images of {name}, or merge it with another class",
             )
     present = counts[counts > 0]
-    if len(present) > 1 and present.max() / present.min() >= IMBALANCED:
+    ratio = present.max() / present.min()
+    if len(present) > 1 and ratio >= IMBALANCED:
         most, least = int(counts.argmax()), int(np.where(counts > 0, counts, total).argmin())
         yield IMBALANCE.found(
             [],
-            f"{classes.names[most]} has {present.max() / present.min():.0f} times the pixels of "
-            f"{classes.names[least]}",
+            f"{classes.names[most]} has {ratio:.0f} times the pixels of {classes.names[least]}",
             remedy=WEIGHTS_FLAG,
         )

@@ -1,14 +1,13 @@
-"""The same image twice: in two splits scores are too good, in one the masks may differ."""
+"""Duplicate images: across splits they inflate scores, within one their masks may differ."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
 
-from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
 from pixelwise.doctor.measures.fingerprint import Fingerprint, near_pairs
-from pixelwise.doctor.pair_inspection import PairReport
+from pixelwise.doctor.pair_inspection import InspectedPair, Scan
 
 ACROSS = Kind("duplicate-across-splits", Severity.WARNING, "The same image in two splits")
 NEAR_ACROSS = Kind(
@@ -19,70 +18,69 @@ WITHIN = Kind("duplicate-within-split", Severity.NOTE, "The same image twice")
 
 ORDER = ("train", "val", "test")
 
-
-def across_splits(scan: DatasetScan) -> Iterator[Finding]:
-    """Leakage: what val or test shares with train, and test with val; nearest partner only."""
-    splits = scan.splits
-    for place, split in enumerate(ORDER):
-        for earlier in ORDER[:place]:
-            yield from _between(
-                split, _marked(splits.get(split, [])), earlier, _marked(splits.get(earlier, []))
-            )
+Fingerprinted = list[tuple[InspectedPair, Fingerprint]]
 
 
-def _marked(pair_reports: list[PairReport]) -> list[tuple[PairReport, Fingerprint]]:
-    return [(s, s.image.mark) for s in pair_reports if s.image.mark is not None]
+def across_splits(scan: Scan) -> Iterator[Finding]:
+    """Find leakage: images of val or test that are in train, and of test that are in val."""
+    splits = {split: _fingerprinted(pairs) for split, pairs in scan.splits.items()}
+    for number, split in enumerate(ORDER):
+        for earlier in ORDER[:number]:
+            yield from _between(split, splits.get(split, []), earlier, splits.get(earlier, []))
+
+
+def _fingerprinted(pairs: list[InspectedPair]) -> Fingerprinted:
+    return [(p, p.image.fingerprint) for p in pairs if p.image.fingerprint is not None]
 
 
 def _between(
-    split: str,
-    later: list[tuple[PairReport, Fingerprint]],
-    earlier: str,
-    before: list[tuple[PairReport, Fingerprint]],
+    split: str, pairs: Fingerprinted, earlier: str, earlier_pairs: Fingerprinted
 ) -> Iterator[Finding]:
+    """Report the exact duplicate of each image, or else its nearest near-duplicate."""
     known = {
-        mark.digest: pair_report for pair_report, mark in reversed(before) if mark.copy is not None
+        image.digest: pair for pair, image in reversed(earlier_pairs) if image.thumbnail is not None
     }
     exact: set[int] = set()
-    for place, (pair_report, mark) in enumerate(later):
-        twin = known.get(mark.digest)
+    for index, (pair, image) in enumerate(pairs):
+        twin = known.get(image.digest)
         if twin is None:
             continue
-        exact.add(place)
+        exact.add(index)
         yield ACROSS.found(
-            [pair_report.image.path, twin.image.path],
-            f"is in {split} and, pixel for pixel, in {earlier} as {twin.image.path.name}",
-            remedy=f"remove one of the two, best the one in {earlier}",
+            [pair.image.path, twin.image.path],
+            f"is in {split}, and with identical pixels in {earlier} as {twin.image.path.name}",
+            remedy=f"remove one of the two, preferably the one in {earlier}",
         )
     nearest: dict[int, tuple[float, int]] = {}
-    pairs = near_pairs([mark for _, mark in later], [mark for _, mark in before])
-    for place, other, likeness in pairs:
-        if place not in exact and likeness > nearest.get(place, (0.0, 0))[0]:
-            nearest[place] = likeness, other
-    for place, (likeness, other) in sorted(nearest.items(), key=lambda item: -item[1][0]):
-        pair_report, twin = later[place][0], before[other][0]
+    for index, other, correlation in near_pairs(
+        [image for _, image in pairs], [image for _, image in earlier_pairs]
+    ):
+        if index not in exact and correlation > nearest.get(index, (0.0, 0))[0]:
+            nearest[index] = correlation, other
+    for index, (correlation, other) in sorted(nearest.items(), key=lambda item: -item[1][0]):
+        pair, twin = pairs[index][0], earlier_pairs[other][0]
         yield NEAR_ACROSS.found(
-            [pair_report.image.path, twin.image.path],
-            f"in {split} looks like {twin.image.path.name} in {earlier} ({100 * likeness:.1f} % "
-            "alike): scores on it say little about new images",
+            [pair.image.path, twin.image.path],
+            f"in {split} resembles {twin.image.path.name} in {earlier} (correlation "
+            f"{correlation:.3f}): its score says little about new images",
             remedy="keep copies, bursts and neighboring frames of a video in one split",
         )
 
 
-def within_a_split(scan: DatasetScan) -> Iterator[Finding]:
-    for split, pair_reports in scan.splits.items():
-        groups: dict[bytes, list[PairReport]] = defaultdict(list)
-        for pair_report, mark in _marked(pair_reports):
-            if mark.copy is not None and pair_report.mask.fault is None:
-                groups[mark.digest].append(pair_report)
+def within_split(scan: Scan) -> Iterator[Finding]:
+    for split, pairs in scan.splits.items():
+        groups: dict[bytes, list[InspectedPair]] = defaultdict(list)
+        for pair, image in _fingerprinted(pairs):
+            if image.thumbnail is not None and pair.mask.readable:
+                groups[image.digest].append(pair)
         for group in groups.values():
             if len(group) < 2:
                 continue
-            files = [pair_report.image.path for pair_report in group]
+            files = [pair.image.path for pair in group]
             others = ", ".join(path.name for path in files[1:])
-            if len({pair_report.mask.mark for pair_report in group}) > 1:
+            if len({pair.mask.digest for pair in group}) > 1:
                 yield TWO_MASKS.found(
-                    [*files, *(pair_report.mask.path for pair_report in group)],
+                    [*files, *(pair.mask.path for pair in group)],
                     f"is the same image as {others} in {split}, but their masks differ",
                     remedy="keep the right mask, remove the other pair",
                 )
@@ -90,5 +88,5 @@ def within_a_split(scan: DatasetScan) -> Iterator[Finding]:
                 yield WITHIN.found(
                     files,
                     f"is the same image as {others} in {split}: it counts twice",
-                    remedy="remove one pair, unless it is meant",
+                    remedy="remove one pair, unless it is intended",
                 )

@@ -1,4 +1,4 @@
-"""Faults that the names of files tell, before one is opened."""
+"""Problems that the names of the files show, before any file is opened."""
 
 from __future__ import annotations
 
@@ -6,72 +6,74 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
+from pixelwise.doctor.pair_inspection import Scan
 from pixelwise.errors import Fault
 from pixelwise.file_io import exists
 
-_OF_THE_LAYOUT = {
+_LAYOUT_KINDS = {
     kind.id: kind
     for kind in (
         stopping("image-without-mask", "Images without a mask"),
         stopping("mask-without-image", "Masks without an image"),
-        stopping("duplicate-stem", "Two files of one name"),
-        stopping("foreign-format", "Images of a format that is not read"),
-        stopping("stray-file", "Images beside the splits"),
+        stopping("duplicate-stem", "Two files with the same name"),
+        stopping("foreign-format", "Images in an unsupported format"),
+        stopping("stray-file", "Images outside the splits"),
         stopping("empty-split", "A split without images"),
         stopping("in-two-splits", "Images in two splits"),
     )
 }
 CLASS_TABLE = stopping("class-table", "The class table cannot be used")
 LAYOUT = stopping("layout", "The folder cannot be used as it is")
-CASE_COLLISION = Kind("case-collision", Severity.WARNING, "Names that differ by case only")
+CASE_COLLISION = Kind("case-collision", Severity.WARNING, "Names that differ only in case")
 
-_TABLES = frozenset({".toml", ".csv", ".txt"})
+_TABLE_SUFFIXES = frozenset({".toml", ".csv", ".txt"})
 
 
-def faults_of_the_layout(scan: DatasetScan) -> Iterator[Finding]:
-    """What the layout's reader said, sorted by kind where it told one."""
-    for line in scan.faults:
+def layout_problems(scan: Scan) -> Iterator[Finding]:
+    """Turn the problems that the layout reported into findings."""
+    for line in scan.layout_problems:
         if isinstance(line, Fault):
-            kind = _OF_THE_LAYOUT.get(line.kind, LAYOUT)
-            sentence, remedy = split_line(line.removeprefix(f"{line.path}: "))
-            yield kind.found([line.path], sentence, remedy=remedy)
+            kind = _LAYOUT_KINDS.get(line.kind, LAYOUT)
+            message, remedy = split_line(line.removeprefix(f"{line.path}: "))
+            yield kind.found([line.path], message, remedy=remedy)
             continue
-        path = _file_of(line, scan.root)
-        sentence, remedy = split_line(line.removeprefix(f"{path}: "))
-        kind = CLASS_TABLE if path.suffix in _TABLES and path.parent == scan.root else LAYOUT
-        yield kind.found([] if path == scan.root else [path], sentence, remedy=remedy)
+        path = _path_in(line, scan.root)
+        message, remedy = split_line(line.removeprefix(f"{path}: "))
+        is_table = path.suffix in _TABLE_SUFFIXES and path.parent == scan.root
+        kind = CLASS_TABLE if is_table else LAYOUT
+        yield kind.found([] if path == scan.root else [path], message, remedy=remedy)
 
 
 def split_line(line: str) -> tuple[str, str]:
-    """A line of an InputError, without its file, as what is wrong and what to do."""
-    sentence, separator, remedy = line.rpartition(": ")
-    return (sentence, remedy) if separator else (line, "mend the file or remove it")
+    """Split a line of an InputError, without its file, into the problem and the remedy."""
+    message, separator, remedy = line.rpartition(": ")
+    return (message, remedy) if separator else (line, "fix the file or remove it")
 
 
-def _file_of(line: str, root: Path) -> Path:
-    """The file that a line begins with: its longest part before a `: ` that exists."""
-    parts = line.split(": ")
-    for end in range(len(parts) - 1, 0, -1):
-        path = Path(": ".join(parts[:end]))
+def _path_in(line: str, root: Path) -> Path:
+    """Return the file that a line begins with: its longest prefix before a `: ` that exists."""
+    prefixes = line.split(": ")
+    for end in range(len(prefixes) - 1, 0, -1):
+        path = Path(": ".join(prefixes[:end]))
         if path.is_relative_to(root) and exists(path):
             return path
     return root
 
 
-def names_that_collide(scan: DatasetScan) -> Iterator[Finding]:
-    """`a.png` and `A.png` in one folder are one file on Windows and on most Macs."""
+def name_collisions(scan: Scan) -> Iterator[Finding]:
+    """Find names like `a.png` and `A.png`, which are one file on Windows and on most Macs."""
     names: dict[tuple[Path, str], list[Path]] = defaultdict(list)
-    for pair_report in scan.pair_reports:
-        for path in (pair_report.image.path, pair_report.mask.path):
+    for pair in scan.pairs:
+        for path in (pair.image.path, pair.mask.path):
             names[path.parent, path.name.casefold()].append(path)
     for paths in names.values():
         files = sorted(set(paths))
         if len(files) > 1:
+            others = ", ".join(path.name for path in files[1:])
             yield CASE_COLLISION.found(
                 files,
-                "is the same name as " + ", ".join(path.name for path in files[1:]) + " on Windows "
-                "and on most Macs, where a copy keeps one of them",
+                f"has the same name as {others} on Windows and on most Macs, where a copy keeps "
+                "only one of them",
                 remedy="rename one of them and its partner",
             )

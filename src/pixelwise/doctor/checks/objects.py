@@ -1,4 +1,4 @@
-"""How large the labeled things are, against what a network can see."""
+"""The size of labeled objects, compared to what a network can resolve."""
 
 from __future__ import annotations
 
@@ -7,71 +7,71 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.classes import IGNORE
-from pixelwise.doctor.dataset_scan import UNKNOWN, DatasetScan
+from pixelwise.data.classes import IGNORE, UNKNOWN
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
+from pixelwise.doctor.pair_inspection import Scan
 
-TINY = Kind("tiny-objects", Severity.WARNING, "Things of a few pixels")
+TINY = Kind("tiny-objects", Severity.WARNING, "Objects of a few pixels")
 SPECKS = Kind("specks", Severity.NOTE, "Specks in the masks")
 
 SPECK = 4
-"""Parts of at most this many pixels are slips of the pen and no objects."""
+"""Connected components of at most this many pixels are labeling errors, not objects."""
 TINY_SIDE = 6.0
-"""Pixels a side: with the augmentation's scale of 0.5 that is 3, less than one cell of the finest
-map (stride 4) from which the default network draws its borders."""
+"""Side in pixels: the augmentation's scale of 0.5 makes it 3, less than one cell of the finest
+feature map (stride 4) from which the default network predicts borders."""
 MANY_SPECKS = 10.0
-"""A mask, on average."""
+"""Specks per mask, on average."""
 
 
-def areas_by_class(scan: DatasetScan) -> list[NDArray[np.int64]]:
-    """For each class the areas of all its connected parts, in pixels, rising."""
+def areas_by_class(scan: Scan) -> list[NDArray[np.int64]]:
+    """Return the areas of the connected components of each class in pixels, ascending."""
     assert scan.classes is not None
     found: list[list[NDArray[np.int64]]] = [[] for _ in scan.classes.names]
-    for pair_report in scan.usable():
-        mask = pair_report.mask
-        places = scan.indices(mask)[mask.object_keys]
-        for place in np.unique(places):
-            if place not in {IGNORE, UNKNOWN}:
-                found[place].append(mask.object_areas[places == place])
+    for pair in scan.usable():
+        mask = pair.mask
+        indices = scan.class_indices(mask)[mask.object_values]
+        for index in np.unique(indices):
+            if index not in {IGNORE, UNKNOWN}:
+                found[index].append(mask.object_areas[indices == index])
     return [
         np.sort(np.concatenate(areas)) if areas else np.empty(0, dtype=np.int64) for areas in found
     ]
 
 
 def area_up_to(areas: NDArray[np.int64], share: float) -> int | None:
-    """The area up to which objects hold this share of the pixels; `areas` rising."""
+    """Return the area up to which objects hold this share of the pixels; `areas` ascending."""
     if len(areas) == 0:
         return None
     sums = np.cumsum(areas)
     return int(areas[np.searchsorted(sums, sums[-1] * share)])
 
 
-def tiny_objects(scan: DatasetScan) -> Iterator[Finding]:
+def tiny_objects(scan: Scan) -> Iterator[Finding]:
     if scan.classes is None:
         return
     for name, areas in zip(scan.classes.names, areas_by_class(scan), strict=True):
-        usual = area_up_to(areas[areas > SPECK], 0.5)
-        if usual is not None and usual < TINY_SIDE**2:
+        typical = area_up_to(areas[areas > SPECK], 0.5)
+        if typical is not None and typical < TINY_SIDE**2:
             yield TINY.found(
                 [],
-                f"half of {name} lies in parts of at most {usual} pixels, about "
-                f"{usual**0.5:.0f} a side: a network hardly sees them",
-                remedy='--set augmentation.scale="[1.0, 2.0]", so that they are not made smaller '
-                "still; or images of a higher resolution",
+                f"half of {name} is in objects of at most {typical} pixels, about "
+                f"{typical**0.5:.0f} per side: a network hardly sees them",
+                remedy='--set augmentation.scale="[1.0, 2.0]", so that they are not downscaled '
+                "further; or images of a higher resolution",
             )
 
 
-def specks(scan: DatasetScan) -> Iterator[Finding]:
+def specks(scan: Scan) -> Iterator[Finding]:
     if scan.classes is None:
         return
-    number = sum(1 for _ in scan.usable())
-    small = [int((areas <= SPECK).sum()) for areas in areas_by_class(scan)]
-    if number == 0 or sum(small) < MANY_SPECKS * number:
+    masks = sum(1 for _ in scan.usable())
+    counts = [int((areas <= SPECK).sum()) for areas in areas_by_class(scan)]
+    if masks == 0 or sum(counts) < MANY_SPECKS * masks:
         return
-    worst = scan.classes.names[int(np.argmax(small))]
+    most = scan.classes.names[int(np.argmax(counts))]
     yield SPECKS.found(
         [],
-        f"{sum(small) / number:.0f} parts of at most {SPECK} pixels in a mask on average, most of "
-        f"them {worst}: no objects, but noise of the labelling or the scaling",
-        remedy="nothing, for training; smooth them away if you count objects later",
+        f"{sum(counts) / masks:.0f} components of at most {SPECK} pixels per mask on average, most "
+        f"of them {most}: noise of the labeling or of resizing",
+        remedy="none needed for training; remove them if you count objects later",
     )

@@ -1,4 +1,4 @@
-"""Sizes: of a mask against its image, of an image against the others."""
+"""Image sizes: of a mask compared to its image, and of an image compared to the others."""
 
 from __future__ import annotations
 
@@ -6,67 +6,60 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
+from pixelwise.doctor.pair_inspection import Scan
 
 SIZE_MISMATCH = stopping("size-mismatch", "Image and mask of different size")
-EXIF_MISMATCH = stopping("exif-mismatch", "Photos turned by EXIF, masks not")
+EXIF_MISMATCH = stopping("exif-mismatch", "Images rotated by EXIF, masks not")
 UNUSUAL_SIZE = Kind("unusual-size", Severity.WARNING, "Images of an unusual size")
 
 MAX_AREA_RATIO = 4.0
-"""Of an image to the median one: beyond it things have twice or half the usual scale."""
+"""Area relative to the median, beyond which objects have twice or half the usual scale."""
 
 
-def pairs_of_two_sizes(scan: DatasetScan) -> Iterator[Finding]:
-    """Where the sizes are swapped and EXIF swaps them, the mask was drawn on the unturned photo."""
-    for pair_report in scan.pair_reports:
-        image, mask = pair_report.image, pair_report.mask
-        if image.fault or mask.fault or image.size == mask.size:
+def size_mismatches(scan: Scan) -> Iterator[Finding]:
+    """If EXIF swaps width and height, the mask was drawn on the image without the rotation."""
+    for pair in scan.pairs:
+        image, mask = pair.image, pair.mask
+        if not image.readable or not mask.readable or image.size == mask.size:
             continue
         (height, width), (mask_height, mask_width) = image.size, mask.size
-        sizes = f"is {mask_width}x{mask_height}, its image {image.path.name} is {width}x{height}"
-        stops = pair_report.split != "test"
-        if mask.size == (width, height) and image.turn is not None:
-            yield EXIF_MISMATCH.found(
-                [mask.path, image.path],
-                f"{sizes} once turned as its EXIF orientation says",
-                remedy="turn the mask the same way, or save the photo upright without EXIF and "
-                "draw the mask on it",
-                stops=stops,
-            )
-        elif mask.size == (width, height):
-            yield SIZE_MISMATCH.found(
-                [mask.path, image.path],
-                f"{sizes}: width and height are swapped",
-                remedy="turn one of the two by 90 degrees; check which lies right",
-                stops=stops,
-            )
-        else:
-            yield SIZE_MISMATCH.found(
-                [mask.path, image.path],
-                sizes,
-                remedy="export the mask at the size of its image; if it has to be resized, then "
-                "with nearest neighbor",
-                stops=stops,
-            )
+        kind = SIZE_MISMATCH
+        message = f"is {mask_width}x{mask_height}, but its image {image.path.name} is "
+        message += f"{width}x{height}"
+        remedy = (
+            "export the mask at the size of its image; if it must be resized, use nearest neighbor"
+        )
+        if mask.size == (width, height):
+            message += ": width and height are swapped"
+            remedy = "rotate one of the two by 90 degrees; check which is upright"
+            if image.header.transpose is not None:
+                kind = EXIF_MISMATCH
+                message += " by its EXIF orientation"
+                remedy = (
+                    "rotate the mask the same way, or save the image upright without EXIF and draw "
+                    "the mask on it"
+                )
+        files = [mask.path, image.path]
+        yield kind.found(files, message, remedy=remedy, stops=pair.split != "test")
 
 
-def unusual_sizes(scan: DatasetScan) -> Iterator[Finding]:
-    looks = [s.image for s in scan.pair_reports if s.image.fault is None]
-    if len(looks) < 5:
+def unusual_sizes(scan: Scan) -> Iterator[Finding]:
+    images = [pair.image for pair in scan.pairs if pair.image.readable]
+    if len(images) < 5:
         return
-    areas = np.array([height * width for height, width in (look.size for look in looks)])
+    areas = np.array([image.size[0] * image.size[1] for image in images])
     median = float(np.median(areas))
-    for look, area in zip(looks, areas, strict=True):
+    for image, area in zip(images, areas, strict=True):
         ratio = float(area) / median
         if 1 / MAX_AREA_RATIO < ratio < MAX_AREA_RATIO:
             continue
-        height, width = look.size
-        share = f"{ratio:.0f} times" if ratio > 1 else f"1/{1 / ratio:.0f} of"
+        height, width = image.size
+        relation = f"{ratio:.0f} times" if ratio > 1 else f"1/{1 / ratio:.0f} of"
         yield UNUSUAL_SIZE.found(
-            [look.path],
-            f"is {width}x{height}, {share} the pixels of the usual image: what is on it may have "
-            "another scale than elsewhere",
-            remedy="check that it belongs here; bring it and its mask (nearest neighbor) to the "
+            [image.path],
+            f"is {width}x{height}, {relation} the pixels of the median image: its objects may "
+            "have another scale than elsewhere",
+            remedy="check that it belongs here; resize it and its mask (nearest neighbor) to the "
             "usual scale",
         )

@@ -1,4 +1,4 @@
-"""The splits: large enough, and like each other."""
+"""The splits: whether they are large enough, and similar to each other."""
 
 from __future__ import annotations
 
@@ -6,62 +6,66 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pixelwise.doctor.dataset_scan import DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
+from pixelwise.doctor.pair_inspection import Scan
 
-FEW_IMAGES = Kind("few-images", Severity.WARNING, "Very few images to train on")
-TINY_VAL = Kind("tiny-val", Severity.WARNING, "Very few images to check with")
+FEW_IMAGES = Kind("few-images", Severity.WARNING, "Very few training images")
+TINY_VAL = Kind("tiny-val", Severity.WARNING, "Very few validation images")
 SPLITS_DIFFER = Kind("splits-differ", Severity.WARNING, "A split whose images have another size")
 
 MIN_TRAIN = 10
 MIN_VAL = 3
 MIN_VAL_SHARE = 0.02
-SIZE_RATIO = 1.5
-"""Of the median height or width of two splits."""
+MAX_SIZE_RATIO = 1.5
+"""Of the median heights or widths of two splits."""
 
 
-def few_images(scan: DatasetScan) -> Iterator[Finding]:
-    train, val = (sum(s.usable for s in scan.splits.get(name, ())) for name in ("train", "val"))
+def few_images(scan: Scan) -> Iterator[Finding]:
+    splits = scan.splits
+    train, val = (sum(pair.usable for pair in splits.get(name, ())) for name in ("train", "val"))
     if 0 < train < MIN_TRAIN:
         yield FEW_IMAGES.found(
             [],
-            f"train has {train} usable {'image' if train == 1 else 'images'}: a network learns "
-            "these by heart",
-            remedy="label some dozens; until then take the scores as a test of the chain only",
+            f"train has {_images(train)}: a network memorizes them",
+            remedy="label a few dozen; until then use the scores only as a test of the pipeline",
         )
-    # A drawn val of a tiny folder is as small as that folder makes it: said once, above.
-    told = scan.stored_splits or train >= MIN_TRAIN
-    if train and told and val < max(MIN_VAL, MIN_VAL_SHARE * train):
+    # The drawn val of a tiny dataset is necessarily tiny: the finding above covers it.
+    if scan.source.val_drawn and train < MIN_TRAIN:
+        return
+    if train and val < max(MIN_VAL, MIN_VAL_SHARE * train):
         yield TINY_VAL.found(
             [],
-            f"val has {val} usable {'image' if val == 1 else 'images'} beside {train} in train: "
-            "its score is mostly chance",
-            remedy="move images from train to val, a tenth to a fifth of them"
-            if scan.stored_splits
-            else "--set data.val_fraction=0.2",
+            f"val has {_images(val)}, and train {train}: the validation score is mostly chance",
+            remedy="--set data.val_fraction=0.2"
+            if scan.source.val_drawn
+            else "move images from train to val, a tenth to a fifth of them",
         )
 
 
-def splits_that_differ(scan: DatasetScan) -> Iterator[Finding]:
-    """Only where a folder has splits of its own: a random draw differs by chance."""
-    if not scan.stored_splits:
+def _images(count: int) -> str:
+    return f"{count} usable {'image' if count == 1 else 'images'}"
+
+
+def splits_that_differ(scan: Scan) -> Iterator[Finding]:
+    """Only for splits of the dataset itself: a random draw differs by chance."""
+    if scan.source.val_drawn:
         return
     medians = {
-        split: np.median([s.image.size for s in pair_reports if s.image.fault is None], axis=0)
-        for split, pair_reports in scan.splits.items()
-        if any(s.image.fault is None for s in pair_reports)
+        split: np.median([pair.image.size for pair in pairs if pair.image.readable], axis=0)
+        for split, pairs in scan.splits.items()
+        if any(pair.image.readable for pair in pairs)
     }
     for split in ("val", "test"):
         if split not in medians or "train" not in medians:
             continue
         ratio = float(np.max(np.abs(np.log(medians[split] / medians["train"]))))
-        if ratio > np.log(SIZE_RATIO):
-            (height, width), (other_height, other_width) = medians[split], medians["train"]
+        if ratio > np.log(MAX_SIZE_RATIO):
+            (height, width), (train_height, train_width) = medians[split], medians["train"]
             yield SPLITS_DIFFER.found(
                 [],
-                f"the usual image of {split} is {width:.0f}x{height:.0f}, that of train "
-                f"{other_width:.0f}x{other_height:.0f}: things have another scale there, and the "
-                "score tells little",
-                remedy="bring the images to one scale (masks with nearest neighbor), or draw the "
+                f"the median image of {split} is {width:.0f}x{height:.0f}, but that of train is "
+                f"{train_width:.0f}x{train_height:.0f}: objects have another scale there, and the "
+                "score means little",
+                remedy="resize the images to one scale (masks with nearest neighbor), or draw the "
                 "splits from all of them",
             )

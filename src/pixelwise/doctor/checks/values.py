@@ -1,156 +1,157 @@
-"""The numbers in the masks against the classes, and what was assumed where no table tells."""
+"""Mask values: unknown ones, and what was assumed about them without a class table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pixelwise.data.classes import UNKNOWN, Classes, unpack_rgb
 from pixelwise.doctor.checks.folder import split_line
-from pixelwise.doctor.class_inference import soft
-from pixelwise.doctor.dataset_scan import UNKNOWN, DatasetScan
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
+from pixelwise.doctor.pair_inspection import InspectedMask, Scan
 
 UNKNOWN_VALUE = stopping("unknown-value", "Mask values outside the classes")
 UNKNOWN_COLOR = stopping("unknown-color", "Mask colors outside the class table")
 UNCLEAR_VALUES = stopping("unclear-values", "Mask values that cannot be classes")
 BINARY_255 = Kind("binary-255", Severity.NOTE, "Binary masks of 0 and 255")
-IGNORED_255 = Kind("ignored-255", Severity.NOTE, "255 taken as ignored")
+IGNORED_255 = Kind("ignored-255", Severity.NOTE, "Value 255 is ignored")
 MIXED_BINARY = Kind("mixed-binary", Severity.WARNING, "Masks of 0/255 beside masks of 0/1")
-LEARNED_COLORS = Kind("learned-colors", Severity.NOTE, "Classes learned from colors")
+LEARNED_COLORS = Kind("learned-colors", Severity.NOTE, "Classes inferred from colors")
 OFF_BY_ONE = Kind("off-by-one", Severity.WARNING, "No mask holds 0")
-VALUE_GAPS = Kind("value-gaps", Severity.WARNING, "Mask values with gaps between")
+VALUE_GAPS = Kind("value-gaps", Severity.WARNING, "Mask values with gaps between them")
 
 LARGE_IGNORED = 0.3
-"""Share of ignored pixels that is more than borders and void usually take."""
+"""Share of ignored pixels that is more than borders and void regions usually have."""
 
 
-def unknown_values(scan: DatasetScan) -> Iterator[Finding]:
-    classes = scan.classes
-    if classes is None:
+def unknown_values(scan: Scan) -> Iterator[Finding]:
+    if scan.classes is None:
         return
     table = scan.root / "classes.toml"
-    for pair_report in scan.pair_reports:
-        mask = pair_report.mask
-        if mask.fault is not None or soft(mask):
+    for pair in scan.pairs:
+        mask = pair.mask
+        unknown = mask.values[scan.class_indices(mask) == UNKNOWN]
+        if not mask.readable or mask.smoothed or len(unknown) == 0:
             continue
-        unknown = mask.keys[scan.indices(mask) == UNKNOWN]
-        stops = pair_report.split != "test"
-        if len(unknown) == 0:
-            continue
-        if mask.keys.ndim == 2:
-            if scan.source.rgb_allowed:
-                colors = ", ".join(str(tuple(map(int, color))) for color in unknown[:4])
-                yield UNKNOWN_COLOR.found(
-                    [mask.path],
-                    f"has the color {colors}, which no class has",
-                    remedy=f"add it to {table}, as a class or as ignore_color, or mend the mask",
-                    stops=stops,
-                )
-            continue
-        values = [int(value) for value in unknown]
-        shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
-        remedy = f"correct the mask, or add the value to {table}"
-        if values == [255] and classes.ignore is None:
-            remedy = f"write `ignore = 255` into {table}, if 255 marks what is to be left out"
-        elif values == [max(classes.values) + 1] and _without_zero(scan):
-            remedy = (
-                "the masks count from 1, the classes from 0: subtract 1 from the masks, or give "
-                f"each class its `value` in {table}"
+        stops = pair.split != "test"
+        if not mask.is_rgb:
+            values = unknown.tolist()
+            yield UNKNOWN_VALUE.found(
+                [mask.path],
+                f"holds {_listed(values, 6)}, but the classes are {scan.classes.allowed()}",
+                remedy=_remedy(scan, scan.classes, values),
+                stops=stops,
             )
-        yield UNKNOWN_VALUE.found(
-            [mask.path],
-            f"holds {shown}; the classes are {classes.allowed()}",
-            remedy=remedy,
-            stops=stops,
+        elif scan.source.rgb_allowed:
+            colors = ", ".join(map(str, unpack_rgb(unknown[:4])))
+            yield UNKNOWN_COLOR.found(
+                [mask.path],
+                f"holds the color {colors}, which no class has",
+                remedy=f"add it to {table}, as a class or as ignore_color, or correct the mask",
+                stops=stops,
+            )
+
+
+def _remedy(scan: Scan, classes: Classes, unknown: list[int]) -> str:
+    table = scan.root / "classes.toml"
+    if unknown == [255] and classes.ignore is None:
+        return f"write `ignore = 255` into {table}, if 255 marks pixels to ignore"
+    masks = _index_masks(scan)
+    if unknown == [max(classes.values) + 1] and not any((m.values == 0).any() for m in masks):
+        return (
+            "the masks count from 1, the classes from 0: subtract 1 from the masks, or give each "
+            f"class its `value` in {table}"
         )
+    return f"correct the mask, or add the value to {table}"
 
 
-def unclear_values(scan: DatasetScan) -> Iterator[Finding]:
-    """Without a table: too many values, or such as no classes have. The oddest mask is named."""
-    masks = [s.mask for s in scan.pair_reports if s.mask.fault is None and len(s.mask.keys)]
-    masks.sort(key=lambda mask: (-int(mask.keys.max()), -len(mask.keys), mask.path))
-    for line in scan.unclear:
-        sentence, remedy = split_line(line.removeprefix(f"{scan.root}: "))
+def unclear_values(scan: Scan) -> Iterator[Finding]:
+    """Without a table: values that cannot be classes. Names the most unusual masks."""
+    masks = [p.mask for p in scan.pairs if p.mask.readable and len(p.mask.values)]
+    masks.sort(key=lambda mask: (-int(mask.values.max()), -len(mask.values), mask.path))
+    for line in scan.class_problems:
+        message, remedy = split_line(line.removeprefix(f"{scan.root}: "))
         yield UNCLEAR_VALUES.found(
             [mask.path for mask in masks[:3]],
-            f"shows what holds for all masks: {sentence}",
+            f"is an example of a problem of all masks: {message}",
             remedy=remedy,
         )
 
 
-def _without_zero(scan: DatasetScan) -> bool:
-    masks = [s.mask for s in scan.pair_reports if s.mask.fault is None and s.mask.keys.ndim == 1]
-    return bool(masks) and not any((mask.keys == 0).any() for mask in masks)
+def _index_masks(scan: Scan) -> list[InspectedMask]:
+    masks = [pair.mask for pair in scan.pairs]
+    return [mask for mask in masks if mask.readable and len(mask.values) and not mask.is_rgb]
 
 
-def assumptions(scan: DatasetScan) -> Iterator[Finding]:
-    """Without a table the values decide; each decision that can be wrong is said."""
+def assumptions(scan: Scan) -> Iterator[Finding]:
+    """Report each assumption that was made without a table and may be wrong."""
     if scan.stated or scan.classes is None:
         return
+    table = scan.root / "classes.toml"
     if scan.source.rgb_allowed:
         yield LEARNED_COLORS.found(
             [],
-            f"{len(scan.classes)} colors occur in the RGB masks: each was taken for a class",
-            remedy=f"write {scan.root / 'classes.toml'} with a name for each color, and "
-            "`ignore_color` for what is to be left out",
+            f"{len(scan.classes)} colors occur in the RGB masks: each became a class",
+            remedy=f"write {table} with a name for each color, and `ignore_color` for pixels to "
+            "ignore",
         )
         return
-    masks = [s.mask for s in scan.pair_reports if s.mask.fault is None and s.mask.keys.ndim == 1]
-    masks = [mask for mask in masks if not soft(mask)] or masks
+    masks = _index_masks(scan)
+    masks = [mask for mask in masks if not mask.smoothed] or masks
     if not masks:
         return
-    table = scan.root / "classes.toml"
-    values = sorted({int(value) for mask in masks for value in mask.keys})
+    values = sorted({int(value) for mask in masks for value in mask.values})
     if values == [0, 255]:
         yield BINARY_255.found(
             [masks[0].path],
-            "and all others hold 0 and 255 only: read as background and foreground",
-            remedy=f"write {table} with `ignore = 255`, if 255 is to be left out instead",
+            "and all others hold only 0 and 255: they are read as background and foreground",
+            remedy=f"write {table} with `ignore = 255`, if 255 marks pixels to ignore instead",
         )
         return
     if values[-1] == 255:
         yield from _about_255(scan, values)
         values = values[:-1]
-    if values and values[0] == 1 and values == list(range(1, len(values) + 1)):
+    if values and values == list(range(1, len(values) + 1)):
         yield OFF_BY_ONE.found(
             [masks[0].path],
-            f"and all others count from 1 to {values[-1]}: read as {len(values)} classes, with no "
-            "background",
-            remedy=f"name the classes in {table} with their `value`, so that 0 is stated to be "
-            "none of them",
+            f"and all others count from 1 to {values[-1]}: they are read as {len(values)} classes "
+            "without a background",
+            remedy=f"name the classes in {table} with their `value`, which states that 0 is none "
+            "of them",
         )
     elif len(values) > 2 and values[-1] - values[0] + 1 >= 2 * len(values):
-        example = next(mask for mask in masks if (mask.keys == values[-1]).any())
+        example = next(mask for mask in masks if (mask.values == values[-1]).any())
         yield VALUE_GAPS.found(
             [example.path],
-            f"and the others hold {', '.join(map(str, values[:8]))}"
-            f"{', ...' if len(values) > 8 else ''}: numbers far apart are often gray tones of a "
-            "image of the mask, or a subset of a longer list",
+            f"and the others hold {_listed(values, 8)}: values far apart are often gray tones of a "
+            "rendered mask, or a subset of a longer list",
             remedy=f"write {table} with a name and the `value` of each class",
         )
 
 
-def _about_255(scan: DatasetScan, values: list[int]) -> Iterator[Finding]:
-    masks = [s.mask for s in scan.pair_reports if s.mask.fault is None and s.mask.keys.ndim == 1]
-    table = scan.root / "classes.toml"
-    binary = [mask for mask in masks if list(mask.keys) in ([0, 255], [255])]
-    small = [mask for mask in masks if list(mask.keys) in ([0, 1], [1])]
-    if values == [0, 1, 255] and binary and small and not any(len(mask.keys) > 2 for mask in masks):
+def _about_255(scan: Scan, values: list[int]) -> Iterator[Finding]:
+    masks = _index_masks(scan)
+    with_255 = [mask for mask in masks if mask.values.tolist() in ([0, 255], [255])]
+    with_1 = [mask for mask in masks if mask.values.tolist() in ([0, 1], [1])]
+    binary = all(len(mask.values) <= 2 for mask in masks)
+    if values == [0, 1, 255] and with_255 and with_1 and binary:
         yield MIXED_BINARY.found(
-            [binary[0].path, small[0].path],
-            f"and {len(binary) - 1} more use 255 for the object, {len(small)} masks use 1: 255 "
+            [with_255[0].path, with_1[0].path],
+            f"and {len(with_255) - 1} more use 255 for the object, {len(with_1)} masks use 1: 255 "
             "would be ignored and those objects lost",
             remedy="save all masks with 0 and 1, or all with 0 and 255",
         )
         return
-    pixels = sum(int(mask.counts.sum()) for mask in masks)
-    ignored = sum(int(mask.counts[mask.keys == 255].sum()) for mask in masks)
-    share = ignored / pixels
-    example = max(masks, key=lambda mask: int(mask.counts[mask.keys == 255].sum()))
+    counts = [int(mask.counts[mask.values == 255].sum()) for mask in masks]
+    share = sum(counts) / sum(int(mask.counts.sum()) for mask in masks)
     yield IGNORED_255.found(
-        [example.path],
-        f"and others hold 255 beside {', '.join(map(str, values[:-1][:6]))}"
-        f"{', ...' if len(values) > 7 else ''}: it is ignored, {100 * share:.1f} % of all pixels",
-        remedy=f"write {table} with `ignore = 255` to confirm it, or with 255 as the `value` of a "
-        "class",
+        [masks[counts.index(max(counts))].path],
+        f"and others hold 255 beside {_listed(values[:-1], 6)}: it is ignored, {100 * share:.1f} % "
+        "of all pixels",
+        remedy=f"write {scan.root / 'classes.toml'} with `ignore = 255` to confirm it, or with 255 "
+        "as the `value` of a class",
         severity=Severity.WARNING if share > LARGE_IGNORED else Severity.NOTE,
     )
+
+
+def _listed(values: list[int], most: int) -> str:
+    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")

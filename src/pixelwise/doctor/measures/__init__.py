@@ -1,1 +1,1 @@
-"""What can be measured on one image: alignment, objects, fingerprints. Arrays in, numbers out."""
+"""Measurements on arrays: alignment of image and mask, objects, fingerprints."""

@@ -1,11 +1,11 @@
-"""Does a mask belong to its image: do its class borders lie where the image has edges?
+"""Measure whether a mask fits its image: whether class borders are where the image has edges.
 
-The map of the image's gradients and the map of the mask's borders are correlated at all shifts at
-once, by FFT. The spectrum is whitened (Knapp and Carter 1976, the generalised correlation; phase
-correlation is its limit), which makes a peak one or two pixels wide where the two agree. Its height
-is told in standard stds of the whole surface, so one threshold serves all images: 62 images
-of CamVid have 15 to 42 with their own mask, -3 to 5.4 with another's, -2 to 4 with their own
-mirrored.
+The gradient map of the image and the border map of the mask are correlated at all shifts at once,
+by FFT. The spectrum is whitened (Knapp and Carter 1976, generalized correlation, whose limit is
+phase correlation), which gives a peak one or two pixels wide where the two agree. Its height is in
+units of the std of the whole correlation surface, so that one threshold suits all images: 62
+images of CamVid have 15 to 42 with their own mask, -3 to 5.4 with another one, and -2 to 4 with
+their own mask mirrored.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 WORKING_SIDE = 256
-"""Images are reduced by a whole factor until their longer side is at most this, in pixels."""
+"""Images are reduced by an integer step until their longer side is at most this, in pixels."""
 
 WHITENING = 0.8
-"""The power of the magnitude that is divided out: 0 plain correlation, 1 phase correlation."""
+"""Exponent of the magnitude that is divided out: 0 is plain, 1 phase correlation."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How image and mask agree.
+    """The agreement of image and mask.
 
-    at_zero: the height of the correlation where they lie, in standard stds.
-    best: the greatest height within a quarter of the image, and `shift` (dy, dx), in pixels of
-        the full image, where it is: the mask would have to be moved by it.
-    step: the pixels of the full image that are one here: nothing finer is seen.
-    borders: the pixels here that are beside a border of the mask: what there was to agree with.
+    Attributes:
+        at_zero: Height of the correlation without a shift, in stds of the surface.
+        best: Greatest height within a quarter of the image.
+        shift: (dy, dx) of `best` in pixels of the full image: how far to move the mask.
+        step: Pixels of the full image per reduced pixel, which is the resolution of `shift`.
+        borders: Number of reduced pixels beside a border of the mask.
     """
 
     at_zero: float
@@ -42,7 +43,10 @@ class Agreement:
 
 
 def edges_of_image(gray: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
-    """The roots of the gradients of an image (H, W), reduced by `step`: so none rules."""
+    """Return the square roots of the gradients of an image (H, W), reduced by `step`.
+
+    The root keeps a few strong edges from dominating.
+    """
     small = np.asarray(Image.fromarray(gray).reduce(step), dtype=np.float32)
     down, across = np.zeros_like(small), np.zeros_like(small)
     down[1:-1] = small[2:] - small[:-2]
@@ -51,7 +55,7 @@ def edges_of_image(gray: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
 
 
 def edges_of_mask(mask: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
-    """1 on either side of a border between values of a mask (H, W), reduced by `step`, else 0."""
+    """Return 1 on both sides of each border in a mask (H, W), reduced by `step`, and else 0."""
     small = mask[step // 2 :: step, step // 2 :: step]
     borders = np.zeros(small.shape, dtype=np.float32)
     down, across = small[1:] != small[:-1], small[:, 1:] != small[:, :-1]
@@ -61,12 +65,12 @@ def edges_of_mask(mask: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
 
 
 def step_of(size: tuple[int, int]) -> int:
-    """The whole factor by which an image of (height, width) is reduced."""
+    """Return the integer step by which an image of (height, width) is reduced."""
     return max(1, -(-max(size) // WORKING_SIDE))
 
 
 def agreement(gray: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Agreement | None:
-    """How an image (H, W) agrees with a mask (H, W) of any values; None where one has no edges."""
+    """Measure the agreement of an image (H, W) and a mask (H, W); None if one has no edges."""
     step = step_of((gray.shape[0], gray.shape[1]))
     edges, borders = edges_of_image(gray, step), edges_of_mask(mask, step)
     rows, columns = (min(a, b) for a, b in zip(edges.shape, borders.shape, strict=True))
@@ -77,7 +81,7 @@ def agreement(gray: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Agreement | N
     spectrum = np.fft.rfft2(edges - edges.mean(), size)
     spectrum *= np.conj(np.fft.rfft2(borders - borders.mean(), size))
     magnitude = np.abs(spectrum)
-    # What is 0 in one of the two says nothing; a floor keeps rounding from being blown up.
+    # The floor keeps rounding errors from being amplified where one of the two spectra is 0.
     spectrum /= np.maximum(magnitude, 1e-3 * magnitude.mean() + 1e-12) ** WHITENING
     surface = np.fft.irfft2(spectrum, size)
     spread = float(surface.std())

@@ -1,4 +1,4 @@
-"""Connected parts of one value in a mask, without a labelling library: runs of rows, joined."""
+"""Connected components of a mask, without a labeling library: runs of rows are merged."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 
 def objects(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The value and the area in pixels of each 4-connected part of a mask (H, W).
+    """Return the value and the area in pixels of each 4-connected component of a mask (H, W).
 
-    Each row is cut into runs of one value; runs of neighboring rows that share a column and a
-    value are joined. The joining takes the smaller number of two until nothing changes, with all
-    runs at once (Shiloach and Vishkin 1982: hook and halve the paths).
+    Each row is split into runs of equal values; runs of neighboring rows with a common column and
+    the same value are merged. Merging takes the smaller of two labels until nothing changes, for
+    all runs at once (Shiloach and Vishkin 1982: hooking and path halving).
     """
     height, width = mask.shape
     if mask.size == 0:
@@ -21,17 +21,17 @@ def objects(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int6
     flat = np.flatnonzero(starts)
     values = mask.reshape(-1)[flat]
     lengths = np.diff(flat, append=mask.size)
-    # A pair of runs touches where a run starts in either row; there the two runs are looked up.
+    # Two runs touch where a run starts in either row; there both are looked up.
     number = np.cumsum(starts.reshape(-1), dtype=np.int32).reshape(height, width) - 1
     touching = (starts[1:] | starts[:-1]) & (mask[1:] == mask[:-1])
     upper, lower = number[:-1][touching], number[1:][touching]
     labels = np.arange(len(flat), dtype=np.int32)
     while True:
         one, other = labels[upper], labels[lower]
-        apart = one != other
-        if not apart.any():
+        differ = one != other
+        if not differ.any():
             break
-        upper, lower, one, other = upper[apart], lower[apart], one[apart], other[apart]
+        upper, lower, one, other = upper[differ], lower[differ], one[differ], other[differ]
         np.minimum.at(labels, np.maximum(one, other), np.minimum(one, other))
         while True:
             halved = labels[labels]
