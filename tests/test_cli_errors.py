@@ -138,7 +138,7 @@ def broken_class_table(data: Path) -> Path:
         (no_folder, "give the folder that holds the images and masks"),
         (a_file_for_a_folder, "give the folder that holds the images and masks"),
         (no_images, "put images there"),
-        (nothing_at_all, "Known are: "),
+        (nothing_at_all, "or a dataset as published (CamVid, "),
         (mask_without_image, "remove the mask"),
         (image_without_mask, "remove the image"),
         (sizes_that_differ, "make them the same size"),
@@ -481,7 +481,7 @@ def test_an_error_is_one_line_whatever_the_file_is_called(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("train", "absent", "--out", "run", *QUICK), "absent: is not there"),
+        (("train", "absent", "--out", "run", *QUICK), "absent: does not exist"),
         (("train",), "Missing argument 'data'"),
         (("predict", "absent.safetensors", "."), ".: no images in it"),
         (("evaluate", "absent.safetensors", "data"), "absent.safetensors: is not there"),

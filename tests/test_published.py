@@ -373,7 +373,7 @@ def test_what_is_unpacked_is_a_layout_that_training_reads(
         )
     monkeypatch.setitem(catalog.DATA_SETS, name, replace(entry, archives=tuple(archives)))
     to = fetch_dataset(name, tmp_path / "got")
-    assert layouts.find(to).layout == expected.layout
+    assert layouts.read(to).layout == expected.layout
     data = open_dataset(to, divide=False)
     assert {split: len(samples) for split, samples in data.splits.items()} == {
         split: len(masks) for split, masks in expected.masks.items()

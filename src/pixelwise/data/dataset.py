@@ -98,7 +98,7 @@ def open_dataset(
     Raises InputError with a line for each fault: pairs, unreadable files, sizes, channels, mask
     values.
     """
-    source = layouts.find(root)
+    source = layouts.read(root)
     if divide:
         make_splits(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:

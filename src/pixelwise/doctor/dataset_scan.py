@@ -155,7 +155,7 @@ def _settle_pixels(source: Source, pair_reports: list[PairReport]) -> PixelForma
 def _find(root: Path) -> Source:
     """The folder's layout. One that could read nothing at all is an empty one, with its faults."""
     try:
-        return layouts.find(root)
+        return layouts.read(root)
     except InputError as error:
         if any(line.startswith(f"{root}: ") for line in error.problems):
             raise

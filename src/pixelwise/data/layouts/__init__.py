@@ -1,4 +1,20 @@
-"""The folder layouts that are understood. A new one is a file here and a line in LAYOUTS."""
+"""Dataset layouts: each one recognizes a folder structure and lists its images and masks.
+
+A layout is one module in this package and one entry in `LAYOUTS`. To add a layout:
+
+1. Write a module with three names. `DESCRIPTION` is a noun phrase for users: the format's name, a
+   colon, and the files that identify it. `detect(root)` returns whether a folder has this layout;
+   it looks at file names and at the start of a few files only. `read(root)` returns a `Source`
+   with the samples of each split and opens no image or mask. It reports faults with
+   `errors.refuse`, one line each: the file, what is wrong, and the remedy.
+2. Import the module below and add it to `LAYOUTS`. Exactly one layout may detect a given folder.
+3. Add a function to `MINIATURES` in tests/miniatures.py that writes a tiny dataset of the layout
+   and returns the expected masks. The tests then detect, read, convert and train on it.
+
+Masks that are not image files implement `MaskSource` (see `sbd` and `class_masks`). Shared
+helpers: `pairing`, `split_lists`, `folder_names`, `folder_pairs`, `layout_classes` and
+`error_handling`.
+"""
 
 from __future__ import annotations
 
@@ -43,44 +59,46 @@ LAYOUTS = (
     class_masks,
     folders,
 )
-"""In the order in which they are tried; each has DESCRIPTION, detect(root) and read(root)."""
+"""All layouts, in the order in which they are tried."""
 
 
-def find(root: Path) -> Source:
-    """Recognize the layout of `root` and list its pairs.
+def read(root: Path) -> Source:
+    """Detect the layout of a dataset folder and list its images and masks.
 
-    Raises InputError where there is no such folder, no layout fits, a file lacks its partner, or an
-    image is in two splits.
+    Args:
+        root: Folder of the dataset.
+
+    Returns:
+        The samples of each split, with the classes if the layout defines them.
+
+    Raises:
+        InputError: If the folder does not exist, no layout matches, a file has no partner, or an
+            image is in two splits.
     """
     if not root.is_dir():
-        what = "is a file" if root.exists() else "is not there"
+        what = "is a file" if root.exists() else "does not exist"
         raise InputError(f"{root}: {what}: give the folder that holds the images and masks")
     for layout in LAYOUTS:
         if layout.detect(root):
-            return _distinct(layout.read(root))
-    if folders.half(root):
-        return _distinct(folders.read(root))
-    others = ", ".join(layout.DESCRIPTION.split(":")[0] for layout in LAYOUTS[:-1])
+            return _check_unique(layout.read(root))
+    if folders.is_incomplete(root):
+        return _check_unique(folders.read(root))
+    names = ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1])
     raise InputError(
-        f"{root}: no images and masks found in a known layout. Known are: images/ and masks/ with "
-        f"files of the same names; as their authors lay them out, {others}"
+        f"{root}: no images and masks found in a known layout: use images/ and masks/ with files "
+        f"of the same names, or a dataset as published ({names})"
     )
 
 
-def _distinct(source: Source) -> Source:
-    """`source`, if no sample stands in it twice: scores on what was trained on mean nothing."""
-    seen: dict[str, str] = {}
+def _check_unique(source: Source) -> Source:
+    """Return `source` if no image is in two splits, which would invalidate its scores."""
+    split_of: dict[str, str] = {}
     problems = []
     for split, samples in source.splits.items():
         for sample in samples:
-            if sample.name in seen:
-                problems.append(
-                    Fault(
-                        "in-two-splits",
-                        sample.image,
-                        f"is in {seen[sample.name]} and in {split}: leave it in one",
-                    )
-                )
-            seen[sample.name] = split
+            if sample.name in split_of:
+                text = f"is in {split_of[sample.name]} and in {split}: keep it in one split"
+                problems.append(Fault("in-two-splits", sample.image, text))
+            split_of[sample.name] = split
     refuse(problems)
     return source
