@@ -19,10 +19,10 @@ from miniatures import (
     blobs,
     coco,
     label_studio,
-    photo,
     plain,
-    save,
     splits_above,
+    write_image,
+    write_mask,
     yolo,
 )
 from pixelwise.data import layouts
@@ -67,7 +67,7 @@ def set_annotation(content: Any, **values: Any) -> None:
 
 def constant_mask(root: Path, pattern: str, value: Any) -> Path:
     path = first_file(root, pattern)
-    save(path, np.full((40, 56), value, dtype=np.uint8))
+    write_mask(path, np.full((40, 56), value, dtype=np.uint8))
     return path
 
 
@@ -79,17 +79,17 @@ def truncate(path: Path) -> Path:
 # Fault: the miniature, a function that damages it and returns the path to report, the message.
 FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "pairs: no such file": (
-        "lists of pairs",
+        "pair lists",
         lambda root: remove(root / "truth" / "photo_1.png"),
         "does not exist, but line 2 of .*train.txt names it: add the file or correct",
     ),
     "pairs: three columns": (
-        "lists of pairs",
+        "pair lists",
         lambda root: replace_text(root / "train.txt", "truth/photo_1.png", "truth/photo_1.png\tx"),
         "line 2 has 3 columns",
     ),
     "pairs: in two lists": (
-        "lists of pairs",
+        "pair lists",
         lambda root: (
             shutil.copy(root / "train.txt", root / "val.txt").parent / "images" / "photo_0.jpg"
         ),
@@ -160,7 +160,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "camvid: unknown color": (
         "camvid 32",
         lambda root: (
-            save(path := first_file(root, "*_L.png"), np.full((40, 56, 3), 77, np.uint8)),
+            write_mask(path := first_file(root, "*_L.png"), np.full((40, 56, 3), 77, np.uint8)),
             path,
         )[1],
         r"color \(77, 77, 77\) is in the mask and in no class",
@@ -447,7 +447,7 @@ def test_skipped_images_are_counted(tmp_path: Path) -> None:
     root = tmp_path / "labelme"
     root.mkdir()
     MINIATURES["labelme"](root)
-    photo(root / "another.jpg", 9)
+    write_image(root / "another.jpg", 9)
     assert "images skipped because they have no JSON file: 1" in notes(root)
     root = tmp_path / "voc"
     root.mkdir()
@@ -479,24 +479,24 @@ def test_masks_with_soft_edges_are_refused(tmp_path: Path) -> None:
     with Image.open(path) as image:
         stored = np.array(image)
     stored[0, :4] = [3, 40, 200, 251]
-    save(path, stored)
+    write_mask(path, stored)
     with pytest.raises(InputError, match=r"soft edges between, as from a JPEG"):
         open_dataset(tmp_path)
 
 
 def test_too_many_colors_are_refused(tmp_path: Path) -> None:
-    MINIATURES["suffixes across folders"](tmp_path)
+    MINIATURES["suffixes in two folders"](tmp_path)
     path = first_file(tmp_path, "*_gt.png")
     stored = np.zeros((40, 56, 3), dtype=np.uint8)
     stored[..., 1] = np.arange(56)
     stored[..., 2] = np.arange(40)[:, None]
-    save(path, stored)
+    write_mask(path, stored)
     with pytest.raises(InputError, match=r"different colors in the RGB masks, too many"):
         open_dataset(tmp_path)
 
 
 def test_inferred_colors_are_in_the_notes(tmp_path: Path) -> None:
-    MINIATURES["suffixes across folders"](tmp_path)
+    MINIATURES["suffixes in two folders"](tmp_path)
     assert "color_2 (10, 20, 200)" in notes(tmp_path)
 
 
@@ -507,7 +507,7 @@ def test_index_masks_saved_as_rgb_are_read_as_indices(tmp_path: Path, scale: int
     for path in (tmp_path / "masks").rglob("*.png"):
         mask = blobs(int(path.stem[-1]), 2) * np.uint8(scale)
         expected[path.stem] = mask > 0
-        save(path, np.repeat(mask[..., None], 3, axis=2))
+        write_mask(path, np.repeat(mask[..., None], 3, axis=2))
     for cache in (0, 1 << 30):
         data = open_dataset(tmp_path, cache_bytes=cache)
         assert "by their numbers, as index masks" in "\n".join(data.notes)
@@ -524,7 +524,7 @@ def test_an_all_black_rgb_mask_needs_a_class_of_that_color(tmp_path: Path) -> No
         tmp_path / "classes.toml", Classes.make(["a", "b"], colors=[(9, 9, 9), (1, 2, 3)])
     )
     for path in (tmp_path / "masks").rglob("*.png"):
-        save(path, np.zeros((40, 56, 3), dtype=np.uint8))
+        write_mask(path, np.zeros((40, 56, 3), dtype=np.uint8))
     with pytest.raises(InputError, match=r"color \(0, 0, 0\) is in the mask and in no class"):
         open_dataset(tmp_path)
 
@@ -532,10 +532,10 @@ def test_an_all_black_rgb_mask_needs_a_class_of_that_color(tmp_path: Path) -> No
 def test_sixteen_bit_masks_need_a_class_table_only_for_large_values(tmp_path: Path) -> None:
     plain(tmp_path)
     for path in (tmp_path / "masks").rglob("*.png"):
-        save(path, blobs(int(path.stem[-1]), 3).astype(np.uint16))
+        write_mask(path, blobs(int(path.stem[-1]), 3).astype(np.uint16))
     assert open_dataset(tmp_path).classes.values == (0, 1, 2)
     for path in (tmp_path / "masks").rglob("*.png"):
-        save(path, blobs(int(path.stem[-1]), 3).astype(np.uint16) * 1000)
+        write_mask(path, blobs(int(path.stem[-1]), 3).astype(np.uint16) * 1000)
     with pytest.raises(InputError, match=r"values over 255 in 16-bit masks \(0, 1000, 2000\)"):
         open_dataset(tmp_path)
     write_classes_toml(
@@ -628,8 +628,8 @@ def test_a_failed_conversion_leaves_no_files(
 def test_images_with_the_same_name_in_several_folders_are_kept(tmp_path: Path) -> None:
     root = tmp_path / "city"
     for city, number in (("bonn", 1), ("ulm", 2)):
-        photo(root / "leftImg8bit" / "train" / city / "a_leftImg8bit.png", number)
-        save(
+        write_image(root / "leftImg8bit" / "train" / city / "a_leftImg8bit.png", number)
+        write_mask(
             root / "gtFine" / "train" / city / "a_gtFine_labelTrainIds.png",
             np.full((40, 56), number, dtype=np.uint8),
         )

@@ -1,32 +1,29 @@
-"""What generated scenes are made of: their classes, measures and colors."""
+"""Classes, dimensions and colors of generated scenes."""
 
 from __future__ import annotations
 
 from pixelwise.data.classes import Classes, Color
 
-SCENE_CLASSES = Classes.make(
-    ["sky", "building", "road", "pavement", "vegetation", "car", "pole", "person"],
-    colors=[
-        (116, 178, 222),
-        (164, 120, 96),
-        (92, 90, 108),
-        (206, 186, 168),
-        (84, 146, 76),
-        (52, 84, 190),
-        (240, 196, 48),
-        (216, 58, 82),
-    ],
-    ignore=255,
-)
-"""What generated masks hold; "pole" is lamps, traffic lights and signs with their posts."""
+_COLORS = {
+    "sky": (116, 178, 222),
+    "building": (164, 120, 96),
+    "road": (92, 90, 108),
+    "pavement": (206, 186, 168),
+    "vegetation": (84, 146, 76),
+    "car": (52, 84, 190),
+    "pole": (240, 196, 48),
+    "person": (216, 58, 82),
+}
+SCENE_CLASSES = Classes.make(list(_COLORS), colors=list(_COLORS.values()), ignore=255)
+"""Classes of generated masks. "pole" includes lamps, traffic lights and signs with their posts."""
 
 SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, CAR, POLE, PERSON = SCENE_CLASSES.values
 VOID = SCENE_CLASSES.file_ignore
 
-ROWS = 144.0  # lengths in the image are in 1/144 of its height, so every size shows one scene
-OVERSAMPLING = 3  # odd, so that the middle sample of each block lies on the pixel's center
-THIN = 5.8  # no pole is thinner, in ROWS: less would be lost at a decoder's stride of 4
-NEAR, FAR = 1.6, 95.0  # meters; nothing is drawn nearer, no house stands farther
+ROWS = 144.0  # image lengths are in 1/144 of its height, so that all sizes show the same scene
+OVERSAMPLING = 3  # odd, so that each pixel has a sample at its center
+THIN = 5.8  # minimum width of poles, in rows: a decoder at stride 4 would lose thinner ones
+NEAR, FAR = 1.6, 95.0  # depth in meters of the nearest surface and of the farthest house
 
 WALLS: tuple[Color, ...] = (
     (156, 88, 70),
