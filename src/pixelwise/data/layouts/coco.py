@@ -170,8 +170,8 @@ def _regions(
                 regions.setdefault(image, []).append(region)
     if boxes:
         report.problems.append(
-            f"{path}: annotations have a box but no polygon ({len(boxes)}: id {listed(boxes)}): add "
-            "polygons, or remove the annotations"
+            f"{path}: annotations have a box but no polygon ({len(boxes)}: id {listed(boxes)}): "
+            "add polygons, or remove the annotations"
         )
     return regions
 

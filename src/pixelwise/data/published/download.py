@@ -135,9 +135,7 @@ def _range(response: Any, requested: int) -> tuple[int, int | None]:
         span, _, whole = response.headers.get("Content-Range", "").rpartition("/")
         first = span.removeprefix("bytes ").partition("-")[0]
         if first.strip() != str(requested):
-            raise http.client.HTTPException(
-                f"the server sends the wrong range: {span or 'no Content-Range'}"
-            )
+            raise http.client.HTTPException(f"the server sends the wrong range: {span or 'none'}")
         return requested, int(whole) if whole.strip().isdigit() else None
     length = response.headers.get("Content-Length", "")  # 200: the whole file
     return 0, int(length) if length.isdigit() else None

@@ -16,8 +16,6 @@ from pixelwise.data.published.unpack import unpack
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic_folder, make_folder, not_writable
 
-__all__ = ["DownloadError", "archives_folder", "fetch_dataset"]
-
 
 def archives_folder(to: Path) -> Path:
     """The folder for the archives of a dataset at `to`: downloads, and files put there by hand."""
