@@ -51,17 +51,18 @@ def read(root: Path) -> Source:
     table = find_table(root)  # classes.toml, else labelmap.txt
     assert table is not None
     mask_folder = root / "SegmentationClass"
-    masks = {path.stem: path for path in list_images(mask_folder, MASK_LIKE)}
+    masks = FilesByStem.in_folder(mask_folder, ".png", MASK_LIKE)
     present = folders_in(root)
     image_folder = next((present[name] for name in _IMAGE_FOLDERS if name in present), root)
     # Images may be in folders named after their subset.
-    images = {
+    files = {
         path.stem: path
         for folder in (image_folder, *folders_in(image_folder).values())
         if folder.name not in _OTHER_FOLDERS
         for path in list_images(folder)
     }
-    if not images:
+    images = FilesByStem(image_folder, ".jpg", files)
+    if not files:
         raise InputError(
             f"{image_folder}: contains no images: export from CVAT with 'Save images', or put them "
             f"into {root / 'JPEGImages'}"
@@ -69,18 +70,12 @@ def read(root: Path) -> Source:
     splits: dict[str, list[Sample]] = {}
     problems: list[str] = []
     lists = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
-    listed = [(path, read_stems(path)) for path in lists] or [(mask_folder, sorted(masks))]
+    listed = [(path, read_stems(path)) for path in lists] or [(mask_folder, sorted(masks.files))]
     for path, stems in listed:
-        samples = pair_stems(
-            root,
-            [Path(stem).name for stem in stems],
-            FilesByStem(image_folder, ".jpg", images),
-            FilesByStem(mask_folder, ".png", masks),
-            listed_in=path,
-            problems=problems,
-            mask_source=ColorFile,
+        names = [Path(stem).name for stem in stems]
+        splits.setdefault(_SPLITS.get(path.stem.casefold(), "all"), []).extend(
+            pair_stems(root, names, images, masks, ColorFile, listed_in=path, problems=problems)
         )
-        splits.setdefault(_SPLITS.get(path.stem.casefold(), "all"), []).extend(samples)
     if "all" in splits and len(splits) > 1:
         problems.append(
             f"{lists[0].parent}: contains lists other than train.txt, val.txt and test.txt: rename "

@@ -127,16 +127,23 @@ class FilesByStem:
     suffix: str
     files: dict[str, Path]
 
+    @classmethod
+    def in_folder(
+        cls, folder: Path, suffix: str, suffixes: frozenset[str] = IMAGE_SUFFIXES
+    ) -> FilesByStem:
+        """The files of `folder` with one of `suffixes`."""
+        return cls(folder, suffix, {path.stem: path for path in list_images(folder, suffixes)})
+
 
 def pair_stems(
     root: Path,
     stems: Iterable[str],
     images: FilesByStem,
     masks: FilesByStem,
+    mask_source: Callable[[Path], MaskSource] = mask_source,
     *,
     listed_in: Path,
     problems: list[str],
-    mask_source: Callable[[Path], MaskSource] = mask_source,
 ) -> list[Sample]:
     """Pair the images and masks of listed stems.
 
@@ -145,9 +152,9 @@ def pair_stems(
         stems: File names without suffix, in the order of the samples.
         images: The images.
         masks: The mask files.
+        mask_source: Makes the reader of a mask file.
         listed_in: The list or folder that the stems come from, for messages.
         problems: Receives one line for each stem with a missing file.
-        mask_source: Makes the reader of a mask file.
     """
     samples = []
     for stem in stems:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.image_files import list_images
 from pixelwise.data.layouts.folder_names import first_names
 from pixelwise.data.layouts.pairing import FilesByStem, pair_stems
 from pixelwise.data.layouts.split_lists import list_files, read_stems
@@ -67,21 +66,13 @@ def _base(root: Path) -> Path | None:
 def read(root: Path) -> Source:
     base = _base(root)
     assert base is not None  # guaranteed by detect
-    images = {path.stem: path for path in list_images(base / "img")}
-    masks = {path.stem: path for path in list_images(base / "cls", _MAT)}
+    images = FilesByStem.in_folder(base / "img", ".jpg")
+    masks = FilesByStem.in_folder(base / "cls", ".mat", _MAT)
     lists = {split: (path, read_stems(path)) for split, path in list_files(base).items()}
     problems: list[str] = []
     splits = {
-        split: pair_stems(
-            root,
-            stems,
-            FilesByStem(base / "img", ".jpg", images),
-            FilesByStem(base / "cls", ".mat", masks),
-            listed_in=path,
-            problems=problems,
-            mask_source=MatFile,
-        )
-        for split, (path, stems) in (lists or {"all": (base / "img", sorted(images))}).items()
+        split: pair_stems(root, stems, images, masks, MatFile, listed_in=path, problems=problems)
+        for split, (path, stems) in (lists or {"all": (base / "img", sorted(images.files))}).items()
     }
     refuse(problems)
     return Source(root, "sbd", splits, VOC_CLASSES, False, ["SBD: the 21 classes of PASCAL VOC"])

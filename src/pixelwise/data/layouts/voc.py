@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.class_tables import Table
-from pixelwise.data.image_files import list_images
 from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.layout_classes import class_table
 from pixelwise.data.layouts.pairing import MASK_LIKE, FilesByStem, pair_stems
@@ -62,23 +61,16 @@ def _read_lists(root: Path, year: Path, notes: list[str]) -> dict[str, list[Samp
     for folder, kind in ((image_folder, "images"), (mask_folder, "masks")):
         if not folder.is_dir():
             raise InputError(f"{folder}: does not exist: put the {kind} into it")
-    images = {path.stem: path for path in list_images(image_folder)}
-    masks = {path.stem: path for path in list_images(mask_folder, MASK_LIKE)}
+    images = FilesByStem.in_folder(image_folder, ".jpg")
+    masks = FilesByStem.in_folder(mask_folder, ".png", MASK_LIKE)
     problems: list[str] = []
     splits: dict[str, list[Sample]] = {}
     for split, path in lists.items():
         stems = [stem.split("/")[-1] for stem in read_stems(path)]
-        if split == "test" and masks.keys().isdisjoint(stems):
+        if split == "test" and masks.files.keys().isdisjoint(stems):
             notes.append(f"test is skipped: none of its images has a mask ({len(stems)} listed)")
             continue
-        splits[split] = pair_stems(
-            root,
-            stems,
-            FilesByStem(image_folder, ".jpg", images),
-            FilesByStem(mask_folder, ".png", masks),
-            listed_in=path,
-            problems=problems,
-        )
+        splits[split] = pair_stems(root, stems, images, masks, listed_in=path, problems=problems)
     refuse(problems)
     notes.append("splits from " + ", ".join(path.name for path in lists.values()))
     return splits
