@@ -3,16 +3,17 @@
 A layout is one module in this package and one entry in `LAYOUTS`. To add a layout:
 
 1. Write a module with three names. `DESCRIPTION` is a noun phrase for users: the format's name, a
-   colon, and the files that identify it. `detect(root)` returns whether a folder has this layout;
-   it looks at file names and at the start of a few files only. `read(root)` returns a `Source`
-   with the samples of each split and opens no image or mask. It reports faults with
-   `errors.refuse`, one line each: the file, what is wrong, and the remedy.
-2. Import the module below and add it to `LAYOUTS`. Exactly one layout may detect a given folder.
+   colon, and the files that identify it. `detect(root)` returns whether a folder has this layout.
+   It reads file names and the start of a few files only, and no two layouts may detect the same
+   folder. `read(root)` returns a `Source` with the samples of each split, without opening images or
+   masks; its `layout` is the module's name with hyphens. It passes faults to `errors.refuse`, one
+   line each: `{file}: {what is wrong}: {remedy}`.
+2. Import the module below and add it to `LAYOUTS`.
 3. Add a function to `MINIATURES` in tests/miniatures.py that writes a tiny dataset of the layout
-   and returns the expected masks. The tests then detect, read, convert and train on it.
+   and returns the expected masks. tests/test_formats.py detects, reads, converts and trains on it.
 
-Masks that are not image files implement `MaskSource` (see `sbd` and `class_masks`). Shared
-helpers: `pairing`, `split_lists`, `folder_names`, `folder_pairs`, `layout_classes` and
+A mask that is not an image file implements `MaskSource` (see `sbd`, `class_masks` and `coco`).
+Shared helpers: `pairing`, `split_lists`, `folder_names`, `folder_pairs`, `layout_classes` and
 `error_handling`.
 """
 
