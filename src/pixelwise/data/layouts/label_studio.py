@@ -1,5 +1,4 @@
-"""Label Studio: a JSON export with brush masks (RLE), polygons, ellipses or rectangles, or a JSON
-export with brush masks as PNG files."""
+"""Label Studio: a JSON export with polygons, ellipses, rectangles, and brush masks as RLE or PNG."""
 
 from __future__ import annotations
 
