@@ -1,4 +1,4 @@
-"""Label Studio: a JSON export with polygons, ellipses, rectangles, and brush masks as RLE or PNG."""
+"""Label Studio: a JSON export with polygons, ellipses, rectangles, and brush masks (RLE or PNG)."""
 
 from __future__ import annotations
 
