@@ -1,4 +1,4 @@
-"""Files that mean harm or are broken, by a seeded generator: for tests/test_hostile.py."""
+"""Generator of damaged and hostile files for tests/test_hostile.py, with a fixed seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RNG_SEED = 20261121
 
 
 class _Touch:
-    """A pickle that makes a file where it is loaded."""
+    """Pickles as code that creates a file when loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,10 +35,10 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def png(width: int, height: int, *parts: bytes, bits: int = 8, kind: int = 2) -> bytes:
-    """A PNG with this header, these chunks, and no more."""
+def png(width: int, height: int, *chunks: bytes, bits: int = 8, kind: int = 2) -> bytes:
+    """A PNG with this header and these chunks."""
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(parts) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def idat(data: bytes) -> bytes:
@@ -46,12 +46,15 @@ def idat(data: bytes) -> bytes:
 
 
 def tiff(entries: list[tuple[int, int, int, int]], *, after: int = 0, data: bytes = b"") -> bytes:
-    """A little-endian TIFF of one directory: (tag, type, count, value); `after`: the next one."""
+    """A little-endian TIFF with one directory of (tag, type, count, value).
+
+    `after` is the offset of the next directory.
+    """
     fields = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + fields + struct.pack("<I", after) + data
 
 
-def flat_tiff(width: int, height: int, samples: int, **changes: int) -> list[Any]:
+def tiff_tags(width: int, height: int, samples: int, **changes: int) -> list[Any]:
     tags = {
         256: width,
         257: height,
@@ -90,8 +93,8 @@ def saved_npy(pixels: Any) -> bytes:
     return buffer.getvalue()
 
 
-def whole(rng: np.random.Generator) -> dict[str, tuple[str, bytes]]:
-    """One good image of each coding: name to suffix and bytes."""
+def valid_images(rng: np.random.Generator) -> dict[str, tuple[str, bytes]]:
+    """(suffix, bytes) of a valid image of each encoding, by name."""
     color = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     five = rng.integers(0, 256, (HEIGHT, WIDTH, 5), dtype=np.uint8)
     deep = five[..., :4].astype(np.uint16) * 200
@@ -124,32 +127,32 @@ def whole(rng: np.random.Generator) -> dict[str, tuple[str, bytes]]:
 
 
 def images(canary: Path) -> Iterator[tuple[str, bytes]]:
-    """(file name, bytes) of broken and hostile images. Pickles touch `canary` if they are run."""
+    """Yield (file name, bytes) of damaged and hostile images. A loaded pickle creates `canary`."""
     rng = np.random.default_rng(RNG_SEED)
-    good = whole(rng)
+    good = valid_images(rng)
     for name, (suffix, data) in good.items():
         for tenth in range(1, 10):
             yield f"cut_{name}_{tenth}{suffix}", data[: len(data) * tenth // 10]
         for number in range(4):
-            spoilt = bytearray(data)
-            for place in rng.integers(0, min(len(data), 400), 6):
-                spoilt[place] = rng.integers(0, 256)
-            yield f"spoilt_{name}_{number}{suffix}", bytes(spoilt)
+            corrupted = bytearray(data)
+            for offset in rng.integers(0, min(len(data), 400), 6):
+                corrupted[offset] = rng.integers(0, 256)
+            yield f"corrupted_{name}_{number}{suffix}", bytes(corrupted)
     suffixes = (".jpg", ".png", ".bmp", ".webp", ".tif", ".npy")
     for name in ("jpeg", "png", "tiff", "npy", "lossless"):
         for suffix in suffixes:
             if suffix != good[name][0]:
-                yield f"called_{name}{suffix}", good[name][1]
+                yield f"{name}_as{suffix}", good[name][1]
     magic = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"II*\0", b"\x93NUMPY\x01\0")
     for suffix, start in zip(suffixes, magic, strict=True):
         yield f"empty{suffix}", b""
         yield f"one_byte{suffix}", b"\0"
         yield f"noise{suffix}", rng.bytes(3000)
-        yield f"noise_behind_magic{suffix}", start + rng.bytes(3000)
+        yield f"noise_after_magic{suffix}", start + rng.bytes(3000)
         yield f"text{suffix}", b"<html>not found</html>\n" * 40
-    yield from _png_harm()
-    yield from _tiff_harm()
-    yield from _npy_harm(canary)
+    yield from _png_attacks()
+    yield from _tiff_attacks()
+    yield from _npy_attacks(canary)
     yield (
         "bomb.bmp",
         b"BM" + struct.pack("<IIIIiiHHIIiiII", 0, 0, 54, 40, 60000, 60000, 1, 24, *[0] * 6),
@@ -170,7 +173,7 @@ def images(canary: Path) -> Iterator[tuple[str, bytes]]:
         )
 
 
-def _png_harm() -> Iterator[tuple[str, bytes]]:
+def _png_attacks() -> Iterator[tuple[str, bytes]]:
     row = b"\0" + bytes(3 * WIDTH)
     for side in (20_000, 100_000, 2**31 - 1):
         yield f"bomb_{side}.png", png(side, side, idat(bytes(1000)))
@@ -194,38 +197,38 @@ def _png_harm() -> Iterator[tuple[str, bytes]]:
     yield "huge_chunk.png", png(WIDTH, HEIGHT, struct.pack(">I", 2**31) + b"IDAT" + bytes(50))
 
 
-def _tiff_harm() -> Iterator[tuple[str, bytes]]:
+def _tiff_attacks() -> Iterator[tuple[str, bytes]]:
     for samples in (1, 3, 5, 9):
         for side in (60_000, 2**31):
-            yield f"bomb_{samples}_{side}.tif", tiff(flat_tiff(side, side, samples))
-    yield "samples.tif", tiff(flat_tiff(WIDTH, HEIGHT, 65535))
-    yield "no_size.tif", tiff(flat_tiff(0, 0, 3))
-    yield "no_samples.tif", tiff(flat_tiff(WIDTH, HEIGHT, 0))
-    yield "far_strip.tif", tiff(flat_tiff(WIDTH, HEIGHT, 5, t273=2**32 - 10))
-    yield "no_strip.tif", tiff(flat_tiff(WIDTH, HEIGHT, 5, t279=0))
-    yield "bits.tif", tiff(flat_tiff(WIDTH, HEIGHT, 5, t258=77))
-    yield "compression.tif", tiff(flat_tiff(WIDTH, HEIGHT, 5, t259=55555))
-    yield "photometric.tif", tiff(flat_tiff(WIDTH, HEIGHT, 5, t262=60000))
-    yield "itself.tif", tiff(flat_tiff(WIDTH, HEIGHT, 3), after=8, data=bytes(4000))
-    yield "itself_five.tif", tiff(flat_tiff(WIDTH, HEIGHT, 5), after=8, data=bytes(9000))
+            yield f"bomb_{samples}_{side}.tif", tiff(tiff_tags(side, side, samples))
+    yield "samples.tif", tiff(tiff_tags(WIDTH, HEIGHT, 65535))
+    yield "no_size.tif", tiff(tiff_tags(0, 0, 3))
+    yield "no_samples.tif", tiff(tiff_tags(WIDTH, HEIGHT, 0))
+    yield "far_strip.tif", tiff(tiff_tags(WIDTH, HEIGHT, 5, t273=2**32 - 10))
+    yield "no_strip.tif", tiff(tiff_tags(WIDTH, HEIGHT, 5, t279=0))
+    yield "bits.tif", tiff(tiff_tags(WIDTH, HEIGHT, 5, t258=77))
+    yield "compression.tif", tiff(tiff_tags(WIDTH, HEIGHT, 5, t259=55555))
+    yield "photometric.tif", tiff(tiff_tags(WIDTH, HEIGHT, 5, t262=60000))
+    yield "itself.tif", tiff(tiff_tags(WIDTH, HEIGHT, 3), after=8, data=bytes(4000))
+    yield "itself_five.tif", tiff(tiff_tags(WIDTH, HEIGHT, 5), after=8, data=bytes(9000))
     many = [(256 + n % 900, 4, 2**31, 40) for n in range(3000)]
     yield "many_tags.tif", tiff(many)
-    yield "counts.tif", tiff([(tag, 5, 2**30, 8) for tag, *_ in flat_tiff(WIDTH, HEIGHT, 5)])
+    yield "counts.tif", tiff([(tag, 5, 2**30, 8) for tag, *_ in tiff_tags(WIDTH, HEIGHT, 5)])
     for kind in (0, 13, 99):
-        odd = [(tag, kind, 1, value) for tag, _, _, value in flat_tiff(WIDTH, HEIGHT, 5)]
+        odd = [(tag, kind, 1, value) for tag, _, _, value in tiff_tags(WIDTH, HEIGHT, 5)]
         yield f"types_{kind}.tif", tiff(odd, data=bytes(5000))
-    squeezed = zlib.compress(bytes(400_000_000), 9)
-    bomb = flat_tiff(WIDTH, HEIGHT, 5, t259=8, t273=122, t279=len(squeezed))
-    yield "strip_bomb.tif", tiff(bomb, data=squeezed)
+    compressed = zlib.compress(bytes(400_000_000), 9)
+    bomb = tiff_tags(WIDTH, HEIGHT, 5, t259=8, t273=122, t279=len(compressed))
+    yield "strip_bomb.tif", tiff(bomb, data=compressed)
     for name, value in (("nan", np.nan), ("inf", np.inf), ("minus_inf", -np.inf)):
         for channels in (1, 3, 5):
             pixels = np.zeros((HEIGHT, WIDTH, channels), np.float32)
             pixels[3, 4] = value
-            layout = "rgb" if channels == 3 else "minisblack"
-            squeezed_in = pixels[..., 0] if channels == 1 else pixels
+            photometric = "rgb" if channels == 3 else "minisblack"
+            stored = pixels[..., 0] if channels == 1 else pixels
             yield (
                 f"{name}_{channels}.tif",
-                saved_tiff(squeezed_in, photometric=layout, planarconfig="contig"),
+                saved_tiff(stored, photometric=photometric, planarconfig="contig"),
             )
     chain = io.BytesIO()
     with tifffile.TiffWriter(chain) as writer:
@@ -243,7 +246,7 @@ def _tiff_harm() -> Iterator[tuple[str, bytes]]:
     )
 
 
-def _npy_harm(canary: Path) -> Iterator[tuple[str, bytes]]:
+def _npy_attacks(canary: Path) -> Iterator[tuple[str, bytes]]:
     for number, shape in enumerate(
         (
             "(1000000, 1000000)",
@@ -289,7 +292,7 @@ ODD_NAMES = (
 
 
 def write_named(path: Path, data: bytes) -> bool:
-    """Write a file, unless this file system has no such name."""
+    """Write a file; returns False if the file system does not support its name."""
     try:
         path.write_bytes(data)
     except (OSError, UnicodeEncodeError):
@@ -297,9 +300,9 @@ def write_named(path: Path, data: bytes) -> bool:
     return True
 
 
-def good_pair(root: Path, stem: str) -> None:
-    for part in ("images", "masks"):
-        (root / part).mkdir(parents=True, exist_ok=True)
+def valid_pair(root: Path, stem: str) -> None:
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)).save(root / "images" / f"{stem}.png")
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[:, 9:] = 1
@@ -307,7 +310,7 @@ def good_pair(root: Path, stem: str) -> None:
 
 
 def links(root: Path) -> None:
-    """Links where images belong: out of the folder, in a circle, to devices, and pipes."""
+    """Create links in place of images (to other folders, in a loop, to devices) and pipes."""
     for number, target in enumerate(
         ("/etc/passwd", "/dev/zero", "/dev/null", "/proc/self/mem", "..", "loop.png", "/nowhere")
     ):
@@ -339,7 +342,7 @@ def _ring(count: int, value: float = 1e300) -> list[float]:
 
 
 def _documents() -> dict[str, tuple[str, str]]:
-    """Name to (file, text) of annotation files that mean harm."""
+    """(file, text) of hostile annotation files, by name."""
     nested = "[" * 200_000
     found = {
         "coco_nested": ("annotations/instances.json", '{"images": ' + nested),
@@ -443,11 +446,11 @@ def _documents() -> dict[str, tuple[str, str]]:
 
 
 def folders(root: Path, canary: Path) -> dict[str, Path]:
-    """Data sets of one good pair and one hostile file, or link, that belongs to it; by name."""
+    """Create datasets of a valid pair and one hostile file or link each; returns them by name."""
     found: dict[str, Path] = {}
     for name, (file, text) in _documents().items():
         folder = root / name
-        good_pair(folder, "a")
+        valid_pair(folder, "a")
         if name.startswith(("coco", "labelme")):
             for path in (folder / "masks").iterdir():
                 path.unlink()
@@ -468,15 +471,15 @@ def folders(root: Path, canary: Path) -> dict[str, Path]:
         + struct.pack("<II", 14, 2**31 - 1),
     }.items():
         folder = root / name
-        for part in ("img", "cls"):
-            (folder / part).mkdir(parents=True)
+        for kind in ("img", "cls"):
+            (folder / kind).mkdir(parents=True)
         (folder / "img" / "a.jpg").write_bytes(saved(np.zeros((9, 9, 3), np.uint8), "JPEG"))
         (folder / "cls" / "a.mat").write_bytes(data)
         (folder / "train.txt").write_text("a\n")
         found[name] = folder
     for name in ("classes.toml", "data.yaml", "export.json", "labelmap.txt", "train.txt"):
         folder = root / f"pipe_{name}"
-        good_pair(folder, "a")
+        valid_pair(folder, "a")
         os.mkfifo(folder / name)
         found[folder.name] = folder
     return found

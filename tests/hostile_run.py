@@ -1,8 +1,8 @@
-"""Runs pixelwise's commands on hostile files, in a process of its own with little memory.
+"""Run commands on hostile files in a separate process with limited memory.
 
-`python hostile_run.py JOBS.json RESULTS.json`: JOBS is a list of command lines, or {"read": path}
-for a decoder alone. RESULTS has for each the exit code, what was written to stderr, the seconds of
-processor time, and the traceback of what no command may let through.
+`python hostile_run.py JOBS.json RESULTS.json`: JOBS is a list of command lines, or of {"path",
+"mask"} to decode one file as an image or a mask. RESULTS contains, for each job, the exit code, the
+standard output and error, the seconds of CPU time, and the traceback of an unexpected exception.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 MEMORY = 6 << 30
 
 
-def read(path: Path, as_mask: bool) -> int:
+def decode(path: Path, *, as_mask: bool) -> int:
+    """Decode a file; returns the exit code that a command would have."""
     from pixelwise.data.image_files import read_raw
     from pixelwise.data.layouts.pairing import mask_source
     from pixelwise.errors import InputError
@@ -42,27 +43,27 @@ def run(job: Any) -> dict[str, Any]:
 
     err, out = io.StringIO(), io.StringIO()
     code: object = None
-    trouble = ""
-    began = time.process_time()
+    unexpected = ""
+    start = time.process_time()
     with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
         try:
             if isinstance(job, dict):
-                code = read(Path(job["path"]), job["mask"])
+                code = decode(Path(job["path"]), as_mask=job["mask"])
             else:
                 sys.argv = ["pixelwise", *job]
                 main()
-        except SystemExit as ended:
-            code = ended.code
+        except SystemExit as exit_:
+            code = exit_.code
         except BaseException:
-            trouble = traceback.format_exc()
-    seconds = time.process_time() - began
+            unexpected = traceback.format_exc()
+    seconds = time.process_time() - start
     return {
         "job": job,
         "code": code,
         "err": err.getvalue(),
         "out": out.getvalue(),
         "seconds": seconds,
-        "trouble": trouble,
+        "traceback": unexpected,
     }
 
 

@@ -138,7 +138,7 @@ def broken_class_table(data: Path) -> Path:
         (no_folder, "give the folder that holds the images and masks"),
         (a_file_in_place_of_the_folder, "give the folder that holds the images and masks"),
         (no_images, "put images there"),
-        (an_empty_folder, "Known are: "),
+        (an_empty_folder, "or a dataset as published (CamVid, "),
         (mask_without_image, "remove the mask"),
         (image_without_mask, "remove the image"),
         (mask_of_another_size, "make them the same size"),
@@ -479,7 +479,7 @@ def test_an_error_is_one_line_for_any_file_name(tmp_path: Path, cli: Cli, bundle
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("train", "absent", "--out", "run", *QUICK), "absent: is not there"),
+        (("train", "absent", "--out", "run", *QUICK), "absent: does not exist"),
         (("train",), "Missing argument 'data'"),
         (("predict", "absent.safetensors", "."), ".: no images in it"),
         (("evaluate", "absent.safetensors", "data"), "absent.safetensors: is not there"),

@@ -361,14 +361,14 @@ def test_files_that_are_not_images_are_skipped_with_a_note(
     (tmp_path / "masks" / "readme.txt").touch()
     notes = open_dataset(tmp_path).notes
     for path in (tmp_path / "images" / "Thumbs.db", tmp_path / "masks" / "readme.txt"):
-        assert f"left out, not an image: {path}" in notes
+        assert f"skipped, not an image: {path}" in notes
 
 
 # Problems: each is one line with the file and the remedy.
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    assert "is not there: give the folder" in problem(tmp_path / "absent")
+    assert "does not exist: give the folder" in problem(tmp_path / "absent")
 
 
 def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
@@ -388,13 +388,13 @@ def test_a_missing_images_or_masks_folder_is_reported(
 ) -> None:
     make_folder_data(tmp_path)
     shutil.rmtree(tmp_path / kind)
-    assert problem(tmp_path) == f"{tmp_path / kind}: is not there: put the {kind} into it"
+    assert problem(tmp_path) == f"{tmp_path / kind}: does not exist: put the {kind} into it"
 
 
 def test_an_empty_images_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    assert problem(tmp_path).startswith(f"{tmp_path / 'images'}: no images in it: put images")
+    assert problem(tmp_path).startswith(f"{tmp_path / 'images'}: contains no images: put images")
 
 
 def test_a_single_pair_cannot_be_divided(tmp_path: Path, make_folder_data: MakeData) -> None:
@@ -406,7 +406,7 @@ def test_an_image_without_a_mask_is_reported(tmp_path: Path, make_folder_data: M
     make_folder_data(tmp_path)
     (tmp_path / "masks" / "001.png").unlink()
     assert problem(tmp_path) == (
-        f"{tmp_path / 'images' / '001.png'}: has no mask: expected "
+        f"{tmp_path / 'images' / '001.png'}: has no mask: add "
         f"{tmp_path / 'masks' / '001.png'}, or remove the image"
     )
 
@@ -415,7 +415,7 @@ def test_a_mask_without_an_image_is_reported(tmp_path: Path, make_folder_data: M
     make_folder_data(tmp_path)
     (tmp_path / "images" / "001.png").unlink()
     assert problem(tmp_path) == (
-        f"{tmp_path / 'masks' / '001.png'}: has no image: expected "
+        f"{tmp_path / 'masks' / '001.png'}: has no image: add "
         f"{tmp_path / 'images' / '001'}.jpg or .png, or remove the mask"
     )
 
@@ -423,7 +423,7 @@ def test_a_mask_without_an_image_is_reported(tmp_path: Path, make_folder_data: M
 def test_an_image_beside_the_splits_is_reported(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path, splits={"train": 2, "val": 1})
     Image.new("RGB", (4, 4)).save(tmp_path / "images" / "stray.png")
-    assert "stray.png: lies beside the folder train/: move it" in problem(tmp_path)
+    assert "stray.png: is beside the folder train/: move it" in problem(tmp_path)
 
 
 def test_a_mask_of_another_size_is_reported(tmp_path: Path, make_folder_data: MakeData) -> None:
@@ -518,7 +518,7 @@ def test_two_masks_with_the_same_name_are_reported(
     make_folder_data(tmp_path)
     save_mask(tmp_path / "masks" / "001.tif", np.zeros((24, 32)))
     assert problem(tmp_path) == (
-        f"{tmp_path / 'masks' / '001.tif'}: has the same name as 001.png: keep one mask an image"
+        f"{tmp_path / 'masks' / '001.tif'}: has the same name as 001.png: keep one mask per image"
     )
 
 
@@ -529,12 +529,13 @@ def test_an_image_in_an_unsupported_format_is_reported(
     make_folder_data(tmp_path)
     (tmp_path / "images" / name).write_bytes(b"pixels")
     line = problem(tmp_path)
-    assert line.startswith(f"{tmp_path / 'images' / name}: is of a format that is not read here")
+    assert line.startswith(f"{tmp_path / 'images' / name}: has an unsupported format (allowed:")
     assert ".jpg" in line
 
 
 @pytest.mark.parametrize(
-    ("suffix", "message"), [(".jpg", "JPEG compression blurs"), (".webp", "is of a format")]
+    ("suffix", "message"),
+    [(".jpg", "JPEG compression blurs"), (".webp", "has an unsupported format")],
 )
 def test_masks_in_a_lossy_format_are_reported(
     tmp_path: Path, make_folder_data: MakeData, suffix: str, message: str

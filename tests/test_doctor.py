@@ -167,7 +167,7 @@ def fault(
     return note
 
 
-@fault("image-without-mask", IMAGE, "expected")
+@fault("image-without-mask", IMAGE, "or remove the image")
 def _(root: Path) -> None:
     (root / MASK).unlink()
 
@@ -947,7 +947,7 @@ def test_exit_codes(tmp_path: Path, cli: Callable[..., Any], spoil: str, code: i
     result = cli("doctor", tmp_path / ("data" if spoil != "" else "absent"))
     assert result.code == code
     text = result.out + result.err
-    message = {0: "Ready to train", 1: "Training would fail", 2: "is not there: give the folder"}
+    message = {0: "Ready to train", 1: "Training would fail", 2: "does not exist: give the folder"}
     assert message[code] in text
 
 

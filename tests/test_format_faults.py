@@ -1,4 +1,4 @@
-"""What is wrong in other tools' files, or not to be read from masks: a line each, never silence."""
+"""Faults in dataset folders of other tools: each one is reported in one line."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from miniatures import (
     blobs,
     coco,
     label_studio,
-    photo,
     plain,
-    save,
     splits_above,
+    write_image,
+    write_mask,
     yolo,
 )
 from pixelwise.data import layouts
@@ -38,21 +38,21 @@ def first_file(root: Path, pattern: str) -> Path:
     return sorted(root.rglob(pattern))[0]
 
 
-def edit(path: Path, change: Callable[[Any], object]) -> Path:
+def edit_json(path: Path, change: Callable[[Any], object]) -> Path:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
     return path
 
 
-def replace(path: Path, old: str, new: str) -> Path:
+def replace_text(path: Path, old: str, new: str) -> Path:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
     return path
 
 
-def without(path: Path) -> Path:
+def remove(path: Path) -> Path:
     path.unlink()
     return path
 
@@ -61,44 +61,44 @@ def coco_file(root: Path) -> Path:
     return root / "annotations" / "instances_train.json"
 
 
-def one(content: Any, **values: Any) -> None:
+def set_annotation(content: Any, **values: Any) -> None:
     content["annotations"][0].update(values)
 
 
-def spoiled_mask(root: Path, pattern: str, value: Any) -> Path:
+def constant_mask(root: Path, pattern: str, value: Any) -> Path:
     path = first_file(root, pattern)
-    save(path, np.full((40, 56), value, dtype=np.uint8))
+    write_mask(path, np.full((40, 56), value, dtype=np.uint8))
     return path
 
 
-def cut(path: Path) -> Path:
+def truncate(path: Path) -> Path:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
 
 
-# What is spoilt, in which miniature; the path that must be named, and words of the remedy.
+# Fault: the miniature, a function that damages it and returns the path to report, the message.
 FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "pairs: no such file": (
-        "lists of pairs",
-        lambda root: without(root / "truth" / "photo_1.png"),
-        "is not there: line 2 of",
+        "pair lists",
+        lambda root: remove(root / "truth" / "photo_1.png"),
+        "does not exist, but line 2 of .*train.txt names it: add the file or correct",
     ),
     "pairs: three columns": (
-        "lists of pairs",
-        lambda root: replace(root / "train.txt", "truth/photo_1.png", "truth/photo_1.png\tx"),
+        "pair lists",
+        lambda root: replace_text(root / "train.txt", "truth/photo_1.png", "truth/photo_1.png\tx"),
         "line 2 has 3 columns",
     ),
     "pairs: in two lists": (
-        "lists of pairs",
+        "pair lists",
         lambda root: (
             shutil.copy(root / "train.txt", root / "val.txt").parent / "images" / "photo_0.jpg"
         ),
-        "is in train and in val: leave it in one",
+        "is in train and in val: keep it in one split",
     ),
     "suffixes: no mask": (
         "suffixes",
-        lambda root: without(root / "photo_1_mask.png").with_name("photo_1.jpg"),
-        "has no mask: expected",
+        lambda root: remove(root / "photo_1_mask.png").with_name("photo_1.jpg"),
+        "has no mask: add ",
     ),
     "arrays: two channels at one pixel": (
         "one-hot arrays",
@@ -118,134 +118,145 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     ),
     "arrays: cut off": (
         "one-hot arrays",
-        lambda root: cut(root / "masks" / "photo_1.npy"),
+        lambda root: truncate(root / "masks" / "photo_1.npy"),
         "save it with numpy.save",
     ),
     "voc: name without image": (
         "voc",
-        lambda root: without(root / "JPEGImages" / "photo_1.jpg"),
-        "is not there, but .*train.txt names it",
+        lambda root: remove(root / "JPEGImages" / "photo_1.jpg"),
+        "does not exist, but .*train.txt lists it: add the file or correct",
     ),
     "voc: name without mask": (
         "voc",
-        lambda root: without(root / "SegmentationClass" / "photo_1.png"),
-        "is not there, but .*train.txt names it",
+        lambda root: remove(root / "SegmentationClass" / "photo_1.png"),
+        "does not exist, but .*train.txt lists it: add the file or correct",
     ),
     "voc: name twice": (
         "voc",
-        lambda root: replace(
+        lambda root: replace_text(
             root / "ImageSets/Segmentation/train.txt", "photo_1", "photo_1\nphoto_1"
         ),
-        "photo_1 stands in it twice",
+        "lists photo_1 twice: remove one",
     ),
     "voc: value of no class": (
         "voc",
-        lambda root: spoiled_mask(root, "SegmentationClass/photo_1.png", 21),
+        lambda root: constant_mask(root, "SegmentationClass/photo_1.png", 21),
         r"mask value 21 is not among the classes \(0\.\.20, 255 ignored\)",
     ),
-    "sbd: damaged": ("sbd", lambda root: cut(first_file(root, "*.mat")), "restore the file"),
+    "sbd: damaged": ("sbd", lambda root: truncate(first_file(root, "*.mat")), "restore the file"),
     "cityscapes: no mask": (
         "cityscapes",
         lambda root: (
-            without(first_file(root, "bonn*_gtFine_labelIds.png")),
+            remove(first_file(root, "bonn*_gtFine_labelIds.png")),
             first_file(root, "bonn*_leftImg8bit.png"),
         )[1],
-        "has no mask: expected",
+        "has no mask: add ",
     ),
     "ade20k: value over 150": (
         "ade20k",
-        lambda root: spoiled_mask(root, "annotations/training/*.png", 151),
+        lambda root: constant_mask(root, "annotations/training/*.png", 151),
         r"mask value 151 is not among the classes \(1\.\.150, 0 ignored\)",
     ),
     "camvid: unknown color": (
         "camvid 32",
         lambda root: (
-            save(path := first_file(root, "*_L.png"), np.full((40, 56, 3), 77, np.uint8)),
+            write_mask(path := first_file(root, "*_L.png"), np.full((40, 56, 3), 77, np.uint8)),
             path,
         )[1],
         r"color \(77, 77, 77\) is not in the class table",
     ),
     "camvid: bad table": (
         "camvid 32 repacked",
-        lambda root: replace(root / "class_dict.csv", "64, 128, 64", "64, 128"),
+        lambda root: replace_text(root / "class_dict.csv", "64, 128, 64", "64, 128"),
         "line 2: write name, r, g, b",
     ),
-    "coco: cut off": ("coco", lambda root: cut(coco_file(root)), "invalid JSON"),
+    "coco: cut off": ("coco", lambda root: truncate(coco_file(root)), "invalid JSON"),
     "coco: image absent": (
         "coco",
-        lambda root: (without(root / "images/train/photo_1.jpg"), coco_file(root))[1],
+        lambda root: (remove(root / "images/train/photo_1.jpg"), coco_file(root))[1],
         "image photo_1.jpg is not in",
     ),
     "coco: boxes": (
         "coco",
-        lambda root: edit(coco_file(root), lambda c: one(c, segmentation=[])),
-        r"1 annotations have a box and no outline \(id 0\)",
+        lambda root: edit_json(coco_file(root), lambda c: set_annotation(c, segmentation=[])),
+        r"annotations have a box but no polygon \(1: id 0\): add polygons",
     ),
     "coco: unknown category": (
         "coco",
-        lambda root: edit(coco_file(root), lambda c: one(c, category_id=4)),
-        "annotation 0 is of category 4, which the file does not list",
+        lambda root: edit_json(coco_file(root), lambda c: set_annotation(c, category_id=4)),
+        "annotation 0 refers to category 4, which the file does not list: remove it",
     ),
-    "coco: odd outline": (
+    "coco: odd polygon": (
         "coco",
-        lambda root: edit(coco_file(root), lambda c: one(c, segmentation=[[1, 2, 3]])),
+        lambda root: edit_json(
+            coco_file(root), lambda c: set_annotation(c, segmentation=[[1, 2, 3]])
+        ),
         "annotation 0: a polygon has 3 coordinates",
     ),
-    "coco: neither outline nor RLE": (
+    "coco: neither polygon nor RLE": (
         "coco",
-        lambda root: edit(coco_file(root), lambda c: one(c, segmentation={"counts": 3})),
-        "annotation 0: its segmentation is neither outlines nor RLE",
+        lambda root: edit_json(
+            coco_file(root), lambda c: set_annotation(c, segmentation={"counts": 3})
+        ),
+        "annotation 0: its segmentation is neither polygons nor RLE",
     ),
     "coco: RLE too short": (
         "coco",
-        lambda root: edit(
-            coco_file(root), lambda c: one(c, segmentation={"size": [40, 56], "counts": [7, 9]})
+        lambda root: edit_json(
+            coco_file(root),
+            lambda c: set_annotation(c, segmentation={"size": [40, 56], "counts": [7, 9]}),
         ),
         "image photo_0.jpg: RLE counts cover 16 pixels but the image has 2240",
     ),
     "coco: another size": (
         "coco",
-        lambda root: edit(coco_file(root), lambda c: c["images"][0].update(height=56, width=40)),
+        lambda root: edit_json(
+            coco_file(root), lambda c: c["images"][0].update(height=56, width=40)
+        ),
         "the file states 40x56 for photo_0.jpg, but the image is 56x40: the EXIF orientation",
     ),
     "coco: no categories": (
         "coco",
-        lambda root: edit(coco_file(root), lambda c: c.pop("categories")),
+        lambda root: edit_json(coco_file(root), lambda c: c.pop("categories")),
         "categories = None",
     ),
     "coco: a name twice": (
         "coco",
         lambda root: [
-            edit(path, lambda c: c["categories"][0].update(name="car"))
+            edit_json(path, lambda c: c["categories"][0].update(name="car"))
             for path in sorted(root.glob("annotations/instances_*.json"), reverse=True)
         ][1],
         "class name 'car' is used twice",
     ),
     "coco: names that differ": (
         "coco",
-        lambda root: edit(
+        lambda root: edit_json(
             root / "annotations/instances_val.json",
             lambda c: c["categories"][0].update(name="lane"),
         ),
-        "category 3 is 'lane' here and 'road' in another split",
+        "category 3 is 'lane' here but 'road' in another split",
     ),
     "coco-stuff: bad names": (
         "coco-stuff",
-        lambda root: replace(root / "labels.txt", "2: bicycle", "bicycle"),
-        "line 3: write the number, a colon and the name",
+        lambda root: replace_text(root / "labels.txt", "2: bicycle", "bicycle"),
+        "line 3: write the id, a colon and the name",
     ),
     "labelme: a line": (
         "labelme",
-        lambda root: edit(
+        lambda root: edit_json(
             root / "photo_1.json", lambda c: c["shapes"][0].update(shape_type="linestrip")
         ),
-        r"shape 0 \(road\): shape_type 'linestrip' has no area that is read",
+        r"shape 0 \(road\): shape_type 'linestrip' is not supported \(allowed: polygon, ",
     ),
-    "labelme: cut off": ("labelme", lambda root: cut(root / "photo_1.json"), "invalid JSON"),
+    "labelme: cut off": (
+        "labelme",
+        lambda root: truncate(root / "photo_1.json"),
+        "invalid JSON",
+    ),
     "labelme: image absent": (
         "labelme",
-        lambda root: without(root / "photo_1.jpg").with_suffix(".json"),
-        "its image 'photo_1.jpg' is not there",
+        lambda root: remove(root / "photo_1.jpg").with_suffix(".json"),
+        "image 'photo_1.jpg' does not exist: put it beside the JSON file",
     ),
     "labelme: a label that is not listed": (
         "labelme",
@@ -253,7 +264,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
             (path := root / "labels.txt").write_text("__ignore__\n_background_\ncar\nroad\npole\n"),
             path,
         )[1],
-        "has no tree, which shapes have",
+        "does not list tree, used by shapes: add lines",
     ),
     "cvat: images absent": (
         "cvat",
@@ -262,17 +273,17 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     ),
     "cvat: bad table": (
         "cvat",
-        lambda root: replace(root / "labelmap.txt", "250,50,83", "250,50"),
+        lambda root: replace_text(root / "labelmap.txt", "250,50,83", "250,50"),
         "line 3: write name:r,g,b::",
     ),
     "roboflow: no mask": (
         "roboflow",
-        lambda root: without(root / "train" / "photo_1_mask.png").with_name("photo_1.jpg"),
-        "has no mask: expected",
+        lambda root: remove(root / "train" / "photo_1_mask.png").with_name("photo_1.jpg"),
+        "has no mask: add ",
     ),
     "roboflow: tables that differ": (
         "roboflow",
-        lambda root: replace(root / "valid" / "_classes.csv", "leaf", "blade"),
+        lambda root: replace_text(root / "valid" / "_classes.csv", "leaf", "blade"),
         "differs from .*_classes.csv: export the splits together",
     ),
     "yolo: a box": (
@@ -281,7 +292,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
             (path := root / "labels/train/photo_1.txt").write_text("0 0.5 0.5 0.1 0.1\n"),
             path,
         )[1],
-        "line 1: is a box, not an outline",
+        "line 1: is a box, not a polygon: export polygons",
     ),
     "yolo: pixels": (
         "yolo",
@@ -289,7 +300,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
             (path := root / "labels/train/photo_1.txt").write_text("0 5 5 40 5 40 30\n"),
             path,
         )[1],
-        "line 1: a corner is at 40: write shares",
+        "line 1: a corner is at 40: write fractions of the width and height",
     ),
     "yolo: unknown class": (
         "yolo",
@@ -297,44 +308,44 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
             (path := root / "labels/train/photo_1.txt").write_text("3 0 0 0.4 0.5 0.4 0.3\n"),
             path,
         )[1],
-        "line 1: class 3 is not in data.yaml, which names 0 to 2",
+        r"line 1: class 3 is not in data.yaml \(0 to 2\): correct the class",
     ),
     "yolo: label without image": (
         "yolo",
         lambda root: (
-            without(root / "images/train/photo_1.jpg"),
+            remove(root / "images/train/photo_1.jpg"),
             root / "labels/train/photo_1.txt",
         )[1],
-        "has no image: expected",
+        "has no image: add ",
     ),
     "yolo: no names": (
         "yolo",
-        lambda root: replace(root / "data.yaml", "names:", "others:"),
+        lambda root: replace_text(root / "data.yaml", "names:", "others:"),
         "has no names: write",
     ),
     "yolo: broken yaml": (
         "yolo",
-        lambda root: replace(root / "data.yaml", "names:", "names: ["),
+        lambda root: replace_text(root / "data.yaml", "names:", "names: ["),
         "invalid YAML",
     ),
     "ultralytics: value of no class": (
         "ultralytics",
-        lambda root: spoiled_mask(root, "masks/train/photo_1.png", 2),
+        lambda root: constant_mask(root, "masks/train/photo_1.png", 2),
         r"mask value 2 is not among the classes \(0\.\.1, 255 ignored\)",
     ),
     "label studio: rectangles": (
         "label studio",
-        lambda root: edit(
+        lambda root: edit_json(
             root / "project-1-at-2026.json",
             lambda tasks: tasks[0]["annotations"][1]["result"][0].update(
                 type="rectanglelabels", value={"rectanglelabels": ["car"], "x": 3}
             ),
         ),
-        r"task 0: car: its x, y, width and height are \[3, None, None, None\]: give percent",
+        r"task 0: car: its x, y, width and height are \[3, None, None, None\]: give percentages",
     ),
     "label studio: brush cut off": (
         "label studio",
-        lambda root: edit(
+        lambda root: edit_json(
             root / "project-1-at-2026.json",
             lambda tasks: tasks[0]["annotations"][1]["result"][0]["value"]["rle"].pop(),
         ),
@@ -342,36 +353,34 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     ),
     "label studio: image absent": (
         "label studio",
-        lambda root: (without(root / "images/photo_1.jpg"), root / "project-1-at-2026.json")[1],
+        lambda root: (remove(root / "images/photo_1.jpg"), root / "project-1-at-2026.json")[1],
         "task 1: its image '0a1b2c3d-photo_1.jpg' is not in",
     ),
     "label studio: png without json": (
         "label studio png",
-        lambda root: without(root / "project-1-at-2026.json").parent / "brush",
+        lambda root: remove(root / "project-1-at-2026.json").parent / "brush",
         "export the same project as JSON too",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_one_line_with_the_file_and_the_remedy(tmp_path: Path, fault: str) -> None:
-    name, spoil, said = FAULTS[fault]
+def test_each_fault_is_one_line_with_the_file_and_the_remedy(tmp_path: Path, fault: str) -> None:
+    name, damage, message = FAULTS[fault]
     root = tmp_path / "data"
     root.mkdir()
     MINIATURES[name](root)
-    path = spoil(root)
+    path = damage(root)
     with pytest.raises(InputError) as raised:
         open_dataset(root)
     line = raised.value.problems[0]
     assert len(raised.value.problems) == (3 if "two lists" in fault else 1)
     assert line.startswith(f"{path}: ")
-    assert re.search(said, line), line
+    assert re.search(message, line), line
     assert "\n" not in line
 
 
-def test_a_package_that_is_missing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_names_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     MINIATURES["sbd"](tmp_path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(InputError, match=r"pip install 'scipy>=1\.14'"):
@@ -379,7 +388,7 @@ def test_a_package_that_is_missing_is_named(
 
 
 def nodes(content: Any, *, depth: int = 0) -> list[tuple[Any, Any]]:
-    """(container, key) of the parts of a JSON document; of lists the first two entries."""
+    """(container, key) of the nodes of a JSON document, up to two entries of each list."""
     keys = list(content) if isinstance(content, dict) else range(min(2, len(content)))
     found = [(content, key) for key in keys]
     for key in keys:
@@ -392,21 +401,21 @@ def nodes(content: Any, *, depth: int = 0) -> list[tuple[Any, Any]]:
     ("name", "pattern"),
     [("coco", "instances_train.json"), ("labelme", "photo_0.json"), ("label studio", "*.json")],
 )
-def test_a_json_file_with_any_part_spoilt_is_read_or_refused_in_lines(
+def test_a_json_file_with_any_damaged_value_is_read_or_refused(
     tmp_path: Path, name: str, pattern: str
 ) -> None:
     MINIATURES[name](tmp_path)
     path = first_file(tmp_path, pattern)
-    whole = path.read_text()
+    intact = path.read_text()
     refused: list[str] = []
-    for place in range(len(nodes(json.loads(whole)))):
+    for index in range(len(nodes(json.loads(intact)))):
         for odd in (None, -1, 1e308, "x", "", [], {}, [[]], [{}], True):
-            content = json.loads(whole)
-            container, key = nodes(content)[place]
+            content = json.loads(intact)
+            container, key = nodes(content)[index]
             container[key] = odd
             path.write_text(json.dumps(content))
             try:
-                for samples in layouts.find(tmp_path).splits.values():
+                for samples in layouts.read(tmp_path).splits.values():
                     for sample in samples[:1]:
                         sample.mask.read((40, 56))
             except InputError as error:
@@ -415,7 +424,7 @@ def test_a_json_file_with_any_part_spoilt_is_read_or_refused_in_lines(
     assert [line for line in refused if not line.startswith(str(tmp_path))] == []
 
 
-# What is decided where a format leaves it open, and said.
+# Choices that a format leaves open are reported in notes.
 
 
 def notes(root: Path) -> str:
@@ -427,76 +436,78 @@ def test_images_without_annotation_are_background_and_counted(tmp_path: Path) ->
         root = tmp_path / write.__name__
         root.mkdir()
         write(root)
-        assert re.search(r"1 of 5 images have no (annotation|objects): all background", notes(root))
+        assert re.search(
+            r"images without (an annotation|objects) \(all background\): 1 of 5", notes(root)
+        )
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+def test_skipped_images_are_counted(tmp_path: Path) -> None:
     label_studio(tmp_path)
-    assert "left out: 1 tasks without an annotation" in notes(tmp_path)
+    assert "tasks skipped because they have no annotation: 1" in notes(tmp_path)
     root = tmp_path / "labelme"
     root.mkdir()
     MINIATURES["labelme"](root)
-    photo(root / "another.jpg", 9)
-    assert "left out: 1 images without a JSON file" in notes(root)
+    write_image(root / "another.jpg", 9)
+    assert "images skipped because they have no JSON file: 1" in notes(root)
     root = tmp_path / "voc"
     root.mkdir()
     MINIATURES["voc"](root)
-    assert "test is left out: its 1 images have no masks" in notes(root)
+    assert "test is skipped: none of its images has a mask (1 listed)" in notes(root)
 
 
-def test_the_order_of_overlapping_shapes_is_the_formats(tmp_path: Path) -> None:
-    """labelme: the later is on top. COCO and YOLO, the smaller: their miniatures list it first."""
+def test_overlapping_shapes_follow_the_rule_of_the_format(tmp_path: Path) -> None:
+    """labelme puts later shapes on top. COCO and YOLO put smaller ones on top (see miniatures)."""
     root = tmp_path / "labelme"
     root.mkdir()
     MINIATURES["labelme"](root)
     before = open_dataset(root, divide=False)
-    edit(root / "photo_0.json", lambda content: content["shapes"].reverse())
+    edit_json(root / "photo_0.json", lambda content: content["shapes"].reverse())
     after = open_dataset(root, divide=False)
     car = before.classes.names.index("car")
     masks = [data.read(data.splits["all"][0])[1] for data in (before, after)]
     counts = [int((mask == car).sum()) for mask in masks]
-    # Below the pole, which covers 4 pixels; then below the road, which hides the rows from 25 on.
+    # First the pole covers 4 pixels of the car; then the road covers its rows from 25 on.
     assert counts == [16 * 11 - 4, 16 * 5]
 
 
-# Masks without a table.
+# Masks without a class table.
 
 
-def test_soft_edges_are_refused_with_the_reason(tmp_path: Path) -> None:
+def test_masks_with_soft_edges_are_refused(tmp_path: Path) -> None:
     splits_above(tmp_path)
     path = first_file(tmp_path, "labels/*.png")
-    with Image.open(path) as picture:
-        stored = np.array(picture)
+    with Image.open(path) as image:
+        stored = np.array(image)
     stored[0, :4] = [3, 40, 200, 251]
-    save(path, stored)
+    write_mask(path, stored)
     with pytest.raises(InputError, match=r"0 and 255 with soft edges, as in a JPEG"):
         open_dataset(tmp_path)
 
 
-def test_colors_that_are_too_many_are_refused(tmp_path: Path) -> None:
-    MINIATURES["suffixes across folders"](tmp_path)
+def test_too_many_colors_are_refused(tmp_path: Path) -> None:
+    MINIATURES["suffixes in two folders"](tmp_path)
     path = first_file(tmp_path, "*_gt.png")
     stored = np.zeros((40, 56, 3), dtype=np.uint8)
     stored[..., 1] = np.arange(56)
     stored[..., 2] = np.arange(40)[:, None]
-    save(path, stored)
+    write_mask(path, stored)
     with pytest.raises(InputError, match=r"different colors in the RGB masks, too many"):
         open_dataset(tmp_path)
 
 
-def test_learned_colors_are_shown(tmp_path: Path) -> None:
-    MINIATURES["suffixes across folders"](tmp_path)
+def test_inferred_colors_are_in_the_notes(tmp_path: Path) -> None:
+    MINIATURES["suffixes in two folders"](tmp_path)
     assert "color_2 (10, 20, 200)" in notes(tmp_path)
 
 
 @pytest.mark.parametrize("scale", [1, 255])
-def test_index_masks_saved_as_rgb_are_read_by_their_numbers(tmp_path: Path, scale: int) -> None:
+def test_index_masks_saved_as_rgb_are_read_as_indices(tmp_path: Path, scale: int) -> None:
     plain(tmp_path)
     expected = {}
     for path in (tmp_path / "masks").rglob("*.png"):
         mask = blobs(int(path.stem[-1]), 2) * np.uint8(scale)
         expected[path.stem] = mask > 0
-        save(path, np.repeat(mask[..., None], 3, axis=2))
+        write_mask(path, np.repeat(mask[..., None], 3, axis=2))
     for cache in (0, 1 << 30):
         data = open_dataset(tmp_path, cache_bytes=cache)
         assert "all RGB masks are gray: they are read as index masks" in "\n".join(data.notes)
@@ -507,24 +518,24 @@ def test_index_masks_saved_as_rgb_are_read_by_their_numbers(tmp_path: Path, scal
                 np.testing.assert_array_equal(data.read(sample)[1], expected[stem])
 
 
-def test_an_rgb_mask_that_is_all_black_does_not_become_a_class_of_a_table(tmp_path: Path) -> None:
+def test_an_all_black_rgb_mask_needs_a_class_of_that_color(tmp_path: Path) -> None:
     plain(tmp_path)
     write_classes_toml(
         tmp_path / "classes.toml", Classes.make(["a", "b"], colors=[(9, 9, 9), (1, 2, 3)])
     )
     for path in (tmp_path / "masks").rglob("*.png"):
-        save(path, np.zeros((40, 56, 3), dtype=np.uint8))
+        write_mask(path, np.zeros((40, 56, 3), dtype=np.uint8))
     with pytest.raises(InputError, match=r"color \(0, 0, 0\) is not in the class table"):
         open_dataset(tmp_path)
 
 
-def test_sixteen_bit_masks_need_a_table_for_large_values_only(tmp_path: Path) -> None:
+def test_sixteen_bit_masks_need_a_class_table_only_for_large_values(tmp_path: Path) -> None:
     plain(tmp_path)
     for path in (tmp_path / "masks").rglob("*.png"):
-        save(path, blobs(int(path.stem[-1]), 3).astype(np.uint16))
+        write_mask(path, blobs(int(path.stem[-1]), 3).astype(np.uint16))
     assert open_dataset(tmp_path).classes.values == (0, 1, 2)
     for path in (tmp_path / "masks").rglob("*.png"):
-        save(path, blobs(int(path.stem[-1]), 3).astype(np.uint16) * 1000)
+        write_mask(path, blobs(int(path.stem[-1]), 3).astype(np.uint16) * 1000)
     with pytest.raises(InputError, match=r"16-bit masks hold values over 255 \(0, 1000, 2000\)"):
         open_dataset(tmp_path)
     write_classes_toml(
@@ -541,15 +552,13 @@ def test_sixteen_bit_masks_need_a_table_for_large_values_only(tmp_path: Path) ->
 # convert-data.
 
 
-def test_the_command_writes_the_plain_layout_and_says_what_it_found(
-    cli: Cli, tmp_path: Path
-) -> None:
+def test_convert_data_writes_folders_and_prints_its_findings(cli: Cli, tmp_path: Path) -> None:
     root = tmp_path / "coco"
     root.mkdir()
     coco(root)
     result = cli("convert-data", root, tmp_path / "plain")
     assert (result.code, result.err) == (0, "")
-    for words in ("coco", "train 3, val 2", "background, road, car, tree", "smaller objects lie"):
+    for words in ("coco", "train 3, val 2", "background, road, car, tree", "smaller objects are"):
         assert words in result.out
     plain_root = tmp_path / "plain"
     written = {path.relative_to(plain_root).as_posix() for path in plain_root.rglob("*.*")}
@@ -562,7 +571,7 @@ def test_the_command_writes_the_plain_layout_and_says_what_it_found(
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ("data", "is inside .*data, or contains it"),
         ("data/plain", "is inside .*data, or contains it"),
@@ -572,8 +581,8 @@ def test_the_command_writes_the_plain_layout_and_says_what_it_found(
         ("earlier", "the folder already has images: give a new folder, or add --overwrite"),
     ],
 )
-def test_a_target_that_holds_something_is_refused(
-    cli: Cli, tmp_path: Path, target: str, said: str
+def test_a_target_with_content_is_refused(
+    cli: Cli, tmp_path: Path, target: str, message: str
 ) -> None:
     (tmp_path / "data").mkdir()
     plain(tmp_path / "data")
@@ -585,11 +594,11 @@ def test_a_target_that_holds_something_is_refused(
     result = cli("convert-data", tmp_path / "data", tmp_path / target)
     assert result.code == 2
     (line,) = result.err.splitlines()
-    assert re.search(said, line), line
+    assert re.search(message, line), line
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_earlier_conversion_is_replaced_when_asked(cli: Cli, tmp_path: Path) -> None:
+def test_overwrite_replaces_an_earlier_conversion(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     plain(tmp_path / "data")
     earlier = tmp_path / "earlier"
@@ -601,26 +610,26 @@ def test_an_earlier_conversion_is_replaced_when_asked(cli: Cli, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"data", "earlier"}
 
 
-def test_a_conversion_that_fails_leaves_nothing(
+def test_a_failed_conversion_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").mkdir()
     plain(tmp_path / "data")
 
-    def full(*_: object) -> None:
+    def disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pixelwise.data.convert_dataset.shutil.copyfile", full)
+    monkeypatch.setattr("pixelwise.data.convert_dataset.shutil.copyfile", disk_full)
     with pytest.raises(InputError, match="No space left on device"):
         convert_data(tmp_path / "data", tmp_path / "plain")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_images_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> None:
+def test_images_with_the_same_name_in_several_folders_are_kept(tmp_path: Path) -> None:
     root = tmp_path / "city"
     for city, number in (("bonn", 1), ("ulm", 2)):
-        photo(root / "leftImg8bit" / "train" / city / "a_leftImg8bit.png", number)
-        save(
+        write_image(root / "leftImg8bit" / "train" / city / "a_leftImg8bit.png", number)
+        write_mask(
             root / "gtFine" / "train" / city / "a_gtFine_labelTrainIds.png",
             np.full((40, 56), number, dtype=np.uint8),
         )

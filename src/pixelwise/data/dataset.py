@@ -116,7 +116,7 @@ def open_dataset(
         InputError: If the folder cannot be used, with one line for each problem: missing partners,
             unreadable files, sizes, channels, mask values.
     """
-    source = layouts.find(Path(root))
+    source = layouts.read(Path(root))
     if divide:
         draw_validation_split(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:

@@ -58,7 +58,7 @@ def examine(
 def _find_source(root: Path) -> Source:
     """Find the layout; one whose files cannot be read gives an empty source, with its problems."""
     try:
-        return layouts.find(root)
+        return layouts.read(root)
     except InputError as error:
         if any(line.startswith(f"{root}: ") for line in error.problems):
             raise

@@ -1,4 +1,21 @@
-"""The folder layouts that are understood. A new one is a file here and a line in LAYOUTS."""
+"""Dataset layouts: each one recognizes a folder structure and lists its images and masks.
+
+A layout is one module in this package and one entry in `LAYOUTS`. To add a layout:
+
+1. Write a module with three names. `DESCRIPTION` is a noun phrase for users: the format's name, a
+   colon, and the files that identify it. `detect(root)` returns whether a folder has this layout.
+   It reads file names and the start of a few files only, and no two layouts may detect the same
+   folder. `read(root)` returns a `Source` with the samples of each split, without opening images or
+   masks; its `layout` is the module's name with hyphens. It passes faults to `errors.refuse`, one
+   line each: `{file}: {what is wrong}: {remedy}`.
+2. Import the module below and add it to `LAYOUTS`.
+3. Add a function to `MINIATURES` in tests/miniatures.py that writes a tiny dataset of the layout
+   and returns the expected masks. tests/test_formats.py detects, reads, converts and trains on it.
+
+A mask that is not an image file implements `MaskSource` (see `sbd`, `class_masks` and `coco`).
+Shared helpers: `pairing`, `split_lists`, `folder_names`, `folder_pairs`, `layout_classes` and
+`error_handling`.
+"""
 
 from __future__ import annotations
 
@@ -43,44 +60,46 @@ LAYOUTS = (
     class_masks,
     folders,
 )
-"""In the order in which they are tried; each has DESCRIPTION, detect(root) and read(root)."""
+"""All layouts, in the order in which they are tried."""
 
 
-def find(root: Path) -> Source:
-    """Recognize the layout of `root` and list its pairs.
+def read(root: Path) -> Source:
+    """Detect the layout of a dataset folder and list its images and masks.
 
-    Raises InputError where there is no such folder, no layout fits, a file lacks its partner, or an
-    image is in two splits.
+    Args:
+        root: Folder of the dataset.
+
+    Returns:
+        The samples of each split, with the classes if the layout defines them.
+
+    Raises:
+        InputError: If the folder does not exist, no layout matches, a file has no partner, or an
+            image is in two splits.
     """
     if not root.is_dir():
-        what = "is a file" if root.exists() else "is not there"
+        what = "is a file" if root.exists() else "does not exist"
         raise InputError(f"{root}: {what}: give the folder that holds the images and masks")
     for layout in LAYOUTS:
         if layout.detect(root):
-            return _distinct(layout.read(root))
-    if folders.half(root):
-        return _distinct(folders.read(root))
-    others = ", ".join(layout.DESCRIPTION.split(":")[0] for layout in LAYOUTS[:-1])
+            return _check_unique(layout.read(root))
+    if folders.is_incomplete(root):
+        return _check_unique(folders.read(root))
+    names = ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1])
     raise InputError(
-        f"{root}: no images and masks found in a known layout. Known are: images/ and masks/ with "
-        f"files of the same names; as their authors lay them out, {others}"
+        f"{root}: no images and masks found in a known layout: use images/ and masks/ with files "
+        f"of the same names, or a dataset as published ({names})"
     )
 
 
-def _distinct(source: Source) -> Source:
-    """`source`, if no sample stands in it twice: scores on what was trained on mean nothing."""
-    seen: dict[str, str] = {}
+def _check_unique(source: Source) -> Source:
+    """Return `source` if no image is in two splits, which would invalidate its scores."""
+    split_of: dict[str, str] = {}
     problems = []
     for split, samples in source.splits.items():
         for sample in samples:
-            if sample.name in seen:
-                problems.append(
-                    Fault(
-                        "in-two-splits",
-                        sample.image,
-                        f"is in {seen[sample.name]} and in {split}: leave it in one",
-                    )
-                )
-            seen[sample.name] = split
+            if sample.name in split_of:
+                text = f"is in {split_of[sample.name]} and in {split}: keep it in one split"
+                problems.append(Fault("in-two-splits", sample.image, text))
+            split_of[sample.name] = split
     refuse(problems)
     return source

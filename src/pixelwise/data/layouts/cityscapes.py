@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.data.class_tables import Table, find_table
+from pixelwise.data.class_tables import Table
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_files import list_images
 from pixelwise.data.layouts.folder_names import folders_in
+from pixelwise.data.layouts.layout_classes import class_table
 from pixelwise.data.layouts.pairing import mask_source, sample_name
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError
 
-DESCRIPTION = "Cityscapes: leftImg8bit/SPLIT/CITY/, gtFine/SPLIT/CITY/ (or gtCoarse/)"
+DESCRIPTION = "Cityscapes: leftImg8bit/SPLIT/CITY/ and gtFine/SPLIT/CITY/ (or gtCoarse/)"
 
-# name, id in ..._labelIds.png, color; in the order of the training ids 0..18.
+# Name, id in ..._labelIds.png, color; in the order of the training ids 0..18.
 _CLASSES = (
     ("road", 7, (128, 64, 128)),
     ("sidewalk", 8, (244, 35, 232)),
@@ -36,9 +37,7 @@ _CLASSES = (
     ("motorcycle", 32, (0, 0, 230)),
     ("bicycle", 33, (119, 11, 32)),
 )
-_NAMES = tuple(name for name, _, _ in _CLASSES)
-_COLORS = tuple(color for _, _, color in _CLASSES)
-_IDS = tuple(value for _, value, _ in _CLASSES)
+_NAMES, _IDS, _COLORS = zip(*_CLASSES, strict=True)
 
 TRAIN_IDS = Classes.make(_NAMES, colors=_COLORS, ignore=255)
 # 0 is "unlabeled"; the other ids up to 33 are not evaluated. 255 stands for -1, the license plate.
@@ -52,80 +51,84 @@ LABEL_IDS = Classes.make(
 
 _SPLITS = {"train": "train", "train_extra": "train", "val": "val", "test": "test"}
 
+_Splits = dict[str, list[Sample]]
+
 
 def detect(root: Path) -> bool:
     return (root / "leftImg8bit").is_dir()
 
 
 def read(root: Path) -> Source:
-    truth = next((root / n for n in ("gtFine", "gtCoarse") if (root / n).is_dir()), None)
-    if truth is None:
-        raise InputError(f"{root / 'gtFine'}: is not there: put the masks into it, or gtCoarse/")
-    pairs: dict[str, list[tuple[Path, Path]]] = {}
-    folders = [
-        (split, folder)
-        for split, folder in sorted(folders_in(root / "leftImg8bit").items())
-        if split in _SPLITS
-    ]
-    beside = [folder for name, folder in folders_in(root / "leftImg8bit").items()]
-    notes = [
-        f"left out, not train, val or test: {folder}"
-        for folder in beside
-        if folder.name.casefold() not in _SPLITS
-    ]
-    for split, folder in folders:
-        if not (truth / folder.name).is_dir():
-            notes.append(f"{split} is left out: {truth / folder.name} is not there")
-            continue
-        for city in sorted(folders_in(folder).values()):
-            pairs.setdefault(_SPLITS[split], []).extend(
-                (image, truth / folder.name / city.name) for image in list_images(city)
-            )
-    pairs = {split: found for split, found in pairs.items() if found}
-    if not pairs:
-        raise InputError(
-            f"{root / 'leftImg8bit'}: no images in it: put them into SPLIT/CITY/ (train, val, test)"
-        )
+    mask_root = next((root / n for n in ("gtFine", "gtCoarse") if (root / n).is_dir()), None)
+    if mask_root is None:
+        raise InputError(f"{root / 'gtFine'}: does not exist: put the masks there, or in gtCoarse/")
+    notes: list[str] = []
+    pairs = _city_images(root / "leftImg8bit", mask_root, notes)
     ids, classes = "labelTrainIds", TRAIN_IDS
     splits = _samples(root, pairs, ids)
-    if _missing(splits):
+    if _without_mask(splits):
         ids, classes = "labelIds", LABEL_IDS
         splits = _samples(root, pairs, ids)
-    missing = _missing(splits)
+    missing = _without_mask(splits)
     if missing:
         raise InputError(
             *(
-                f"{sample.image}: has no mask: expected {sample.mask.path} or ..._labelTrainIds.png"
+                f"{sample.image}: has no mask: add {sample.mask.path} or ..._labelTrainIds.png"
                 for sample in missing
             )
         )
-    table = find_table(root) or Table(classes, False, root)
-    notes.append(
-        table.note()
-        if table.path != root
-        else f"Cityscapes, {truth.name} by {ids}: 19 classes, all others are ignored"
-    )
-    if "test" in splits and table.path == root:
-        notes.append("the published masks of test are empty: its labels are kept by the benchmark")
+    table = class_table(root, notes)
+    if table is None:
+        table = Table(classes, False, root)
+        notes.append(f"Cityscapes, {mask_root.name} with {ids}: 19 classes; others are ignored")
+        if "test" in splits:
+            notes.append("test: the published masks are empty; the benchmark keeps the labels")
     return Source(root, "cityscapes", splits, table.classes, table.has_colors, notes)
 
 
-def _samples(
-    root: Path, pairs: dict[str, list[tuple[Path, Path]]], ids: str
-) -> dict[str, list[Sample]]:
+def _city_images(
+    image_root: Path, mask_root: Path, notes: list[str]
+) -> dict[str, list[tuple[Path, Path]]]:
+    """List (image, folder of its mask) for each split, over all cities."""
+    pairs: dict[str, list[tuple[Path, Path]]] = {}
+    present = folders_in(image_root)
+    notes += [
+        f"skipped, not train, val or test: {folder}"
+        for name, folder in present.items()
+        if name not in _SPLITS
+    ]
+    for name, folder in sorted(present.items()):
+        masks = mask_root / folder.name
+        if name not in _SPLITS:
+            continue
+        if not masks.is_dir():
+            notes.append(f"{name} is skipped: {masks} does not exist")
+            continue
+        for city in sorted(folders_in(folder).values()):
+            images = [(image, masks / city.name) for image in list_images(city)]
+            if images:
+                pairs.setdefault(_SPLITS[name], []).extend(images)
+    if not pairs:
+        raise InputError(
+            f"{image_root}: contains no images: put them into SPLIT/CITY/ (train, val, test)"
+        )
+    return pairs
+
+
+def _samples(root: Path, pairs: dict[str, list[tuple[Path, Path]]], ids: str) -> _Splits:
     return {
         split: [
-            Sample(sample_name(root, image), image, mask_source(_mask(image, folder, ids)))
-            for image, folder in found
+            Sample(sample_name(root, image), image, mask_source(_mask_path(image, folder, ids)))
+            for image, folder in entries
         ]
-        for split, found in pairs.items()
+        for split, entries in pairs.items()
     }
 
 
-def _missing(splits: dict[str, list[Sample]]) -> list[Sample]:
+def _without_mask(splits: _Splits) -> list[Sample]:
     return [s for samples in splits.values() for s in samples if not s.mask.path.is_file()]
 
 
-def _mask(image: Path, folder: Path, ids: str) -> Path:
+def _mask_path(image: Path, folder: Path, ids: str) -> Path:
     kind = folder.parent.parent.name
     return folder / f"{image.stem.removesuffix('_leftImg8bit')}_{kind}_{ids}.png"

@@ -1,4 +1,4 @@
-"""A mask a class: masks/CLASS/NAME.png, or masks/NAME_CLASS.png, white where the class is."""
+"""One binary mask per class: masks/CLASS/NAME.png or masks/NAME_CLASS.png."""
 
 from __future__ import annotations
 
@@ -12,128 +12,127 @@ from numpy.typing import NDArray
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images, read_mask
 from pixelwise.data.layouts.folder_names import first_names, folders_in
-from pixelwise.data.layouts.folder_pairs import folder_parts
+from pixelwise.data.layouts.folder_pairs import folder_pairs
+from pixelwise.data.layouts.layout_classes import BACKGROUND
 from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import Fault, InputError, refuse
 
-DESCRIPTION = "a mask a class: masks/CLASS/NAME.png or masks/NAME_CLASS.png"
+DESCRIPTION = "one mask per class: masks/CLASS/NAME.png or masks/NAME_CLASS.png"
 
-BACKGROUND = "background"
 _SEPARATORS = "_-."
 
 
 @dataclass(frozen=True)
 class ClassMasks:
-    """One image's masks, one a class: see `MaskSource`.
+    """The masks of one image, one per class; implements `MaskSource`.
 
-    path: the first of them, for messages. files: value and file of each class that has one.
-    rest: the value where none of them is.
+    Attributes:
+        path: The first mask, for messages.
+        files: Value and mask file of each class that has one.
+        uncovered: Value of the pixels that no mask covers.
     """
 
     path: Path
     files: tuple[tuple[int, Path], ...]
-    rest: int
+    uncovered: int
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
         mask: NDArray[np.uint8] | None = None
         for value, path in self.files:
-            inside = _inside(path)
+            inside = _read_binary(path)
             if mask is None:
-                mask = np.full(inside.shape, self.rest, dtype=np.uint8)
-                taken = np.zeros(inside.shape, dtype=bool)
+                mask = np.full(inside.shape, self.uncovered, dtype=np.uint8)
+                covered = np.zeros(inside.shape, dtype=bool)
             if inside.shape != mask.shape:
                 raise InputError(
-                    f"{path}: is {inside.shape[1]}x{inside.shape[0]} and {self.path.name} "
-                    f"{mask.shape[1]}x{mask.shape[0]}: make the masks of an image the same size"
+                    f"{path}: is {inside.shape[1]}x{inside.shape[0]} but {self.path.name} is "
+                    f"{mask.shape[1]}x{mask.shape[0]}: give all masks of an image the same size"
                 )
-            twice = np.argwhere(taken & inside)
-            if len(twice):
-                row, column = (int(place) for place in twice[0])
+            overlap = np.argwhere(covered & inside)
+            if len(overlap):
+                row, column = overlap[0].tolist()
                 raise InputError(
-                    f"{path}: overlaps another class's mask of this image at row {row}, column "
-                    f"{column}, {len(twice)} pixels in all: each pixel is of one class"
+                    f"{path}: overlaps the mask of another class at row {row}, column {column} "
+                    f"({len(overlap)} pixels in total): assign each pixel to one class"
                 )
-            taken |= inside
+            covered |= inside
             mask[inside] = value
         assert mask is not None
         return mask
 
 
-def _inside(path: Path) -> NDArray[np.bool_]:
-    """Where a mask of black and white is white, (H, W)."""
+def _read_binary(path: Path) -> NDArray[np.bool_]:
+    """Read a black and white mask as (H, W), True where it is white."""
     stored = read_mask(path)
     gray = stored if stored.ndim == 2 else stored.max(axis=2)
     values = np.unique(gray)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
         raise InputError(
-            f"{path}: holds {len(values)} values, {values[0]} to {values[-1]}: a class's mask is 0 "
-            "outside and one other value inside"
+            f"{path}: contains {len(values)} values from {values[0]} to {values[-1]}: use 0 "
+            "outside the class and one other value inside"
         )
     return np.asarray(gray > 0)
 
 
 def detect(root: Path) -> bool:
-    return any(_by_image(*parts) for parts in folder_parts(root).values())
+    return any(_masks_by_image(*pair) for pair in folder_pairs(root).values())
 
 
-def _by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:
-    """Image's stem to its masks by class; empty where the folders are not of this layout."""
-    stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, most=None)}
+def _masks_by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:
+    """Mask of each class by image stem; empty if the folders do not have this layout."""
+    stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
     if not stems or not masks.is_dir():
         return {}
-    found: dict[str, dict[str, Path]] = {}
-    below = [path for name, path in sorted(folders_in(masks).items()) if name not in SPLITS]
-    names = first_names(masks, MASK_SUFFIXES, most=None)
-    if below and not names:
-        for folder in below:
+    by_image: dict[str, dict[str, Path]] = {}
+    class_folders = [path for name, path in sorted(folders_in(masks).items()) if name not in SPLITS]
+    names = first_names(masks, MASK_SUFFIXES, limit=None)
+    if class_folders and not names:
+        for folder in class_folders:
             for path in list_images(folder, MASK_SUFFIXES):
                 if path.stem in stems:
-                    found.setdefault(path.stem, {})[folder.name] = path
-        return found
+                    by_image.setdefault(path.stem, {})[folder.name] = path
+        return by_image
     for name in names:
         stem = Path(name).stem
-        cut = next((i for i in range(len(stem)) if _cuts(stem, i, stems)), None)
+        cut = next((i for i in range(len(stem)) if _splits_at(stem, i, stems)), None)
         if cut is None:
             return {}
-        found.setdefault(stem[:cut], {})[stem[cut + 1 :]] = masks / name
-    return found if any(len(of_image) > 1 for of_image in found.values()) else {}
+        by_image.setdefault(stem[:cut], {})[stem[cut + 1 :]] = masks / name
+    return by_image if any(len(by_class) > 1 for by_class in by_image.values()) else {}
 
 
-def _cuts(stem: str, place: int, stems: set[str]) -> bool:
-    return stem[place] in _SEPARATORS and stem[:place] in stems and place + 1 < len(stem)
+def _splits_at(stem: str, index: int, stems: set[str]) -> bool:
+    """Whether a mask's stem is an image's stem, a separator at `index`, and a class name."""
+    return stem[index] in _SEPARATORS and stem[:index] in stems and index + 1 < len(stem)
 
 
 def read(root: Path) -> Source:
     problems: list[str] = []
-    parts = folder_parts(root)
-    found = {split: _by_image(*folders) for split, folders in parts.items()}
-    names = sorted({name for masks in found.values() for each in masks.values() for name in each})
-    stated = next((name for name in names if name.casefold() == BACKGROUND), None)
-    if stated is None:
-        classes, rest = Classes.make([BACKGROUND, *names]), 0
-        uncovered = "background where no mask is"
+    pairs = folder_pairs(root)
+    masks_of = {split: _masks_by_image(*pair) for split, pair in pairs.items()}
+    names = sorted(
+        {name for masks in masks_of.values() for by_class in masks.values() for name in by_class}
+    )
+    background = next((name for name in names if name.casefold() == BACKGROUND), None)
+    if background is None:
+        classes, uncovered = Classes.make([BACKGROUND, *names]), 0
     else:
-        names.remove(stated)
-        classes, rest = Classes.make([stated, *names], ignore=IGNORE), IGNORE
-        uncovered = "ignored where no mask is"
+        names.remove(background)
+        classes, uncovered = Classes.make([background, *names], ignore=IGNORE), IGNORE
     value_of = {name: value for value, name in enumerate(classes.names)}
     splits: dict[str, list[Sample]] = {}
-    for split, (images, _) in parts.items():
+    for split, (images, _) in pairs.items():
         for image in list_images(images):
-            masks = found[split].get(image.stem)
+            masks = masks_of[split].get(image.stem)
             if masks is None:
-                problems.append(
-                    Fault(
-                        "image-without-mask",
-                        image,
-                        "has no mask of any class: add one, or remove the image",
-                    )
-                )
+                text = "has no mask of any class: add one, or remove the image"
+                problems.append(Fault("image-without-mask", image, text))
                 continue
             files = tuple((value_of[name], path) for name, path in sorted(masks.items()))
-            sample = Sample(sample_name(root, image), image, ClassMasks(files[0][1], files, rest))
-            splits.setdefault(split, []).append(sample)
+            mask = ClassMasks(files[0][1], files, uncovered)
+            splits.setdefault(split, []).append(Sample(sample_name(root, image), image, mask))
     refuse(problems)
-    notes = [f"a mask a class: {len(classes)} classes; {uncovered}"]
+    meaning = "background" if background is None else "ignored"
+    notes = [f"one mask per class: {len(classes)} classes; uncovered pixels are {meaning}"]
     return Source(root, "class-masks", splits, classes, False, notes)

@@ -8,9 +8,10 @@ from typing import Any
 
 from pixelwise.data import json_yaml
 from pixelwise.data.classes import listed
+from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import folders_in, split_folders
+from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.layouts.shape_classes import classes_above_background
 from pixelwise.data.polygons import Drawn, Polygons, Region, as_ring
 from pixelwise.data.rle import CocoRLE, whole_numbers
 from pixelwise.data.source import SPLITS, Sample, Source
@@ -27,25 +28,25 @@ def detect(root: Path) -> bool:
 
 
 def _candidates(root: Path) -> list[Path]:
-    """JSON files in the places where COCO's lie: few, whatever else is in the folder."""
-    places = [root / "annotations", root, *split_folders(root).values()]
-    found = []
-    for place in places:
-        if place.is_dir():
-            several = sorted(place.glob("*.json"))[:20]
-            found += [path for path in several if not path.name.startswith(_OTHER_TASKS)]
-    return found
+    """JSON files in the folders where COCO annotations are expected, at most 20 per folder."""
+    return [
+        path
+        for folder in (root / "annotations", root, *split_folders(root).values())
+        if folder.is_dir()
+        for path in sorted(folder.glob("*.json"))[:20]
+        if not path.name.startswith(_OTHER_TASKS)
+    ]
 
 
 def _is_coco(path: Path) -> bool:
     keys = json_yaml.top_keys(path)
-    # labelme's files have `shapes` or `imageData`, Label Studio's are lists.
+    # Files of labelme have `shapes` or `imageData`; files of Label Studio are lists.
     return bool(keys & {"images", "annotations", "categories"}) and not keys & {"[]", "shapes"}
 
 
 @dataclass
-class _Tally:
-    """What is said about all files together."""
+class _Report:
+    """Counts and problems over all annotation files."""
 
     images: int = 0
     empty: int = 0
@@ -60,36 +61,36 @@ def read(root: Path) -> Source:
         split = _split_of(root, path)
         if split in by_split:
             raise InputError(
-                f"{path}: is for {split}, as {by_split[split].name} is: keep one of them in place"
+                f"{path}: is a second file for {split}, beside {by_split[split].name}: keep one"
             )
         by_split[split] = path
     if "all" in by_split and len(by_split) > 1:
         raise InputError(
-            f"{by_split['all']}: its name says no split, and there are files of splits beside it: "
-            "put train, val or test into its name, or remove it"
+            f"{by_split['all']}: its name contains no split, but other files do: put train, val or "
+            "test into its name, or remove it"
         )
     contents = {split: (path, json_yaml.read_json(path)) for split, path in by_split.items()}
     names = _categories(contents)
     classes, value_of = classes_above_background(files[0], list(names.values()))
-    values = {key: value_of[name] for key, name in names.items()}
-    tally = _Tally()
+    values = {category: value_of[name] for category, name in names.items()}
+    report = _Report()
     splits = {
-        split: _samples(root, split, path, content, values, tally)
+        split: _samples(root, split, path, content, values, report)
         for split, (path, content) in contents.items()
     }
-    refuse(tally.problems)
-    order = [split for split in (*SPLITS, "all") if split in splits]
+    refuse(report.problems)
+    background = classes.names[0]
     notes = [
-        f"COCO: {len(classes)} classes, {classes.names[0]} where nothing is drawn; smaller objects "
-        "lie on larger ones",
+        f"COCO: {len(classes)} classes; pixels without an annotation are {background}; smaller "
+        "objects are on top of larger ones",
     ]
-    if tally.empty:
-        notes.append(
-            f"{tally.empty} of {tally.images} images have no annotation: all {classes.names[0]}"
-        )
-    if tally.crowds:
-        notes.append(f"{tally.crowds} crowd regions are drawn as their class")
-    return Source(root, "coco", {s: splits[s] for s in order}, classes, False, notes)
+    if report.empty:
+        empty = f"{report.empty} of {report.images}"
+        notes.append(f"images without an annotation (all {background}): {empty}")
+    if report.crowds:
+        notes.append(f"crowd regions labeled with their class: {report.crowds}")
+    ordered = {split: splits[split] for split in (*SPLITS, "all") if split in splits}
+    return Source(root, "coco", ordered, classes, False, notes)
 
 
 def _split_of(root: Path, path: Path) -> str:
@@ -100,7 +101,7 @@ def _split_of(root: Path, path: Path) -> str:
 
 
 def _categories(contents: dict[str, tuple[Path, Any]]) -> dict[int, str]:
-    """id to name over all files, by rising id."""
+    """Category names by id over all files, sorted by id."""
     names: dict[int, str] = {}
     for path, content in contents.values():
         for entry in json_yaml.field(path, content, "categories", list, "categories"):
@@ -108,107 +109,106 @@ def _categories(contents: dict[str, tuple[Path, Any]]) -> dict[int, str]:
             name = json_yaml.field(path, entry, "name", str, f"category {key}")
             if names.setdefault(key, name) != name:
                 raise InputError(
-                    f"{path}: category {key} is {name!r} here and {names[key]!r} in another split: "
+                    f"{path}: category {key} is {name!r} here but {names[key]!r} in another split: "
                     "export the splits together"
                 )
     return dict(sorted(names.items()))
 
 
 def _samples(
-    root: Path, split: str, path: Path, content: Any, values: dict[int, int], tally: _Tally
+    root: Path, split: str, path: Path, content: Any, values: dict[int, int], report: _Report
 ) -> list[Sample]:
     images = json_yaml.field(path, content, "images", list, "images")
-    annotations = json_yaml.field(path, content, "annotations", list, "annotations")
+    if not images:
+        report.problems.append(f"{path}: lists no images: export it again")
+    known = {json_yaml.field(path, entry, "id", (int, str), "an image") for entry in images}
+    regions = _regions(path, content, known, values, report)
+    folders = _ImageFolders(root, path, split)
+    samples = []
+    for entry in images:
+        name = json_yaml.field(path, entry, "file_name", str, f"image {entry['id']!r}")
+        file = folders.find(name)
+        if file is None:
+            report.problems.append(
+                f"{path}: image {name} is not in {listed(folders.paths)}: put it there, or remove "
+                "it from the file"
+            )
+            continue
+        own = tuple(regions.get(entry["id"], ()))
+        report.images += 1
+        report.empty += not own
+        height, width = entry.get("height"), entry.get("width")
+        size = (height, width) if type(height) is int and type(width) is int else None
+        mask = Drawn(path, name, own, stated=size, by_area=True)
+        samples.append(Sample(sample_name(root, file), file, mask))
+    return samples
+
+
+def _regions(
+    path: Path, content: Any, known: set[Any], values: dict[int, int], report: _Report
+) -> dict[Any, list[Region]]:
+    """The annotated regions by image id."""
     regions: dict[Any, list[Region]] = {}
     boxes: list[Any] = []
-    known = {json_yaml.field(path, entry, "id", (int, str), "an image") for entry in images}
-    for entry in annotations:
+    for entry in json_yaml.field(path, content, "annotations", list, "annotations"):
         key = entry.get("id") if isinstance(entry, dict) else entry
         image = json_yaml.field(path, entry, "image_id", (int, str), f"annotation {key!r}")
         category = json_yaml.field(path, entry, "category_id", int, f"annotation {key!r}")
         if image not in known or category not in values:
             what = f"image {image!r}" if image not in known else f"category {category}"
-            tally.problems.append(
-                f"{path}: annotation {key!r} is of {what}, which the file does not list: remove it"
+            report.problems.append(
+                f"{path}: annotation {key!r} refers to {what}, which the file does not list: "
+                "remove it"
             )
-            continue
-        if not entry.get("segmentation"):
+        elif not entry.get("segmentation"):
             boxes.append(key)
-            continue
-        try:
-            region = _region(entry["segmentation"], values[category])
-        except InputError as error:
-            tally.problems.append(f"{path}: annotation {key!r}: {error}")
-            continue
-        tally.crowds += bool(entry.get("iscrowd"))
-        regions.setdefault(image, []).append(region)
+        else:
+            where = f"{path}: annotation {key!r}"
+            with collect_errors(report.problems), error_context(where):
+                region = _region(entry["segmentation"], values[category])
+                report.crowds += bool(entry.get("iscrowd"))
+                regions.setdefault(image, []).append(region)
     if boxes:
-        tally.problems.append(
-            f"{path}: {len(boxes)} annotations have a box and no outline (id {listed(boxes)}): "
-            "draw their outlines, or remove them"
+        report.problems.append(
+            f"{path}: annotations have a box but no polygon ({len(boxes)}: id {listed(boxes)}): "
+            "add polygons, or remove the annotations"
         )
-    folder = _Folders(root, path, split)
-    samples = []
-    for entry in images:
-        name = json_yaml.field(path, entry, "file_name", str, f"image {entry['id']!r}")
-        file = folder.find(name)
-        if file is None:
-            tally.problems.append(
-                f"{path}: image {name} is not in {listed(folder.places)}: put it there, or remove "
-                "it from the file"
-            )
-            continue
-        own = tuple(regions.get(entry["id"], ()))
-        tally.images += 1
-        tally.empty += not own
-        stated = None
-        if type(entry.get("height")) is int and type(entry.get("width")) is int:
-            stated = (entry["height"], entry["width"])
-        mask = Drawn(path, name, own, stated=stated, by_area=True)
-        samples.append(Sample(sample_name(root, file), file, mask))
-    if not images:
-        tally.problems.append(f"{path}: lists no images: export it again")
-    return samples
+    return regions
 
 
-class _Folders:
-    """Where the images of one file may lie; the place of the last is looked at first."""
+class _ImageFolders:
+    """Folders that may contain the images of an annotation file, the last match first."""
 
     def __init__(self, root: Path, path: Path, split: str) -> None:
-        below = folders_in(root / "images")
-        named = path.stem.removeprefix("instances_")
-        self.places = [
-            place
-            for place in dict.fromkeys(
-                (
-                    root / "images" / named,
-                    root / named,
-                    split_folders(root / "images").get(split, root / "images" / split),
-                    split_folders(root).get(split, root / split),
-                    root / "images",
-                    path.parent,
-                    root,
-                    *below.values(),
-                )
-            )
-            if place.is_dir()
-        ]
+        name = path.stem.removeprefix("instances_")
+        images = root / "images"
+        candidates = (
+            images / name,
+            root / name,
+            split_folders(images).get(split, images / split),
+            split_folders(root).get(split, root / split),
+            images,
+            path.parent,
+            root,
+            *folders_in(images).values(),
+        )
+        self.paths = [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
 
     def find(self, name: str) -> Path | None:
-        for index, place in enumerate(self.places):
-            if is_file(place / name):
-                self.places.insert(0, self.places.pop(index))
-                return place / name
+        for index, folder in enumerate(self.paths):
+            if is_file(folder / name):
+                self.paths.insert(0, self.paths.pop(index))
+                return folder / name
         return None
 
 
 def _region(stored: Any, value: int) -> Region:
-    """`segmentation`: a list of flat outlines, or {"size", "counts"} with a list or a text."""
+    """Parse `segmentation`: a list of flat polygons, or RLE as {"size", "counts"}."""
     if isinstance(stored, list):
         return Polygons(value, tuple(as_ring(ring) for ring in stored))
     size = whole_numbers(stored.get("size")) if isinstance(stored, dict) else None
     counts = stored.get("counts") if isinstance(stored, dict) else None
-    runs = counts if isinstance(counts, str) else whole_numbers(counts)
-    if size is None or len(size) != 2 or runs is None:
-        raise InputError("its segmentation is neither outlines nor RLE: export the file again")
-    return CocoRLE(value, runs, (size[0], size[1]))
+    rle = counts if isinstance(counts, str) else whole_numbers(counts)
+    if size is None or len(size) != 2 or rle is None:
+        raise InputError("its segmentation is neither polygons nor RLE: export the file again")
+    return CocoRLE(value, rle, (size[0], size[1]))

@@ -1,4 +1,4 @@
-"""CVAT's "segmentation mask 1.1": VOC's folders, with the colors of the labels in labelmap.txt."""
+"""CVAT's "segmentation mask 1.1": VOC's folders, with the label colors in labelmap.txt."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from numpy.typing import NDArray
 from pixelwise.data.class_tables import find_table
 from pixelwise.data.image_files import list_images, mask_palette, read_mask
 from pixelwise.data.layouts.folder_names import folders_in
-from pixelwise.data.layouts.pairing import MASK_LIKE, sample_name
+from pixelwise.data.layouts.pairing import MASK_LIKE, FilesByStem, pair_stems
 from pixelwise.data.layouts.split_lists import read_stems
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError, refuse
 
-DESCRIPTION = "CVAT segmentation mask 1.1: labelmap.txt, SegmentationClass/, ImageSets/, images"
+DESCRIPTION = "CVAT segmentation mask 1.1: labelmap.txt, SegmentationClass/, ImageSets/ and images"
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test"}
-_IMAGES = ("jpegimages", "images", "image", "imgs")
+_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs")
+_OTHER_FOLDERS = {"SegmentationClass", "SegmentationObject", "ImageSets"}
 
 
 @dataclass(frozen=True)
 class ColorFile:
-    """A mask whose colors say the class, be they in its pixels or in its palette."""
+    """A mask whose colors identify the classes, in its pixels or in its palette."""
 
     path: Path
 
@@ -36,8 +37,8 @@ class ColorFile:
             return stored
         if stored.max(initial=0) >= len(palette):
             raise InputError(
-                f"{self.path}: value {stored.max()} has no color in its palette of {len(palette)}:"
-                " export the masks again"
+                f"{self.path}: value {stored.max()} is not in its palette of {len(palette)} "
+                "colors: export the masks again"
             )
         return np.asarray(palette[stored])
 
@@ -49,41 +50,36 @@ def detect(root: Path) -> bool:
 def read(root: Path) -> Source:
     table = find_table(root)  # classes.toml, else labelmap.txt
     assert table is not None
-    masks = root / "SegmentationClass"
-    mask_of = {path.stem: path for path in list_images(masks, MASK_LIKE)}
+    mask_folder = root / "SegmentationClass"
+    masks = FilesByStem.in_folder(mask_folder, ".png", MASK_LIKE)
     present = folders_in(root)
-    images = next((present[name] for name in _IMAGES if name in present), root)
-    # Images may lie in folders of their subset; a mask then lies in one of the same name.
-    image_of = {
+    image_folder = next((present[name] for name in _IMAGE_FOLDERS if name in present), root)
+    # Images may be in folders named after their subset.
+    files = {
         path.stem: path
-        for folder in (images, *folders_in(images).values())
-        if folder.name not in {"SegmentationClass", "SegmentationObject", "ImageSets"}
+        for folder in (image_folder, *folders_in(image_folder).values())
+        if folder.name not in _OTHER_FOLDERS
         for path in list_images(folder)
     }
-    if not image_of:
+    images = FilesByStem(image_folder, ".jpg", files)
+    if not files:
         raise InputError(
-            f"{images}: has no images: export from CVAT with 'Save images', or put them into "
-            f"{root / 'JPEGImages'}"
+            f"{image_folder}: contains no images: export from CVAT with 'Save images', or put them "
+            f"into {root / 'JPEGImages'}"
         )
     splits: dict[str, list[Sample]] = {}
     problems: list[str] = []
     lists = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
-    listed = [(path.stem, read_stems(path), path) for path in lists]
-    for name, stems, path in listed or [("default", sorted(mask_of), masks)]:
-        split = _SPLITS.get(name.casefold(), "all")
-        for stem in (Path(stem).name for stem in stems):
-            if stem not in image_of:
-                problems.append(f"{images / stem}.jpg: is not there, but {path} names it")
-            elif stem not in mask_of:
-                problems.append(f"{masks / (stem + '.png')}: is not there, but {path} names it")
-            else:
-                image = image_of[stem]
-                sample = Sample(sample_name(root, image), image, ColorFile(mask_of[stem]))
-                splits.setdefault(split, []).append(sample)
+    listed = [(path, read_stems(path)) for path in lists] or [(mask_folder, sorted(masks.files))]
+    for path, stems in listed:
+        names = [Path(stem).name for stem in stems]
+        splits.setdefault(_SPLITS.get(path.stem.casefold(), "all"), []).extend(
+            pair_stems(root, names, images, masks, ColorFile, listed_in=path, problems=problems)
+        )
     if "all" in splits and len(splits) > 1:
         problems.append(
-            f"{lists[0].parent}: lists of other names beside train.txt, val.txt and test.txt: "
-            "rename or remove them"
+            f"{lists[0].parent}: contains lists other than train.txt, val.txt and test.txt: rename "
+            "or remove them"
         )
     refuse(problems)
     return Source(root, "cvat", splits, table.classes, table.has_colors, [table.note()])

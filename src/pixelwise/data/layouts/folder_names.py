@@ -1,4 +1,4 @@
-"""What people call their splits and folders, and quick looks into a folder."""
+"""Common names of split folders, and cheap listings of a folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ALIASES = {
     "test": ("test", "testing"),
 }
 
-LOOKED_AT = 1000
-"""Names of a folder that a quick look goes through, at most."""
+MAX_ENTRIES = 1000
+"""Number of folder entries that detection reads at most."""
 
 
 def folders_in(root: Path) -> dict[str, Path]:
-    """The folders directly in `root`, by their name in lower case."""
+    """The folders directly in `root`, by lower-case name."""
     if not root.is_dir():
         return {}
     with os.scandir(root) as entries:
@@ -28,7 +28,7 @@ def folders_in(root: Path) -> dict[str, Path]:
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """train, val and test to the folders of `root` that are called so, or nearly so."""
+    """The folders of `root` that are named after a split or an alias of it, by split."""
     present = folders_in(root)
     return {
         split: present[alias]
@@ -39,15 +39,15 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def first_names(
-    folder: Path, suffixes: frozenset[str], *, most: int | None = LOOKED_AT
+    folder: Path, suffixes: frozenset[str], *, limit: int | None = MAX_ENTRIES
 ) -> list[str]:
-    """Names of files with these suffixes among the first `most` (None: all) in `folder`."""
+    """Names with one of these suffixes among the first `limit` entries (None: all) of `folder`."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
         return [
             entry.name
-            for entry in islice(entries, most)
+            for entry in islice(entries, limit)
             if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in suffixes
         ]
 
@@ -57,7 +57,7 @@ def has_images(folder: Path) -> bool:
 
 
 def data_yaml(root: Path) -> Path | None:
-    """The YAML file by which Ultralytics' tools know a data set, or None."""
+    """The dataset description of Ultralytics' tools, or None."""
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
         if (root / name).is_file():
             return root / name

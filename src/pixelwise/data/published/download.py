@@ -1,4 +1,4 @@
-"""One file over HTTP: goes on where it was cut off, and is never longer than it may be."""
+"""Download of one file over HTTP that resumes after interruptions and limits the size."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.file_io import not_writable
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with (what is done, bytes done, bytes in all or None)."""
+"""Called with (activity, bytes processed, total bytes or None)."""
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0
-ATTEMPTS = 4
-"""In a row without a single new byte; ..."""
+MAX_ATTEMPTS = 4
+"""Successive attempts per URL that receive no new byte."""
 PAUSE = 2.0
-"""... the pause in seconds between them doubles each time."""
-UNKNOWN_AT_MOST = 8 << 30
-"""Bytes of a file whose size nobody has published."""
+"""Seconds before the second attempt; doubled before each further one."""
+MAX_UNKNOWN_SIZE = 8 << 30
+"""Largest download, in bytes, of a file without a published size."""
 
 
-class NotFetchedError(PixelwiseError):
-    """A file could not be had from the network."""
+class DownloadError(PixelwiseError):
+    """A file could not be downloaded."""
 
 
 def download(
@@ -40,108 +40,114 @@ def download(
     size: int | None,
     progress: Progress | None = None,
 ) -> None:
-    """Fetch `target` from the first of `urls` that has it.
+    """Download `target` from the first of `urls` that provides it.
 
-    What arrives is kept in TARGET.part, also on failure, and the next call goes on from there.
-    size: bytes, where known; another size is refused before anything is written.
+    Received bytes are kept in TARGET.part, also after a failure; the next call resumes from there.
 
-    Raises NotFetchedError with the last reason, InputError where the disk is full or not writable.
+    Args:
+        urls: Addresses of the same bytes, in order of preference.
+        target: File to create.
+        size: Expected bytes; None if unknown. A file of another size is refused before its content
+            is written.
+        progress: Called with the activity, the bytes received so far and the total.
+
+    Raises:
+        DownloadError: If all addresses fail; with the last reason.
+        InputError: If the disk is full or not writable.
     """
     part = target.with_name(target.name + ".part")
     reason = ""
     for url in urls:
         failures = 0
-        while failures < ATTEMPTS:
+        while failures < MAX_ATTEMPTS:
             before = _size(part)
             try:
-                if _fetch(url, part, size, progress):
-                    _move(part, target)
+                if _receive(url, part, size, progress):
+                    with _disk_errors(target):
+                        part.replace(target)
                     return
                 reason = "the connection was cut"
-            except _GoneError as error:
+            except _UnavailableError as error:
                 reason = str(error)
                 break
             except (OSError, http.client.HTTPException) as error:
                 reason = _reason(error)
             failures = 0 if _size(part) > before else failures + 1
-            if failures < ATTEMPTS:
+            if failures < MAX_ATTEMPTS:
                 time.sleep(PAUSE * 2**failures)
-    raise NotFetchedError(reason)
+    raise DownloadError(reason)
 
 
-class _GoneError(Exception):
-    """This address does not have the file: no use in asking it again."""
+class _UnavailableError(Exception):
+    """The URL does not provide the file; retrying is useless."""
 
 
-def _fetch(url: str, part: Path, size: int | None, progress: Progress | None) -> bool:
-    """One connection. True when the file is whole, as far as its length tells."""
+def _receive(url: str, part: Path, size: int | None, progress: Progress | None) -> bool:
+    """Receive bytes over one connection; returns whether the file has its full length."""
     start = _size(part)
     if size is not None and start > size:
         part.unlink()
         start = 0
     if start and start == size:
         return True
+    with _open(url, part, start) as response:
+        start, total = _range(response, start)
+        if size is not None and total is not None and total != size:
+            raise _UnavailableError(f"{url} has {total} bytes, but the published size is {size}")
+        limit = size or total or MAX_UNKNOWN_SIZE
+        with _disk_errors(part), part.open("ab") as stream:
+            stream.truncate(start)
+        done = start
+        while chunk := response.read(CHUNK):
+            if done + len(chunk) > limit:
+                part.unlink()
+                raise _UnavailableError(f"{url} sends more than the allowed {limit} bytes")
+            with _disk_errors(part), part.open("ab") as stream:
+                stream.write(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress("downloading", done, size or total)
+    return done == (size or total or done)
+
+
+def _open(url: str, part: Path, start: int) -> Any:
+    """Request the bytes from `start` on."""
     import pixelwise
 
     headers = {"User-Agent": f"pixelwise/{pixelwise.__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
+    request = urllib.request.Request(url, headers=headers)
     try:
-        response = urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
-        )
+        return urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # there is nothing after what is here, and that is not the file
+        if error.code == 416:  # the file ends before `start`: what was received is wrong
             part.unlink(missing_ok=True)
         elif 400 <= error.code < 500 and error.code not in (408, 429):
-            raise _GoneError(f"{url} answers {error.code} {error.reason}") from error
+            raise _UnavailableError(f"{url} answers {error.code} {error.reason}") from error
         raise
-    with response:
-        start, total = _place(response, start)
-        if size is not None and total is not None and total != size:
-            raise _GoneError(f"{url} has {total} bytes, {size} were published")
-        most = size or total or UNKNOWN_AT_MOST
-        with _writing(part), part.open("ab") as stream:
-            stream.truncate(start)
-        done = start
-        while chunk := response.read(CHUNK):
-            if done + len(chunk) > most:
-                part.unlink()
-                raise _GoneError(f"{url} sends more than the {most} bytes that it may have")
-            with _writing(part), part.open("ab") as stream:
-                stream.write(chunk)
-            done += len(chunk)
-            if progress is not None:
-                progress("fetching", done, size or total)
-    return done == (size or total or done)
 
 
-def _place(response: Any, asked: int) -> tuple[int, int | None]:
-    """Where the answer's first byte belongs, and the length of the whole file if it is said."""
+def _range(response: Any, requested: int) -> tuple[int, int | None]:
+    """Offset of the response's first byte, and the length of the whole file if it is given."""
     if response.status == 206:
         span, _, whole = response.headers.get("Content-Range", "").rpartition("/")
         first = span.removeprefix("bytes ").partition("-")[0]
-        if first.strip() != str(asked):
-            what = span or "unnamed"
-            raise http.client.HTTPException(f"the server answers with another part: {what}")
-        return asked, int(whole) if whole.strip().isdigit() else None
-    length = response.headers.get("Content-Length", "")  # 200: all of it, from the start
+        if first.strip() != str(requested):
+            raise http.client.HTTPException(f"the server sends the wrong range: {span or 'none'}")
+        return requested, int(whole) if whole.strip().isdigit() else None
+    length = response.headers.get("Content-Length", "")  # 200: the whole file
     return 0, int(length) if length.isdigit() else None
 
 
 @contextmanager
-def _writing(part: Path) -> Iterator[None]:
-    """The disk's faults, told apart from the network's."""
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the disk into InputError; other OSErrors are the network's."""
     try:
         yield
     except OSError as error:
-        raise not_writable(part, error) from error
-
-
-def _move(part: Path, target: Path) -> None:
-    with _writing(target):
-        part.replace(target)
+        raise not_writable(path, error) from error
 
 
 def _size(path: Path) -> int:
@@ -154,18 +160,18 @@ def _reason(error: Exception) -> str:
     return " ".join(str(text).split())
 
 
-def check_room(folder: Path, needed: int) -> None:
-    """Raise InputError where `folder`'s disk has fewer free bytes than `needed`."""
+def check_free_space(folder: Path, needed: int) -> None:
+    """Raise InputError if the disk of `folder` has fewer than `needed` free bytes."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"{folder}: has {free / 2**30:.1f} GiB of room, at least {needed / 2**30:.1f} GiB are "
-            "needed: make room, or choose another place with --to"
+            f"{folder}: {free / 2**30:.1f} GiB are free, but at least {needed / 2**30:.1f} GiB are "
+            "needed: free some space, or choose another folder with --to"
         )
 
 
 def digest_of(path: Path, algorithm: str, progress: Progress | None = None) -> str:
-    """The digest of a file in hexadecimal."""
+    """The hexadecimal digest of a file."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     size, done = path.stat().st_size, 0
     with path.open("rb") as stream:
@@ -173,5 +179,5 @@ def digest_of(path: Path, algorithm: str, progress: Progress | None = None) -> s
             digest.update(chunk)
             done += len(chunk)
             if progress is not None:
-                progress("checking", done, size)
+                progress("verifying", done, size)
     return digest.hexdigest()

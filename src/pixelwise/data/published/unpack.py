@@ -1,8 +1,9 @@
-"""Archives from strangers, unpacked so that they can do no harm.
+"""Safe unpacking of archives from untrusted sources.
 
-Only files and folders below the target are made. A path that leads outside, a link, a device, a
-name that some system reads in another way, too many entries or too many bytes: each ends the work,
-and so does a file that comes twice with different content. Rights and times are not taken.
+Only files and folders below the target are created. A path that leads outside, a link, a device, a
+name that a system may interpret differently, too many entries or too many bytes: each of them stops
+the unpacking with an error, and so does a file that occurs twice with different content.
+Permissions and times are not restored.
 """
 
 from __future__ import annotations
@@ -18,36 +19,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from pixelwise.data.published.download import CHUNK, Progress
 from pixelwise.errors import InputError
 
 MAX_ENTRIES = 500_000
 MAX_RATIO = 16
-"""Unpacked bytes over those of the archive. Images hardly shrink; masks and outlines do, less."""
-FREE_BYTES = 64 << 20
-"""As many are allowed whatever the ratio."""
-CHUNK = 1 << 20
+"""Largest ratio of unpacked to packed bytes. Images compress little; masks and JSON more."""
+MIN_LIMIT = 64 << 20
+"""Unpacked bytes that are allowed whatever the ratio."""
 
-Progress = Callable[[str, int, int | None], None]
 _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,  # a zip with a compression that Python does not know
+    NotImplementedError,  # a zip compression that Python does not support
     RuntimeError,  # an encrypted zip
     UnicodeDecodeError,
 )
+_REMEDY = ": the dataset was not created; download the archive from its publisher"
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """size: as the archive claims. kind: what it is in words, where it is no file and no folder."""
+    """An entry of an archive.
+
+    Attributes:
+        size: Unpacked bytes according to the archive.
+        is_special: Whether it is neither a file nor a folder.
+        open: Opens the content.
+    """
 
     name: str
     is_folder: bool
+    is_special: bool
     size: int
-    kind: str
     open: Callable[[], IO[bytes]]
 
 
@@ -55,19 +62,22 @@ def unpack(
     archive: Path,
     target: Path,
     *,
-    places: tuple[tuple[str, str], ...] = (("", ""),),
+    extract: tuple[tuple[str, str], ...] = (("", ""),),
     progress: Progress | None = None,
 ) -> None:
-    """Unpack a zip or tar (plain, gzip, bzip2, xz) below the folder `target`.
+    """Unpack a zip or tar archive (plain, gzip, bzip2, xz).
 
-    places: (beginning of a name in the archive, what stands there below `target`); the first that
-        fits counts, and entries that begin with none of them are left out, once they are looked at.
-    progress: called with what is done, and the bytes written so far.
+    Args:
+        archive: The archive.
+        target: An existing folder.
+        extract: (prefix in the archive, its replacement below `target`). The first matching prefix
+            counts. Entries without a matching prefix are checked but not unpacked.
+        progress: Called with the activity and the bytes written so far.
 
-    Raises InputError that names the archive and the entry; what was written by then stays.
+    Raises:
+        InputError: If the archive is damaged or unsafe. Files that were already written remain.
     """
-    size = archive.stat().st_size
-    most = FREE_BYTES + MAX_RATIO * size
+    limit = MIN_LIMIT + MAX_RATIO * archive.stat().st_size
     claimed = written = entries = 0
     with ExitStack() as stack:
         try:
@@ -75,119 +85,119 @@ def unpack(
                 entries += 1
                 claimed += entry.size
                 if entries > MAX_ENTRIES:
-                    raise InputError(f"{archive}: has more than {MAX_ENTRIES} entries{_REFUSED}")
-                if claimed > most:
-                    raise _too_large(archive, most)
-                if entry.kind:
-                    raise InputError(f"{archive}: {entry.name!r} is {entry.kind}{_REFUSED}")
-                parts = _parts(archive, entry.name)
-                path = _placed(parts, places)
-                if path is None:
+                    raise InputError(f"{archive}: has more than {MAX_ENTRIES} entries{_REMEDY}")
+                if claimed > limit:
+                    raise _too_large(archive, limit)
+                path = _target_path(archive, entry, extract)
+                if path is None or not _make_folders(archive, entry, target / path):
                     continue
-                try:
-                    if entry.is_folder:
-                        (target / path).mkdir(parents=True, exist_ok=True)
-                        continue
-                    (target / path).parent.mkdir(parents=True, exist_ok=True)
-                except (FileExistsError, NotADirectoryError) as error:
-                    raise InputError(
-                        f"{archive}: {entry.name!r} is a file and a folder at once{_REFUSED}"
-                    ) from error
                 with entry.open() as source:
-                    room = most - written
+                    room = limit - written
                     written += _write(archive, entry.name, source, target / path, room)
-                if written > most:
-                    raise _too_large(archive, most)
+                if written > limit:
+                    raise _too_large(archive, limit)
                 if progress is not None:
                     progress("unpacking", written, None)
         except _DAMAGED as error:
             raise _damaged(archive, error) from error
         except OSError as error:
-            if error.errno is None:  # gzip's, not the system's
+            if error.errno is None:  # raised by gzip, not by the system
                 raise _damaged(archive, error) from error
             raise
 
 
-_REFUSED = ": nothing of it is used; fetch the archive from its publisher"
-
-
-def _too_large(archive: Path, most: int) -> InputError:
+def _too_large(archive: Path, limit: int) -> InputError:
     return InputError(
-        f"{archive}: unpacks to more than {most >> 20} MiB, {MAX_RATIO} times its own "
-        f"size{_REFUSED}"
+        f"{archive}: unpacks to more than {limit >> 20} MiB, {MAX_RATIO} times its size{_REMEDY}"
     )
 
 
 def _damaged(archive: Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"{archive}: is damaged or no zip or tar ({reason}): fetch it again")
+    return InputError(
+        f"{archive}: is damaged or not a zip or tar archive ({reason}): download it again"
+    )
 
 
 def _entries(archive: Path, stack: ExitStack) -> Iterator[_Entry]:
     if zipfile.is_zipfile(archive):
-        return _of_zip(stack.enter_context(zipfile.ZipFile(archive)))
-    return _of_tar(stack.enter_context(tarfile.open(archive)))
+        return _zip_entries(stack.enter_context(zipfile.ZipFile(archive)))
+    return _tar_entries(stack.enter_context(tarfile.open(archive)))
 
 
-def _of_zip(file: zipfile.ZipFile) -> Iterator[_Entry]:
+def _zip_entries(file: zipfile.ZipFile) -> Iterator[_Entry]:
     for info in file.infolist():
         mode = stat.S_IFMT(info.external_attr >> 16)
-        kind = "" if mode in (0, stat.S_IFREG, stat.S_IFDIR) else "a link or a device"
         yield _Entry(
-            info.orig_filename,  # `filename` is cut at a NUL and has its slashes turned
-            info.is_dir(),
-            info.file_size,
-            kind,
-            lambda info=info: file.open(info),  # type: ignore[misc]
+            info.orig_filename,  # `filename` is cut at a NUL and has its backslashes replaced
+            is_folder=info.is_dir(),
+            is_special=mode not in (0, stat.S_IFREG, stat.S_IFDIR),
+            size=info.file_size,
+            open=lambda info=info: file.open(info),  # type: ignore[misc]
         )
 
 
-def _of_tar(file: tarfile.TarFile) -> Iterator[_Entry]:
+def _tar_entries(file: tarfile.TarFile) -> Iterator[_Entry]:
     for member in file:
-        kind = "" if member.isreg() or member.isdir() else "a link or a device"
         yield _Entry(
             member.name,
-            member.isdir(),
-            member.size,
-            kind,
-            lambda member=member: file.extractfile(member),  # type: ignore[misc, arg-type]
+            is_folder=member.isdir(),
+            is_special=not (member.isreg() or member.isdir()),
+            size=member.size,
+            open=lambda member=member: file.extractfile(member),  # type: ignore[misc, arg-type]
         )
 
 
-def _parts(archive: Path, name: str) -> list[str]:
-    """The steps of an entry's path, of which each is a plain name on every system."""
+def _target_path(archive: Path, entry: _Entry, extract: tuple[tuple[str, str], ...]) -> Path | None:
+    """The relative path of an entry in the dataset; None if the entry is not wanted.
+
+    Raises:
+        InputError: If the entry is a link or a device, or its path is not a plain relative path on
+            every system.
+    """
+    name = entry.name
+    if entry.is_special:
+        raise InputError(f"{archive}: {name!r} is a link or a device{_REMEDY}")
     parts = [part for part in name.split("/") if part not in {"", "."}]
-    plain = (
-        not name.startswith("/")
-        and ".." not in parts
-        and not any(character in name for character in "\\:")
-        and name.isprintable()
-    )
-    if not plain:
-        raise InputError(f"{archive}: {name!r} may lead outside of the folder{_REFUSED}")
-    return parts
-
-
-def _placed(parts: list[str], places: tuple[tuple[str, str], ...]) -> Path | None:
+    if (
+        name.startswith("/")
+        or ".." in parts
+        or any(character in name for character in "\\:")
+        or not name.isprintable()
+    ):
+        raise InputError(f"{archive}: {name!r} may lead outside the folder{_REMEDY}")
     name = "/".join(parts)
-    for beginning, stands_for in places:
-        if name.startswith(beginning):
-            placed = stands_for + name[len(beginning) :]
-            return Path(*placed.split("/")) if placed else None
+    for prefix, replacement in extract:
+        if name.startswith(prefix):
+            renamed = replacement + name[len(prefix) :]
+            return Path(*renamed.split("/")) if renamed else None
     return None
 
 
-def _write(archive: Path, name: str, source: IO[bytes], path: Path, room: int) -> int:
-    """Write an entry, or compare it with the same one of an earlier archive; bytes written.
+def _make_folders(archive: Path, entry: _Entry, path: Path) -> bool:
+    """Make the folder of an entry; returns whether the entry has content to write."""
+    try:
+        (path if entry.is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"{archive}: {entry.name!r} is both a file and a folder{_REMEDY}"
+        ) from error
+    return not entry.is_folder
 
-    room: of the bytes beyond these no more than a chunk is written.
+
+def _write(archive: Path, name: str, source: IO[bytes], path: Path, room: int) -> int:
+    """Write an entry and return its bytes; 0 if an earlier archive contained the same file.
+
+    Writing stops one chunk after `room` bytes.
     """
     try:
         stream = path.open("xb")
     except FileExistsError:
         if path.is_file() and _same(source, path):
             return 0
-        raise InputError(f"{archive}: {name!r} is there twice, and differs{_REFUSED}") from None
+        raise InputError(
+            f"{archive}: {name!r} occurs twice with different content{_REMEDY}"
+        ) from None
     count = 0
     with stream:
         while count <= room and (chunk := source.read(CHUNK)):

@@ -1,15 +1,14 @@
 """Generated street scenes with exact masks: data for the demo and the tests, without a download.
 
-A scene is a small world in meters: a straight street, rows of houses, and things that stand on
-the ground, seen by a pinhole camera. Everything is drawn from far to near, once into the image
-and once into the mask, so what hides what is the same in both. The classes share colors on
-purpose (gray cars on a gray road, brown houses behind brown trunks): a network has to learn shapes
-and places too.
+A scene is a small world in meters, seen by a pinhole camera: a straight street, rows of houses, and
+objects on the ground. Objects are drawn from far to near into the image and the mask alike, so both
+have the same occlusions. The classes share colors on purpose (gray cars on a gray road, brown
+houses behind brown trunks): a network has to learn shapes and positions too.
 
-Each module imports only from those that follow it here: `files` (a data set on disk), `scene` (one
-scene from its seed), `image` (what lens and sensor do), `houses`, `greenery`, `posts`,
-`people`, `cars` (what stands where, and how it looks), `street` (plan, sky and ground), `canvas`
-(light, camera, image and mask), `world` (classes, measures and colors).
+Modules, each of which imports only from those after it: `scene_files` (a dataset on disk), `scene`
+(one scene from its seed), `camera` (lens and sensor effects), `houses`, `greenery`, `posts`,
+`people`, `cars` (the objects), `street` (layout of the street, sky and ground), `canvas` (light,
+projection, image and mask), `scene_classes` (classes, dimensions and colors).
 """
 
 from pixelwise.data.scenes.scene import generate_scene

@@ -1,4 +1,4 @@
-"""What an image adds to the scene: void things close to the lens, texture, blur and noise."""
+"""Camera effects: void objects close to the lens, texture, blur, exposure and noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pixelwise.data.scenes.scene_classes import (
     VOID,
 )
 
-# How strongly noise shows on each class: fine grain, and blotches some pixels wide.
+# Strength of the texture of each class: grain of single pixels, and blotches of a few pixels.
 GRAIN = np.full(256, 0.02, dtype=np.float32)
 GRAIN[[SKY, ROAD, PAVEMENT, VEGETATION]] = (0.004, 0.055, 0.04, 0.09)
 BLOTCH = np.full(256, 0.02, dtype=np.float32)
@@ -29,7 +29,7 @@ BLOTCH[[SKY, ROAD, PAVEMENT, VEGETATION, BUILDING]] = (0.008, 0.03, 0.03, 0.09, 
 
 
 def draw_smudge(canvas: Canvas) -> None:
-    """A drop on the lens: blurred in the image, void in the mask."""
+    """Draw a drop on the lens: blurred in the image, void in the mask."""
     rng, unit = canvas.rng, canvas.unit
     x, y = float(rng.uniform(8, max(9.0, canvas.columns - 8))), float(rng.uniform(20, ROWS - 20))
     across, down = float(rng.uniform(4, 8)), float(rng.uniform(3.5, 6))
@@ -39,39 +39,42 @@ def draw_smudge(canvas: Canvas) -> None:
     left, upper = max(0, int(bounds[0] - margin)), max(0, int(bounds[1] - margin))
     right = min(canvas.size[0], int(bounds[2] + margin))
     lower = min(canvas.size[1], int(bounds[3] + margin))
-    if right <= left or lower <= upper:  # in a narrow image the drop may lie beside it
+    if right <= left or lower <= upper:  # a drop can be outside a narrow image
         return
     drop = Image.new("L", (right - left, lower - upper), 0)
     local = (bounds[0] - left, bounds[1] - upper, bounds[2] - left, bounds[3] - upper)
     ImageDraw.Draw(drop).ellipse(local, fill=255)
-    around = canvas.image.crop((left, upper, right, lower)).filter(ImageFilter.BoxBlur(3 * unit))
-    canvas.image.paste(around, (left, upper), mask=drop.filter(ImageFilter.BoxBlur(unit)))
+    blurred = canvas.image.crop((left, upper, right, lower)).filter(ImageFilter.BoxBlur(3 * unit))
+    canvas.image.paste(blurred, (left, upper), mask=drop.filter(ImageFilter.BoxBlur(unit)))
 
 
-def draw_bonnet(canvas: Canvas) -> None:
-    """The rim of the car that carries the camera: void, as in driving data sets."""
-    paint = canvas.pick(PAINTS)
+def draw_hood(canvas: Canvas) -> None:
+    """Draw the hood of the camera's own car: void, as in driving datasets."""
+    paint = canvas.choose(PAINTS)
     middle, unit = canvas.columns * float(canvas.rng.uniform(0.45, 0.55)), canvas.unit
     rise = float(canvas.rng.uniform(6, 11))
-    below = ROWS * unit * 1.1
+    bottom = ROWS * unit * 1.1
     for inset, gain in ((0.0, 0.35), (1.2, 0.62), (4.0, 0.8)):
-        reach = canvas.columns * 0.56 - inset * 2
+        half_width = canvas.columns * 0.56 - inset * 2
         rim = [
-            ((middle + math.cos(t) * reach) * unit, (ROWS - math.sin(t) * rise + inset) * unit)
+            ((middle + math.cos(t) * half_width) * unit, (ROWS - math.sin(t) * rise + inset) * unit)
             for t in np.linspace(0.0, math.pi, 24).tolist()
         ]
-        outline = [(rim[0][0], below), *rim, (rim[-1][0], below)]
-        canvas.fill(outline, canvas.tint(paint, 0.0, gain), VOID)
+        hood = [(rim[0][0], bottom), *rim, (rim[-1][0], bottom)]
+        canvas.fill(hood, canvas.shade(paint, 0.0, gain), VOID)
 
 
 def render_image(canvas: Canvas) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Image and mask at their final size, the image with texture, blur, cast and noise.
+    """Downsample to the final size and add texture, blur, color cast and noise to the image.
 
-    The mask is sampled, never blended: each value is that of one place.
+    The mask is sampled at pixel centers, never interpolated.
+
+    Returns:
+        The image (H, W, 3) and the mask (H, W).
     """
     rng = canvas.rng
-    middle = OVERSAMPLING // 2
-    mask = np.asarray(canvas.mask)[middle::OVERSAMPLING, middle::OVERSAMPLING].copy()
+    center = OVERSAMPLING // 2
+    mask = np.asarray(canvas.mask)[center::OVERSAMPLING, center::OVERSAMPLING].copy()
     height, width = mask.shape
     small = canvas.image.reduce(OVERSAMPLING)
     small = small.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.0, 0.55)) * height / ROWS))

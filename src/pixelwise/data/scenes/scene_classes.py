@@ -1,72 +1,39 @@
-"""What generated scenes are made of: their classes, measures and colors."""
+"""Classes, dimensions and colors of generated scenes."""
 
 from __future__ import annotations
 
 from pixelwise.data.classes import Classes, Color
 
-SCENE_CLASSES = Classes.make(
-    ["sky", "building", "road", "pavement", "vegetation", "car", "pole", "person"],
-    colors=[
-        (116, 178, 222),
-        (164, 120, 96),
-        (92, 90, 108),
-        (206, 186, 168),
-        (84, 146, 76),
-        (52, 84, 190),
-        (240, 196, 48),
-        (216, 58, 82),
-    ],
-    ignore=255,
-)
-"""What generated masks hold; "pole" is lamps, traffic lights and signs with their posts."""
+_COLORS = {
+    "sky": (116, 178, 222),
+    "building": (164, 120, 96),
+    "road": (92, 90, 108),
+    "pavement": (206, 186, 168),
+    "vegetation": (84, 146, 76),
+    "car": (52, 84, 190),
+    "pole": (240, 196, 48),
+    "person": (216, 58, 82),
+}
+SCENE_CLASSES = Classes.make(list(_COLORS), colors=list(_COLORS.values()), ignore=255)
+"""Classes of generated masks. "pole" includes lamps, traffic lights and signs with their posts."""
 
 SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, CAR, POLE, PERSON = SCENE_CLASSES.values
 VOID = SCENE_CLASSES.file_ignore
 
-ROWS = 144.0  # lengths in the image are in 1/144 of its height, so every size shows one scene
-OVERSAMPLING = 3  # odd, so that the middle sample of each block lies on the pixel's center
-THIN = 5.8  # no pole is thinner, in ROWS: less would be lost at a decoder's stride of 4
-NEAR, FAR = 1.6, 95.0  # meters; nothing is drawn nearer, no house stands farther
+ROWS = 144.0  # image lengths are in 1/144 of its height, so that all sizes show the same scene
+OVERSAMPLING = 3  # odd, so that each pixel has a sample at its center
+THIN = 5.8  # minimum width of poles, in rows: a decoder at stride 4 would lose thinner ones
+NEAR, FAR = 1.6, 95.0  # depth in meters of the nearest surface and of the farthest house
 
-WALLS: tuple[Color, ...] = (
-    (156, 88, 70),
-    (122, 92, 72),
-    (206, 186, 152),
-    (150, 148, 146),
-    (222, 216, 204),
-    (214, 190, 128),
-    (128, 140, 154),
-    (196, 158, 142),
-    (104, 102, 104),
-)
-PAINTS: tuple[Color, ...] = (
-    (118, 120, 124),
-    (176, 178, 182),
-    (226, 226, 224),
-    (38, 40, 46),
-    (160, 34, 34),
-    (38, 66, 128),
-    (86, 108, 78),
-    (188, 140, 62),
-    (92, 74, 62),
-)
-CLOTHES: tuple[Color, ...] = (
-    (40, 44, 58),
-    (62, 76, 118),
-    (172, 48, 44),
-    (206, 198, 186),
-    (98, 92, 88),
-    (76, 112, 84),
-    (206, 160, 60),
-    (128, 78, 110),
-    (122, 88, 62),
-)
-SKINS: tuple[Color, ...] = ((236, 196, 168), (204, 152, 116), (148, 100, 72), (96, 66, 50))
-LEAVES: tuple[Color, ...] = (
-    (78, 120, 50),
-    (98, 132, 58),
-    (58, 98, 54),
-    (104, 112, 62),
-    (148, 122, 48),
-)
-SIGNS: tuple[Color, ...] = ((186, 34, 38), (34, 74, 156), (230, 190, 50), (228, 228, 224))
+
+def _palette(colors: str) -> tuple[Color, ...]:
+    """Parse RGB colors in hexadecimal notation."""
+    return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, colors.split()))
+
+
+WALLS = _palette("9c5846 7a5c48 ceba98 969492 ded8cc d6be80 808c9a c49e8e 686668")
+PAINTS = _palette("76787c b0b2b6 e2e2e0 26282e a02222 264280 566c4e bc8c3e 5c4a3e")
+CLOTHES = _palette("282c3a 3e4c76 ac302c cec6ba 625c58 4c7054 cea03c 804e6e 7a583e")
+SKINS = _palette("ecc4a8 cc9874 946448 604232")
+LEAVES = _palette("4e7832 62843a 3a6236 68703e 947a30")
+SIGNS = _palette("ba2226 224a9c e6be32 e4e4e0")

@@ -1,4 +1,4 @@
-"""Generated scenes as a data set on disk, in a layout that pixelwise reads."""
+"""Generated scenes as a dataset on disk, in the plain folder layout."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from PIL import Image
 
 from pixelwise.data.classes import write_classes_toml
-from pixelwise.data.scenes.scene import check_request, generate_scene
+from pixelwise.data.scenes.scene import check_arguments, generate_scene
 from pixelwise.data.scenes.scene_classes import SCENE_CLASSES
 from pixelwise.data.source import SPLITS
 from pixelwise.errors import InputError
 from pixelwise.file_io import make_folder
 
-PARTS = ("images", "masks")
+FOLDERS = ("images", "masks")
 
 
 def write_scenes(
@@ -26,30 +26,43 @@ def write_scenes(
     height: int = 144,
     width: int = 192,
 ) -> Path:
-    """Write a data set of generated scenes and return its folder.
+    """Write a dataset of generated scenes.
 
-    `images/{train,val,test}/scene_0000.png` are RGB, `masks/{train,val,test}/scene_0000.png`
-    palette PNG, and `classes.toml` says what the masks hold. A scene depends on `seed`, its split
-    and its number only: more training scenes leave those of validation as they are.
+    It consists of RGB images `images/{train,val,test}/scene_0000.png`, palette masks
+    `masks/{train,val,test}/scene_0000.png`, and `classes.toml`. A scene depends only on `seed`, its
+    split and its number: adding training scenes does not change validation scenes.
 
-    Raises InputError for a negative count or seed, for a size below 16, where `folder` cannot be
-    written, and where it has other files in it already, which would be mixed with these.
+    Args:
+        folder: Folder to create, or to overwrite if it contains no other images and masks.
+        train: Number of training scenes.
+        val: Number of validation scenes.
+        test: Number of test scenes.
+        seed: Random seed, 0 or more.
+        height: Height of the images in pixels, 16 or more.
+        width: Width of the images in pixels, 16 or more.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        InputError: If an argument is out of range, or `folder` cannot be written or contains other
+            images or masks, which would be mixed with these.
     """
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     for split, count in counts.items():
         if count < 0:
-            raise InputError(f"{count} scenes for {split}: allowed are 0 and more")
-    check_request(seed, height, width)
+            raise InputError(f"{count} scenes for {split}: use 0 or more")
+    check_arguments(seed, height, width)
     names = {split: [f"scene_{i:04d}.png" for i in range(count)] for split, count in counts.items()}
-    _refuse_others(folder, {Path(split, name) for split in names for name in names[split]})
+    _check_other_files(folder, {Path(split, name) for split in names for name in names[split]})
     make_folder(folder)
     palette = SCENE_CLASSES.palette()
-    for place, split in enumerate(SPLITS):
+    for index, split in enumerate(SPLITS):
         if not names[split]:
             continue
-        images, masks = (make_folder(folder / part / split) for part in PARTS)
+        images, masks = (make_folder(folder / kind / split) for kind in FOLDERS)
         for number, name in enumerate(names[split]):
-            scene_seed = (seed * 1_000_003 + number) * len(SPLITS) + place
+            scene_seed = (seed * 1_000_003 + number) * len(SPLITS) + index
             image, mask = generate_scene(scene_seed, height=height, width=width)
             Image.fromarray(image).save(images / name, compress_level=3)
             indexed = Image.fromarray(mask)
@@ -59,12 +72,12 @@ def write_scenes(
     return folder
 
 
-def _refuse_others(folder: Path, expected: set[Path]) -> None:
+def _check_other_files(folder: Path, expected: set[Path]) -> None:
     """Raise InputError for a file in images/ or masks/ that is not among `expected`."""
-    for part in PARTS:
-        for present in sorted((folder / part).rglob("*")):
-            if present.is_file() and present.relative_to(folder / part) not in expected:
+    for kind in FOLDERS:
+        for path in sorted((folder / kind).rglob("*")):
+            if path.is_file() and path.relative_to(folder / kind) not in expected:
                 raise InputError(
-                    f"{folder}: holds {present.relative_to(folder).as_posix()}, which these scenes "
-                    "would be mixed with: give a new or an empty folder, or empty this one"
+                    f"{folder}: contains {path.relative_to(folder).as_posix()}, which would be "
+                    "mixed with the scenes: give a new folder, or empty this one"
                 )

@@ -1,4 +1,4 @@
-"""The street: its plan, and what lies under and behind everything that stands on it."""
+"""The layout of the street, and its background: sky, distant houses and ground."""
 
 from __future__ import annotations
 
@@ -23,61 +23,69 @@ from pixelwise.data.scenes.scene_classes import (
     WALLS,
 )
 
-Thing = tuple[float, Callable[[], None]]
-"""What stands on the street: its depth, and what draws it once everything farther is drawn."""
+Drawable = tuple[float, Callable[[], None]]
+"""An object on the street: its depth, and a function that draws it after all farther objects."""
 
 
 @dataclass(frozen=True)
 class Street:
-    """A plan of the street, in meters."""
+    """Dimensions of the street, in meters.
 
-    half: float  # from the middle of the road to its kerb
-    wall: float  # from the middle of the road to the houses
-    shift: float  # x of the middle of the road; the camera stands at 0
-    crossing: float | None  # depth at which another street crosses
-    across: float  # that street's width
+    Attributes:
+        half_width: From the middle of the road to its curbs.
+        house_offset: From the middle of the road to the houses.
+        center: x of the middle of the road; the camera is at 0.
+        crossing: Depth of a crossing street, if there is one.
+        crossing_width: Width of the crossing street.
+    """
+
+    half_width: float
+    house_offset: float
+    center: float
+    crossing: float | None
+    crossing_width: float
 
     @property
-    def kerbs(self) -> tuple[float, float]:
-        """x of the left and of the right one."""
-        return self.shift - self.half, self.shift + self.half
+    def curbs(self) -> tuple[float, float]:
+        """x of the left and the right curb."""
+        return self.center - self.half_width, self.center + self.half_width
 
     @property
-    def gap(self) -> tuple[float, float]:
-        """The depths between which no house stands; infinitely far where no street crosses."""
+    def house_gap(self) -> tuple[float, float]:
+        """Depths between which there are no houses; infinite if no street crosses."""
         if self.crossing is None:
             return math.inf, math.inf
-        return self.crossing - 2, self.crossing + self.across + 2
+        return self.crossing - 2, self.crossing + self.crossing_width + 2
 
-    def pavement(self, side: int, inset: float) -> float:
-        """x of a place on the pavement, `inset` from the kerb. `side` is -1 left, 1 right."""
-        left, right = self.kerbs
+    def pavement_x(self, side: int, inset: float) -> float:
+        """x of a point on the pavement, `inset` from the curb. `side` is -1 left, 1 right."""
+        left, right = self.curbs
         return left - inset if side < 0 else right + inset
 
-    def side_in_view(self, canvas: Canvas, z: float) -> int:
-        """The side whose kerb is in view at depth z, by chance where both are."""
+    def visible_side(self, canvas: Canvas, z: float) -> int:
+        """A side whose curb is in view at depth z, at random if both are."""
         side = -1 if canvas.rng.random() < 0.5 else 1
-        return side if abs(self.pavement(side, 0.8)) < canvas.edge(z) * 0.9 else -side
+        return side if abs(self.pavement_x(side, 0.8)) < canvas.extent(z) * 0.9 else -side
 
 
-def some_street(rng: np.random.Generator) -> Street:
-    """A street of any width; another crosses about one in three."""
+def sample_street(rng: np.random.Generator) -> Street:
+    """Sample a street; about one in three has a crossing street."""
     half = float(rng.uniform(3.0, 4.6))
     return Street(
-        half=half,
-        wall=half + float(rng.uniform(2.2, 5.0)),
-        shift=float(rng.uniform(-1.2, 1.2)),
+        half_width=half,
+        house_offset=half + float(rng.uniform(2.2, 5.0)),
+        center=float(rng.uniform(-1.2, 1.2)),
         crossing=float(rng.uniform(14, 26)) if rng.random() < 0.35 else None,
-        across=float(rng.uniform(5.5, 7.5)),
+        crossing_width=float(rng.uniform(5.5, 7.5)),
     )
 
 
 def draw_sky(canvas: Canvas) -> None:
-    """The sky, paler towards the horizon, with or without clouds."""
+    """Draw the sky, paler towards the horizon, with or without clouds."""
     light, rng = canvas.light, canvas.rng
-    share = np.linspace(0.0, 1.0, 64)[:, None] * (ROWS / canvas.horizon)
-    share = np.minimum(share, 1.0) ** 1.3
-    column = np.array(light.sky_top) * (1 - share) + np.array(light.sky_low) * share
+    blend = np.linspace(0.0, 1.0, 64)[:, None] * (ROWS / canvas.horizon)
+    blend = np.minimum(blend, 1.0) ** 1.3
+    column = np.array(light.sky_top) * (1 - blend) + np.array(light.sky_low) * blend
     strip = Image.fromarray(column.astype(np.uint8)[:, None, :])
     canvas.image.paste(strip.resize(canvas.size, Image.Resampling.BILINEAR))
     if light.clouds > 0.25:
@@ -87,66 +95,66 @@ def draw_sky(canvas: Canvas) -> None:
         field += 0.25 * smooth_noise(rng, height // 6, width // 6, cells=26.0)
         cover = np.clip((field - 1.0 + light.clouds) * 95.0, 0.0, 190.0).astype(np.uint8)
         layer = Image.fromarray(cover).resize(canvas.size, Image.Resampling.BILINEAR)
-        canvas.image.paste(to_color(part * 1.12 for part in light.sky_low), mask=layer)
+        canvas.image.paste(to_color(channel * 1.12 for channel in light.sky_low), mask=layer)
 
 
 def draw_backdrop(canvas: Canvas) -> None:
-    """What closes the street far away: blocks of houses and tree tops, pale with haze."""
+    """Draw distant houses and treetops, pale with haze."""
     rng = canvas.rng
     z = 260.0
-    edge = canvas.edge(z) * 1.1
+    edge = canvas.extent(z) * 1.1
     x = -edge
     while x < edge:
         width = float(rng.uniform(10, 34))
         top = float(rng.uniform(8, 46))
-        color = canvas.tint(canvas.pick(WALLS), z * 0.6)
+        color = canvas.shade(canvas.choose(WALLS), z * 0.6)
         canvas.box((x, x + width), (-2, top), z, color, BUILDING)
         x += width
     z = 190.0
-    edge = canvas.edge(z) * 1.1
+    edge = canvas.extent(z) * 1.1
     x = -edge
     while x < edge:
         if rng.random() < 0.35:
             radius = float(rng.uniform(4, 8))
-            color = canvas.tint(canvas.pick(LEAVES), z * 0.7)
+            color = canvas.shade(canvas.choose(LEAVES), z * 0.7)
             canvas.box((x - radius * 0.8, x + radius * 0.8), (-1, 5), z, color, VEGETATION)
             canvas.disc((x, radius * 0.9, z), radius, color, VEGETATION)
         x += 10.0
 
 
 def draw_ground(canvas: Canvas, street: Street) -> None:
-    """Pavements and road with their kerbs, joints, patches and markings."""
+    """Draw pavements and road with curbs, joints, patches and markings."""
     rng = canvas.rng
-    asphalt = canvas.pick([(88, 88, 92), (104, 102, 100), (72, 74, 80)], 6)
-    slabs = canvas.pick([(158, 154, 148), (146, 138, 128), (128, 128, 130)], 8)
-    kerb = [part + 26 for part in slabs]
-    line = canvas.tint((226, 224, 214))
-    left, right = street.kerbs
-    wide = canvas.edge(600.0)
-    canvas.ground((-wide, wide), (NEAR, 600.0), canvas.tint(slabs, 12.0), PAVEMENT)
-    canvas.ground((-60, 60), (NEAR, 30.0), canvas.tint(slabs))
-    # The joints between slabs run below the road, which is drawn next.
-    joint = canvas.tint(slabs, 0.0, 0.84)
+    asphalt = canvas.choose([(88, 88, 92), (104, 102, 100), (72, 74, 80)], 6)
+    slabs = canvas.choose([(158, 154, 148), (146, 138, 128), (128, 128, 130)], 8)
+    curb = [channel + 26 for channel in slabs]
+    line = canvas.shade((226, 224, 214))
+    left, right = street.curbs
+    wide = canvas.extent(600.0)
+    canvas.ground((-wide, wide), (NEAR, 600.0), canvas.shade(slabs, 12.0), PAVEMENT)
+    canvas.ground((-60, 60), (NEAR, 30.0), canvas.shade(slabs))
+    # The road, drawn next, covers the joints between slabs.
+    joint = canvas.shade(slabs, 0.0, 0.84)
     z = 3.0
     while z < 22:
-        canvas.ground((-street.wall - 8, street.wall + 8), (z, z + 0.05), joint)
+        canvas.ground((-street.house_offset - 8, street.house_offset + 8), (z, z + 0.05), joint)
         z += 1.5
-    canvas.ground((left, right), (NEAR, 600.0), canvas.tint(asphalt, 10.0), ROAD)
-    canvas.ground((left, right), (NEAR, 25.0), canvas.tint(asphalt))
+    canvas.ground((left, right), (NEAR, 600.0), canvas.shade(asphalt, 10.0), ROAD)
+    canvas.ground((left, right), (NEAR, 25.0), canvas.shade(asphalt))
     for edge in (left, right):
-        canvas.ground((edge - 0.12, edge + 0.12), (NEAR, FAR), canvas.tint(kerb), PAVEMENT)
+        canvas.ground((edge - 0.12, edge + 0.12), (NEAR, FAR), canvas.shade(curb), PAVEMENT)
     for _ in range(int(rng.integers(0, 4))):  # repairs and stains
         x, z = float(rng.uniform(left, right - 1.5)), float(rng.uniform(3, 20))
-        patch = canvas.tint(asphalt, 0.0, float(rng.uniform(0.8, 1.15)))
+        patch = canvas.shade(asphalt, 0.0, float(rng.uniform(0.8, 1.15)))
         canvas.ground((x, x + float(rng.uniform(0.5, 1.5))), (z, z + 2.5), patch)
     _draw_middle_line(canvas, street, line)
     if rng.random() < 0.5:
         for edge in (left + 0.35, right - 0.45):
             canvas.ground((edge, edge + 0.1), (NEAR, 60.0), line)
     if street.crossing is not None:
-        near, far = street.crossing, street.crossing + street.across
-        shade = canvas.tint(asphalt, near)
-        canvas.ground((-wide, wide), (near - 0.15, far + 0.15), canvas.tint(kerb, near), PAVEMENT)
+        near, far = street.crossing, street.crossing + street.crossing_width
+        shade = canvas.shade(asphalt, near)
+        canvas.ground((-wide, wide), (near - 0.15, far + 0.15), canvas.shade(curb, near), PAVEMENT)
         canvas.ground((-wide, wide), (near, far), shade, ROAD)
         canvas.ground((left, right), (near - 0.3, far + 0.3), shade, ROAD)
         _draw_zebra(canvas, street, street.crossing - 4.0, line)
@@ -159,12 +167,12 @@ def _draw_middle_line(canvas: Canvas, street: Street, line: Color) -> None:
     z, step = float(rng.uniform(0, 5)), float(rng.uniform(4.5, 7))
     dash = step if rng.random() < 0.2 else step * 0.5
     while z < 60:
-        canvas.ground((street.shift - 0.08, street.shift + 0.08), (z, z + dash), line)
+        canvas.ground((street.center - 0.08, street.center + 0.08), (z, z + dash), line)
         z += step
 
 
 def _draw_zebra(canvas: Canvas, street: Street, z: float, line: Color) -> None:
-    left, right = street.kerbs
+    left, right = street.curbs
     x = left + 0.4
     while x < right - 0.5:
         canvas.ground((x, x + 0.45), (z, z + 2.8), line)

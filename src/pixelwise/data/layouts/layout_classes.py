@@ -1,0 +1,66 @@
+"""Classes of a layout: a class table in the folder, or names above a background class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixelwise.data.class_tables import Table, find_table
+from pixelwise.data.classes import Classes
+from pixelwise.data.layouts.error_handling import error_context
+from pixelwise.data.voc_palette import voc_color
+
+BACKGROUND = "background"
+_BACKGROUND_NAMES = frozenset({"background", "_background_"})
+IGNORED_NAMES = frozenset({"__ignore__"})
+"""The label that labelme uses for ignored regions."""
+
+
+def class_table(root: Path, notes: list[str]) -> Table | None:
+    """Read the class table in `root` and add a note about it; None if there is no table.
+
+    Raises:
+        InputError: If the table cannot be read.
+    """
+    table = find_table(root)
+    if table is not None:
+        notes.append(table.note())
+    return table
+
+
+def make_table(
+    path: Path, names: list[str], values: list[int] | None = None, ignore: int | None = None
+) -> Table:
+    """Make a class table without colors from the names in the file `path`, which errors mention."""
+    with error_context(path):
+        return Table(Classes.make(names, values=values, ignore=ignore), False, path)
+
+
+def classes_above_background(path: Path, names: list[str]) -> tuple[Classes, dict[str, int]]:
+    """Make classes with the background as value 0 and `names` from 1 on, in VOC's colors.
+
+    Args:
+        path: File that holds the names; errors mention it.
+        names: Label names. A name for the background gets 0; a name in IGNORED_NAMES gets 255,
+            the ignored value.
+
+    Returns:
+        The classes, and the mask value of each name.
+
+    Raises:
+        InputError: If there are too many names, or a name is empty or used twice.
+    """
+    foreground = [
+        name
+        for name in names
+        if name.casefold() not in _BACKGROUND_NAMES and name not in IGNORED_NAMES
+    ]
+    values = {name: 255 if name in IGNORED_NAMES else 0 for name in names}
+    values |= {name: value for value, name in enumerate(foreground, start=1)}
+    with error_context(path):
+        classes = Classes.make(
+            [BACKGROUND, *foreground],
+            colors=[voc_color(value & 255) for value in range(len(foreground) + 1)],
+            ignore=None if IGNORED_NAMES.isdisjoint(names) else 255,
+            ignore_color=voc_color(255),
+        )
+    return classes, values
