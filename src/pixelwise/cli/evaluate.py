@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pixelwise.cli import inference_options as flags
 from pixelwise.cli.console import Bar, check_json, command, console, show_scores, write_json
 from pixelwise.cli.splits import open_splits
+
+if TYPE_CHECKING:
+    from pixelwise.inference import Predictor
 
 
 @command
@@ -71,10 +74,13 @@ def evaluate(
     if json_file != "-":
         for note in dataset.notes:
             console.print(note, soft_wrap=True)
-        title = f"{bundle} on {data}, {split}" + ("" if predictor.crf is None else ", with CRF")
-        if not predictor.tta.single:
-            title += f", {predictor.tta}"
-        show_scores(scores, title=title)
+        show_scores(scores, title=f"{bundle} on {data}, {split}{_refinements(predictor)}")
     if images is not None:
         result.image_counts.save(images, classes=predictor.classes.names, split=split)
     write_json(json_file, scores)
+
+
+def _refinements(predictor: Predictor) -> str:
+    """Name the CRF and TTA for a title."""
+    crf = "" if predictor.crf is None else ", with CRF"
+    return crf if predictor.tta.single else f"{crf}, {predictor.tta}"

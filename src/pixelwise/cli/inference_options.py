@@ -33,7 +33,7 @@ CrfSet = Annotated[
     typer.Option(
         metavar="NAME|FILE",
         help="CRF parameters: v1-largefov, v2-vgg16, v2-resnet101 or camvid, or a .json file from "
-        "tune-crf. Implies --crf, which alone uses v2-resnet101.",
+        "tune-crf. Implies --crf, which alone means v2-resnet101.",
         show_default=False,
     ),
 ]

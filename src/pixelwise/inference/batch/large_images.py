@@ -77,7 +77,6 @@ def predict_large_images(
     journal = make_journal(predictor, out, large=True)
     failed: list[InputError] = []
     written = 0
-    interrupts = Interrupts()
 
     def predict(path: Path) -> None:
         stamp = file_stamp(path)
@@ -107,11 +106,9 @@ def predict_large_images(
                 journal.commit()
 
     try:
-        with journal, interrupts:
+        with journal, Interrupts() as interrupts:
             kept = journal.begin({p: [n] for p, n in names.items()}, overwrite=overwrite)
-            for path in paths:
-                if path in kept:
-                    continue
+            for path in [path for path in paths if path not in kept]:
                 if interrupts.requested is not None:
                     done = f"{len(kept) + written} of {len(paths)} images"
                     state = f"{out}: stopped with {done} finished"

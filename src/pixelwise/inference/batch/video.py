@@ -102,10 +102,7 @@ def predict_video(
         interrupts = stack.enter_context(Interrupts())
         frames = stack.enter_context(atomic_folder(result.masks)) if result.masks else None
         side = stack.enter_context(atomic(result.overlay))
-        size = (first.pixels.shape[1], first.pixels.shape[0])
-        writer = stack.enter_context(
-            closing(_VideoWriter(side, reader, predictor.classes, size=size))
-        )
+        writer = stack.enter_context(closing(_VideoWriter(side, reader, first, predictor.classes)))
 
         def finish(frame: _Frame, result: Segmentation) -> Image.Image:
             if frames is not None:
@@ -236,26 +233,25 @@ class _VideoWriter:
     Args:
         path: The file.
         reader: The original, for its frame rate and time base.
+        first: The first frame. Its size is padded to even numbers, which H.264 requires.
         classes: The classes for the legend.
-        size: (width, height) of the frames; padded to even numbers, which H.264 requires.
     """
 
-    def __init__(
-        self, path: Path, reader: _VideoReader, classes: Classes, *, size: tuple[int, int]
-    ) -> None:
+    def __init__(self, path: Path, reader: _VideoReader, first: _Frame, classes: Classes) -> None:
         import av
 
-        self.size = size
+        height, width, _ = first.pixels.shape
+        self.size = (width, height)
         entries = list(zip(classes.names, classes.colors, strict=True))
-        self.legend = overlay.legend(entries, width=size[0])
+        self.legend = overlay.legend(entries, width=width)
         self.last = -1
         with _as_os_error():
             self.container = av.open(f"file:{path}", "w", format="mp4")
             stream = self.container.add_stream(ENCODER, rate=reader.rate, options=QUALITY)
         assert isinstance(stream, av.VideoStream)
         self.stream = stream
-        self.stream.width = _even(max(size[0], self.legend.width))
-        self.stream.height = _even(size[1] + self.legend.height)
+        self.stream.width = _even(max(width, self.legend.width))
+        self.stream.height = _even(height + self.legend.height)
         self.stream.pix_fmt = "yuv420p"
         self.stream.codec_context.time_base = reader.time_base
         self.time_base = reader.time_base
