@@ -1,4 +1,4 @@
-"""Sphinx configuration. `make docs` builds docs/_build/html and treats every warning as an error."""
+"""Sphinx configuration. `make docs` builds docs/_build/html; every warning is an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ sys.path.insert(0, str(HERE / "_extensions"))
 import pixelwise  # noqa: E402
 
 project = "pixelwise"
-copyright = "the pixelwise authors, Apache-2.0"  # noqa: A001
+copyright = "the pixelwise authors, Apache-2.0"
 version = release = pixelwise.__version__
 
 extensions = [
@@ -33,11 +33,12 @@ nb_execution_mode = "off"  # tests/test_docs.py runs the notebook
 
 # Docstrings write code in single backticks.
 default_role = "code"
+smartquotes = False  # they would turn the dashes of flags into one long dash
 add_module_names = False
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "separated"
-autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

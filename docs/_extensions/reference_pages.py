@@ -80,8 +80,18 @@ def _option_names(option: Any) -> str:
     names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
     if option.is_flag:
         return names
-    kind = option.metavar or option.type.name
-    return f"{names} `{kind}`"
+    return f"{names} `{option.metavar or _type_name(option)}`"
+
+
+def _type_name(option: Any) -> str:
+    """Return the type of a value, as typer and click (older versions of typer) know it."""
+    descriptor = getattr(option, "type_descriptor", None)
+    if descriptor is None:
+        return str(option.type.name).upper()
+    name = getattr(descriptor.annotation, "__name__", str(descriptor.annotation))
+    return {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "list": "TEXT"}.get(
+        name, name.upper()
+    )
 
 
 def _default(option: Any) -> str:
@@ -116,9 +126,7 @@ def _recipe_table(prefix: str, model: Any, own: dict[str, Any], schema: dict[str
             continue
         default = field.get_default(call_default_factory=True)
         allowed = _allowed(own["properties"][name], schema)
-        rows.append(
-            [f"`{prefix}{name}`", f"`{_toml(default)}`", allowed, field.description or ""]
-        )
+        rows.append([f"`{prefix}{name}`", f"`{_toml(default)}`", allowed, field.description or ""])
     text = inspect.cleandoc(model.__doc__ or "").replace("\n", " \n")
     return text + "\n\n" + _table(["key", "default", "allowed", "meaning"], rows)
 
@@ -159,7 +167,7 @@ def _allowed(part: dict[str, Any], schema: dict[str, Any]) -> str:
         "boolean": "`true`, `false`", "object": "table",
     }.get(kind, kind)  # fmt: skip
     limits = [
-        f"{symbol} {part[key]:g}"
+        f"{symbol} {part[key]}"
         for key, symbol in (
             ("minimum", "≥"), ("exclusiveMinimum", ">"),
             ("maximum", "≤"), ("exclusiveMaximum", "<"),
@@ -240,10 +248,11 @@ def _autodoc(module: str, name: str, value: Any, *, title: str) -> str:
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return (
-        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
-        + "\n"
-    )
+    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 GENERATORS: dict[str, Callable[[], str]] = {
@@ -264,11 +273,16 @@ def _fill(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = MARKDOWN_CLASS.sub(lambda match: python_class(match[1]), text)
 
 
-def _escape_stars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+STARS = re.compile(r"(?<![\\*\w`])(\*{1,2})(?=\w)(?![^`]*`)(?!\w+\*)")
+
+
+def _escape_stars(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
     """Keep `**options` and `*paths` in docstrings from being read as markup."""
     for number, line in enumerate(lines):
         if not line.lstrip().startswith(("* ", ":")):
-            lines[number] = re.sub(r"(?<![\\*\w`])(\*{1,2})(?=\w)(?![^`]*`)(?!\w+\*)", r"\\\1", line)
+            lines[number] = STARS.sub(r"\\\1", line)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
