@@ -110,11 +110,13 @@ def read_commands(block: Block) -> list[str]:
     return [command for command in commands if command and not command.startswith("#")]
 
 
+def page_commands(page: Path) -> list[str]:
+    blocks = [block for block in read_blocks(page) if block.language in {"sh", "console"}]
+    return [command for block in blocks for command in read_commands(block)]
+
+
 def all_commands() -> list[str]:
-    blocks = [block for page in PAGES for block in read_blocks(page)]
-    return [
-        c for block in blocks if block.language in {"sh", "console"} for c in read_commands(block)
-    ]
+    return [command for page in PAGES for command in page_commands(page)]
 
 
 def is_slow(command: str) -> bool:
