@@ -443,7 +443,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     for package in ("sphinx", "myst_nb", "furo", "sphinx_copybutton"):
         pytest.importorskip(package)
-    words = ["sphinx", "-W", "--keep-going", "-b", "html", str(ROOT / "docs"), str(tmp_path)]
+    words = ["sphinx", "-q", "-W", "--keep-going", "-b", "html", str(ROOT / "docs"), str(tmp_path)]
     run_process([sys.executable, "-m", *words], ROOT)
     for page in PAGES[1:]:
         assert (tmp_path / f"{page.stem}.html").exists()
