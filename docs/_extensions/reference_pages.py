@@ -179,17 +179,16 @@ def _allowed(part: dict[str, Any], schema: dict[str, Any]) -> str:
 
 def shipped_recipes() -> str:
     """Return a table of the shipped recipes: the name and the comment at the top of the file."""
-    from pixelwise.recipes.schema import shipped_recipes as names
-
     rows = []
-    for name in names():
-        text = (resources.files("pixelwise") / "recipes" / f"{name}.toml").read_text("utf-8")
+    folder = resources.files("pixelwise") / "recipes"
+    for name in sorted(file.name for file in folder.iterdir() if file.name.endswith(".toml")):
+        text = (folder / name).read_text("utf-8")
         lines = []
         for line in text.splitlines():
             if not line.startswith("#"):
                 break
             lines.append(line.removeprefix("#").strip())
-        rows.append([f"`{name}`", " ".join(lines)])
+        rows.append([f"`{name.removesuffix('.toml')}`", " ".join(lines)])
     return _table(["recipe", "what it does"], rows)
 
 
