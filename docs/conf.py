@@ -48,5 +48,6 @@ napoleon_include_init_with_doc = True
 # and to internal ones that have no page.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r".*")]
+suppress_warnings = ["ref.python"]  # several classes have an attribute `classes`
 
 copybutton_prompt_text = "$ "
