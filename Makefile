@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all check format bench clean
+.PHONY: demo test test-all check format bench docs clean
 
 demo: $(READY)
 	$(BIN)/pixelwise demo --out runs/demo
@@ -32,6 +32,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/crf.py
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:
 	rm -rf $(VENV)

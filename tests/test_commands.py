@@ -1,11 +1,9 @@
-"""The commands from end to end, those in the README included."""
+"""The commands from end to end. Those of the documentation run in test_docs.py."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +15,6 @@ from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.imagenet import find_imagenet_weights
-
-README = Path(__file__).parent.parent / "README.md"
 
 
 def weights_or_skip() -> None:
@@ -38,50 +34,6 @@ def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
-
-
-def readme_commands(start: str) -> list[list[str]]:
-    """Return the lines of the README's shell blocks that begin with `start`."""
-    blocks = re.findall(r"```(?:sh|bash|shell)\n(.*?)```", README.read_text("utf-8"), flags=re.S)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
-
-
-def test_the_commands_in_the_readme_run(tmp_path: Path) -> None:
-    weights_or_skip()
-    write_scenes(tmp_path / "photos", train=3, val=1, test=1, height=48, width=64)
-    commands = readme_commands("pixelwise ")
-    assert [words[1] for words in commands[:3]] == ["train", "evaluate", "predict"]
-    for words in commands:
-        trains = words[1] in {"train", "demo"} and "--resume" not in words
-        quick = ["--epochs", "1"] if trains else []
-        run([*words[1:], *quick], tmp_path)
-    assert (tmp_path / "runs/photos/report.html").exists()
-    assert list((tmp_path / "masks").glob("*_overlay.png"))
-
-
-def test_the_python_code_in_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights_or_skip()
-    write_scenes(tmp_path / "photos", train=2, val=1, height=48, width=64)
-    run(["train", "photos", "--out", "runs/photos", "--epochs", "1"], tmp_path)
-    image = next((tmp_path / "photos/images/val").iterdir())
-    (tmp_path / "photo.jpg").write_bytes(image.read_bytes())
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), flags=re.S)
-    assert blocks
-    monkeypatch.chdir(tmp_path)
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-
-
-def test_the_make_targets_in_the_readme_exist() -> None:
-    makefile = (README.parent / "Makefile").read_text("utf-8")
-    commands = readme_commands("make ")
-    assert ["make", "demo"] in commands
-    assert ["make", "test"] in commands
-    for words in commands:
-        assert re.search(rf"^{words[1]}:", makefile, flags=re.M), words
 
 
 def test_the_demo_runs(tmp_path: Path) -> None:

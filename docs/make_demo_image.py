@@ -1,6 +1,6 @@
-"""Makes docs/demo.png from a finished demo: python docs/make_picture.py runs/demo
+"""Write docs/demo.png from a finished demo: python docs/make_demo_image.py runs/demo
 
-Each row is a scene of the test split: image, truth, prediction.
+Each row shows one scene of the test split: image, ground truth, prediction.
 """
 
 from __future__ import annotations
