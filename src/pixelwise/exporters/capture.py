@@ -49,7 +49,9 @@ def capture(bundle: Bundle, *, quantizable: bool = False) -> ExportedProgram:
     channels = bundle.pixels.channels
     model = simplify(bundle.build(), every_size=True, quantizable=quantizable, in_channels=channels)
     deployed = DeployedModel(model, bundle.normalization).eval()
-    image = torch.zeros(1, *EXAMPLE_SIZE, channels, dtype=getattr(torch, bundle.pixels.network_dtype))
+    image = torch.zeros(
+        1, *EXAMPLE_SIZE, channels, dtype=getattr(torch, bundle.pixels.network_dtype)
+    )
     shapes = {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
     try:
         with torch.no_grad():
