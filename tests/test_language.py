@@ -48,6 +48,7 @@ RETIRED = {
 BRITISH = {"colours?|coloured|colouring", "normalis\\w*"}
 ALLOWED = {
     "CHANGELOG.md": {*RETIRED},
+    "src/pixelwise/data/classes.py": BRITISH,
     "src/pixelwise/weights/bundle.py": BRITISH,
     "tests/test_bundle.py": BRITISH,
     "tests/test_language.py": {*RETIRED},
