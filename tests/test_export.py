@@ -32,7 +32,7 @@ from pixelwise.exporters.int8 import Int8Settings
 from pixelwise.exporters.parity import Parity
 from pixelwise.inference import InferenceOptions, Predictor, load_model
 from pixelwise.inference.export_manifest import ExportManifest
-from pixelwise.inference.runtimes import Runtime, View, autoselect, supports_tiling
+from pixelwise.inference.runtimes import Runtime, TileView, autoselect, supports_tiling
 from pixelwise.inference.tiling.tiled_model import margin_of
 from pixelwise.models import MODELS, create_model
 from pixelwise.weights.bundle import Bundle
@@ -491,12 +491,15 @@ def assert_tiles_are_crops(runtime: Runtime) -> None:
     assert supports_tiling(runtime)
     assert margin_of(runtime.requirements) > margin_of(replace(runtime.requirements, rounded=False))
     image, size = photo(160, 200), (160, 200)
-    sums, count = runtime.tile_sums(image, View(size, 0, 0), (slice(0, 160), slice(0, 200)))
+    sums, count = runtime.tile_sums(image, TileView(size, 0, 0), (slice(0, 160), slice(0, 200)))
     mean = (sums / count).astype(np.float32)
-    expected, logits = runtime.logits(image), runtime.tile_logits(image, View(size, 0, 0, (mean,)))
+    expected, logits = (
+        runtime.logits(image),
+        runtime.tile_logits(image, TileView(size, 0, 0, (mean,))),
+    )
     error = np.abs(logits - expected) / (expected.max() - expected.min())
     assert error.mean() < 1e-3
-    other = runtime.tile_logits(image, View(size, 0, 0, (mean + 1,)))
+    other = runtime.tile_logits(image, TileView(size, 0, 0, (mean + 1,)))
     assert not np.array_equal(logits, other)  # the mean is used
 
 

@@ -23,7 +23,7 @@ from pixelwise.evaluation.boundary import (
 from pixelwise.evaluation.calibration import Calibration, confident_errors
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.image_counts import ImageCounts
-from pixelwise.inference import Predictor
+from pixelwise.inference import Prediction, Predictor
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,30 @@ def evaluate(
     Returns:
         The evaluation.
     """
-    counter = _Counter(len(data.classes), details=details)
+    matrix = ConfusionMatrix(len(data.classes))
+    names: list[str] = []
+    counts: list[NDArray[np.int64]] = []
+    detail_counter = _DetailCounter(len(data.classes))
     samples: list[Sample] = data.splits[split]
     first, step = shard
     for done in range(0, len(samples), step):
-        if done + first < len(samples):
-            counter.add(predictor, data, samples[done + first])
+        for sample in samples[done + first : done + first + 1]:
+            image, truth = data.read(sample)
+            own = ConfusionMatrix(len(data.classes))
+            if details:
+                result = predictor.predict_prepared(image)
+                own.update(truth, result.index)
+                detail_counter.add(sample.name, truth, result)
+            else:
+                own.update(truth, predictor.classify(image))
+            matrix.counts += own.counts
+            names.append(sample.name)
+            counts.append(own.class_counts())
         if progress is not None:
             progress(min(done + step, len(samples)), len(samples))
-    return counter.result()
+    by_image = np.array(counts, dtype=np.int64).reshape(-1, 3, len(data.classes))
+    image_counts = ImageCounts(tuple(names), by_image)
+    return Evaluation(matrix, image_counts, detail_counter.result() if details else None)
 
 
 def merge_shards(shards: Sequence[Evaluation]) -> Evaluation:
@@ -128,52 +143,21 @@ def merge_shards(shards: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(matrix, ImageCounts(names, np.stack(counts)))
 
 
-class _Counter:
-    """Accumulates the counts of one image after another."""
-
-    def __init__(self, classes: int, *, details: bool) -> None:
-        self.matrix = ConfusionMatrix(classes)
-        self.names: list[str] = []
-        self.counts: list[NDArray[np.int64]] = []
-        self.details = _DetailCounter(classes) if details else None
-
-    def add(self, predictor: Predictor, data: SegmentationData, sample: Sample) -> None:
-        image, truth = data.read(sample)
-        own = ConfusionMatrix(len(self.matrix.counts))
-        if self.details is None:
-            own.update(truth, predictor.classify(image))
-        else:
-            result = predictor.predict_prepared(image)
-            own.update(truth, result.index)
-            confidence = result.probabilities.max(axis=0)
-            self.details.add(sample.name, truth, result.index, confidence)
-        self.matrix.counts += own.counts
-        self.names.append(sample.name)
-        self.counts.append(own.class_counts())
-
-    def result(self) -> Evaluation:
-        counts = np.array(self.counts, dtype=np.int64).reshape(-1, 3, len(self.matrix.counts))
-        details = None if self.details is None else self.details.result()
-        return Evaluation(self.matrix, ImageCounts(tuple(self.names), counts), details)
-
-
 class _DetailCounter:
+    """Accumulates the details of one image after another."""
+
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.boundary: list[BoundaryCounts] = []
         self.calibration = Calibration()
         self.confident_errors: dict[str, int] = {}
 
-    def add(
-        self,
-        name: str,
-        truth: NDArray[np.uint8],
-        predicted: NDArray[np.uint8],
-        confidence: NDArray[np.float32],
-    ) -> None:
-        self.boundary.append(count_boundary(truth, predicted, classes=self.classes))
-        self.calibration.update(truth, predicted, confidence)
-        self.confident_errors[name] = int(confident_errors(truth, predicted, confidence).sum())
+    def add(self, name: str, truth: NDArray[np.uint8], result: Prediction) -> None:
+        confidence = result.probabilities.max(axis=0)
+        self.boundary.append(count_boundary(truth, result.index, classes=self.classes))
+        self.calibration.update(truth, result.index, confidence)
+        errors = confident_errors(truth, result.index, confidence)
+        self.confident_errors[name] = int(errors.sum())
 
     def result(self) -> Details:
         return Details(boundary_scores(self.boundary), self.calibration, self.confident_errors)

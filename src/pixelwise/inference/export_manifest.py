@@ -8,6 +8,7 @@ export belongs to one version of its bundle: once the bundle has changed, it is 
 
 from __future__ import annotations
 
+import glob
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 
 MANIFEST = "export.json"
 FORMAT = 2
+NAMES = ("target", "precision", "file", "bundle", "model")  # attributes that are plain text
 REMEDY = "export it again with `pixelwise export`"
 
 
@@ -54,6 +56,9 @@ class ExportManifest:
     requirements: TilingRequirements | None = None
     checks: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"ExportManifest({str(self.path)!r}: {self.name}, {self.model}, {self.classes!r})"
+
     @property
     def name(self) -> str:
         """The export's name for `--runtime`: openvino, openvino-int8, onnx, ..."""
@@ -68,16 +73,10 @@ class ExportManifest:
         files = [file for file in sorted(self.folder.iterdir()) if file.name != MANIFEST]
         content = {
             "format": FORMAT,
-            "target": self.target,
-            "precision": self.precision,
-            "file": self.file,
-            "bundle": self.bundle,
-            "model": self.model,
+            **{key: getattr(self, key) for key in (*NAMES, "recipe", "checks")},
             "classes": self.classes.to_json(),
-            "recipe": self.recipe,
             "pixels": self.pixels.to_json(),
             "requirements": None if self.requirements is None else self.requirements.to_json(),
-            "checks": self.checks,
             "files": {file.name: sha256(file) for file in files},
         }
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -105,13 +104,10 @@ class ExportManifest:
                     f"newer version of pixelwise; this version reads {FORMAT}: {REMEDY}"
                 )
             needs = content.get("requirements")
+            names: dict[str, Any] = {key: str(content[key]) for key in NAMES}
             export = cls(
                 folder=folder,
-                file=str(content["file"]),
-                target=str(content["target"]),
-                precision=str(content["precision"]),
-                bundle=str(content["bundle"]),
-                model=str(content["model"]),
+                **names,
                 classes=Classes.from_json(content["classes"]),
                 recipe=dict(content["recipe"]),
                 pixels=PixelFormat.from_json(content.get("pixels", RGB.to_json())),
@@ -148,13 +144,9 @@ def find_exports(bundle: Path) -> dict[str, Path]:
     prefix = f"{bundle.stem}-"
     return {
         folder.name.removeprefix(prefix): folder
-        for folder in sorted(bundle.parent.glob(f"{_escape_glob(prefix)}*"))
+        for folder in sorted(bundle.parent.glob(f"{glob.escape(prefix)}*"))
         if is_export(folder)
     }
-
-
-def _escape_glob(text: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
 
 
 def load_fresh(folder: Path, *, bundle: Path, digest: str) -> ExportManifest:

@@ -128,5 +128,11 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return weights
 
 
+def label_map(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the class index (H, W) with the highest score (C, H, W)."""
+    index: NDArray[np.uint8] = scores.argmax(axis=0).astype(np.uint8)
+    return index
+
+
 def _percent(fraction: float) -> str:
     return f"{fraction:.0%}" if fraction >= 0.01 else "<1%"

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,36 +44,24 @@ class FileStamp:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A finished image.
+    """A finished image, as its line in the journal.
 
     Args:
         image: Its path.
-        stamp: Its stamp before it was read.
+        size: Its size in bytes before it was read.
+        modified: Its modification time before it was read.
         files: The size of each result, by its final name.
         staged: The temporary name of each result, by its final name, until it is renamed.
     """
 
     image: str
-    stamp: FileStamp
+    size: int
+    modified: int
     files: dict[str, int]
     staged: dict[str, str]
 
     def line(self) -> str:
-        content = {
-            "image": self.image,
-            "size": self.stamp.size,
-            "modified": self.stamp.modified,
-            "files": self.files,
-            "staged": self.staged,
-        }
-        return json.dumps(content) + "\n"
-
-    @classmethod
-    def parse(cls, line: str) -> _Entry:
-        """Raise KeyError, TypeError or ValueError if the line is incomplete."""
-        content = json.loads(line)
-        stamp = FileStamp(int(content["size"]), int(content["modified"]))
-        return cls(str(content["image"]), stamp, dict(content["files"]), dict(content["staged"]))
+        return json.dumps(asdict(self)) + "\n"
 
 
 class Journal:
@@ -197,7 +185,7 @@ class Journal:
         """
         files = {name: side.stat().st_size for name, side in results.items()}
         staged = {name: side.name for name, side in results.items()}
-        self._waiting.append(_Entry(_key(image), stamp, files, staged))
+        self._waiting.append(_Entry(_key(image), stamp.size, stamp.modified, files, staged))
         if time.monotonic() - self._committed >= COMMIT_SECONDS:
             self.commit()
 
@@ -259,8 +247,8 @@ class Journal:
             return {}
         for line in lines:
             try:
-                entry = _Entry.parse(line)
-            except (KeyError, TypeError, ValueError):
+                entry = _Entry(**json.loads(line))
+            except (TypeError, ValueError):
                 break  # torn by a kill, before its results were renamed
             entries[entry.image] = entry
         return entries
@@ -268,7 +256,8 @@ class Journal:
     def _is_valid(self, entry: _Entry, path: Path, files: Sequence[str]) -> bool:
         try:
             sizes = {name: (self.out / name).stat().st_size for name in files}
-            return entry.files == sizes and entry.stamp == FileStamp.of(path)
+            stamp = FileStamp(entry.size, entry.modified)
+            return entry.files == sizes and stamp == FileStamp.of(path)
         except OSError:
             return False
 

@@ -78,7 +78,5 @@ def _tiles(strips: Iterable[NDArray[np.uint8]], *, width: int) -> Iterator[NDArr
 
 def _row_of_tiles(rows: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     for left in range(0, rows.shape[1], TILE):
-        crop = rows[:, left : left + TILE]
-        tile = np.zeros((TILE, TILE), np.uint8)
-        tile[: crop.shape[0], : crop.shape[1]] = crop
-        yield tile
+        tile = rows[:, left : left + TILE]
+        yield np.pad(tile, [(0, TILE - side) for side in tile.shape])

@@ -14,10 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pixelwise.errors import InputError
 from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes.runtime import (
-    ConcurrentRuntime,
     Runtime,
+    TileView,
     TilingRuntime,
-    View,
     runs_concurrently,
     supports_tiling,
 )
@@ -26,12 +25,10 @@ from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 __all__ = [
     "EXPORTED",
     "TORCH",
-    "ConcurrentRuntime",
-    "ExportedEntry",
     "Runtime",
+    "TileView",
     "TilingRequirements",
     "TilingRuntime",
-    "View",
     "installed",
     "open_export",
     "runs_concurrently",
