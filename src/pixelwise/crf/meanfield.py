@@ -108,15 +108,7 @@ def _mean_field(
     blurred = [values for _, values, _ in buffers]
     for iteration in range(parameters.iterations + 1):
         filters = [
-            kernels.Filter(
-                lattice.row_starts,
-                lattice.rows,
-                lattice.points,
-                lattice.weights,
-                np.float32(weight * lattice.scale),
-                values,
-                sums,
-            )
+            lattice.arrays(values, sums, weight)
             for lattice, weight, values, (sums, _, _) in zip(
                 lattices, weights, blurred, buffers, strict=True
             )
