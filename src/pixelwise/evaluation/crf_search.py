@@ -128,9 +128,8 @@ def search_crf(
     """
     require_numba("the dense CRF")
     samples = data.splits[split]
-    picked = set(np.linspace(0, len(samples) - 1, min(limit, len(samples))).round().astype(int))
-    chosen = [sample for i, sample in enumerate(samples) if i in picked]
-    others = [sample for i, sample in enumerate(samples) if i not in picked]
+    chosen = evenly_spaced(samples, limit)
+    others = [sample for sample in samples if sample not in chosen]
     coarse = [replace(START, **values) for values in _products(COARSE)]
     steps = [offsets for offsets in _products(FINE) if any(offsets.values())]
     counter = ProgressCounter(
@@ -154,6 +153,12 @@ def search_crf(
             (rest_after,) = scorer.trials(others, [best.parameters])
             rest = CRFGain(len(others), rest_before, rest_after.mean_iou)
     return CRFSearch(trials, CRFGain(len(chosen), before, best.mean_iou), rest)
+
+
+def evenly_spaced(samples: list[Sample], count: int) -> list[Sample]:
+    """Return up to `count` samples, evenly spaced."""
+    indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[i] for i in sorted(set(indices.tolist()))]
 
 
 def _products(axes: dict[str, Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from pixelwise.evaluation.boundary import (
 from pixelwise.evaluation.calibration import Calibration, confident_errors
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.image_counts import ImageCounts
-from pixelwise.inference import Prediction, Predictor
+from pixelwise.inference import Predictor
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def evaluate(
     matrix = ConfusionMatrix(len(data.classes))
     names: list[str] = []
     counts: list[NDArray[np.int64]] = []
-    detail_counter = _DetailCounter(len(data.classes))
+    boundary: list[BoundaryCounts] = []
+    calibration = Calibration()
+    errors: dict[str, int] = {}
     samples: list[Sample] = data.splits[split]
     first, step = shard
     for done in range(0, len(samples), step):
@@ -115,10 +117,13 @@ def evaluate(
             own = ConfusionMatrix(len(data.classes))
             if details:
                 result = predictor.predict_prepared(image)
-                own.update(truth, result.index)
-                detail_counter.add(sample.name, truth, result)
+                predicted, confidence = result.index, result.probabilities.max(axis=0)
+                boundary.append(count_boundary(truth, predicted, classes=len(data.classes)))
+                calibration.update(truth, predicted, confidence)
+                errors[sample.name] = int(confident_errors(truth, predicted, confidence).sum())
             else:
-                own.update(truth, predictor.classify(image))
+                predicted = predictor.classify(image)
+            own.update(truth, predicted)
             matrix.counts += own.counts
             names.append(sample.name)
             counts.append(own.class_counts())
@@ -126,7 +131,8 @@ def evaluate(
             progress(min(done + step, len(samples)), len(samples))
     by_image = np.array(counts, dtype=np.int64).reshape(-1, 3, len(data.classes))
     image_counts = ImageCounts(tuple(names), by_image)
-    return Evaluation(matrix, image_counts, detail_counter.result() if details else None)
+    scored = Details(boundary_scores(boundary), calibration, errors) if details else None
+    return Evaluation(matrix, image_counts, scored)
 
 
 def merge_shards(shards: Sequence[Evaluation]) -> Evaluation:
@@ -141,23 +147,3 @@ def merge_shards(shards: Sequence[Evaluation]) -> Evaluation:
     in_order = [row for together in zip_longest(*rows) for row in together if row is not None]
     names, counts = zip(*in_order, strict=True)
     return Evaluation(matrix, ImageCounts(names, np.stack(counts)))
-
-
-class _DetailCounter:
-    """Accumulates the details of one image after another."""
-
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.boundary: list[BoundaryCounts] = []
-        self.calibration = Calibration()
-        self.confident_errors: dict[str, int] = {}
-
-    def add(self, name: str, truth: NDArray[np.uint8], result: Prediction) -> None:
-        confidence = result.probabilities.max(axis=0)
-        self.boundary.append(count_boundary(truth, result.index, classes=self.classes))
-        self.calibration.update(truth, result.index, confidence)
-        errors = confident_errors(truth, result.index, confidence)
-        self.confident_errors[name] = int(errors.sum())
-
-    def result(self) -> Details:
-        return Details(boundary_scores(self.boundary), self.calibration, self.confident_errors)

@@ -147,23 +147,3 @@ def find_exports(bundle: Path) -> dict[str, Path]:
         for folder in sorted(bundle.parent.glob(f"{glob.escape(prefix)}*"))
         if is_export(folder)
     }
-
-
-def load_fresh(folder: Path, *, bundle: Path, digest: str) -> ExportManifest:
-    """Load the export in `folder` if it was made from this version of the bundle.
-
-    Args:
-        folder: The export.
-        bundle: The bundle, for the error message.
-        digest: The bundle's present digest.
-
-    Raises:
-        InputError: If the export is stale or cannot be loaded.
-    """
-    export = ExportManifest.load(folder)
-    if export.bundle != digest:
-        raise InputError(
-            f"{folder}: was made from another version of {bundle.name}: {REMEDY}, or "
-            "predict with --runtime torch"
-        )
-    return export

@@ -15,10 +15,10 @@ from pixelwise.errors import InputError
 from pixelwise.file_io import sha256
 from pixelwise.inference.export_manifest import (
     MANIFEST,
+    REMEDY,
     ExportManifest,
     find_exports,
     is_export,
-    load_fresh,
 )
 from pixelwise.inference.inference_options import AUTO, InferenceOptions
 from pixelwise.inference.runtimes import (
@@ -112,7 +112,14 @@ def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) 
 
 
 def _load_fresh(folder: Path, bundle: Path, digest: str, runtime: str) -> LoadedModel:
-    return _load_export(load_fresh(folder, bundle=bundle, digest=digest), runtime)
+    """Load an export; raise InputError unless it was made from this version of the bundle."""
+    export = ExportManifest.load(folder)
+    if export.bundle != digest:
+        raise InputError(
+            f"{folder}: was made from another version of {bundle.name}: {REMEDY}, or "
+            "predict with --runtime torch"
+        )
+    return _load_export(export, runtime)
 
 
 def _load_export(export: ExportManifest, runtime: str | None) -> LoadedModel:

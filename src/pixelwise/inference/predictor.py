@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.crf import CRFParameters, dense_crf
+from pixelwise.crf import CRFParameters, dense_crf, find_parameters
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_decoding import upright
 from pixelwise.data.image_files import read_raw
@@ -62,7 +62,8 @@ class Predictor:
         self.network_id = network_id
         self.network = TiledModel(runtime, tile=self.options.tile)
         self.tta = self.options.tta
-        self.crf = self.options.crf_parameters
+        crf = self.options.crf
+        self.crf = None if crf is None else find_parameters(crf)
 
     @classmethod
     def load(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -97,11 +95,10 @@ class Segmentation:
 
     def _repr_html_(self) -> str:
         """Show the overlay in a notebook, with the legend as its description."""
-        buffer = io.BytesIO()
-        self.overlay().save(buffer, format="PNG")
-        data = base64.b64encode(buffer.getvalue()).decode()
+        from pixelwise.pages import data_url
+
         alt = html.escape(", ".join(self._legend_texts()), quote=True)
-        return f'<img alt="{alt}" title="{alt}" src="data:image/png;base64,{data}">'
+        return f'<img alt="{alt}" title="{alt}" src="{data_url(self.overlay())}">'
 
 
 @dataclass(repr=False)

@@ -69,11 +69,11 @@ def write_report(
         scores=scores,
         headlines=HEADLINES,
         format_interval=_format_interval,
+        known=known,
         pixels=f"{scores['pixels']:,}".replace(",", NARROW_SPACE),
         intervals=scores.get("intervals"),
         charts=curves(history),
         columns=[(key, label) for key, label in COLUMNS if key in present],
-        rows=_class_rows(classes, scores),
         confusion=None if confusion is None else confusion_table(confusion, classes),
         reliability=reliability(scores.get("reliability", [])),
         galleries=galleries,
@@ -117,26 +117,6 @@ def _format_interval(interval: Sequence[float] | None) -> str:
     if interval is None:
         return ""
     return f"{100 * interval[0]:.1f} to {percent(interval[1])}"
-
-
-def _class_rows(classes: Classes, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    intervals = (scores.get("intervals") or {"classes": {}})["classes"]
-    rows = []
-    for name, color in zip(classes.names, classes.colors, strict=True):
-        row = scores["classes"].get(name, {})
-        iou = known(row.get("iou"))
-        interval = intervals.get(name, {}).get("iou")
-        rows.append(
-            {
-                "name": name,
-                "color": css_color(color),
-                "iou": iou,
-                "width": None if iou is None else f"{100 * min(max(iou, 0.0), 1.0):.1f}%",
-                "interval": interval,
-                "values": {key: row.get(key) for key, _ in COLUMNS},
-            }
-        )
-    return rows
 
 
 def _summary(history: Sequence[Mapping[str, Any]]) -> str:

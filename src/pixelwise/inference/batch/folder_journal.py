@@ -78,7 +78,7 @@ class Journal:
         header: The first line of the journal.
         tile_progress: The file for the progress of the image that is being predicted. It is kept
             until a run completes or starts over.
-        outdated: Whether `resume` found an unfinished run with other settings, and discarded it.
+        outdated: Whether `begin` found an unfinished run with other settings, and discarded it.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
@@ -109,15 +109,16 @@ class Journal:
                 os.close(self._lock)
                 self._lock = None
 
-    def resume(self, wanted: Mapping[Path, Sequence[str]]) -> set[Path]:
+    def begin(self, wanted: Mapping[Path, Sequence[str]], *, overwrite: bool) -> set[Path]:
         """Return the images that are finished and unchanged since, and forget all others.
 
         Args:
             wanted: The names of the results of each image.
+            overwrite: Whether to forget all images.
         """
         if not self.out.is_dir():
             return set()
-        entries = self._read()
+        entries = {} if overwrite else self._read()
         for entry in entries.values():
             self._rename(entry)
         self._remove_staged()
@@ -133,23 +134,9 @@ class Journal:
                 side.write_text("".join([self.header, *lines]), encoding="utf-8")
         else:
             self.path.unlink(missing_ok=True)
-        if self.outdated:
+        if overwrite or self.outdated:
             self.tile_progress.unlink(missing_ok=True)
         return set(finished)
-
-    def begin(self, wanted: Mapping[Path, Sequence[str]], *, overwrite: bool) -> set[Path]:
-        """Return what `resume` does; with `overwrite` discard everything and return nothing."""
-        if overwrite:
-            self.discard()
-            return set()
-        return self.resume(wanted)
-
-    def discard(self) -> None:
-        """Forget all finished images."""
-        if self.out.is_dir():
-            self.path.unlink(missing_ok=True)
-            self.tile_progress.unlink(missing_ok=True)
-            self._remove_staged()
 
     def reserve(self) -> Path:
         """Return a temporary path for a result that the caller writes and flushes to disk.

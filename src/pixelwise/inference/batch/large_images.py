@@ -111,8 +111,8 @@ def predict_large_images(
             kept = journal.begin({p: [n] for p, n in names.items()}, overwrite=overwrite)
             for path in [path for path in paths if path not in kept]:
                 if interrupts.requested is not None:
-                    done = f"{len(kept) + written} of {len(paths)} images"
-                    state = f"{out}: stopped with {done} finished"
+                    done = len(kept) + written
+                    state = f"{out}: stopped with {done} of {len(paths)} images finished"
                     raise stopped(state, interrupts, overwrite=overwrite)
                 try:
                     predict(path)
