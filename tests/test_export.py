@@ -385,7 +385,7 @@ def test_the_fastest_runtime_is_measured_once(monkeypatch: pytest.MonkeyPatch) -
 
         return open_runtime
 
-    fastest = partial(autoselect.select_fastest, runtime=lambda slow: slow, pixels=lambda slow: RGB)
+    fastest = partial(autoselect.select_fastest, measure=lambda slow: autoselect.latency(slow, RGB))
     seconds = {"a": 3.0, "b": 1.0, "c": 2.0}
     candidates = {name: candidate(name, value) for name, value in seconds.items()}
     name, runtime = fastest("digest", candidates)
@@ -405,7 +405,7 @@ def test_the_fastest_runtime_is_measured_once(monkeypatch: pytest.MonkeyPatch) -
 def test_auto_selects_the_fastest_runtime(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[list[str]] = []
 
-    def fastest(digest: str, candidates: dict[str, object], **_: object) -> tuple[str, None]:
+    def fastest(digest: str, candidates: dict[str, object], _: object) -> tuple[str, None]:
         measured.append(list(candidates))
         return list(candidates)[1], None
 

@@ -17,7 +17,7 @@ import numpy as np
 from pixelwise.benchmark.benchmark_worker import EAGER
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.inference.export_manifest import find_exports
-from pixelwise.inference.runtimes import EXPORTED, TORCH, installed
+from pixelwise.inference.runtimes import TORCH, available
 from pixelwise.inference.tiling.tiled_model import ProgressCounter
 from pixelwise.weights.bundle_header import bundle_digest
 
@@ -128,12 +128,7 @@ def benchmark(
 
 def available_runtimes(path: Path) -> list[str]:
     """Return the runtimes that can execute a bundle on this machine: torch, then its exports'."""
-    exports = find_exports(path)
-    return [TORCH] + [
-        name
-        for name, entry in EXPORTED.items()
-        if entry.export in exports and installed(entry.package)
-    ]
+    return [TORCH, *available(find_exports(path))]
 
 
 def _run_worker(request: dict[str, Any]) -> dict[str, Any]:

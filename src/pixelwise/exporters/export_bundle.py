@@ -152,7 +152,7 @@ class _Exporter:
             raise PixelwiseError(
                 f"{self.path}: not exported to {self.target}: at {height}x{width} its logits "
                 f"differ from PyTorch's by {worst.difference:.1e} of their range (allowed: "
-                f"{MAX_DIFFERENCE:.0e}): report this fault of pixelwise or of the converter"
+                f"{MAX_DIFFERENCE:.0e}): report this bug of pixelwise or of the converter"
             )
         return checks
 

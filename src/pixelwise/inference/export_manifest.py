@@ -1,4 +1,4 @@
-"""Exports as prediction finds and verifies them. Nothing here needs PyTorch.
+"""Find, read and verify exports. Nothing here needs PyTorch.
 
 An export is a folder with the model in its runtime's own format and a manifest, `export.json`,
 which describes the model and holds the SHA-256 of each file. The exports of a bundle

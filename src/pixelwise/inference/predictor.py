@@ -31,13 +31,13 @@ ImageLike = str | Path | Image.Image | NDArray[Any]
 
 
 class Predictor:
-    """Predicts masks with everything that a bundle knows: `Predictor.load(path)(image)`.
+    """Predicts the masks of images: `Predictor.load(path)(image)`.
 
     Args:
         runtime: What runs the network.
         classes: The classes that the network distinguishes.
-        options: CRF, tiling and TTA. Its `runtime` and `device` have been used up by whoever made
-            `runtime`.
+        options: CRF, tiling and TTA. Its `runtime` and `device` have no effect, because `runtime`
+            is already open.
         recipe: The recipe that the network was trained with, as plain JSON.
         pixels: The number of channels, data type and value range that images must have.
         network_id: Identifies the weights and the device, so that an interrupted run is only

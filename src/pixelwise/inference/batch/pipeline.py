@@ -102,7 +102,9 @@ def _pipelined(
     def finish(item: Item, worked: Worked) -> Done[Item, Finished]:
         return Done(item, steps.finish(item, worked))
 
-    with ThreadPoolExecutor(_threads(), "pixelwise") as pool:
+    # A small number: the network uses all cores, and the other steps are cheap.
+    threads = max(2, min(8, cores() // 2))
+    with ThreadPoolExecutor(threads, "pixelwise") as pool:
         try:
             while True:
                 steps.fill(
@@ -177,8 +179,3 @@ def _in_parallel(
 def _queue_length(most: int, size: int) -> int:
     """Return how many items of `size` bytes may wait."""
     return max(1, min(most, QUEUE_BYTES // max(1, size)))
-
-
-def _threads() -> int:
-    """Return a small number: the network uses all cores, and the other steps are cheap."""
-    return max(2, min(8, cores() // 2))

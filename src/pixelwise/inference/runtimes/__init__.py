@@ -6,7 +6,7 @@ opens a bundle and therefore stands apart from the registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +29,7 @@ __all__ = [
     "TileView",
     "TilingRequirements",
     "TilingRuntime",
+    "available",
     "installed",
     "open_export",
     "runs_concurrently",
@@ -71,6 +72,15 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def available(exports: Container[str]) -> list[str]:
+    """Return the runtimes that are installed and that execute one of these exports, by name."""
+    return [
+        name
+        for name, entry in EXPORTED.items()
+        if entry.export in exports and installed(entry.package)
+    ]
 
 
 def open_export(export: ExportManifest, name: str | None = None) -> Runtime:
