@@ -105,9 +105,11 @@ def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) 
             if name == TORCH or supports_tiling(loader().runtime)
         }
         loaders = tiling or loaders
-    fastest, model = select_fastest(
-        digest, loaders, lambda loaded: latency(loaded.runtime, loaded.pixels)
-    )
+
+    def measure(model: LoadedModel) -> float:
+        return latency(model.runtime, model.pixels)
+
+    fastest, model = select_fastest(digest, loaders, measure)
     return model or loaders[fastest]()
 
 
