@@ -109,8 +109,9 @@ def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) 
     def measure(model: LoadedModel) -> float:
         return latency(model.runtime, model.pixels)
 
-    fastest, model = select_fastest(digest, loaders, measure)
-    return model or loaders[fastest]()
+    fastest = select_fastest(digest, loaders, measure)
+    name, model = fastest
+    return model or loaders[name]()
 
 
 def _load_fresh(folder: Path, bundle: Path, digest: str, runtime: str) -> LoadedModel:
