@@ -93,11 +93,6 @@ class ExportManifest:
         damaged = InputError(f"{path}: is damaged: {REMEDY}")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{folder}: is not an export (no {MANIFEST}): {REMEDY}") from error
-        except ValueError as error:
-            raise damaged from error
-        try:
             if content["format"] != FORMAT:
                 raise InputError(
                     f"{folder}: has export format {content['format']}, written by an older or "
@@ -115,6 +110,8 @@ class ExportManifest:
                 checks=dict(content["checks"]),
             )
             files = dict(content["files"])
+        except OSError as error:
+            raise InputError(f"{folder}: is not an export (no {MANIFEST}): {REMEDY}") from error
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:

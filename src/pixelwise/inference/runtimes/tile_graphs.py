@@ -76,10 +76,18 @@ class GraphTiling(ABC):
 
     def _run_tile(self, tile: Pixels, view: TileView, pooling: int | None) -> NDArray[Any]:
         size = size_of(tile)
-        inputs = _resize_inputs(self._graphs.resizes, self._geometry, size, view)
+        inputs: Inputs = {"image": np.ascontiguousarray(tile)[None]}
+        maps = self._geometry.sizes(size).resized
+        transforms = self._geometry.resize_transforms(size, view)
+        resizes = zip(self._graphs.resizes, maps, transforms, strict=True)
+        for resize, (before, after, _), transform in resizes:
+            for axis in (0, 1):
+                lower, upper, weight = sample_positions(transform[axis], before[axis], after[axis])
+                other_axes = tuple(i for i in range(4) if i != SPATIAL_AXES[axis])
+                values = lower, upper, np.expand_dims(weight, other_axes)
+                inputs |= zip(resize_input_names(resize, axis), values, strict=True)
         for name, mean in zip(self._graphs.poolings, view.pooled, strict=False):
             inputs[name] = mean.reshape(1, -1, 1, 1)
-        inputs["image"] = np.ascontiguousarray(tile)[None]
         return self._infer_tile(size, pooling, inputs)
 
 
@@ -90,18 +98,3 @@ def resize_input_names(resize: str, axis: int) -> tuple[str, str, str]:
     interpolation weight of the upper one, float32 in 0..1 of shape (1, 1, n, 1) or (1, 1, 1, n).
     """
     return f"{resize} lower {axis}", f"{resize} upper {axis}", f"{resize} weight {axis}"
-
-
-def _resize_inputs(
-    resizes: list[str], geometry: TileGeometry, size: Size, view: TileView
-) -> Inputs:
-    """Return the inputs of all resizes for a tile of `size`."""
-    inputs: Inputs = {}
-    maps, transforms = geometry.sizes(size).resized, geometry.resize_transforms(size, view)
-    for resize, (before, after, _), transform in zip(resizes, maps, transforms, strict=True):
-        for axis in (0, 1):
-            lower, upper, weight = sample_positions(transform[axis], before[axis], after[axis])
-            weight = np.expand_dims(weight, tuple(i for i in range(4) if i != SPATIAL_AXES[axis]))
-            names = resize_input_names(resize, axis)
-            inputs |= zip(names, (lower, upper, weight), strict=True)
-    return inputs
