@@ -164,6 +164,7 @@ def test_the_manifest_records_the_checks(exported: Path, target: str) -> None:
     assert any(side % 2 for image in parity for side in image["size"])
     assert manifest.checks["made with"][target]
     assert manifest.checks["tile"]["difference"] < 1e-5
+    assert "recipe" not in repr(manifest)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])

@@ -57,7 +57,7 @@ class ExportManifest:
     checks: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"ExportManifest({str(self.path)!r}: {self.name}, {self.model}, {self.classes!r})"
+        return f"ExportManifest({str(self.path)!r}, {self.model}, {len(self.classes)} classes)"
 
     @property
     def name(self) -> str:
