@@ -112,7 +112,7 @@ def evaluate(
     samples: list[Sample] = data.splits[split]
     first, step = shard
     for done in range(0, len(samples), step):
-        for sample in samples[done + first : done + first + 1]:
+        for sample in samples[done + first : done + first + 1]:  # the last slice may be empty
             image, truth = data.read(sample)
             own = ConfusionMatrix(len(data.classes))
             if details:
