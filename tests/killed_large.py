@@ -19,7 +19,7 @@ from killed_prediction import CLASSES
 from pixelwise.inference import InferenceOptions, Predictor
 from pixelwise.inference.batch import folder_journal, large_images, tile_progress_file
 from pixelwise.inference.batch.large_images import predict_large_images
-from pixelwise.inference.runtimes import View
+from pixelwise.inference.runtimes import TileView
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 
 SIDE = 200
@@ -39,12 +39,12 @@ class PooledBrightness:
     )
 
     def tile_sums(
-        self, tile: NDArray[np.uint8], view: View, core: tuple[slice, slice]
+        self, tile: NDArray[np.uint8], view: TileView, core: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
         pixels = tile[core][..., :1]
         return pixels.sum(axis=(0, 1), dtype=np.float64), pixels.shape[0] * pixels.shape[1]
 
-    def tile_logits(self, tile: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
+    def tile_logits(self, tile: NDArray[np.uint8], view: TileView) -> NDArray[np.float32]:
         brighter = tile[..., 0] - view.pooled[0]
         return np.stack([-brighter, np.full_like(brighter, 20), brighter])
 

@@ -63,7 +63,7 @@ PLACES: dict[str, Callable[[int], None]] = {
     ),
     "mask_renamed_overlay_not": lambda n: arm(Path, "replace", times=2 * n - 1, after=True),
     "renamed": lambda n: arm(folder_journal, "flush_folder", times=n),
-    "resumed": lambda n: arm(folder_journal.Journal, "resume", times=1, after=True),
+    "resumed": lambda n: arm(folder_journal.Journal, "begin", times=1, after=True),
     "finished": lambda n: arm(folder_journal.Journal, "finish", times=1),
 }
 

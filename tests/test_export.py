@@ -32,7 +32,7 @@ from pixelwise.exporters.int8 import Int8Settings
 from pixelwise.exporters.parity import Parity
 from pixelwise.inference import InferenceOptions, Predictor, load_model
 from pixelwise.inference.export_manifest import ExportManifest
-from pixelwise.inference.runtimes import Runtime, View, autoselect, supports_tiling
+from pixelwise.inference.runtimes import Runtime, TileView, autoselect, supports_tiling
 from pixelwise.inference.tiling.tiled_model import margin_of
 from pixelwise.models import MODELS, create_model
 from pixelwise.weights.bundle import Bundle
@@ -164,6 +164,7 @@ def test_the_manifest_records_the_checks(exported: Path, target: str) -> None:
     assert any(side % 2 for image in parity for side in image["size"])
     assert manifest.checks["made with"][target]
     assert manifest.checks["tile"]["difference"] < 1e-5
+    assert "recipe" not in repr(manifest)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
@@ -385,7 +386,7 @@ def test_the_fastest_runtime_is_measured_once(monkeypatch: pytest.MonkeyPatch) -
 
         return open_runtime
 
-    fastest = partial(autoselect.select_fastest, runtime=lambda slow: slow, pixels=lambda slow: RGB)
+    fastest = partial(autoselect.select_fastest, measure=lambda slow: autoselect.latency(slow, RGB))
     seconds = {"a": 3.0, "b": 1.0, "c": 2.0}
     candidates = {name: candidate(name, value) for name, value in seconds.items()}
     name, runtime = fastest("digest", candidates)
@@ -405,7 +406,7 @@ def test_the_fastest_runtime_is_measured_once(monkeypatch: pytest.MonkeyPatch) -
 def test_auto_selects_the_fastest_runtime(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[list[str]] = []
 
-    def fastest(digest: str, candidates: dict[str, object], **_: object) -> tuple[str, None]:
+    def fastest(digest: str, candidates: dict[str, object], _: object) -> tuple[str, None]:
         measured.append(list(candidates))
         return list(candidates)[1], None
 
@@ -491,12 +492,15 @@ def assert_tiles_are_crops(runtime: Runtime) -> None:
     assert supports_tiling(runtime)
     assert margin_of(runtime.requirements) > margin_of(replace(runtime.requirements, rounded=False))
     image, size = photo(160, 200), (160, 200)
-    sums, count = runtime.tile_sums(image, View(size, 0, 0), (slice(0, 160), slice(0, 200)))
+    sums, count = runtime.tile_sums(image, TileView(size, 0, 0), (slice(0, 160), slice(0, 200)))
     mean = (sums / count).astype(np.float32)
-    expected, logits = runtime.logits(image), runtime.tile_logits(image, View(size, 0, 0, (mean,)))
+    expected, logits = (
+        runtime.logits(image),
+        runtime.tile_logits(image, TileView(size, 0, 0, (mean,))),
+    )
     error = np.abs(logits - expected) / (expected.max() - expected.min())
     assert error.mean() < 1e-3
-    other = runtime.tile_logits(image, View(size, 0, 0, (mean + 1,)))
+    other = runtime.tile_logits(image, TileView(size, 0, 0, (mean + 1,)))
     assert not np.array_equal(logits, other)  # the mean is used
 
 

@@ -22,9 +22,9 @@ from pixelwise.exporters.formats import load_format, silence_converters
 from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes import (
     Runtime,
+    TileView,
     TilingRequirements,
     TilingRuntime,
-    View,
     open_export,
     supports_tiling,
 )
@@ -289,7 +289,7 @@ def means(runtime: TilingRuntime, image: np.ndarray, rows: list, columns: int) -
     for row in rows:
         sums, positions = runtime.tile_sums(
             image[row.start : row.stop],
-            View(image.shape[:2], row.start, 0),
+            TileView(image.shape[:2], row.start, 0),
             (row.core, slice(0, image.shape[1])),
         )
         total, count = total + sums, count + positions

@@ -17,7 +17,8 @@ import numpy as np
 from pixelwise.benchmark.benchmark_worker import EAGER
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.inference.export_manifest import find_exports
-from pixelwise.inference.runtimes import EXPORTED, TORCH, installed
+from pixelwise.inference.runtimes import TORCH, available
+from pixelwise.inference.tiling.tiled_model import ProgressCounter
 from pixelwise.weights.bundle_header import bundle_digest
 
 MIN_SIDE = 16  # pixels; generated scenes cannot be smaller
@@ -105,7 +106,7 @@ def benchmark(
         if min(height, width) < MIN_SIDE:
             raise InputError(f"size {height}x{width}: must be at least {MIN_SIDE} pixels per side")
     names = [*EAGER, *available_runtimes(path)]
-    total, done = len(sizes) * rounds * len(names), 0
+    counter = ProgressCounter(len(sizes) * rounds * len(names), progress)
     measurements: list[Measurement] = []
     with tempfile.TemporaryDirectory(prefix="pixelwise-benchmark-") as folder:
         for size in sizes:
@@ -120,21 +121,14 @@ def benchmark(
                         "labels": str(Path(folder) / f"{name}.npy"),
                     }
                     answers[name].append(_run_worker(request))
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
+                    counter.count()
             measurements += _summarize(size, answers, Path(folder))
     return measurements
 
 
 def available_runtimes(path: Path) -> list[str]:
     """Return the runtimes that can execute a bundle on this machine: torch, then its exports'."""
-    exports = find_exports(path)
-    return [TORCH] + [
-        name
-        for name, entry in EXPORTED.items()
-        if entry.export in exports and installed(entry.package)
-    ]
+    return [TORCH, *available(find_exports(path))]
 
 
 def _run_worker(request: dict[str, Any]) -> dict[str, Any]:

@@ -271,48 +271,53 @@ def find_neighbors(
 # Filtering: splat, blur, slice.
 
 
+class Filter(NamedTuple):
+    """The arrays of a lattice with which pixels are splatted and sliced.
+
+    Attributes:
+        row_starts: First row of each strip.
+        rows: Strip row of each pixel's vertices.
+        points: Lattice point of each pixel's vertices.
+        weights: Barycentric weight of each pixel's vertices.
+        scale: Factor of the sliced values.
+        values: Blurred values of the lattice points.
+        sums: Splatted values of the strip rows.
+    """
+
+    row_starts: Longs
+    rows: Ints
+    points: Ints
+    weights: Floats
+    scale: np.float32
+    values: Floats
+    sums: Floats
+
+
 @inlined
-def _splat(
-    row: Floats,
-    start: int,
-    width: int,
-    vertices: int,
-    k: int,
-    rows: Ints,
-    weights: Floats,
-    sums: Floats,
-) -> None:
-    """Splat one pixel's values onto the vertices of its simplex; k is pixel * vertices."""
+def _splat(row: Floats, start: int, width: int, vertices: int, i: int, f: Filter) -> None:
+    """Splat the values of pixel i, which begin at row[start], onto its simplex's vertices."""
+    rows, weights, sums = f.rows, f.weights, f.sums  # faster than in the loops
     for vertex in range(vertices):
-        base = np.int64(at(rows, k + vertex)) * width
-        weight = at(weights, k + vertex)
+        base = np.int64(at(rows, i * vertices + vertex)) * width
+        weight = at(weights, i * vertices + vertex)
         for c in range(0, width, LANES):
             store8(sums, base + c, fused8(weight, load8(row, start + c), load8(sums, base + c)))
 
 
 @inlined
-def _slice(
-    row: Floats,
-    start: int,
-    width: int,
-    vertices: int,
-    k: int,
-    points: Ints,
-    weights: Floats,
-    scale: np.float32,
-    values: Floats,
-) -> None:
-    """Slice one pixel: add the scaled values at the vertices of its simplex to its row.
+def _slice(row: Floats, start: int, width: int, vertices: int, i: int, f: Filter) -> None:
+    """Slice pixel i: add the scaled values at its simplex's vertices to its row.
 
     Three vectors are processed at a time: for 24 classes, the vertices' indices and weights are
     loaded once.
     """
+    points, weights, scale, values = f.points, f.weights, f.scale, f.values
     c = 0
     while c + 3 * LANES <= width:
         total, second, third = zero8(), zero8(), zero8()
         for vertex in range(vertices):
-            base = np.int64(at(points, k + vertex)) * width + c
-            weight = at(weights, k + vertex)
+            base = np.int64(at(points, i * vertices + vertex)) * width + c
+            weight = at(weights, i * vertices + vertex)
             total = fused8(weight, load8(values, base), total)
             second = fused8(weight, load8(values, base + LANES), second)
             third = fused8(weight, load8(values, base + 2 * LANES), third)
@@ -324,35 +329,28 @@ def _slice(
     while c < width:
         total = zero8()
         for vertex in range(vertices):
-            base = np.int64(at(points, k + vertex)) * width + c
-            total = fused8(at(weights, k + vertex), load8(values, base), total)
+            base = np.int64(at(points, i * vertices + vertex)) * width + c
+            weight = at(weights, i * vertices + vertex)
+            total = fused8(weight, load8(values, base), total)
         store8(row, start + c, fused8(scale, total, load8(row, start + c)))
         c += LANES
 
 
 @inlined
-def _clear(sums: Floats, begin: int, end: int) -> None:
-    for k in range(begin, end):
-        sums[k] = np.float32(0)
+def _clear(begin: int, end: int, width: int, f: Filter) -> None:
+    """Set the sums of strips to 0."""
+    for k in range(f.row_starts[begin] * width, f.row_starts[end] * width):
+        f.sums[k] = np.float32(0)
 
 
 @compiled
 def splat(
-    begin: int,
-    end: int,
-    bounds: Longs,
-    row_starts: Longs,
-    width: int,
-    vertices: int,
-    rows: Ints,
-    weights: Floats,
-    source: Floats,
-    sums: Floats,
+    begin: int, end: int, bounds: Longs, width: int, vertices: int, source: Floats, f: Filter
 ) -> None:
-    """Splat the pixels of strips from `source` into the strips' rows of `sums`."""
-    _clear(sums, row_starts[begin] * width, row_starts[end] * width)
+    """Splat the pixels of strips from `source` into the strips' rows of sums."""
+    _clear(begin, end, width, f)
     for i in range(bounds[begin], bounds[end]):
-        _splat(source, i * width, width, vertices, i * vertices, rows, weights, sums)
+        _splat(source, i * width, width, vertices, i, f)
 
 
 @compiled
@@ -385,20 +383,10 @@ def blur(
 
 
 @compiled
-def slice_(
-    begin: int,
-    end: int,
-    width: int,
-    vertices: int,
-    points: Ints,
-    weights: Floats,
-    scale: np.float32,
-    values: Floats,
-    out: Floats,
-) -> None:
+def slice_(begin: int, end: int, width: int, vertices: int, out: Floats, f: Filter) -> None:
     """Slice: add the scaled values of the lattice to the pixels of `out`."""
     for i in range(begin, end):
-        _slice(out, i * width, width, vertices, i * vertices, points, weights, scale, values)
+        _slice(out, i * width, width, vertices, i, f)
 
 
 # Mean field.
@@ -421,38 +409,6 @@ def _softmax(row: Floats, width: int) -> None:
         store8(row, c, fused8(factor, load8(row, c), zero8()))
 
 
-class Filter(NamedTuple):
-    """A lattice's arrays for `update_probabilities`.
-
-    Attributes:
-        row_starts: First row of each strip.
-        rows: Strip row of each pixel's vertices.
-        points: Lattice point of each pixel's vertices.
-        weights: Barycentric weight of each pixel's vertices.
-        scale: Factor of the sliced values.
-        values: Blurred values of the lattice points.
-        sums: Splatted values of the strip rows.
-    """
-
-    row_starts: Longs
-    rows: Ints
-    points: Ints
-    weights: Floats
-    scale: np.float32
-    values: Floats
-    sums: Floats
-
-
-@inlined
-def _slice_filter(row: Floats, width: int, vertices: int, i: int, f: Filter) -> None:
-    _slice(row, 0, width, vertices, i * vertices, f.points, f.weights, f.scale, f.values)
-
-
-@inlined
-def _splat_filter(row: Floats, width: int, vertices: int, i: int, f: Filter) -> None:
-    _splat(row, 0, width, vertices, i * vertices, f.rows, f.weights, f.sums)
-
-
 @compiled
 def update_probabilities(
     begin: int,
@@ -473,21 +429,21 @@ def update_probabilities(
     """
     if not final:
         for f in (bilateral, position):
-            _clear(f.sums, f.row_starts[begin] * width, f.row_starts[end] * width)
+            _clear(begin, end, width, f)
     row = np.empty(width, np.float32)
     for i in range(bounds[begin], bounds[end]):
         for c in range(0, width, LANES):
             store8(row, c, load8(logits, i * width + c))
         if not first:
-            _slice_filter(row, width, _BILATERAL_VERTICES, i, bilateral)
-            _slice_filter(row, width, _POSITION_VERTICES, i, position)
+            _slice(row, 0, width, _BILATERAL_VERTICES, i, bilateral)
+            _slice(row, 0, width, _POSITION_VERTICES, i, position)
         _softmax(row, width)
         if final:
             for c in range(0, width, LANES):
                 store8(logits, i * width + c, load8(row, c))
         else:
-            _splat_filter(row, width, _BILATERAL_VERTICES, i, bilateral)
-            _splat_filter(row, width, _POSITION_VERTICES, i, position)
+            _splat(row, 0, width, _BILATERAL_VERTICES, i, bilateral)
+            _splat(row, 0, width, _POSITION_VERTICES, i, position)
 
 
 @compiled

@@ -81,6 +81,12 @@ class Lattice:
         sums = np.empty(len(self.order) * width, np.float32)
         return sums, np.zeros(length, np.float32), np.zeros(length, np.float32)
 
+    def arrays(self, values: Floats, sums: Floats, weight: float = 1) -> kernels.Filter:
+        """Return the arrays for the kernels, which multiply what they slice by `weight`."""
+        scale = np.float32(weight * self.scale)
+        layout = (self.row_starts, self.rows, self.points, self.weights)
+        return kernels.Filter(*layout, scale, values, sums)
+
     def blur(self, width: int, sums: Floats, values: Floats, spare: Floats) -> Floats:
         """Blur what was splatted. Returns `values` or `spare`, whichever holds the result."""
         summing = (self.starts, self.order, width, sums, values)
@@ -97,12 +103,11 @@ class Lattice:
         source = np.zeros(count * width, np.float32)
         source.reshape(count, width)[:, :columns] = values
         sums, *points = self.buffers(width)
-        layout = (self.bounds, self.row_starts, width, self.vertices)
-        splatting = (*layout, self.rows, self.weights, source, sums)
+        splatting = (self.bounds, width, self.vertices, source, self.arrays(points[0], sums))
         self.threads.run(kernels.splat, self.strips, *splatting)
         blurred = self.blur(width, sums, *points)
         out = np.zeros_like(source)
-        slicing = (width, self.vertices, self.points, self.weights, self.scale, blurred, out)
+        slicing = (width, self.vertices, out, self.arrays(blurred, sums))
         self.threads.run(kernels.slice_, count, *slicing)
         return out.reshape(count, width)[:, :columns]
 

@@ -103,23 +103,13 @@ def _mean_field(
     width = padded_width(classes)
     logits = np.empty(count * width, np.float32)
     threads.run(kernels.log_probabilities, count, probabilities, width, logits)
-    lattices, weights = (bilateral, position), (parameters.bi_w, parameters.pos_w)
-    buffers = [lattice.buffers(width) for lattice in lattices]
+    lattices = ((bilateral, parameters.bi_w), (position, parameters.pos_w))
+    buffers = [lattice.buffers(width) for lattice, _ in lattices]
     blurred = [values for _, values, _ in buffers]
     for iteration in range(parameters.iterations + 1):
         filters = [
-            kernels.Filter(
-                lattice.row_starts,
-                lattice.rows,
-                lattice.points,
-                lattice.weights,
-                np.float32(weight * lattice.scale),
-                values,
-                sums,
-            )
-            for lattice, weight, values, (sums, _, _) in zip(
-                lattices, weights, blurred, buffers, strict=True
-            )
+            lattice.arrays(values, arrays[0], weight)
+            for (lattice, weight), values, arrays in zip(lattices, blurred, buffers, strict=True)
         ]
         first, final = iteration == 0, iteration == parameters.iterations
         update = (bilateral.bounds, width, logits, first, final, *filters)
@@ -127,7 +117,7 @@ def _mean_field(
         if not final:
             blurred = [
                 lattice.blur(width, *arrays)
-                for lattice, arrays in zip(lattices, buffers, strict=True)
+                for (lattice, _), arrays in zip(lattices, buffers, strict=True)
             ]
     refined = np.empty_like(probabilities)
     threads.run(kernels.channels_first, count, logits, width, refined)

@@ -65,18 +65,17 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return the error and a row for each bin. Means of empty bins are null."""
-        rows = []
         columns = (self.pixels.tolist(), self.correct.tolist(), self.confidence.tolist())
-        for i, (pixels, correct, confidence) in enumerate(zip(*columns, strict=True)):
-            rows.append(
-                {
-                    "from": i / BINS,
-                    "to": (i + 1) / BINS,
-                    "pixels": pixels,
-                    "accuracy": correct / pixels if pixels else None,
-                    "confidence": confidence / pixels if pixels else None,
-                }
-            )
+        rows = [
+            {
+                "from": i / BINS,
+                "to": (i + 1) / BINS,
+                "pixels": pixels,
+                "accuracy": correct / pixels if pixels else None,
+                "confidence": confidence / pixels if pixels else None,
+            }
+            for i, (pixels, correct, confidence) in enumerate(zip(*columns, strict=True))
+        ]
         return {"expected_calibration_error": to_plain(self.error), "reliability": rows}
 
 

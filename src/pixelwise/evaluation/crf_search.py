@@ -18,7 +18,8 @@ from pixelwise.data.pixel_format import Pixels, as_shown
 from pixelwise.data.source import Sample
 from pixelwise.evaluation.confusion import ConfusionMatrix, to_plain
 from pixelwise.inference import Predictor
-from pixelwise.inference.results import softmax
+from pixelwise.inference.results import label_map, softmax
+from pixelwise.inference.tiling.tiled_model import ProgressCounter
 from pixelwise.ops.numba_support import require_numba
 
 # Section 4.1 of the paper: the position kernel is fixed, the other three parameters are searched.
@@ -127,12 +128,13 @@ def search_crf(
     """
     require_numba("the dense CRF")
     samples = data.splits[split]
-    picked = set(np.linspace(0, len(samples) - 1, min(limit, len(samples))).round().astype(int))
-    chosen = [sample for i, sample in enumerate(samples) if i in picked]
-    others = [sample for i, sample in enumerate(samples) if i not in picked]
-    coarse = _grid(COARSE)
-    fine_size = len(_products(FINE)) - 1
-    counter = _Counter(progress, len(chosen) * (1 + len(coarse) + fine_size) + 2 * len(others))
+    chosen = evenly_spaced(samples, limit)
+    others = [sample for sample in samples if sample not in chosen]
+    coarse = [replace(START, **values) for values in _products(COARSE)]
+    steps = [offsets for offsets in _products(FINE) if any(offsets.values())]
+    counter = ProgressCounter(
+        len(chosen) * (1 + len(coarse) + len(steps)) + 2 * len(others), progress
+    )
     with tempfile.TemporaryDirectory(prefix="pixelwise-crf-") as folder:
         scorer = _Scorer(predictor, data, Path(folder), counter)
         before = scorer.without_crf(chosen)
@@ -140,11 +142,10 @@ def search_crf(
         center = trials[0].parameters
         # The smallest coarse values stay above 0 after a step down.
         fine = [
-            replace(center, **{name: getattr(center, name) + step for name, step in steps.items()})
-            for steps in _products(FINE)
-            if any(steps.values())
+            replace(center, **{name: getattr(center, name) + by for name, by in offsets.items()})
+            for offsets in steps
         ]
-        trials = _best_first(trials + scorer.trials(chosen, fine))
+        trials = sorted(trials + scorer.trials(chosen, fine), key=lambda trial: -trial.mean_iou)
         best = trials[0]
         rest = None
         if others:
@@ -154,49 +155,33 @@ def search_crf(
     return CRFSearch(trials, CRFGain(len(chosen), before, best.mean_iou), rest)
 
 
+def evenly_spaced(samples: list[Sample], count: int) -> list[Sample]:
+    """Return up to `count` samples, evenly spaced."""
+    indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[i] for i in sorted(set(indices.tolist()))]
+
+
 def _products(axes: dict[str, Any]) -> list[dict[str, Any]]:
     """Return all combinations. The weight varies fastest, because it reuses the lattices."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
-def _grid(axes: dict[str, Any]) -> list[CRFParameters]:
-    return [replace(START, **values) for values in _products(axes)]
-
-
-def _best_first(trials: list[Trial]) -> list[Trial]:
-    return sorted(trials, key=lambda trial: -trial.mean_iou)
-
-
-class _Counter:
-    """Counts finished steps for a `progress` callback."""
-
-    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
-        self.progress, self.done, self.total = progress, 0, total
-
-    def step(self) -> None:
-        self.done += 1
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 class _Scorer:
     """Scores images without and with a CRF. Computes the probabilities of each image once."""
 
     def __init__(
-        self, predictor: Predictor, data: SegmentationData, folder: Path, counter: _Counter
+        self, predictor: Predictor, data: SegmentationData, folder: Path, counter: ProgressCounter
     ) -> None:
         self.predictor, self.data, self.folder, self.counter = predictor, data, folder, counter
         self.files: dict[str, Path] = {}
 
     def probabilities(self, sample: Sample, image: Pixels) -> NDArray[np.float32]:
-        path = self.files.get(sample.name)
-        if path is not None:
-            stored: NDArray[np.float32] = np.load(path)
+        if sample.name in self.files:
+            stored: NDArray[np.float32] = np.load(self.files[sample.name])
             return stored
         computed = softmax(self.predictor.logits(image))
-        path = self.folder / f"{len(self.files)}.npy"
-        np.save(path, computed)
-        self.files[sample.name] = path
+        self.files[sample.name] = self.folder / f"{len(self.files)}.npy"
+        np.save(self.files[sample.name], computed)
         return computed
 
     def without_crf(self, samples: Sequence[Sample]) -> float:
@@ -204,8 +189,8 @@ class _Scorer:
         matrix = ConfusionMatrix(len(self.data.classes))
         for sample in samples:
             image, truth = self.data.read(sample)
-            matrix.update(truth, _labels(self.probabilities(sample, image)))
-            self.counter.step()
+            matrix.update(truth, label_map(self.probabilities(sample, image)))
+            self.counter.count()
         return matrix.scores().mean_iou
 
     def trials(self, samples: Sequence[Sample], sets: Sequence[CRFParameters]) -> list[Trial]:
@@ -215,16 +200,8 @@ class _Scorer:
             image, truth = self.data.read(sample)
             refined = dense_crfs(as_shown(image), self.probabilities(sample, image), sets)
             for matrix, probabilities in zip(matrices, refined, strict=True):
-                matrix.update(truth, _labels(probabilities))
-                self.counter.step()
-        return _best_first(
-            [
-                Trial(chosen, matrix.scores().mean_iou)
-                for chosen, matrix in zip(sets, matrices, strict=True)
-            ]
-        )
-
-
-def _labels(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    labels: NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
-    return labels
+                matrix.update(truth, label_map(probabilities))
+                self.counter.count()
+        scored = zip(sets, matrices, strict=True)
+        trials = [Trial(chosen, matrix.scores().mean_iou) for chosen, matrix in scored]
+        return sorted(trials, key=lambda trial: -trial.mean_iou)

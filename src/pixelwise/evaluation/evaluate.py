@@ -103,15 +103,36 @@ def evaluate(
     Returns:
         The evaluation.
     """
-    counter = _Counter(len(data.classes), details=details)
+    matrix = ConfusionMatrix(len(data.classes))
+    names: list[str] = []
+    counts: list[NDArray[np.int64]] = []
+    boundary: list[BoundaryCounts] = []
+    calibration = Calibration()
+    errors: dict[str, int] = {}
     samples: list[Sample] = data.splits[split]
     first, step = shard
     for done in range(0, len(samples), step):
-        if done + first < len(samples):
-            counter.add(predictor, data, samples[done + first])
+        for sample in samples[done + first : done + first + 1]:  # the last slice may be empty
+            image, truth = data.read(sample)
+            own = ConfusionMatrix(len(data.classes))
+            if details:
+                result = predictor.predict_prepared(image)
+                predicted, confidence = result.index, result.probabilities.max(axis=0)
+                boundary.append(count_boundary(truth, predicted, classes=len(data.classes)))
+                calibration.update(truth, predicted, confidence)
+                errors[sample.name] = int(confident_errors(truth, predicted, confidence).sum())
+            else:
+                predicted = predictor.classify(image)
+            own.update(truth, predicted)
+            matrix.counts += own.counts
+            names.append(sample.name)
+            counts.append(own.class_counts())
         if progress is not None:
             progress(min(done + step, len(samples)), len(samples))
-    return counter.result()
+    by_image = np.array(counts, dtype=np.int64).reshape(-1, 3, len(data.classes))
+    image_counts = ImageCounts(tuple(names), by_image)
+    scored = Details(boundary_scores(boundary), calibration, errors) if details else None
+    return Evaluation(matrix, image_counts, scored)
 
 
 def merge_shards(shards: Sequence[Evaluation]) -> Evaluation:
@@ -126,54 +147,3 @@ def merge_shards(shards: Sequence[Evaluation]) -> Evaluation:
     in_order = [row for together in zip_longest(*rows) for row in together if row is not None]
     names, counts = zip(*in_order, strict=True)
     return Evaluation(matrix, ImageCounts(names, np.stack(counts)))
-
-
-class _Counter:
-    """Accumulates the counts of one image after another."""
-
-    def __init__(self, classes: int, *, details: bool) -> None:
-        self.matrix = ConfusionMatrix(classes)
-        self.names: list[str] = []
-        self.counts: list[NDArray[np.int64]] = []
-        self.details = _DetailCounter(classes) if details else None
-
-    def add(self, predictor: Predictor, data: SegmentationData, sample: Sample) -> None:
-        image, truth = data.read(sample)
-        own = ConfusionMatrix(len(self.matrix.counts))
-        if self.details is None:
-            own.update(truth, predictor.classify(image))
-        else:
-            result = predictor.predict_prepared(image)
-            own.update(truth, result.index)
-            confidence = result.probabilities.max(axis=0)
-            self.details.add(sample.name, truth, result.index, confidence)
-        self.matrix.counts += own.counts
-        self.names.append(sample.name)
-        self.counts.append(own.class_counts())
-
-    def result(self) -> Evaluation:
-        counts = np.array(self.counts, dtype=np.int64).reshape(-1, 3, len(self.matrix.counts))
-        details = None if self.details is None else self.details.result()
-        return Evaluation(self.matrix, ImageCounts(tuple(self.names), counts), details)
-
-
-class _DetailCounter:
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.boundary: list[BoundaryCounts] = []
-        self.calibration = Calibration()
-        self.confident_errors: dict[str, int] = {}
-
-    def add(
-        self,
-        name: str,
-        truth: NDArray[np.uint8],
-        predicted: NDArray[np.uint8],
-        confidence: NDArray[np.float32],
-    ) -> None:
-        self.boundary.append(count_boundary(truth, predicted, classes=self.classes))
-        self.calibration.update(truth, predicted, confidence)
-        self.confident_errors[name] = int(confident_errors(truth, predicted, confidence).sum())
-
-    def result(self) -> Details:
-        return Details(boundary_scores(self.boundary), self.calibration, self.confident_errors)

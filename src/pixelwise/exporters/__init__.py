@@ -4,6 +4,5 @@ The package is not called `export`, because `pixelwise.export` is the function.
 """
 
 from pixelwise.exporters.export_bundle import export
-from pixelwise.exporters.formats import FORMATS
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["export"]

@@ -87,7 +87,7 @@ def _check_request(path: Path, target: str, folder: Path, int8: bool, data: obje
     """Raise an InputError for a request that would fail later."""
     if target not in FORMATS:
         raise InputError(f"export format {target!r}: choose one of {', '.join(FORMATS)}")
-    require_packages(FORMATS[target].packages, purpose=f"export to {target}")
+    require_packages(FORMATS[target], purpose=f"export to {target}")
     if int8:
         if f"{target}-int8" not in EXPORTED:
             raise InputError(f"int8: is not available for {target}: choose openvino or onnx")
@@ -152,7 +152,7 @@ class _Exporter:
             raise PixelwiseError(
                 f"{self.path}: not exported to {self.target}: at {height}x{width} its logits "
                 f"differ from PyTorch's by {worst.difference:.1e} of their range (allowed: "
-                f"{MAX_DIFFERENCE:.0e}): report this fault of pixelwise or of the converter"
+                f"{MAX_DIFFERENCE:.0e}): report this bug of pixelwise or of the converter"
             )
         return checks
 

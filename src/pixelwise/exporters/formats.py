@@ -1,4 +1,4 @@
-"""The export formats: one file per format and one registry line below."""
+"""The export formats: one file per format and one line in `FORMATS`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,24 +27,12 @@ OUTPUTS = ("labels", "logits")
 Labels = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class FormatEntry:
-    """An export format.
-
-    Attributes:
-        module: Module of this package that defines the `ExportFormat` as `FORMAT`.
-        packages: Packages besides PyTorch that writing the format needs.
-    """
-
-    module: str
-    packages: tuple[str, ...] = ()
-
-
-FORMATS = {
-    "openvino": FormatEntry("openvino_format", ("openvino",)),
-    "onnx": FormatEntry("onnx_format", ("onnx", "onnxscript", "onnxruntime")),
-    "torch-export": FormatEntry("torch_export_format"),
+FORMATS: dict[str, tuple[str, ...]] = {
+    "openvino": ("openvino",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "torch-export": (),
 }
+"""The packages besides PyTorch that writing each format needs."""
 
 
 class ExportFormat(ABC):
@@ -85,8 +72,8 @@ class QuantizableFormat(Protocol):
 
 
 def load_format(name: str) -> ExportFormat:
-    """Import an export format of the registry."""
-    module: Any = import_module(f"pixelwise.exporters.{FORMATS[name].module}")
+    """Import an export format: NAME_format.py of this package defines it as `FORMAT`."""
+    module: Any = import_module(f"pixelwise.exporters.{name.replace('-', '_')}_format")
     loaded: ExportFormat = module.FORMAT
     return loaded
 

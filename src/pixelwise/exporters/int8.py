@@ -16,6 +16,7 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import ConfusionMatrix, evaluate
+from pixelwise.evaluation.crf_search import evenly_spaced
 from pixelwise.exporters.formats import QuantizableFormat, load_format
 from pixelwise.inference import Predictor
 from pixelwise.inference.export_manifest import ExportManifest
@@ -71,7 +72,7 @@ def quantize(
     """
     export_format = load_format(exact.target)
     assert isinstance(export_format, QuantizableFormat)
-    images = _spread(data.splits["train"], settings.calibration)
+    images = evenly_spaced(data.splits["train"], settings.calibration)
     progress("scoring float32")
     float_runtime = open_export(exact)
     float_score = _score(float_runtime, exact, data)
@@ -149,12 +150,6 @@ def _attempts(
         **options,
     )
     return [*attempts, ("searching for the layers that lose most", keep_float_layers)]
-
-
-def _spread(samples: list[Sample], count: int) -> list[Sample]:
-    """Return up to `count` samples, evenly spaced."""
-    indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
-    return [samples[i] for i in sorted(set(indices.tolist()))]
 
 
 def _score(runtime: Runtime, export: ExportManifest, data: SegmentationData) -> float:

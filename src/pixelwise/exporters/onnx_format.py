@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch.export import ExportedProgram
 
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.exporters.formats import OUTPUTS, ExportFormat, Labels
+from pixelwise.inference.runtimes.onnx.onnx_runtime import infer
 from pixelwise.inference.runtimes.onnx.onnx_tile_graphs import open_session
 
 MODEL_FILE = "model.onnx"
@@ -41,13 +41,7 @@ class ONNXFormat(ExportFormat):
 
     def classifier(self, model: Any) -> Callable[[Pixels], Labels]:
         session = open_session(model.SerializeToString())
-
-        def classify(image: Pixels) -> Labels:
-            (batch,) = session.run(["labels"], {"image": np.ascontiguousarray(image)[None]})
-            labels: Labels = batch[0]
-            return labels
-
-        return classify
+        return lambda image: infer(session, image, "labels")
 
     def float_layers(self, model: Any) -> list[str]:
         producers = {name: node for node in model.graph.node for name in node.output}

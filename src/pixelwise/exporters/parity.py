@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
 from pixelwise.data.scenes import generate_scene
-from pixelwise.inference.runtimes import Runtime, TilingRuntime, View
+from pixelwise.inference.runtimes import Runtime, TileView, TilingRuntime
 
 SIZES = ((224, 320), (97, 131), (333, 241))  # height, width; some of them odd
 MAX_DIFFERENCE = 1e-4  # relative to the range of the logits; rounding stays far below
@@ -67,13 +67,13 @@ def compare_tiles(
     difference = 0.0
     means: list[NDArray[np.float32]] = []
     for _ in range(reference.requirements.poolings):
-        view = View(size, step, 2 * step, tuple(means))
+        view = TileView(size, step, 2 * step, tuple(means))
         expected, expected_positions = reference.tile_sums(tile, view, own)
         sums, positions = runtime.tile_sums(tile, view, own)
         mean = expected / expected_positions
         difference = max(difference, _relative_difference(sums / positions, mean))
         means.append(mean.astype(np.float32))
-    view = View(size, step, 2 * step, tuple(means))
+    view = TileView(size, step, 2 * step, tuple(means))
     logits, reference_logits = runtime.tile_logits(tile, view), reference.tile_logits(tile, view)
     equal = float((logits.argmax(axis=0) == reference_logits.argmax(axis=0)).mean())
     difference = max(difference, _relative_difference(logits, reference_logits))

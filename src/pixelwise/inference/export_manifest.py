@@ -1,4 +1,4 @@
-"""Exports as prediction finds and verifies them. Nothing here needs PyTorch.
+"""Find, read and verify exports. Nothing here needs PyTorch.
 
 An export is a folder with the model in its runtime's own format and a manifest, `export.json`,
 which describes the model and holds the SHA-256 of each file. The exports of a bundle
@@ -8,6 +8,7 @@ export belongs to one version of its bundle: once the bundle has changed, it is 
 
 from __future__ import annotations
 
+import glob
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 
 MANIFEST = "export.json"
 FORMAT = 2
+NAMES = ("target", "precision", "file", "bundle", "model")  # attributes that are plain text
 REMEDY = "export it again with `pixelwise export`"
 
 
@@ -54,6 +56,9 @@ class ExportManifest:
     requirements: TilingRequirements | None = None
     checks: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"ExportManifest({str(self.path)!r}, {self.model}, {len(self.classes)} classes)"
+
     @property
     def name(self) -> str:
         """The export's name for `--runtime`: openvino, openvino-int8, onnx, ..."""
@@ -68,16 +73,10 @@ class ExportManifest:
         files = [file for file in sorted(self.folder.iterdir()) if file.name != MANIFEST]
         content = {
             "format": FORMAT,
-            "target": self.target,
-            "precision": self.precision,
-            "file": self.file,
-            "bundle": self.bundle,
-            "model": self.model,
+            **{key: getattr(self, key) for key in (*NAMES, "recipe", "checks")},
             "classes": self.classes.to_json(),
-            "recipe": self.recipe,
             "pixels": self.pixels.to_json(),
             "requirements": None if self.requirements is None else self.requirements.to_json(),
-            "checks": self.checks,
             "files": {file.name: sha256(file) for file in files},
         }
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -94,24 +93,16 @@ class ExportManifest:
         damaged = InputError(f"{path}: is damaged: {REMEDY}")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{folder}: is not an export (no {MANIFEST}): {REMEDY}") from error
-        except ValueError as error:
-            raise damaged from error
-        try:
             if content["format"] != FORMAT:
                 raise InputError(
                     f"{folder}: has export format {content['format']}, written by an older or "
                     f"newer version of pixelwise; this version reads {FORMAT}: {REMEDY}"
                 )
             needs = content.get("requirements")
+            names: dict[str, Any] = {key: str(content[key]) for key in NAMES}
             export = cls(
                 folder=folder,
-                file=str(content["file"]),
-                target=str(content["target"]),
-                precision=str(content["precision"]),
-                bundle=str(content["bundle"]),
-                model=str(content["model"]),
+                **names,
                 classes=Classes.from_json(content["classes"]),
                 recipe=dict(content["recipe"]),
                 pixels=PixelFormat.from_json(content.get("pixels", RGB.to_json())),
@@ -119,6 +110,8 @@ class ExportManifest:
                 checks=dict(content["checks"]),
             )
             files = dict(content["files"])
+        except OSError as error:
+            raise InputError(f"{folder}: is not an export (no {MANIFEST}): {REMEDY}") from error
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -148,30 +141,6 @@ def find_exports(bundle: Path) -> dict[str, Path]:
     prefix = f"{bundle.stem}-"
     return {
         folder.name.removeprefix(prefix): folder
-        for folder in sorted(bundle.parent.glob(f"{_escape_glob(prefix)}*"))
+        for folder in sorted(bundle.parent.glob(f"{glob.escape(prefix)}*"))
         if is_export(folder)
     }
-
-
-def _escape_glob(text: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
-
-
-def load_fresh(folder: Path, *, bundle: Path, digest: str) -> ExportManifest:
-    """Load the export in `folder` if it was made from this version of the bundle.
-
-    Args:
-        folder: The export.
-        bundle: The bundle, for the error message.
-        digest: The bundle's present digest.
-
-    Raises:
-        InputError: If the export is stale or cannot be loaded.
-    """
-    export = ExportManifest.load(folder)
-    if export.bundle != digest:
-        raise InputError(
-            f"{folder}: was made from another version of {bundle.name}: {REMEDY}, or "
-            "predict with --runtime torch"
-        )
-    return export

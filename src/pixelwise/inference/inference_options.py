@@ -67,11 +67,6 @@ class InferenceOptions:
     def tta(self) -> TTA:
         return TTA(tuple(self.scales), self.flip)
 
-    @property
-    def crf_parameters(self) -> CRFParameters | None:
-        """`crf` with names and files resolved."""
-        return None if self.crf is None else find_parameters(self.crf)
-
     def to_json(self) -> dict[str, Any]:
         """Return all options as plain JSON, the CRF as its parameters."""
         return asdict(self)

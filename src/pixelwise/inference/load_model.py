@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,25 @@ from pixelwise.errors import InputError
 from pixelwise.file_io import sha256
 from pixelwise.inference.export_manifest import (
     MANIFEST,
+    REMEDY,
     ExportManifest,
     find_exports,
     is_export,
-    load_fresh,
 )
 from pixelwise.inference.inference_options import AUTO, InferenceOptions
 from pixelwise.inference.runtimes import (
     EXPORTED,
     TORCH,
     Runtime,
+    available,
     installed,
     open_export,
     supports_tiling,
 )
-from pixelwise.inference.runtimes.autoselect import select_fastest
+from pixelwise.inference.runtimes.autoselect import latency, select_fastest
 from pixelwise.weights.bundle_header import bundle_digest
 
-# Runtimes that "auto" leaves out, because nothing has measured what their rounding costs.
+# Runtimes that "auto" leaves out because the cost of their rounding has not been measured.
 NOT_MEASURED = ("openvino-bf16",)
 
 
@@ -42,7 +42,7 @@ class LoadedModel:
 
     Args:
         runtime: Runs the network.
-        network_id: Differs for everything that could compute other numbers.
+        network_id: Identifies the weights and the device: results with the same one are equal.
         classes: The classes that the network distinguishes.
         recipe: The recipe of its training, as plain JSON.
         pixels: The format of its images.
@@ -87,9 +87,9 @@ def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) 
     """Load the bundle with the fastest of the runtimes that are installed and exported for."""
     digest = bundle_digest(path)
     loaders: dict[str, Callable[[], LoadedModel]] = {
-        name: partial(_load_fresh, exports[entry.export], path, digest, name)
-        for name, entry in EXPORTED.items()
-        if name not in NOT_MEASURED and entry.export in exports and installed(entry.package)
+        name: partial(_load_fresh, exports[EXPORTED[name].export], path, digest, name)
+        for name in available(exports)
+        if name not in NOT_MEASURED
     }
     if installed("torch"):
         loaders[TORCH] = partial(_load_torch, path, None)
@@ -105,14 +105,24 @@ def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) 
             if name == TORCH or supports_tiling(loader().runtime)
         }
         loaders = tiling or loaders
-    fastest, model = select_fastest(
-        digest, loaders, runtime=attrgetter("runtime"), pixels=attrgetter("pixels")
-    )
-    return model or loaders[fastest]()
+
+    def measure(model: LoadedModel) -> float:
+        return latency(model.runtime, model.pixels)
+
+    fastest = select_fastest(digest, loaders, measure)
+    name, model = fastest
+    return model or loaders[name]()
 
 
 def _load_fresh(folder: Path, bundle: Path, digest: str, runtime: str) -> LoadedModel:
-    return _load_export(load_fresh(folder, bundle=bundle, digest=digest), runtime)
+    """Load an export; raise InputError unless it was made from this version of the bundle."""
+    export = ExportManifest.load(folder)
+    if export.bundle != digest:
+        raise InputError(
+            f"{folder}: was made from another version of {bundle.name}: {REMEDY}, or "
+            "predict with --runtime torch"
+        )
+    return _load_export(export, runtime)
 
 
 def _load_export(export: ExportManifest, runtime: str | None) -> LoadedModel:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.crf import CRFParameters, dense_crf
+from pixelwise.crf import CRFParameters, dense_crf, find_parameters
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_decoding import upright
 from pixelwise.data.image_files import read_raw
@@ -18,7 +18,7 @@ from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
 from pixelwise.inference.inference_options import AUTO, InferenceOptions
 from pixelwise.inference.load_model import load_model
-from pixelwise.inference.results import Prediction, Segmentation, softmax
+from pixelwise.inference.results import Prediction, Segmentation, label_map, softmax
 from pixelwise.inference.runtimes import Runtime, supports_tiling
 from pixelwise.inference.tiling.tiled_model import TiledModel
 
@@ -31,13 +31,13 @@ ImageLike = str | Path | Image.Image | NDArray[Any]
 
 
 class Predictor:
-    """Predicts masks with everything that a bundle knows: `Predictor.load(path)(image)`.
+    """Predicts the masks of images: `Predictor.load(path)(image)`.
 
     Args:
         runtime: What runs the network.
         classes: The classes that the network distinguishes.
-        options: CRF, tiling and TTA. Its `runtime` and `device` have been used up by whoever made
-            `runtime`.
+        options: CRF, tiling and TTA. Its `runtime` and `device` have no effect, because `runtime`
+            is already open.
         recipe: The recipe that the network was trained with, as plain JSON.
         pixels: The number of channels, data type and value range that images must have.
         network_id: Identifies the weights and the device, so that an interrupted run is only
@@ -62,7 +62,8 @@ class Predictor:
         self.network_id = network_id
         self.network = TiledModel(runtime, tile=self.options.tile)
         self.tta = self.options.tta
-        self.crf = self.options.crf_parameters
+        crf = self.options.crf
+        self.crf = None if crf is None else find_parameters(crf)
 
     @classmethod
     def load(
@@ -176,7 +177,7 @@ class Predictor:
     def predict_prepared(self, image: Pixels) -> Prediction:
         """Predict an image from `prepare` or from a data set."""
         logits = self.scores(image)
-        return Prediction(image, _argmax(logits), self.classes, logits)
+        return Prediction(image, label_map(logits), self.classes, logits)
 
     def segment_prepared(self, image: Pixels) -> Segmentation:
         """Segment an image from `prepare` or from a data set."""
@@ -218,7 +219,7 @@ class Predictor:
         """Compute the class indices (H, W) of an image (H, W, C) in units of 0..255."""
         if self._needs_labels_only:
             return self.network.classify(image)
-        return _argmax(self.scores(image))
+        return label_map(self.scores(image))
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
         """Predict images in order, with one image in memory at a time."""
@@ -243,11 +244,6 @@ class Predictor:
 def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
     return np.log(np.maximum(probabilities, smallest))
-
-
-def _argmax(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
-    index: NDArray[np.uint8] = logits.argmax(axis=0).astype(np.uint8)
-    return index
 
 
 def as_pixels(image: ImageLike, pixels: PixelFormat = RGB) -> Pixels:

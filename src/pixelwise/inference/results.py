@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -97,11 +95,10 @@ class Segmentation:
 
     def _repr_html_(self) -> str:
         """Show the overlay in a notebook, with the legend as its description."""
-        buffer = io.BytesIO()
-        self.overlay().save(buffer, format="PNG")
-        data = base64.b64encode(buffer.getvalue()).decode()
+        from pixelwise.pages import data_url
+
         alt = html.escape(", ".join(self._legend_texts()), quote=True)
-        return f'<img alt="{alt}" title="{alt}" src="data:image/png;base64,{data}">'
+        return f'<img alt="{alt}" title="{alt}" src="{data_url(self.overlay())}">'
 
 
 @dataclass(repr=False)
@@ -126,6 +123,12 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     weights: NDArray[np.float32] = np.exp(logits - logits.max(axis=0, keepdims=True))
     weights /= weights.sum(axis=0, keepdims=True)
     return weights
+
+
+def label_map(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the class index (H, W) with the highest score (C, H, W)."""
+    index: NDArray[np.uint8] = scores.argmax(axis=0).astype(np.uint8)
+    return index
 
 
 def _percent(fraction: float) -> str:

@@ -19,7 +19,7 @@ def run_parallel(function: Callable[..., None], items: int, *arguments: Any) -> 
     count = torch.get_num_threads()
     if _threads is None or _threads.count != count:
         if _threads is not None:
-            _threads.__exit__(None, None, None)
+            _threads.__exit__()
         _threads = Threads(count).__enter__()
     _threads.run(function, items, *arguments)
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import base64
 import io
 import math
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, ChoiceLoader, Environment, FunctionLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from pixelwise.data.classes import Color
@@ -34,7 +33,7 @@ def write_page(path: Path, *, package: str, **values: Any) -> None:
         InputError: If the file cannot be written.
     """
     environment = Environment(
-        loader=ChoiceLoader([_loader(package), _loader("pixelwise.pages")]),
+        loader=ChoiceLoader([PackageLoader(name, "") for name in (package, "pixelwise.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -45,14 +44,6 @@ def write_page(path: Path, *, package: str, **values: Any) -> None:
     with atomic(path) as temporary:
         # File names may hold characters that UTF-8 cannot encode.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-
-
-def _loader(package: str) -> BaseLoader:
-    def source(name: str) -> str | None:
-        file = files(package).joinpath(name)
-        return file.read_text(encoding="utf-8") if file.is_file() else None
-
-    return FunctionLoader(source)
 
 
 def known(value: Any) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,31 +60,24 @@ def write_report(
     Raises:
         InputError: If the file cannot be written.
     """
-    intervals = scores.get("intervals")
-    bins = reliability(scores.get("reliability", []))
+    present = {key for row in scores["classes"].values() for key in row}
     write_page(
         path,
         package="pixelwise.report",
         title=title,
         summary=_summary(history),
-        headlines=_headlines(scores),
+        scores=scores,
+        headlines=HEADLINES,
+        format_interval=_format_interval,
+        known=known,
         pixels=f"{scores['pixels']:,}".replace(",", NARROW_SPACE),
-        intervals=intervals,
+        intervals=scores.get("intervals"),
         charts=curves(history),
-        columns=[(key, label) for key, label in COLUMNS if _has(scores, key)],
-        rows=_class_rows(classes, scores),
+        columns=[(key, label) for key, label in COLUMNS if key in present],
         confusion=None if confusion is None else confusion_table(confusion, classes),
-        reliability=bins,
-        error=scores.get("expected_calibration_error"),
-        galleries=[
-            {
-                "heading": gallery.heading,
-                "text": gallery.text,
-                "examples": [panels(example, classes) for example in gallery.examples],
-            }
-            for gallery in galleries
-            if gallery.examples
-        ],
+        reliability=reliability(scores.get("reliability", [])),
+        galleries=galleries,
+        panels=partial(panels, classes=classes),
         legend=[
             (name, css_color(color))
             for name, color in zip(classes.names, classes.colors, strict=True)
@@ -118,55 +112,11 @@ COLUMNS = (
 """Columns of the class table after IoU."""
 
 
-def _headlines(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    intervals = scores.get("intervals") or {}
-    return [
-        {
-            "label": label,
-            "value": scores[key],
-            "meaning": meaning,
-            "interval": _format_interval(intervals.get(key)),
-        }
-        for key, label, meaning in HEADLINES
-        if key in scores
-    ]
-
-
 def _format_interval(interval: Sequence[float] | None) -> str:
     """Format as `62.1 to 70.0 %`, or as an empty string."""
     if interval is None:
         return ""
     return f"{100 * interval[0]:.1f} to {percent(interval[1])}"
-
-
-def _has(scores: Mapping[str, Any], key: str) -> bool:
-    return any(key in row for row in scores["classes"].values())
-
-
-def _class_rows(classes: Classes, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    intervals = (scores.get("intervals") or {"classes": {}})["classes"]
-    rows = []
-    for name, color in zip(classes.names, classes.colors, strict=True):
-        row = scores["classes"].get(name, {})
-        iou = known(row.get("iou"))
-        interval = intervals.get(name, {}).get("iou")
-        rows.append(
-            {
-                "name": name,
-                "color": css_color(color),
-                "iou": iou,
-                "width": None if iou is None else f"{100 * min(max(iou, 0.0), 1.0):.1f}%",
-                "interval": _format_interval(interval),
-                "span": None if interval is None else _span(*interval),
-                "values": {key: row.get(key) for key, _ in COLUMNS},
-            }
-        )
-    return rows
-
-
-def _span(low: float, high: float) -> tuple[str, str]:
-    """Return the CSS start and width of an interval on a bar."""
-    return f"{100 * low:.1f}%", f"{100 * (high - low):.1f}%"
 
 
 def _summary(history: Sequence[Mapping[str, Any]]) -> str:

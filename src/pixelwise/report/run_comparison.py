@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,25 +127,22 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def _read(path: Path) -> ComparedRun:
-    if path.is_file():
-        saved = load_image_counts(path)
-        return ComparedRun(str(path), saved.image_counts, saved.classes, saved.split, {})
-    images = path / VAL_IMAGES
+    images = path if path.is_file() else path / VAL_IMAGES
     if not images.is_file():
         raise InputError(
             f"{path}: has no {VAL_IMAGES}: give the folder of a run that has finished an epoch, or "
             "a file of `pixelwise evaluate --images`"
         )
     saved = load_image_counts(images)
+    run = ComparedRun(str(path), saved.image_counts, saved.classes, saved.split, {})
+    if path.is_file():
+        return run
     recipe = load_resolved_recipe(path / "recipe.toml")
     rows = [line for line in read_metrics(path) if line["event"] == "epoch"]
     best = max(rows, key=lambda row: row["val_mean_iou"] or 0, default=None)
-    return ComparedRun(
-        str(path),
-        saved.image_counts,
-        saved.classes,
-        saved.split,
-        recipe.flat(),
+    return replace(
+        run,
+        recipe=recipe.flat(),
         epochs=recipe.epochs,
         best_epoch=None if best is None else best["epoch"],
         seconds=sum(row["seconds"] + row["val_seconds"] for row in rows) if rows else None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import platform
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -18,6 +17,7 @@ from pixelwise.data.pixel_format import as_shown
 from pixelwise.evaluation import Evaluation, evaluate
 from pixelwise.evaluation.calibration import CONFIDENT, confident_errors
 from pixelwise.inference import Predictor
+from pixelwise.peak_memory import peak_memory
 from pixelwise.progress import duration
 from pixelwise.report.example_images import Example
 from pixelwise.report.report_page import Gallery, write_report
@@ -124,13 +124,8 @@ def _epoch_time(history: Sequence[Mapping[str, Any]]) -> str:
 
 def _memory() -> str:
     """Return the peak memory of this process, and of its GPU."""
-    peaks = []
-    if sys.platform != "win32":
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        peaks.append(f"{peak / 2**30:.1f} GiB")
+    peak = peak_memory()
+    peaks = [] if peak is None else [f"{peak / 2**30:.1f} GiB"]
     if torch.cuda.is_available():
         peaks.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU")
     return ", ".join(peaks)

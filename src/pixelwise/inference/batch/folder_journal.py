@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,36 +44,24 @@ class FileStamp:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A finished image.
+    """A finished image, as its line in the journal.
 
     Args:
         image: Its path.
-        stamp: Its stamp before it was read.
+        size: Its size in bytes before it was read.
+        modified: Its modification time before it was read.
         files: The size of each result, by its final name.
         staged: The temporary name of each result, by its final name, until it is renamed.
     """
 
     image: str
-    stamp: FileStamp
+    size: int
+    modified: int
     files: dict[str, int]
     staged: dict[str, str]
 
     def line(self) -> str:
-        content = {
-            "image": self.image,
-            "size": self.stamp.size,
-            "modified": self.stamp.modified,
-            "files": self.files,
-            "staged": self.staged,
-        }
-        return json.dumps(content) + "\n"
-
-    @classmethod
-    def parse(cls, line: str) -> _Entry:
-        """Raise KeyError, TypeError or ValueError if the line is incomplete."""
-        content = json.loads(line)
-        stamp = FileStamp(int(content["size"]), int(content["modified"]))
-        return cls(str(content["image"]), stamp, dict(content["files"]), dict(content["staged"]))
+        return json.dumps(asdict(self)) + "\n"
 
 
 class Journal:
@@ -90,7 +78,7 @@ class Journal:
         header: The first line of the journal.
         tile_progress: The file for the progress of the image that is being predicted. It is kept
             until a run completes or starts over.
-        outdated: Whether `resume` found an unfinished run with other settings, and discarded it.
+        outdated: Whether `begin` found an unfinished run with other settings, and discarded it.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
@@ -121,15 +109,16 @@ class Journal:
                 os.close(self._lock)
                 self._lock = None
 
-    def resume(self, wanted: Mapping[Path, Sequence[str]]) -> set[Path]:
+    def begin(self, wanted: Mapping[Path, Sequence[str]], *, overwrite: bool) -> set[Path]:
         """Return the images that are finished and unchanged since, and forget all others.
 
         Args:
             wanted: The names of the results of each image.
+            overwrite: Whether to forget all images.
         """
         if not self.out.is_dir():
             return set()
-        entries = self._read()
+        entries = {} if overwrite else self._read()
         for entry in entries.values():
             self._rename(entry)
         self._remove_staged()
@@ -145,23 +134,9 @@ class Journal:
                 side.write_text("".join([self.header, *lines]), encoding="utf-8")
         else:
             self.path.unlink(missing_ok=True)
-        if self.outdated:
+        if overwrite or self.outdated:
             self.tile_progress.unlink(missing_ok=True)
         return set(finished)
-
-    def begin(self, wanted: Mapping[Path, Sequence[str]], *, overwrite: bool) -> set[Path]:
-        """Return what `resume` does; with `overwrite` discard everything and return nothing."""
-        if overwrite:
-            self.discard()
-            return set()
-        return self.resume(wanted)
-
-    def discard(self) -> None:
-        """Forget all finished images."""
-        if self.out.is_dir():
-            self.path.unlink(missing_ok=True)
-            self.tile_progress.unlink(missing_ok=True)
-            self._remove_staged()
 
     def reserve(self) -> Path:
         """Return a temporary path for a result that the caller writes and flushes to disk.
@@ -197,7 +172,7 @@ class Journal:
         """
         files = {name: side.stat().st_size for name, side in results.items()}
         staged = {name: side.name for name, side in results.items()}
-        self._waiting.append(_Entry(_key(image), stamp, files, staged))
+        self._waiting.append(_Entry(_key(image), stamp.size, stamp.modified, files, staged))
         if time.monotonic() - self._committed >= COMMIT_SECONDS:
             self.commit()
 
@@ -259,8 +234,8 @@ class Journal:
             return {}
         for line in lines:
             try:
-                entry = _Entry.parse(line)
-            except (KeyError, TypeError, ValueError):
+                entry = _Entry(**json.loads(line))
+            except (TypeError, ValueError):
                 break  # torn by a kill, before its results were renamed
             entries[entry.image] = entry
         return entries
@@ -268,7 +243,8 @@ class Journal:
     def _is_valid(self, entry: _Entry, path: Path, files: Sequence[str]) -> bool:
         try:
             sizes = {name: (self.out / name).stat().st_size for name in files}
-            return entry.files == sizes and entry.stamp == FileStamp.of(path)
+            stamp = FileStamp(entry.size, entry.modified)
+            return entry.files == sizes and stamp == FileStamp.of(path)
         except OSError:
             return False
 

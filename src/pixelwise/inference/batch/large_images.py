@@ -27,6 +27,7 @@ from pixelwise.inference.batch.tiff_source import TiffSource
 from pixelwise.inference.batch.tile_progress_file import TileProgressFile
 from pixelwise.inference.output_names import find_images, output_names
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.results import label_map
 from pixelwise.inference.tiling.tile_grid import Block
 from pixelwise.inference.tiling.tiled_model import NONE, Progress, TiledModel
 from pixelwise.interrupts import Interrupts
@@ -110,8 +111,8 @@ def predict_large_images(
             kept = journal.begin({p: [n] for p, n in names.items()}, overwrite=overwrite)
             for path in [path for path in paths if path not in kept]:
                 if interrupts.requested is not None:
-                    done = f"{len(kept) + written} of {len(paths)} images"
-                    state = f"{out}: stopped with {done} finished"
+                    done = len(kept) + written
+                    state = f"{out}: stopped with {done} of {len(paths)} images finished"
                     raise stopped(state, interrupts, overwrite=overwrite)
                 try:
                     predict(path)
@@ -170,7 +171,7 @@ def _write_mask(
 
     def masks() -> Iterator[tuple[Block, NDArray[np.uint8]]]:
         for block in network.blocks(image, progress=progress, tile_progress=tile_progress):
-            mask = classes.to_value(block.scores.argmax(axis=0).astype(np.uint8))
+            mask = classes.to_value(label_map(block.scores))
             missing = image.missing(block.top, block.left, *mask.shape)
             if missing is not None:
                 mask[missing] = ignore

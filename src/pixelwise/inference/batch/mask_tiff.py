@@ -67,18 +67,15 @@ def _tiles(strips: Iterable[NDArray[np.uint8]], *, width: int) -> Iterator[NDArr
     """Yield the tiles row by row, padded with zeros at the lower and right border."""
     rest = np.empty((0, width), np.uint8)
     for strip in strips:
-        rows = np.concatenate([rest, strip])
-        complete = len(rows) // TILE * TILE
-        for top in range(0, complete, TILE):
-            yield from _row_of_tiles(rows[top : top + TILE])
-        rest = rows[complete:]
+        rest = np.concatenate([rest, strip])
+        while len(rest) >= TILE:
+            yield from _row_of_tiles(rest[:TILE])
+            rest = rest[TILE:]
     if len(rest):
         yield from _row_of_tiles(rest)
 
 
 def _row_of_tiles(rows: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     for left in range(0, rows.shape[1], TILE):
-        crop = rows[:, left : left + TILE]
-        tile = np.zeros((TILE, TILE), np.uint8)
-        tile[: crop.shape[0], : crop.shape[1]] = crop
-        yield tile
+        tile = rows[:, left : left + TILE]
+        yield np.pad(tile, [(0, TILE - side) for side in tile.shape])

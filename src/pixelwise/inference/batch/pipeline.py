@@ -96,9 +96,15 @@ def _pipelined(
     source: Iterator[Item], steps: _Steps[Item, Prepared, Worked, Finished]
 ) -> Generator[Done[Item, Finished]]:
     preparing: deque[tuple[Item, Future[Prepared]]] = deque()
-    finishing: deque[tuple[Item, Future[Finished] | InputError]] = deque()
+    finishing: deque[Future[Done[Item, Finished]]] = deque()
     length = QUEUE_ITEMS
-    with ThreadPoolExecutor(_threads(), "pixelwise") as pool:
+
+    def finish(item: Item, worked: Worked) -> Done[Item, Finished]:
+        return Done(item, steps.finish(item, worked))
+
+    # A small number: the network uses all cores, and the other steps are cheap.
+    threads = max(2, min(8, cores() // 2))
+    with ThreadPoolExecutor(threads, "pixelwise") as pool:
         try:
             while True:
                 steps.fill(
@@ -112,14 +118,14 @@ def _pipelined(
                     length = _queue_length(QUEUE_ITEMS, steps.size(prepared))
                     worked = steps.work(prepared)
                 except InputError as error:
-                    finishing.append((item, error))
+                    finishing.append(pool.submit(Done[Item, Finished], item, None, error))
                 else:
-                    finishing.append((item, pool.submit(steps.finish, item, worked)))
+                    finishing.append(pool.submit(finish, item, worked))
                     del prepared, worked  # the future holds what is still needed
-                while finishing and (len(finishing) > length or _is_ready(finishing[0][1])):
-                    yield _done(*finishing.popleft())
+                while finishing and (len(finishing) > length or finishing[0].done()):
+                    yield finishing.popleft().result()
             while finishing:
-                yield _done(*finishing.popleft())
+                yield finishing.popleft().result()
         finally:
             for _, waiting in preparing:
                 waiting.cancel()
@@ -173,18 +179,3 @@ def _in_parallel(
 def _queue_length(most: int, size: int) -> int:
     """Return how many items of `size` bytes may wait."""
     return max(1, min(most, QUEUE_BYTES // max(1, size)))
-
-
-def _is_ready(state: Future[Finished] | InputError) -> bool:
-    return isinstance(state, InputError) or state.done()
-
-
-def _done(item: Item, state: Future[Finished] | InputError) -> Done[Item, Finished]:
-    if isinstance(state, InputError):
-        return Done(item, None, state)
-    return Done(item, state.result())
-
-
-def _threads() -> int:
-    """Return a small number: the network uses all cores, and the other steps are cheap."""
-    return max(2, min(8, cores() // 2))

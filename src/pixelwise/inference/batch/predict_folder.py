@@ -117,10 +117,8 @@ def predict_folder(
     except OSError as error:
         raise disk_error(out, error, overwrite=overwrite) from error
     if not complete and interrupts.requested is not None:
-        done_images = f"{len(kept) + written} of {len(paths)} images"
-        raise stopped(
-            f"{out}: stopped with {done_images} finished", interrupts, overwrite=overwrite
-        )
+        state = f"{out}: stopped with {len(kept) + written} of {len(paths)} images finished"
+        raise stopped(state, interrupts, overwrite=overwrite)
     return summarize(journal, written=written, kept=len(kept), failed=failed)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.file_io import append_whole
-from pixelwise.inference.tiling.tile_progress import PoolingSums
+from pixelwise.inference.tiling.tile_progress import PoolingSums, TileProgress
 
 HEAD = struct.Struct("<BIIQ")  # kind, pooling, rows, number of bytes that follow
 CHECK = struct.Struct("<I")  # CRC-32 of the head and of the bytes that follow
@@ -24,7 +24,7 @@ SUMS, STRIP = 1, 2
 POSITIONS = struct.Struct("<q")
 
 
-class TileProgressFile:
+class TileProgressFile(TileProgress):
     """A `TileProgress` in a file, with the finished strips of the mask. Use it in `with`.
 
     Its methods raise OSError if the file cannot be written; what was saved before stays.

@@ -6,7 +6,7 @@ opens a bundle and therefore stands apart from the registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -14,10 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pixelwise.errors import InputError
 from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes.runtime import (
-    ConcurrentRuntime,
     Runtime,
+    TileView,
     TilingRuntime,
-    View,
     runs_concurrently,
     supports_tiling,
 )
@@ -26,12 +25,11 @@ from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
 __all__ = [
     "EXPORTED",
     "TORCH",
-    "ConcurrentRuntime",
-    "ExportedEntry",
     "Runtime",
+    "TileView",
     "TilingRequirements",
     "TilingRuntime",
-    "View",
+    "available",
     "installed",
     "open_export",
     "runs_concurrently",
@@ -74,6 +72,15 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def available(exports: Container[str]) -> list[str]:
+    """Return the runtimes that are installed and that execute one of these exports, by name."""
+    return [
+        name
+        for name, entry in EXPORTED.items()
+        if entry.export in exports and installed(entry.package)
+    ]
 
 
 def open_export(export: ExportManifest, name: str | None = None) -> Runtime:

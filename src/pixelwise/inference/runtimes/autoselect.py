@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pixelwise.data.pixel_format import PixelFormat, Pixels
+from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic, cache_folder, make_folder
 from pixelwise.inference.runtimes import installed
@@ -30,9 +30,7 @@ Opened = TypeVar("Opened")
 def select_fastest(
     digest: str,
     candidates: Mapping[str, Callable[[], Opened]],
-    *,
-    runtime: Callable[[Opened], Runtime],
-    pixels: Callable[[Opened], PixelFormat],
+    measure: Callable[[Opened], float],
 ) -> tuple[str, Opened | None]:
     """Return the name of the fastest candidate.
 
@@ -42,8 +40,7 @@ def select_fastest(
     Args:
         digest: Digest of the bundle that all candidates execute.
         candidates: Function that opens each candidate, by name.
-        runtime: Returns the runtime of an opened candidate.
-        pixels: Returns the pixel format of an opened candidate.
+        measure: Returns the seconds that an opened candidate takes, see `latency`.
 
     Returns:
         The name, and the opened candidate if the measurement opened it.
@@ -57,11 +54,7 @@ def select_fastest(
     if cached.get(key, {}).get("fastest") in candidates:
         return str(cached[key]["fastest"]), None
     opened = {name: open_candidate() for name, open_candidate in candidates.items()}
-    noise = np.random.default_rng(0).integers(0, 256, (*IMAGE_SIZE, 3), dtype=np.uint8)
-    seconds = {
-        name: _measure(runtime(candidate), pixels(candidate).like(noise))
-        for name, candidate in opened.items()
-    }
+    seconds = {name: measure(candidate) for name, candidate in opened.items()}
     fastest = min(seconds, key=lambda name: seconds[name])
     milliseconds = {name: round(1000 * value, 2) for name, value in seconds.items()}
     cached[key] = {"fastest": fastest, "milliseconds": milliseconds, "size": list(IMAGE_SIZE)}
@@ -74,8 +67,10 @@ def select_fastest(
     return fastest, opened[fastest]
 
 
-def _measure(runtime: Runtime, image: Pixels) -> float:
+def latency(runtime: Runtime, pixels: PixelFormat) -> float:
     """Return the shortest time of a few calls, in seconds."""
+    noise = np.random.default_rng(0).integers(0, 256, (*IMAGE_SIZE, 3), dtype=np.uint8)
+    image = pixels.like(noise)
     runtime.classify(image)  # some runtimes compile for the first image
     timer = timeit.Timer(lambda: runtime.classify(image), timer=time.perf_counter)
     return min(timer.repeat(REPEATS, number=1))

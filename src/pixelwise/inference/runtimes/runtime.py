@@ -32,7 +32,7 @@ class Runtime(Protocol):
 
 
 @dataclass(frozen=True)
-class View:
+class TileView:
     """The position of a tile in its image, and the image-wide means that the tile needs.
 
     Attributes:
@@ -73,14 +73,14 @@ class TilingRuntime(Runtime, Protocol):
     def requirements(self) -> TilingRequirements:
         """What the network requires of tiles. Computed once."""
 
-    def tile_logits(self, tile: Pixels, view: View) -> NDArray[np.float32]:
+    def tile_logits(self, tile: Pixels, view: TileView) -> NDArray[np.float32]:
         """Return the logits (classes, h, w) of a tile (h, w, C).
 
         `view.pooled` must hold all means. The caller may modify the returned array.
         """
 
     def tile_sums(
-        self, tile: Pixels, view: View, own: tuple[slice, slice]
+        self, tile: Pixels, view: TileView, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
         """Sum a tile's own positions of the feature map at the next image pooling.
 

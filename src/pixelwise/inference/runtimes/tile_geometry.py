@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.pixel_format import Pixels
-from pixelwise.inference.runtimes.runtime import View
+from pixelwise.inference.runtimes.runtime import TileView
 
 Size = tuple[int, int]  # height, width
 
@@ -70,7 +70,7 @@ class TileGeometry:
             self._traced[size] = self._trace(size)
         return self._traced[size]
 
-    def resize_transforms(self, tile: Size, view: View) -> list[NDArray[np.float64]]:
+    def resize_transforms(self, tile: Size, view: TileView) -> list[NDArray[np.float64]]:
         """Return the sampling transform of each resize of a tile.
 
         Returns:
@@ -91,7 +91,7 @@ class TileGeometry:
         return transforms
 
     def own_positions(
-        self, tile: Size, view: View, own: tuple[slice, slice]
+        self, tile: Size, view: TileView, own: tuple[slice, slice]
     ) -> tuple[slice, slice]:
         """Convert a tile's own rows and columns to positions in the next pooled feature map.
 
@@ -123,7 +123,7 @@ def size_of(image: Pixels) -> Size:
     return image.shape[0], image.shape[1]
 
 
-def _tile_positions(tile: Size, view: View) -> tuple[TilePosition, TilePosition]:
+def _tile_positions(tile: Size, view: TileView) -> tuple[TilePosition, TilePosition]:
     vertical = TilePosition(view.top, tile[0], view.size[0])
     return vertical, TilePosition(view.left, tile[1], view.size[1])
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.pixel_format import Pixels
-from pixelwise.inference.runtimes.runtime import View
+from pixelwise.inference.runtimes.runtime import TileView
 from pixelwise.inference.runtimes.tile_geometry import (
     MapSizes,
     Size,
@@ -60,13 +60,13 @@ class GraphTiling(ABC):
             An array (1, C, h, w) that is valid until the next call.
         """
 
-    def tile_logits(self, tile: Pixels, view: View) -> NDArray[np.float32]:
+    def tile_logits(self, tile: Pixels, view: TileView) -> NDArray[np.float32]:
         """Return the logits (C, h, w) of a tile, see `TilingRuntime`."""
         logits: NDArray[np.float32] = self._run_tile(tile, view, None)[0].copy()
         return logits
 
     def tile_sums(
-        self, tile: Pixels, view: View, own: tuple[slice, slice]
+        self, tile: Pixels, view: TileView, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
         """Sum a tile's own positions of the next pooled map, see `TilingRuntime`."""
         rows, columns = self._geometry.own_positions(size_of(tile), view, own)
@@ -74,12 +74,20 @@ class GraphTiling(ABC):
         sums: NDArray[np.float64] = features.sum(axis=(1, 2), dtype=np.float64)
         return sums, features.shape[1] * features.shape[2]
 
-    def _run_tile(self, tile: Pixels, view: View, pooling: int | None) -> NDArray[Any]:
+    def _run_tile(self, tile: Pixels, view: TileView, pooling: int | None) -> NDArray[Any]:
         size = size_of(tile)
-        inputs = _resize_inputs(self._graphs.resizes, self._geometry, size, view)
+        inputs: Inputs = {"image": np.ascontiguousarray(tile)[None]}
+        maps = self._geometry.sizes(size).resized
+        transforms = self._geometry.resize_transforms(size, view)
+        resizes = zip(self._graphs.resizes, maps, transforms, strict=True)
+        for resize, (before, after, _), transform in resizes:
+            for axis in (0, 1):
+                lower, upper, weight = sample_positions(transform[axis], before[axis], after[axis])
+                other_axes = tuple(i for i in range(4) if i != SPATIAL_AXES[axis])
+                values = lower, upper, np.expand_dims(weight, other_axes)
+                inputs |= zip(resize_input_names(resize, axis), values, strict=True)
         for name, mean in zip(self._graphs.poolings, view.pooled, strict=False):
             inputs[name] = mean.reshape(1, -1, 1, 1)
-        inputs["image"] = np.ascontiguousarray(tile)[None]
         return self._infer_tile(size, pooling, inputs)
 
 
@@ -90,16 +98,3 @@ def resize_input_names(resize: str, axis: int) -> tuple[str, str, str]:
     interpolation weight of the upper one, float32 in 0..1 of shape (1, 1, n, 1) or (1, 1, 1, n).
     """
     return f"{resize} lower {axis}", f"{resize} upper {axis}", f"{resize} weight {axis}"
-
-
-def _resize_inputs(resizes: list[str], geometry: TileGeometry, size: Size, view: View) -> Inputs:
-    """Return the inputs of all resizes for a tile of `size`."""
-    inputs: Inputs = {}
-    maps, transforms = geometry.sizes(size).resized, geometry.resize_transforms(size, view)
-    for resize, (before, after, _), transform in zip(resizes, maps, transforms, strict=True):
-        for axis in (0, 1):
-            lower, upper, weight = sample_positions(transform[axis], before[axis], after[axis])
-            weight = np.expand_dims(weight, tuple(i for i in range(4) if i != SPATIAL_AXES[axis]))
-            names = resize_input_names(resize, axis)
-            inputs |= zip(names, (lower, upper, weight), strict=True)
-    return inputs

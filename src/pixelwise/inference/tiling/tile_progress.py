@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,27 +23,20 @@ class PoolingSums:
     positions: int = 0
 
 
-class TileProgress(Protocol):
-    """The progress of a pass; resumed over the same image and tiles, it gives the same numbers."""
+class TileProgress:
+    """The progress of a pass; resumed over the same image and tiles, it gives the same numbers.
+
+    This class is for a pass that starts at the beginning and is not resumed.
+    """
 
     @property
     def rows(self) -> int:
         """The number of rows of tiles whose blocks are finished."""
+        return 0
 
     def sums(self, pooling: int) -> PoolingSums:
         """Return the latest sums of image pooling number `pooling`."""
-
-    def save_sums(self, pooling: int, sums: PoolingSums) -> None:
-        """Save the sums of an image pooling; called after each row of tiles."""
-
-
-class NoTileProgress:
-    """The progress of a pass that starts at the beginning and is not resumed."""
-
-    rows = 0
-
-    def sums(self, pooling: int) -> PoolingSums:
         return PoolingSums()
 
     def save_sums(self, pooling: int, sums: PoolingSums) -> None:
-        pass
+        """Save the sums of an image pooling; called after each row of tiles."""

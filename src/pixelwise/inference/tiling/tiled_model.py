@@ -14,15 +14,15 @@ from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes import (
     Runtime,
+    TileView,
     TilingRequirements,
     TilingRuntime,
-    View,
     runs_concurrently,
     supports_tiling,
 )
 from pixelwise.inference.tiling.image_source import ArraySource, ImageSource, PaddedSource
 from pixelwise.inference.tiling.tile_grid import Block, Span, blend, cut, smallest_tile
-from pixelwise.inference.tiling.tile_progress import NoTileProgress, PoolingSums, TileProgress
+from pixelwise.inference.tiling.tile_progress import PoolingSums, TileProgress
 
 AUTO, NONE = "auto", "none"
 Progress = Callable[[int, int], None]
@@ -164,7 +164,7 @@ class TiledModel:
         Raises:
             InputError: If `tile` is too small for the network.
         """
-        tile_progress = tile_progress or NoTileProgress()
+        tile_progress = tile_progress or TileProgress()
         if self.in_one_pass(image.size):
             if tile_progress.rows:
                 return
@@ -173,11 +173,34 @@ class TiledModel:
             if progress is not None:
                 progress(1, 1)
             return
+        needs, runtime, margin = self.requirements, self.runtime, margin_of(self.requirements)
+        tiles = image if supports_tiling(runtime) else PaddedSource(image, needs.step)
         side = self._tile_side()
-        if supports_tiling(self.runtime):
-            yield from _blocks_of_crops(self.runtime, image, side, progress, tile_progress)
-        else:
-            yield from _blocks_of_images(self.runtime, image, side, progress, tile_progress)
+        grid = _Grid.over(tiles.size, tile=side, margin=margin, step=needs.step)
+        # Never more than the margin of the logits, which tiles of this size are known to hold.
+        pooled_margin = min(margin, needs.pooled_receptive_radius)
+        sums_grid = _Grid.over(tiles.size, tile=side, margin=pooled_margin, step=needs.step)
+        counter = ProgressCounter(needs.poolings * len(sums_grid) + len(grid), progress)
+        means: tuple[NDArray[np.float32], ...] = ()
+        if supports_tiling(runtime):
+            means = _means(runtime, image, sums_grid, counter, tile_progress)
+
+        def score(row: Span, column: Span) -> NDArray[np.float32]:
+            tile = _read(tiles, row, column)
+            if supports_tiling(runtime):
+                view = TileView(image.size, row.start, column.start, means)
+                logits = runtime.tile_logits(tile, view)
+            else:  # blending modifies the logits, and the runtime may own the original
+                logits = np.array(runtime.logits(tile))
+            counter.count()
+            return logits
+
+        rows = tile_progress.rows
+        # The row above the first unfinished one is computed again.
+        skipped = rows if rows == len(grid.rows) else max(rows - 1, 0)
+        counter.done += skipped * len(grid.columns)
+        for block in blend(grid.rows, grid.columns, score, first_row=rows):
+            yield block.crop(image.size)
 
     def _max_pixels(self, *, labels: bool = False) -> int:
         """Return the largest number of pixels of one pass."""
@@ -209,79 +232,30 @@ def margin_of(requirements: TilingRequirements) -> int:
     return round(fraction * requirements.receptive_radius)
 
 
-def _blocks_of_crops(
-    runtime: TilingRuntime,
-    image: ImageSource,
-    side: int,
-    progress: Progress | None,
-    tile_progress: TileProgress,
-) -> Iterator[Block]:
-    """Evaluate tiles as crops of the full image, after computing its means for image poolings."""
-    needs, margin = runtime.requirements, margin_of(runtime.requirements)
-    grid = _Grid.over(image.size, tile=side, margin=margin, step=needs.step)
-    # Never more than the margin of the logits, which tiles of this size are known to hold.
-    pooled_margin = min(margin, needs.pooled_receptive_radius)
-    sums_grid = _Grid.over(image.size, tile=side, margin=pooled_margin, step=needs.step)
-    counter = _TileCounter(needs.poolings * len(sums_grid) + len(grid), progress)
-    means = _means(runtime, image, sums_grid, counter, tile_progress)
-
-    def score(row: Span, column: Span) -> NDArray[np.float32]:
-        view = View(image.size, row.start, column.start, means)
-        logits = runtime.tile_logits(_read(image, row, column), view)
-        counter.count_one()
-        return logits
-
-    counter.skip(_finished_tiles(tile_progress, grid))
-    yield from blend(grid.rows, grid.columns, score, first_row=tile_progress.rows)
-
-
 def _means(
     runtime: TilingRuntime,
     image: ImageSource,
     grid: _Grid,
-    counter: _TileCounter,
+    counter: ProgressCounter,
     tile_progress: TileProgress,
 ) -> tuple[NDArray[np.float32], ...]:
     """Compute the full image's mean at each image pooling, which depends on the means before."""
     means: tuple[NDArray[np.float32], ...] = ()
     for pooling in range(runtime.requirements.poolings):
         sums = tile_progress.sums(pooling)
-        counter.skip(sums.rows * len(grid.columns))
+        counter.done += sums.rows * len(grid.columns)
         for row in grid.rows[sums.rows :]:
             total, positions = sums.total, sums.positions
             for column in grid.columns:
-                view = View(image.size, row.start, column.start, means)
+                view = TileView(image.size, row.start, column.start, means)
                 core = (row.core, column.core)
                 tile_total, count = runtime.tile_sums(_read(image, row, column), view, core)
                 total, positions = total + tile_total, positions + count
-                counter.count_one()
+                counter.count()
             sums = PoolingSums(sums.rows + 1, total, positions)
             tile_progress.save_sums(pooling, sums)
         means += ((sums.total / sums.positions).astype(np.float32),)
     return means
-
-
-def _blocks_of_images(
-    runtime: Runtime,
-    image: ImageSource,
-    side: int,
-    progress: Progress | None,
-    tile_progress: TileProgress,
-) -> Iterator[Block]:
-    """Evaluate tiles as separate images."""
-    padded = PaddedSource(image, DEFAULT_REQUIREMENTS.step)
-    margin = margin_of(DEFAULT_REQUIREMENTS)
-    grid = _Grid.over(padded.size, tile=side, margin=margin, step=DEFAULT_REQUIREMENTS.step)
-    counter = _TileCounter(len(grid), progress)
-
-    def score(row: Span, column: Span) -> NDArray[np.float32]:
-        logits = runtime.logits(_read(padded, row, column))
-        counter.count_one()
-        return np.array(logits)  # blending modifies it, and the runtime may own the original
-
-    counter.skip(_finished_tiles(tile_progress, grid))
-    for block in blend(grid.rows, grid.columns, score, first_row=tile_progress.rows):
-        yield block.crop(image.size)
 
 
 @dataclass(frozen=True)
@@ -298,22 +272,13 @@ class _Grid:
         return len(self.rows) * len(self.columns)
 
 
-def _finished_tiles(tile_progress: TileProgress, grid: _Grid) -> int:
-    """Count the tiles that are not computed; the row above the first unfinished one is."""
-    rows = tile_progress.rows
-    return (rows if rows == len(grid.rows) else max(rows - 1, 0)) * len(grid.columns)
-
-
-class _TileCounter:
-    """Counts tiles and reports to `progress`."""
+class ProgressCounter:
+    """Counts steps, and reports their number and the number of all steps to `progress`."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self.done, self.total, self.progress = 0, total, progress
 
-    def skip(self, count: int) -> None:
-        self.done += count
-
-    def count_one(self) -> None:
+    def count(self) -> None:
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)

@@ -38,17 +38,17 @@ class ONNXRuntime:
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """Return the logits (C, H, W) of an image (H, W, N)."""
-        return _infer(self._session, image, "logits")
+        return infer(self._session, image, "logits")
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices (H, W) of an image (H, W, N)."""
-        return _infer(self._session, image, "labels")
+        return infer(self._session, image, "labels")
 
     def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices on a single core, see `ConcurrentRuntime`."""
         with self._opening:
             session = self._single_core_session
-        return _infer(session, image, "labels")
+        return infer(session, image, "labels")
 
     @cached_property
     def _single_core_session(self) -> onnxruntime.InferenceSession:
@@ -62,7 +62,8 @@ class ONNXRuntime:
             raise InputError(f"{self._path}: ONNX Runtime cannot read it ({reason})") from error
 
 
-def _infer(session: onnxruntime.InferenceSession, image: Pixels, output: str) -> NDArray[Any]:
+def infer(session: onnxruntime.InferenceSession, image: Pixels, output: str) -> NDArray[Any]:
+    """Return one output for an image (H, W, N), without the batch axis."""
     (batch,) = session.run([output], {"image": np.ascontiguousarray(image)[None]})
     result: NDArray[Any] = batch[0]
     return result

@@ -6,7 +6,7 @@ images does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,25 +27,25 @@ class ONNXTileGraphs:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    @cached_property
+    @property
     def resizes(self) -> list[str]:
         """Names of the resizes, in order of computation."""
-        return [node.output[0] for node in self._nodes if _is_resize(node)]
+        return [node.output[0] for node in self._resizes]
 
-    @cached_property
+    @property
     def poolings(self) -> list[str]:
         """Names of the image poolings, in order of computation."""
-        return [node.output[0] for node in self._nodes if self._is_pooling(node)]
+        return [node.output[0] for node in self._poolings]
 
     def sizes(self, size: Size) -> MapSizes:
         """Return the sizes of the resized and pooled maps for an image, without computing them."""
-        resizes = [node for node in self._nodes if _is_resize(node)]
-        poolings = [node for node in self._nodes if self._is_pooling(node)]
-        maps = [name for node in resizes for name in (node.input[0], node.output[0])]
-        maps += [node.input[0] for node in poolings]
+        maps = [name for node in self._resizes for name in (node.input[0], node.output[0])]
+        maps += [node.input[0] for node in self._poolings]
         if not maps:
             return MapSizes((), ())
-        model = self._subgraph(self._nodes, self._source.graph.input, dict.fromkeys(maps))
+        model = self._subgraph(
+            self._source.graph.node, self._source.graph.input, dict.fromkeys(maps)
+        )
         _, *sides, _ = model.graph.input[0].type.tensor_type.shape.dim
         for side, length in zip(sides, size, strict=True):
             side.dim_value = length
@@ -55,9 +55,9 @@ class ONNXTileGraphs:
         return MapSizes(
             tuple(
                 (shapes[node.input[0]], shapes[node.output[0]], _aligns_corners(node))
-                for node in resizes
+                for node in self._resizes
             ),
-            tuple(shapes[node.input[0]] for node in poolings),
+            tuple(shapes[node.input[0]] for node in self._poolings),
         )
 
     def model(self, pooling: int | None) -> bytes:
@@ -66,35 +66,10 @@ class ONNXTileGraphs:
         Args:
             pooling: Number of the image pooling, None for the logits.
         """
-        if pooling is None:
-            return self._modify("logits")
-        name = self.poolings[pooling]
-        (pooled,) = (node.input[0] for node in self._nodes if node.output[0] == name)
-        return self._modify(pooled)
-
-    @cached_property
-    def _source(self) -> Any:
-        import onnx
-
-        return onnx.load(self._path)
-
-    @property
-    def _nodes(self) -> list[Any]:
-        return list(self._source.graph.node)
-
-    def _is_pooling(self, node: Any) -> bool:
-        if node.op_type != "ReduceMean" or len(node.input) < 2:
-            return False
-        from onnx.numpy_helper import to_array
-
-        axes = [value for value in self._source.graph.initializer if value.name == node.input[1]]
-        return len(axes) == 1 and tuple(to_array(axes[0]).tolist()) == SPATIAL_AXES
-
-    def _modify(self, output: str) -> bytes:
-        """Return the model that computes `output`, with resizes and poolings replaced."""
+        output = "logits" if pooling is None else self._poolings[pooling].input[0]
         nodes: list[Any] = []
         inputs = list(self._source.graph.input)
-        for node in self._nodes:
+        for node in self._source.graph.node:
             if _is_resize(node):
                 gathers, positions = _replace_resize(node)
                 nodes += gathers
@@ -106,7 +81,29 @@ class ONNXTileGraphs:
         serialized: bytes = self._subgraph(nodes, inputs, [output]).SerializeToString()
         return serialized
 
-    def _subgraph(self, nodes: list[Any], inputs: Iterable[Any], outputs: Iterable[str]) -> Any:
+    @cached_property
+    def _source(self) -> Any:
+        import onnx
+
+        return onnx.load(self._path)
+
+    @cached_property
+    def _resizes(self) -> list[Any]:
+        return [node for node in self._source.graph.node if _is_resize(node)]
+
+    @cached_property
+    def _poolings(self) -> list[Any]:
+        return [node for node in self._source.graph.node if self._is_pooling(node)]
+
+    def _is_pooling(self, node: Any) -> bool:
+        if node.op_type != "ReduceMean" or len(node.input) < 2:
+            return False
+        from onnx.numpy_helper import to_array
+
+        axes = [value for value in self._source.graph.initializer if value.name == node.input[1]]
+        return len(axes) == 1 and tuple(to_array(axes[0]).tolist()) == SPATIAL_AXES
+
+    def _subgraph(self, nodes: Sequence[Any], inputs: Iterable[Any], outputs: Iterable[str]) -> Any:
         """Return a model of the nodes that `outputs` depend on."""
         from onnx import ModelProto
 

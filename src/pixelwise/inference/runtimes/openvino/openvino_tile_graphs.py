@@ -45,18 +45,10 @@ class OpenVINOTileGraphs:
             pooling: Number of the image pooling, None for the logits.
         """
         model = self._reshaped(size)
-        if pooling is None:
-            return self._modify(model, model.results)
-        pooled = _nodes_by_name(model)[self.poolings[pooling]].input_value(0)
-        return self._modify(model, [opset13.result(pooled)])
-
-    def _reshaped(self, size: Size) -> ov.Model:
-        model = self._model.clone()
-        model.reshape([1, *size, model.input(0).partial_shape[3].get_length()])
-        return model
-
-    def _modify(self, model: ov.Model, results: list[Any]) -> ov.Model:
-        """Return the subgraph that computes `results`, with resizes and poolings replaced."""
+        results = model.results
+        if pooling is not None:
+            pooled = _nodes_by_name(model)[self.poolings[pooling]].input_value(0)
+            results = [opset13.result(pooled)]
         nodes = _nodes_by_name(ov.Model(results, model.get_parameters(), "tile"))
         inputs: list[Any] = []
         for name in self.resizes:
@@ -68,6 +60,11 @@ class OpenVINOTileGraphs:
                 replace_node(nodes[name], mean)
                 inputs.append(mean)
         return ov.Model(results, [*model.get_parameters(), *inputs], "tile")
+
+    def _reshaped(self, size: Size) -> ov.Model:
+        model = self._model.clone()
+        model.reshape([1, *size, model.input(0).partial_shape[3].get_length()])
+        return model
 
 
 def _replace_resize(resize: Any) -> list[Any]:

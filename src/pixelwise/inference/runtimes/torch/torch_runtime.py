@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
-from pixelwise.inference.runtimes.runtime import View
+from pixelwise.inference.runtimes.runtime import TileView
 from pixelwise.inference.runtimes.tile_geometry import MapSizes, Size, TileGeometry, size_of
 from pixelwise.inference.runtimes.torch.simplify import simplify
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
@@ -79,14 +79,14 @@ class TorchRuntime:
             step, receptive_radius, pooled_receptive_radius, poolings, memory, memory
         )
 
-    def tile_logits(self, tile: Pixels, view: View) -> NDArray[np.float32]:
+    def tile_logits(self, tile: Pixels, view: TileView) -> NDArray[np.float32]:
         """Return the logits (C, h, w) of a tile, see `TilingRuntime`."""
         with use_context(self._context(tile, view)):
             logits: NDArray[np.float32] = self._run(tile).cpu().numpy()
         return logits
 
     def tile_sums(
-        self, tile: Pixels, view: View, own: tuple[slice, slice]
+        self, tile: Pixels, view: TileView, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
         """Sum a tile's own positions of the next pooled map, see `TilingRuntime`."""
         rows, columns = self._geometry.own_positions(size_of(tile), view, own)
@@ -98,11 +98,11 @@ class TorchRuntime:
         return context.sums.cpu().numpy(), positions
 
     def _context(
-        self, tile: Pixels, view: View, *, own: tuple[slice, slice] | None = None
+        self, tile: Pixels, view: TileView, *, own: tuple[slice, slice] | None = None
     ) -> TileContext:
         size = size_of(tile)
         transforms = self._geometry.resize_transforms(size, view)
-        usual_transforms = self._geometry.resize_transforms(size, View(size, 0, 0))
+        usual_transforms = self._geometry.resize_transforms(size, TileView(size, 0, 0))
         return TileContext(
             [
                 None if np.allclose(own, usual, rtol=0, atol=1e-9) else torch.from_numpy(own)
