@@ -27,6 +27,7 @@ class Bar:
         unit: What is counted.
         console: Where to draw. By default standard error.
         quiet: Whether to show nothing at all.
+        show_count: Whether to show the count and the time left next to the unit.
     """
 
     def __init__(
@@ -36,14 +37,15 @@ class Bar:
         unit: str = "images",
         console: Console | None = None,
         quiet: bool = False,
+        show_count: bool = True,
     ) -> None:
         console = console or Console(stderr=True)
+        unit_column = TextColumn("{task.fields[unit]}", markup=False)
+        count = (MofNCompleteColumn(), unit_column, TimeRemainingColumn())
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}", markup=False),
-            TimeRemainingColumn(),
+            *(count if show_count else (unit_column,)),
             console=console,
             transient=True,
             disable=quiet or not (console.is_terminal or console.is_jupyter),
@@ -59,6 +61,7 @@ class Bar:
         stop(self.progress)
 
     def __call__(self, done: int, total: int) -> None:
+        self.progress.start()
         if total != self.total:
             # Work that an earlier run finished must not count as speed.
             self.progress.reset(self.task, total=total, completed=max(0, done - 1))

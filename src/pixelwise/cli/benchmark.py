@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pixelwise.cli.console import Bar, check_json, command, console, write_json
+from pixelwise.cli import flags
+from pixelwise.cli.console import Bar, check_json, command, console, make_table, write_json
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,17 +18,14 @@ if TYPE_CHECKING:
 
 @command
 def benchmark(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file written by train.")],
+    bundle: flags.Bundle,
     size: Annotated[
         list[str] | None,
         typer.Option(help="Image size, HEIGHTxWIDTH. Repeatable. Defaults to 360x480."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Number of processes per runtime.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.0, help="Duration of each process.")] = 3.0,
-    json_file: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON."),
-    ] = None,
+    json_file: flags.JsonFile = None,
 ) -> None:
     """Measure the speed of all installed runtimes of a bundle, next to eager PyTorch."""
     check_json(json_file)
@@ -52,10 +50,8 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 
 def _table(bundle: Path, size: tuple[int, int], rows: list[Measurement]) -> Table:
-    table = Table(title=f"{bundle} at {size[0]}x{size[1]}", title_justify="left")
-    table.add_column("runtime")
-    for name in ("ms", "images/s", "x eager", "equal", "GiB", "not network"):
-        table.add_column(name, justify="right")
+    columns = ("ms", "images/s", "x eager", "equal", "GiB", "not network")
+    table = make_table(f"{bundle} at {size[0]}x{size[1]}", ["runtime"], columns)
     for row in rows:
         table.add_row(
             row.runtime,

@@ -21,12 +21,10 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from pixelwise import progress
 from pixelwise.errors import PixelwiseError, explain_missing_packages
-from pixelwise.progress import Clock as Clock
-from pixelwise.progress import duration as duration
-from pixelwise.progress import stop as stop
 
 MAX_PROBLEMS = 20
 MAX_LINE = 4000
@@ -103,7 +101,7 @@ def write_json(file: str | None, content: Mapping[str, Any], *, use: str = "") -
     elif file is not None:
         with atomic(Path(file)) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        console.print(f"written to {file}{use}", soft_wrap=True)
+        print_line(f"written to {file}{use}")
 
 
 class Bar(progress.Bar):
@@ -136,7 +134,7 @@ class Transfer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        stop(self.progress)
+        progress.stop(self.progress)
 
     def __call__(self, description: str, done: int, total: int | None) -> None:
         """Show that `done` of `total` bytes are transferred.
@@ -150,6 +148,21 @@ class Transfer:
             self.task = self.progress.add_task(description, total=total, completed=done)
         self.description, self.done = description, done
         self.progress.update(self.task, completed=done, total=total)
+
+
+def print_line(text: str | Text) -> None:
+    """Print text without breaking its lines, so that a path can be copied."""
+    console.print(text, soft_wrap=True)
+
+
+def make_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """Return an empty table with columns of text, and then right-aligned ones of numbers."""
+    table = Table(title=title, title_justify="left")
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
 
 
 def facts_table(facts: Mapping[str, str]) -> Table:

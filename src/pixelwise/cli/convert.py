@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.console import command, console, facts_table
+from pixelwise.cli.console import command, console, facts_table, print_line
 
 
 @command
@@ -50,4 +50,4 @@ def convert(
     )
     conversion.bundle.save(out)
     console.print(facts_table(conversion.notes))
-    console.print(f"written to {out}", soft_wrap=True)
+    print_line(f"written to {out}")

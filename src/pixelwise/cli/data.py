@@ -9,7 +9,15 @@ import typer
 from rich import box
 from rich.table import Table
 
-from pixelwise.cli.console import Bar, Transfer, command, console, facts_table, gigabytes
+from pixelwise.cli.console import (
+    Bar,
+    Transfer,
+    command,
+    console,
+    facts_table,
+    gigabytes,
+    print_line,
+)
 
 app = typer.Typer(help="Published datasets.", no_args_is_help=True)
 
@@ -36,7 +44,7 @@ def convert_data(
         "notes": "; ".join(data.notes),
     }
     console.print(facts_table(facts))
-    console.print(f"written to {target}", soft_wrap=True)
+    print_line(f"written to {target}")
 
 
 @app.command("get")
@@ -55,12 +63,12 @@ def get_data(
     from pixelwise.data.published import fetch_dataset, find_dataset
 
     entry = find_dataset(name)
-    console.print(f"{entry.title}\nterms: {entry.terms}", soft_wrap=True)
+    print_line(f"{entry.title}\nterms: {entry.terms}")
     with Transfer() as transfer:
         folder = fetch_dataset(entry.name, to, progress=transfer)
     if entry.extra:
-        console.print(entry.extra, soft_wrap=True)
-    console.print(f"written to {folder}; train on it: pixelwise train {folder}", soft_wrap=True)
+        print_line(entry.extra)
+    print_line(f"written to {folder}; train on it: pixelwise train {folder}")
 
 
 @app.command("list")

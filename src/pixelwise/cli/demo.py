@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.console import command, console, duration
+from pixelwise.cli.console import command, console
+from pixelwise.progress import duration
 
 DEMO_SCENES = {"train": 360, "val": 40, "test": 8}
 DEMO_SIZE = {"height": 192, "width": 256}

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pixelwise.cli import inference_options as flags
-from pixelwise.cli.console import Bar, check_json, command, console, show_scores, write_json
-from pixelwise.cli.splits import open_splits
+from pixelwise.cli import flags
+from pixelwise.cli.console import (
+    Bar,
+    check_json,
+    command,
+    print_line,
+    show_scores,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from pixelwise.inference import Predictor
@@ -18,14 +24,9 @@ if TYPE_CHECKING:
 @command
 def evaluate(
     bundle: flags.BundleOrExport,
-    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    json_file: Annotated[
-        str | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write the scores as JSON; - prints nothing else."
-        ),
-    ] = None,
+    data: flags.Data,
+    split: flags.Split = "val",
+    json_file: flags.JsonFile = None,
     images: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Save the scores of each image for compare."),
@@ -58,7 +59,7 @@ def evaluate(
     predictor = flags.load_predictor(bundle, options)
     from pixelwise.evaluation import evaluate as score
 
-    dataset = open_splits(predictor, data, split)
+    dataset = flags.open_split(predictor, data, split)
     with Bar(f"scoring {split}") as bar:
         result = score(predictor, dataset, split, details=True, progress=bar)
     scores = {
@@ -73,7 +74,7 @@ def evaluate(
     }
     if json_file != "-":
         for note in dataset.notes:
-            console.print(note, soft_wrap=True)
+            print_line(note)
         show_scores(scores, title=f"{bundle} on {data}, {split}{_refinements(predictor)}")
     if images is not None:
         result.image_counts.save(images, classes=predictor.classes.names, split=split)

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.console import command, console, facts_table
+from pixelwise.cli import flags
+from pixelwise.cli.console import command, console, facts_table, print_line
 
 
 @command
 def export(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file written by train.")],
+    bundle: flags.Bundle,
     to: Annotated[str, typer.Option(help="Format: openvino, onnx or torch-export.")] = "openvino",
     int8: Annotated[
         bool,
@@ -48,7 +49,7 @@ def export(
             progress=status.update,
         )
     console.print(facts_table(_facts(manifest.checks)))
-    console.print(f"written to {manifest.folder}", soft_wrap=True)
+    print_line(f"written to {manifest.folder}")
 
 
 def _facts(checks: dict[str, object]) -> dict[str, str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pixelwise.cli import inference_options as flags
-from pixelwise.cli.console import Bar, command, complain, console
+from pixelwise.cli import flags
+from pixelwise.cli.console import Bar, command, complain, print_line
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,10 +128,10 @@ def _predict_videos(predictor: Predictor, paths: Sequence[Path], out: Path, *, m
             faults += error.problems
             continue
         for note in result.notes:
-            console.print(note, soft_wrap=True)
+            print_line(note)
         faults += result.faults
         written = " and ".join(str(path) for path in (result.overlay, result.masks) if path)
-        console.print(f"{result.frames} frames written to {written}", soft_wrap=True)
+        print_line(f"{result.frames} frames written to {written}")
     if faults:
         complain(InputError(*faults))
     return not faults
@@ -155,11 +155,10 @@ def _predict_large(
     # Without `tune_allocator`: a heap that keeps freed memory grows from tile to tile.
     predictor = Predictor.from_options(bundle, options, prefer_tiling=True)
     if not supports_tiling(predictor.runtime):
-        console.print(
+        print_line(
             f"runtime {predictor.runtime.name} evaluates each tile as a separate image, so labels "
             "can differ from those of a single pass. They match with --runtime torch, and with an "
-            "export made by this version (for ONNX with the package onnx installed).",
-            soft_wrap=True,
+            "export made by this version (for ONNX with the package onnx installed)."
         )
 
     @contextmanager
@@ -167,7 +166,7 @@ def _predict_large(
         height, width = size
         with Bar(f"{path.name}, {width}x{height}", unit="tiles") as bar:
             yield bar
-        console.print(f"{path}: predicted {width}x{height} pixels", soft_wrap=True)
+        print_line(f"{path}: predicted {width}x{height} pixels")
 
     result = predict_large_images(predictor, paths, out, watch=watch, overwrite=overwrite)
     if not _report(result, out, total=len(paths), what="masks"):
@@ -177,20 +176,16 @@ def _predict_large(
 def _report(result: FolderResult, out: Path, *, total: int, what: str) -> bool:
     """Print the outcome of a run that wrote `what`; return whether all images were predicted."""
     if result.outdated:
-        console.print(
+        print_line(
             f"{out}: discarded an unfinished run of another bundle, other options or an older "
-            "version: started over",
-            soft_wrap=True,
+            "version: started over"
         )
     if result.kept:
-        console.print(
-            f"{result.kept} of {total} images were finished by an earlier run and are kept",
-            soft_wrap=True,
-        )
+        print_line(f"{result.kept} of {total} images were finished by an earlier run and are kept")
     if result.faults:
         complain(InputError(*result.faults))
         done = result.written + result.kept
-        console.print(f"{done} of {total} images predicted into {out}", soft_wrap=True)
+        print_line(f"{done} of {total} images predicted into {out}")
         return False
-    console.print(f"{result.written} {what} written to {out}", soft_wrap=True)
+    print_line(f"{result.written} {what} written to {out}")
     return True

@@ -21,7 +21,7 @@ from typing import Any
 from pixelwise.distributed.process_rank import LAUNCHER_VARIABLE, LOST
 from pixelwise.errors import InputError
 from pixelwise.interrupts import SIGNALS
-from pixelwise.planning import this_machine
+from pixelwise.planning.machine import this_machine
 
 PATIENCE = 30.0
 """Seconds that the other processes have to end on their own after one has failed."""

@@ -1,4 +1,4 @@
-"""Options that several prediction commands have in common."""
+"""Arguments and options that several commands have in common."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pixelwise.cli.console import console
+from pixelwise.cli.console import Bar, console
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
+    from pixelwise.data.dataset import SegmentationData
     from pixelwise.inference import InferenceOptions, Predictor
 
+Data = Annotated[Path, typer.Argument(help="Folder of images and masks.")]
+Bundle = Annotated[Path, typer.Argument(help="A .safetensors file written by train.")]
+Split = Annotated[str, typer.Option(help="train, val or test.")]
+Recipe = Annotated[str | None, typer.Option(help="A .toml file, or the name of a shipped recipe.")]
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON."),
+]
 BundleOrExport = Annotated[
     Path, typer.Argument(help="A .safetensors file from train, or an export.")
 ]
@@ -93,6 +102,14 @@ def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:
     if predictor.crf is not None:
         compile_crf()
     return predictor
+
+
+def open_split(predictor: Predictor, data: Path, split: str) -> SegmentationData:
+    """Open a split of a dataset, divided as in the training of the network."""
+    from pixelwise.evaluation.open_splits import open_splits
+
+    with Bar("checking the data") as bar:
+        return open_splits(predictor, data, split, progress=bar)
 
 
 def compile_crf() -> None:
