@@ -39,6 +39,16 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically.
+
+    Raises:
+        InputError: As for `atomic`.
+    """
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield an empty temporary folder to fill; on success flush it and let it replace `path`.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
+from typer import Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import Bar, check_json, command, console, make_table, write_json
@@ -21,10 +21,10 @@ def benchmark(
     bundle: flags.Bundle,
     size: Annotated[
         list[str] | None,
-        typer.Option(help="Image size, HEIGHTxWIDTH. Repeatable. Defaults to 360x480."),
+        Option(help="Image size, HEIGHTxWIDTH. Repeatable. Defaults to 360x480."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Number of processes per runtime.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Duration of each process.")] = 3.0,
+    rounds: Annotated[int, Option(min=1, help="Number of processes per runtime.")] = 3,
+    seconds: Annotated[float, Option(min=0.0, help="Duration of each process.")] = 3.0,
     json_file: flags.JsonFile = None,
 ) -> None:
     """Measure the speed of all installed runtimes of a bundle, next to eager PyTorch."""

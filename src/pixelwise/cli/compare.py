@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Run folders, or files of `pixelwise evaluate --images`."),
+        Argument(help="Run folders, or files of `pixelwise evaluate --images`."),
     ],
     json_file: flags.JsonFile = None,
 ) -> None:

@@ -93,14 +93,13 @@ def write_json(file: str | None, content: Mapping[str, Any], *, use: str = "") -
         content: JSON values.
         use: What the file is for. Printed after its name.
     """
-    from pixelwise.file_io import atomic
+    from pixelwise.file_io import write_text
 
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     if file == "-":
         print(text, end="")
     elif file is not None:
-        with atomic(Path(file)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(Path(file), text)
         print_line(f"written to {file}{use}")
 
 

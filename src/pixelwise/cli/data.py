@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich import box
 from rich.table import Table
+from typer import Argument, Option, Typer
 
 from pixelwise.cli.console import (
     Bar,
@@ -19,16 +19,14 @@ from pixelwise.cli.console import (
     print_line,
 )
 
-app = typer.Typer(help="Published datasets.", no_args_is_help=True)
+app = Typer(help="Published datasets.", no_args_is_help=True)
 
 
 @command
 def convert_data(
-    source: Annotated[Path, typer.Argument(help="A dataset in any supported layout.")],
-    target: Annotated[Path, typer.Argument(help="The folder to write.")],
-    overwrite: Annotated[
-        bool, typer.Option(help="Replace an earlier conversion in TARGET.")
-    ] = False,
+    source: Annotated[Path, Argument(help="A dataset in any supported layout.")],
+    target: Annotated[Path, Argument(help="The folder to write.")],
+    overwrite: Annotated[bool, Option(help="Replace an earlier conversion in TARGET.")] = False,
 ) -> None:
     """Convert a dataset to images/, masks/ and classes.toml."""
     from pixelwise.data.convert_dataset import convert_data as convert
@@ -50,10 +48,8 @@ def convert_data(
 @app.command("get")
 @command
 def get_data(
-    name: Annotated[str, typer.Argument(help="A name from `pixelwise data list`.")],
-    to: Annotated[
-        Path | None, typer.Option(help="The folder to create.", show_default="NAME")
-    ] = None,
+    name: Annotated[str, Argument(help="A name from `pixelwise data list`.")],
+    to: Annotated[Path | None, Option(help="The folder to create.", show_default="NAME")] = None,
 ) -> None:
     """Download a published dataset, verify it and unpack it.
 

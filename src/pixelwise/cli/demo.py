@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from pixelwise.cli.console import command, console
 from pixelwise.progress import duration
@@ -17,12 +17,10 @@ DEMO_SIZE = {"height": 192, "width": 256}
 
 @command
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for scenes, run and predictions.")] = Path(
+    out: Annotated[Path, Option(help="Folder for scenes, run and predictions.")] = Path(
         "runs/demo"
     ),
-    epochs: Annotated[
-        int | None, typer.Option(help="Number of epochs, instead of the recipe's.")
-    ] = None,
+    epochs: Annotated[int | None, Option(help="Number of epochs, instead of the recipe's.")] = None,
 ) -> None:
     """Generate street scenes, train on them, score, predict, and write a report."""
     from pixelwise.data.scenes import write_scenes

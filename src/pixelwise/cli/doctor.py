@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
+from typer import Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
@@ -33,18 +33,18 @@ def doctor(
     json_file: flags.JsonFile = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", "--out", metavar="FILE", help="Write an HTML page with images."),
+        Option("--html", "--out", metavar="FILE", help="Write an HTML page with images."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of threads.", show_default="one per core")
+        int | None, Option(min=1, help="Number of threads.", show_default="one per core")
     ] = None,
     val_fraction: Annotated[
         float,
-        typer.Option(
+        Option(
             min=0.0, max=1.0, help="Fraction of the images drawn for validation if there is no val."
         ),
     ] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of that draw, as in train.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Random seed of that draw, as in train.")] = 0,
 ) -> None:
     """Check a dataset before training, and say how to fix each problem.
 

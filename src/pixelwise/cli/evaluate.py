@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
@@ -29,11 +29,11 @@ def evaluate(
     json_file: flags.JsonFile = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Save the scores of each image for compare."),
+        Option(metavar="FILE", help="Save the scores of each image for compare."),
     ] = None,
     runtime: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="As for predict. By default torch for a bundle, and an export's own runtime.",
             show_default=False,
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from pixelwise.cli.console import Bar, console
 from pixelwise.errors import InputError
@@ -14,32 +14,30 @@ if TYPE_CHECKING:
     from pixelwise.data.dataset import SegmentationData
     from pixelwise.inference import InferenceOptions, Predictor
 
-Data = Annotated[Path, typer.Argument(help="Folder of images and masks.")]
-Bundle = Annotated[Path, typer.Argument(help="A .safetensors file written by train.")]
-Split = Annotated[str, typer.Option(help="train, val or test.")]
-Recipe = Annotated[str | None, typer.Option(help="A .toml file, or the name of a shipped recipe.")]
+Data = Annotated[Path, Argument(help="Folder of images and masks.")]
+Bundle = Annotated[Path, Argument(help="A .safetensors file written by train.")]
+Split = Annotated[str, Option(help="train, val or test.")]
+Recipe = Annotated[str | None, Option(help="A .toml file, or the name of a shipped recipe.")]
 JsonFile = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON."),
+    Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON."),
 ]
-BundleOrExport = Annotated[
-    Path, typer.Argument(help="A .safetensors file from train, or an export.")
-]
+BundleOrExport = Annotated[Path, Argument(help="A .safetensors file from train, or an export.")]
 Runtime = Annotated[
     str,
-    typer.Option(
+    Option(
         help="auto (the fastest available), torch, or one that the bundle was exported for: "
         "openvino, openvino-bf16, openvino-int8, onnx, onnx-int8."
     ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(help="PyTorch device: cpu, cuda, ... By default a GPU if there is one."),
+    Option(help="PyTorch device: cpu, cuda, ... By default a GPU if there is one."),
 ]
-Crf = Annotated[bool, typer.Option("--crf", help="Refine with a dense CRF (needs numba).")]
+Crf = Annotated[bool, Option("--crf", help="Refine with a dense CRF (needs numba).")]
 CrfSet = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="NAME|FILE",
         help="CRF parameters: v1-largefov, v2-vgg16, v2-resnet101 or camvid, or a .json file from "
         "tune-crf. Implies --crf, which alone means v2-resnet101.",
@@ -48,7 +46,7 @@ CrfSet = Annotated[
 ]
 Tile = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="auto|N|none",
         help="Largest side of the overlapping tiles that large images are cut into. auto: cut "
         "images that need more than 2 GiB in one pass. none: never cut.",
@@ -56,14 +54,14 @@ Tile = Annotated[
 ]
 Scales = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="S,S,...",
         help="Test-time augmentation: average over these scales, e.g. 0.75,1,1.25.",
     ),
 ]
 Flip = Annotated[
     bool,
-    typer.Option("--flip", help="Test-time augmentation: average over the mirrored image, too."),
+    Option("--flip", help="Test-time augmentation: average over the mirrored image, too."),
 ]
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import Bar, command, complain, print_line
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 @command
 def predict(
     bundle: flags.BundleOrExport,
-    images: Annotated[list[Path], typer.Argument(help="Images, folders of images, or videos.")],
-    out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("predictions"),
+    images: Annotated[list[Path], Argument(help="Images, folders of images, or videos.")],
+    out: Annotated[Path, Option(help="Folder for masks and overlays.")] = Path("predictions"),
     runtime: flags.Runtime = "auto",
     device: flags.Device = None,
     crf: flags.Crf = False,
     crf_set: flags.CrfSet = None,
     overlay: Annotated[
         bool,
-        typer.Option("--overlay/--no-overlay", help="Write NAME_overlay.png for viewing, too."),
+        Option("--overlay/--no-overlay", help="Write NAME_overlay.png for viewing, too."),
     ] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Redo images that an earlier run already finished.")
+        bool, Option("--overwrite", help="Redo images that an earlier run already finished.")
     ] = False,
     frame_masks: Annotated[
         bool,
-        typer.Option("--frame-masks", help="For videos, write a mask for each frame, too."),
+        Option("--frame-masks", help="For videos, write a mask for each frame, too."),
     ] = False,
     tile: flags.Tile = "auto",
     scales: flags.Scales = "1",
     flip: flags.Flip = False,
     large: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--large", help="Read TIFF files of any size in tiles and write the masks as NAME.tif."
         ),
     ] = False,
@@ -79,7 +79,7 @@ def predict_files(
     frame_masks: bool = False,
 ) -> None:
     """Predict images and videos into `out` and print a summary; exit with 1 if one failed."""
-    from pixelwise.inference import InferenceOptions
+    from pixelwise.inference import InferenceOptions, predict_folder
     from pixelwise.inference.batch.video import is_video, require_av
     from pixelwise.inference.output_names import find_images, output_names
 
@@ -91,25 +91,16 @@ def predict_files(
     predictor = flags.load_predictor(bundle, options or InferenceOptions())
     succeeded = True
     if paths:
-        succeeded = _predict_images(predictor, paths, out, overlay=overlay, overwrite=overwrite)
+        with Bar("predicting") as bar:
+            result = predict_folder(
+                predictor, paths, out, overlay=overlay, overwrite=overwrite, progress=bar
+            )
+        what = "masks and overlays" if overlay else "masks"
+        succeeded = _report(result, out, total=len(paths), what=what)
     if videos:
         succeeded = _predict_videos(predictor, videos, out, masks=frame_masks) and succeeded
     if not succeeded:
         raise SystemExit(1)
-
-
-def _predict_images(
-    predictor: Predictor, paths: Sequence[Path], out: Path, *, overlay: bool, overwrite: bool
-) -> bool:
-    """Return whether all images were predicted."""
-    from pixelwise.inference import predict_folder
-
-    with Bar("predicting") as bar:
-        result = predict_folder(
-            predictor, paths, out, overlay=overlay, overwrite=overwrite, progress=bar
-        )
-    what = "masks and overlays" if overlay else "masks"
-    return _report(result, out, total=len(paths), what=what)
 
 
 def _predict_videos(predictor: Predictor, paths: Sequence[Path], out: Path, *, masks: bool) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 @command
 def sweep(
     data: flags.Data,
-    out: Annotated[Path, typer.Option(help="Folder for the trials; an existing sweep continues.")],
-    trials: Annotated[int, typer.Option(min=1, help="Total number of trials.")] = 20,
+    out: Annotated[Path, Option(help="Folder for the trials; an existing sweep continues.")],
+    trials: Annotated[int, Option(min=1, help="Total number of trials.")] = 20,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Time budget: no epoch begins after it.")
+        float | None, Option(min=0, help="Time budget: no epoch begins after it.")
     ] = None,
     backbones: Annotated[
         list[str] | None,
-        typer.Option("--backbone", help="Backbone to try; repeat for several."),
+        Option("--backbone", help="Backbone to try; repeat for several."),
     ] = None,
     recipe: flags.Recipe = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all trials."),
+        Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all trials."),
     ] = None,
     json_file: flags.JsonFile = None,
 ) -> None:

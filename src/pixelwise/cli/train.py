@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Context, Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import command
@@ -18,67 +18,63 @@ if TYPE_CHECKING:
 
 @command
 def train(
-    ctx: typer.Context,
+    ctx: Context,
     data: Annotated[
-        Path | None, typer.Argument(help="Folder of images and masks.", show_default=False)
+        Path | None, Argument(help="Folder of images and masks.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the run.", show_default="runs/DATA")
+        Path | None, Option(help="Folder for the run.", show_default="runs/DATA")
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Resume this run. Only --devices and --nodes can be added."),
+        Option(help="Resume this run. Only --devices and --nodes can be added."),
     ] = None,
     recipe: flags.Recipe = None,
     model: Annotated[
-        str | None, typer.Option(help="Name of the network; see `pixelwise models`.")
+        str | None, Option(help="Name of the network; see `pixelwise models`.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Backbone of the network, such as resnet50.")
+        str | None, Option(help="Backbone of the network, such as resnet50.")
     ] = None,
     output_stride: Annotated[
         int | None,
-        typer.Option(help="Ratio of image size to feature map size; 8 is finer and slower."),
+        Option(help="Ratio of image size to feature map size; 8 is finer and slower."),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Initial weights: imagenet, none, a weights file, or a bundle."),
+        Option(help="Initial weights: imagenet, none, a weights file, or a bundle."),
     ] = None,
     crop: Annotated[
         str | None,
-        typer.Option(metavar="HEIGHTxWIDTH", help="Size of training crops; image: no cropping."),
+        Option(metavar="HEIGHTxWIDTH", help="Size of training crops; image: no cropping."),
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Number of passes over the training images.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images per step, over all devices.")
-    ] = None,
+    epochs: Annotated[int | None, Option(help="Number of passes over the training images.")] = None,
+    batch_size: Annotated[int | None, Option(help="Images per step, over all devices.")] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(
+        Option(
             help="Learning rate of the backbone. The head uses optimizer.head_multiplier times "
             "this."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    seed: Annotated[int | None, Option(help="Random seed.")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu, cuda or mps.")] = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="Number of GPUs, or of CPU processes, per machine.")
+        int | None, Option(min=1, help="Number of GPUs, or of CPU processes, per machine.")
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="Number of machines; run the command on each.")
+        int | None, Option(min=1, help="Number of machines; run the command on each.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
+        Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
     ] = None,
     tensorboard: Annotated[
-        bool, typer.Option(help="Also write OUT/tensorboard (needs TensorBoard).")
+        bool, Option(help="Also write OUT/tensorboard (needs TensorBoard).")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace the run in OUT.")] = False,
+    overwrite: Annotated[bool, Option(help="Replace the run in OUT.")] = False,
     plan_only: Annotated[
-        bool, typer.Option("--plan-only", help="Check everything, print the plan and stop.")
+        bool, Option("--plan-only", help="Check everything, print the plan and stop.")
     ] = False,
 ) -> None:
     """Train a network on a folder of images and masks.
@@ -132,7 +128,7 @@ _KEYS = {
 """Options that set a value of the recipe, and its key."""
 
 
-def _stated(ctx: typer.Context) -> dict[str, str]:
+def _stated(ctx: Context) -> dict[str, str]:
     """Return the arguments and options on the command line, as the user writes them, by name."""
     return {
         str(parameter.name): parameter.opts[0] if "-" in parameter.opts[0] else "DATA"
@@ -142,7 +138,7 @@ def _stated(ctx: typer.Context) -> dict[str, str]:
     }
 
 
-def _check_resume(ctx: typer.Context) -> None:
+def _check_resume(ctx: Context) -> None:
     """Raise InputError if other settings are stated with --resume."""
     allowed = ("resume", "devices", "nodes")
     refused = [flag for name, flag in _stated(ctx).items() if name not in allowed]
@@ -153,7 +149,7 @@ def _check_resume(ctx: typer.Context) -> None:
         )
 
 
-def _merge_overrides(ctx: typer.Context, settings: list[str]) -> dict[str, Any]:
+def _merge_overrides(ctx: Context, settings: list[str]) -> dict[str, Any]:
     """Return the values of --set and of the other options by recipe key.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
@@ -30,13 +30,13 @@ def tune_crf(
     split: flags.Split = "val",
     limit: Annotated[
         int,
-        typer.Option(
+        Option(
             min=1, metavar="N", help="Number of images to search on; the others validate the gain."
         ),
     ] = 20,
     json_file: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--json",
             metavar="FILE",
             help="Write the best parameters as JSON for predict --crf-set; - prints nothing else.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from torch import nn
@@ -14,7 +15,7 @@ from pixelwise.distributed.process_group import (
 from pixelwise.distributed.process_rank import ProcessRank, report_once
 from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
-from pixelwise.training.callbacks import Callback
+from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.custom_model import check_batch_norm
 from pixelwise.training.losses import Loss
 from pixelwise.training.resume_state import Checkpoint, load_newest_checkpoint
@@ -26,7 +27,7 @@ from pixelwise.training.run_folder import (
     read_root,
 )
 from pixelwise.training.setup import Data, TrainingSetup, make_network, open_data, set_up
-from pixelwise.training.tensorboard import add_tensorboard
+from pixelwise.training.tensorboard import TensorBoard
 from pixelwise.training.trainer import Trainer
 
 
@@ -65,7 +66,7 @@ def train(
         TrainingError: If the loss is not finite, or a file cannot be written.
         TrainingStoppedError: On Ctrl-C or SIGTERM, after the current step and a checkpoint.
     """
-    group = _join(recipe)
+    group = join_process_group(recipe)
     callback = _on_rank_zero_only(callback, group)
     with group.fail_together(out):
         setup = set_up(
@@ -113,7 +114,7 @@ def plan_training(
         module=model,
         overwrite=overwrite,
         callback=callback,
-        group=_join(recipe, ProcessRank()),
+        group=join_process_group(recipe, ProcessRank()),
         world_size=processes,
     )
     callback.on_plan(setup.run.facts, epochs=setup.run.recipe.epochs)
@@ -151,7 +152,7 @@ def resume(
         source = read_root(folder) if data is None else data
         recipe = load_resolved_recipe(folder / "recipe.toml")
         check_model(folder, recipe, model)
-        group = _join(recipe)
+        group = join_process_group(recipe)
     callback = _on_rank_zero_only(callback, group)
     with group.fail_together(folder):
         group.on_all_ranks(lambda: check_batch_size(recipe.batch_size, group.world_size))
@@ -172,15 +173,6 @@ def resume(
         return _fit(setup, group, callback, checkpoint)
 
 
-def _join(recipe: Recipe, process_rank: ProcessRank | None = None) -> ProcessGroup:
-    return join_process_group(
-        device=recipe.device,
-        precision=recipe.precision,
-        seed=recipe.seed,
-        process_rank=process_rank,
-    )
-
-
 def _on_rank_zero_only(callback: Callback | None, group: ProcessGroup) -> Callback:
     return callback if callback is not None and group.is_rank_zero else Callback()
 
@@ -194,6 +186,8 @@ def _fit(
     run = setup.run
     callback.on_plan(run.facts, epochs=run.recipe.epochs)
     enabled = run.recipe.tensorboard and group.is_rank_zero
-    with add_tensorboard(callback, run.folder, enabled=enabled) as callbacks:
+    board = closing(TensorBoard(run.folder / "tensorboard")) if enabled else nullcontext()
+    with board as tensorboard:
+        callbacks = CallbackList(callback, tensorboard)
         Trainer(setup, group, callback=callbacks, checkpoint=checkpoint).fit()
     return run

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from pixelwise.file_io import make_folder
 from pixelwise.training.custom_model import load_module_weights
 from pixelwise.weights.normalization import Normalization
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
+
+if TYPE_CHECKING:
+    from pixelwise.training.run_folder import Run
 
 FORMAT = 3
 KEY = "pixelwise-checkpoint"
@@ -166,26 +169,16 @@ class CheckpointWriter:
     """Writes checkpoints to RUN/checkpoints.
 
     Args:
-        run: Folder of the run.
-        minutes: Time between checkpoints, for `is_due`.
+        run: The run.
         steps: Number of steps per epoch.
-        normalization: The normalization of the run.
-        facts: The facts of the run.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        *,
-        minutes: float,
-        steps: int,
-        normalization: Normalization,
-        facts: Mapping[str, str],
-    ) -> None:
-        self.folder = make_folder(run / "checkpoints")
-        self.seconds = 60 * minutes
+    def __init__(self, run: Run, *, steps: int) -> None:
+        self.folder = make_folder(run.folder / "checkpoints")
+        self.seconds = 60 * run.recipe.checkpoint_minutes
         self.steps = steps
-        self.constants = {"normalization": normalization.to_json(), "facts": dict(facts)}
+        facts = {key: text for key, text in run.facts.items() if key != "resumed"}
+        self.constants = {"normalization": run.normalization.to_json(), "facts": facts}
         self.written_at = time.monotonic()
 
     def is_due(self) -> bool:
@@ -231,14 +224,8 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
         "format": FORMAT,
         **constants,
         "progress": {
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "loss_sum": progress.loss_sum,
-            "seconds": progress.seconds,
+            **{key: value for key, value in vars(progress).items() if key != "evaluation"},
             "learning_rate": _nan_to_none(progress.learning_rate),
-            "best": progress.best,
-            "best_epoch": progress.best_epoch,
-            "history": progress.history,
             "images": names,
         },
         "optimizer": optimizer_header,

@@ -92,13 +92,7 @@ class Trainer:
         if group.is_rank_zero:
             for folder in (self.run.folder, self.run.folder / "checkpoints"):
                 remove_temporary_files(folder)
-        self.checkpoints = CheckpointWriter(
-            self.run.folder,
-            minutes=self.recipe.checkpoint_minutes,
-            steps=len(self.order),
-            normalization=self.run.normalization,
-            facts={key: text for key, text in self.run.facts.items() if key != "resumed"},
-        )
+        self.checkpoints = CheckpointWriter(self.run, steps=len(self.order))
         if checkpoint is None:
             self._save()
         else:
