@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Self
 
 from rich.console import Console
@@ -11,9 +12,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+
+UNIT_COLUMN = TextColumn("{task.fields[unit]}", markup=False)
 
 
 class Bar:
@@ -27,7 +31,7 @@ class Bar:
         unit: What is counted.
         console: Where to draw. By default standard error.
         quiet: Whether to show nothing at all.
-        show_count: Whether to show the count and the time left next to the unit.
+        columns: What to show after the bar, in place of the count, the unit and the time left.
     """
 
     def __init__(
@@ -37,15 +41,15 @@ class Bar:
         unit: str = "images",
         console: Console | None = None,
         quiet: bool = False,
-        show_count: bool = True,
+        columns: Sequence[ProgressColumn] | None = None,
     ) -> None:
         console = console or Console(stderr=True)
-        unit_column = TextColumn("{task.fields[unit]}", markup=False)
-        count = (MofNCompleteColumn(), unit_column, TimeRemainingColumn())
+        if columns is None:
+            columns = (MofNCompleteColumn(), UNIT_COLUMN, TimeRemainingColumn())
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            *(count if show_count else (unit_column,)),
+            *columns,
             console=console,
             transient=True,
             disable=quiet or not (console.is_terminal or console.is_jupyter),

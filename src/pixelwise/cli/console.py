@@ -12,11 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 from rich import box
 from rich.console import Console
 from rich.progress import (
-    BarColumn,
     DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
+    ProgressColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -106,46 +103,34 @@ def write_json(file: str | None, content: Mapping[str, Any], *, use: str = "") -
 class Bar(progress.Bar):
     """A progress bar on the console of the commands."""
 
-    def __init__(self, description: str, *, unit: str = "images") -> None:
-        super().__init__(description, unit=unit, console=console)
+    def __init__(
+        self,
+        description: str,
+        *,
+        unit: str = "images",
+        columns: Sequence[ProgressColumn] | None = None,
+    ) -> None:
+        super().__init__(description, unit=unit, console=console, columns=columns)
 
 
-class Transfer:
+class Transfer(Bar):
     """One progress bar in bytes after another, with speed and time left, for file transfers."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
+        super().__init__(
+            "", columns=(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         )
-        self.description = ""
-        self.done = 0
-        self.task: TaskID | None = None
+        self.state = ("", 0)
 
-    def __enter__(self) -> Transfer:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        progress.stop(self.progress)
-
-    def __call__(self, description: str, done: int, total: int | None) -> None:
+    def show(self, description: str, done: int, total: int | None) -> None:
         """Show that `done` of `total` bytes are transferred.
 
         A new description, or a smaller `done`, starts a new bar.
         """
-        if self.task is None or description != self.description or done < self.done:
-            if self.task is not None:
-                self.progress.remove_task(self.task)
+        if description != self.state[0] or done < self.state[1]:
             # Bytes that an earlier call fetched must not count as speed.
-            self.task = self.progress.add_task(description, total=total, completed=done)
-        self.description, self.done = description, done
+            self.progress.reset(self.task, description=description, total=total, completed=done)
+        self.state = description, done
         self.progress.update(self.task, completed=done, total=total)
 
 

@@ -61,7 +61,7 @@ def get_data(
     entry = find_dataset(name)
     print_line(f"{entry.title}\nterms: {entry.terms}")
     with Transfer() as transfer:
-        folder = fetch_dataset(entry.name, to, progress=transfer)
+        folder = fetch_dataset(entry.name, to, progress=transfer.show)
     if entry.extra:
         print_line(entry.extra)
     print_line(f"written to {folder}; train on it: pixelwise train {folder}")

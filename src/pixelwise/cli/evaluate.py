@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Context, Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 @command
 def evaluate(
+    ctx: Context,
     bundle: flags.BundleOrExport,
     data: flags.Data,
     split: flags.Split = "val",
@@ -52,10 +53,7 @@ def evaluate(
     check_json(json_file)
     if images is not None:
         check_writable(images)
-    chosen = runtime or ("auto" if is_export(bundle) else "torch")
-    options = flags.parse_options(
-        chosen, device, crf=crf, crf_set=crf_set, tile=tile, scales=scales, flip=flip
-    )
+    options = flags.parse_options(ctx, runtime or ("auto" if is_export(bundle) else "torch"))
     predictor = flags.load_predictor(bundle, options)
     from pixelwise.evaluation import evaluate as score
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from pixelwise.cli.console import Bar, console
 from pixelwise.errors import InputError
@@ -65,28 +65,21 @@ Flip = Annotated[
 ]
 
 
-def parse_options(
-    runtime: str,
-    device: str | None,
-    *,
-    crf: bool,
-    crf_set: str | None,
-    tile: str,
-    scales: str,
-    flip: bool,
-) -> InferenceOptions:
-    """Build `InferenceOptions` from the flags; raise InputError for invalid values."""
+def parse_options(ctx: Context, runtime: str) -> InferenceOptions:
+    """Build `InferenceOptions` from a command's options; raise InputError for invalid values."""
     from pixelwise.crf import DEFAULT_PARAMETERS
     from pixelwise.inference import InferenceOptions
 
+    given = ctx.params
+    scales, tile = given["scales"], given["tile"]
     try:
         numbers = tuple(float(text) for text in scales.split(","))
     except ValueError as error:
         example = "give numbers separated by commas, e.g. 0.75,1,1.25"
         raise InputError(f"scales {scales!r}: {example}") from error
-    parameters = crf_set or (DEFAULT_PARAMETERS if crf else None)
+    parameters = given["crf_set"] or (DEFAULT_PARAMETERS if given["crf"] else None)
     side = int(tile) if tile.isascii() and tile.isdigit() else tile
-    return InferenceOptions(runtime, device, parameters, side, numbers, flip)
+    return InferenceOptions(runtime, given["device"], parameters, side, numbers, given["flip"])
 
 
 def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:

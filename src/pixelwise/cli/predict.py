@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import Bar, command, complain, print_line
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @command
 def predict(
+    ctx: Context,
     bundle: flags.BundleOrExport,
     images: Annotated[list[Path], Argument(help="Images, folders of images, or videos.")],
     out: Annotated[Path, Option(help="Folder for masks and overlays.")] = Path("predictions"),
@@ -51,9 +52,7 @@ def predict(
 
     Run an interrupted command again to resume it. A video becomes NAME_overlay.mp4.
     """
-    options = flags.parse_options(
-        runtime, device, crf=crf, crf_set=crf_set, tile=tile, scales=scales, flip=flip
-    )
+    options = flags.parse_options(ctx, runtime)
     if large:
         _predict_large(bundle, images, out, options, overwrite=overwrite)
     else:

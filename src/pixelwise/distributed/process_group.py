@@ -88,10 +88,8 @@ class ProcessGroup:
         """
         if self.world_size == 1:
             return work()
-        result, error = _attempt(work) if self.is_rank_zero else (None, None)
-        result, exit_code = self.fabric.broadcast(
-            (result, None if error is None else error.exit_code)
-        )
+        result, error, code = _attempt(work) if self.is_rank_zero else (None, None, None)
+        result, exit_code = self.fabric.broadcast((result, code))
         if exit_code is not None:
             self.error_is_known = True
             raise error or ReportedElsewhereError(exit_code)

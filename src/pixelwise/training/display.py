@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from pixelwise.progress import Bar, Clock, duration
+from pixelwise.progress import UNIT_COLUMN, Bar, Clock, duration
 from pixelwise.training.callbacks import Callback
 
 
@@ -22,7 +22,7 @@ class TrainingDisplay(Callback):
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self.dataset_bar = Bar("checking the data", console=console, quiet=quiet)
-        self.bar = Bar("", unit="", console=console, quiet=quiet, show_count=False)
+        self.bar = Bar("", unit="", console=console, quiet=quiet, columns=(UNIT_COLUMN,))
         self.epochs = 0
         self.state = ""
         self.clock = Clock()

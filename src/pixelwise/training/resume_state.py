@@ -145,7 +145,8 @@ class Checkpoint:
             InputError: If the weights do not fit the model, which may be a user's own.
         """
         load_module_weights(state.model, self._tensors_of("model"), origin=self.path)
-        _restore_optimizer(state.optimizer, self._tensors_of("optimizer"), self.header["optimizer"])
+        groups = self.header["optimizer"]["groups"]
+        _restore_optimizer(state.optimizer, self._tensors_of("optimizer"), groups)
         state.schedule.load_state_dict(dict(self.header["schedule"]))
         if state.ema is not None:
             state.ema.module.load_state_dict(self._tensors_of("average"))
@@ -205,8 +206,9 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
     """Write a checkpoint. `constants` is the part of its header that no step changes."""
     progress = state.progress
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    optimizer_tensors, optimizer_header = _split_optimizer(state.optimizer)
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors.items()}
+    optimizer = state.optimizer.state_dict()
+    for index, values in optimizer["state"].items():  # only tensors: the momentum of SGD
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items()}
     averaged = 0
     if state.ema is not None:
         average = state.ema.module.state_dict()
@@ -228,7 +230,7 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
             "learning_rate": _nan_to_none(progress.learning_rate),
             "images": names,
         },
-        "optimizer": optimizer_header,
+        "optimizer": {"groups": optimizer["param_groups"]},
         "schedule": state.schedule.state_dict(),  # without functions: the recipe defines them
         "averaged": averaged,
         "scaler": state.fabric.strategy.precision.state_dict(),
@@ -274,34 +276,19 @@ def load_newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
     )
 
 
-def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the optimizer's tensors by `INDEX.NAME`, and its numbers and groups as plain JSON."""
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for index, values in state["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                numbers[f"{index}.{name}"] = value
-    return tensors, {"groups": state["param_groups"], "numbers": numbers}
-
-
 def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]
 ) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **header["numbers"]}.items():
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
     # In the memory format of the weights, as in the run that was stopped: another format would
     # round the same sums differently.
     for weight, values in optimizer.state.items():
         for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+            values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _nan_to_none(value: float) -> float | None:
