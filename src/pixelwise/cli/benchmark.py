@@ -10,7 +10,6 @@ from typer import Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import Bar, check_json, command, console, make_table, write_json
-from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
     from pixelwise.benchmark import Measurement
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 def benchmark(
     bundle: flags.Bundle,
     size: Annotated[
-        list[str] | None,
-        Option(help="Image size, HEIGHTxWIDTH. Repeatable. Defaults to 360x480."),
+        list[str] | None, Option(help="Image size, HEIGHTxWIDTH. Repeatable. Defaults to 360x480.")
     ] = None,
     rounds: Annotated[int, Option(min=1, help="Number of processes per runtime.")] = 3,
     seconds: Annotated[float, Option(min=0.0, help="Duration of each process.")] = 3.0,
@@ -29,7 +27,7 @@ def benchmark(
 ) -> None:
     """Measure the speed of all installed runtimes of a bundle, next to eager PyTorch."""
     check_json(json_file)
-    sizes = [_parse_size(text) for text in size or ["360x480"]]
+    sizes = [flags.parse_size("--size", text) for text in size or ["360x480"]]
     from pixelwise.benchmark import benchmark as measure
 
     with Bar("measuring", unit="processes") as bar:
@@ -39,14 +37,6 @@ def benchmark(
             console.print(_table(bundle, each, [row for row in measurements if row.size == each]))
     content = {"bundle": str(bundle), "measurements": [row.to_json() for row in measurements]}
     write_json(json_file, content)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    """Parse HEIGHTxWIDTH or raise an InputError."""
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise InputError(f"--size {text}: must be HEIGHTxWIDTH, such as 360x480")
-    return int(height), int(width)
 
 
 def _table(bundle: Path, size: tuple[int, int], rows: list[Measurement]) -> Table:

@@ -11,12 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    DownloadColumn,
-    ProgressColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import DownloadColumn, ProgressColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 

@@ -12,19 +12,14 @@ from pixelwise.cli.console import command, console, facts_table, print_line
 
 @command
 def convert(
-    file: Annotated[
-        Path,
-        Argument(help="A .caffemodel, a .pth, or a TensorFlow checkpoint."),
-    ],
+    file: Annotated[Path, Argument(help="A .caffemodel, a .pth, or a TensorFlow checkpoint.")],
     model: Annotated[str, Option(help="The network to fill; `pixelwise models` lists them all.")],
     out: Annotated[Path, Option(help="The bundle to write.", metavar="BUNDLE")],
     classes: Annotated[
-        Path | None,
-        Option(help="A classes.toml with the names of the file's classes, in order."),
+        Path | None, Option(help="A classes.toml with the names of the file's classes, in order.")
     ] = None,
     settings: Annotated[
-        list[str] | None,
-        Option("--set", metavar="KEY=VALUE", help="Set an option of the network."),
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Set an option of the network.")
     ] = None,
 ) -> None:
     """Convert published weights to a bundle."""

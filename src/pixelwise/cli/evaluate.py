@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Context, Option
 
 from pixelwise.cli import flags
-from pixelwise.cli.console import (
-    Bar,
-    check_json,
-    command,
-    print_line,
-    show_scores,
-    write_json,
-)
+from pixelwise.cli.console import Bar, check_json, command, print_line, show_scores, write_json
 
 if TYPE_CHECKING:
     from pixelwise.inference import Predictor
@@ -29,8 +22,7 @@ def evaluate(
     split: flags.Split = "val",
     json_file: flags.JsonFile = None,
     images: Annotated[
-        Path | None,
-        Option(metavar="FILE", help="Save the scores of each image for compare."),
+        Path | None, Option(metavar="FILE", help="Save the scores of each image for compare.")
     ] = None,
     runtime: Annotated[
         str | None,

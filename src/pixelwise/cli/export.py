@@ -17,12 +17,10 @@ def export(
     bundle: flags.Bundle,
     to: Annotated[str, Option(help="Format: openvino, onnx or torch-export.")] = "openvino",
     int8: Annotated[
-        bool,
-        Option("--int8", help="Quantize to 8 bits. Needs --data.", show_default=False),
+        bool, Option("--int8", help="Quantize to 8 bits. Needs --data.", show_default=False)
     ] = False,
     data: Annotated[
-        Path | None,
-        Option(help="Images and masks for --int8: train calibrates it, val scores it."),
+        Path | None, Option(help="Images and masks for --int8: train calibrates it, val scores it.")
     ] = None,
     max_drop: Annotated[
         float, Option(help="Points of val mIoU that int8 may lose.", metavar="POINTS")
@@ -31,8 +29,7 @@ def export(
         int, Option(help="Number of training images that calibrate int8.", metavar="N")
     ] = 100,
     out: Annotated[
-        Path | None,
-        Option(help="Folder to write. Defaults to one next to the bundle."),
+        Path | None, Option(help="Folder to write. Defaults to one next to the bundle.")
     ] = None,
 ) -> None:
     """Export a bundle to a faster runtime and verify it. predict then uses the export."""

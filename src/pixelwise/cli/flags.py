@@ -19,8 +19,7 @@ Bundle = Annotated[Path, Argument(help="A .safetensors file written by train.")]
 Split = Annotated[str, Option(help="train, val or test.")]
 Recipe = Annotated[str | None, Option(help="A .toml file, or the name of a shipped recipe.")]
 JsonFile = Annotated[
-    str | None,
-    Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON."),
+    str | None, Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON.")
 ]
 BundleOrExport = Annotated[Path, Argument(help="A .safetensors file from train, or an export.")]
 Runtime = Annotated[
@@ -31,8 +30,7 @@ Runtime = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None,
-    Option(help="PyTorch device: cpu, cuda, ... By default a GPU if there is one."),
+    str | None, Option(help="PyTorch device: cpu, cuda, ... By default a GPU if there is one.")
 ]
 Crf = Annotated[bool, Option("--crf", help="Refine with a dense CRF (needs numba).")]
 CrfSet = Annotated[
@@ -60,9 +58,16 @@ Scales = Annotated[
     ),
 ]
 Flip = Annotated[
-    bool,
-    Option("--flip", help="Test-time augmentation: average over the mirrored image, too."),
+    bool, Option("--flip", help="Test-time augmentation: average over the mirrored image, too.")
 ]
+
+
+def parse_size(flag: str, text: str, *, others: str = "") -> tuple[int, int]:
+    """Parse HEIGHTxWIDTH; raise InputError, which names `others` as allowed too."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise InputError(f"{flag} {text}: allowed are HEIGHTxWIDTH, such as 352x480{others}")
+    return int(height), int(width)
 
 
 def parse_options(ctx: Context, runtime: str) -> InferenceOptions:

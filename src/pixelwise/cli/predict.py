@@ -28,15 +28,13 @@ def predict(
     crf: flags.Crf = False,
     crf_set: flags.CrfSet = None,
     overlay: Annotated[
-        bool,
-        Option("--overlay/--no-overlay", help="Write NAME_overlay.png for viewing, too."),
+        bool, Option("--overlay/--no-overlay", help="Write NAME_overlay.png for viewing, too.")
     ] = True,
     overwrite: Annotated[
         bool, Option("--overwrite", help="Redo images that an earlier run already finished.")
     ] = False,
     frame_masks: Annotated[
-        bool,
-        Option("--frame-masks", help="For videos, write a mask for each frame, too."),
+        bool, Option("--frame-masks", help="For videos, write a mask for each frame, too.")
     ] = False,
     tile: flags.Tile = "auto",
     scales: flags.Scales = "1",
@@ -128,12 +126,7 @@ def _predict_videos(predictor: Predictor, paths: Sequence[Path], out: Path, *, m
 
 
 def _predict_large(
-    bundle: Path,
-    images: Sequence[Path],
-    out: Path,
-    options: InferenceOptions,
-    *,
-    overwrite: bool,
+    bundle: Path, images: Sequence[Path], out: Path, options: InferenceOptions, *, overwrite: bool
 ) -> None:
     """Predict TIFF files in tiles and print a summary; exit with 1 if one failed."""
     from pixelwise.inference import Predictor

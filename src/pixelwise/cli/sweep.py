@@ -33,8 +33,7 @@ def sweep(
         float | None, Option(min=0, help="Time budget: no epoch begins after it.")
     ] = None,
     backbones: Annotated[
-        list[str] | None,
-        Option("--backbone", help="Backbone to try; repeat for several."),
+        list[str] | None, Option("--backbone", help="Backbone to try; repeat for several.")
     ] = None,
     recipe: flags.Recipe = None,
     settings: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +25,7 @@ def train(
         Path | None, Option(help="Folder for the run.", show_default="runs/DATA")
     ] = None,
     resume: Annotated[
-        Path | None,
-        Option(help="Resume this run. Only --devices and --nodes can be added."),
+        Path | None, Option(help="Resume this run. Only --devices and --nodes can be added.")
     ] = None,
     recipe: flags.Recipe = None,
     model: Annotated[
@@ -37,12 +35,10 @@ def train(
         str | None, Option(help="Backbone of the network, such as resnet50.")
     ] = None,
     output_stride: Annotated[
-        int | None,
-        Option(help="Ratio of image size to feature map size; 8 is finer and slower."),
+        int | None, Option(help="Ratio of image size to feature map size; 8 is finer and slower.")
     ] = None,
     weights: Annotated[
-        str | None,
-        Option(help="Initial weights: imagenet, none, a weights file, or a bundle."),
+        str | None, Option(help="Initial weights: imagenet, none, a weights file, or a bundle.")
     ] = None,
     crop: Annotated[
         str | None,
@@ -162,25 +158,13 @@ def _merge_overrides(ctx: Context, settings: list[str]) -> dict[str, Any]:
         if name not in _KEYS:
             continue
         key, value = _KEYS[name], ctx.params[name]
-        if name == "crop":
-            value = _parse_crop(value)
+        if name == "crop" and value not in ("image", "auto"):
+            value = list(flags.parse_size("--crop", value, others=", image and auto"))
         if overrides.setdefault(key, value) != value:
             raise InputError(
                 f"{flag} contradicts --set {key}={overrides[key]}: give only one of them"
             )
     return overrides
-
-
-def _parse_crop(text: str) -> list[int] | str:
-    """Parse HEIGHTxWIDTH, `image` or `auto`."""
-    if text in ("image", "auto"):
-        return text
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise InputError(
-            f"--crop {text}: allowed are HEIGHTxWIDTH, such as 352x480, image and auto"
-        )
-    return [int(side) for side in match.groups()]
 
 
 def _plan(data: Path, out: Path, recipe: Recipe, *, overwrite: bool, processes: int) -> None:
