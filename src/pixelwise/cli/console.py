@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.progress import DownloadColumn, ProgressColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -95,26 +95,16 @@ def write_json(file: str | None, content: Mapping[str, Any], *, use: str = "") -
         print_line(f"written to {file}{use}")
 
 
-class Bar(progress.Bar):
-    """A progress bar on the console of the commands."""
-
-    def __init__(
-        self,
-        description: str,
-        *,
-        unit: str = "images",
-        columns: Sequence[ProgressColumn] | None = None,
-    ) -> None:
-        super().__init__(description, unit=unit, console=console, columns=columns)
+Bar = functools.partial(progress.Bar, console=console)
+"""A progress bar on the console of the commands."""
 
 
-class Transfer(Bar):
+class Transfer(progress.Bar):
     """One progress bar in bytes after another, with speed and time left, for file transfers."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "", columns=(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        )
+        columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        super().__init__("", columns=columns, console=console)
         self.state = ("", 0)
 
     def show(self, description: str, done: int, total: int | None) -> None:

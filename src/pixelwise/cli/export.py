@@ -33,19 +33,11 @@ def export(
     ] = None,
 ) -> None:
     """Export a bundle to a faster runtime and verify it. predict then uses the export."""
-    from pixelwise.exporters import export as write
+    from pixelwise.api import export as write
 
-    with console.status("exporting") as status:
-        manifest = write(
-            bundle,
-            to=to,
-            out=out,
-            int8=int8,
-            data=data,
-            max_drop=max_drop,
-            calibration=calibration,
-            progress=status.update,
-        )
+    manifest = write(
+        bundle, to=to, out=out, int8=int8, data=data, max_drop=max_drop, calibration=calibration
+    )
     console.print(facts_table(_facts(manifest.checks)))
     print_line(f"written to {manifest.folder}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -145,7 +145,7 @@ def _predict_large(
         )
 
     @contextmanager
-    def watch(path: Path, size: tuple[int, int]) -> Iterator[Bar]:
+    def watch(path: Path, size: tuple[int, int]) -> Iterator[Callable[[int, int], None]]:
         height, width = size
         with Bar(f"{path.name}, {width}x{height}", unit="tiles") as bar:
             yield bar

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -95,28 +96,21 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def _parse(source: Path | str) -> tuple[str, dict[str, Any]]:
     """Return how messages name the source, and its values."""
-    origin, text = _read(source)
-    try:
-        return origin, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{origin}: is not valid TOML ({error}): correct the line") from error
-
-
-def _read(source: Path | str) -> tuple[str, str]:
     # A name takes precedence over a file or folder of the same name; ./NAME is the file.
+    path: Traversable = Path(source)
     if str(source) in shipped_recipes():
-        shipped = resources.files("pixelwise") / "recipes" / f"{source}.toml"
-        return str(source), shipped.read_text(encoding="utf-8")
-    path = Path(source)
-    if path.suffix != ".toml" and not path.is_file():
+        path = resources.files("pixelwise") / "recipes" / f"{source}.toml"
+    elif not str(source).endswith(".toml") and not path.is_file():
         raise InputError(
             f"recipe {str(source)!r}: is neither a file nor a shipped recipe: the shipped recipes "
             f"are {', '.join(shipped_recipes())}"
         )
     try:
-        return str(path), path.read_text(encoding="utf-8")
+        return str(source), tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source}: is not valid TOML ({error}): correct the line") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+        raise InputError(f"{source}: cannot be read ({error})") from error
 
 
 def _explain(origin: str, error: ValidationError) -> list[str]:
