@@ -69,15 +69,7 @@ def train(
     group = join_process_group(recipe)
     callback = _on_rank_zero_only(callback, group)
     with group.fail_together(out):
-        setup = set_up(
-            data,
-            out,
-            recipe,
-            module=model,
-            overwrite=overwrite,
-            callback=callback,
-            group=group,
-        )
+        setup = set_up(data, out, recipe, callback, group, module=model, overwrite=overwrite)
         group.on_rank_zero(lambda: begin_run(setup.run, processes=group.world_size))
         return _fit(setup, group, callback)
 
@@ -107,15 +99,9 @@ def plan_training(
         InputError: As `train` does before its first step.
     """
     callback = callback or Callback()
+    group = join_process_group(recipe, ProcessRank())
     setup = set_up(
-        data,
-        out,
-        recipe,
-        module=model,
-        overwrite=overwrite,
-        callback=callback,
-        group=join_process_group(recipe, ProcessRank()),
-        world_size=processes,
+        data, out, recipe, callback, group, module=model, overwrite=overwrite, world_size=processes
     )
     callback.on_plan(setup.run.facts, epochs=setup.run.recipe.epochs)
     return setup.run
@@ -162,11 +148,8 @@ def resume(
         group.on_all_ranks(lambda: check_same_data(folder, opened))
         progress = checkpoint.progress()
         position = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
-        facts = {
-            **checkpoint.facts,
-            "processes": str(group),
-            "resumed": "; ".join([position, *damaged]),
-        }
+        resumed = "; ".join([position, *damaged])
+        facts = {**checkpoint.facts, "processes": str(group), "resumed": resumed}
         run = Run(folder, recipe, opened, checkpoint.normalization, facts, progress)
         loss = Loss(recipe.loss, opened.pixel_counts["train"], device=group.fabric.device)
         setup = TrainingSetup(run, make_network(recipe.model, opened, model), loss)

@@ -56,11 +56,11 @@ def set_up(
     source: Data,
     out: Path,
     recipe: Recipe,
+    callback: Callback,
+    group: ProcessGroup,
     *,
     module: nn.Module | None,
     overwrite: bool,
-    callback: Callback,
-    group: ProcessGroup,
     world_size: int | None = None,
 ) -> TrainingSetup:
     """Prepare a run without writing anything. The arguments and errors are those of `train`.
@@ -202,9 +202,9 @@ def _open_data(source: Data, recipe: Recipe, callback: Callback) -> Segmentation
             channels=None if settings.channels == "auto" else settings.channels,
             value_range=None if settings.value_range == "auto" else settings.value_range,
         )
-    missing = [split for split in splits if split not in source.splits]
-    if missing:
-        raise InputError(f"{source.root}: the dataset has no {missing[0]} split: training needs it")
+    for split in splits:
+        if split not in source.splits:
+            raise InputError(f"{source.root}: the dataset has no {split} split: training needs it")
     return replace(source, splits={split: source.splits[split] for split in splits})
 
 
