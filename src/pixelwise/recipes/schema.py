@@ -32,8 +32,7 @@ class ModelRecipe(_Section):
 
     name: str = "deeplab_v3plus"
     weights: str = Field(
-        default="imagenet",
-        description="imagenet, none, a file with backbone weights, or a bundle",
+        default="imagenet", description="imagenet, none, a file with backbone weights, or a bundle"
     )
     options: dict[str, Any] = Field(
         default_factory=dict,

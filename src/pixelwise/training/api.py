@@ -7,11 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pixelwise.distributed.process_group import (
-    ProcessGroup,
-    check_batch_size,
-    join_process_group,
-)
+from pixelwise.distributed.process_group import ProcessGroup, check_batch_size, join_process_group
 from pixelwise.distributed.process_rank import ProcessRank, report_once
 from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
@@ -19,13 +15,7 @@ from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.custom_model import check_batch_norm
 from pixelwise.training.losses import Loss
 from pixelwise.training.resume_state import Checkpoint, load_newest_checkpoint
-from pixelwise.training.run_folder import (
-    Run,
-    begin_run,
-    check_model,
-    check_same_data,
-    read_root,
-)
+from pixelwise.training.run_folder import Run, begin_run, check_model, check_same_data, read_root
 from pixelwise.training.setup import Data, TrainingSetup, make_network, open_data, set_up
 from pixelwise.training.tensorboard import TensorBoard
 from pixelwise.training.trainer import Trainer

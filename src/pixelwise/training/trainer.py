@@ -36,12 +36,7 @@ from pixelwise.training.loading import (
     make_loader,
 )
 from pixelwise.training.optimizer import make_optimizer, make_schedule
-from pixelwise.training.resume_state import (
-    Checkpoint,
-    CheckpointWriter,
-    TrainingState,
-    write_state,
-)
+from pixelwise.training.resume_state import Checkpoint, CheckpointWriter, TrainingState, write_state
 from pixelwise.training.run_folder import Metrics
 from pixelwise.training.setup import TrainingSetup
 from pixelwise.weights.tensor_file import write_tensor_file
@@ -281,8 +276,7 @@ class Trainer:
     def _save_or_stop(self) -> None:
         """Save a checkpoint if one is due; on a signal, save and stop."""
         signal_number, is_due = self.group.all_reduce_max(
-            self.interrupts.requested or 0,
-            self.group.is_rank_zero and self.checkpoints.is_due(),
+            self.interrupts.requested or 0, self.group.is_rank_zero and self.checkpoints.is_due()
         )
         if signal_number or is_due:
             self._save()
