@@ -58,7 +58,7 @@ Scales = Annotated[
     ),
 ]
 Flip = Annotated[
-    bool, Option("--flip", help="Test-time augmentation: average over the mirrored image, too.")
+    bool, Option("--flip", help="Test-time augmentation: also average over the mirrored image.")
 ]
 
 

@@ -28,13 +28,13 @@ def predict(
     crf: flags.Crf = False,
     crf_set: flags.CrfSet = None,
     overlay: Annotated[
-        bool, Option("--overlay/--no-overlay", help="Write NAME_overlay.png for viewing, too.")
+        bool, Option("--overlay/--no-overlay", help="Also write NAME_overlay.png for viewing.")
     ] = True,
     overwrite: Annotated[
         bool, Option("--overwrite", help="Redo images that an earlier run already finished.")
     ] = False,
     frame_masks: Annotated[
-        bool, Option("--frame-masks", help="For videos, write a mask for each frame, too.")
+        bool, Option("--frame-masks", help="For videos, also write a mask for each frame.")
     ] = False,
     tile: flags.Tile = "auto",
     scales: flags.Scales = "1",

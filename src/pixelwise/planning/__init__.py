@@ -1,1 +1,1 @@
-"""Choose training settings from the data and the machine. Free of PyTorch: the doctor uses it."""
+"""Choose training settings from the data and the machine, without importing PyTorch."""

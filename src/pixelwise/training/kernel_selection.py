@@ -25,7 +25,8 @@ MEMORY_FORMATS: dict[str, torch.memory_format] = {
     "channels_last": torch.channels_last,
 }
 TIMED_IMAGES = 2  # the minimum for batch normalization; larger batches have the same time ratio
-CLOSE, ROUNDS = 1.25, 3  # combinations within this factor of the fastest are timed again, so often
+# Combinations that take less than CLOSE times as long as the fastest are timed ROUNDS more times.
+CLOSE, ROUNDS = 1.25, 3
 
 
 @dataclass(frozen=True)
