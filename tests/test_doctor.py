@@ -26,7 +26,7 @@ from pixelwise.doctor.measures.alignment import agreement
 from pixelwise.doctor.measures.fingerprint import fingerprint, near_pairs
 from pixelwise.doctor.measures.objects import objects
 from pixelwise.errors import InputError
-from pixelwise.planning import PLANNED
+from pixelwise.planning.plan import PLANNED
 from pixelwise.recipes.load_recipe import load_recipe, parse_override
 
 CAMVID = Path(__file__).parents[2] / "shared" / "camvid"

@@ -19,19 +19,22 @@ from pixelwise.data.scenes import write_scenes
 from pixelwise.doctor import examine
 from pixelwise.errors import InputError
 from pixelwise.models import count_activations, create_model
-from pixelwise.planning import (
+from pixelwise.planning.machine import Machine, this_machine
+from pixelwise.planning.plan import (
     BATCH_SIZE,
     CLASS_WEIGHTS,
     CROP,
     EPOCHS,
+    MAX_BATCH,
+    MAX_EPOCHS,
+    MIN_EPOCHS,
     PLANNED,
+    STEPS,
+    USABLE,
     DatasetStats,
-    Machine,
     Network,
     make_plan,
-    this_machine,
 )
-from pixelwise.planning.plan import MAX_BATCH, MAX_EPOCHS, MIN_EPOCHS, STEPS, USABLE
 from pixelwise.recipes.load_recipe import load_resolved_recipe, shipped_recipes
 from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.training import load_recipe, plan_training, resume, train

@@ -179,6 +179,8 @@ def train(
     """
     from pixelwise.training import load_recipe
     from pixelwise.training import train as run
+    from pixelwise.training.callbacks import CallbackList
+    from pixelwise.training.display import TrainingDisplay
 
     arguments = {
         "model.name": model if isinstance(model, str) else None,
@@ -195,9 +197,9 @@ def train(
     given = {key: value for key, value in arguments.items() if value is not None}
     chosen = load_recipe(recipe, {**(settings or {}), **given})
     network = None if isinstance(model, str) else model
-    with _training_bar(quiet) as bar:
-        listener = _listener(bar, callback)
-        return run(data, Path(out), chosen, overwrite=overwrite, callback=listener, model=network)
+    with TrainingDisplay(quiet=quiet) as display:
+        callbacks = CallbackList(callback, display)
+        return run(data, Path(out), chosen, overwrite=overwrite, callback=callbacks, model=network)
 
 
 @_explained
@@ -228,9 +230,12 @@ def resume(
         StoppedError: After Ctrl-C or SIGTERM.
     """
     from pixelwise.training import resume as run
+    from pixelwise.training.callbacks import CallbackList
+    from pixelwise.training.display import TrainingDisplay
 
-    with _training_bar(quiet) as bar:
-        return run(Path(folder), data=data, model=model, callback=_listener(bar, callback))
+    with TrainingDisplay(quiet=quiet) as display:
+        callbacks = CallbackList(callback, display)
+        return run(Path(folder), data=data, model=model, callback=callbacks)
 
 
 @_explained
@@ -259,6 +264,7 @@ def evaluate(
         InputError: If the data has other classes than the network, lacks the split, or is damaged.
     """
     from pixelwise.evaluation import evaluate as run
+    from pixelwise.evaluation.open_splits import open_splits
     from pixelwise.inference.export_manifest import is_export
 
     predictor = model
@@ -276,25 +282,6 @@ def evaluate(
         )
     with Bar(f"scoring {split}", quiet=quiet) as bar:
         return run(predictor, data, split, details=details, progress=bar)
-
-
-def open_splits(
-    predictor: Predictor, data: Path, *splits: str, progress: Callable[[int, int], None]
-) -> SegmentationData:
-    """Open `splits` of a dataset as in the training of a predictor: classes, pixels, division."""
-    from pixelwise.data.dataset import open_dataset
-    from pixelwise.recipes.load_recipe import load_bundle_recipe
-
-    trained = load_bundle_recipe(predictor.recipe)
-    return open_dataset(
-        data,
-        splits=splits,
-        classes=predictor.classes,
-        pixels=predictor.pixels,
-        val_fraction=trained.data.val_fraction,
-        seed=trained.seed,
-        progress=progress,
-    )
 
 
 @_explained
@@ -408,31 +395,3 @@ def examine(
 
     with Bar("checking the data", quiet=quiet) as bar:
         return run(Path(root), val_fraction=val_fraction, seed=seed, workers=workers, progress=bar)
-
-
-def _training_bar(quiet: bool) -> Bar:
-    """Return the bar of a run. In a distributed run, only rank 0 shows it."""
-    from pixelwise.distributed.process_rank import find_process_rank
-
-    process = find_process_rank()
-    return Bar("checking the data", quiet=quiet or (process is not None and process.rank > 0))
-
-
-def _listener(bar: Bar, callback: Callback | None) -> Callback:
-    """Return a callback that shows a run's progress, and passes all events to `callback`."""
-    from pixelwise.training.callbacks import Callback, CallbackList
-
-    class ShowProgress(Callback):
-        epochs = 0
-
-        def on_dataset_progress(self, done: int, total: int) -> None:
-            bar(done, total)
-
-        def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
-            self.epochs = epochs
-
-        def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
-            bar.describe(f"epoch {epoch} of {self.epochs}, loss {loss:.3f}", unit="steps")
-            bar((epoch - 1) * steps + step, self.epochs * steps)
-
-    return CallbackList(*(each for each in (callback, ShowProgress()) if each is not None))

@@ -39,6 +39,16 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically.
+
+    Raises:
+        InputError: As for `atomic`.
+    """
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield an empty temporary folder to fill; on success flush it and let it replace `path`.
@@ -215,13 +225,10 @@ def check_folder(path: Path) -> None:
     """Raise InputError if a later `make_folder(path)` would fail. Creates nothing."""
     target = path.resolve()
     existing = next(folder for folder in (target, *target.parents) if folder.exists())
-    reason: OSError | None = None
     if not existing.is_dir():
-        reason = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        reason = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    if reason is not None:
-        raise not_writable(path, reason)
+        raise not_writable(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise not_writable(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def check_writable(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Self
 
 from rich.console import Console
@@ -11,9 +12,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+
+UNIT_COLUMN = TextColumn("{task.fields[unit]}", markup=False)
 
 
 class Bar:
@@ -27,6 +31,7 @@ class Bar:
         unit: What is counted.
         console: Where to draw. By default standard error.
         quiet: Whether to show nothing at all.
+        columns: What to show after the bar, in place of the count, the unit and the time left.
     """
 
     def __init__(
@@ -36,14 +41,15 @@ class Bar:
         unit: str = "images",
         console: Console | None = None,
         quiet: bool = False,
+        columns: Sequence[ProgressColumn] | None = None,
     ) -> None:
         console = console or Console(stderr=True)
+        if columns is None:
+            columns = (MofNCompleteColumn(), UNIT_COLUMN, TimeRemainingColumn())
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}", markup=False),
-            TimeRemainingColumn(),
+            *columns,
             console=console,
             transient=True,
             disable=quiet or not (console.is_terminal or console.is_jupyter),
@@ -59,6 +65,7 @@ class Bar:
         stop(self.progress)
 
     def __call__(self, done: int, total: int) -> None:
+        self.progress.start()
         if total != self.total:
             # Work that an earlier run finished must not count as speed.
             self.progress.reset(self.task, total=total, completed=max(0, done - 1))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
+from typer import Option
 
-from pixelwise.cli.console import Bar, check_json, command, console, write_json
-from pixelwise.errors import InputError
+from pixelwise.cli import flags
+from pixelwise.cli.console import Bar, check_json, command, console, make_table, write_json
 
 if TYPE_CHECKING:
     from pixelwise.benchmark import Measurement
@@ -17,21 +17,17 @@ if TYPE_CHECKING:
 
 @command
 def benchmark(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file written by train.")],
+    bundle: flags.Bundle,
     size: Annotated[
-        list[str] | None,
-        typer.Option(help="Image size, HEIGHTxWIDTH. Repeatable. Defaults to 360x480."),
+        list[str] | None, Option(help="Image size, HEIGHTxWIDTH. Repeatable. Defaults to 360x480.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Number of processes per runtime.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Duration of each process.")] = 3.0,
-    json_file: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON."),
-    ] = None,
+    rounds: Annotated[int, Option(min=1, help="Number of processes per runtime.")] = 3,
+    seconds: Annotated[float, Option(min=0.0, help="Duration of each process.")] = 3.0,
+    json_file: flags.JsonFile = None,
 ) -> None:
     """Measure the speed of all installed runtimes of a bundle, next to eager PyTorch."""
     check_json(json_file)
-    sizes = [_parse_size(text) for text in size or ["360x480"]]
+    sizes = [flags.parse_size("--size", text) for text in size or ["360x480"]]
     from pixelwise.benchmark import benchmark as measure
 
     with Bar("measuring", unit="processes") as bar:
@@ -43,19 +39,9 @@ def benchmark(
     write_json(json_file, content)
 
 
-def _parse_size(text: str) -> tuple[int, int]:
-    """Parse HEIGHTxWIDTH or raise an InputError."""
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise InputError(f"--size {text}: must be HEIGHTxWIDTH, such as 360x480")
-    return int(height), int(width)
-
-
 def _table(bundle: Path, size: tuple[int, int], rows: list[Measurement]) -> Table:
-    table = Table(title=f"{bundle} at {size[0]}x{size[1]}", title_justify="left")
-    table.add_column("runtime")
-    for name in ("ms", "images/s", "x eager", "equal", "GiB", "not network"):
-        table.add_column(name, justify="right")
+    columns = ("ms", "images/s", "x eager", "equal", "GiB", "not network")
+    table = make_table(f"{bundle} at {size[0]}x{size[1]}", ["runtime"], columns)
     for row in rows:
         table.add_row(
             row.runtime,

@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.table import Table
+from typer import Argument
 
+from pixelwise.cli import flags
 from pixelwise.cli.console import (
     check_json,
     command,
     console,
-    duration,
+    make_table,
     percent,
     percents,
+    print_line,
     write_json,
 )
+from pixelwise.progress import duration
 
 if TYPE_CHECKING:
     from pixelwise.report.run_comparison import Comparison
@@ -25,15 +27,9 @@ if TYPE_CHECKING:
 @command
 def compare(
     runs: Annotated[
-        list[Path],
-        typer.Argument(help="Run folders, or files of `pixelwise evaluate --images`."),
+        list[Path], Argument(help="Run folders, or files of `pixelwise evaluate --images`.")
     ],
-    json_file: Annotated[
-        str | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Also write JSON to FILE, or print only JSON with -."
-        ),
-    ] = None,
+    json_file: flags.JsonFile = None,
 ) -> None:
     """Compare two or more runs, and test whether they differ by more than chance."""
     from pixelwise.errors import InputError
@@ -52,14 +48,15 @@ def compare(
 
 def _show(comparison: Comparison, content: dict[str, Any]) -> None:
     runs = content["runs"]
+    names = [f"{number}: {run['name']}" for number, run in enumerate(runs, start=1)]
     if content["recipe_differences"]:
-        table = _table("differences between the recipes", "key", runs)
+        table = make_table("differences between the recipes", ["key"], names)
         for key, values in content["recipe_differences"].items():
             table.add_row(key, *("-" if value is None else str(value) for value in values))
         console.print(table)
-    table = _table(f"IoU in % on {content['split']} ({content['images']} images)", "class", runs)
-    for number in range(1, len(runs)):
-        table.add_column(f"{number + 1} minus 1", justify="right")
+    title = f"IoU in % on {content['split']} ({content['images']} images)"
+    columns = [*names, *(f"{number} minus 1" for number in range(2, len(runs) + 1))]
+    table = make_table(title, ["class"], columns)
     for name in runs[0]["classes"]:
         changes = [_format_change(each["classes"][name], "iou") for each in content["differences"]]
         table.add_row(name, *(percent(run["classes"][name]) for run in runs), *changes)
@@ -78,15 +75,7 @@ def _show(comparison: Comparison, content: dict[str, Any]) -> None:
         table.add_row("training time", *times)
     console.print(table)
     for sentence in comparison.verdicts:
-        console.print(sentence, soft_wrap=True)
-
-
-def _table(title: str, first: str, runs: list[dict[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for number, run in enumerate(runs, start=1):
-        table.add_column(f"{number}: {run['name']}", justify="right", overflow="fold")
-    return table
+        print_line(sentence)
 
 
 def _format_change(difference: dict[str, Any], key: str) -> str:

@@ -11,22 +11,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from pixelwise import progress
 from pixelwise.errors import PixelwiseError, explain_missing_packages
-from pixelwise.progress import Clock as Clock
-from pixelwise.progress import duration as duration
-from pixelwise.progress import stop as stop
 
 MAX_PROBLEMS = 20
 MAX_LINE = 4000
@@ -95,61 +85,53 @@ def write_json(file: str | None, content: Mapping[str, Any], *, use: str = "") -
         content: JSON values.
         use: What the file is for. Printed after its name.
     """
-    from pixelwise.file_io import atomic
+    from pixelwise.file_io import write_text
 
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     if file == "-":
         print(text, end="")
     elif file is not None:
-        with atomic(Path(file)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        console.print(f"written to {file}{use}", soft_wrap=True)
+        write_text(Path(file), text)
+        print_line(f"written to {file}{use}")
 
 
-class Bar(progress.Bar):
-    """A progress bar on the console of the commands."""
-
-    def __init__(self, description: str, *, unit: str = "images") -> None:
-        super().__init__(description, unit=unit, console=console)
+Bar = functools.partial(progress.Bar, console=console)
+"""A progress bar on the console of the commands."""
 
 
-class Transfer:
+class Transfer(progress.Bar):
     """One progress bar in bytes after another, with speed and time left, for file transfers."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.description = ""
-        self.done = 0
-        self.task: TaskID | None = None
+        columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        super().__init__("", columns=columns, console=console)
+        self.state = ("", 0)
 
-    def __enter__(self) -> Transfer:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        stop(self.progress)
-
-    def __call__(self, description: str, done: int, total: int | None) -> None:
+    def show(self, description: str, done: int, total: int | None) -> None:
         """Show that `done` of `total` bytes are transferred.
 
         A new description, or a smaller `done`, starts a new bar.
         """
-        if self.task is None or description != self.description or done < self.done:
-            if self.task is not None:
-                self.progress.remove_task(self.task)
+        if description != self.state[0] or done < self.state[1]:
             # Bytes that an earlier call fetched must not count as speed.
-            self.task = self.progress.add_task(description, total=total, completed=done)
-        self.description, self.done = description, done
+            self.progress.reset(self.task, description=description, total=total, completed=done)
+        self.state = description, done
         self.progress.update(self.task, completed=done, total=total)
+
+
+def print_line(text: str | Text) -> None:
+    """Print text without breaking its lines, so that a path can be copied."""
+    console.print(text, soft_wrap=True)
+
+
+def make_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """Return an empty table with columns of text, and then right-aligned ones of numbers."""
+    table = Table(title=title, title_justify="left")
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
 
 
 def facts_table(facts: Mapping[str, str]) -> Table:

@@ -5,28 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from pixelwise.cli.console import command, console, facts_table
+from pixelwise.cli.console import command, console, facts_table, print_line
 
 
 @command
 def convert(
-    file: Annotated[
-        Path,
-        typer.Argument(help="A .caffemodel, a .pth, or a TensorFlow checkpoint."),
-    ],
-    model: Annotated[
-        str, typer.Option(help="The network to fill; `pixelwise models` lists them all.")
-    ],
-    out: Annotated[Path, typer.Option(help="The bundle to write.", metavar="BUNDLE")],
+    file: Annotated[Path, Argument(help="A .caffemodel, a .pth, or a TensorFlow checkpoint.")],
+    model: Annotated[str, Option(help="The network to fill; `pixelwise models` lists them all.")],
+    out: Annotated[Path, Option(help="The bundle to write.", metavar="BUNDLE")],
     classes: Annotated[
-        Path | None,
-        typer.Option(help="A classes.toml with the names of the file's classes, in order."),
+        Path | None, Option(help="A classes.toml with the names of the file's classes, in order.")
     ] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set an option of the network."),
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Set an option of the network.")
     ] = None,
 ) -> None:
     """Convert published weights to a bundle."""
@@ -50,4 +43,4 @@ def convert(
     )
     conversion.bundle.save(out)
     console.print(facts_table(conversion.notes))
-    console.print(f"written to {out}", soft_wrap=True)
+    print_line(f"written to {out}")

@@ -5,22 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich import box
 from rich.table import Table
+from typer import Argument, Option, Typer
 
-from pixelwise.cli.console import Bar, Transfer, command, console, facts_table, gigabytes
+from pixelwise.cli.console import (
+    Bar,
+    Transfer,
+    command,
+    console,
+    facts_table,
+    gigabytes,
+    print_line,
+)
 
-app = typer.Typer(help="Published datasets.", no_args_is_help=True)
+app = Typer(help="Published datasets.", no_args_is_help=True)
 
 
 @command
 def convert_data(
-    source: Annotated[Path, typer.Argument(help="A dataset in any supported layout.")],
-    target: Annotated[Path, typer.Argument(help="The folder to write.")],
-    overwrite: Annotated[
-        bool, typer.Option(help="Replace an earlier conversion in TARGET.")
-    ] = False,
+    source: Annotated[Path, Argument(help="A dataset in any supported layout.")],
+    target: Annotated[Path, Argument(help="The folder to write.")],
+    overwrite: Annotated[bool, Option(help="Replace an earlier conversion in TARGET.")] = False,
 ) -> None:
     """Convert a dataset to images/, masks/ and classes.toml."""
     from pixelwise.data.convert_dataset import convert_data as convert
@@ -36,16 +42,14 @@ def convert_data(
         "notes": "; ".join(data.notes),
     }
     console.print(facts_table(facts))
-    console.print(f"written to {target}", soft_wrap=True)
+    print_line(f"written to {target}")
 
 
 @app.command("get")
 @command
 def get_data(
-    name: Annotated[str, typer.Argument(help="A name from `pixelwise data list`.")],
-    to: Annotated[
-        Path | None, typer.Option(help="The folder to create.", show_default="NAME")
-    ] = None,
+    name: Annotated[str, Argument(help="A name from `pixelwise data list`.")],
+    to: Annotated[Path | None, Option(help="The folder to create.", show_default="NAME")] = None,
 ) -> None:
     """Download a published dataset, verify it and unpack it.
 
@@ -55,12 +59,12 @@ def get_data(
     from pixelwise.data.published import fetch_dataset, find_dataset
 
     entry = find_dataset(name)
-    console.print(f"{entry.title}\nterms: {entry.terms}", soft_wrap=True)
+    print_line(f"{entry.title}\nterms: {entry.terms}")
     with Transfer() as transfer:
-        folder = fetch_dataset(entry.name, to, progress=transfer)
+        folder = fetch_dataset(entry.name, to, progress=transfer.show)
     if entry.extra:
-        console.print(entry.extra, soft_wrap=True)
-    console.print(f"written to {folder}; train on it: pixelwise train {folder}", soft_wrap=True)
+        print_line(entry.extra)
+    print_line(f"written to {folder}; train on it: pixelwise train {folder}")
 
 
 @app.command("list")

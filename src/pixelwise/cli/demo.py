@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from pixelwise.cli.console import command, console, duration
+from pixelwise.cli.console import command, console
+from pixelwise.progress import duration
 
 DEMO_SCENES = {"train": 360, "val": 40, "test": 8}
 DEMO_SIZE = {"height": 192, "width": 256}
@@ -16,12 +17,10 @@ DEMO_SIZE = {"height": 192, "width": 256}
 
 @command
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for scenes, run and predictions.")] = Path(
+    out: Annotated[Path, Option(help="Folder for scenes, run and predictions.")] = Path(
         "runs/demo"
     ),
-    epochs: Annotated[
-        int | None, typer.Option(help="Number of epochs, instead of the recipe's.")
-    ] = None,
+    epochs: Annotated[int | None, Option(help="Number of epochs, instead of the recipe's.")] = None,
 ) -> None:
     """Generate street scenes, train on them, score, predict, and write a report."""
     from pixelwise.data.scenes import write_scenes

@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
+from typer import Option
 
-from pixelwise.cli.console import Bar, check_json, command, console, facts_table, write_json
+from pixelwise.cli import flags
+from pixelwise.cli.console import (
+    Bar,
+    check_json,
+    command,
+    console,
+    facts_table,
+    make_table,
+    print_line,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from pixelwise.doctor import Diagnosis
@@ -19,25 +29,22 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 @command
 def doctor(
-    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
-    json_file: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Write JSON; - prints JSON only."),
-    ] = None,
+    data: flags.Data,
+    json_file: flags.JsonFile = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", "--out", metavar="FILE", help="Write an HTML page with images."),
+        Option("--html", "--out", metavar="FILE", help="Write an HTML page with images."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of threads.", show_default="one per core")
+        int | None, Option(min=1, help="Number of threads.", show_default="one per core")
     ] = None,
     val_fraction: Annotated[
         float,
-        typer.Option(
+        Option(
             min=0.0, max=1.0, help="Fraction of the images drawn for validation if there is no val."
         ),
     ] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of that draw, as in train.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Random seed of that draw, as in train.")] = 0,
 ) -> None:
     """Check a dataset before training, and say how to fix each problem.
 
@@ -61,7 +68,7 @@ def doctor(
         show(diagnosis)
     write_json(json_file, diagnosis.to_json())
     if html is not None and json_file != "-":
-        console.print(f"written to {html}", soft_wrap=True)
+        print_line(f"written to {html}")
     if not diagnosis.trains:
         raise SystemExit(1)
 
@@ -77,20 +84,15 @@ def show(diagnosis: Diagnosis) -> None:
     if diagnosis.findings:
         console.print(_findings_table(diagnosis))
     for suggestion in diagnosis.suggestions:
-        console.print(f"{suggestion.flag}  {suggestion.reason}", soft_wrap=True)
+        print_line(f"{suggestion.flag}  {suggestion.reason}")
     style = "bold red" if not diagnosis.trains else "bold"
-    console.print(Text(diagnosis.verdict, style=style), soft_wrap=True)
+    print_line(Text(diagnosis.verdict, style=style))
 
 
 def _classes_table(diagnosis: Diagnosis) -> Table:
     splits = list(diagnosis.facts.pairs)
-    table = Table(title="classes", title_justify="left")
-    table.add_column("class")
-    for split in splits:
-        table.add_column(f"{split} %", justify="right")
-    for split in splits:
-        table.add_column(f"images in {split}", justify="right")
-    table.add_column("typical object, pixels", justify="right")
+    columns = [f"{split} %" for split in splits] + [f"images in {split}" for split in splits]
+    table = make_table("classes", ["class"], [*columns, "typical object, pixels"])
     for row in diagnosis.facts.classes:
         table.add_row(
             _printable(row.name),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Context, Option
 
-from pixelwise.cli import inference_options as flags
-from pixelwise.cli.console import Bar, check_json, command, console, show_scores, write_json
-from pixelwise.cli.splits import open_splits
+from pixelwise.cli import flags
+from pixelwise.cli.console import Bar, check_json, command, print_line, show_scores, write_json
 
 if TYPE_CHECKING:
     from pixelwise.inference import Predictor
@@ -17,22 +16,17 @@ if TYPE_CHECKING:
 
 @command
 def evaluate(
+    ctx: Context,
     bundle: flags.BundleOrExport,
-    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    json_file: Annotated[
-        str | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write the scores as JSON; - prints nothing else."
-        ),
-    ] = None,
+    data: flags.Data,
+    split: flags.Split = "val",
+    json_file: flags.JsonFile = None,
     images: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Save the scores of each image for compare."),
+        Path | None, Option(metavar="FILE", help="Save the scores of each image for compare.")
     ] = None,
     runtime: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="As for predict. By default torch for a bundle, and an export's own runtime.",
             show_default=False,
         ),
@@ -51,14 +45,11 @@ def evaluate(
     check_json(json_file)
     if images is not None:
         check_writable(images)
-    chosen = runtime or ("auto" if is_export(bundle) else "torch")
-    options = flags.parse_options(
-        chosen, device, crf=crf, crf_set=crf_set, tile=tile, scales=scales, flip=flip
-    )
+    options = flags.parse_options(ctx, runtime or ("auto" if is_export(bundle) else "torch"))
     predictor = flags.load_predictor(bundle, options)
     from pixelwise.evaluation import evaluate as score
 
-    dataset = open_splits(predictor, data, split)
+    dataset = flags.open_split(predictor, data, split)
     with Bar(f"scoring {split}") as bar:
         result = score(predictor, dataset, split, details=True, progress=bar)
     scores = {
@@ -73,7 +64,7 @@ def evaluate(
     }
     if json_file != "-":
         for note in dataset.notes:
-            console.print(note, soft_wrap=True)
+            print_line(note)
         show_scores(scores, title=f"{bundle} on {data}, {split}{_refinements(predictor)}")
     if images is not None:
         result.image_counts.save(images, classes=predictor.classes.names, split=split)

@@ -2,79 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Option
 
-from pixelwise.cli.console import command, console, facts_table
+from pixelwise.cli import flags
+from pixelwise.cli.console import command, console, facts_table, print_line
 
 
 @command
 def export(
-    bundle: Annotated[Path, typer.Argument(help="A .safetensors file written by train.")],
-    to: Annotated[str, typer.Option(help="Format: openvino, onnx or torch-export.")] = "openvino",
+    bundle: flags.Bundle,
+    to: Annotated[str, Option(help="Format: openvino, onnx or torch-export.")] = "openvino",
     int8: Annotated[
-        bool,
-        typer.Option("--int8", help="Quantize to 8 bits. Needs --data.", show_default=False),
+        bool, Option("--int8", help="Quantize to 8 bits. Needs --data.", show_default=False)
     ] = False,
     data: Annotated[
-        Path | None,
-        typer.Option(help="Images and masks for --int8: train calibrates it, val scores it."),
+        Path | None, Option(help="Images and masks for --int8: train calibrates it, val scores it.")
     ] = None,
     max_drop: Annotated[
-        float, typer.Option(help="Points of val mIoU that int8 may lose.", metavar="POINTS")
+        float, Option(help="Points of val mIoU that int8 may lose.", metavar="POINTS")
     ] = 0.3,
     calibration: Annotated[
-        int, typer.Option(help="Number of training images that calibrate int8.", metavar="N")
+        int, Option(help="Number of training images that calibrate int8.", metavar="N")
     ] = 100,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write. Defaults to one next to the bundle."),
+        Path | None, Option(help="Folder to write. Defaults to one next to the bundle.")
     ] = None,
 ) -> None:
     """Export a bundle to a faster runtime and verify it. predict then uses the export."""
-    from pixelwise.exporters import export as write
+    from pixelwise.api import export as write
 
-    with console.status("exporting") as status:
-        manifest = write(
-            bundle,
-            to=to,
-            out=out,
-            int8=int8,
-            data=data,
-            max_drop=max_drop,
-            calibration=calibration,
-            progress=status.update,
-        )
+    manifest = write(
+        bundle, to=to, out=out, int8=int8, data=data, max_drop=max_drop, calibration=calibration
+    )
     console.print(facts_table(_facts(manifest.checks)))
-    console.print(f"written to {manifest.folder}", soft_wrap=True)
+    print_line(f"written to {manifest.folder}")
 
 
-def _facts(checks: dict[str, object]) -> dict[str, str]:
+def _facts(checks: Mapping[str, Any]) -> dict[str, str]:
     """Describe the checks of an export, one line each."""
     facts: dict[str, str] = {}
-    parity, tile = checks.get("parity"), checks.get("tile")
-    if isinstance(parity, list):
-        for image in parity:
-            height, width = image["size"]
-            facts[f"at {height}x{width}"] = _describe_parity(image)
-    if isinstance(tile, dict):
-        facts["as a tile"] = _describe_parity(tile)
-    scores, times = checks.get("val mean IoU"), checks.get("milliseconds")
-    if isinstance(scores, dict):
+    for image in checks.get("parity", ()):
+        height, width = image["size"]
+        facts[f"at {height}x{width}"] = _describe_parity(image)
+    if "tile" in checks:
+        facts["as a tile"] = _describe_parity(checks["tile"])
+    if scores := checks.get("val mean IoU"):
         facts["mean IoU on val"] = (
             f"{scores['float32']:.2f} % in float32, {scores['int8']:.2f} % in int8 (a loss of "
             f"{checks['max drop']:g} points is allowed)"
         )
-    if isinstance(times, dict):
+    if times := checks.get("milliseconds"):
         facts["time per image"] = (
             f"{times['float32']:.1f} ms in float32, {times['int8']:.1f} ms in int8: "
             f"{times['float32'] / times['int8']:.1f} times as fast"
         )
-    float_layers = checks.get("layers in float32")
-    if isinstance(float_layers, list):
-        facts["kept in float32"] = ", ".join(float_layers) or "no layer"
+    if "layers in float32" in checks:
+        facts["kept in float32"] = ", ".join(checks["layers in float32"]) or "no layer"
     return facts
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from pixelwise.cli.console import command, console
+from pixelwise.cli.console import command, console, print_line
 
 
 @command
@@ -40,11 +40,10 @@ def models() -> None:
                 _score(variant.voc, sources),
             )
     console.print(table)
-    console.print(
+    print_line(
         "Sizes are for 21 classes, as in PASCAL VOC; multiply-adds are for a square image of the "
         f"given side.\nOptions\n{options}\nVOC %: mean IoU as published\n{sources}\nPapers\n"
-        + "\n".join(f"  {paper}: {', '.join(names)}" for paper, names in papers.items()),
-        soft_wrap=True,
+        + "\n".join(f"  {paper}: {', '.join(names)}" for paper, names in papers.items())
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Context, Option
 
-from pixelwise.cli import inference_options as flags
-from pixelwise.cli.console import Bar, command, complain, console
+from pixelwise.cli import flags
+from pixelwise.cli.console import Bar, command, complain, print_line
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,30 +19,29 @@ if TYPE_CHECKING:
 
 @command
 def predict(
+    ctx: Context,
     bundle: flags.BundleOrExport,
-    images: Annotated[list[Path], typer.Argument(help="Images, folders of images, or videos.")],
-    out: Annotated[Path, typer.Option(help="Folder for masks and overlays.")] = Path("predictions"),
+    images: Annotated[list[Path], Argument(help="Images, folders of images, or videos.")],
+    out: Annotated[Path, Option(help="Folder for masks and overlays.")] = Path("predictions"),
     runtime: flags.Runtime = "auto",
     device: flags.Device = None,
     crf: flags.Crf = False,
     crf_set: flags.CrfSet = None,
     overlay: Annotated[
-        bool,
-        typer.Option("--overlay/--no-overlay", help="Write NAME_overlay.png for viewing, too."),
+        bool, Option("--overlay/--no-overlay", help="Also write NAME_overlay.png for viewing.")
     ] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Redo images that an earlier run already finished.")
+        bool, Option("--overwrite", help="Redo images that an earlier run already finished.")
     ] = False,
     frame_masks: Annotated[
-        bool,
-        typer.Option("--frame-masks", help="For videos, write a mask for each frame, too."),
+        bool, Option("--frame-masks", help="For videos, also write a mask for each frame.")
     ] = False,
     tile: flags.Tile = "auto",
     scales: flags.Scales = "1",
     flip: flags.Flip = False,
     large: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--large", help="Read TIFF files of any size in tiles and write the masks as NAME.tif."
         ),
     ] = False,
@@ -51,9 +50,7 @@ def predict(
 
     Run an interrupted command again to resume it. A video becomes NAME_overlay.mp4.
     """
-    options = flags.parse_options(
-        runtime, device, crf=crf, crf_set=crf_set, tile=tile, scales=scales, flip=flip
-    )
+    options = flags.parse_options(ctx, runtime)
     if large:
         _predict_large(bundle, images, out, options, overwrite=overwrite)
     else:
@@ -79,7 +76,7 @@ def predict_files(
     frame_masks: bool = False,
 ) -> None:
     """Predict images and videos into `out` and print a summary; exit with 1 if one failed."""
-    from pixelwise.inference import InferenceOptions
+    from pixelwise.inference import InferenceOptions, predict_folder
     from pixelwise.inference.batch.video import is_video, require_av
     from pixelwise.inference.output_names import find_images, output_names
 
@@ -91,25 +88,16 @@ def predict_files(
     predictor = flags.load_predictor(bundle, options or InferenceOptions())
     succeeded = True
     if paths:
-        succeeded = _predict_images(predictor, paths, out, overlay=overlay, overwrite=overwrite)
+        with Bar("predicting") as bar:
+            result = predict_folder(
+                predictor, paths, out, overlay=overlay, overwrite=overwrite, progress=bar
+            )
+        what = "masks and overlays" if overlay else "masks"
+        succeeded = _report(result, out, total=len(paths), what=what)
     if videos:
         succeeded = _predict_videos(predictor, videos, out, masks=frame_masks) and succeeded
     if not succeeded:
         raise SystemExit(1)
-
-
-def _predict_images(
-    predictor: Predictor, paths: Sequence[Path], out: Path, *, overlay: bool, overwrite: bool
-) -> bool:
-    """Return whether all images were predicted."""
-    from pixelwise.inference import predict_folder
-
-    with Bar("predicting") as bar:
-        result = predict_folder(
-            predictor, paths, out, overlay=overlay, overwrite=overwrite, progress=bar
-        )
-    what = "masks and overlays" if overlay else "masks"
-    return _report(result, out, total=len(paths), what=what)
 
 
 def _predict_videos(predictor: Predictor, paths: Sequence[Path], out: Path, *, masks: bool) -> bool:
@@ -128,22 +116,17 @@ def _predict_videos(predictor: Predictor, paths: Sequence[Path], out: Path, *, m
             faults += error.problems
             continue
         for note in result.notes:
-            console.print(note, soft_wrap=True)
+            print_line(note)
         faults += result.faults
         written = " and ".join(str(path) for path in (result.overlay, result.masks) if path)
-        console.print(f"{result.frames} frames written to {written}", soft_wrap=True)
+        print_line(f"{result.frames} frames written to {written}")
     if faults:
         complain(InputError(*faults))
     return not faults
 
 
 def _predict_large(
-    bundle: Path,
-    images: Sequence[Path],
-    out: Path,
-    options: InferenceOptions,
-    *,
-    overwrite: bool,
+    bundle: Path, images: Sequence[Path], out: Path, options: InferenceOptions, *, overwrite: bool
 ) -> None:
     """Predict TIFF files in tiles and print a summary; exit with 1 if one failed."""
     from pixelwise.inference import Predictor
@@ -155,19 +138,18 @@ def _predict_large(
     # Without `tune_allocator`: a heap that keeps freed memory grows from tile to tile.
     predictor = Predictor.from_options(bundle, options, prefer_tiling=True)
     if not supports_tiling(predictor.runtime):
-        console.print(
+        print_line(
             f"runtime {predictor.runtime.name} evaluates each tile as a separate image, so labels "
             "can differ from those of a single pass. They match with --runtime torch, and with an "
-            "export made by this version (for ONNX with the package onnx installed).",
-            soft_wrap=True,
+            "export made by this version (for ONNX with the package onnx installed)."
         )
 
     @contextmanager
-    def watch(path: Path, size: tuple[int, int]) -> Iterator[Bar]:
+    def watch(path: Path, size: tuple[int, int]) -> Iterator[Callable[[int, int], None]]:
         height, width = size
         with Bar(f"{path.name}, {width}x{height}", unit="tiles") as bar:
             yield bar
-        console.print(f"{path}: predicted {width}x{height} pixels", soft_wrap=True)
+        print_line(f"{path}: predicted {width}x{height} pixels")
 
     result = predict_large_images(predictor, paths, out, watch=watch, overwrite=overwrite)
     if not _report(result, out, total=len(paths), what="masks"):
@@ -177,20 +159,16 @@ def _predict_large(
 def _report(result: FolderResult, out: Path, *, total: int, what: str) -> bool:
     """Print the outcome of a run that wrote `what`; return whether all images were predicted."""
     if result.outdated:
-        console.print(
+        print_line(
             f"{out}: discarded an unfinished run of another bundle, other options or an older "
-            "version: started over",
-            soft_wrap=True,
+            "version: started over"
         )
     if result.kept:
-        console.print(
-            f"{result.kept} of {total} images were finished by an earlier run and are kept",
-            soft_wrap=True,
-        )
+        print_line(f"{result.kept} of {total} images were finished by an earlier run and are kept")
     if result.faults:
         complain(InputError(*result.faults))
         done = result.written + result.kept
-        console.print(f"{done} of {total} images predicted into {out}", soft_wrap=True)
+        print_line(f"{done} of {total} images predicted into {out}")
         return False
-    console.print(f"{result.written} {what} written to {out}", soft_wrap=True)
+    print_line(f"{result.written} {what} written to {out}")
     return True

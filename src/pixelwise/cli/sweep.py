@@ -6,10 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.table import Table
+from typer import Option
 
-from pixelwise.cli.console import Bar, check_json, command, console, percent, write_json
+from pixelwise.cli import flags
+from pixelwise.cli.console import (
+    Bar,
+    check_json,
+    command,
+    console,
+    make_table,
+    percent,
+    print_line,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from pixelwise.training.sweep import Sweep, SweepCallback
@@ -17,27 +26,21 @@ if TYPE_CHECKING:
 
 @command
 def sweep(
-    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
-    out: Annotated[Path, typer.Option(help="Folder for the trials; an existing sweep continues.")],
-    trials: Annotated[int, typer.Option(min=1, help="Total number of trials.")] = 20,
+    data: flags.Data,
+    out: Annotated[Path, Option(help="Folder for the trials; an existing sweep continues.")],
+    trials: Annotated[int, Option(min=1, help="Total number of trials.")] = 20,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Time budget: no epoch begins after it.")
+        float | None, Option(min=0, help="Time budget: no epoch begins after it.")
     ] = None,
     backbones: Annotated[
-        list[str] | None,
-        typer.Option("--backbone", help="Backbone to try; repeat for several."),
+        list[str] | None, Option("--backbone", help="Backbone to try; repeat for several.")
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A .toml file, or the name of a shipped recipe.")
-    ] = None,
+    recipe: flags.Recipe = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all trials."),
+        Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all trials."),
     ] = None,
-    json_file: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Also write JSON; -: print only JSON."),
-    ] = None,
+    json_file: flags.JsonFile = None,
 ) -> None:
     """Search for the best learning rate, crop and backbone on a budget (needs Optuna)."""
     from pixelwise.process_settings import tune_allocator
@@ -115,12 +118,8 @@ def _show(result: Sweep, data: Path) -> None:
         console.print("no trial was started: increase --minutes")
         return
     keys = list(dict.fromkeys(key for trial in result.trials for key in trial.settings))
-    table = Table(title="trials, best first", title_justify="left")
-    table.add_column("trial")
-    for key in keys:
-        table.add_column(key.rpartition(".")[2], justify="right")
-    for name in ("epochs", "val mIoU %", "state"):
-        table.add_column(name, justify="right")
+    columns = [*(key.rpartition(".")[2] for key in keys), "epochs", "val mIoU %", "state"]
+    table = make_table("trials, best first", ["trial"], columns)
     for trial in result.trials:
         values = [_format(trial.settings[key]) if key in trial.settings else "-" for key in keys]
         score = percent(trial.mean_iou)
@@ -131,5 +130,5 @@ def _show(result: Sweep, data: Path) -> None:
         console.print("no trial is complete: run the command again with more --trials or --minutes")
         return
     console.print(f"best         {_describe(best.settings)}: {percent(best.mean_iou)} % val mIoU")
-    console.print(f"its bundle   {result.out / best.folder / 'best.safetensors'}", soft_wrap=True)
-    console.print(f"use it       pixelwise train {data} --recipe {result.recipe}", soft_wrap=True)
+    print_line(f"its bundle   {result.out / best.folder / 'best.safetensors'}")
+    print_line(f"use it       pixelwise train {data} --recipe {result.recipe}")

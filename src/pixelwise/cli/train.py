@@ -2,80 +2,75 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Context, Option
 
-from pixelwise.cli.console import Bar, command, console, facts_table
+from pixelwise.cli import flags
+from pixelwise.cli.console import command
+from pixelwise.errors import InputError
+
+if TYPE_CHECKING:
+    from pixelwise.recipes.schema import Recipe
 
 
 @command
 def train(
+    ctx: Context,
     data: Annotated[
-        Path | None, typer.Argument(help="Folder of images and masks.", show_default=False)
+        Path | None, Argument(help="Folder of images and masks.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the run.", show_default="runs/DATA")
+        Path | None, Option(help="Folder for the run.", show_default="runs/DATA")
     ] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option(help="Resume this run. Only --devices and --nodes can be added."),
+        Path | None, Option(help="Resume this run. Only --devices and --nodes can be added.")
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A .toml file, or the name of a shipped recipe.")
-    ] = None,
+    recipe: flags.Recipe = None,
     model: Annotated[
-        str | None, typer.Option(help="Name of the network; see `pixelwise models`.")
+        str | None, Option(help="Name of the network; see `pixelwise models`.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Backbone of the network, such as resnet50.")
+        str | None, Option(help="Backbone of the network, such as resnet50.")
     ] = None,
     output_stride: Annotated[
-        int | None,
-        typer.Option(help="Ratio of image size to feature map size; 8 is finer and slower."),
+        int | None, Option(help="Ratio of image size to feature map size; 8 is finer and slower.")
     ] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(help="Initial weights: imagenet, none, a weights file, or a bundle."),
+        str | None, Option(help="Initial weights: imagenet, none, a weights file, or a bundle.")
     ] = None,
     crop: Annotated[
         str | None,
-        typer.Option(metavar="HEIGHTxWIDTH", help="Size of training crops; image: no cropping."),
+        Option(metavar="HEIGHTxWIDTH", help="Size of training crops; image: no cropping."),
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Number of passes over the training images.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images per step, over all devices.")
-    ] = None,
+    epochs: Annotated[int | None, Option(help="Number of passes over the training images.")] = None,
+    batch_size: Annotated[int | None, Option(help="Images per step, over all devices.")] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(
+        Option(
             help="Learning rate of the backbone. The head uses optimizer.head_multiplier times "
             "this."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    seed: Annotated[int | None, Option(help="Random seed.")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu, cuda or mps.")] = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="Number of GPUs, or of CPU processes, per machine.")
+        int | None, Option(min=1, help="Number of GPUs, or of CPU processes, per machine.")
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="Number of machines; run the command on each.")
+        int | None, Option(min=1, help="Number of machines; run the command on each.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
+        Option("--set", metavar="KEY=VALUE", help="Any recipe key; see `pixelwise recipe`."),
     ] = None,
     tensorboard: Annotated[
-        bool, typer.Option(help="Also write OUT/tensorboard (needs TensorBoard).")
+        bool, Option(help="Also write OUT/tensorboard (needs TensorBoard).")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace the run in OUT.")] = False,
+    overwrite: Annotated[bool, Option(help="Replace the run in OUT.")] = False,
     plan_only: Annotated[
-        bool, typer.Option("--plan-only", help="Check everything, print the plan and stop.")
+        bool, Option("--plan-only", help="Check everything, print the plan and stop.")
     ] = False,
 ) -> None:
     """Train a network on a folder of images and masks.
@@ -83,30 +78,8 @@ def train(
     Settings you leave out are chosen from your data and your machine: crop, batch size, epochs and
     class weights. Several devices split each batch.
     """
-    from pixelwise.errors import InputError
-
-    flags = {
-        "model": model,
-        "backbone": backbone,
-        "output-stride": output_stride,
-        "weights": weights,
-        "crop": None if crop is None else _parse_crop(crop),
-        "epochs": epochs,
-        "batch-size": batch_size,
-        "learning-rate": learning_rate,
-        "seed": seed,
-        "device": device,
-        "tensorboard": tensorboard or None,
-    }
     if resume is not None:
-        others = {"out": out, "recipe": recipe, "set": settings, **flags}
-        others |= {"overwrite": overwrite or None, "plan-only": plan_only or None}
-        stated = [f"--{flag}" for flag, value in others.items() if value is not None]
-        stated = ["DATA"] * (data is not None) + stated
-        if stated:
-            raise InputError(
-                f"--resume {resume}: a run resumes with its own settings: omit {', '.join(stated)}"
-            )
+        _check_resume(ctx)
         _start_processes(devices, nodes, run=resume)
         from pixelwise.cli.training_display import run_with_display
         from pixelwise.training import resume as resume_run
@@ -122,7 +95,7 @@ def train(
     from pixelwise.recipes.load_recipe import load_recipe
 
     with report_once():
-        loaded = load_recipe(recipe, _merge_overrides(flags, settings or []))
+        loaded = load_recipe(recipe, _merge_overrides(ctx, settings or []))
     if plan_only:
         processes = (devices or 1) * (nodes or 1)
         _plan(data, folder, loaded, overwrite=overwrite, processes=processes)
@@ -138,63 +111,71 @@ def train(
 _KEYS = {
     "model": "model.name",
     "backbone": "model.options.backbone",
-    "output-stride": "model.options.output_stride",
+    "output_stride": "model.options.output_stride",
     "weights": "model.weights",
     "crop": "augmentation.crop",
-    "batch-size": "batch_size",
-    "learning-rate": "optimizer.learning_rate",
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "learning_rate": "optimizer.learning_rate",
+    "seed": "seed",
+    "device": "device",
+    "tensorboard": "tensorboard",
 }
-"""Recipe keys of the flags that are not called like their key."""
+"""Options that set a value of the recipe, and its key."""
 
 
-def _merge_overrides(flags: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
-    """Return the values of --set and of the flags by recipe key.
+def _stated(ctx: Context) -> dict[str, str]:
+    """Return the arguments and options on the command line, as the user writes them, by name."""
+    return {
+        str(parameter.name): parameter.opts[0] if "-" in parameter.opts[0] else "DATA"
+        for parameter in ctx.command.params
+        if (source := ctx.get_parameter_source(str(parameter.name)))
+        and source.name == "COMMANDLINE"
+    }
+
+
+def _check_resume(ctx: Context) -> None:
+    """Raise InputError if other settings are stated with --resume."""
+    allowed = ("resume", "devices", "nodes")
+    refused = [flag for name, flag in _stated(ctx).items() if name not in allowed]
+    if refused:
+        raise InputError(
+            f"--resume {ctx.params['resume']}: a run resumes with its own settings: omit "
+            f"{', '.join(refused)}"
+        )
+
+
+def _merge_overrides(ctx: Context, settings: list[str]) -> dict[str, Any]:
+    """Return the values of --set and of the other options by recipe key.
 
     Raises:
-        InputError: If a flag contradicts --set.
+        InputError: If an option contradicts --set.
     """
-    from pixelwise.errors import InputError
     from pixelwise.recipes.load_recipe import parse_override
 
     overrides = dict(parse_override(text) for text in settings)
-    for flag, value in flags.items():
-        key = _KEYS.get(flag, flag)
-        if value is None:
+    for name, flag in _stated(ctx).items():
+        if name not in _KEYS:
             continue
-        if key in overrides and overrides[key] != value:
+        key, value = _KEYS[name], ctx.params[name]
+        if name == "crop" and value not in ("image", "auto"):
+            value = list(flags.parse_size("--crop", value, others=", image and auto"))
+        if overrides.setdefault(key, value) != value:
             raise InputError(
-                f"--{flag} contradicts --set {key}={overrides[key]}: give only one of them"
+                f"{flag} contradicts --set {key}={overrides[key]}: give only one of them"
             )
-        overrides[key] = value
     return overrides
 
 
-def _parse_crop(text: str) -> list[int] | str:
-    """Parse HEIGHTxWIDTH, `image` or `auto`."""
-    from pixelwise.errors import InputError
-
-    if text in ("image", "auto"):
-        return text
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise InputError(
-            f"--crop {text}: allowed are HEIGHTxWIDTH, such as 352x480, image and auto"
-        )
-    return [int(side) for side in match.groups()]
-
-
-def _plan(data: Path, out: Path, recipe: Any, *, overwrite: bool, processes: int) -> None:
+def _plan(data: Path, out: Path, recipe: Recipe, *, overwrite: bool, processes: int) -> None:
+    """Check everything and print the plan."""
+    from pixelwise.cli.training_display import PrintedDisplay
     from pixelwise.process_settings import tune_allocator
-    from pixelwise.training import Callback, plan_training
+    from pixelwise.training import plan_training
 
     tune_allocator()  # as in a run, so that measurements agree
-    with Bar("checking the data") as bar:
-        callback = Callback()
-        callback.on_dataset_progress = bar  # type: ignore[method-assign]
-        run = plan_training(
-            data, out, recipe, overwrite=overwrite, callback=callback, processes=processes
-        )
-    console.print(facts_table(run.facts))
+    with PrintedDisplay() as display:
+        plan_training(data, out, recipe, overwrite=overwrite, callback=display, processes=processes)
 
 
 def _start_processes(devices: int | None, nodes: int | None, *, run: Path) -> None:

@@ -38,9 +38,30 @@ class CustomData(SegmentationData):
     pairs: dict[str, PairSequence] = field(default_factory=dict, repr=False)
 
     def read(self, sample: Sample) -> tuple[Pixels, NDArray[np.uint8]]:
-        """Return the image (H, W, 3) and the mask (H, W) of a sample."""
+        """Return the image (H, W, 3) and the mask (H, W) of a sample.
+
+        Raises:
+            InputError: If the pair is not as `PairSequence` defines it.
+        """
         split, _, index = sample.name.rpartition("/")
-        return _read_pair(self.pairs[split], int(index), sample.name, len(self.classes))
+        image, mask = (np.asarray(array) for array in self.pairs[split][int(index)])
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise InputError(
+                f"{sample.name}: the image is {image.dtype} {image.shape}: it must be uint8 RGB "
+                "(H, W, 3)"
+            )
+        if mask.dtype != np.uint8 or mask.shape != image.shape[:2]:
+            raise InputError(
+                f"{sample.name}: the mask is {mask.dtype} {mask.shape}: it must be uint8 "
+                f"{image.shape[:2]}, the size of its image"
+            )
+        largest, count = np.where(mask == IGNORE, 0, mask).max(), len(self.classes)
+        if largest >= count:
+            raise InputError(
+                f"{sample.name}: the mask holds class index {largest}: allowed are 0 to "
+                f"{count - 1}, and {IGNORE} for ignored pixels"
+            )
+        return image, mask
 
 
 def from_datasets(
@@ -65,52 +86,27 @@ def from_datasets(
     Raises:
         InputError: If a pair has the wrong type, shape or class indices.
     """
-    pairs = {"train": train, "val": val}
-    splits: dict[str, list[Sample]] = {split: [] for split in pairs}
-    sizes: dict[str, tuple[int, int]] = {}
-    counts = {split: np.zeros(256, dtype=np.int64) for split in pairs}
-    total = len(train) + len(val)
-    for split, sequence in pairs.items():
-        if len(sequence) == 0:
-            raise InputError(f"{name}: the {split} split is empty: give at least one pair")
-        for index in range(len(sequence)):
-            sample = f"{split}/{index}"
-            image, mask = _read_pair(sequence, index, sample, len(classes))
-            splits[split].append(Sample(sample, Path(sample), MaskFile(Path(sample))))
-            sizes[sample] = (image.shape[0], image.shape[1])
-            counts[split] += np.bincount(mask.reshape(-1), minlength=256)
-            if progress is not None:
-                progress(len(sizes), total)
-    return CustomData(
+    data = CustomData(
         root=Path(name),
         layout=CUSTOM_LAYOUT,
-        splits=splits,
+        splits={},
         classes=Classes.make(tuple(classes), ignore=IGNORE),
         notes=[],
-        sizes=sizes,
-        pixel_counts={split: values[: len(classes)] for split, values in counts.items()},
-        pairs=pairs,
+        sizes={},
+        pixel_counts={},
+        pairs={"train": train, "val": val},
     )
-
-
-def _read_pair(
-    pairs: PairSequence, index: int, name: str, num_classes: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return a pair as arrays. Raises InputError if it is not as `PairSequence` defines it."""
-    image, mask = (np.asarray(array) for array in pairs[index])
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(
-            f"{name}: the image is {image.dtype} {image.shape}: it must be uint8 RGB (H, W, 3)"
-        )
-    if mask.dtype != np.uint8 or mask.shape != image.shape[:2]:
-        raise InputError(
-            f"{name}: the mask is {mask.dtype} {mask.shape}: it must be uint8 {image.shape[:2]}, "
-            "the size of its image"
-        )
-    largest = int(np.where(mask == IGNORE, 0, mask).max())
-    if largest >= num_classes:
-        raise InputError(
-            f"{name}: the mask holds class index {largest}: allowed are 0 to {num_classes - 1}, "
-            f"and {IGNORE} for ignored pixels"
-        )
-    return image, mask
+    for split, sequence in data.pairs.items():
+        if len(sequence) == 0:
+            raise InputError(f"{name}: the {split} split is empty: give at least one pair")
+        names = [f"{split}/{index}" for index in range(len(sequence))]
+        samples = [Sample(each, Path(each), MaskFile(Path(each))) for each in names]
+        counts = np.zeros(len(classes), dtype=np.int64)
+        for sample in samples:
+            image, mask = data.read(sample)
+            data.sizes[sample.name] = (image.shape[0], image.shape[1])
+            counts += np.bincount(mask[mask != IGNORE], minlength=len(classes))
+            if progress is not None:
+                progress(len(data.sizes), len(train) + len(val))
+        data.splits[split], data.pixel_counts[split] = samples, counts
+    return data

@@ -31,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pixelwise.distributed.process_rank import LOST, ProcessRank, find_process_rank, report_once
 from pixelwise.distributed.shard import BatchShard, use_shard
 from pixelwise.errors import InputError, PixelwiseError, ReportedElsewhereError
+from pixelwise.recipes.schema import Recipe
 
 TIMEOUT = timedelta(hours=2)
 """How long a process waits for another, for example while rank 0 measures or a machine hangs."""
@@ -87,14 +88,8 @@ class ProcessGroup:
         """
         if self.world_size == 1:
             return work()
-        result, error = None, None
-        if self.is_rank_zero:
-            try:
-                result = work()
-            except PixelwiseError as raised:
-                error = raised
-        outcome = (result, None if error is None else error.exit_code)
-        result, exit_code = self.fabric.broadcast(outcome)
+        result, error, code = _attempt(work) if self.is_rank_zero else (None, None, None)
+        result, exit_code = self.fabric.broadcast((result, code))
         if exit_code is not None:
             self.error_is_known = True
             raise error or ReportedElsewhereError(exit_code)
@@ -115,12 +110,8 @@ class ProcessGroup:
         """
         if self.world_size == 1:
             return work()
-        result, error = None, None
-        try:
-            result = work()
-        except PixelwiseError as raised:
-            error = raised
-        codes = self.gather(None if error is None else error.exit_code)
+        result, error, code = _attempt(work)
+        codes = self.gather(code)
         failed = [(rank, code) for rank, code in enumerate(codes) if code is not None]
         if failed:
             self.error_is_known = True
@@ -228,15 +219,19 @@ class ProcessGroup:
         return None if published == own else int(published.split()[0])
 
 
-def join_process_group(
-    *, device: str, precision: str, seed: int, process_rank: ProcessRank | None = None
-) -> ProcessGroup:
+def _attempt(work: Callable[[], T]) -> tuple[T | None, PixelwiseError | None, int | None]:
+    """Return the result of `work`, or the error that it raises and its exit code."""
+    try:
+        return work(), None, None
+    except PixelwiseError as error:
+        return None, error, error.exit_code
+
+
+def join_process_group(recipe: Recipe, process_rank: ProcessRank | None = None) -> ProcessGroup:
     """Connect to the other processes of the run, if the environment states any, and seed this one.
 
     Args:
-        device: "auto", "cpu", "cuda" or "mps".
-        precision: A precision of Fabric, such as "32-true".
-        seed: Seed of the random number generators.
+        recipe: The recipe: its device, precision and seed are used.
         process_rank: The position of this process. None: that of the environment.
 
     Raises:
@@ -245,8 +240,8 @@ def join_process_group(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     process_rank = process_rank or find_process_rank() or ProcessRank()
     with report_once():
-        fabric = _launch_fabric(device, precision, process_rank)
-    fabric.seed_everything(seed, verbose=False)
+        fabric = _launch_fabric(recipe.device, recipe.precision, process_rank)
+    fabric.seed_everything(recipe.seed, verbose=False)
     return ProcessGroup(fabric, process_rank)
 
 

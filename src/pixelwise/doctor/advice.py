@@ -7,7 +7,8 @@ from typing import Any
 from pixelwise.doctor.checks.classes import count_pixels
 from pixelwise.doctor.diagnosis import Suggestion
 from pixelwise.doctor.pair_inspection import Scan
-from pixelwise.planning import BATCH_SIZE, EPOCHS, DatasetStats, make_plan, this_machine
+from pixelwise.planning.machine import this_machine
+from pixelwise.planning.plan import BATCH_SIZE, EPOCHS, DatasetStats, make_plan
 
 _FLAGS = {BATCH_SIZE: "--batch-size", EPOCHS: "--epochs"}
 

@@ -6,8 +6,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.data.dataset import SegmentationData
 from pixelwise.errors import InputError, PixelwiseError
+from pixelwise.evaluation.open_splits import open_splits
 from pixelwise.exporters.capture import capture
 from pixelwise.exporters.formats import FORMATS, load_format, require_packages, silence_converters
 from pixelwise.exporters.int8 import Int8Settings, quantize
@@ -16,7 +17,6 @@ from pixelwise.file_io import atomic_folder
 from pixelwise.inference.export_manifest import ExportManifest, export_folder, is_export
 from pixelwise.inference.runtimes import EXPORTED, installed, supports_tiling
 from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
-from pixelwise.recipes.load_recipe import load_bundle_recipe
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.bundle_header import bundle_digest
 
@@ -68,7 +68,8 @@ def export(
             exporter.write_float(temporary)
     else:
         if not isinstance(data, SegmentationData):
-            data = exporter.open_data(Path(data))
+            exporter.progress("checking the data")
+            data = open_splits(exporter.bundle, Path(data), "train", "val")
         with tempfile.TemporaryDirectory(prefix="pixelwise-export-") as float_folder:
             exact = exporter.write_float(Path(float_folder))
             with atomic_folder(folder) as temporary, silence_converters():
@@ -112,19 +113,6 @@ class _Exporter:
         self.bundle, self.digest = Bundle.load(path), bundle_digest(path)
         self.reference = TorchRuntime(self.bundle.build(), self.bundle.normalization)
         self.format = load_format(target)
-
-    def open_data(self, path: Path) -> SegmentationData:
-        """Open a dataset with the classes and the split of the bundle's training."""
-        self.progress("checking the data")
-        recipe = load_bundle_recipe(self.bundle.recipe)
-        return open_dataset(
-            path,
-            splits=("train", "val"),
-            classes=self.bundle.classes,
-            pixels=self.bundle.pixels,
-            val_fraction=recipe.data.val_fraction,
-            seed=recipe.seed,
-        )
 
     def write_float(self, folder: Path) -> ExportManifest:
         """Write and verify the float32 export."""

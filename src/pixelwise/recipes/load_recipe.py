@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from pixelwise.errors import InputError
-from pixelwise.recipes.schema import RESOLVED_KEYS, Recipe, ResolvedRecipe, set_value
+from pixelwise.recipes.schema import MACHINE_KEYS, Recipe, ResolvedRecipe, flatten, set_value
 
 RENAMED_KEYS = {"layout": "memory_format", "model.pretrained": "model.weights"}
 """Keys of pixelwise 0.1 and their present names."""
@@ -44,14 +45,14 @@ def load_resolved_recipe(path: Path) -> ResolvedRecipe:
         InputError: If pixelwise 0.1 wrote the file, or if a value is `auto` or not allowed.
     """
     _, values = _parse(path)
-    if "layout" in values or "pretrained" in values.get("model", {}):
+    if RENAMED_KEYS.keys() & flatten(values).keys():
         raise InputError(
             f"{path}: was written by pixelwise 0.1, and this version cannot use its runs: finish "
             "the run with pixelwise 0.1, or train again"
         )
     recipe = load_recipe(path)
-    for key in RESOLVED_KEYS:
-        if recipe.value(key) == "auto":
+    for key, value in recipe.flat().items():
+        if value == "auto" and key not in MACHINE_KEYS:
             raise InputError(
                 f"{path}: {key} is auto, but the recipe of a run states the value that was "
                 "chosen: restore the value"
@@ -60,14 +61,14 @@ def load_resolved_recipe(path: Path) -> ResolvedRecipe:
 
 
 def load_bundle_recipe(saved: dict[str, Any]) -> Recipe:
-    """Return the recipe that a bundle holds, or the default one if it holds none that is valid."""
-    values = {RENAMED_KEYS.get(key, key): value for key, value in saved.items()}
-    if isinstance(model := values.get("model"), dict):
-        model = {"weights" if key == "pretrained" else key: value for key, value in model.items()}
-        values["model"] = model
+    """Return a recipe with the seed and the data section of a bundle's, which divide its dataset.
+
+    All other settings are the default ones, as are these if another version or a person wrote a
+    value that is not valid.
+    """
     try:
-        return Recipe.model_validate(values)
-    except ValidationError:  # written by another version or by hand
+        return Recipe.model_validate({key: saved[key] for key in ("seed", "data") if key in saved})
+    except ValidationError:
         return Recipe()
 
 
@@ -95,28 +96,21 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def _parse(source: Path | str) -> tuple[str, dict[str, Any]]:
     """Return how messages name the source, and its values."""
-    origin, text = _read(source)
-    try:
-        return origin, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{origin}: is not valid TOML ({error}): correct the line") from error
-
-
-def _read(source: Path | str) -> tuple[str, str]:
     # A name takes precedence over a file or folder of the same name; ./NAME is the file.
+    path: Traversable = Path(source)
     if str(source) in shipped_recipes():
-        shipped = resources.files("pixelwise") / "recipes" / f"{source}.toml"
-        return str(source), shipped.read_text(encoding="utf-8")
-    path = Path(source)
-    if path.suffix != ".toml" and not path.is_file():
+        path = resources.files("pixelwise") / "recipes" / f"{source}.toml"
+    elif not str(source).endswith(".toml") and not path.is_file():
         raise InputError(
             f"recipe {str(source)!r}: is neither a file nor a shipped recipe: the shipped recipes "
             f"are {', '.join(shipped_recipes())}"
         )
     try:
-        return str(path), path.read_text(encoding="utf-8")
+        return str(source), tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source}: is not valid TOML ({error}): correct the line") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+        raise InputError(f"{source}: cannot be read ({error})") from error
 
 
 def _explain(origin: str, error: ValidationError) -> list[str]:

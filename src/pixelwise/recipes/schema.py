@@ -32,8 +32,7 @@ class ModelRecipe(_Section):
 
     name: str = "deeplab_v3plus"
     weights: str = Field(
-        default="imagenet",
-        description="imagenet, none, a file with backbone weights, or a bundle",
+        default="imagenet", description="imagenet, none, a file with backbone weights, or a bundle"
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -284,7 +283,7 @@ class Recipe(_Section):
 
     def flat(self) -> dict[str, Any]:
         """Return plain values by dotted key: the form of the overrides of `load_recipe`."""
-        return _flatten(self.to_json())
+        return flatten(self.to_json())
 
     def to_toml(self) -> str:
         """Return the recipe as TOML, which `load_recipe` reads back to an equal recipe."""
@@ -326,17 +325,8 @@ class ResolvedRecipe(Recipe):
     loss: ResolvedLossRecipe
 
 
-RESOLVED_KEYS = (
-    "epochs",
-    "batch_size",
-    "augmentation.crop",
-    "loss.class_weights",
-    "memory_format",
-    "kernels",
-    "data.channels",
-    "data.value_range",
-)
-"""Keys that may be `auto` in a `Recipe` but not in a `ResolvedRecipe`."""
+MACHINE_KEYS = ("device", "data.workers")
+"""The keys that may be `auto` in a `ResolvedRecipe`."""
 
 
 def set_value(table: dict[str, Any], key: str, value: Any) -> None:
@@ -354,11 +344,12 @@ def set_value(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
-def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested tables by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

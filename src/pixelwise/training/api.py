@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from torch import nn
 
-from pixelwise.distributed.process_group import (
-    ProcessGroup,
-    check_batch_size,
-    join_process_group,
-)
+from pixelwise.distributed.process_group import ProcessGroup, check_batch_size, join_process_group
 from pixelwise.distributed.process_rank import ProcessRank, report_once
 from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
-from pixelwise.training.callbacks import Callback
+from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.custom_model import check_batch_norm
 from pixelwise.training.losses import Loss
 from pixelwise.training.resume_state import Checkpoint, load_newest_checkpoint
-from pixelwise.training.run_folder import (
-    Run,
-    begin_run,
-    check_model,
-    check_same_data,
-    read_root,
-)
+from pixelwise.training.run_folder import Run, begin_run, check_model, check_same_data, read_root
 from pixelwise.training.setup import Data, TrainingSetup, make_network, open_data, set_up
-from pixelwise.training.tensorboard import add_tensorboard
+from pixelwise.training.tensorboard import TensorBoard
 from pixelwise.training.trainer import Trainer
 
 
@@ -65,18 +56,10 @@ def train(
         TrainingError: If the loss is not finite, or a file cannot be written.
         TrainingStoppedError: On Ctrl-C or SIGTERM, after the current step and a checkpoint.
     """
-    group = _join(recipe)
+    group = join_process_group(recipe)
     callback = _on_rank_zero_only(callback, group)
     with group.fail_together(out):
-        setup = set_up(
-            data,
-            out,
-            recipe,
-            module=model,
-            overwrite=overwrite,
-            callback=callback,
-            group=group,
-        )
+        setup = set_up(data, out, recipe, callback, group, module=model, overwrite=overwrite)
         group.on_rank_zero(lambda: begin_run(setup.run, processes=group.world_size))
         return _fit(setup, group, callback)
 
@@ -106,15 +89,9 @@ def plan_training(
         InputError: As `train` does before its first step.
     """
     callback = callback or Callback()
+    group = join_process_group(recipe, ProcessRank())
     setup = set_up(
-        data,
-        out,
-        recipe,
-        module=model,
-        overwrite=overwrite,
-        callback=callback,
-        group=_join(recipe, ProcessRank()),
-        world_size=processes,
+        data, out, recipe, callback, group, module=model, overwrite=overwrite, world_size=processes
     )
     callback.on_plan(setup.run.facts, epochs=setup.run.recipe.epochs)
     return setup.run
@@ -151,7 +128,7 @@ def resume(
         source = read_root(folder) if data is None else data
         recipe = load_resolved_recipe(folder / "recipe.toml")
         check_model(folder, recipe, model)
-        group = _join(recipe)
+        group = join_process_group(recipe)
     callback = _on_rank_zero_only(callback, group)
     with group.fail_together(folder):
         group.on_all_ranks(lambda: check_batch_size(recipe.batch_size, group.world_size))
@@ -161,24 +138,12 @@ def resume(
         group.on_all_ranks(lambda: check_same_data(folder, opened))
         progress = checkpoint.progress()
         position = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
-        facts = {
-            **checkpoint.facts,
-            "processes": str(group),
-            "resumed": "; ".join([position, *damaged]),
-        }
+        resumed = "; ".join([position, *damaged])
+        facts = {**checkpoint.facts, "processes": str(group), "resumed": resumed}
         run = Run(folder, recipe, opened, checkpoint.normalization, facts, progress)
         loss = Loss(recipe.loss, opened.pixel_counts["train"], device=group.fabric.device)
         setup = TrainingSetup(run, make_network(recipe.model, opened, model), loss)
         return _fit(setup, group, callback, checkpoint)
-
-
-def _join(recipe: Recipe, process_rank: ProcessRank | None = None) -> ProcessGroup:
-    return join_process_group(
-        device=recipe.device,
-        precision=recipe.precision,
-        seed=recipe.seed,
-        process_rank=process_rank,
-    )
 
 
 def _on_rank_zero_only(callback: Callback | None, group: ProcessGroup) -> Callback:
@@ -194,6 +159,8 @@ def _fit(
     run = setup.run
     callback.on_plan(run.facts, epochs=run.recipe.epochs)
     enabled = run.recipe.tensorboard and group.is_rank_zero
-    with add_tensorboard(callback, run.folder, enabled=enabled) as callbacks:
+    board = closing(TensorBoard(run.folder / "tensorboard")) if enabled else nullcontext()
+    with board as tensorboard:
+        callbacks = CallbackList(callback, tensorboard)
         Trainer(setup, group, callback=callbacks, checkpoint=checkpoint).fit()
     return run

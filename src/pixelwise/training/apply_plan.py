@@ -9,21 +9,11 @@ import torch
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.models import count_activations, create_model
-from pixelwise.planning import (
-    BATCH_SIZE,
-    CLASS_WEIGHTS,
-    CROP,
-    EPOCHS,
-    PLANNED,
-    DatasetStats,
-    Machine,
-    Network,
-    make_plan,
-    this_machine,
-)
+from pixelwise.planning.machine import Machine, this_machine
+from pixelwise.planning.plan import PLANNED, DatasetStats, Network, make_plan
 from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe
 
-_LABELS = {CROP: "crop", BATCH_SIZE: "batch", EPOCHS: "epochs", CLASS_WEIGHTS: "class weights"}
+_LABELS = dict(zip(PLANNED, ("crop", "batch", "epochs", "class weights"), strict=True))
 _COMPARED_AT = {"height": 352, "width": 480}
 _COMPARED_CLASSES = 11
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 
@@ -34,27 +35,14 @@ class Callback:
 
 
 class CallbackList(Callback):
-    """Calls several callbacks in order."""
+    """Calls several callbacks in order. None is skipped."""
 
-    def __init__(self, *callbacks: Callback) -> None:
-        self.callbacks = callbacks
+    def __init__(self, *callbacks: Callback | None) -> None:
+        self.callbacks = [callback for callback in callbacks if callback is not None]
+        for event in vars(Callback):
+            if event.startswith("on_"):
+                setattr(self, event, partial(self._call, event))
 
-    def on_dataset_progress(self, done: int, total: int) -> None:
+    def _call(self, event: str, *args: Any, **kwargs: Any) -> None:
         for callback in self.callbacks:
-            callback.on_dataset_progress(done, total)
-
-    def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
-        for callback in self.callbacks:
-            callback.on_plan(facts, epochs=epochs)
-
-    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
-        for callback in self.callbacks:
-            callback.on_step(epoch=epoch, step=step, steps=steps, loss=loss, images=images)
-
-    def on_validation_progress(self, done: int, total: int) -> None:
-        for callback in self.callbacks:
-            callback.on_validation_progress(done, total)
-
-    def on_epoch_end(self, row: Mapping[str, Any]) -> None:
-        for callback in self.callbacks:
-            callback.on_epoch_end(row)
+            getattr(callback, event)(*args, **kwargs)

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixelwise.data.classes import Classes
-from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
+from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.inference import InferenceOptions, Predictor
-from pixelwise.inference.runtimes.torch.torch_runtime import find_device
+from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime, find_device
 from pixelwise.layers import resize
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import Normalization
@@ -60,28 +58,14 @@ def check_batch_norm(module: nn.Module | None, world_size: int) -> None:
         )
 
 
-class CustomRuntime:
+class CustomRuntime(TorchRuntime):
     """Run a user's module for prediction, without the simplifications of `TorchRuntime`."""
-
-    name = "torch"
 
     def __init__(
         self, model: CustomSegmenter, normalization: Normalization, device: torch.device
     ) -> None:
-        self.model = model.to(device)
-        self.normalization = normalization
-        self.device = device
-
-    @torch.inference_mode()
-    def logits(self, image: Pixels) -> NDArray[np.float32]:
-        batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
-        logits: Tensor = self.model.eval()(self.normalization(batch))[0]
-        scores: NDArray[np.float32] = logits.float().cpu().numpy()
-        return scores
-
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
-        index: NDArray[np.uint8] = self.logits(image).argmax(axis=0).astype(np.uint8)
-        return index
+        self.model = model.to(device).eval()
+        self.normalization, self.device = normalization, device
 
 
 def make_predictor(

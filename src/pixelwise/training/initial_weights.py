@@ -91,7 +91,8 @@ def load_initial_weights(
     return replace(start, normalization=normalization, origin=origin, pixels=pixels)
 
 
-def _create_network(recipe: ModelRecipe, classes: Classes, channels: int) -> Segmenter:
+def create_network(recipe: ModelRecipe, classes: Classes, *, channels: int) -> Segmenter:
+    """Create the network of a recipe with random weights."""
     return create_model(
         recipe.name, num_classes=len(classes), in_channels=channels, **recipe.options
     )
@@ -101,7 +102,7 @@ def _load_backbone_weights(
     recipe: ModelRecipe, classes: Classes, *, channels: int
 ) -> InitialWeights:
     """Create a network with random weights, or with published weights in its backbone."""
-    model = _create_network(recipe, classes, channels)
+    model = create_network(recipe, classes, channels=channels)
     if recipe.weights == "none":
         return InitialWeights(model, IMAGENET, "random weights")
     backbone = backbone_name(recipe.name, recipe.options)
@@ -115,29 +116,19 @@ def _load_bundle(
     recipe: ModelRecipe, classes: Classes, bundle: Bundle, *, channels: int
 ) -> InitialWeights:
     """Create a network and load the weights of a bundle that fit it."""
-    model = _create_network(recipe, classes, channels)
+    model = create_network(recipe, classes, channels=channels)
     state = model.state_dict()
-    loadable = dict(state)
-    weights = dict(bundle.weights)
-    bundle_channels = bundle.pixels.channels
-    if bundle_channels != channels:
-        sizes = [
-            {"in_channels": c, "num_classes": len(classes)} for c in (bundle_channels, channels)
-        ]
-        for name in _names_that_differ(recipe, *sizes):
-            tensor = weights.get(name)
-            if tensor is not None and tensor.ndim == 4 and tensor.shape[1] == bundle_channels:
-                weights[name] = widen(tensor, channels)
-    if classes.names != bundle.classes.names:
-        count = len(classes)
-        other = count + 1 if count < 255 else count - 1
-        for name in _names_that_differ(recipe, {"num_classes": count}, {"num_classes": other}):
-            del loadable[name]
-    loaded: dict[str, Tensor] = {
-        name: weights[name]
-        for name, tensor in loadable.items()
-        if name in weights and weights[name].shape == tensor.shape
-    }
+    random = set() if classes.names == bundle.classes.names else _names_by_classes(recipe, classes)
+    loaded: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        weight = bundle.weights.get(name)
+        if weight is None or name in random:
+            continue
+        inputs = (*weight.shape[1:2], *tensor.shape[1:2])
+        if weight.ndim == 4 and inputs == (bundle.pixels.channels, channels):
+            weight = widen(weight, channels)
+        if weight.shape == tensor.shape:
+            loaded[name] = weight
     if not any(name.startswith("backbone.") for name in loaded):
         options = "".join(f" --set model.options.{k}={v}" for k, v in bundle.options.items())
         raise InputError(
@@ -155,11 +146,12 @@ def _load_bundle(
     return InitialWeights(model, bundle.normalization, origin)
 
 
-def _names_that_differ(recipe: ModelRecipe, *sizes: dict[str, int]) -> list[str]:
-    """Return the names of the tensors whose shapes differ between two sizes of the network."""
+def _names_by_classes(recipe: ModelRecipe, classes: Classes) -> set[str]:
+    """Return the names of the tensors whose shapes depend on the number of classes."""
+    count = len(classes)
     shapes = []
-    for size in sizes:
+    for num_classes in (count, count + 1 if count < 255 else count - 1):
         with torch.device("meta"):
-            model = create_model(recipe.name, **size, **recipe.options)
+            model = create_model(recipe.name, num_classes=num_classes, **recipe.options)
         shapes.append({name: tensor.shape for name, tensor in model.state_dict().items()})
-    return [name for name, shape in shapes[0].items() if shape != shapes[1][name]]
+    return {name for name, shape in shapes[0].items() if shape != shapes[1][name]}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,8 @@ MEMORY_FORMATS: dict[str, torch.memory_format] = {
     "channels_last": torch.channels_last,
 }
 TIMED_IMAGES = 2  # the minimum for batch normalization; larger batches have the same time ratio
-CLOSE, ROUNDS = 1.25, 3  # combinations within this factor of the fastest are timed again, so often
+# Combinations that take less than CLOSE times as long as the fastest are timed ROUNDS more times.
+CLOSE, ROUNDS = 1.25, 3
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,12 @@ def select_kernels(
     ]
     if len(candidates) == 1:
         return KernelChoice(candidates[0], "set in the recipe")
-    trial = _Trial(model, (TIMED_IMAGES, channels, *crop), num_classes, device)
-    seconds = {config: min(trial.time_step(config) for _ in range(2)) for config in candidates}
+    time_step = _step_timer(model, (TIMED_IMAGES, channels, *crop), num_classes, device)
+    seconds = {config: min(time_step(config) for _ in range(2)) for config in candidates}
     close = [config for config in candidates if seconds[config] < CLOSE * min(seconds.values())]
     if len(close) > 1:
         for config in ROUNDS * close:  # in turn, because the speed of a machine drifts
-            seconds[config] = min(seconds[config], trial.time_step(config))
+            seconds[config] = min(seconds[config], time_step(config))
     best, *others = sorted(candidates, key=lambda config: seconds[config])
     figures = ", ".join(f"{1000 * seconds[config]:.0f} with {config}" for config in others)
     hint = "; numba may be faster: pip install numba"
@@ -136,28 +138,30 @@ def select_kernels(
     )
 
 
-class _Trial:
-    """Time training steps of a copy of a model. The first step of a configuration compiles."""
+def _step_timer(
+    model: nn.Module, shape: tuple[int, ...], num_classes: int, device: torch.device
+) -> Callable[[KernelConfig], float]:
+    """Return a function that measures the seconds per image of a training step.
 
-    def __init__(
-        self, model: nn.Module, shape: tuple[int, ...], num_classes: int, device: torch.device
-    ) -> None:
-        self.device = device
-        self.model = copy.deepcopy(model).to(device=device).train()
-        generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(shape, generator=generator).to(device)
-        size = (shape[0], *shape[2:])
-        self.labels = torch.randint(num_classes, size, generator=generator).to(device)
+    It runs a copy of the model. The first step of a configuration compiles. The caller's random
+    state does not change.
+    """
+    model = copy.deepcopy(model).to(device=device).train()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(shape, generator=generator).to(device)
+    size = (shape[0], *shape[2:])
+    labels = torch.randint(num_classes, size, generator=generator).to(device)
+    devices = [device] if device.type == "cuda" else []
 
-    def time_step(self, kernel_config: KernelConfig) -> float:
-        """Return the seconds per image of one step. The caller's random state does not change."""
-        self.model.zero_grad(set_to_none=True)
-        kernel_config.apply(self.model)
-        images = kernel_config.to_memory_format(self.images)
-        devices = [self.device] if self.device.type == "cuda" else []
+    def time_step(config: KernelConfig) -> float:
+        model.zero_grad(set_to_none=True)
+        config.apply(model)
+        batch = config.to_memory_format(images)
         with torch.random.fork_rng(devices=devices):
             started = time.perf_counter()
-            cross_entropy(self.model(images), self.labels).backward()  # type: ignore[no-untyped-call]
+            cross_entropy(model(batch), labels).backward()  # type: ignore[no-untyped-call]
             if devices:
-                torch.cuda.synchronize(self.device)
-            return (time.perf_counter() - started) / len(images)
+                torch.cuda.synchronize(device)
+            return (time.perf_counter() - started) / len(batch)
+
+    return time_step

@@ -13,15 +13,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from pixelwise.distributed.process_rank import LAUNCHER_VARIABLE, LOST
 from pixelwise.errors import InputError
 from pixelwise.interrupts import SIGNALS
-from pixelwise.planning import this_machine
+from pixelwise.planning.machine import this_machine
 
 PATIENCE = 30.0
 """Seconds that the other processes have to end on their own after one has failed."""
@@ -67,12 +67,12 @@ def launch(*, devices: int, nodes: int, remedy: str) -> int:
                 start_new_session=True,
             )
         )
-    with _SignalForwarding(children) as forwarding:
+    with _forward_signals(children) as received:
         code, failed = wait_for(children)
     if code >= 0:
         return code
-    if -code == forwarding.signal_number:  # killed by the signal before it could handle it
-        return 128 + forwarding.signal_number
+    if -code in received[-1:]:  # killed by the signal before it could handle it
+        return 128 - code
     name = signal.Signals(-code).name
     print(
         f"pixelwise: error: process {first_rank + failed} of {devices * nodes} was killed "
@@ -132,26 +132,23 @@ def wait_for(children: Sequence[subprocess.Popen[Any]]) -> tuple[int, int]:
     return order[0] if order else (0, 0)
 
 
-class _SignalForwarding:
-    """Forward Ctrl-C and SIGTERM to the processes; `signal_number` is that of the last signal."""
+@contextmanager
+def _forward_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Forward Ctrl-C and SIGTERM to the processes, and yield the list of received signals."""
+    received: list[int] = []
 
-    def __init__(self, children: list[subprocess.Popen[bytes]]) -> None:
-        self.children = children
-        self.signal_number = 0
-
-    def __enter__(self) -> _SignalForwarding:
-        self.previous = {number: signal.signal(number, self._forward) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-        for child in self.children:  # still running if an error ended the wait
-            if child.poll() is None:
-                child.kill()
-
-    def _forward(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
-        for child in self.children:
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for child in children:
             with suppress(ProcessLookupError):
                 child.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in SIGNALS}
+    try:
+        yield received
+    finally:
+        for signal_number, handler in previous.items():
+            signal.signal(signal_number, handler)
+        for child in children:  # still running if an error ended the wait
+            if child.poll() is None:
+                child.kill()

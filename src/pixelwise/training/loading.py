@@ -102,15 +102,10 @@ def make_augmentation(
     recipe: ResolvedAugmentationRecipe, *, fill: tuple[float, ...]
 ) -> Augmentation:
     """Return the augmentation of a recipe. `fill` is the pixel value outside of images."""
-    return Augmentation(
-        crop=None if isinstance(recipe.crop, str) else recipe.crop,
-        scale=recipe.scale,
-        flip=recipe.flip,
-        brightness=recipe.brightness,
-        contrast=recipe.contrast,
-        saturation=recipe.saturation,
-        fill=fill,
-    )
+    settings = dict(recipe)
+    if recipe.crop == "image":
+        settings["crop"] = None
+    return Augmentation(**settings, fill=fill)
 
 
 def make_loader(

@@ -40,22 +40,15 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     return torch.optim.SGD(groups, momentum=settings.momentum)
 
 
-def _parameters_by_kind(
-    model: nn.Module,
-) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+def _parameters_by_kind(model: nn.Module) -> list[list[nn.Parameter]]:
     """Return kernels, biases, and the parameters of normalization layers, without frozen ones."""
-    kernels: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
-    norms: list[nn.Parameter] = []
+    kinds: dict[str, list[nn.Parameter]] = {"kernel": [], "bias": [], "norm": []}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad:
-                continue
-            if isinstance(module, _NORMALIZATION):
-                norms.append(parameter)
-            else:
-                (biases if name == "bias" else kernels).append(parameter)
-    return kernels, biases, norms
+            if parameter.requires_grad:
+                kind = "bias" if name == "bias" else "kernel"
+                kinds["norm" if isinstance(module, _NORMALIZATION) else kind].append(parameter)
+    return list(kinds.values())
 
 
 def make_schedule(

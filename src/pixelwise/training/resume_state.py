@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from pixelwise.file_io import make_folder
 from pixelwise.training.custom_model import load_module_weights
 from pixelwise.weights.normalization import Normalization
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
+
+if TYPE_CHECKING:
+    from pixelwise.training.run_folder import Run
 
 FORMAT = 3
 KEY = "pixelwise-checkpoint"
@@ -142,7 +145,8 @@ class Checkpoint:
             InputError: If the weights do not fit the model, which may be a user's own.
         """
         load_module_weights(state.model, self._tensors_of("model"), origin=self.path)
-        _restore_optimizer(state.optimizer, self._tensors_of("optimizer"), self.header["optimizer"])
+        groups = self.header["optimizer"]["groups"]
+        _restore_optimizer(state.optimizer, self._tensors_of("optimizer"), groups)
         state.schedule.load_state_dict(dict(self.header["schedule"]))
         if state.ema is not None:
             state.ema.module.load_state_dict(self._tensors_of("average"))
@@ -166,26 +170,16 @@ class CheckpointWriter:
     """Writes checkpoints to RUN/checkpoints.
 
     Args:
-        run: Folder of the run.
-        minutes: Time between checkpoints, for `is_due`.
+        run: The run.
         steps: Number of steps per epoch.
-        normalization: The normalization of the run.
-        facts: The facts of the run.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        *,
-        minutes: float,
-        steps: int,
-        normalization: Normalization,
-        facts: Mapping[str, str],
-    ) -> None:
-        self.folder = make_folder(run / "checkpoints")
-        self.seconds = 60 * minutes
+    def __init__(self, run: Run, *, steps: int) -> None:
+        self.folder = make_folder(run.folder / "checkpoints")
+        self.seconds = 60 * run.recipe.checkpoint_minutes
         self.steps = steps
-        self.constants = {"normalization": normalization.to_json(), "facts": dict(facts)}
+        facts = {key: text for key, text in run.facts.items() if key != "resumed"}
+        self.constants = {"normalization": run.normalization.to_json(), "facts": facts}
         self.written_at = time.monotonic()
 
     def is_due(self) -> bool:
@@ -212,8 +206,9 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
     """Write a checkpoint. `constants` is the part of its header that no step changes."""
     progress = state.progress
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    optimizer_tensors, optimizer_header = _split_optimizer(state.optimizer)
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors.items()}
+    optimizer = state.optimizer.state_dict()
+    for index, values in optimizer["state"].items():  # only tensors: the momentum of SGD
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items()}
     averaged = 0
     if state.ema is not None:
         average = state.ema.module.state_dict()
@@ -231,17 +226,11 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
         "format": FORMAT,
         **constants,
         "progress": {
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "loss_sum": progress.loss_sum,
-            "seconds": progress.seconds,
+            **{key: value for key, value in vars(progress).items() if key != "evaluation"},
             "learning_rate": _nan_to_none(progress.learning_rate),
-            "best": progress.best,
-            "best_epoch": progress.best_epoch,
-            "history": progress.history,
             "images": names,
         },
-        "optimizer": optimizer_header,
+        "optimizer": {"groups": optimizer["param_groups"]},
         "schedule": state.schedule.state_dict(),  # without functions: the recipe defines them
         "averaged": averaged,
         "scaler": state.fabric.strategy.precision.state_dict(),
@@ -287,34 +276,19 @@ def load_newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
     )
 
 
-def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the optimizer's tensors by `INDEX.NAME`, and its numbers and groups as plain JSON."""
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for index, values in state["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                numbers[f"{index}.{name}"] = value
-    return tensors, {"groups": state["param_groups"], "numbers": numbers}
-
-
 def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]
 ) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **header["numbers"]}.items():
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
     # In the memory format of the weights, as in the run that was stopped: another format would
     # round the same sums differently.
     for weight, values in optimizer.state.items():
         for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+            values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _nan_to_none(value: float) -> float | None:

@@ -33,7 +33,7 @@ from pixelwise.data.custom_dataset import CUSTOM_LAYOUT
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.errors import InputError
 from pixelwise.evaluation import Evaluation
-from pixelwise.file_io import atomic, make_folder, not_writable
+from pixelwise.file_io import make_folder, not_writable, write_text
 from pixelwise.recipes.schema import CUSTOM_MODEL, ResolvedRecipe
 from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.training.resume_state import Progress
@@ -235,12 +235,6 @@ def _environment(processes: int) -> dict[str, Any]:
     }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic(path) as side:
-        side.write_text(text, encoding="utf-8")
-
-
 class Metrics:
     """Appends JSON lines to RUN/metrics.jsonl, each flushed; a kill may leave a partial last line.
 
@@ -276,21 +270,15 @@ class Metrics:
         """Remove events after the position from which a run resumes, and append a resume event."""
         if not self.enabled:
             return
+        position = {"epoch": progress.epoch, "step": progress.step}
         lines = []
         for line in read_metrics(self.path.parent):
-            position = (line.get("epoch", 0), line.get("step", math.inf))
-            if line["event"] == "step" and position > (progress.epoch, progress.step):
-                continue
-            if line["event"] == "end":
-                continue
-            if line["event"] == "epoch" and position[0] >= progress.epoch:
-                continue
-            lines.append(json.dumps(line, allow_nan=False) + "\n")
+            reached = (line.get("epoch", 0), line.get("step", math.inf))
+            is_later = line["event"] in ("step", "epoch") and reached > tuple(position.values())
+            if not is_later and line["event"] != "end":
+                lines.append(json.dumps(line, allow_nan=False) + "\n")
         write_text(self.path, "".join(lines))
-        self.write(
-            "resume",
-            {**_environment(processes), "epoch": progress.epoch, "step": progress.step},
-        )
+        self.write("resume", {**_environment(processes), **position})
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

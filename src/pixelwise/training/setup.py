@@ -14,12 +14,12 @@ from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.distributed.process_group import ProcessGroup, check_batch_size
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_folder
-from pixelwise.models import Segmenter, backbone_name, count_parameters, create_model
+from pixelwise.models import Segmenter, backbone_name, count_parameters
 from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, ResolvedRecipe
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
-from pixelwise.training.initial_weights import InitialWeights, load_initial_weights
+from pixelwise.training.initial_weights import InitialWeights, create_network, load_initial_weights
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
 from pixelwise.training.losses import Loss
 from pixelwise.training.run_folder import Run, check_out, fingerprint
@@ -56,11 +56,11 @@ def set_up(
     source: Data,
     out: Path,
     recipe: Recipe,
+    callback: Callback,
+    group: ProcessGroup,
     *,
     module: nn.Module | None,
     overwrite: bool,
-    callback: Callback,
-    group: ProcessGroup,
     world_size: int | None = None,
 ) -> TrainingSetup:
     """Prepare a run without writing anything. The arguments and errors are those of `train`.
@@ -162,12 +162,7 @@ def make_network(
     """Create the network of a recipe with random weights, or wrap a user's own module."""
     if module is not None:
         return CustomSegmenter(module, len(data.classes))
-    return create_model(
-        recipe.name,
-        num_classes=len(data.classes),
-        in_channels=data.pixels.channels,
-        **recipe.options,
-    )
+    return create_network(recipe, data.classes, channels=data.pixels.channels)
 
 
 def open_data(
@@ -207,9 +202,9 @@ def _open_data(source: Data, recipe: Recipe, callback: Callback) -> Segmentation
             channels=None if settings.channels == "auto" else settings.channels,
             value_range=None if settings.value_range == "auto" else settings.value_range,
         )
-    missing = [split for split in splits if split not in source.splits]
-    if missing:
-        raise InputError(f"{source.root}: the dataset has no {missing[0]} split: training needs it")
+    for split in splits:
+        if split not in source.splits:
+            raise InputError(f"{source.root}: the dataset has no {split} split: training needs it")
     return replace(source, splits={split: source.splits[split] for split in splits})
 
 

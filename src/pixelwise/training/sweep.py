@@ -24,19 +24,21 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_statistics import CROP_MULTIPLE, usual_crop
 from pixelwise.distributed.process_rank import find_process_rank
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.file_io import make_folder
+from pixelwise.file_io import make_folder, write_text
 from pixelwise.models import create_model
+from pixelwise.planning.plan import CROP
 from pixelwise.recipes.load_recipe import load_recipe
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training.api import resume, train
 from pixelwise.training.callbacks import Callback, CallbackList
-from pixelwise.training.run_folder import write_text
+from pixelwise.training.resume_state import list_checkpoints
 from pixelwise.training.trainer import TrainingError, TrainingStoppedError
 from pixelwise.weights.imagenet import find_imagenet_weights
 
 if TYPE_CHECKING:
     import optuna
 
+BACKBONE = "model.options.backbone"
 RATE_FACTOR = 10.0
 """The learning rate is searched between the recipe's divided by this and times this."""
 CROP_FACTORS = (1.0, 0.75, 0.5)
@@ -61,10 +63,10 @@ class SearchSpace:
 
     def suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         """Return values of recipe keys for a trial; a continued trial keeps its values."""
-        trial.suggest_float("learning_rate", *self.learning_rate, log=True)
-        trial.suggest_categorical("crop", [f"{height}x{width}" for height, width in self.crops])
+        trial.suggest_float("optimizer.learning_rate", *self.learning_rate, log=True)
+        trial.suggest_categorical(CROP, [f"{height}x{width}" for height, width in self.crops])
         if self.backbones:
-            trial.suggest_categorical("backbone", list(self.backbones))
+            trial.suggest_categorical(BACKBONE, self.backbones)
         return _settings(trial.params)
 
 
@@ -146,15 +148,14 @@ def make_search_space(
     rate = recipe.optimizer.learning_rate
     crop = recipe.augmentation.crop
     sides = usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop
-    crops = dict.fromkeys(
-        tuple(
-            max(CROP_MULTIPLE, round(side * factor / CROP_MULTIPLE) * CROP_MULTIPLE)
-            for side in sides
-        )
-        for factor in CROP_FACTORS
-    )
+
+    def scale(side: int, factor: float) -> int:
+        return max(CROP_MULTIPLE, round(side * factor / CROP_MULTIPLE) * CROP_MULTIPLE)
+
+    height, width = sides
+    crops = dict.fromkeys((scale(height, f), scale(width, f)) for f in CROP_FACTORS)
     rates = rate / RATE_FACTOR, rate * RATE_FACTOR
-    return SearchSpace(rates, tuple((h, w) for h, w in crops), tuple(backbones))
+    return SearchSpace(rates, tuple(crops), tuple(backbones))
 
 
 def sweep(
@@ -202,8 +203,8 @@ def sweep(
             break
         settings = space.suggest(trial)
         callback.on_trial_begin(trial.number, settings)
-        results = dict(study.trials[trial.number].intermediate_values)
-        reporter = _Reporter(trial, results, recipe.epochs, deadline)
+        reported = dict(study.trials[trial.number].intermediate_values)
+        reporter = _Reporter(trial, reported, recipe.epochs, deadline)
         callbacks = CallbackList(callback, reporter)
         folder = out / f"trial-{trial.number:03d}"
         try:
@@ -211,7 +212,9 @@ def sweep(
         except _OutOfTimeError:
             break
         callback.on_trial_end(_trial_result(study.trials[trial.number]))
-    result = Sweep(out, _rank_trials(study))
+    results = [_trial_result(frozen) for frozen in study.trials]
+    results.sort(key=lambda trial: 1 if trial.mean_iou is None else -trial.mean_iou)
+    result = Sweep(out, results)
     if result.best is not None:
         write_text(result.recipe, _replace(recipe, result.best.settings).to_toml())
     return result
@@ -273,7 +276,7 @@ def _run_trial(
     from optuna.trial import TrialState
 
     try:
-        if any((folder / "checkpoints").glob("step-*.safetensors")):
+        if list_checkpoints(folder / "checkpoints"):
             run = resume(folder, callback=callback)
         else:
             run = train(root, folder, recipe, overwrite=True, callback=callback)
@@ -348,15 +351,11 @@ def _next_trial(study: optuna.Study, count: int) -> optuna.trial.Trial | None:
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values of recipe keys for the parameters of Optuna."""
-    settings: dict[str, Any] = {}
-    if "learning_rate" in params:
-        settings["optimizer.learning_rate"] = params["learning_rate"]
-    if "crop" in params:
-        settings["augmentation.crop"] = [int(side) for side in params["crop"].split("x")]
-    if "backbone" in params:
-        settings["model.options.backbone"] = params["backbone"]
-    return settings
+    """Return values of recipe keys for the parameters of Optuna, where a crop is a string."""
+    return {
+        key: [int(side) for side in value.split("x")] if key == CROP else value
+        for key, value in params.items()
+    }
 
 
 def _trial_result(frozen: optuna.trial.FrozenTrial) -> TrialResult:
@@ -366,11 +365,6 @@ def _trial_result(frozen: optuna.trial.FrozenTrial) -> TrialResult:
     return TrialResult(frozen.number, state, _settings(frozen.params), score, len(values))
 
 
-def _rank_trials(study: optuna.Study) -> list[TrialResult]:
-    results = [_trial_result(frozen) for frozen in study.trials]
-    return sorted(results, key=lambda trial: 1 if trial.mean_iou is None else -trial.mean_iou)
-
-
 def _replace(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return load_recipe(None, recipe.flat() | dict(settings))
 
@@ -378,7 +372,7 @@ def _replace(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 def _check_backbones(recipe: Recipe, backbones: Sequence[str]) -> None:
     """Raise InputError if the network does not support a backbone, or its weights are missing."""
     for backbone in backbones:
-        model = _replace(recipe, {"model.options.backbone": backbone}).model
+        model = _replace(recipe, {BACKBONE: backbone}).model
         with torch.device("meta"):
             create_model(model.name, num_classes=2, **model.options)
         if model.weights == "imagenet":

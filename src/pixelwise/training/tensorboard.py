@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixelwise.errors import InputError
-from pixelwise.training.callbacks import Callback, CallbackList
+from pixelwise.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -45,19 +44,6 @@ class TensorBoard(Callback):
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
-
-
-@contextmanager
-def add_tensorboard(callback: Callback, run: Path, *, enabled: bool) -> Iterator[Callback]:
-    """Yield the callback, together with TensorBoard's if that is enabled."""
-    if not enabled:
-        yield callback
-        return
-    board = TensorBoard(run / "tensorboard")
-    try:
-        yield CallbackList(callback, board)
-    finally:
-        board.close()
 
 
 def import_summary_writer() -> type[SummaryWriter]:

@@ -36,12 +36,7 @@ from pixelwise.training.loading import (
     make_loader,
 )
 from pixelwise.training.optimizer import make_optimizer, make_schedule
-from pixelwise.training.resume_state import (
-    Checkpoint,
-    CheckpointWriter,
-    TrainingState,
-    write_state,
-)
+from pixelwise.training.resume_state import Checkpoint, CheckpointWriter, TrainingState, write_state
 from pixelwise.training.run_folder import Metrics
 from pixelwise.training.setup import TrainingSetup
 from pixelwise.weights.tensor_file import write_tensor_file
@@ -92,13 +87,7 @@ class Trainer:
         if group.is_rank_zero:
             for folder in (self.run.folder, self.run.folder / "checkpoints"):
                 remove_temporary_files(folder)
-        self.checkpoints = CheckpointWriter(
-            self.run.folder,
-            minutes=self.recipe.checkpoint_minutes,
-            steps=len(self.order),
-            normalization=self.run.normalization,
-            facts={key: text for key, text in self.run.facts.items() if key != "resumed"},
-        )
+        self.checkpoints = CheckpointWriter(self.run, steps=len(self.order))
         if checkpoint is None:
             self._save()
         else:
@@ -287,8 +276,7 @@ class Trainer:
     def _save_or_stop(self) -> None:
         """Save a checkpoint if one is due; on a signal, save and stop."""
         signal_number, is_due = self.group.all_reduce_max(
-            self.interrupts.requested or 0,
-            self.group.is_rank_zero and self.checkpoints.is_due(),
+            self.interrupts.requested or 0, self.group.is_rank_zero and self.checkpoints.is_due()
         )
         if signal_number or is_due:
             self._save()

@@ -1,36 +1,41 @@
-"""Options that several prediction commands have in common."""
+"""Arguments and options that several commands have in common."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Context, Option
 
-from pixelwise.cli.console import console
+from pixelwise.cli.console import Bar, console
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
+    from pixelwise.data.dataset import SegmentationData
     from pixelwise.inference import InferenceOptions, Predictor
 
-BundleOrExport = Annotated[
-    Path, typer.Argument(help="A .safetensors file from train, or an export.")
+Data = Annotated[Path, Argument(help="Folder of images and masks.")]
+Bundle = Annotated[Path, Argument(help="A .safetensors file written by train.")]
+Split = Annotated[str, Option(help="train, val or test.")]
+Recipe = Annotated[str | None, Option(help="A .toml file, or the name of a shipped recipe.")]
+JsonFile = Annotated[
+    str | None, Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON.")
 ]
+BundleOrExport = Annotated[Path, Argument(help="A .safetensors file from train, or an export.")]
 Runtime = Annotated[
     str,
-    typer.Option(
+    Option(
         help="auto (the fastest available), torch, or one that the bundle was exported for: "
         "openvino, openvino-bf16, openvino-int8, onnx, onnx-int8."
     ),
 ]
 Device = Annotated[
-    str | None,
-    typer.Option(help="PyTorch device: cpu, cuda, ... By default a GPU if there is one."),
+    str | None, Option(help="PyTorch device: cpu, cuda, ... By default a GPU if there is one.")
 ]
-Crf = Annotated[bool, typer.Option("--crf", help="Refine with a dense CRF (needs numba).")]
+Crf = Annotated[bool, Option("--crf", help="Refine with a dense CRF (needs numba).")]
 CrfSet = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="NAME|FILE",
         help="CRF parameters: v1-largefov, v2-vgg16, v2-resnet101 or camvid, or a .json file from "
         "tune-crf. Implies --crf, which alone means v2-resnet101.",
@@ -39,7 +44,7 @@ CrfSet = Annotated[
 ]
 Tile = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="auto|N|none",
         help="Largest side of the overlapping tiles that large images are cut into. auto: cut "
         "images that need more than 2 GiB in one pass. none: never cut.",
@@ -47,39 +52,39 @@ Tile = Annotated[
 ]
 Scales = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="S,S,...",
         help="Test-time augmentation: average over these scales, e.g. 0.75,1,1.25.",
     ),
 ]
 Flip = Annotated[
-    bool,
-    typer.Option("--flip", help="Test-time augmentation: average over the mirrored image, too."),
+    bool, Option("--flip", help="Test-time augmentation: also average over the mirrored image.")
 ]
 
 
-def parse_options(
-    runtime: str,
-    device: str | None,
-    *,
-    crf: bool,
-    crf_set: str | None,
-    tile: str,
-    scales: str,
-    flip: bool,
-) -> InferenceOptions:
-    """Build `InferenceOptions` from the flags; raise InputError for invalid values."""
+def parse_size(flag: str, text: str, *, others: str = "") -> tuple[int, int]:
+    """Parse HEIGHTxWIDTH; raise InputError, which names `others` as allowed too."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise InputError(f"{flag} {text}: allowed are HEIGHTxWIDTH, such as 352x480{others}")
+    return int(height), int(width)
+
+
+def parse_options(ctx: Context, runtime: str) -> InferenceOptions:
+    """Build `InferenceOptions` from a command's options; raise InputError for invalid values."""
     from pixelwise.crf import DEFAULT_PARAMETERS
     from pixelwise.inference import InferenceOptions
 
+    given = ctx.params
+    scales, tile = given["scales"], given["tile"]
     try:
         numbers = tuple(float(text) for text in scales.split(","))
     except ValueError as error:
         example = "give numbers separated by commas, e.g. 0.75,1,1.25"
         raise InputError(f"scales {scales!r}: {example}") from error
-    parameters = crf_set or (DEFAULT_PARAMETERS if crf else None)
+    parameters = given["crf_set"] or (DEFAULT_PARAMETERS if given["crf"] else None)
     side = int(tile) if tile.isascii() and tile.isdigit() else tile
-    return InferenceOptions(runtime, device, parameters, side, numbers, flip)
+    return InferenceOptions(runtime, given["device"], parameters, side, numbers, given["flip"])
 
 
 def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:
@@ -93,6 +98,14 @@ def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:
     if predictor.crf is not None:
         compile_crf()
     return predictor
+
+
+def open_split(predictor: Predictor, data: Path, split: str) -> SegmentationData:
+    """Open a split of a dataset, divided as in the training of the network."""
+    from pixelwise.evaluation.open_splits import open_splits
+
+    with Bar("checking the data") as bar:
+        return open_splits(predictor, data, split, progress=bar)
 
 
 def compile_crf() -> None:

@@ -1,0 +1,43 @@
+"""Open the data that a network is evaluated or calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.inference import Predictor
+from pixelwise.recipes.load_recipe import load_bundle_recipe
+
+if TYPE_CHECKING:
+    from pixelwise.weights.bundle import Bundle
+
+
+def open_splits(
+    network: Predictor | Bundle,
+    data: Path,
+    *splits: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> SegmentationData:
+    """Open and check splits of a dataset, divided as in the training of a network.
+
+    Args:
+        network: What is evaluated; it has classes, a pixel format and a recipe.
+        data: The folder of the dataset.
+        splits: The names of the splits.
+        progress: Called with (done, total) after each file.
+
+    Raises:
+        InputError: With one line for each fault of the folder.
+    """
+    recipe = load_bundle_recipe(network.recipe)
+    return open_dataset(
+        data,
+        splits=splits,
+        classes=network.classes,
+        pixels=network.pixels,
+        val_fraction=recipe.data.val_fraction,
+        seed=recipe.seed,
+        progress=progress,
+    )
