@@ -130,7 +130,7 @@ class Rectangle:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PolygonMask:
     """A mask that is rasterized from regions: see `MaskSource`.
 
     Args:
