@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pixelwise.data.classes import Classes, Color, read_classes_toml, toml_has_colors
 from pixelwise.errors import InputError
-from pixelwise.file_io import check_regular
+from pixelwise.file_io import read_text
 
 _VOID = frozenset({"void", "ignore", "ignored", "__ignore__", "unlabeled"})
 """Names that annotation tools give to ignored pixels."""
@@ -113,13 +113,7 @@ _READERS: dict[str, Callable[[Path], Table]] = {
 
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a UTF-8 text file. Raises InputError if that fails."""
-    try:
-        check_regular(path)
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: invalid UTF-8 ({error}): save the file as UTF-8") from error
+    return read_text(path).splitlines()
 
 
 def _from_entries(path: Path, entries: list[tuple[str, Color]]) -> Table:
