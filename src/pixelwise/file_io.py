@@ -211,11 +211,11 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
 
 
-def read_text(path: Path, *, encoding: str = "utf-8-sig") -> str:
+def read_text(path: Path) -> str:
     """Read a text file. Raises InputError if it cannot be read or is not UTF-8."""
     try:
         check_regular(path)
-        return path.read_text(encoding)
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
     except UnicodeDecodeError as error:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import InputError
-from pixelwise.file_io import read_text
+from pixelwise.file_io import check_regular
 
 IGNORE = 255
 """Class index of pixels that loss and metrics leave out."""
@@ -332,9 +332,11 @@ def read_classes_toml(path: Path) -> Classes:
     Raises:
         InputError: With the file and the remedy, if the file does not have this form.
     """
-    text = read_text(path, encoding="utf-8")
     try:
-        data = tomllib.loads(text)
+        check_regular(path)
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: invalid TOML ({error}): correct the line") from error
     _check_keys(path, data, ("class", "ignore", "ignore_color"))

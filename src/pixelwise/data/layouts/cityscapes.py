@@ -15,8 +15,9 @@ from pixelwise.errors import InputError
 
 DESCRIPTION = "Cityscapes: leftImg8bit/SPLIT/CITY/ and gtFine/SPLIT/CITY/ (or gtCoarse/)"
 
-LABEL_IDS = read_classes_toml(Path(__file__).with_suffix(".toml"))
-TRAIN_IDS = LABEL_IDS.indexed()
+_LABEL_IDS = read_classes_toml(Path(__file__).with_suffix(".toml"))
+_CLASSES = {"labelTrainIds": _LABEL_IDS.indexed(), "labelIds": _LABEL_IDS}
+"""The classes by the end of the masks' names, in the order of preference."""
 
 _SPLITS = {"train": "train", "train_extra": "train", "val": "val", "test": "test"}
 
@@ -33,13 +34,12 @@ def read(root: Path) -> Source:
         raise InputError(f"{root / 'gtFine'}: does not exist: put the masks there, or in gtCoarse/")
     notes: list[str] = []
     pairs = _city_images(root / "leftImg8bit", mask_root, notes)
-    ids, classes = "labelTrainIds", TRAIN_IDS
-    splits = _samples(root, pairs, ids)
-    if _without_mask(splits):
-        ids, classes = "labelIds", LABEL_IDS
+    for ids in _CLASSES:
         splits = _samples(root, pairs, ids)
-    missing = _without_mask(splits)
-    if missing:
+        missing = [s for part in splits.values() for s in part if not s.mask.path.is_file()]
+        if not missing:
+            break
+    else:
         raise InputError(
             *(
                 f"{sample.image}: has no mask: add {sample.mask.path} or ..._labelTrainIds.png"
@@ -48,7 +48,7 @@ def read(root: Path) -> Source:
         )
     table = class_table(root, notes)
     if table is None:
-        table = Table(classes, False, root)
+        table = Table(_CLASSES[ids], False, root)
         notes.append(f"Cityscapes, {mask_root.name} with {ids}: 19 classes; others are ignored")
         if "test" in splits:
             notes.append("test: the published masks are empty; the benchmark keeps the labels")
@@ -92,10 +92,6 @@ def _samples(root: Path, pairs: dict[str, list[tuple[Path, Path]]], ids: str) ->
         ]
         for split, entries in pairs.items()
     }
-
-
-def _without_mask(splits: _Splits) -> list[Sample]:
-    return [s for samples in splits.values() for s in samples if not s.mask.path.is_file()]
 
 
 def _mask_path(image: Path, folder: Path, ids: str) -> Path:

@@ -8,6 +8,7 @@ weights (model_zoo.md).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -89,10 +90,7 @@ def _split(tensors: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]
 
 def _describe(slots: Iterable[str]) -> str:
     """Summarize hundreds of slots by their kinds and counts."""
-    kinds: dict[str, int] = {}
-    for name in slots:
-        kind = name.rpartition("/")[2]
-        kinds[kind] = kinds.get(kind, 0) + 1
+    kinds = Counter(name.rpartition("/")[2] for name in slots)
     return ", ".join(
         kind if count == 1 else f"{count} tensors {kind}" for kind, count in kinds.items()
     )
@@ -196,10 +194,9 @@ def _mobilenet_v2() -> dict[str, str]:
     for block in range(_blocks()):
         scope = "MobilenetV2/expanded_conv" + (f"_{block}" if block else "")
         ours = f"backbone.features.{block + 1}.conv"
-        first = 0
-        if block:  # the first block has no expansion
+        first = min(block, 1)  # only the first block has no expansion
+        if first:
             names |= _layer(f"{ours}.0", f"{scope}/expand")
-            first = 1
         names |= _layer(f"{ours}.{first}", f"{scope}/depthwise", depthwise=True)
         names |= _norm_layer(f"{ours}.{first + 1}", f"{ours}.{first + 2}", f"{scope}/project")
     return names
