@@ -38,6 +38,7 @@ HEAD_PREFIXES = (
 )
 PROJECTION = "concat_projection/weights"
 BRANCH_CHANNELS = 256
+MOBILENET_BLOCKS = sum(repeats for _, _, repeats, _ in STAGES)
 BRANCHES = 3  # of the ASPP, besides the 1x1 convolution and the pooling
 NORM = {
     "weight": "gamma",
@@ -74,7 +75,7 @@ def tensorflow(imported: ImportedWeights) -> Publication | None:
         options=_options(backbone, weights),
         normalization=TENSORFLOW,
         backbones=(backbone,),
-        names=_names(),
+        names={**_xception(), **_mobilenet_v2(), **_head()},
         head_prefixes=HEAD_PREFIXES,
         not_weights=_describe(slots),
     )
@@ -100,7 +101,7 @@ def _options(backbone: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     options: dict[str, Any] = {"backbone": backbone, "output_stride": 16, "align_corners": True}
     if backbone == "mobilenet_v2":
         options["tensorflow"] = True
-        last = weights.get(f"MobilenetV2/expanded_conv_{_blocks() - 1}/project/weights")
+        last = weights.get(f"MobilenetV2/expanded_conv_{MOBILENET_BLOCKS - 1}/project/weights")
         if last is not None and last.ndim == 4 and last.shape[3] != STAGES[-1][1]:
             options["width"] = last.shape[3] / STAGES[-1][1]
     if SCORE in weights:
@@ -128,10 +129,6 @@ def _to_pytorch(name: str, tensor: Tensor) -> Tensor:
 
 
 # --- Names of the tensors in the file by our names
-
-
-def _names() -> dict[str, str]:
-    return {**_xception(), **_mobilenet_v2(), **_head()}
 
 
 def _layer(ours: str, scope: str, *, depthwise: bool = False) -> dict[str, str]:
@@ -184,14 +181,9 @@ def _xception() -> dict[str, str]:
     return names
 
 
-def _blocks() -> int:
-    """Number of inverted residuals in MobileNetV2."""
-    return sum(repeats for _, _, repeats, _ in STAGES)
-
-
 def _mobilenet_v2() -> dict[str, str]:
     names = _layer("backbone.features.0", "MobilenetV2/Conv")
-    for block in range(_blocks()):
+    for block in range(MOBILENET_BLOCKS):
         scope = "MobilenetV2/expanded_conv" + (f"_{block}" if block else "")
         ours = f"backbone.features.{block + 1}.conv"
         first = min(block, 1)  # only the first block has no expansion
