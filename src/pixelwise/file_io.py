@@ -221,6 +221,17 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
 
 
+def read_text(path: Path) -> str:
+    """Read a text file. Raises InputError if it cannot be read or is not UTF-8."""
+    try:
+        check_regular(path)
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: invalid UTF-8 ({error}): save the file as UTF-8") from error
+
+
 def check_folder(path: Path) -> None:
     """Raise InputError if a later `make_folder(path)` would fail. Creates nothing."""
     target = path.resolve()

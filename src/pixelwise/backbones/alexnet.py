@@ -9,6 +9,8 @@ classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from pixelwise.backbones.backbone import Backbone, initialize_convolutions, run_with_taps
@@ -80,7 +82,7 @@ class CaffeNet(EightLayerNet):
             *_conv_relu(three, two, 3, padding=1, groups=2),
             _pool(),
         )
-        super().__init__(features, fully_connected(nn.Conv2d(two, hidden, 6), 0.5))
+        super().__init__(features, fully_connected(nn.Conv2d(two, hidden, 6)))
 
 
 class AlexNet(EightLayerNet):
@@ -113,18 +115,9 @@ class AlexNet(EightLayerNet):
 
 
 def _conv_relu(
-    in_channels: int,
-    channels: int,
-    kernel_size: int,
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    groups: int = 1,
+    in_channels: int, channels: int, kernel_size: int, **options: Any
 ) -> list[nn.Module]:
-    convolution = nn.Conv2d(
-        in_channels, channels, kernel_size, stride=stride, padding=padding, groups=groups
-    )
-    return [convolution, nn.ReLU(inplace=True)]
+    return [nn.Conv2d(in_channels, channels, kernel_size, **options), nn.ReLU(inplace=True)]
 
 
 def _pool() -> nn.MaxPool2d:

@@ -8,6 +8,7 @@ channels (torchvision's `features.18`) is not part of the backbone.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -107,38 +108,32 @@ class MobileNetV2(Backbone):
         super().__init__()
         if not 0 < width <= 4:
             raise InputError(f"width {width:g}: must be above 0 and at most 4")
-        eps = TENSORFLOW_EPS if tensorflow else 1e-5
+        form: dict[str, Any] = (
+            {"eps": TENSORFLOW_EPS, "tensorflow_padding": True} if tensorflow else {}
+        )
         channels = _scaled(32, width)
         blocks: list[nn.Module] = [
-            ConvNormAct(
-                in_channels,
-                channels,
-                stride=2,
-                activation=nn.ReLU6,
-                eps=eps,
-                tensorflow_padding=tensorflow,
-            )
+            ConvNormAct(in_channels, channels, stride=2, activation=nn.ReLU6, **form)
         ]
         self.channels, self.strides = {}, {}
         schedule = DilationSchedule(output_stride, stride=2)
         for expansion, base, repeats, stride in STAGES:
             for repeat in range(repeats):
                 step, dilation = schedule.step(stride if repeat == 0 else 1)
-                block = InvertedResidual(
-                    channels,
-                    _scaled(base, width),
-                    expansion=expansion,
-                    stride=step,
-                    dilation=dilation,
-                    eps=eps,
-                    tensorflow_padding=tensorflow,
+                inputs, channels = channels, _scaled(base, width)
+                if len(blocks) in TAPS:
+                    self.channels[TAPS[len(blocks)]] = channels
+                    self.strides[TAPS[len(blocks)]] = schedule.stride
+                blocks.append(
+                    InvertedResidual(
+                        inputs,
+                        channels,
+                        expansion=expansion,
+                        stride=step,
+                        dilation=dilation,
+                        **form,
+                    )
                 )
-                channels = _scaled(base, width)
-                tap = TAPS.get(len(blocks))
-                blocks.append(block)
-                if tap is not None:
-                    self.channels[tap] = channels
-                    self.strides[tap] = schedule.stride
         self.features = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

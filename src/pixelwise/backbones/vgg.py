@@ -35,7 +35,6 @@ class VGG16(Backbone):
         padding: Padding of the first convolution.
         ceil_mode: Round the size of pools up, as Caffe does. False rounds down, as PyTorch does by
             default; images must then be 26x26 or larger.
-        dropout: Dropout probability after fc6 and fc7.
 
     Attributes:
         coordinates: Where the positions of each map lie in the image.
@@ -48,7 +47,6 @@ class VGG16(Backbone):
         width: float = 1.0,
         padding: int = 100,
         ceil_mode: bool = True,
-        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         self.channels, self.strides = {}, {}
@@ -70,7 +68,7 @@ class VGG16(Backbone):
                 self._add_map(f"c{number}", channels, layers)
         self.features = nn.Sequential(*layers)
         hidden = _scaled(FC_CHANNELS, width)
-        self.classifier = fully_connected(nn.Conv2d(channels, hidden, 7), dropout)
+        self.classifier = fully_connected(nn.Conv2d(channels, hidden, 7))
         self._add_map("c5", hidden, [*layers, self.classifier])
         initialize_convolutions(self)
 
@@ -121,7 +119,6 @@ class AtrousVGG16(Backbone):
         average_pool: Average over 3x3 before fc6, as the authors' LargeFOV does.
         in_channels: Number of image channels.
         width: Multiplier of the channels of the convolution stages.
-        dropout: Dropout probability after fc6 and fc7.
 
     Raises:
         InputError: If a field of view is not valid.
@@ -135,7 +132,6 @@ class AtrousVGG16(Backbone):
         average_pool: bool = True,
         in_channels: int = 3,
         width: float = 1.0,
-        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         self.channels = {"c0": in_channels}
@@ -156,7 +152,7 @@ class AtrousVGG16(Backbone):
         self.features = nn.Sequential(*layers)
         self.average = nn.AvgPool2d(3, stride=1, padding=1) if average_pool else nn.Identity()
         self.classifiers = nn.ModuleList(
-            fully_connected(_field_of_view(channels, hidden, kernel_size, rate), dropout)
+            fully_connected(_field_of_view(channels, hidden, kernel_size, rate))
             for kernel_size, rate in fields
         )
         self.channels["c5"] = hidden * len(self.classifiers)
@@ -173,15 +169,15 @@ class AtrousVGG16(Backbone):
         return maps
 
 
-def fully_connected(fc6: nn.Conv2d, dropout: float) -> nn.Sequential:
+def fully_connected(fc6: nn.Conv2d) -> nn.Sequential:
     """Append ReLU, dropout and a 1x1 fc7, also with ReLU and dropout, to the convolution fc6."""
     return nn.Sequential(
         fc6,
         nn.ReLU(inplace=True),
-        Dropout(dropout),
+        Dropout(0.5),
         nn.Conv2d(fc6.out_channels, fc6.out_channels, 1),
         nn.ReLU(inplace=True),
-        Dropout(dropout),
+        Dropout(0.5),
     )
 
 

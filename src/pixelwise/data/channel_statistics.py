@@ -52,14 +52,13 @@ def summarize_pixels(raw: RawImage) -> PixelSummary:
         last = pixels[..., -1]
         top = np.iinfo(last.dtype).max if last.dtype.kind == "u" else last.max()
         looks_like_alpha = bool(np.count_nonzero((last == 0) | (last == top)) >= OPAQUE * last.size)
-    sample = np.empty(0, dtype=np.float32)
-    if raw.dtype != "uint8":
-        step = max(1, int(np.sqrt(height * width / SAMPLED)))
-        sample = pixels[::step, ::step, :3].astype(np.float32).reshape(-1)
     if raw.dtype == "uint8":
+        sample = np.empty(0, dtype=np.float32)
         counts, levels = _histogram(pixels), np.arange(256.0)
         sums, squares = counts @ levels, counts @ levels**2
     else:
+        step = max(1, int(np.sqrt(height * width / SAMPLED)))
+        sample = pixels[::step, ::step, :3].astype(np.float32).reshape(-1)
         sums, squares = np.zeros(stored), np.zeros(stored)
         for channel in range(stored):
             wide = pixels[..., channel].astype(np.float64)

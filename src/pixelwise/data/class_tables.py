@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pixelwise.data.classes import Classes, Color, read_classes_toml, toml_has_colors
 from pixelwise.errors import InputError
-from pixelwise.file_io import check_regular
+from pixelwise.file_io import read_text
 
 _VOID = frozenset({"void", "ignore", "ignored", "__ignore__", "unlabeled"})
 """Names that annotation tools give to ignored pixels."""
@@ -66,28 +66,28 @@ def read_class_dict(path: Path) -> Table:
 
 def read_label_colors(path: Path) -> Table:
     """Read CamVid's label_colors.txt: lines `r g b name`; the value of a class is its position."""
-    entries = []
-    for number, line in enumerate(read_lines(path), start=1):
-        match = re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(\S.*)", line.strip())
-        if match:
-            red, green, blue, name = match.groups()
-            entries.append((name.strip(), (int(red), int(green), int(blue))))
-        elif line.strip() and number > 1:
-            raise InputError(f"{path}: line {number}: write r g b name")
-    return _from_entries(path, entries)
+    pattern = r"(?P<r>\d+)[\s,]+(?P<g>\d+)[\s,]+(?P<b>\d+)[\s,]+(?P<name>\S.*)"
+    return _read_colors(path, pattern, form="r g b name", header=True)
 
 
 def read_labelmap(path: Path) -> Table:
     """Read CVAT's labelmap.txt: lines `name:r,g,b:parts:actions`; `#` starts a comment."""
+    pattern = r"(?P<name>.+?):(?P<r>\d+),(?P<g>\d+),(?P<b>\d+)(?::[^:]*){0,2}"
+    return _read_colors(path, pattern, form="name:r,g,b::")
+
+
+def _read_colors(path: Path, pattern: str, *, form: str, header: bool = False) -> Table:
+    """Read a class per line; `#` starts a comment. With `header`, the first line may be one."""
     entries = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        match = re.fullmatch(r"(.+?):(\d+),(\d+),(\d+)(?::[^:]*){0,2}", line.strip())
-        if not match:
-            raise InputError(f"{path}: line {number}: write name:r,g,b::")
-        name, red, green, blue = match.groups()
-        entries.append((name, (int(red), int(green), int(blue))))
+        match = re.fullmatch(pattern, line.strip())
+        if match:
+            color = (int(match["r"]), int(match["g"]), int(match["b"]))
+            entries.append((match["name"].strip(), color))
+        elif number > header:
+            raise InputError(f"{path}: line {number}: write {form}")
     return _from_entries(path, entries)
 
 
@@ -113,13 +113,7 @@ _READERS: dict[str, Callable[[Path], Table]] = {
 
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a UTF-8 text file. Raises InputError if that fails."""
-    try:
-        check_regular(path)
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: invalid UTF-8 ({error}): save the file as UTF-8") from error
+    return read_text(path).splitlines()
 
 
 def _from_entries(path: Path, entries: list[tuple[str, Color]]) -> Table:

@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,6 @@ _TRANSPOSES = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}
-_ARRAY_TRANSPOSES: dict[Image.Transpose, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    Image.Transpose.FLIP_LEFT_RIGHT: lambda a: a[:, ::-1],
-    Image.Transpose.ROTATE_180: lambda a: a[::-1, ::-1],
-    Image.Transpose.FLIP_TOP_BOTTOM: lambda a: a[::-1],
-    Image.Transpose.TRANSPOSE: lambda a: a.swapaxes(0, 1),
-    Image.Transpose.ROTATE_270: lambda a: np.rot90(a, -1),
-    Image.Transpose.TRANSVERSE: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    Image.Transpose.ROTATE_90: lambda a: np.rot90(a),
 }
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs errors that it also raises
 
@@ -136,9 +127,7 @@ def decoding_errors(path: Path, formats: tuple[str, ...] = IMAGE_FORMATS) -> Ite
             f"{path}: the image does not fit into memory: split it into smaller images"
         ) from error
     except Exception as error:  # damaged bytes can raise anything in a decoder
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # from the system, not from Pillow
+        if isinstance(error, OSError) and error.errno is not None:  # not from Pillow
             raise InputError(
                 f"{path}: cannot be read ({error.strerror}): check the path and its permissions"
             ) from error
@@ -206,11 +195,12 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def apply_orientation(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Apply an EXIF orientation to (H, W, C)."""
-    transpose = _TRANSPOSES.get(orientation)
-    return (
-        pixels if transpose is None else np.ascontiguousarray(_ARRAY_TRANSPOSES[transpose](pixels))
-    )
+    """Apply an EXIF orientation to (H, W, C); values other than 2 to 8 change nothing."""
+    if 5 <= orientation <= 8:
+        pixels = pixels.swapaxes(0, 1)
+    down = -1 if orientation in {3, 4, 7, 8} else 1
+    across = -1 if orientation in {2, 3, 6, 7} else 1
+    return np.ascontiguousarray(pixels[::down, ::across])
 
 
 def has_16_bits(image: ImageFile.ImageFile) -> bool:

@@ -88,8 +88,7 @@ def _read_tiff(path: Path) -> RawImage:
     """Read a TIFF that Pillow cannot; its values may have any type."""
     with decoding_errors(path):
         stored, alpha, orientation = read_tiff(path)
-    pixels = np.ascontiguousarray(apply_orientation(stored, orientation))
-    return RawImage(pixels, alpha, unsure_alpha=alpha)
+    return RawImage(apply_orientation(stored, orientation), alpha, unsure_alpha=alpha)
 
 
 def _finite(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -184,10 +183,8 @@ def read_mask(path: Path) -> NDArray[Any]:
         )
     try:
         with open_image(path, MASK_FORMATS, decode=False) as image:
-            if image.mode in {"L", "RGB"} and raw_mode(image).endswith(
-                "X"
-            ):  # Pillow drops a channel
-                raise BeyondPillowError
+            if image.mode in {"L", "RGB"} and raw_mode(image).endswith("X"):
+                raise BeyondPillowError  # Pillow would drop a channel
             image.load()
             return _mask_values(path, image)
     except BeyondPillowError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import InputError
-from pixelwise.file_io import check_regular
+from pixelwise.file_io import check_regular, read_text
 
 HEAD = 1 << 16
 """Characters that `top_keys` reads."""
@@ -25,15 +25,10 @@ _BRIEF.maxstring, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxlevel = 200, 3, 3, 2
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises InputError if it cannot be read."""
+    text = read_text(path)
     try:
-        check_regular(path)
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError also for numbers with thousands of digits
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # also for numbers with thousands of digits
         raise InputError(
             f"{path}: invalid JSON ({error}): export or download the file again"
         ) from error
@@ -82,11 +77,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that is a mapping. Raises InputError if it cannot be read."""
     import yaml
 
+    text = read_text(path)
     try:
-        check_regular(path)
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
+        content = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: invalid YAML ({reason}): correct the line") from error

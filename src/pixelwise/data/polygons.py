@@ -130,43 +130,40 @@ class Rectangle:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A mask that is rasterized from regions: see `MaskSource`.
+class RegionMask:
+    """A mask that is rasterized from regions; implements `MaskSource`.
 
     Args:
         path: The annotation file.
         image: Name of the image, for messages.
-        regions: The objects.
-        stated: (height, width) of the image according to the file; None if it states none.
-        background: Value of pixels outside all regions.
+        regions: The objects; pixels outside all of them are 0.
+        size: (height, width) of the image according to the file; None if it states none.
         by_area: Whether smaller regions cover larger ones; otherwise later ones cover earlier ones.
     """
 
     path: Path
     image: str
     regions: tuple[Region, ...]
-    stated: tuple[int, int] | None = None
-    background: int = 0
+    size: tuple[int, int] | None = None
     by_area: bool = False
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
-        if self.stated is not None and self.stated != size:
+        if self.size is not None and self.size != size:
             remedy = "correct the file, or use the image that was annotated"
-            if self.stated == size[::-1]:
+            if self.size == size[::-1]:
                 remedy = "the EXIF orientation rotates the image: annotate the upright image"
             raise InputError(
-                f"{self.path}: the file states {self.stated[1]}x{self.stated[0]} for {self.image}, "
+                f"{self.path}: the file states {self.size[1]}x{self.size[0]} for {self.image}, "
                 f"but the image is {size[1]}x{size[0]}: {remedy}"
             )
-        mask = np.full(size, self.background, dtype=np.uint8)
+        mask = np.zeros(size, dtype=np.uint8)
         try:
             covers = [(region.value, region.cover(size)) for region in self.regions]
         except InputError as error:
             raise InputError(f"{self.path}: image {self.image}: {error}") from error
         if self.by_area:
-            covers.sort(
-                key=lambda cover: -int(cover[1].sum())
-            )  # stable: ties keep the order of the file
+            # The sort is stable: ties keep the order of the file.
+            covers.sort(key=lambda cover: -int(cover[1].sum()))
         for value, covered in covers:
             mask[covered] = value
         return mask

@@ -19,17 +19,17 @@ class CocoRLE:
     Args:
         value: Value in the mask.
         counts: The run lengths, or COCO's compressed string.
-        stated: (height, width) of the mask.
+        size: (height, width) of the mask.
     """
 
     value: int
     counts: tuple[int, ...] | str
-    stated: tuple[int, int]
+    size: tuple[int, int]
 
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        if self.stated != size:
+        if self.size != size:
             raise InputError(
-                f"an RLE mask is {self.stated[1]}x{self.stated[0]} but the image is {size[1]}x"
+                f"an RLE mask is {self.size[1]}x{self.size[0]} but the image is {size[1]}x"
                 f"{size[0]}: correct the size"
             )
         counts = self.counts
@@ -89,12 +89,12 @@ class BrushRLE:
 
     value: int
     packed: bytes
-    stated: tuple[int, int]
+    size: tuple[int, int]
 
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        if self.stated != size:
+        if self.size != size:
             raise InputError(
-                f"a brush mask is {self.stated[1]}x{self.stated[0]} but the image is {size[1]}x"
+                f"a brush mask is {self.size[1]}x{self.size[0]} but the image is {size[1]}x"
                 f"{size[0]}: correct original_width and original_height"
             )
         numbers = decode_rle_pack(self.packed, count=size[0] * size[1] * 4)

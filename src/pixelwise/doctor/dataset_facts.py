@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pixelwise.data.channel_statistics import compute_statistics
 from pixelwise.data.classes import IGNORE
 from pixelwise.doctor.checks.classes import count_images, count_pixels
@@ -15,6 +18,7 @@ from pixelwise.doctor.pair_inspection import Scan
 def collect_facts(scan: Scan) -> Facts:
     images = [pair.image for pair in scan.pairs if pair.image.readable]
     sizes = Counter(image.size for image in images)
+    pixels = {split: count_pixels(scan, split) for split in scan.splits}
     mean = std = None
     if images:
         summaries = [image.summary for image in images if image.summary is not None]
@@ -28,7 +32,7 @@ def collect_facts(scan: Scan) -> Facts:
         mean=mean,
         std=std,
         classes=_class_facts(scan),
-        ignored=_ignored(scan),
+        ignored={} if scan.classes is None else _shares(pixels, IGNORE),
         notes=list(scan.source.notes),
     )
 
@@ -51,10 +55,7 @@ def _class_facts(scan: Scan) -> list[ClassFacts]:
                 name=classes.names[index],
                 color=classes.colors[index],
                 pixels={split: int(counts[index]) for split, counts in pixels.items()},
-                share={
-                    split: round(int(counts[index]) / max(1, int(counts.sum())), 6)
-                    for split, counts in pixels.items()
-                },
+                share=_shares(pixels, index),
                 images={split: int(counts[index]) for split, counts in images.items()},
                 objects=len(objects),
                 smallest=int(objects[0]) if len(objects) else None,
@@ -65,11 +66,6 @@ def _class_facts(scan: Scan) -> list[ClassFacts]:
     return rows
 
 
-def _ignored(scan: Scan) -> dict[str, float]:
-    if scan.classes is None:
-        return {}
-    totals = {split: count_pixels(scan, split) for split in scan.splits}
-    return {
-        split: round(int(counts[IGNORE]) / max(1, int(counts.sum())), 6)
-        for split, counts in totals.items()
-    }
+def _shares(counts: dict[str, NDArray[np.int64]], index: int) -> dict[str, float]:
+    """The share of one class among all counted pixels, by split."""
+    return {s: round(int(n[index]) / max(1, int(n.sum())), 6) for s, n in counts.items()}

@@ -43,7 +43,7 @@ class InspectedImage(ImageReport):
         gray_mean: Mean of the gray version.
         gray_std: Std of the gray version.
         is_gray: Whether all three channels are equal, even if the file stores three.
-        fingerprint: For the search for duplicates; None if the image cannot be decoded.
+        fingerprint: For the search for duplicates; None for images that are flat or unreadable.
     """
 
     header: FileHeader = field(default_factory=FileHeader)

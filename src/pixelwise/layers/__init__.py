@@ -7,8 +7,6 @@ from pixelwise.layers.resize import resize, upsample_from_pixels
 from pixelwise.layers.upsampling import (
     UPSAMPLING,
     Coordinates,
-    FrozenUpsampling,
-    Interpolation,
     LearnedUpsampling,
     bilinear_kernel,
     crop,
@@ -22,9 +20,7 @@ __all__ = [
     "ConvNormAct",
     "Coordinates",
     "Dropout",
-    "FrozenUpsampling",
     "ImagePooling",
-    "Interpolation",
     "LearnedUpsampling",
     "SeparableConv",
     "TensorFlowConv2d",

@@ -10,7 +10,6 @@ from pixelwise.models.profiling import (
 from pixelwise.models.receptive_field import measure_receptive_radius, tile_alignment, trace_sizes
 from pixelwise.models.registry import (
     MODELS,
-    ModelEntry,
     backbone_name,
     create_model,
     find_model,
@@ -20,7 +19,6 @@ from pixelwise.models.segmenter import Segmenter
 
 __all__ = [
     "MODELS",
-    "ModelEntry",
     "Segmenter",
     "backbone_name",
     "convolutionalize",

@@ -14,16 +14,15 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import chain
 from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from pixelwise.errors import InputError
 from pixelwise.layers import BatchNorm2d
+from pixelwise.models.profiling import run_on_meta
 
 # Side of the image that `_find_stride` tries, and by how many pixels it then grows: a multiple of
 # every stride up to 10, of 12, ...
@@ -331,20 +330,13 @@ def shift_and_stitch(model: nn.Module, factor: int, *, stride: int | None = None
 
 
 def _find_stride(model: nn.Module) -> int:
-    """Find the stride from how the map grows with the image.
-
-    Uses the meta device, which propagates shapes and does not compute anything.
-    """
-    tensors = {
-        name: tensor.to("meta")
-        for name, tensor in chain(model.named_parameters(), model.named_buffers())
-    }
+    """Find the stride from how the map grows with the image, by propagating shapes."""
     sides = []
     try:
         for side in (PROBE_SIDE, PROBE_SIDE + PROBE_GROWTH):
-            image = torch.empty(1, _input_channels(model), side, side, device="meta")
-            with torch.no_grad():
-                sides.append(tuple(functional_call(model, tensors, (image,)).shape[2:]))
+            channels = _input_channels(model)
+            scores = run_on_meta(model, height=side, width=side, in_channels=channels)
+            sides.append(tuple(scores.shape[2:]))
         (rows, columns), (more_rows, more_columns) = sides
         growth = more_rows - rows
         if growth != more_columns - columns or growth < 1 or PROBE_GROWTH % growth:

@@ -107,8 +107,10 @@ def run_on_meta(
     width: int,
     in_channels: int = 3,
     mode: AbstractContextManager[object] | None = None,
-) -> None:
+) -> Any:
     """Propagate the shapes of one image through a model, without arithmetic or copied weights.
+
+    Returns the model's output on the meta device.
 
     Args:
         model: The network, on any device.
@@ -120,7 +122,8 @@ def run_on_meta(
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
     with mode or nullcontext():
-        functional_call(model, shapes, torch.empty(1, in_channels, height, width, device="meta"))
+        image = torch.empty(1, in_channels, height, width, device="meta")
+        return functional_call(model, shapes, image)
 
 
 class _MemoryCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -230,10 +230,7 @@ class _Matcher:
                 options = {**options, "upsampling": "learned"}
                 notes["upsampling"] = f"learned, because {', '.join(learned)} is not bilinear"
         elif self.with_head:
-            prefixes = {
-                ours: theirs
-                for theirs, ours in torchvision_segmentation.HEADS.get(model, {}).items()
-            }
+            prefixes = dict(torchvision_segmentation.HEADS.get(model, {}))
             unused = () if options.get("auxiliary", True) else ("aux_classifier.",)
         network = self._network(options, device="meta")
         for ours, theirs in backbone_prefixes(network.backbone, backbone, imported).items():

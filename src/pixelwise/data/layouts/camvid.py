@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.data.classes import Classes, read_classes_toml
+from pixelwise.data.class_tables import read_label_colors
+from pixelwise.data.classes import read_classes_toml
 from pixelwise.data.layouts.pairing import pair_splits
 from pixelwise.data.source import SPLITS, Source
 from pixelwise.errors import tolerable
@@ -12,20 +13,7 @@ from pixelwise.errors import tolerable
 DESCRIPTION = "CamVid: train/ and trainannot/, val/ and valannot/, test/ and testannot/"
 
 # Brostow, Fauqueur and Cipolla 2008, in the 11 classes of SegNet (arXiv:1511.00561).
-_COLORS = {
-    "sky": (128, 128, 128),
-    "building": (128, 0, 0),
-    "pole": (192, 192, 128),
-    "road": (128, 64, 128),
-    "pavement": (60, 40, 222),
-    "tree": (128, 128, 0),
-    "sign symbol": (192, 128, 128),
-    "fence": (64, 64, 128),
-    "car": (64, 0, 128),
-    "pedestrian": (64, 64, 0),
-    "bicyclist": (0, 128, 192),
-}
-CLASSES = Classes.make(list(_COLORS), colors=list(_COLORS.values()), ignore=11)
+CLASSES = read_label_colors(Path(__file__).with_suffix(".txt")).classes
 
 
 def detect(root: Path) -> bool:

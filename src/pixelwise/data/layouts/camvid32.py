@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.data.class_tables import find_table
-from pixelwise.data.classes import Classes
+from pixelwise.data.class_tables import find_table, read_label_colors
 from pixelwise.data.image_files import MASK_SUFFIXES
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.pairing import pair_splits
@@ -20,43 +19,8 @@ DESCRIPTION = (
 _IMAGES = ("701_stillsraw_full", "701_stillsraw", "images")
 _MASKS = ("labeledapproved_full", "labeledapproved", "labels")
 
-# label_colors.txt without Void, which is black and ignored.
-_COLORS = {
-    "Animal": (64, 128, 64),
-    "Archway": (192, 0, 128),
-    "Bicyclist": (0, 128, 192),
-    "Bridge": (0, 128, 64),
-    "Building": (128, 0, 0),
-    "Car": (64, 0, 128),
-    "CartLuggagePram": (64, 0, 192),
-    "Child": (192, 128, 64),
-    "Column_Pole": (192, 192, 128),
-    "Fence": (64, 64, 128),
-    "LaneMkgsDriv": (128, 0, 192),
-    "LaneMkgsNonDriv": (192, 0, 64),
-    "Misc_Text": (128, 128, 64),
-    "MotorcycleScooter": (192, 0, 192),
-    "OtherMoving": (128, 64, 64),
-    "ParkingBlock": (64, 192, 128),
-    "Pedestrian": (64, 64, 0),
-    "Road": (128, 64, 128),
-    "RoadShoulder": (128, 128, 192),
-    "Sidewalk": (0, 0, 192),
-    "SignSymbol": (192, 128, 128),
-    "Sky": (128, 128, 128),
-    "SUVPickupTruck": (64, 128, 192),
-    "TrafficCone": (0, 0, 64),
-    "TrafficLight": (0, 64, 64),
-    "Train": (192, 64, 128),
-    "Tree": (128, 128, 0),
-    "Truck_Bus": (192, 128, 192),
-    "Tunnel": (64, 0, 64),
-    "VegetationMisc": (192, 192, 0),
-    "Wall": (64, 192, 0),
-}
-CLASSES = Classes.make(
-    list(_COLORS), colors=list(_COLORS.values()), values=(*range(30), 31), ignore=30
-)
+# label_colors.txt as published; Void is black and ignored.
+CLASSES = read_label_colors(Path(__file__).with_suffix(".txt")).classes
 
 
 def detect(root: Path) -> bool:

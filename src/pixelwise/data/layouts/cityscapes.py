@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.class_tables import Table
-from pixelwise.data.classes import Classes
+from pixelwise.data.classes import read_classes_toml
 from pixelwise.data.image_files import list_images
 from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.layout_classes import class_table
@@ -15,39 +15,9 @@ from pixelwise.errors import InputError
 
 DESCRIPTION = "Cityscapes: leftImg8bit/SPLIT/CITY/ and gtFine/SPLIT/CITY/ (or gtCoarse/)"
 
-# Name, id in ..._labelIds.png, color; in the order of the training ids 0..18.
-_CLASSES = (
-    ("road", 7, (128, 64, 128)),
-    ("sidewalk", 8, (244, 35, 232)),
-    ("building", 11, (70, 70, 70)),
-    ("wall", 12, (102, 102, 156)),
-    ("fence", 13, (190, 153, 153)),
-    ("pole", 17, (153, 153, 153)),
-    ("traffic light", 19, (250, 170, 30)),
-    ("traffic sign", 20, (220, 220, 0)),
-    ("vegetation", 21, (107, 142, 35)),
-    ("terrain", 22, (152, 251, 152)),
-    ("sky", 23, (70, 130, 180)),
-    ("person", 24, (220, 20, 60)),
-    ("rider", 25, (255, 0, 0)),
-    ("car", 26, (0, 0, 142)),
-    ("truck", 27, (0, 0, 70)),
-    ("bus", 28, (0, 60, 100)),
-    ("train", 31, (0, 80, 100)),
-    ("motorcycle", 32, (0, 0, 230)),
-    ("bicycle", 33, (119, 11, 32)),
-)
-_NAMES, _IDS, _COLORS = zip(*_CLASSES, strict=True)
-
-TRAIN_IDS = Classes.make(_NAMES, colors=_COLORS, ignore=255)
-# 0 is "unlabeled"; the other ids up to 33 are not evaluated. 255 stands for -1, the license plate.
-LABEL_IDS = Classes.make(
-    _NAMES,
-    colors=_COLORS,
-    values=_IDS,
-    ignore=0,
-    also_ignored=(*(value for value in range(1, 34) if value not in _IDS), 255),
-)
+_LABEL_IDS = read_classes_toml(Path(__file__).with_suffix(".toml"))
+_CLASSES = {"labelTrainIds": _LABEL_IDS.indexed(), "labelIds": _LABEL_IDS}
+"""The classes by the end of the masks' names, in the order of preference."""
 
 _SPLITS = {"train": "train", "train_extra": "train", "val": "val", "test": "test"}
 
@@ -64,13 +34,12 @@ def read(root: Path) -> Source:
         raise InputError(f"{root / 'gtFine'}: does not exist: put the masks there, or in gtCoarse/")
     notes: list[str] = []
     pairs = _city_images(root / "leftImg8bit", mask_root, notes)
-    ids, classes = "labelTrainIds", TRAIN_IDS
-    splits = _samples(root, pairs, ids)
-    if _without_mask(splits):
-        ids, classes = "labelIds", LABEL_IDS
+    for ids in _CLASSES:
         splits = _samples(root, pairs, ids)
-    missing = _without_mask(splits)
-    if missing:
+        missing = [s for part in splits.values() for s in part if not s.mask.path.is_file()]
+        if not missing:
+            break
+    else:
         raise InputError(
             *(
                 f"{sample.image}: has no mask: add {sample.mask.path} or ..._labelTrainIds.png"
@@ -79,7 +48,7 @@ def read(root: Path) -> Source:
         )
     table = class_table(root, notes)
     if table is None:
-        table = Table(classes, False, root)
+        table = Table(_CLASSES[ids], False, root)
         notes.append(f"Cityscapes, {mask_root.name} with {ids}: 19 classes; others are ignored")
         if "test" in splits:
             notes.append("test: the published masks are empty; the benchmark keeps the labels")
@@ -123,10 +92,6 @@ def _samples(root: Path, pairs: dict[str, list[tuple[Path, Path]]], ids: str) ->
         ]
         for split, entries in pairs.items()
     }
-
-
-def _without_mask(splits: _Splits) -> list[Sample]:
-    return [s for samples in splits.values() for s in samples if not s.mask.path.is_file()]
 
 
 def _mask_path(image: Path, folder: Path, ids: str) -> Path:

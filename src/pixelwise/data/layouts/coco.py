@@ -12,7 +12,7 @@ from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import folders_in, split_folders
 from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.polygons import Drawn, Polygons, Region, as_ring
+from pixelwise.data.polygons import Polygons, Region, RegionMask, as_ring
 from pixelwise.data.rle import CocoRLE, whole_numbers
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import InputError, refuse
@@ -139,7 +139,7 @@ def _samples(
         report.empty += not own
         height, width = entry.get("height"), entry.get("width")
         size = (height, width) if type(height) is int and type(width) is int else None
-        mask = Drawn(path, name, own, stated=size, by_area=True)
+        mask = RegionMask(path, name, own, size=size, by_area=True)
         samples.append(Sample(sample_name(root, file), file, mask))
     return samples
 

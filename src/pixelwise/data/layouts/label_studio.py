@@ -18,7 +18,7 @@ from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.polygons import Drawn, Ellipse, Polygons, Rectangle, Region, as_ring
+from pixelwise.data.polygons import Ellipse, Polygons, Rectangle, Region, RegionMask, as_ring
 from pixelwise.data.rle import BrushRLE, whole_numbers
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError, refuse
@@ -110,7 +110,7 @@ def read(root: Path) -> Source:
         rectangles += sum(isinstance(region, Rectangle) for region in regions)
         # The JSON export keeps the order of the regions; the names of PNG files do not.
         by_area = any(isinstance(region, BrushMask) for region in regions)
-        mask = Drawn(path, image.name, tuple(regions), by_area=by_area)
+        mask = RegionMask(path, image.name, tuple(regions), by_area=by_area)
         samples.append(Sample(sample_name(root, image), image, mask))
     order = ("smaller", "larger") if brush_masks else ("later", "earlier")
     empty = sum(not results for _, results, _ in tasks.annotated)

@@ -16,7 +16,7 @@ from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import first_names, folders_in, split_folders
 from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.polygons import Disc, Drawn, Polygons, Region, as_ring
+from pixelwise.data.polygons import Disc, Polygons, Region, RegionMask, as_ring
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError, refuse
 from pixelwise.file_io import is_file
@@ -143,7 +143,7 @@ def _sample(root: Path, annotation: _Annotation, value_of: dict[str, int]) -> Sa
         with error_context(f"{annotation.path}: shape {number} ({label})"):
             regions.append(_region(shape, value_of[label]))
     image = annotation.image
-    mask = Drawn(annotation.path, image.name, tuple(regions), stated=annotation.size)
+    mask = RegionMask(annotation.path, image.name, tuple(regions), size=annotation.size)
     return Sample(sample_name(root, image), image, mask)
 
 

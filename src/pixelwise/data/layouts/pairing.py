@@ -191,4 +191,4 @@ def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str])
         notes.append(f"skipped, not an image: {folder / others[0]}{more}")
     allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
     text = f"has an unsupported format (allowed: {allowed}): convert it or remove it"
-    return [Fault("foreign-format", path, text) for path in unsupported]
+    return [Fault("unsupported-format", path, text) for path in unsupported]

@@ -25,7 +25,7 @@ from pixelwise.data.layouts.folder_names import (
 )
 from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
-from pixelwise.data.polygons import Drawn, Polygons, as_ring
+from pixelwise.data.polygons import Polygons, RegionMask, as_ring
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import InputError, refuse
 
@@ -210,7 +210,7 @@ def read(root: Path) -> Source:
                 regions = _regions(file, values) if file.is_file() else ()
                 total += 1
                 empty += not regions
-                mask = Drawn(file, image.name, regions, by_area=True)
+                mask = RegionMask(file, image.name, regions, by_area=True)
                 splits.setdefault(split, []).append(Sample(sample_name(root, image), image, mask))
         problems += _labels_without_image(image_set)
         if not image_set.images:

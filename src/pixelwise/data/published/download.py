@@ -60,7 +60,7 @@ def download(
     for url in urls:
         failures = 0
         while failures < MAX_ATTEMPTS:
-            before = _size(part)
+            before = size_of(part)
             try:
                 if _receive(url, part, size, progress):
                     with _disk_errors(target):
@@ -72,7 +72,7 @@ def download(
                 break
             except (OSError, http.client.HTTPException) as error:
                 reason = _reason(error)
-            failures = 0 if _size(part) > before else failures + 1
+            failures = 0 if size_of(part) > before else failures + 1
             if failures < MAX_ATTEMPTS:
                 time.sleep(PAUSE * 2**failures)
     raise DownloadError(reason)
@@ -84,7 +84,7 @@ class _UnavailableError(Exception):
 
 def _receive(url: str, part: Path, size: int | None, progress: Progress | None) -> bool:
     """Receive bytes over one connection; returns whether the file has its full length."""
-    start = _size(part)
+    start = size_of(part)
     if size is not None and start > size:
         part.unlink()
         start = 0
@@ -150,7 +150,8 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise not_writable(path, error) from error
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """The size of a file in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.is_file() else 0
 
 

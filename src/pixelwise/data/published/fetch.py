@@ -11,6 +11,7 @@ from pixelwise.data.published.download import (
     check_free_space,
     digest_of,
     download,
+    size_of,
 )
 from pixelwise.data.published.unpack import unpack
 from pixelwise.errors import InputError
@@ -88,16 +89,12 @@ def _check_target(entry: PublishedDataset, to: Path) -> None:
 
 
 def _remaining_bytes(archive: Archive, archives: Path) -> int:
-    part = archives / (archive.file + ".part")
-    return max(0, (archive.size or 0) - (part.stat().st_size if part.is_file() else 0))
+    return max(0, (archive.size or 0) - size_of(archives / (archive.file + ".part")))
 
 
 def _unpacked_bytes(entry: PublishedDataset, archives: Path) -> int:
     """A lower bound of the unpacked size: images compress little, so the size of the archives."""
-    return sum(
-        (archives / a.file).stat().st_size if (archives / a.file).is_file() else a.size or 0
-        for a in entry.archives
-    )
+    return sum(size_of(archives / a.file) or a.size or 0 for a in entry.archives)
 
 
 def _verify(

@@ -37,9 +37,7 @@ def _between(
     split: str, pairs: Fingerprinted, earlier: str, earlier_pairs: Fingerprinted
 ) -> Iterator[Finding]:
     """Report the exact duplicate of each image, or else its nearest near-duplicate."""
-    known = {
-        image.digest: pair for pair, image in reversed(earlier_pairs) if image.thumbnail is not None
-    }
+    known = {image.digest: pair for pair, image in reversed(earlier_pairs)}
     exact: set[int] = set()
     for index, (pair, image) in enumerate(pairs):
         twin = known.get(image.digest)
@@ -71,7 +69,7 @@ def within_split(scan: Scan) -> Iterator[Finding]:
     for split, pairs in scan.splits.items():
         groups: dict[bytes, list[InspectedPair]] = defaultdict(list)
         for pair, image in _fingerprinted(pairs):
-            if image.thumbnail is not None and pair.mask.readable:
+            if pair.mask.readable:
                 groups[image.digest].append(pair)
         for group in groups.values():
             if len(group) < 2:

@@ -17,7 +17,7 @@ _LAYOUT_KINDS = {
         stopping("image-without-mask", "Images without a mask"),
         stopping("mask-without-image", "Masks without an image"),
         stopping("duplicate-stem", "Two files with the same name"),
-        stopping("foreign-format", "Images in an unsupported format"),
+        stopping("unsupported-format", "Images in an unsupported format"),
         stopping("stray-file", "Images outside the splits"),
         stopping("empty-split", "A split without images"),
         stopping("in-two-splits", "Images in two splits"),

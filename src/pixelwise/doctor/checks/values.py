@@ -72,7 +72,7 @@ def unclear_values(scan: Scan) -> Iterator[Finding]:
         message, remedy = split_line(line.removeprefix(f"{scan.root}: "))
         yield UNCLEAR_VALUES.found(
             [mask.path for mask in masks[:3]],
-            f"is an example of a problem of all masks: {message}",
+            f"is one example of a problem in all masks: {message}",
             remedy=remedy,
         )
 

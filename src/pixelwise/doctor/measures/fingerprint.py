@@ -37,12 +37,12 @@ class Fingerprint:
     Attributes:
         digest: Of the decoded pixels.
         bits: (WORDS,) uint64, the difference hash.
-        thumbnail: (THUMBNAIL * THUMBNAIL,) gray, with mean 0 and norm 1; None if it is too flat.
+        thumbnail: (THUMBNAIL * THUMBNAIL,) gray, with mean 0 and norm 1.
     """
 
     digest: bytes
     bits: NDArray[np.uint64]
-    thumbnail: NDArray[np.float32] | None
+    thumbnail: NDArray[np.float32]
 
 
 def digest(pixels: NDArray[Any]) -> bytes:
@@ -52,8 +52,11 @@ def digest(pixels: NDArray[Any]) -> bytes:
     return hashed.digest()
 
 
-def fingerprint(rgb: NDArray[np.uint8], gray: NDArray[np.uint8]) -> Fingerprint:
-    """Compute the fingerprint of an image (H, W, 3) and its gray version (H, W)."""
+def fingerprint(rgb: NDArray[np.uint8], gray: NDArray[np.uint8]) -> Fingerprint | None:
+    """Compute the fingerprint of an image (H, W, 3) and its gray version (H, W).
+
+    Returns None for an image that is too flat to be compared.
+    """
     gray_image = Image.fromarray(gray)
     small = gray_image.resize((GRID + 1, GRID + 1), Image.Resampling.BOX, reducing_gap=2.0)
     cells = np.asarray(small, dtype=np.int16)
@@ -62,11 +65,10 @@ def fingerprint(rgb: NDArray[np.uint8], gray: NDArray[np.uint8]) -> Fingerprint:
     packed = np.packbits(np.concatenate([across.reshape(-1), down.reshape(-1)]))
     reduced = gray_image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=2.0)
     thumbnail = np.asarray(reduced, dtype=np.float32).reshape(-1)
-    flat = float(thumbnail.std()) < MIN_CONTRAST
+    if float(thumbnail.std()) < MIN_CONTRAST:
+        return None
     thumbnail = thumbnail - thumbnail.mean()
-    return Fingerprint(
-        digest(rgb), packed.view(np.uint64), None if flat else thumbnail / np.linalg.norm(thumbnail)
-    )
+    return Fingerprint(digest(rgb), packed.view(np.uint64), thumbnail / np.linalg.norm(thumbnail))
 
 
 def near_pairs(left: list[Fingerprint], right: list[Fingerprint]) -> list[tuple[int, int, float]]:
@@ -77,33 +79,26 @@ def near_pairs(left: list[Fingerprint], right: list[Fingerprint]) -> list[tuple[
     Returns:
         (index in `left`, index in `right`, correlation) of each similar pair.
     """
-    left_indices = [i for i, image in enumerate(left) if image.thumbnail is not None]
-    right_indices = [i for i, image in enumerate(right) if image.thumbnail is not None]
-    if not left_indices or not right_indices:
+    if not right:
         return []
-    bits = np.stack([right[i].bits for i in right_indices])
-    thumbnails = np.stack([_thumbnail(right[i]) for i in right_indices])
+    bits = np.stack([image.bits for image in right])
+    thumbnails = np.stack([image.thumbnail for image in right])
     found = []
-    size = max(1, (1 << 22) // len(right_indices))
-    for begin in range(0, len(left_indices), size):
-        block = left_indices[begin : begin + size]
-        distances = np.zeros((len(block), len(right_indices)), dtype=np.uint16)
-        block_bits = np.stack([left[i].bits for i in block])
+    size = max(1, (1 << 22) // len(right))
+    for begin in range(0, len(left), size):
+        block = left[begin : begin + size]
+        distances = np.zeros((len(block), len(right)), dtype=np.uint16)
+        block_bits = np.stack([image.bits for image in block])
         for word in range(WORDS):
             distances += np.bitwise_count(block_bits[:, word, None] ^ bits[None, :, word])
         rows, columns = np.nonzero(distances <= MAX_BITS)
         if len(rows) == 0:
             continue
-        block_thumbnails = np.stack([_thumbnail(left[i]) for i in block])
+        block_thumbnails = np.stack([image.thumbnail for image in block])
         correlations = np.einsum("ij,ij->i", block_thumbnails[rows], thumbnails[columns])
         found += [
-            (block[row], right_indices[column], float(correlation))
+            (begin + int(row), int(column), float(correlation))
             for row, column, correlation in zip(rows, columns, correlations, strict=True)
             if correlation >= MIN_CORRELATION
         ]
     return found
-
-
-def _thumbnail(image: Fingerprint) -> NDArray[np.float32]:
-    assert image.thumbnail is not None
-    return image.thumbnail

@@ -21,20 +21,10 @@ from pixelwise.weights.normalization import CAFFE, Normalization, caffe_normaliz
 
 # The authors' layers after fc7, and their names in FCNSkipHead.
 _STRIDE_32 = {"score_fr": "score", "upscore": "upsampling"}
-_STRIDE_16 = {
-    "score_fr": "score",
-    "upscore2": "doubling.c4",
-    "score_pool4": "skips.c4",
-    "upscore16": "upsampling",
-}
-_STRIDE_8 = {
-    "score_fr": "score",
-    "upscore2": "doubling.c4",
-    "score_pool4": "skips.c4",
-    "upscore_pool4": "doubling.c3",
-    "score_pool3": "skips.c3",
-    "upscore8": "upsampling",
-}
+_POOL4 = {"score_fr": "score", "upscore2": "doubling.c4", "score_pool4": "skips.c4"}
+_POOL3 = {"upscore_pool4": "doubling.c3", "score_pool3": "skips.c3"}
+_STRIDE_16 = {**_POOL4, "upscore16": "upsampling"}
+_STRIDE_8 = {**_POOL4, **_POOL3, "upscore8": "upsampling"}
 HEADS = {
     "fcn32s": _STRIDE_32,
     "fcn16s": _STRIDE_16,

@@ -8,6 +8,7 @@ weights (model_zoo.md).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,7 @@ HEAD_PREFIXES = (
 )
 PROJECTION = "concat_projection/weights"
 BRANCH_CHANNELS = 256
+MOBILENET_BLOCKS = sum(repeats for _, _, repeats, _ in STAGES)
 BRANCHES = 3  # of the ASPP, besides the 1x1 convolution and the pooling
 NORM = {
     "weight": "gamma",
@@ -73,7 +75,7 @@ def tensorflow(imported: ImportedWeights) -> Publication | None:
         options=_options(backbone, weights),
         normalization=TENSORFLOW,
         backbones=(backbone,),
-        names=_names(),
+        names={**_xception(), **_mobilenet_v2(), **_head()},
         head_prefixes=HEAD_PREFIXES,
         not_weights=_describe(slots),
     )
@@ -89,10 +91,7 @@ def _split(tensors: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]
 
 def _describe(slots: Iterable[str]) -> str:
     """Summarize hundreds of slots by their kinds and counts."""
-    kinds: dict[str, int] = {}
-    for name in slots:
-        kind = name.rpartition("/")[2]
-        kinds[kind] = kinds.get(kind, 0) + 1
+    kinds = Counter(name.rpartition("/")[2] for name in slots)
     return ", ".join(
         kind if count == 1 else f"{count} tensors {kind}" for kind, count in kinds.items()
     )
@@ -102,7 +101,7 @@ def _options(backbone: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     options: dict[str, Any] = {"backbone": backbone, "output_stride": 16, "align_corners": True}
     if backbone == "mobilenet_v2":
         options["tensorflow"] = True
-        last = weights.get(f"MobilenetV2/expanded_conv_{_blocks() - 1}/project/weights")
+        last = weights.get(f"MobilenetV2/expanded_conv_{MOBILENET_BLOCKS - 1}/project/weights")
         if last is not None and last.ndim == 4 and last.shape[3] != STAGES[-1][1]:
             options["width"] = last.shape[3] / STAGES[-1][1]
     if SCORE in weights:
@@ -130,10 +129,6 @@ def _to_pytorch(name: str, tensor: Tensor) -> Tensor:
 
 
 # --- Names of the tensors in the file by our names
-
-
-def _names() -> dict[str, str]:
-    return {**_xception(), **_mobilenet_v2(), **_head()}
 
 
 def _layer(ours: str, scope: str, *, depthwise: bool = False) -> dict[str, str]:
@@ -186,20 +181,14 @@ def _xception() -> dict[str, str]:
     return names
 
 
-def _blocks() -> int:
-    """Number of inverted residuals in MobileNetV2."""
-    return sum(repeats for _, _, repeats, _ in STAGES)
-
-
 def _mobilenet_v2() -> dict[str, str]:
     names = _layer("backbone.features.0", "MobilenetV2/Conv")
-    for block in range(_blocks()):
+    for block in range(MOBILENET_BLOCKS):
         scope = "MobilenetV2/expanded_conv" + (f"_{block}" if block else "")
         ours = f"backbone.features.{block + 1}.conv"
-        first = 0
-        if block:  # the first block has no expansion
+        first = min(block, 1)  # only the first block has no expansion
+        if first:
             names |= _layer(f"{ours}.0", f"{scope}/expand")
-            first = 1
         names |= _layer(f"{ours}.{first}", f"{scope}/depthwise", depthwise=True)
         names |= _norm_layer(f"{ours}.{first + 1}", f"{ours}.{first + 2}", f"{scope}/project")
     return names

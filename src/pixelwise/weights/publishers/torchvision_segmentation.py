@@ -7,18 +7,18 @@ from typing import Any
 from pixelwise.models.deeplab_v3 import TORCHVISION
 from pixelwise.weights.import_weights import ImportedWeights
 
-# Prefixes of torchvision's layers, and of ours, by model.
+# Prefixes of torchvision's layers by ours, for each model.
 HEADS = {
-    "fcn_resnet_dilated": {"classifier.": "head.", "aux_classifier.": "auxiliary."},
+    "fcn_resnet_dilated": {"head.": "classifier.", "auxiliary.": "aux_classifier."},
     "deeplab_v3": {
-        **{f"classifier.0.convs.{n}.": f"head.context.branches.{n}." for n in range(4)},
-        "classifier.0.convs.4.1.": "head.context.branches.4.project.0.",
-        "classifier.0.convs.4.2.": "head.context.branches.4.project.1.",
-        "classifier.0.project.": "head.context.project.",
-        "classifier.1.": "head.refine.0.",
-        "classifier.2.": "head.refine.1.",
-        "classifier.4.": "head.classify.",
-        "aux_classifier.": "auxiliary.",
+        **{f"head.context.branches.{n}.": f"classifier.0.convs.{n}." for n in range(4)},
+        "head.context.branches.4.project.0.": "classifier.0.convs.4.1.",
+        "head.context.branches.4.project.1.": "classifier.0.convs.4.2.",
+        "head.context.project.": "classifier.0.project.",
+        "head.refine.0.": "classifier.1.",
+        "head.refine.1.": "classifier.2.",
+        "head.classify.": "classifier.4.",
+        "auxiliary.": "aux_classifier.",
     },
 }
 SCORES = ("classifier.4.weight", "aux_classifier.4.weight")
