@@ -419,15 +419,33 @@ def write_shapes(root: Path, *, height: int, width: int) -> Path:
     return root
 
 
-def test_the_default_network_memorizes_four_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "epochs", "faster"),
+    [
+        # The running statistics and the head would otherwise need more epochs than a test may take.
+        (
+            96,
+            120,
+            40,
+            {
+                "optimizer.learning_rate": 0.1,
+                "optimizer.head_multiplier": 3,
+                "model.batch_norm_momentum": 0.2,
+            },
+        ),
+        pytest.param(192, 240, 48, {}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_default_network_memorizes_four_images(
+    height: int, width: int, epochs: int, faster: dict[str, float], tmp_path: Path
+) -> None:
     try:
         find_imagenet_weights("mobilenet_v2")
     except InputError as error:
         pytest.skip(str(error))  # random weights would take too long
-    height, width = 192, 240
     data = write_shapes(tmp_path / "data", height=height, width=width)
     overrides = {
-        "epochs": 48,
+        "epochs": epochs,
         "batch_size": 2,
         "memory_format": "channels_last",
         "optimizer.learning_rate": 0.03,
@@ -438,6 +456,7 @@ def test_the_default_network_memorizes_four_images(tmp_path: Path) -> None:
         "augmentation.brightness": 0,
         "augmentation.contrast": 0,
         "augmentation.saturation": 0,
+        **faster,
     }
     run = train(data, tmp_path / "run", load_recipe(None, overrides))
     assert run.evaluation is not None
