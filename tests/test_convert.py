@@ -38,7 +38,7 @@ Cli = Callable[..., Any]
 
 NARROW = 1 / 32  # width of VGG16
 WIDTH = {"width": NARROW}
-README = Path(__file__).parent.parent / "README.md"
+NETWORKS_PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
 
 # The authors' names of VGG16's layers, and their index in torchvision's `features`.
 VGG_LAYERS = {
@@ -821,12 +821,12 @@ def test_missing_protobuf_is_reported_with_the_command_to_install_it(
         convert_weights(path, "fcn8s", options=WIDTH)
 
 
-def test_commands_in_the_readme_run(
+def test_commands_in_the_documentation_run(
     tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, Blobs]
 ) -> None:
-    text = README.read_text("utf-8")
+    text = NETWORKS_PAGE.read_text("utf-8")
     commands = [
-        shlex.split(line) for line in re.findall(r"^\$ pixelwise (convert .*fcn.*)$", text, re.M)
+        shlex.split(line) for line in re.findall(r"^pixelwise (convert .*fcn.*)$", text, re.M)
     ]
     assert len(commands) == 2
     for _, file, *options in commands:

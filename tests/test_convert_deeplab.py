@@ -32,7 +32,7 @@ from pixelwise.weights.importers.tensorflow_checkpoint import read_tensorbundle
 from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import IMAGENET, TENSORFLOW
 from test_convert import (
-    README,
+    NETWORKS_PAGE,
     Cli,
     conversion_error,
     random_image,
@@ -1147,11 +1147,12 @@ def test_torchvision_tensors_that_do_not_fit_are_reported(
     assert line.startswith(f"w.pth: {message}")
 
 
-def test_commands_in_the_readme_run(tmp_path: Path, cli: Cli, checkpoint: dict[str, bytes]) -> None:
-    text = README.read_text("utf-8")
+def test_commands_in_the_documentation_run(
+    tmp_path: Path, cli: Cli, checkpoint: dict[str, bytes]
+) -> None:
+    text = NETWORKS_PAGE.read_text("utf-8")
     commands = [
-        shlex.split(line)
-        for line in re.findall(r"^\$ pixelwise (convert .*deeplab.*)$", text, re.M)
+        shlex.split(line) for line in re.findall(r"^pixelwise (convert .*deeplab.*)$", text, re.M)
     ]
     assert len(commands) == 3
     for _, file, *options in commands:

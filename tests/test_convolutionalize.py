@@ -446,14 +446,14 @@ def test_models_that_cannot_be_stitched_are_rejected() -> None:
 
 
 def example_commands() -> list[list[str]]:
-    """The lines of the README that run an example."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    """Return the lines of docs/networks.md that run an example."""
+    text = (ROOT / "docs" / "networks.md").read_text("utf-8")
     lines = re.findall(r"^python (examples/\S+ .*)$", text, flags=re.M)
     return [shlex.split(line, comments=True) for line in lines]
 
 
 @pytest.mark.parametrize("command", example_commands(), ids=lambda command: command[0])
-def test_examples_in_the_readme_draw_their_image(
+def test_documented_examples_draw_their_image(
     command: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -480,7 +480,7 @@ def test_examples_in_the_readme_draw_their_image(
         runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
-def test_the_readme_shows_both_examples() -> None:
+def test_the_documentation_shows_both_examples() -> None:
     assert {command[0] for command in example_commands()} == {
         "examples/convolutionalize.py",
         "examples/shift_and_stitch.py",

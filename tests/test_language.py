@@ -57,10 +57,12 @@ RETIRED_IN = {
 BRITISH = {"colours?|coloured|colouring", "normalis\\w*"}
 ALLOWED = {
     "CHANGELOG.md": {*RETIRED},
+    "src/pixelwise/data/classes.py": BRITISH,
     "src/pixelwise/inference/batch/tiff_source.py": {"windows?"},  # of a raster
-    "src/pixelwise/inference/runtimes/torch/simplify/matrix_product_conv.py": {"windows?"},  # kernel
+    "src/pixelwise/inference/runtimes/torch/simplify/matrix_product_conv.py": {"windows?"},  # im2col
     "src/pixelwise/weights/bundle.py": BRITISH,
     "tests/test_bundle.py": BRITISH,
+    "tests/test_classes.py": BRITISH,
     "tests/test_language.py": {*RETIRED, *RETIRED_IN},
 }
 

@@ -342,9 +342,10 @@ def test_training_from_python_takes_recipe_keys(scenes: Path, tmp_path: Path) ->
         scenes,
         out=tmp_path,
         epochs=1,
-        memory_format="contiguous",
-        model__weights="none",
-        model__options__backbone="tiny",
+        weights="none",
+        backbone="tiny",
+        settings={"memory_format": "contiguous"},
+        quiet=True,
     )
     assert run.recipe.epochs == 1
     assert run.best.exists()

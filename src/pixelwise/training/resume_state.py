@@ -131,8 +131,8 @@ class Checkpoint:
             counts = self.tensors["confusion"].numpy()
             matrix = ConfusionMatrix(len(counts))
             matrix.counts += counts
-            tallies = ImageCounts(names, self.tensors["tallies"].numpy())
-            progress.evaluation = Evaluation(matrix, tallies)
+            image_counts = ImageCounts(names, self.tensors["image_counts"].numpy())
+            progress.evaluation = Evaluation(matrix, image_counts)
         return progress
 
     def restore(self, state: TrainingState) -> None:
@@ -225,7 +225,7 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
     names: tuple[str, ...] = ()
     if progress.evaluation is not None:
         tensors["confusion"] = torch.from_numpy(np.array(progress.evaluation.matrix.counts))
-        tensors["tallies"] = torch.from_numpy(progress.evaluation.image_counts.counts)
+        tensors["image_counts"] = torch.from_numpy(progress.evaluation.image_counts.counts)
         names = progress.evaluation.image_counts.names
     header = {
         "format": FORMAT,
