@@ -1,4 +1,4 @@
-# Run `make demo`, `make test`, `make check` or `make bench`. Each creates .venv if it is missing.
+# Run `make demo`, `make test`, `make check`, `make docs` or `make bench`. Each creates .venv if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

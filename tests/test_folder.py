@@ -432,7 +432,7 @@ def test_two_processes_cannot_write_to_one_folder(images: Path, tmp_path: Path) 
     out.mkdir()
     handle = lock_folder(out)
     if handle is None:
-        pytest.skip("no locks on folders here")
+        pytest.skip("this system cannot lock folders")
     with pytest.raises(InputError, match="another pixelwise predict is writing there"):
         run(images, out)
     os.close(handle)

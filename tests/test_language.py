@@ -53,13 +53,14 @@ RETIRED_IN = {
     ),
     "windows?": ("tile", ("src/pixelwise/inference",)),
 }
-# Files that need retired words: they read keys that version 0.1 wrote, or describe the renaming.
+# Files that need retired words: they read keys that version 0.1 wrote, describe the renaming, or
+# mean the window of a raster or of a convolution.
 BRITISH = {"colours?|coloured|colouring", "normalis\\w*"}
 ALLOWED = {
     "CHANGELOG.md": {*RETIRED},
     "src/pixelwise/data/classes.py": BRITISH,
-    "src/pixelwise/inference/batch/tiff_source.py": {"windows?"},  # of a raster
-    "src/pixelwise/inference/runtimes/torch/simplify/matrix_product_conv.py": {"windows?"},  # im2col
+    "src/pixelwise/inference/batch/tiff_source.py": {"windows?"},
+    "src/pixelwise/inference/runtimes/torch/simplify/matrix_product_conv.py": {"windows?"},
     "src/pixelwise/weights/bundle.py": BRITISH,
     "tests/test_bundle.py": BRITISH,
     "tests/test_classes.py": BRITISH,
