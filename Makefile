@@ -20,7 +20,7 @@ test-all: $(READY)
 
 # Those of the slow tests that CI runs: the distributions, the notebook and the README.
 test-release: $(READY)
-	$(PYTEST) -m slow tests/test_packaging.py tests/test_docs.py -k "packaging or notebook or readme"
+	$(PYTEST) --dist loadfile -m slow tests/test_packaging.py tests/test_docs.py -k "packaging or notebook or readme"
 
 check: $(READY)
 	$(BIN)/ruff check .

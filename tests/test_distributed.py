@@ -381,7 +381,7 @@ def write_recipe(folder: Path, **overrides: Any) -> Path:
     network = {
         "model.name": "fcn32s",
         "model.options.width": 1 / 32,
-    }  # a network that the command knows
+    }  # a network that the command can name
     path.write_text(load_recipe(None, {**SETTINGS, **network, **overrides}).to_toml())
     return path
 
