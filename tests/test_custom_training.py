@@ -53,7 +53,7 @@ class UserNet(nn.Module):
 
 
 class UserDataset(torch.utils.data.Dataset[Pair]):
-    """Colored rectangles on noise; a torch dataset that knows nothing of pixelwise."""
+    """Colored rectangles on noise; a torch dataset that is independent of pixelwise."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed

@@ -420,7 +420,9 @@ def test_a_mask_without_an_image_is_reported(tmp_path: Path, make_folder_data: M
     )
 
 
-def test_an_image_beside_the_splits_is_reported(tmp_path: Path, make_folder_data: MakeData) -> None:
+def test_an_image_outside_the_split_folders_is_reported(
+    tmp_path: Path, make_folder_data: MakeData
+) -> None:
     make_folder_data(tmp_path, splits={"train": 2, "val": 1})
     Image.new("RGB", (4, 4)).save(tmp_path / "images" / "stray.png")
     assert "stray.png: is beside the folder train/: move it" in problem(tmp_path)

@@ -275,7 +275,7 @@ def test_an_error_of_all_processes_is_reported_once(
         assert reports[1].problems == ()
 
 
-def test_a_loss_that_is_not_finite_ends_all_and_saves_the_whole_batch(
+def test_a_loss_that_is_not_finite_ends_every_process_and_saves_the_whole_batch(
     scenes: Path, tmp_path: Path, processes: Any
 ) -> None:
     from pixelwise.weights.tensor_file import read_tensor_file
@@ -381,7 +381,7 @@ def write_recipe(folder: Path, **overrides: Any) -> Path:
     network = {
         "model.name": "fcn32s",
         "model.options.width": 1 / 32,
-    }  # a network that the command knows
+    }  # a network that the command can name
     path.write_text(load_recipe(None, {**SETTINGS, **network, **overrides}).to_toml())
     return path
 

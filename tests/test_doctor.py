@@ -695,7 +695,7 @@ def test_names_that_differ_only_in_case_are_reported(tmp_path: Path) -> None:
         for source, target in (("train_02.png", "a.png"), ("train_03.png", "A.png")):
             (tmp_path / kind / "train" / source).rename(tmp_path / kind / "train" / target)
     if len(list((tmp_path / "images/train").iterdir())) < 12:
-        pytest.skip("this file system knows no case")
+        pytest.skip("this file system ignores case")
     found = [f for f in examine(tmp_path).findings if f.kind.id == "case-collision"]
     assert [f.files[0].parent.parent.name for f in found] == ["images", "masks"]
     assert found[0].files == (tmp_path / "images/train/A.png", tmp_path / "images/train/a.png")

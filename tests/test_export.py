@@ -565,7 +565,8 @@ def test_every_network_can_be_exported(tmp_path: Path, name: str, target: str) -
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("fcn8s", {"width": 0.125}),
+        # test_simplify.py has a faster one of the same network
+        pytest.param("fcn8s", {"width": 0.125}, marks=pytest.mark.slow),
         # pads its input to a multiple of its stride
         pytest.param("deeplab_v2", {"backbone": "vgg16"}, marks=pytest.mark.slow),
         # pads in each convolution

@@ -432,15 +432,34 @@ def write_shapes(root: Path, *, height: int, width: int) -> Path:
     return root
 
 
-def test_the_default_network_memorizes_four_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "epochs", "score", "faster"),
+    [
+        # In small images more of the pixels lie on boundaries, which take longest.
+        (
+            96,
+            120,
+            30,
+            0.85,
+            {
+                "optimizer.learning_rate": 0.1,
+                "optimizer.head_multiplier": 3,
+                "model.batch_norm_momentum": 0.2,
+            },
+        ),
+        pytest.param(192, 240, 48, 0.95, {}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_default_network_memorizes_four_images(
+    height: int, width: int, epochs: int, score: float, faster: dict[str, float], tmp_path: Path
+) -> None:
     try:
         find_imagenet_weights("mobilenet_v2")
     except InputError as error:
         pytest.skip(str(error))  # random weights would take too long
-    height, width = 192, 240
     data = write_shapes(tmp_path / "data", height=height, width=width)
     overrides = {
-        "epochs": 48,
+        "epochs": epochs,
         "batch_size": 2,
         "memory_format": "channels_last",
         "optimizer.learning_rate": 0.03,
@@ -451,7 +470,8 @@ def test_the_default_network_memorizes_four_images(tmp_path: Path) -> None:
         "augmentation.brightness": 0,
         "augmentation.contrast": 0,
         "augmentation.saturation": 0,
+        **faster,
     }
     run = train(data, tmp_path / "run", load_recipe(None, overrides))
     assert run.evaluation is not None
-    assert run.evaluation.scores.mean_iou > 0.95
+    assert run.evaluation.scores.mean_iou > score
