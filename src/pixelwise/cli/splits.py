@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def open_splits(network: Predictor | Bundle, data: Path, *splits: str) -> SegmentationData:
-    """Open and check splits of a data set, split by the recipe that the network was trained with.
+    """Open and check splits of a dataset, split by the recipe that the network was trained with.
 
     Args:
         network: What is evaluated; it has classes, a pixel format and a recipe.
-        data: The folder of the data set.
+        data: The folder of the dataset.
         splits: The names of the splits.
     """
     from pixelwise.data.dataset import open_dataset
