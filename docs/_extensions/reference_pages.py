@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import pixelwise
 from docutils import nodes
+
+import pixelwise
 
 if TYPE_CHECKING:
     import click
