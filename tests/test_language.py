@@ -51,6 +51,7 @@ ALLOWED = {
     "src/pixelwise/data/classes.py": BRITISH,
     "src/pixelwise/weights/bundle.py": BRITISH,
     "tests/test_bundle.py": BRITISH,
+    "tests/test_classes.py": BRITISH,
     "tests/test_language.py": {*RETIRED},
 }
 

@@ -131,8 +131,8 @@ class Checkpoint:
             counts = self.tensors["confusion"].numpy()
             matrix = ConfusionMatrix(len(counts))
             matrix.counts += counts
-            counts = ImageCounts(names, self.tensors["image_counts"].numpy())
-            progress.evaluation = Evaluation(matrix, counts)
+            image_counts = ImageCounts(names, self.tensors["image_counts"].numpy())
+            progress.evaluation = Evaluation(matrix, image_counts)
         return progress
 
     def restore(self, state: TrainingState) -> None:
