@@ -21,10 +21,11 @@ extensions = [
     "sphinx_copybutton",
     "reference_pages",
 ]
-exclude_patterns = ["_build", "_extensions", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_extensions", "_static", "**.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = f"pixelwise {version}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 # Headings up to level 3 can be linked as `page.md#heading`.
 myst_heading_anchors = 3
@@ -37,12 +38,13 @@ smartquotes = False  # they would turn the dashes of flags into one long dash
 add_module_names = False
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
-autodoc_default_options = {"members": True}
+autodoc_default_options = {"members": True, "exclude-members": "model_config"}
+autodoc_inherit_docstrings = False  # those of torch.nn.Module say nothing about our networks
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_include_init_with_doc = True
+napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature of the class holds the types
 
 # References between pages are checked. Type names in signatures point to objects of other packages
 # and to internal ones that have no page.

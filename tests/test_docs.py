@@ -2,7 +2,7 @@
 
 The blocks of a page run in order, in a folder of the page's own that holds what the pages assume:
 
-    photos/             a small data set of generated scenes, with train, val and test
+    photos/             a small dataset of generated scenes, with train, val and test
     runs/photos/        a run on it, trained once for all pages
     photo.jpg, video.mp4, orthophoto.tif
 

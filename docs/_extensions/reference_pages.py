@@ -9,6 +9,8 @@ A page holds a line `<!-- generated: NAME -->`, which is replaced while Sphinx r
     published-data  what `pixelwise data list` prints
     python-api      the names of `pixelwise.__all__`, as autodoc directives
     doctor          the kinds of findings
+
+A line `<!-- object: package.module.name -->` is replaced by an autodoc directive.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
 
 import pixelwise
 
@@ -56,8 +60,8 @@ def _command_sections(command: click.Command, path: str) -> Iterator[str]:
     yield f"## {path}\n"
     yield f"```text\n{usage}\n```\n"
     yield inspect.cleandoc(command.help or "") + "\n"
-    if arguments:
-        yield _table(["argument", "meaning"], [[f"`{_name(a)}`", _help(a)] for a in arguments])
+    for argument in arguments:
+        yield f"`{_name(argument)}`: {_help(argument)}\n"
     if options:
         rows = [[_option_names(o), _default(o), _help(o)] for o in options]
         yield _table(["option", "default", "meaning"], rows)
@@ -174,7 +178,7 @@ def _allowed(part: dict[str, Any], schema: dict[str, Any]) -> str:
         )
         if key in part
     ]  # fmt: skip
-    return " ".join([words, *limits])
+    return " ".join([words, " and ".join(limits)]).rstrip()
 
 
 def shipped_recipes() -> str:
@@ -199,7 +203,7 @@ def printed(*arguments: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "COLUMNS": "110", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "COLUMNS": "92", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     return "```text\n" + "\n".join(lines) + "\n```\n"
@@ -231,8 +235,8 @@ def python_api() -> str:
     return "\n".join(sections)
 
 
-def python_class(path: str) -> str:
-    """Return an autodoc directive for `package.module.Class`."""
+def python_object(path: str) -> str:
+    """Return an autodoc directive for `package.module.name`."""
     module, _, name = path.rpartition(".")
     value = getattr(importlib.import_module(module), name)
     return _autodoc(value.__module__, name, value, title=name)
@@ -264,14 +268,17 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "doctor": doctor_kinds,
 }
 
-MARKDOWN_CLASS = re.compile(r"^<!-- class: ([\w.]+) -->$", flags=re.M)
+OBJECT = re.compile(r"^<!-- object: ([\w.]+) -->$", flags=re.M)
 
 
 def _fill(app: Sphinx, docname: str, source: list[str]) -> None:
     text = PLACEHOLDER.sub(lambda match: GENERATORS[match[1]](), source[0])
-    source[0] = MARKDOWN_CLASS.sub(lambda match: python_class(match[1]), text)
+    source[0] = OBJECT.sub(lambda match: python_object(match[1]), text)
 
 
+ARRAY = re.compile(
+    r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[~?(?:\w+\.)*(\w+)\]\]"
+)
 STARS = re.compile(r"(?<![\\*\w`])(\*{1,2})(?=\w)(?![^`]*`)(?!\w+\*)")
 
 
@@ -284,8 +291,32 @@ def _escape_stars(
             lines[number] = STARS.sub(r"\\\1", line)
 
 
+def _shorten_types(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
+) -> tuple[str | None, str | None] | None:
+    """Write `NDArray[uint8]` as the source does, and leave out what `docs/recipe.md` tells."""
+    if not signature:
+        return None
+    if isinstance(obj, type) and hasattr(obj, "model_fields"):
+        return "(**settings)", None
+
+    def shorten(text: str | None) -> str | None:
+        return text and ARRAY.sub(r"NDArray[\1]", text.replace("<factory>", "..."))
+
+    return shorten(signature), shorten(returned)
+
+
+def _write_dashes(app: Sphinx, doctree: Any) -> None:
+    """Put a colon between a parameter and its meaning, where Sphinx writes two hyphens."""
+    for text in list(doctree.findall(nodes.Text)):
+        if str(text) == " -- ":
+            text.parent.replace(text, nodes.Text(": "))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.connect("source-read", _fill)
     app.connect("autodoc-process-docstring", _escape_stars)
+    app.connect("autodoc-process-signature", _shorten_types)
+    app.connect("doctree-read", _write_dashes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

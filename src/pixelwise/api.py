@@ -99,7 +99,7 @@ def predict_folder(
     If interrupted, the same call continues where it stopped.
 
     Args:
-        model: A bundle, an export, or a predictor of `load`, which takes all options.
+        model: A bundle, an export, or a predictor from `load`, which accepts all options.
         images: An image, a folder of images, or several of both.
         out: Output folder for NAME.png and NAME_overlay.png.
         overlay: Whether to write the overlays.
@@ -250,15 +250,15 @@ def evaluate(
     """Score a network on a split of a dataset.
 
     Args:
-        model: A bundle, an export, or a predictor of `load`, which takes all options. A bundle is
-            run by PyTorch.
+        model: A bundle, an export, or a predictor from `load`, which accepts all options. A bundle
+            runs with PyTorch.
         data: Folder of images and masks, or an open dataset with the network's classes.
         split: "train", "val" or "test". If the folder has no val, it is divided as in training.
         details: Whether to score boundaries and calibration as well, which takes longer.
         quiet: Whether to hide the progress bar.
 
     Returns:
-        The evaluation: `scores` (IoU, accuracy, Dice, ...), `intervals` and `details`.
+        The evaluation, with `scores` (IoU, accuracy, Dice, ...), `intervals` and `details`.
 
     Raises:
         InputError: If the data has other classes than the network, lacks the split, or is damaged.

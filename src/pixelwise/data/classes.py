@@ -140,13 +140,13 @@ class Classes:
 
     @property
     def written_values(self) -> tuple[int, ...]:
-        """Value of each class in written masks: `values` if they fit into 8 bits, else indices."""
+        """Value of each class in written masks (`values` if they fit into 8 bits, else indices)."""
         fits = max((*self.values, self.ignore or 0)) <= 255
         return self.values if fits else tuple(range(len(self)))
 
     @property
     def file_ignore(self) -> int:
-        """Value of ignored pixels in written masks: `ignore` if possible, else an unused value."""
+        """Value of ignored pixels in written masks (`ignore` if possible, else an unused value)."""
         if self.ignore is not None and self.written_values is self.values:
             return self.ignore
         return next(value for value in range(255, -1, -1) if value not in self.written_values)

@@ -88,13 +88,13 @@ def _groups(diagnosis: Diagnosis) -> list[dict[str, Any]]:
 def fact_lines(diagnosis: Diagnosis) -> dict[str, str]:
     """Return the facts except the classes, as labels and texts."""
     facts = diagnosis.facts
-    sizes = [f"{width}x{height} ({count})" for (height, width), count in facts.sizes[:5]]
+    sizes = [f"{count} of {width}x{height}" for (height, width), count in facts.sizes[:5]]
     if len(facts.sizes) > 5:
         sizes.append(f"and {len(facts.sizes) - 5} more")
     lines = {
         "layout": facts.layout,
         "pairs": ", ".join(f"{count} {split}" for split, count in facts.pairs.items()),
-        "sizes": ", ".join(sizes),
+        "image sizes": ", ".join(sizes),
         "images": facts.image_format,
     }
     if facts.mean is not None and facts.std is not None:
@@ -107,6 +107,6 @@ def fact_lines(diagnosis: Diagnosis) -> dict[str, str]:
         lines["ignored pixels"] = ", ".join(
             f"{pages.percent(share)} of {split}" for split, share in facts.ignored.items()
         )
-    for number, note in enumerate(facts.notes):
-        lines["notes" if number == 0 else f"notes {number + 1}"] = note
+    if facts.notes:
+        lines["notes"] = "; ".join(facts.notes)
     return lines

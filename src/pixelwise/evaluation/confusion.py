@@ -20,15 +20,18 @@ class Scores:
     """The metrics of FCN (arXiv:1411.4038, section 5), precision and Dice, as fractions 0..1.
 
     Attributes:
-        iou, dice: (C,) by class. NaN for a class that is neither true nor predicted anywhere.
-            Dice is also called F1.
+        iou: (C,) by class. NaN for a class that is neither true nor predicted anywhere.
+        dice: (C,) by class, also called F1. NaN as for `iou`.
         accuracy: (C,) fraction of a class's pixels that are found, also called recall. NaN for a
             class that is nowhere true.
         precision: (C,) fraction of the pixels predicted as a class that are correct. NaN for a
             class that is nowhere predicted.
         share: (C,) fraction of the pixels that belong to a class.
-        pixel_accuracy, mean_accuracy, mean_iou, frequency_weighted_iou, mean_dice: Over all
-            classes. Means leave NaN out.
+        pixel_accuracy: Fraction of all pixels that are correct.
+        mean_accuracy: Mean of `accuracy` without NaN, as for all means.
+        mean_iou: Mean of `iou`.
+        frequency_weighted_iou: Mean of `iou`, weighted by `share`.
+        mean_dice: Mean of `dice`.
         pixels: Number of scored pixels.
     """
 

@@ -61,7 +61,7 @@ class ExportManifest:
 
     @property
     def name(self) -> str:
-        """The export's name for `--runtime`: openvino, openvino-int8, onnx, ..."""
+        """The export's name for `--runtime`, such as openvino or openvino-int8."""
         return self.target if self.precision == "float32" else f"{self.target}-{self.precision}"
 
     @property

@@ -31,13 +31,12 @@ ImageLike = str | Path | Image.Image | NDArray[Any]
 
 
 class Predictor:
-    """Predicts the masks of images: `Predictor.load(path)(image)`.
+    """Predicts masks with a trained network: `Predictor.load(path)(image)`.
 
     Args:
         runtime: What runs the network.
         classes: The classes that the network distinguishes.
-        options: CRF, tiling and TTA. Its `runtime` and `device` have no effect, because `runtime`
-            is already open.
+        options: CRF, tiling and TTA. Its `runtime` and `device` are ignored: `runtime` has them.
         recipe: The recipe that the network was trained with, as plain JSON.
         pixels: The number of channels, data type and value range that images must have.
         network_id: Identifies the weights and the device, so that an interrupted run is only
@@ -175,12 +174,12 @@ class Predictor:
         return as_pixels(image, self.pixels)
 
     def predict_prepared(self, image: Pixels) -> Prediction:
-        """Predict an image from `prepare` or from a data set."""
+        """Predict an image from `prepare` or from a dataset."""
         logits = self.scores(image)
         return Prediction(image, label_map(logits), self.classes, logits)
 
     def segment_prepared(self, image: Pixels) -> Segmentation:
-        """Segment an image from `prepare` or from a data set."""
+        """Segment an image from `prepare` or from a dataset."""
         return Segmentation(image, self.classify(image), self.classes)
 
     @property
@@ -201,7 +200,7 @@ class Predictor:
         """Compute the logits of an image (H, W, C) in units of 0..255.
 
         Returns:
-            (classes, H, W) float32: the output of the network, computed in tiles if the image is
+            The output of the network, (classes, H, W) float32, computed in tiles if the image is
             too large for one pass. With TTA, the logarithm of the mean probabilities.
         """
         if self.tta.single:
@@ -226,7 +225,7 @@ class Predictor:
         return (self(image) for image in images)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all that decides the masks, besides the images, as plain JSON."""
+        """Return everything that determines the masks, except the images, as plain JSON."""
         options = self.options.to_json()
         del options["device"]  # `network_id` has the device that "None" stands for
         return options | {

@@ -30,7 +30,7 @@ class _Section(BaseModel):
 class ModelRecipe(_Section):
     """The network and its initial weights."""
 
-    name: str = "deeplab_v3plus"
+    name: str = Field(default="deeplab_v3plus", description="see `pixelwise models`")
     weights: str = Field(
         default="imagenet", description="imagenet, none, a file with backbone weights, or a bundle"
     )
@@ -88,11 +88,13 @@ class AugmentationRecipe(_Section):
         description="[height, width]; auto: the median image size, at most 512 per side; image: "
         "uncropped images in batches of one",
     )
-    scale: tuple[float, float] = (0.5, 2.0)
-    flip: float = Field(default=0.5, ge=0, le=1)
-    brightness: float = Field(default=0.2, ge=0, lt=1)
-    contrast: float = Field(default=0.2, ge=0, lt=1)
-    saturation: float = Field(default=0.2, ge=0, lt=1)
+    scale: tuple[float, float] = Field(
+        default=(0.5, 2.0), description="smallest and largest factor, drawn log-uniformly"
+    )
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip")
+    brightness: float = Field(default=0.2, ge=0, lt=1, description="factor: 1 - this to 1 + this")
+    contrast: float = Field(default=0.2, ge=0, lt=1, description="as brightness")
+    saturation: float = Field(default=0.2, ge=0, lt=1, description="as brightness")
 
     @model_validator(mode="after")
     def _check_scale_and_crop(self) -> AugmentationRecipe:
@@ -126,9 +128,9 @@ class OptimizerRecipe(_Section):
     accumulate: int = Field(
         default=1, ge=1, description="number of batches whose gradients are averaged for an update"
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(default=1e-4, ge=0, description="applied to convolution kernels")
-    schedule: Literal["poly", "stages"] = "poly"
+    schedule: Literal["poly", "stages"] = Field(default="poly", description="how the rate decays")
     power: float = Field(default=0.9, ge=0, description="exponent of poly; 0: constant rate")
     stages: int = Field(default=3, ge=1, description="number of stages")
     ema_decay: float = Field(
@@ -211,9 +213,13 @@ class Recipe(_Section):
         description="images per step, over all devices; auto: from the crop size, the memory and "
         "the number of images",
     )
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    seed: int = Field(default=0, ge=0, lt=2**32, description="random seed")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto: a GPU if there is one"
+    )
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        default="32-true", description="number format of the computation; 16-mixed needs a GPU"
+    )
     memory_format: MemoryFormat | Literal["auto"] = Field(
         default="auto",
         description="memory format of images and feature maps; auto: the faster one, measured",

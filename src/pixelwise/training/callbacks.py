@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Callback:
-    """Does nothing. Override the methods that you need."""
+    """Receives the events of a run. Override the methods that you need."""
 
     def on_dataset_progress(self, done: int, total: int) -> None:
         """Called after each file of the dataset is checked."""

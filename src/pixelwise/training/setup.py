@@ -15,6 +15,7 @@ from pixelwise.distributed.process_group import ProcessGroup, check_batch_size
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_folder
 from pixelwise.models import Segmenter, backbone_name, count_parameters
+from pixelwise.progress import duration
 from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, ResolvedRecipe
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.callbacks import Callback
@@ -222,12 +223,11 @@ def _estimate_time(images: int, choice: KernelChoice) -> str:
     """Estimate the time of all training steps; empty if none was measured."""
     if choice.seconds is None:
         return ""
-    minutes = images * choice.seconds / 60
-    text = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(1, round(minutes))} minutes"
-    return f"about {text} by this measurement, plus validation"
+    return f"about {duration(images * choice.seconds)} by this measurement, plus validation"
 
 
 def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"

@@ -35,7 +35,7 @@ HEADS = {
 # Layers that scale each channel of a map before it is scored; FCNSkipHead has a single factor.
 SCALES = {"fcn8s_atonce": {"scale_pool4": "c4", "scale_pool3": "c3"}}
 
-# The authors' other data sets by their number of classes, with their normalization. The mean is
+# The authors' other datasets by their number of classes, with their normalization. The mean is
 # that of PASCAL VOC unless the authors give another one.
 OTHER_DATASETS: dict[int, tuple[str, Normalization]] = {
     33: ("SIFT Flow", caffe_normalization(114.578, 115.294, 108.353)),
