@@ -49,7 +49,12 @@ RETIRED = {
 RETIRED_IN = {
     "(?:a|the|its|own|each|one|process's|rank's|of|equal|larger) shares?": (
         "the images of a process",
-        ("src/pixelwise/training", "src/pixelwise/layers", "tests/test_distributed.py"),
+        (
+            "src/pixelwise/distributed",
+            "src/pixelwise/layers",
+            "src/pixelwise/training",
+            "tests/test_distributed.py",
+        ),
     ),
     "windows?": ("tile", ("src/pixelwise/inference",)),
 }
