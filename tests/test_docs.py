@@ -3,6 +3,7 @@
 The blocks of a page run in order, in a folder of the page's own that holds what the pages assume:
 
     photos/             a small dataset of generated scenes, with train, val and test
+    new_photos/         its test images, without masks
     runs/photos/        a run on it, trained once for all pages
     photo.jpg, video.mp4, orthophoto.tif
 
@@ -28,7 +29,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     write_scenes(folder / "photos", train=6, val=2, test=2, height=48, width=64)
     scene = Image.open(folder / "photos/images/test/scene_0000.png").convert("RGB")
+    shutil.copytree(folder / "photos/images/test", folder / "new_photos")
     scene.save(folder / "photo.jpg")
     scene.resize((128, 96)).save(folder / "orthophoto.tif")
     write_video(folder / "video.mp4", scene)
@@ -263,13 +265,21 @@ def run_shell(block: Block, folder: Path, *, slow: bool, tiny: bool) -> None:
 
 
 def run_page(
-    page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, slow: bool, tiny: bool = True
+    page: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    slow: bool,
+    tiny: bool = True,
+    languages: Collection[str] = RUN,
 ) -> None:
     # The test process keeps its own memory allocator.
     monkeypatch.setattr("pixelwise.process_settings.tune_allocator", lambda: None)
     monkeypatch.setattr(pixelwise, "train", small_train(pixelwise.train, tiny=tiny))
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in read_blocks(page):
+        if block.language not in languages:
+            continue
         if block.language == "python":
             exec(compile(block.code, block.place, "exec"), names)
         elif block.language in RUN:
@@ -297,11 +307,13 @@ def test_the_readme_leads_to_masks_a_report_and_an_export(
     if not tiny and not has_imagenet_weights():
         pytest.skip("the default network starts from the ImageNet weights of MobileNetV2")
     folder = page_folder(README)
-    shutil.rmtree(folder / "runs")
-    run_page(README, folder, monkeypatch, slow=False, tiny=tiny)
+    # Each step is there for the command line and for Python; both ways use the same run.
+    for language in ("python", "sh"):
+        shutil.rmtree(folder / "runs")
+        run_page(README, folder, monkeypatch, slow=False, tiny=tiny, languages={language})
+        assert list((folder / "runs/photos").glob("*openvino*"))
     assert (folder / "runs/photos/report.html").exists()
     assert len(list((folder / "predictions").glob("*_overlay.png"))) == 2
-    assert list((folder / "runs/photos").glob("*openvino*"))
 
 
 SLOW_PAGES = [page for page in RUNNABLE if any(map(is_slow, page_commands(page)))]
@@ -404,12 +416,43 @@ def test_the_names_of_settings_exist() -> None:
         if not row.startswith("| ") or "`" not in row:
             continue
         _, _, flag, key, argument, _ = row.split("|")
-        for name in re.findall(r"`(--[a-z-]+)", flag):
+        for name in re.findall(r"`(--[a-z0-9-]+)", flag):
             assert name in flags, row
         for name in re.findall(r"`([a-z_.]+)`", key):
             assert name in keys or name.startswith("model.options."), row
-        for name in re.findall(r"`([a-z_]+)=", argument):
+        for name in re.findall(r"`([a-z0-9_]+)=", argument):
             assert name in arguments | {"backbone", "output_stride"}, row
+
+
+def test_the_losses_and_layouts_are_documented() -> None:
+    from pixelwise.data.layouts import LAYOUTS
+    from pixelwise.recipes.loss_terms import LOSS_NAMES
+
+    losses = (ROOT / "docs/training.md").read_text("utf-8").partition("\n## Losses\n")[2]
+    losses = losses.partition("\n## ")[0]
+    for name in LOSS_NAMES:
+        assert f"`{name}`" in losses, name
+    formats = (ROOT / "docs/data-formats.md").read_text("utf-8").casefold()
+    for layout in LAYOUTS:
+        name = layout.DESCRIPTION.partition(":")[0].casefold().split()[0]
+        assert re.search(rf"\b{name}\b", formats), name
+
+
+def test_the_contributing_page_names_the_kinds_of_faults() -> None:
+    from pixelwise.doctor.checks import folder
+
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for kind in folder._LAYOUT_KINDS:
+        assert f"`{kind}`" in text, kind
+
+
+def test_each_generated_part_has_a_note_for_readers_of_the_source() -> None:
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for part in re.split(r"^<!-- generated: .* -->$", text, flags=re.M)[1:]:
+            note = part.partition("<!-- end -->")[0].strip()
+            assert re.fullmatch(r"\*.*`.*`.*\*", note, flags=re.S), f"{page}: {note}"
+            assert len(note.splitlines()) <= 2, f"{page}: {note}"
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

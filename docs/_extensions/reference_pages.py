@@ -1,6 +1,7 @@
 """Fill the placeholders of the reference pages from the code, so that they cannot become stale.
 
-A page holds a line `<!-- generated: NAME -->`, which is replaced while Sphinx reads the page:
+A page holds a line `<!-- generated: NAME -->`, which is replaced while Sphinx reads the page, with
+everything up to `<!-- end -->`: a note for those who read the source of the page on a forge.
 
     command-line    every command with its arguments and options, from the typer application
     recipe          every recipe key, from the pydantic schema
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     import click
     from sphinx.application import Sphinx
 
-PLACEHOLDER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", flags=re.M)
+PLACEHOLDER = re.compile(
+    r"^<!-- generated: ([a-z-]+) -->\n.*?^<!-- end -->$", flags=re.MULTILINE | re.DOTALL
+)
 HIDDEN_OPTIONS = {"help"}
 
 

@@ -376,7 +376,7 @@ def examine(
     workers: int | None = None,
     quiet: bool = False,
 ) -> Diagnosis:
-    """Find everything that is wrong with a folder of images and masks.
+    """Check a folder of images and masks and report each problem with its remedy.
 
     Args:
         root: The folder.

@@ -46,7 +46,7 @@ def doctor(
     ] = 0.2,
     seed: Annotated[int, Option(min=0, help="Random seed of that draw, as in train.")] = 0,
 ) -> None:
-    """Check a dataset before training, and say how to fix each problem.
+    """Check a dataset before training and report each problem with its remedy.
 
     Exit code: 0 if training would run, 1 if it would not, 2 if the folder cannot be examined.
     """

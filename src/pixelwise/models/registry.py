@@ -233,7 +233,7 @@ def list_models(pattern: str = "*") -> list[str]:
         pattern: Shell-style pattern, such as "deeplab*" or "fcn*s".
 
     Returns:
-        The matching names in the order of the papers; empty if none matches.
+        The matching names, FCN first and then DeepLab v1 to v3+; empty if none matches.
 
     Example:
         >>> list_models("deeplab_v3*")
