@@ -1,6 +1,6 @@
 """Measure one runtime at one size in its own process: `python -m` this module with JSON.
 
-It prints one line of JSON. A process of its own is needed because freed memory stays with the
+It prints one line of JSON. A separate process is needed because freed memory stays with the
 process, the thread pools of two runtimes disturb each other, and a plain PyTorch script runs
 without pixelwise's process settings.
 """

@@ -135,7 +135,7 @@ def _stated(ctx: Context) -> dict[str, str]:
 
 
 def _check_resume(ctx: Context) -> None:
-    """Raise InputError if other settings are stated with --resume."""
+    """Raise InputError if other settings are given with --resume."""
     allowed = ("resume", "devices", "nodes")
     refused = [flag for name, flag in _stated(ctx).items() if name not in allowed]
     if refused:

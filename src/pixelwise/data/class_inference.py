@@ -19,7 +19,7 @@ MAX_INFERRED_CLASSES = 64
 
 
 def infer_classes(source: Source, pairs: Sequence[PairReport], *, stated: bool) -> Classes | None:
-    """Return the classes of the dataset, inferred from its masks if no table states them.
+    """Return the classes of the dataset, inferred from its masks if no table defines them.
 
     RGB masks that are gray everywhere are index masks that were saved as RGB: their samples and
     reports are changed to index masks. What is assumed is added to `source.notes`.

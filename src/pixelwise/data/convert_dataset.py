@@ -30,9 +30,9 @@ def convert_data(
     """Convert a dataset to the plain layout.
 
     Images are copied unchanged to images/SPLIT/. Masks become palette PNG files in masks/SPLIT/
-    with the values 0..C-1 in the order of the classes and 255 for ignored pixels, as classes.toml
-    states. A dataset without splits stays without. The new folder appears under its name only when
-    it is complete.
+    with the values 0..C-1 in the order of the classes and 255 for ignored pixels, as in
+    classes.toml. A dataset without splits stays without. The new folder appears under its name only
+    when it is complete.
 
     Args:
         source: The dataset, in any supported layout.

@@ -39,7 +39,7 @@ class SegmentationData:
         pixel_counts: (C,) number of pixels of each class by split; ignored pixels are left out.
         pixels: Channels, type and value range of the images.
         statistics: Mean and std of each channel over `train`, or over all images if there is no
-            `train`. None for RGB, for which pretrained networks bring their own.
+            `train`. None for RGB, which uses the statistics of the pretrained weights.
     """
 
     root: Path
@@ -64,7 +64,7 @@ class SegmentationData:
         """Read one image and its mask, from the cache if they are in it.
 
         Returns:
-            The image (H, W, C) in units of 0..255, uint8 or float32 as `pixels` states, and the
+            The image (H, W, C) in units of 0..255, uint8 or float32 as `pixels` gives, and the
             mask (H, W) as class indices and IGNORE.
 
         Raises:
@@ -98,7 +98,7 @@ def open_dataset(
         root: The folder.
         splits: The splits to check and keep; None for all.
         classes: Classes to read the masks by (a bundle's). The dataset's own classes, if it
-            states some, must have the same names.
+            defines some, must have the same names.
         val_fraction: Fraction of the images to draw for validation if there is no `val` split.
         seed: Random seed of that draw.
         cache_bytes: Decoded images are kept in memory up to this size.
@@ -163,7 +163,7 @@ def _checked_classes(scan: DatasetScan[PairReport]) -> Classes:
             continue
         if mask.is_rgb and not scan.source.rgb_allowed:
             mask.problems.append(
-                f"{mask.path}: the mask is RGB, but no table states which color is which class: "
+                f"{mask.path}: the mask is RGB, but no table gives the class of each color: "
                 f"write {table} with a name and a color for each class, or save index masks"
             )
         elif scan.classes is not None and not scan.is_known(mask):

@@ -104,7 +104,7 @@ def scan_dataset(
     Args:
         source: The dataset. Notes about what was assumed are added to it.
         inspect: Decodes one pair (sample, split); called in threads.
-        classes: Classes to read the masks by if the dataset states none (a bundle's).
+        classes: Classes to read the masks by if the dataset defines none (a bundle's).
         pixels: The required format; None for what most images have.
         channels: Stated number of channels, if `pixels` is None.
         value_range: Stated range of values, if `pixels` is None.

@@ -96,7 +96,7 @@ class ProcessGroup:
         return result  # type: ignore[return-value]
 
     def only_on_rank_zero(self, work: Callable[[], T]) -> T | None:
-        """Run `work` on rank 0; return its result there and None elsewhere. Errors reach all."""
+        """Run `work` on rank 0; return its result there, None elsewhere. Errors reach all ranks."""
         results: list[T] = []
         self.on_rank_zero(lambda: results.append(work()))
         return results[0] if results else None
@@ -190,7 +190,7 @@ class ProcessGroup:
     def _share_error(self, store: Any, error: BaseException, folder: Path) -> None:
         """Publish an error, or find out that it follows from the error of another process.
 
-        Raises the error to report in its place, if that is a different one.
+        Raises a replacement if another process caused the error.
         """
         lost = _is_lost_connection(error)
         exit_code = error.exit_code if isinstance(error, PixelwiseError) else 1
@@ -209,7 +209,7 @@ class ProcessGroup:
     def _publish_exit_code(self, store: Any, exit_code: int) -> int | None:
         """Publish the exit code of the run, or return the one that another process published.
 
-        None also if the store ended with its process, which is rank 0 or torchrun.
+        Also None if the store is gone because its host (rank 0 or torchrun) exited.
         """
         own = f"{exit_code} {self.rank}"
         try:
@@ -228,7 +228,7 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, PixelwiseError | None, in
 
 
 def join_process_group(recipe: Recipe, process_rank: ProcessRank | None = None) -> ProcessGroup:
-    """Connect to the other processes of the run, if the environment states any, and seed this one.
+    """Connect to the other processes of the run, if the environment sets any, and seed this one.
 
     Args:
         recipe: The recipe: its device, precision and seed are used.

@@ -56,7 +56,7 @@ def find_process_rank(environment: Mapping[str, str] | None = None) -> ProcessRa
     """Return the rank of this process, or None if it is the only one.
 
     Args:
-        environment: The variables. None: those of this process.
+        environment: The variables. None: this process's environment.
 
     Raises:
         InputError: If a variable is missing or has an invalid value.
@@ -72,7 +72,7 @@ def find_process_rank(environment: Mapping[str, str] | None = None) -> ProcessRa
         return None
     if not 0 <= rank < world_size or local_size < 1 or world_size % local_size:
         raise InputError(
-            f"the environment states rank {rank} of {world_size} processes, {local_size} per "
+            f"the environment sets rank {rank} of {world_size} processes, {local_size} per "
             "machine: start the same number of processes on each machine"
         )
     if world_size == 1:
@@ -109,7 +109,7 @@ def check_process_rank(
 
 
 def follow_launcher() -> None:
-    """Stop this process when its launcher ends, as by SIGTERM.
+    """Send SIGTERM to this process when its launcher exits.
 
     If that has no effect within ORPHAN_PATIENCE, for example because the process waits for another
     one that was killed, kill it.

@@ -32,7 +32,7 @@ class Int8Settings:
 
     Args:
         max_drop: Points of validation mean IoU that int8 may lose, 0 to 100.
-        calibration: Number of training images from which the ranges of activations are measured.
+        calibration: Number of training images on which the ranges of activations are measured.
 
     Raises:
         InputError: If a value is out of range.
@@ -57,18 +57,18 @@ def quantize(
     describe: Callable[[Path, str, str, dict[str, object]], ExportManifest],
     progress: Callable[[str], None],
 ) -> None:
-    """Quantize a float32 export, with as many layers in int8 as the limit of the loss allows.
+    """Quantize a float32 export, with as many layers in int8 as `max_drop` allows.
 
     Args:
         exact: The float32 export.
         folder: Folder for the quantized model.
         data: Calibration images (train) and images for scoring (val).
-        settings: Limit of the loss and number of calibration images.
+        settings: Limit of the drop in mean IoU, and number of calibration images.
         describe: Writes the manifest of a folder, given file name, precision and checks.
         progress: Called with a line of text at each stage.
 
     Raises:
-        PixelwiseError: If the result loses too much or is not faster than float32.
+        PixelwiseError: If the result loses too much accuracy or is not faster than float32.
     """
     export_format = load_format(exact.target)
     assert isinstance(export_format, QuantizableFormat)

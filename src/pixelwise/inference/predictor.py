@@ -36,7 +36,8 @@ class Predictor:
     Args:
         runtime: What runs the network.
         classes: The classes that the network distinguishes.
-        options: CRF, tiling and TTA. Its `runtime` and `device` are ignored: `runtime` has them.
+        options: CRF, tiling and TTA. Its `runtime` and `device` are ignored: they
+            were applied when `runtime` was created.
         recipe: The recipe that the network was trained with, as plain JSON.
         pixels: The number of channels, data type and value range that images must have.
         network_id: Identifies the weights and the device, so that an interrupted run is only
@@ -80,7 +81,7 @@ class Predictor:
 
         Args:
             path: A .safetensors file of `pixelwise train`, or a folder of `pixelwise export`.
-            runtime: See `InferenceOptions`, as for the arguments that follow.
+            runtime: See `InferenceOptions` for this and the following arguments.
             device: PyTorch device.
             crf: Dense CRF that refines the scores.
             tile: Largest side of a tile, "auto" or "none".
@@ -225,9 +226,9 @@ class Predictor:
         return (self(image) for image in images)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything that determines the masks, except the images, as plain JSON."""
+        """Return every setting that affects the masks as plain JSON."""
         options = self.options.to_json()
-        del options["device"]  # `network_id` has the device that "None" stands for
+        del options["device"]  # `network_id` contains the resolved device
         return options | {
             "runtime": self.runtime.name,
             "supports_tiling": supports_tiling(self.runtime),

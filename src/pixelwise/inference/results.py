@@ -18,7 +18,7 @@ from pixelwise.file_io import atomic
 from pixelwise.inference import overlay as drawing
 from pixelwise.inference.output_names import result_names
 
-REPR_CLASSES = 5  # as many of the largest classes are named in a repr
+REPR_CLASSES = 5  # number of classes shown in a repr
 
 
 @dataclass(repr=False)

@@ -31,7 +31,7 @@ FCN_8S_AT_ONCE = {"c4": 0.01, "c3": 0.0001}
 
 
 class FCNSkipHead(nn.Module):
-    """Score c5, then double the scores and add those of a finer map, skip by skip (figure 3).
+    """Predict scores from c5, then repeatedly upsample 2x and add a finer map's scores (figure 3).
 
     All score layers start at zero (section 4.3), so a network with a new skip starts with the
     result of the network without it.

@@ -1,4 +1,4 @@
-"""The only wrapper: a backbone, a head, and logits at the size of the image."""
+"""The class of every network: a backbone, a head, and resizing to the size of the image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Segmenter(nn.Module):
     """Segmentation network: normalized images (B, C, H, W) to logits (B, num_classes, H, W).
 
     Works for any H, W >= 1. The logits of the head are resized to the image, unless the head has a
-    method `upsample(logits, size=(height, width))` of its own.
+    method `upsample(logits, size=(height, width))`.
 
     Args:
         backbone: The feature extractor.
@@ -72,7 +72,7 @@ class Segmenter(nn.Module):
 
         Returns:
             The logits as in `forward`; if the network has several scales, the logits of each scale,
-            the original size first; and those of the auxiliary head if there is one.
+            the original size first; and the auxiliary head's logits if there is one.
         """
         size = _size(images)
         features = self.backbone(images)

@@ -63,8 +63,8 @@ def load_initial_weights(
         module: A user's own module, to use instead of a network of pixelwise.
         pixels: The format of the images.
         statistics: Channel statistics of the images, or None for RGB.
-        keep_range: Whether the recipe states the value range of `pixels`; otherwise that of a
-            bundle is used.
+        keep_range: Whether the recipe sets the value range of `pixels`; otherwise a bundle's
+            range is used.
 
     Raises:
         InputError: For an unknown network, or weights that are missing or do not fit.

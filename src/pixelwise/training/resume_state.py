@@ -231,7 +231,7 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
             "images": names,
         },
         "optimizer": {"groups": optimizer["param_groups"]},
-        "schedule": state.schedule.state_dict(),  # without functions: the recipe defines them
+        "schedule": state.schedule.state_dict(),  # lambdas are rebuilt from the recipe
         "averaged": averaged,
         "scaler": state.fabric.strategy.precision.state_dict(),
         "threads": torch.get_num_threads(),

@@ -165,7 +165,7 @@ def read_root(folder: Path) -> Path:
     description = _read_data_json(folder)
     if description["layout"] == CUSTOM_LAYOUT:
         raise InputError(
-            f"{folder}: was trained on a dataset of your own: pass it, resume(folder, data=...)"
+            f"{folder}: was trained on an in-memory dataset: pass it with resume(folder, data=...)"
         )
     return Path(description["root"])
 
@@ -174,7 +174,7 @@ def check_model(folder: Path, recipe: ResolvedRecipe, model: nn.Module | None) -
     """Raise InputError if a user's own module is missing, or passed to another run."""
     if recipe.model.name == CUSTOM_MODEL and model is None:
         raise InputError(
-            f"{folder}: was trained with a module of your own: pass it, resume(folder, model=...)"
+            f"{folder}: was trained with a custom module: pass it with resume(folder, model=...)"
         )
     if recipe.model.name != CUSTOM_MODEL and model is not None:
         raise InputError(f"{folder}: was trained with {recipe.model.name}: omit model=")
@@ -267,7 +267,7 @@ class Metrics:
             self.write("step", values)
 
     def resume(self, progress: Progress, *, processes: int) -> None:
-        """Remove events after the position from which a run resumes, and append a resume event."""
+        """Remove events after the position where a run resumes, and append a resume event."""
         if not self.enabled:
             return
         position = {"epoch": progress.epoch, "step": progress.step}

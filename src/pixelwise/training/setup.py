@@ -44,7 +44,10 @@ class TrainingSetup:
 
 @dataclass(frozen=True)
 class _Decisions:
-    """What rank 0 decides. `rng_state` is PyTorch's after the initial weights are drawn."""
+    """Values that rank 0 decides and broadcasts.
+
+    `rng_state` is PyTorch's random state after weight initialization.
+    """
 
     recipe: ResolvedRecipe
     pixels: PixelFormat
@@ -64,10 +67,10 @@ def set_up(
     overwrite: bool,
     world_size: int | None = None,
 ) -> TrainingSetup:
-    """Prepare a run without writing anything. The arguments and errors are those of `train`.
+    """Prepare a run without writing anything. For arguments and errors see `train`.
 
-    Rank 0 decides what is measured or depends on the machine. `group` are the processes that
-    prepare the run, `world_size` is the number to plan for, by default that of `group`.
+    Rank 0 decides what is measured or depends on the machine. `group` prepares the run;
+    `world_size` is the number of processes that it will train on, by default those in `group`.
     """
     world_size = world_size or group.world_size
     device = group.fabric.device
@@ -181,8 +184,8 @@ def open_data(
         for rank, other in enumerate(fingerprints):
             if other != fingerprints[0]:
                 raise InputError(
-                    f"{data.root}: process {rank} sees another dataset than process 0: give all "
-                    "machines the same folder"
+                    f"{data.root}: process {rank} has a different dataset from process 0: give "
+                    "all machines the same folder"
                 )
 
     group.on_rank_zero(compare)

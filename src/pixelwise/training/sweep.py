@@ -143,7 +143,7 @@ def make_search_space(
 ) -> SearchSpace:
     """Return a space around the recipe's learning rate, and at and below its crop.
 
-    If the recipe states no crop, that is the usual crop of the dataset's images.
+    If the recipe sets no crop, that is the usual crop of the dataset's images.
     """
     rate = recipe.optimizer.learning_rate
     crop = recipe.augmentation.crop
@@ -168,14 +168,14 @@ def sweep(
     minutes: float | None = None,
     callback: SweepCallback | None = None,
 ) -> Sweep:
-    """Run trials until `out` holds `trials` of them, those of earlier calls included.
+    """Run trials until `out` holds `trials` of them, including earlier calls' trials.
 
     A trial whose loss is not finite counts as failed.
 
     Args:
         root: Folder of images and masks.
         out: Folder for the trials.
-        recipe: The recipe. It must state the number of epochs, so that trials can be compared.
+        recipe: The recipe. It must set the number of epochs, so that trials can be compared.
         space: The search space.
         trials: Number of trials.
         minutes: Time budget. No epoch begins after it; the next call continues the current trial.

@@ -258,7 +258,7 @@ class Trainer:
         self._save()
 
     def _write_epoch(self, evaluation: Evaluation) -> None:
-        """Write the bundles and the metrics of an epoch; after a kill this is repeated."""
+        """Write the bundles and the metrics of an epoch; a run killed meanwhile repeats this."""
         run, progress = self.run, self.progress
         with self._explain_write_errors():
             bundle = run.bundle(self.validated_model, evaluation, epoch=progress.epoch)
@@ -306,7 +306,7 @@ class Trainer:
 
     @contextmanager
     def _explain_write_errors(self) -> Iterator[None]:
-        """Add how to resume to the error if a file cannot be written, as on a full disk."""
+        """Add how to resume to errors of writing a file, such as a full disk."""
         try:
             yield
         except InputError as error:
@@ -341,7 +341,7 @@ class Trainer:
 
 
 def _configure_batch_norm(model: nn.Module, recipe: ModelRecipe) -> list[nn.Module]:
-    """Set the momentum of batch normalization, and freeze it if the recipe says so.
+    """Set the momentum of batch normalization, and freeze it if the recipe does.
 
     A user's own module keeps its momentum. Returns the frozen layers: they must stay in evaluation
     mode.

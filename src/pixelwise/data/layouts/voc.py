@@ -57,7 +57,7 @@ def _read_lists(root: Path, year: Path, notes: list[str]) -> dict[str, list[Samp
     image_folder, mask_folder = year / "JPEGImages", year / "SegmentationClass"
     if (year / "SegmentationClassAug").is_dir():
         mask_folder = year / "SegmentationClassAug"
-        notes.append("masks from SegmentationClassAug (VOC with those of SBD)")
+        notes.append("masks from SegmentationClassAug (VOC and SBD)")
     for folder, kind in ((image_folder, "images"), (mask_folder, "masks")):
         if not folder.is_dir():
             raise InputError(f"{folder}: does not exist: put the {kind} into it")

@@ -142,7 +142,7 @@ def _image_sets(root: Path, path: Path) -> dict[str, list[_ImageSet]]:
 
 
 def _images_of(entry: Path) -> list[_ImageSet]:
-    """The images of a folder, with those of its subfolders, or of a list file."""
+    """The images of a folder and its subfolders, or of a list file."""
     if entry.is_dir():
         folders = (entry, *sorted(f for f in entry.rglob("*") if f.is_dir()))
         sets = [_ImageSet(list_images(f), _label_file(f / "_").parent, f) for f in folders]

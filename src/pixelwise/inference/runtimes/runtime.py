@@ -53,7 +53,7 @@ class TilingRuntime(Runtime, Protocol):
     """A runtime that evaluates a tile as a crop of its image, see `layers.forward_context`.
 
     Tiles obey the rules of `pixelwise.inference.tiling.tile_grid`. Evaluating a tile differs in two
-    ways from evaluating the tile as an image of its own.
+    ways from evaluating the tile as a separate image.
 
     Every resize samples where the resize of the whole image would. Consider one axis, with image
     length L and tile length l. Let the feature map before the resize have I positions for the image

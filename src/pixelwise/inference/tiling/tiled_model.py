@@ -37,7 +37,7 @@ the size of images from common cameras."""
 
 MEMORY = 2 << 30
 """Bytes that one pass may take besides the weights: the same on every machine, so that the masks
-are the same, too."""
+are also the same."""
 
 MARGIN = 0.75
 """The margin of tiles as a fraction of the receptive radius. The outer part of the receptive field
@@ -158,7 +158,7 @@ class TiledModel:
 
         Args:
             image: The image.
-            progress: Called after each tile. The passes for image poolings count, too.
+            progress: Called after each tile. The passes for image poolings also count.
             tile_progress: Where an earlier pass ended; its blocks are not computed again.
 
         Raises:

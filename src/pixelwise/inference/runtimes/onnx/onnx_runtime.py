@@ -70,7 +70,7 @@ def infer(session: onnxruntime.InferenceSession, image: Pixels, output: str) -> 
 
 
 class TilingONNXRuntime(GraphTiling, ONNXRuntime):
-    """An `ONNXRuntime` that supports tiling, for an export that states its requirements."""
+    """An `ONNXRuntime` that supports tiling, for an export that contains its requirements."""
 
     def __init__(self, export: ExportManifest, requirements: TilingRequirements) -> None:
         super().__init__(export)

@@ -124,7 +124,7 @@ class OpenVINORuntime:
 
 
 class TilingOpenVINORuntime(GraphTiling, OpenVINORuntime):
-    """An `OpenVINORuntime` that supports tiling, for an export that states its requirements."""
+    """An `OpenVINORuntime` that supports tiling, for an export that contains its requirements."""
 
     def __init__(
         self, export: ExportManifest, requirements: TilingRequirements, *, precision: str = "f32"
