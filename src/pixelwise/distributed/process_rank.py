@@ -20,7 +20,7 @@ ORPHAN_PATIENCE = 120.0
 ended."""
 LOST = 75
 """Exit code of a process that has lost the other processes: EX_TEMPFAIL of sysexits.h."""
-LAUNCHER_VARIABLE = "PIXELWISELAUNCHED"
+LAUNCHER_VARIABLE = "PIXELWISE_LAUNCHER_PID"
 """Environment variable with the process id of `pixelwise train --devices`."""
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NUM_NODES")
