@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.dataset_statistics import usual_crop
 from pixelwise.data.pixel_format import RGB, PixelFormat
-from pixelwise.distributed.process_group import ProcessGroup, check_batch_size
+from pixelwise.distributed.context import DistributedContext, check_batch_size
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_folder
 from pixelwise.models import Segmenter, backbone_name, count_parameters
@@ -61,7 +61,7 @@ def set_up(
     out: Path,
     recipe: Recipe,
     callback: Callback,
-    group: ProcessGroup,
+    group: DistributedContext,
     *,
     module: nn.Module | None,
     overwrite: bool,
@@ -170,7 +170,7 @@ def make_network(
 
 
 def open_data(
-    source: Data, recipe: Recipe, callback: Callback, group: ProcessGroup
+    source: Data, recipe: Recipe, callback: Callback, group: DistributedContext
 ) -> SegmentationData:
     """Open the dataset on all ranks and check that it is the same on all.
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from pixelwise.distributed.process_group import ProcessGroup
+from pixelwise.distributed.context import DistributedContext
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import Evaluation, evaluate, merge_shards
 from pixelwise.file_io import make_folder, remove_temporary_files
@@ -63,7 +63,7 @@ class Trainer:
     def __init__(
         self,
         setup: TrainingSetup,
-        group: ProcessGroup,
+        group: DistributedContext,
         *,
         callback: Callback,
         checkpoint: Checkpoint | None = None,

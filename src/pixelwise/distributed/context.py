@@ -46,7 +46,7 @@ class PeerLostError(PixelwiseError):
     exit_code = LOST
 
 
-class ProcessGroup:
+class DistributedContext:
     """This process and its connection to the others. With a single process, calls do nothing.
 
     Args:
@@ -227,7 +227,9 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, PixelwiseError | None, in
         return None, error, error.exit_code
 
 
-def join_process_group(recipe: Recipe, process_rank: ProcessRank | None = None) -> ProcessGroup:
+def join_distributed_run(
+    recipe: Recipe, process_rank: ProcessRank | None = None
+) -> DistributedContext:
     """Connect to the other processes of the run, if the environment sets any, and seed this one.
 
     Args:
@@ -242,7 +244,7 @@ def join_process_group(recipe: Recipe, process_rank: ProcessRank | None = None) 
     with report_once():
         fabric = _launch_fabric(recipe.device, recipe.precision, process_rank)
     fabric.seed_everything(recipe.seed, verbose=False)
-    return ProcessGroup(fabric, process_rank)
+    return DistributedContext(fabric, process_rank)
 
 
 def _launch_fabric(device: str, precision: Any, process_rank: ProcessRank) -> Fabric:
