@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from pixelwise.distributed.context import DistributedContext, check_batch_size, join_distributed_run
-from pixelwise.distributed.process_rank import ProcessRank, report_once
+from pixelwise.distributed.environment import DistributedEnv, report_once
 from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training.callbacks import Callback, CallbackList
@@ -89,7 +89,7 @@ def plan_training(
         InputError: As `train` does before its first step.
     """
     callback = callback or Callback()
-    group = join_distributed_run(recipe, ProcessRank())
+    group = join_distributed_run(recipe, DistributedEnv())
     setup = set_up(
         data, out, recipe, callback, group, module=model, overwrite=overwrite, world_size=processes
     )

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from pixelwise.distributed.process_rank import LAUNCHER_VARIABLE, LOST
+from pixelwise.distributed.environment import LAUNCHER_VARIABLE, LOST
 from pixelwise.errors import InputError
 from pixelwise.interrupts import SIGNALS
 from pixelwise.planning.machine import this_machine

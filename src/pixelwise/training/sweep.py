@@ -22,7 +22,7 @@ import torch
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_statistics import CROP_MULTIPLE, usual_crop
-from pixelwise.distributed.process_rank import find_process_rank
+from pixelwise.distributed.environment import read_distributed_env
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.file_io import make_folder, write_text
 from pixelwise.models import create_model
@@ -187,7 +187,7 @@ def sweep(
         TrainingStoppedError: On Ctrl-C or SIGTERM.
     """
     callback = callback or SweepCallback()
-    if find_process_rank() is not None:
+    if read_distributed_env() is not None:
         raise InputError("sweep: runs in a single process: start it without torchrun and srun")
     if recipe.epochs == "auto":
         raise InputError("epochs = 'auto': a sweep compares equally long trials: set a number")

@@ -108,7 +108,7 @@ class Trainer:
         self.images = AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
         workers = recipe.data.workers
         if workers == "auto":
-            local_processes = self.group.process_rank.local_world_size
+            local_processes = self.group.distributed_env.local_world_size
             workers = auto_workers(self.device, processes=local_processes)
         self.loader = make_loader(self.images, self.order, workers=workers)
 

@@ -27,7 +27,7 @@ _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_N
 
 
 @dataclass(frozen=True)
-class ProcessRank:
+class DistributedEnv:
     """The position of a process in a run.
 
     Attributes:
@@ -52,7 +52,7 @@ class ProcessRank:
         return self.world_size // self.local_world_size
 
 
-def find_process_rank(environment: Mapping[str, str] | None = None) -> ProcessRank | None:
+def read_distributed_env(environment: Mapping[str, str] | None = None) -> DistributedEnv | None:
     """Return the rank of this process, or None if it is the only one.
 
     Args:
@@ -78,7 +78,7 @@ def find_process_rank(environment: Mapping[str, str] | None = None) -> ProcessRa
     if world_size == 1:
         return None
     launched = by_torchrun and LAUNCHER_VARIABLE in values
-    return ProcessRank(rank, world_size, local_rank, local_size, not by_torchrun, launched)
+    return DistributedEnv(rank, world_size, local_rank, local_size, not by_torchrun, launched)
 
 
 def _read_numbers(values: Mapping[str, str], names: tuple[str, ...]) -> list[int]:
@@ -94,13 +94,13 @@ def _read_numbers(values: Mapping[str, str], names: tuple[str, ...]) -> list[int
     return numbers
 
 
-def check_process_rank(
-    process_rank: ProcessRank, *, devices: int | None, nodes: int | None
+def check_distributed_env(
+    distributed_env: DistributedEnv, *, devices: int | None, nodes: int | None
 ) -> None:
     """Raise InputError if --devices or --nodes contradicts the environment."""
     for flag, stated, found in (
-        ("devices", devices, process_rank.local_world_size),
-        ("nodes", nodes, process_rank.nodes),
+        ("devices", devices, distributed_env.local_world_size),
+        ("nodes", nodes, distributed_env.nodes),
     ):
         if stated is not None and stated != found:
             raise InputError(
@@ -132,10 +132,10 @@ def report_once() -> Iterator[None]:
 
     For checks before the process group exists, which fail on all processes of a machine alike.
     """
-    process_rank = find_process_rank()
+    distributed_env = read_distributed_env()
     try:
         yield
     except PixelwiseError as error:
-        if process_rank is not None and process_rank.local_rank:
+        if distributed_env is not None and distributed_env.local_rank:
             raise ReportedElsewhereError(error.exit_code) from error
         raise
