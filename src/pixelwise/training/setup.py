@@ -20,7 +20,7 @@ from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, Resolved
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
-from pixelwise.training.initial_weights import InitialWeights, create_network, load_initial_weights
+from pixelwise.training.initial_model import InitialModel, create_initial_model, create_network
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
 from pixelwise.training.losses import Loss
 from pixelwise.training.run_folder import Run, check_out, fingerprint
@@ -87,7 +87,7 @@ def set_up(
 
     planned_recipe, facts = group.on_rank_zero(plan)
     start = group.only_on_rank_zero(
-        lambda: load_initial_weights(
+        lambda: create_initial_model(
             recipe.model,
             data.classes,
             module=module,
@@ -117,7 +117,7 @@ def _check_output(out: Path, recipe: Recipe, *, overwrite: bool) -> None:
 
 
 def _decide(
-    start: InitialWeights | None,
+    start: InitialModel | None,
     data: SegmentationData,
     recipe: Recipe,
     planned_facts: dict[str, str],
@@ -212,7 +212,7 @@ def _open_data(source: Data, recipe: Recipe, callback: Callback) -> Segmentation
     return replace(source, splits={split: source.splits[split] for split in splits})
 
 
-def _describe_model(start: InitialWeights, model: ModelRecipe) -> str:
+def _describe_model(start: InitialModel, model: ModelRecipe) -> str:
     size = f"{count_parameters(start.model):,} parameters, from {start.origin}"
     if isinstance(start.model, CustomSegmenter):
         return f"{type(start.model.module).__name__} (your own module), {size}"
