@@ -13,7 +13,7 @@ from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.custom_model import check_batch_norm
-from pixelwise.training.losses import Loss
+from pixelwise.training.losses import SegmentationLoss
 from pixelwise.training.resume_state import Checkpoint, load_newest_checkpoint
 from pixelwise.training.run_folder import Run, begin_run, check_model, check_same_data, read_root
 from pixelwise.training.setup import Data, TrainingSetup, make_network, open_data, set_up
@@ -141,7 +141,9 @@ def resume(
         resumed = "; ".join([position, *damaged])
         facts = {**checkpoint.facts, "processes": str(group), "resumed": resumed}
         run = Run(folder, recipe, opened, checkpoint.normalization, facts, progress)
-        loss = Loss(recipe.loss, opened.pixel_counts["train"], device=group.fabric.device)
+        loss = SegmentationLoss(
+            recipe.loss, opened.pixel_counts["train"], device=group.fabric.device
+        )
         setup = TrainingSetup(run, make_network(recipe.model, opened, model), loss)
         return _fit(setup, group, callback, checkpoint)
 

@@ -22,7 +22,7 @@ from pixelwise.training.callbacks import Callback
 from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
 from pixelwise.training.initial_model import InitialModel, create_initial_model, create_network
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
-from pixelwise.training.losses import Loss
+from pixelwise.training.losses import SegmentationLoss
 from pixelwise.training.run_folder import Run, check_out, fingerprint
 from pixelwise.training.tensorboard import import_summary_writer
 from pixelwise.weights.normalization import Normalization
@@ -39,7 +39,7 @@ class TrainingSetup:
 
     run: Run
     model: Segmenter | CustomSegmenter
-    loss: Loss
+    loss: SegmentationLoss
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def set_up(
     model = make_network(recipe.model, data, module) if start is None else start.model
     torch.set_rng_state(decisions.rng_state)
     loss = group.on_all_ranks(
-        lambda: Loss(decisions.recipe.loss, data.pixel_counts["train"], device=device)
+        lambda: SegmentationLoss(decisions.recipe.loss, data.pixel_counts["train"], device=device)
     )
     facts = {**decisions.facts, "processes": str(group)}
     run = Run(out, decisions.recipe, data, decisions.normalization, facts)

@@ -20,7 +20,7 @@ _BY_FREQUENCY = {
 }
 
 
-class Loss:
+class SegmentationLoss:
     """Compute the training loss from logits (B, C, h, w) and labels (B, H, W).
 
     Args:
