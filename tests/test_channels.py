@@ -14,7 +14,6 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pixelwise.training.initial_model import create_initial_model
 
 import pixelwise
 from pixelwise.backbones import create_backbone
@@ -35,6 +34,7 @@ from pixelwise.inference import Predictor
 from pixelwise.models import MODELS, create_model
 from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.training import load_recipe, train
+from pixelwise.training.initial_model import create_initial_model
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import widen
 from pixelwise.weights.imagenet import find_imagenet_weights

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pixelwise.training.initial_model import create_initial_model
 from torch import nn
 
 from pixelwise.data.classes import IGNORE, Classes
@@ -19,6 +18,7 @@ from pixelwise.models import create_model
 from pixelwise.recipes.load_recipe import load_resolved_recipe, shipped_recipes
 from pixelwise.recipes.schema import ModelRecipe, Recipe
 from pixelwise.training import load_recipe, train
+from pixelwise.training.initial_model import create_initial_model
 from pixelwise.training.losses import cross_entropy
 from pixelwise.training.optimizer import make_optimizer
 from pixelwise.weights.bundle import Bundle

@@ -6,7 +6,7 @@ A layout is one module in this package and one entry in `LAYOUTS`. To add a layo
    colon, and the files that identify it. `detect(root)` returns whether a folder has this layout.
    It reads file names and the start of a few files only, and no two layouts may detect the same
    folder. `read(root)` returns a `Source` with the samples of each split, without opening images or
-   masks; its `layout` is the module's name with hyphens. It passes faults to `errors.refuse`, one
+   masks; its `layout` is the module's name with hyphens. It passes faults to `errors.raise_problems`, one
    line each: `{file}: {what is wrong}: {remedy}`. A class table that the format defines can be a
    file beside the module, in one of the formats of `class_tables` (see `camvid` and `cityscapes`).
 2. Import the module below and add it to `LAYOUTS`.
@@ -41,7 +41,7 @@ from pixelwise.data.layouts import (
     yolo,
 )
 from pixelwise.data.source import Source
-from pixelwise.errors import Fault, InputError, refuse
+from pixelwise.errors import Fault, InputError, raise_problems
 
 LAYOUTS = (
     camvid,
@@ -102,5 +102,5 @@ def _check_unique(source: Source) -> Source:
                 text = f"is in {split_of[sample.name]} and in {split}: keep it in one split"
                 problems.append(Fault("in-two-splits", sample.image, text))
             split_of[sample.name] = split
-    refuse(problems)
+    raise_problems(problems)
     return source
