@@ -68,7 +68,7 @@ _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 @contextmanager
 def defer_errors() -> Iterator[None]:
-    """Wrap a check whose failure need not stop the work: `collect_problems` gathers its problems."""
+    """Wrap a check whose failure need not stop the work: `collect_problems` gathers its errors."""
     collected = _collected.get()
     try:
         yield
@@ -79,7 +79,7 @@ def defer_errors() -> Iterator[None]:
 
 
 def raise_problems(problems: Sequence[str]) -> None:
-    """Raise InputError if there are any problems. Inside `collect_problems`, gather them instead."""
+    """Raise InputError if there are any problems; `collect_problems` gathers them instead."""
     with defer_errors():
         if problems:
             raise InputError(*problems)
