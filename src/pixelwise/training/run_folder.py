@@ -36,7 +36,7 @@ from pixelwise.evaluation import Evaluation
 from pixelwise.file_io import make_folder, not_writable, write_text
 from pixelwise.recipes.schema import CUSTOM_MODEL, ResolvedRecipe
 from pixelwise.training.custom_model import CustomSegmenter
-from pixelwise.training.resume_state import Progress
+from pixelwise.training.resume_state import RunProgress
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import Normalization
 
@@ -71,7 +71,7 @@ class Run:
     data: SegmentationData
     normalization: Normalization
     facts: dict[str, str]
-    progress: Progress = field(default_factory=Progress)
+    progress: RunProgress = field(default_factory=RunProgress)
 
     @property
     def best(self) -> Path:
@@ -266,7 +266,7 @@ class Metrics:
             self.last_step = now
             self.write("step", values)
 
-    def resume(self, progress: Progress, *, processes: int) -> None:
+    def resume(self, progress: RunProgress, *, processes: int) -> None:
         """Remove events after the position where a run resumes, and append a resume event."""
         if not self.enabled:
             return
