@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pixelwise.data.classes import write_classes_toml
 from pixelwise.data.dataset import SegmentationData, open_dataset
-from pixelwise.data.dataset_scan import Progress
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.image_files import write_mask
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
@@ -24,8 +24,8 @@ def convert_data(
     target: str | Path,
     *,
     overwrite: bool = False,
-    checking: Progress | None = None,
-    writing: Progress | None = None,
+    checking: ProgressCallback | None = None,
+    writing: ProgressCallback | None = None,
 ) -> SegmentationData:
     """Convert a dataset to the plain layout.
 
@@ -75,7 +75,7 @@ def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
         )
 
 
-def _write(data: SegmentationData, folder: Path, progress: Progress | None) -> None:
+def _write(data: SegmentationData, folder: Path, progress: ProgressCallback | None) -> None:
     classes = data.classes.indexed()
     palette = classes.palette()
 

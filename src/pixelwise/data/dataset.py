@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pixelwise.data import layouts
 from pixelwise.data.channel_statistics import ChannelStatistics, compute_statistics
 from pixelwise.data.classes import Classes, listed
-from pixelwise.data.dataset_scan import DatasetScan, Progress, scan_dataset
+from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_dataset
 from pixelwise.data.image_files import read_image
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
@@ -86,7 +86,7 @@ def open_dataset(
     val_fraction: float = 0.2,
     seed: int = 0,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     divide: bool = True,
     pixels: PixelFormat | None = None,
     channels: int | None = None,

@@ -20,7 +20,7 @@ from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with (done, total)."""
 
 P = TypeVar("P", bound=PairReport)
@@ -97,7 +97,7 @@ def scan_dataset(
     value_range: tuple[float, float] | None = None,
     cache_bytes: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> DatasetScan[P]:
     """Decode every pair in threads, then determine the pixel format and the classes.
 
@@ -151,7 +151,7 @@ def _inspect_pairs(
     pool: ThreadPoolExecutor,
     *,
     cache_bytes: int,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> list[P]:
     jobs = [(sample, split) for split, samples in source.splits.items() for sample in samples]
     pairs: list[P] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data import layouts
-from pixelwise.data.dataset_scan import Progress, scan_dataset
+from pixelwise.data.dataset_scan import ProgressCallback, scan_dataset
 from pixelwise.data.source import Source
 from pixelwise.data.splits import draw_validation_split
 from pixelwise.doctor.advice import suggest_settings
@@ -28,7 +28,7 @@ def examine(
     val_fraction: float = 0.2,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Diagnosis:
     """Inspect every file of a dataset and report what is wrong, with the remedies.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pixelwise.crf import CRFParameters, dense_crfs
 from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.pixel_format import Pixels, as_shown
 from pixelwise.data.source import Sample
 from pixelwise.evaluation.confusion import ConfusionMatrix, to_plain
@@ -106,7 +107,7 @@ def search_crf(
     split: str,
     *,
     limit: int = 20,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> CRFSearch:
     """Search a coarse grid of parameters, then a fine grid around its best point.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import pixelwise
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.pixel_format import as_shown
 from pixelwise.evaluation import Evaluation, evaluate
 from pixelwise.evaluation.calibration import CONFIDENT, confident_errors
@@ -27,9 +28,7 @@ EXAMPLES = 3
 """Images in each gallery."""
 
 
-def write_run_report(
-    run: Run, *, command: str, progress: Callable[[int, int], None] | None = None
-) -> Path:
+def write_run_report(run: Run, *, command: str, progress: ProgressCallback | None = None) -> Path:
     """Write RUN/report.html.
 
     Scores the best bundle on val again, with boundaries and calibration.

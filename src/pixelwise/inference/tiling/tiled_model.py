@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
 from threading import Lock
@@ -10,6 +10,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes import (
@@ -25,8 +26,6 @@ from pixelwise.inference.tiling.tile_grid import Block, Span, blend, cut, smalle
 from pixelwise.inference.tiling.tile_progress import PoolingSums, TileProgress
 
 AUTO, NONE = "auto", "none"
-Progress = Callable[[int, int], None]
-"""Called with the number of finished tiles and the number of all tiles."""
 
 SMALL_IMAGE = 2**20
 """Pixels that are always predicted in one pass, which takes about a gigabyte at most."""
@@ -151,7 +150,7 @@ class TiledModel:
         self,
         image: ImageSource,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         tile_progress: TileProgress | None = None,
     ) -> Iterator[Block]:
         """Compute the logits in blocks that cover the image, row by row.
@@ -275,7 +274,7 @@ class _Grid:
 class ProgressCounter:
     """Counts steps, and reports their number and the number of all steps to `progress`."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
+    def __init__(self, total: int, progress: ProgressCallback | None) -> None:
         self.done, self.total, self.progress = 0, total, progress
 
     def count(self) -> None:
