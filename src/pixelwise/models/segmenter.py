@@ -26,7 +26,7 @@ class Segmenter(nn.Module):
     Args:
         backbone: The feature extractor.
         head: Module that maps the backbone's dict of features to logits.
-        auxiliary: Second head on the same features, used only for its loss: see `with_auxiliary`.
+        auxiliary: Second head on the same features, used only for its loss: see `training_logits`.
         scales: Image scales at which the network is also run; at each position the largest logit
             over all scales wins (DeepLab v2, arXiv:1606.00915, section 4.1.2, with 0.5 and 0.75).
         align_corners: Align corners in every resize, as Caffe and TensorFlow do; needed by weights
@@ -63,7 +63,7 @@ class Segmenter(nn.Module):
         logits: Tensor = self.head(self.backbone(images))
         return self._largest([logits, *self._logits_at_scales(images)])
 
-    def with_auxiliary(self, images: Tensor, *, upsample: bool = True) -> tuple[Tensor, ...]:
+    def training_logits(self, images: Tensor, *, upsample: bool = True) -> tuple[Tensor, ...]:
         """Compute all logits that have a loss in training.
 
         Args:

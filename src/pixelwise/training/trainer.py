@@ -121,7 +121,7 @@ class Trainer:
         self.network, self.optimizer = self.group.setup(
             self.model, make_optimizer(self.model, recipe)
         )
-        self.network.mark_forward_method("with_auxiliary")
+        self.network.mark_forward_method("training_logits")
         self.accumulate = min(recipe.optimizer.accumulate, len(self.order))
         updates = recipe.epochs * -(-len(self.order) // self.accumulate)
         self.schedule = make_schedule(self.optimizer, recipe, steps=updates)
@@ -226,7 +226,7 @@ class Trainer:
         return merge_shards(self.group.gather(part))
 
     def _compute_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        logits, *auxiliary = self.network.with_auxiliary(
+        logits, *auxiliary = self.network.training_logits(
             self.run.normalization(images), upsample=self.loss.upsample
         )
         loss = self.loss(logits, labels)
