@@ -49,7 +49,7 @@ class Int8Settings:
 
 
 def quantize(
-    exact: ExportManifest,
+    float_export: ExportManifest,
     folder: Path,
     data: SegmentationData,
     settings: Int8Settings,
@@ -60,7 +60,7 @@ def quantize(
     """Quantize a float32 export, with as many layers in int8 as `max_drop` allows.
 
     Args:
-        exact: The float32 export.
+        float_export: The float32 export.
         folder: Folder for the quantized model.
         data: Calibration images (train) and images for scoring (val).
         settings: Limit of the drop in mean IoU, and number of calibration images.
@@ -70,14 +70,16 @@ def quantize(
     Raises:
         PixelwiseError: If the result loses too much accuracy or is not faster than float32.
     """
-    export_format = load_format(exact.target)
+    export_format = load_format(float_export.target)
     assert isinstance(export_format, QuantizableFormat)
     images = evenly_spaced(data.splits["train"], settings.calibration)
     progress("scoring float32")
-    float_runtime = open_export(exact)
-    float_score = _score(float_runtime, exact, data)
+    float_runtime = open_export(float_export)
+    float_score = _score(float_runtime, float_export, data)
     stage_prefix = ""
-    for stage, quantize_model in _attempts(export_format, exact.path, data, images, settings):
+    for stage, quantize_model in _attempts(
+        export_format, float_export.path, data, images, settings
+    ):
         progress(stage_prefix + stage)
         model = quantize_model()
         manifest = describe(folder, export_format.save(model, folder), "int8", {})
@@ -90,7 +92,7 @@ def quantize(
     float_layers = export_format.float_layers(model)
     if drop > settings.max_drop:
         raise PixelwiseError(
-            f"{exact.model}: int8 loses {drop:.2f} points of mean IoU on val ({float_score:.2f} to "
+            f"{float_export.model}: int8 loses {drop:.2f} points of mean IoU on val ({float_score:.2f} to "
             f"{int8_score:.2f}) even with {len(float_layers)} layers in float32, but only "
             f"{settings.max_drop:g} are allowed: nothing was written; --max-drop allows more"
         )
@@ -98,7 +100,7 @@ def quantize(
     float_ms, int8_ms = _speed(float_runtime, open_export(manifest), data)
     if int8_ms >= float_ms:
         raise PixelwiseError(
-            f"{exact.model}: int8 takes {int8_ms:.1f} ms per image and float32 {float_ms:.1f} ms "
+            f"{float_export.model}: int8 takes {int8_ms:.1f} ms per image and float32 {float_ms:.1f} ms "
             "on this machine: nothing was written, use the float32 export"
         )
     checks: dict[str, object] = {
