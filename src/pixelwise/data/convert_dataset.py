@@ -50,7 +50,7 @@ def convert_data(
     """
     source, target = Path(source), Path(target)
     _check_target(source, target, overwrite=overwrite)
-    data = open_dataset(source, divide=False, cache_bytes=0, progress=checking)
+    data = open_dataset(source, draw_val=False, cache_bytes=0, progress=checking)
     make_folder(target.parent)
     with atomic_folder(target, flush=False) as folder:  # each file is flushed when it is written
         _write(data, folder, writing)

@@ -87,7 +87,7 @@ def open_dataset(
     seed: int = 0,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     progress: ProgressCallback | None = None,
-    divide: bool = True,
+    draw_val: bool = True,
     pixels: PixelFormat | None = None,
     channels: int | None = None,
     value_range: tuple[float, float] | None = None,
@@ -103,7 +103,7 @@ def open_dataset(
         seed: Random seed of that draw.
         cache_bytes: Decoded images are kept in memory up to this size.
         progress: Called with (done, total) after each pair.
-        divide: Whether to draw a `val` split if there is none. False keeps the splits of the
+        draw_val: Whether to draw a `val` split if there is none. False keeps the splits of the
             folder, named `all` if it has none.
         pixels: The format that the images must have (a bundle's); None for what most images have.
         channels: Number of channels to use, if `pixels` is None.
@@ -117,7 +117,7 @@ def open_dataset(
             unreadable files, sizes, channels, mask values.
     """
     source = layouts.read(Path(root))
-    if divide:
+    if draw_val:
         draw_validation_split(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:
         _keep_splits(source, splits)
