@@ -92,16 +92,17 @@ def quantize(
     float_layers = export_format.float_layers(model)
     if drop > settings.max_drop:
         raise PixelwiseError(
-            f"{float_export.model}: int8 loses {drop:.2f} points of mean IoU on val ({float_score:.2f} to "
-            f"{int8_score:.2f}) even with {len(float_layers)} layers in float32, but only "
-            f"{settings.max_drop:g} are allowed: nothing was written; --max-drop allows more"
+            f"{float_export.model}: int8 loses {drop:.2f} points of mean IoU on val "
+            f"({float_score:.2f} to {int8_score:.2f}) even with {len(float_layers)} layers in "
+            f"float32, but only {settings.max_drop:g} are allowed: nothing was written; --max-drop "
+            "allows more"
         )
     progress("measuring the speed")
     float_ms, int8_ms = _speed(float_runtime, open_export(manifest), data)
     if int8_ms >= float_ms:
         raise PixelwiseError(
-            f"{float_export.model}: int8 takes {int8_ms:.1f} ms per image and float32 {float_ms:.1f} ms "
-            "on this machine: nothing was written, use the float32 export"
+            f"{float_export.model}: int8 takes {int8_ms:.1f} ms per image and float32 "
+            f"{float_ms:.1f} ms on this machine: nothing was written, use the float32 export"
         )
     checks: dict[str, object] = {
         "val mean IoU": {"float32": round(float_score, 3), "int8": round(int8_score, 3)},

@@ -84,7 +84,7 @@ def _index_masks(scan: Scan) -> list[InspectedMask]:
 
 def assumptions(scan: Scan) -> Iterator[Finding]:
     """Report each assumption that was made without a table and may be wrong."""
-    if scan.stated or scan.classes is None:
+    if scan.has_class_table or scan.classes is None:
         return
     table = scan.root / "classes.toml"
     if scan.source.rgb_allowed:
