@@ -189,7 +189,7 @@ def steps() -> None:
 
         def fresh(number: int) -> Segmentation:
             done = results[number]
-            return Segmentation(done.image, done.index, classes)
+            return Segmentation(done.image, done.labels, classes)
 
         def pillow_rgb(number: int) -> bytes:
             return _saved(Image.fromarray(overlays[number]))

@@ -120,7 +120,7 @@ def test_the_bundle_gives_the_scores_of_training_back_with_the_module(tmp_path: 
     predictor = load_custom_model(run.best, UserNet(), device="cpu")
     assert evaluate(predictor, data, "val").scores.mean_iou == run.progress.best
     image, _ = data.read(data.splits["val"][0])
-    assert predictor(image).index.shape == (32, 40)
+    assert predictor(image).labels.shape == (32, 40)
     module = UserNet()
     module.load_state_dict(dict(Bundle.load(run.last).weights))  # the module's own names
     assert module.stem[1].momentum == 0.3

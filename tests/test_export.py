@@ -134,7 +134,7 @@ def test_images_processed_in_parallel_keep_their_own_labels(
         found = list(pool.map(predictor.segment_concurrently, images))
     for result, image, labels in zip(found, images, expected, strict=True):
         assert result.image is image
-        np.testing.assert_array_equal(result.index, labels)
+        np.testing.assert_array_equal(result.labels, labels)
     if runtime == "openvino":
         assert len(predictor.runtime._concurrent.sizes) == 2
 
@@ -146,7 +146,7 @@ def test_on_one_core_images_are_processed_one_by_one(
     predictor = pixelwise.load(exported, runtime="openvino")
     assert predictor.concurrency == 1
     image = photo(20, 30)
-    index = predictor.segment_concurrently(image).index
+    index = predictor.segment_concurrently(image).labels
     np.testing.assert_array_equal(index, predictor.classify(image))
 
 

@@ -74,7 +74,7 @@ def test_the_predictor_equals_the_plain_network(bundle: Path) -> None:
         logits = Bundle.load(bundle).build()(x)[0]
     assert np.allclose(result.logits, logits.numpy(), atol=1e-4)
     assert np.allclose(result.probabilities, logits.softmax(0).numpy(), atol=1e-5)
-    assert (result.index == logits.argmax(0).numpy()).all()
+    assert (result.labels == logits.argmax(0).numpy()).all()
     assert set(np.unique(result.mask)) <= {0, 10, 200}  # the values of the training masks
 
 
@@ -145,7 +145,7 @@ def test_every_image_size_gives_a_complete_result(height: int, width: int) -> No
 def test_an_overlay_of_opacity_0_is_the_image_and_of_opacity_1_the_colors(bundle: Path) -> None:
     result = pixelwise.load(bundle)(photo(12, 12))
     assert (np.asarray(result.overlay(opacity=0, legend=False)) == result.image).all()
-    colors = CLASSES.color_table()[result.index]
+    colors = CLASSES.color_table()[result.labels]
     assert (np.asarray(result.overlay(opacity=1, legend=False)) == colors).all()
 
 

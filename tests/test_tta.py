@@ -50,7 +50,7 @@ def test_probabilities_are_averaged_instead_of_logits() -> None:
         photo(10, 12)
     )
     assert np.allclose(predicted.probabilities, found, atol=1e-6)
-    assert (predicted.index == 1).all()
+    assert (predicted.labels == 1).all()
 
 
 def test_the_output_of_a_mirrored_view_is_mirrored_back() -> None:

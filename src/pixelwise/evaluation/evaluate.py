@@ -118,7 +118,7 @@ def evaluate(
             own = ConfusionMatrix(len(data.classes))
             if details:
                 result = predictor.predict_prepared(image)
-                predicted, confidence = result.index, result.probabilities.max(axis=0)
+                predicted, confidence = result.labels, result.probabilities.max(axis=0)
                 boundary.append(count_boundary(truth, predicted, classes=len(data.classes)))
                 calibration.update(truth, predicted, confidence)
                 errors[sample.name] = int(confident_errors(truth, predicted, confidence).sum())

@@ -83,8 +83,8 @@ def _galleries(run: Run, predictor: Predictor, evaluation: Evaluation) -> list[G
         image, truth = run.data.read(samples[name])
         result = predictor.predict_prepared(image)
         confidence = result.probabilities.max(axis=0)
-        errors = confident_errors(truth, result.index, confidence) if confident else None
-        return Example(name, as_shown(image), truth, result.index, by_image[name], errors)
+        errors = confident_errors(truth, result.labels, confidence) if confident else None
+        return Example(name, as_shown(image), truth, result.labels, by_image[name], errors)
 
     best, median, worst = _best_median_worst(ranked)
     errors = evaluation.details.confident_errors
