@@ -132,7 +132,7 @@ def _predictor() -> Any:
     if options().bundle is not None:
         return Predictor.load(options().bundle, runtime=options().runtime)
     model, classes, normalization = _network()
-    return Predictor.of(model, classes, normalization)
+    return Predictor.from_model(model, classes, normalization)
 
 
 @contextmanager

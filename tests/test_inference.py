@@ -131,7 +131,7 @@ def test_images_with_the_same_stem_do_not_overwrite_each_other(
 def test_every_image_size_gives_a_complete_result(height: int, width: int) -> None:
     torch.manual_seed(0)
     model = create_model("deeplab_v3plus", num_classes=3, backbone="tiny")
-    result = Predictor.of(model, CLASSES, IMAGENET)(photo(height, width))
+    result = Predictor.from_model(model, CLASSES, IMAGENET)(photo(height, width))
     assert result.mask.shape == (height, width)
     assert result.probabilities.shape == (3, height, width)
     assert np.allclose(result.probabilities.sum(axis=0), 1, atol=1e-5)

@@ -113,7 +113,7 @@ class Predictor:
         return cls(**vars(model), options=options)
 
     @classmethod
-    def of(
+    def from_model(
         cls,
         model: nn.Module,
         classes: Classes,

@@ -81,7 +81,7 @@ def make_predictor(
         runtime = CustomRuntime(model, normalization, device)
         options = InferenceOptions(tile="none")
         return Predictor(runtime, classes, options=options, pixels=pixels)
-    return Predictor.of(model, classes, normalization, pixels=pixels, device=device)
+    return Predictor.from_model(model, classes, normalization, pixels=pixels, device=device)
 
 
 def load_custom_model(
