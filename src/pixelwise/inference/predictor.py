@@ -176,7 +176,7 @@ class Predictor:
 
     def predict_prepared(self, image: Pixels) -> Prediction:
         """Predict an image from `prepare` or from a dataset."""
-        logits = self.scores(image)
+        logits = self.refined_logits(image)
         return Prediction(image, label_map(logits), self.classes, logits)
 
     def segment_prepared(self, image: Pixels) -> Segmentation:
@@ -186,14 +186,14 @@ class Predictor:
     @property
     def concurrency(self) -> int:
         """The number of threads that should call `segment_concurrently`."""
-        return self.network.concurrency if self._needs_labels_only else 1
+        return self.network.concurrency if self._skip_logits else 1
 
     def segment_concurrently(self, image: Pixels) -> Segmentation:
         """Do the same as `segment_prepared`, from up to `concurrency` threads at once.
 
         This raises the throughput; each image takes longer.
         """
-        if not self._needs_labels_only:
+        if not self._skip_logits:
             return self.segment_prepared(image)
         return Segmentation(image, self.network.classify_concurrently(image), self.classes)
 
@@ -208,7 +208,7 @@ class Predictor:
             return self.network.logits(image)
         return _log(self.tta.probabilities(image, self.network.logits))
 
-    def scores(self, image: Pixels) -> NDArray[np.float32]:
+    def refined_logits(self, image: Pixels) -> NDArray[np.float32]:
         """Compute the logits (classes, H, W); with a CRF, the logarithm of its probabilities."""
         logits = self.logits(image)
         if self.crf is None:
@@ -217,9 +217,9 @@ class Predictor:
 
     def classify(self, image: Pixels) -> NDArray[np.uint8]:
         """Compute the class indices (H, W) of an image (H, W, C) in units of 0..255."""
-        if self._needs_labels_only:
+        if self._skip_logits:
             return self.network.classify(image)
-        return label_map(self.scores(image))
+        return label_map(self.refined_logits(image))
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
         """Predict images in order, with one image in memory at a time."""
@@ -236,7 +236,7 @@ class Predictor:
         }
 
     @property
-    def _needs_labels_only(self) -> bool:
+    def _skip_logits(self) -> bool:
         """Whether the labels of the network are the result, without a CRF or TTA."""
         return self.crf is None and self.tta.single
 
