@@ -45,7 +45,7 @@ def network() -> tuple[harness.Work, int]:
     """The network alone, from images in memory to class indices."""
     predictor = _predictor()
     images = _in_memory()
-    return lambda: [predictor.classify(image) for image in images], len(images)
+    return lambda: [predictor.predict_labels(image) for image in images], len(images)
 
 
 def network_concurrently() -> tuple[harness.Work, int]:
@@ -55,7 +55,7 @@ def network_concurrently() -> tuple[harness.Work, int]:
 
     def work() -> None:
         with ThreadPoolExecutor(predictor.concurrency) as pool:
-            for _ in pool.map(predictor.network.classify_concurrently, images):
+            for _ in pool.map(predictor.network.predict_labels_concurrently, images):
                 pass
 
     return work, len(images)

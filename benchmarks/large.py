@@ -138,7 +138,7 @@ def compare(bundle: Path, image: Path, mask: Path, runtime: str, tile: str) -> N
     predictor = Predictor.from_options(bundle, options, prefer_tiling=True)
     side: int | str = int(tile) if tile.isdigit() else tile
     network = TiledModel(predictor.runtime, tile=side, memory=MEMORY)
-    values = predictor.classes.to_value(network.classify(tifffile.imread(image)))
+    values = predictor.classes.to_value(network.predict_labels(tifffile.imread(image)))
     written = tifffile.imread(mask)
     fractions = np.bincount(written.reshape(-1)) / written.size
     print(

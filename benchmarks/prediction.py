@@ -37,7 +37,7 @@ def predictor() -> tuple[harness.Work, int]:
     """The Predictor, from an array in memory to class indices."""
     subject = _predictor()
     image = _image()
-    return lambda: subject.classify(image), 1
+    return lambda: subject.predict_labels(image), 1
 
 
 def files() -> tuple[harness.Work, int]:

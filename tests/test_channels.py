@@ -596,7 +596,9 @@ def test_a_fourth_channel_is_used_without_a_flag(tmp_path: Path) -> None:
     assert predictor.pixels == PixelFormat(4, "uint16", (0, 4095))
     sample = run.data.splits["val"][0]
     from_file = predictor(sample.image)
-    np.testing.assert_array_equal(from_file.labels, predictor.classify(run.data.read(sample)[0]))
+    np.testing.assert_array_equal(
+        from_file.labels, predictor.predict_labels(run.data.read(sample)[0])
+    )
     text = (tmp_path / "run" / "recipe.toml").read_text()
     assert load_recipe(tmp_path / "run" / "recipe.toml").data.value_range == (0, 4095), text
 

@@ -520,7 +520,7 @@ def test_the_predictor_returns_refined_probabilities(tiny_bundle: Path) -> None:
     expected = dense_crf(image, plain(image).probabilities, "camvid")
     assert np.allclose(result.probabilities, expected, atol=1e-5)
     assert (result.labels == expected.argmax(axis=0)).all()
-    assert (refining.classify(image) == result.labels).all()
+    assert (refining.predict_labels(image) == result.labels).all()
     assert not np.allclose(plain(image).probabilities, expected, atol=1e-2)
 
 
@@ -611,7 +611,7 @@ def test_tune_crf_finds_the_best_parameters_and_compares_them_on_the_rest(
     # The same score as with a Predictor that uses these parameters.
     image, mask = data.read(data.splits["val"][1])
     matrix = ConfusionMatrix(len(data.classes))
-    matrix.update(mask, pixelwise.load(tiny_bundle, crf=search.best).classify(image))
+    matrix.update(mask, pixelwise.load(tiny_bundle, crf=search.best).predict_labels(image))
     assert search.rest.after == matrix.scores().mean_iou
 
 

@@ -84,7 +84,7 @@ def test_path_pillow_and_array_give_the_same_mask(bundle: Path, tmp_path: Path) 
     Image.fromarray(image).save(path)
     masks = [predictor(x).mask for x in (image, path, str(path), Image.open(path))]
     assert all((masks[0] == mask).all() for mask in masks[1:])
-    assert (masks[0] == predictor.classes.to_value(predictor.classify(image))).all()
+    assert (masks[0] == predictor.classes.to_value(predictor.predict_labels(image))).all()
     assert [(r.mask == masks[0]).all() for r in predictor.stream([image, path])] == [True, True]
 
 

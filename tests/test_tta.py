@@ -32,7 +32,7 @@ class Runtime:
         found = self.second(image).astype(np.float32)
         return np.stack([np.zeros_like(found), found])
 
-    def classify(self, image: np.ndarray) -> np.ndarray:
+    def predict_labels(self, image: np.ndarray) -> np.ndarray:
         return self.logits(image).argmax(axis=0).astype(np.uint8)
 
 

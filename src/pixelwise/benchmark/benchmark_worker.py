@@ -49,7 +49,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
         tune_allocator()
         predictor = Predictor.load(request["bundle"], runtime=name)
-        classify, pixels = predictor.classify, predictor.pixels
+        classify, pixels = predictor.predict_labels, predictor.pixels
         file_time = _measure_files(predictor, scene)
     image = pixels.like(scene)
     labels = classify(image)

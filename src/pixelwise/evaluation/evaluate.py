@@ -123,7 +123,7 @@ def evaluate(
                 calibration.update(truth, predicted, confidence)
                 errors[sample.name] = int(confident_errors(truth, predicted, confidence).sum())
             else:
-                predicted = predictor.classify(image)
+                predicted = predictor.predict_labels(image)
             own.update(truth, predicted)
             matrix.counts += own.counts
             names.append(sample.name)

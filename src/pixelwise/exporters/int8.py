@@ -193,7 +193,7 @@ def _speed(
     for repeat in range(SPEED_REPEATS + 1):
         for runtime, own in zip((float_runtime, int8_runtime), times, strict=True):
             started = time.perf_counter()
-            runtime.classify(image)
+            runtime.predict_labels(image)
             if repeat:  # the first call compiles
                 own.append(1000 * (time.perf_counter() - started))
     return statistics.median(times[0]), statistics.median(times[1])

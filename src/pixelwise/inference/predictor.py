@@ -181,7 +181,7 @@ class Predictor:
 
     def segment_prepared(self, image: Pixels) -> Segmentation:
         """Segment an image from `prepare` or from a dataset."""
-        return Segmentation(image, self.classify(image), self.classes)
+        return Segmentation(image, self.predict_labels(image), self.classes)
 
     @property
     def concurrency(self) -> int:
@@ -195,7 +195,7 @@ class Predictor:
         """
         if not self._skip_logits:
             return self.segment_prepared(image)
-        return Segmentation(image, self.network.classify_concurrently(image), self.classes)
+        return Segmentation(image, self.network.predict_labels_concurrently(image), self.classes)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """Compute the logits of an image (H, W, C) in units of 0..255.
@@ -215,10 +215,10 @@ class Predictor:
             return logits
         return _log(dense_crf(as_shown(image), softmax(logits), self.crf))
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Compute the class indices (H, W) of an image (H, W, C) in units of 0..255."""
         if self._skip_logits:
-            return self.network.classify(image)
+            return self.network.predict_labels(image)
         return label_map(self.refined_logits(image))
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:

@@ -89,7 +89,7 @@ class TiledModel:
 
     @property
     def concurrency(self) -> int:
-        """The number of calls of `classify_concurrently` that may run at the same time."""
+        """The number of calls of `predict_labels_concurrently` that may run at the same time."""
         return self.runtime.concurrency if runs_concurrently(self.runtime) else 1
 
     def in_one_pass(self, size: tuple[int, int], *, labels: bool = False) -> bool:
@@ -120,18 +120,18 @@ class TiledModel:
         assert logits is not None
         return logits
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Map an image (H, W, C) to class indices (H, W), without keeping all of the logits."""
         height, width = image.shape[:2]
         if self.in_one_pass((height, width), labels=True):
-            return self.runtime.classify(image)
+            return self.runtime.predict_labels(image)
         index = np.empty((height, width), np.uint8)
         for block in self.blocks(ArraySource(image)):
             block.paste(block.scores.argmax(axis=0), index)
         return index
 
-    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
-        """Do the same as `classify`, from any thread.
+    def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+        """Do the same as `predict_labels`, from any thread.
 
         Images run on one core each if `concurrency` of them together take no more than `memory`.
         Larger images, and all images of other runtimes, run one after the other.
@@ -142,9 +142,9 @@ class TiledModel:
             and self.in_one_pass((height, width), labels=True)
             and height * width * self.concurrency <= self._max_pixels(labels=True)
         ):
-            return self.runtime.classify_concurrently(image)
+            return self.runtime.predict_labels_concurrently(image)
         with self._one_at_a_time:
-            return self.classify(image)
+            return self.predict_labels(image)
 
     def blocks(
         self,

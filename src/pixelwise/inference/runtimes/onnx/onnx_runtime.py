@@ -40,11 +40,11 @@ class ONNXRuntime:
         """Return the logits (C, H, W) of an image (H, W, N)."""
         return infer(self._session, image, "logits")
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices (H, W) of an image (H, W, N)."""
         return infer(self._session, image, "labels")
 
-    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices on a single core, see `ConcurrentRuntime`."""
         with self._opening:
             session = self._single_core_session

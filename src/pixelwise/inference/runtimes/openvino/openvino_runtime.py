@@ -73,11 +73,11 @@ class OpenVINORuntime:
         """Return the logits (C, H, W) of an image (H, W, N)."""
         return self._run(image, "logits")
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices (H, W) of an image (H, W, N)."""
         return self._run(image, "labels")
 
-    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices on a single core, see `ConcurrentRuntime`."""
         requests = self._concurrent.get(size_of(image), "labels", self._create_requests)
         request = requests.get()
