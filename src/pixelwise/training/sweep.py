@@ -29,9 +29,9 @@ from pixelwise.models import create_model
 from pixelwise.planning.plan import CROP
 from pixelwise.recipes.load_recipe import load_recipe
 from pixelwise.recipes.schema import Recipe
-from pixelwise.training.api import resume, train
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.resume_state import list_checkpoints
+from pixelwise.training.runs import resume, train
 from pixelwise.training.trainer import TrainingError, TrainingStoppedError
 from pixelwise.weights.imagenet import find_imagenet_weights
 
