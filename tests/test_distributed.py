@@ -119,7 +119,7 @@ def test_an_operation_that_ignores_the_other_processes_would_be_noticed(
 def test_gradients_equal_those_of_the_whole_batch_for_every_loss(
     count: int, images: int, processes: Any
 ) -> None:
-    # The boundary loss is larger than the others.
+    # The weight tests a scaled term.
     loss = "+".join("0.1*boundary" if name == "boundary" else name for name in LOSS_NAMES)
     work = (one_pass, loss, images, "deeplab_v3plus", {"backbone": "tiny"})
     expected = run_processes(processes, 1, *work)[0].value

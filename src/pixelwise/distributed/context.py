@@ -100,7 +100,7 @@ class DistributedContext:
             raise error or ReportedElsewhereError(exit_code)
         return result  # type: ignore[return-value]
 
-    def only_on_rank_zero(self, work: Callable[[], T]) -> T | None:
+    def on_rank_zero_without_broadcast(self, work: Callable[[], T]) -> T | None:
         """Run `work` on rank 0; return its result there, None elsewhere. Errors reach all ranks."""
         results: list[T] = []
         self.on_rank_zero(lambda: results.append(work()))

@@ -86,7 +86,7 @@ def set_up(
         return planned
 
     planned_recipe, facts = group.on_rank_zero(plan)
-    start = group.only_on_rank_zero(
+    start = group.on_rank_zero_without_broadcast(
         lambda: create_initial_model(
             recipe.model,
             data.classes,

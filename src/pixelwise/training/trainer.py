@@ -136,7 +136,7 @@ class Trainer:
             TrainingStoppedError: On Ctrl-C or SIGTERM, after a checkpoint.
         """
         epochs = self.recipe.epochs
-        with Interrupts() as self.interrupts:
+        with self.interrupts:
             for epoch in range(self.progress.epoch, epochs + 1):
                 self.train_epoch()
                 self._finish_epoch()
