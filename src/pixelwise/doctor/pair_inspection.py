@@ -77,7 +77,7 @@ class InspectedMask(MaskReport):
 
     @property
     def smoothed(self) -> bool:
-        """Whether the mask holds values that were blended from neighboring ones."""
+        """Whether the mask holds values that were blended from neighboring values."""
         return self.too_many or self.blended >= MIN_BLENDED
 
 

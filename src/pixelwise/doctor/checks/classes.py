@@ -1,4 +1,4 @@
-"""The classes: missing and rare ones."""
+"""Missing and rare classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mask values: unknown ones, and what was assumed about them without a class table."""
+"""Unknown mask values, and what was assumed about them without a class table."""
 
 from __future__ import annotations
 
