@@ -98,13 +98,13 @@ def check_distributed_env(
     distributed_env: DistributedEnv, *, devices: int | None, nodes: int | None
 ) -> None:
     """Raise InputError if --devices or --nodes contradicts the environment."""
-    for flag, stated, found in (
+    for flag, given, found in (
         ("devices", devices, distributed_env.local_world_size),
         ("nodes", nodes, distributed_env.nodes),
     ):
-        if stated is not None and stated != found:
+        if given is not None and given != found:
             raise InputError(
-                f"--{flag} {stated}: the processes were started with {found}: omit --{flag}"
+                f"--{flag} {given}: the processes were started with {found}: omit --{flag}"
             )
 
 

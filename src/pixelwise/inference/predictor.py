@@ -36,8 +36,8 @@ class Predictor:
     Args:
         runtime: What runs the network.
         classes: The classes that the network distinguishes.
-        options: CRF, tiling and TTA. Its `runtime` and `device` are ignored: they
-            were applied when `runtime` was created.
+        options: CRF, tiling and TTA. Its `runtime` and `device` are ignored: they were applied
+            when `runtime` was created.
         recipe: The recipe that the network was trained with, as plain JSON.
         pixels: The number of channels, data type and value range that images must have.
         network_id: Identifies the weights and the device, so that an interrupted run is only
