@@ -151,9 +151,9 @@ def test_a_user_dataset_trains_a_network_of_pixelwise(tmp_path: Path) -> None:
 def test_resuming_names_what_has_to_be_passed(tmp_path: Path) -> None:
     recipe = make_recipe(epochs=1)
     train(make_data(), tmp_path / "run", recipe, model=make_model())
-    with pytest.raises(InputError, match=r"pass it, resume\(folder, data=\.\.\.\)"):
+    with pytest.raises(InputError, match=r"pass it with resume\(folder, data=\.\.\.\)"):
         resume(tmp_path / "run", model=UserNet())
-    with pytest.raises(InputError, match=r"pass it, resume\(folder, model=\.\.\.\)"):
+    with pytest.raises(InputError, match=r"pass it with resume\(folder, model=\.\.\.\)"):
         resume(tmp_path / "run", data=make_data())
     with pytest.raises(InputError, match=r"do not fit UserNet .*: pass the module"):
         resume(tmp_path / "run", data=make_data(), model=UserNet(7))
