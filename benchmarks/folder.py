@@ -45,7 +45,7 @@ def network() -> tuple[harness.Work, int]:
     """The network alone, from images in memory to class indices."""
     predictor = _predictor()
     images = _in_memory()
-    return lambda: [predictor.classify(image) for image in images], len(images)
+    return lambda: [predictor.predict_labels(image) for image in images], len(images)
 
 
 def network_concurrently() -> tuple[harness.Work, int]:
@@ -55,7 +55,7 @@ def network_concurrently() -> tuple[harness.Work, int]:
 
     def work() -> None:
         with ThreadPoolExecutor(predictor.concurrency) as pool:
-            for _ in pool.map(predictor.network.classify_concurrently, images):
+            for _ in pool.map(predictor.network.predict_labels_concurrently, images):
                 pass
 
     return work, len(images)
@@ -132,7 +132,7 @@ def _predictor() -> Any:
     if options().bundle is not None:
         return Predictor.load(options().bundle, runtime=options().runtime)
     model, classes, normalization = _network()
-    return Predictor.of(model, classes, normalization)
+    return Predictor.from_model(model, classes, normalization)
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def steps() -> None:
 
         def fresh(number: int) -> Segmentation:
             done = results[number]
-            return Segmentation(done.image, done.index, classes)
+            return Segmentation(done.image, done.labels, classes)
 
         def pillow_rgb(number: int) -> bytes:
             return _saved(Image.fromarray(overlays[number]))

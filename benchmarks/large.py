@@ -108,7 +108,7 @@ def small_bundle(path: Path) -> Path:
     model = create_model("deeplab_v3plus", num_classes=5, **options)
     classes = Classes.make(["one", "two", "three", "four", "five"])
     scene = generate_scene(0, height=TILE, width=TILE)[0]
-    logits = Predictor.of(model, classes, IMAGENET).logits(scene)
+    logits = Predictor.from_model(model, classes, IMAGENET).logits(scene)
     with torch.no_grad():  # so that all classes are predicted
         model.head.classify.bias -= torch.from_numpy(logits.mean(axis=(1, 2)))
     Bundle("deeplab_v3plus", options, classes, IMAGENET, model.state_dict()).save(path)
@@ -138,7 +138,7 @@ def compare(bundle: Path, image: Path, mask: Path, runtime: str, tile: str) -> N
     predictor = Predictor.from_options(bundle, options, prefer_tiling=True)
     side: int | str = int(tile) if tile.isdigit() else tile
     network = TiledModel(predictor.runtime, tile=side, memory=MEMORY)
-    values = predictor.classes.to_value(network.classify(tifffile.imread(image)))
+    values = predictor.classes.to_value(network.predict_labels(tifffile.imread(image)))
     written = tifffile.imread(mask)
     fractions = np.bincount(written.reshape(-1)) / written.size
     print(

@@ -37,7 +37,7 @@ def predictor() -> tuple[harness.Work, int]:
     """The Predictor, from an array in memory to class indices."""
     subject = _predictor()
     image = _image()
-    return lambda: subject.classify(image), 1
+    return lambda: subject.predict_labels(image), 1
 
 
 def files() -> tuple[harness.Work, int]:
@@ -62,7 +62,9 @@ def _predictor():  # type: ignore[no-untyped-def]
     from pixelwise.weights.normalization import IMAGENET
 
     torch.manual_seed(0)
-    return Predictor.of(create_model("deeplab_v3plus", num_classes=CLASSES), CAMVID, IMAGENET)
+    return Predictor.from_model(
+        create_model("deeplab_v3plus", num_classes=CLASSES), CAMVID, IMAGENET
+    )
 
 
 def _image():  # type: ignore[no-untyped-def]

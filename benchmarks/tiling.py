@@ -45,7 +45,7 @@ def main() -> None:
         ("upsampled", np.asarray(first.resize((width, height), Image.Resampling.BICUBIC))),
     ):
         started = time.perf_counter()
-        one_pass = runtime.classify(image)
+        one_pass = runtime.predict_labels(image)
         show(name, "one pass", "", time.perf_counter() - started, 0)
         for margin in arguments.margins:
             tiled_model.MARGIN = tiled_model.ROUNDED_MARGIN = margin
@@ -53,12 +53,12 @@ def main() -> None:
             least = smallest_tile(margin=pixels, step=runtime.requirements.step)
             side = max(arguments.tile, least)
             started = time.perf_counter()
-            found = TiledModel(runtime, tile=side).classify(image)
+            found = TiledModel(runtime, tile=side).predict_labels(image)
             seconds = time.perf_counter() - started
             differ = (found != one_pass).mean()
             show(name, f"{margin:g} ({pixels} px)", str(side), seconds, differ)
         tiled_model.DEFAULT_REQUIREMENTS = runtime.requirements
-        found = TiledModel(WithoutTiling(runtime), tile=side).classify(image)
+        found = TiledModel(WithoutTiling(runtime), tile=side).predict_labels(image)
         show(name, f"{margin:g}, separate", str(side), 0, (found != one_pass).mean())
 
 

@@ -25,7 +25,7 @@ def main(run: Path) -> None:
     rows = []
     for sample in (data.splits["test"][i] for i in SCENES):
         image, truth = data.read(sample)
-        tiles = [image, colors[truth], colors[predictor.classify(image)]]
+        tiles = [image, colors[truth], colors[predictor.predict_labels(image)]]
         rows.append([np.kron(t, np.ones((SCALE, SCALE, 1), np.uint8)) for t in tiles])
     height, width = rows[0][0].shape[:2]
     sheet = Image.new(

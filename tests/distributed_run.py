@@ -235,7 +235,7 @@ def one_pass(loss: str, images: int, network: str, options: dict[str, Any]) -> d
     if count > 1:
         dist.init_process_group("gloo")
     with use_shard(shard) if count > 1 else nullcontext():
-        outputs = model.with_auxiliary(batch[shard.own])
+        outputs = model.training_logits(batch[shard.own])
         value = torch.stack(
             [f * term(out, labels[shard.own], weights) for out in outputs for f, term in terms]
         ).sum()

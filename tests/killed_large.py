@@ -51,7 +51,7 @@ class PooledBrightness:
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise AssertionError("too large for one pass")
 
-    classify: Any = logits
+    predict_labels: Any = logits
 
 
 def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:

@@ -30,7 +30,7 @@ class Brightness:
 
     name = "brightness"
 
-    def classify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def predict_labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return image[..., 0] // 86
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -43,8 +43,8 @@ class Concurrent(Brightness):
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
 
-    def classify_concurrently(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return super().classify(image)
+    def predict_labels_concurrently(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return super().predict_labels(image)
 
 
 def arm(owner: Any, name: str, *, times: int, after: bool = False) -> None:

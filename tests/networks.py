@@ -55,7 +55,7 @@ def overfit(model: Segmenter, *, rate: float, steps: int, side: int = 65) -> flo
     images = colors[labels].permute(0, 3, 1, 2) + 0.1 * noise(4, 3, side, side)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     for _ in range(steps):
-        logits = model.with_auxiliary(images)
+        logits = model.training_logits(images)
         loss = torch.stack([F.cross_entropy(each, labels) for each in logits]).sum()
         optimizer.zero_grad()
         loss.backward()

@@ -34,7 +34,7 @@ from pixelwise.inference import Predictor
 from pixelwise.models import MODELS, create_model
 from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.training import load_recipe, train
-from pixelwise.training.initial_weights import load_initial_weights
+from pixelwise.training.initial_model import create_initial_model
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import widen
 from pixelwise.weights.imagenet import find_imagenet_weights
@@ -453,7 +453,7 @@ def test_a_bundle_initializes_a_network_with_more_channels(tmp_path: Path) -> No
     bundle.save(path)
     recipe = ModelRecipe(weights=str(path), options=TINY)
     images = [summarize_pixels(RawImage(noise(5)))]
-    start = load_initial_weights(
+    start = create_initial_model(
         recipe,
         CLASSES,
         pixels=PixelFormat(5),
@@ -475,7 +475,7 @@ def test_a_branch_on_the_image_is_widened_too(tmp_path: Path) -> None:
     Bundle("deeplab_v1", options, CLASSES, IMAGENET, three.state_dict()).save(path)
     recipe = ModelRecipe(name="deeplab_v1", weights=str(path), options=options)
     statistics = compute_statistics([summarize_pixels(RawImage(noise(4)))], PixelFormat(4))
-    start = load_initial_weights(recipe, CLASSES, pixels=PixelFormat(4), statistics=statistics)
+    start = create_initial_model(recipe, CLASSES, pixels=PixelFormat(4), statistics=statistics)
     for name in ("head.branches.c0.0.weight", "backbone.features.0.weight"):
         assert torch.equal(start.model.state_dict()[name], widen(three.state_dict()[name], 4))
 
@@ -485,9 +485,9 @@ def test_the_value_range_of_a_bundle_is_kept_unless_another_is_stated(tmp_path: 
     bundle_of(3, PixelFormat(3, "uint16", (0, 1023))).save(path)
     recipe = ModelRecipe(weights=str(path), options=TINY)
     found = PixelFormat(3, "uint16", (0, 4095))
-    assert load_initial_weights(recipe, CLASSES, pixels=found).pixels.value_range == (0, 1023)
-    assert load_initial_weights(recipe, CLASSES, pixels=found, keep_range=True).pixels == found
-    assert load_initial_weights(recipe, CLASSES, pixels=RGB).pixels == RGB
+    assert create_initial_model(recipe, CLASSES, pixels=found).pixels.value_range == (0, 1023)
+    assert create_initial_model(recipe, CLASSES, pixels=found, keep_range=True).pixels == found
+    assert create_initial_model(recipe, CLASSES, pixels=RGB).pixels == RGB
 
 
 # Prediction
@@ -596,7 +596,9 @@ def test_a_fourth_channel_is_used_without_a_flag(tmp_path: Path) -> None:
     assert predictor.pixels == PixelFormat(4, "uint16", (0, 4095))
     sample = run.data.splits["val"][0]
     from_file = predictor(sample.image)
-    np.testing.assert_array_equal(from_file.index, predictor.classify(run.data.read(sample)[0]))
+    np.testing.assert_array_equal(
+        from_file.labels, predictor.predict_labels(run.data.read(sample)[0])
+    )
     text = (tmp_path / "run" / "recipe.toml").read_text()
     assert load_recipe(tmp_path / "run" / "recipe.toml").data.value_range == (0, 4095), text
 

@@ -302,7 +302,7 @@ def other_safetensors(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (absent, "is not there"),
+        (absent, "does not exist"),
         (empty, "is empty (0 bytes)"),
         (text, "is not a bundle"),
         (folder, "is a folder"),
@@ -482,7 +482,7 @@ def test_an_error_is_one_line_for_any_file_name(tmp_path: Path, cli: Cli, bundle
         (("train", "absent", "--out", "run", *QUICK), "absent: does not exist"),
         (("train",), "Missing argument 'data'"),
         (("predict", "absent.safetensors", "."), ".: no images in it"),
-        (("evaluate", "absent.safetensors", "data"), "absent.safetensors: is not there"),
+        (("evaluate", "absent.safetensors", "data"), "absent.safetensors: does not exist"),
     ],
 )
 def test_a_new_process_prints_the_same_errors(

@@ -372,7 +372,7 @@ def test_other_datasets_get_generated_names_and_their_own_mean(
     unused = {33: "score_fr_geo, upscore8_geo"}.get(classes, "")
     assert conversion.notes["not used"] == unused
     rgb = random_image()
-    predictor = Predictor.of(
+    predictor = Predictor.from_model(
         conversion.bundle.build(), conversion.bundle.classes, conversion.bundle.normalization
     )
     assert (
@@ -513,7 +513,7 @@ def test_torchvision_fcn_gives_the_same_logits(tmp_path: Path, auxiliary: bool) 
     )
     with torch.no_grad():
         expected = model((rgb / 255 - mean) / std)[0]
-    predictor = Predictor.of(bundle.build(), bundle.classes, bundle.normalization)
+    predictor = Predictor.from_model(bundle.build(), bundle.classes, bundle.normalization)
     assert relative_difference(torch.from_numpy(predictor.logits(random_image())), expected) < 1e-4
     if auxiliary:
         smaller = convert_weights(

@@ -476,7 +476,7 @@ def test_documented_examples_draw_their_image(
     with Image.open(tmp_path / out) as image:
         assert image.size == (3 * (288 + 8) - 8, 224 + 28)
     monkeypatch.setattr(sys, "argv", [script, "missing.jpg"])
-    with pytest.raises(SystemExit, match=r"error: missing.jpg: is not there"):
+    with pytest.raises(SystemExit, match=r"error: missing.jpg: does not exist"):
         runpy.run_path(str(ROOT / script), run_name="__main__")
 
 

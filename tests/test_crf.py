@@ -519,8 +519,8 @@ def test_the_predictor_returns_refined_probabilities(tiny_bundle: Path) -> None:
     result = refining(image)
     expected = dense_crf(image, plain(image).probabilities, "camvid")
     assert np.allclose(result.probabilities, expected, atol=1e-5)
-    assert (result.index == expected.argmax(axis=0)).all()
-    assert (refining.classify(image) == result.index).all()
+    assert (result.labels == expected.argmax(axis=0)).all()
+    assert (refining.predict_labels(image) == result.labels).all()
     assert not np.allclose(plain(image).probabilities, expected, atol=1e-2)
 
 
@@ -553,7 +553,7 @@ def test_evaluate_scores_the_refined_labels(
     data = make_folder_data(tmp_path / "data", splits={"train": 1, "val": 2})
     refining = pixelwise.load(scene_bundle, crf="camvid")
     for path in (data / "images" / "val").iterdir():  # the refined labels are the ground truth
-        Image.fromarray(refining(path).index).save(data / "masks" / "val" / path.name)
+        Image.fromarray(refining(path).labels).save(data / "masks" / "val" / path.name)
     result = cli("evaluate", scene_bundle, data, "--crf-set", "camvid", "--json", "-")
     scores = json.loads(result.out)
     assert scores["crf"] == PARAMETER_SETS["camvid"].to_json()
@@ -611,7 +611,7 @@ def test_tune_crf_finds_the_best_parameters_and_compares_them_on_the_rest(
     # The same score as with a Predictor that uses these parameters.
     image, mask = data.read(data.splits["val"][1])
     matrix = ConfusionMatrix(len(data.classes))
-    matrix.update(mask, pixelwise.load(tiny_bundle, crf=search.best).classify(image))
+    matrix.update(mask, pixelwise.load(tiny_bundle, crf=search.best).predict_labels(image))
     assert search.rest.after == matrix.scores().mean_iou
 
 

@@ -120,7 +120,7 @@ def test_the_bundle_gives_the_scores_of_training_back_with_the_module(tmp_path: 
     predictor = load_custom_model(run.best, UserNet(), device="cpu")
     assert evaluate(predictor, data, "val").scores.mean_iou == run.progress.best
     image, _ = data.read(data.splits["val"][0])
-    assert predictor(image).index.shape == (32, 40)
+    assert predictor(image).labels.shape == (32, 40)
     module = UserNet()
     module.load_state_dict(dict(Bundle.load(run.last).weights))  # the module's own names
     assert module.stem[1].momentum == 0.3
@@ -151,9 +151,9 @@ def test_a_user_dataset_trains_a_network_of_pixelwise(tmp_path: Path) -> None:
 def test_resuming_names_what_has_to_be_passed(tmp_path: Path) -> None:
     recipe = make_recipe(epochs=1)
     train(make_data(), tmp_path / "run", recipe, model=make_model())
-    with pytest.raises(InputError, match=r"pass it, resume\(folder, data=\.\.\.\)"):
+    with pytest.raises(InputError, match=r"pass it with resume\(folder, data=\.\.\.\)"):
         resume(tmp_path / "run", model=UserNet())
-    with pytest.raises(InputError, match=r"pass it, resume\(folder, model=\.\.\.\)"):
+    with pytest.raises(InputError, match=r"pass it with resume\(folder, model=\.\.\.\)"):
         resume(tmp_path / "run", data=make_data())
     with pytest.raises(InputError, match=r"do not fit UserNet .*: pass the module"):
         resume(tmp_path / "run", data=make_data(), model=UserNet(7))

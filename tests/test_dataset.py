@@ -298,7 +298,7 @@ def test_the_cache_changes_nothing(
                     np.testing.assert_array_equal(one, other)
     shutil.rmtree(tmp_path / "images")
     cached.read(cached.splits["train"][0])
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         plain.read(plain.splits["val"][-1])
 
 

@@ -322,10 +322,10 @@ def test_v2_on_resnet_matches_an_independent_forward_at_three_scales(
         fused = torch.stack([one, *same]).amax(0)
         assert relative_difference(model(image), bilinear(fused, size)) < 1e-5
         for got, expected in zip(
-            model.with_auxiliary(image, upsample=False), [fused, one, *smaller], strict=True
+            model.training_logits(image, upsample=False), [fused, one, *smaller], strict=True
         ):
             assert relative_difference(got, expected) < 1e-5
-        for got, expected in zip(model.with_auxiliary(image), [fused, one, *smaller], strict=True):
+        for got, expected in zip(model.training_logits(image), [fused, one, *smaller], strict=True):
             assert relative_difference(got, bilinear(expected, size)) < 1e-5
 
 
@@ -347,7 +347,7 @@ def test_v3_matches_an_independent_forward(options: dict[str, Any], size: tuple[
         if torchvision:
             x = unit(head, x, "refine").relu()
         expected = bilinear(conv(head, x, "classify"), size)
-        logits, *others = model.with_auxiliary(image)
+        logits, *others = model.training_logits(image)
         assert relative_difference(logits, expected) < 1e-5
         assert len(others) == torchvision
         for other in others:
@@ -469,7 +469,7 @@ def test_the_scales_of_vgg16_are_aligned() -> None:
 
     model.backbone.forward = sample
     model.head.forward = lambda features: features["c5"]
-    for logits in model.with_auxiliary(ramp):
+    for logits in model.training_logits(ramp):
         assert torch.allclose(logits, ramp[:, :1], atol=1e-6)
 
 
@@ -622,7 +622,7 @@ def test_output_has_the_size_of_the_image(number: int, height: int, width: int) 
     with torch.device("meta"), torch.no_grad():
         image = torch.zeros(1, 3, height, width)
         assert model(image).shape == (1, 2, height, width)
-        for logits in model.with_auxiliary(image):
+        for logits in model.training_logits(image):
             assert logits.shape == (1, 2, height, width)
 
 
@@ -642,7 +642,7 @@ def test_a_single_pixel_can_be_segmented(name: str, options: dict[str, Any]) -> 
 def test_every_parameter_gets_a_gradient(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, **options)
-    sum(o.square().mean() for o in model.with_auxiliary(noise(2, 3, 65, 97))).backward()
+    sum(o.square().mean() for o in model.training_logits(noise(2, 3, 65, 97))).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 

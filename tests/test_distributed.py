@@ -21,16 +21,17 @@ from hypothesis import strategies as st
 from distributed_run import by_slurm, one_pass, run_processes, run_training
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
-from pixelwise.distributed.process_rank import (
+from pixelwise.distributed.environment import (
     LOST,
-    ProcessRank,
-    check_process_rank,
-    find_process_rank,
+    DistributedEnv,
+    check_distributed_env,
+    read_distributed_env,
 )
 from pixelwise.errors import InputError
 from pixelwise.evaluation import evaluate, merge_shards
 from pixelwise.evaluation.image_counts import load_image_counts
 from pixelwise.inference import Predictor
+from pixelwise.recipes.loss_terms import LOSS_NAMES
 from pixelwise.training import launcher, load_recipe, plan_training
 from pixelwise.training.loading import BatchOrder
 from pixelwise.weights.bundle import Bundle
@@ -118,7 +119,8 @@ def test_an_operation_that_ignores_the_other_processes_would_be_noticed(
 def test_gradients_equal_those_of_the_whole_batch_for_every_loss(
     count: int, images: int, processes: Any
 ) -> None:
-    loss = "cross_entropy+focal+ohem+dice+lovasz_softmax+0.1*boundary"
+    # The weight tests a scaled term.
+    loss = "+".join("0.1*boundary" if name == "boundary" else name for name in LOSS_NAMES)
     work = (one_pass, loss, images, "deeplab_v3plus", {"backbone": "tiny"})
     expected = run_processes(processes, 1, *work)[0].value
     for report in run_processes(processes, count, *work):
@@ -292,13 +294,13 @@ def test_a_loss_that_is_not_finite_ends_every_process_and_saves_the_whole_batch(
 
 
 @pytest.mark.parametrize(
-    ("variables", "process_rank"),
+    ("variables", "distributed_env"),
     [
         ({}, None),
         ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, None),
         (
             {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"},
-            ProcessRank(5, 8, 1, 4),
+            DistributedEnv(5, 8, 1, 4),
         ),
         (
             {
@@ -307,20 +309,20 @@ def test_a_loss_that_is_not_finite_ends_every_process_and_saves_the_whole_batch(
                 "SLURM_STEP_NUM_TASKS": "4",
                 "SLURM_STEP_NUM_NODES": "2",
             },
-            ProcessRank(3, 4, 1, 2, slurm=True),
+            DistributedEnv(3, 4, 1, 2, slurm=True),
         ),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),  # a batch script without srun
     ],
 )
 def test_a_process_finds_its_rank_in_the_environment(
-    variables: dict[str, str], process_rank: ProcessRank | None
+    variables: dict[str, str], distributed_env: DistributedEnv | None
 ) -> None:
-    assert find_process_rank(variables) == process_rank
-    if process_rank is not None:
-        assert process_rank.nodes == 2
-        check_process_rank(process_rank, devices=None, nodes=2)
+    assert read_distributed_env(variables) == distributed_env
+    if distributed_env is not None:
+        assert distributed_env.nodes == 2
+        check_distributed_env(distributed_env, devices=None, nodes=2)
         with pytest.raises(InputError, match="--devices 7: the processes were started with"):
-            check_process_rank(process_rank, devices=7, nodes=None)
+            check_distributed_env(distributed_env, devices=7, nodes=None)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +341,7 @@ def test_a_process_finds_its_rank_in_the_environment(
 )
 def test_an_invalid_environment_is_refused(variables: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        find_process_rank(variables)
+        read_distributed_env(variables)
 
 
 @pytest.mark.parametrize(

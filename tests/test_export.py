@@ -98,7 +98,7 @@ def test_an_export_predicts_pytorchs_logits_at_any_size(exported: Path, runtime:
         logits, expected = fast.logits(image), reference.logits(image)
         spread = float(expected.max() - expected.min())
         assert np.abs(logits - expected).max() <= 1e-5 * spread
-        assert (fast.classify(image) == logits.argmax(axis=0)).all()
+        assert (fast.predict_labels(image) == logits.argmax(axis=0)).all()
 
     same()
     assert fast(photo(33, 47)).mask.shape == (33, 47)
@@ -107,11 +107,13 @@ def test_an_export_predicts_pytorchs_logits_at_any_size(exported: Path, runtime:
 def test_frequent_sizes_get_a_static_model(exported: Path) -> None:
     predictor = pixelwise.load(exported, runtime="openvino")
     runtime = predictor.runtime
-    expected = {size: predictor.classify(photo(*size)) for size in ((20, 30), (21, 31), (22, 32))}
+    expected = {
+        size: predictor.predict_labels(photo(*size)) for size in ((20, 30), (21, 31), (22, 32))
+    }
     assert runtime._single.sizes == [(20, 30)]
     for _ in range(2):
         for size, labels in expected.items():
-            assert (predictor.classify(photo(*size)) == labels).all()
+            assert (predictor.predict_labels(photo(*size)) == labels).all()
     assert sorted(runtime._single.sizes) == [(21, 31), (22, 32)]  # two are cached
 
 
@@ -129,12 +131,12 @@ def test_images_processed_in_parallel_keep_their_own_labels(
     rng = np.random.default_rng(0)
     sizes = [(20, 30), (20, 30), (21, 31), (40, 22), (21, 31), (33, 30)] * 6
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-    expected = [predictor.classify(image) for image in images]
+    expected = [predictor.predict_labels(image) for image in images]
     with ThreadPoolExecutor(predictor.concurrency) as pool:
         found = list(pool.map(predictor.segment_concurrently, images))
     for result, image, labels in zip(found, images, expected, strict=True):
         assert result.image is image
-        np.testing.assert_array_equal(result.index, labels)
+        np.testing.assert_array_equal(result.labels, labels)
     if runtime == "openvino":
         assert len(predictor.runtime._concurrent.sizes) == 2
 
@@ -146,8 +148,8 @@ def test_on_one_core_images_are_processed_one_by_one(
     predictor = pixelwise.load(exported, runtime="openvino")
     assert predictor.concurrency == 1
     image = photo(20, 30)
-    index = predictor.segment_concurrently(image).index
-    np.testing.assert_array_equal(index, predictor.classify(image))
+    index = predictor.segment_concurrently(image).labels
+    np.testing.assert_array_equal(index, predictor.predict_labels(image))
 
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
@@ -172,7 +174,7 @@ def test_a_runtime_is_freed_immediately(exported: Path, runtime: str) -> None:
     """The garbage collector would free OpenVINO's objects in an order that crashes the process."""
     predictor = pixelwise.load(exported, runtime=runtime)
     predictor.segment_concurrently(photo(20, 30))
-    predictor.classify(photo(20, 30))
+    predictor.predict_labels(photo(20, 30))
     held = weakref.ref(predictor.runtime)
     gc.disable()
     try:
@@ -189,7 +191,7 @@ def test_without_the_onnx_package_onnx_runtime_does_not_support_tiling(
     monkeypatch.setitem(sys.modules, "onnx", None)  # its import fails
     runtime = pixelwise.load(exported, runtime="onnx").runtime
     assert not supports_tiling(runtime)
-    assert runtime.classify(photo(30, 40)).shape == (30, 40)
+    assert runtime.predict_labels(photo(30, 40)).shape == (30, 40)
 
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
@@ -201,7 +203,7 @@ def test_an_export_of_an_earlier_version_runs_without_tiling(copy: Path, target:
     requirements = remove_requirements(folder)
     earlier = pixelwise.load(folder)
     assert not supports_tiling(earlier.runtime)
-    assert earlier.classify(photo(30, 40)).shape == (30, 40)
+    assert earlier.predict_labels(photo(30, 40)).shape == (30, 40)
     for wrong in (
         {**requirements, "step": 0},
         {"step": 16},
@@ -367,11 +369,11 @@ class Slow:
     def __init__(self, name: str, clock: list[float], seconds: float) -> None:
         self.name, self.clock, self.seconds = name, clock, seconds
 
-    def classify(self, image: np.ndarray) -> np.ndarray:
+    def predict_labels(self, image: np.ndarray) -> np.ndarray:
         self.clock[0] += self.seconds
         return image[..., 0]
 
-    logits = classify
+    logits = predict_labels
 
 
 def test_the_fastest_runtime_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -481,7 +483,7 @@ def test_int8_predicts_images_of_changing_sizes(
     script = (
         "import sys, numpy, pixelwise\n"
         "fast = pixelwise.load(sys.argv[1], runtime='openvino-int8')\n"
-        f"for size in {sizes} * 2: fast.classify(numpy.zeros((*size, 3), numpy.uint8))\n"
+        f"for size in {sizes} * 2: fast.predict_labels(numpy.zeros((*size, 3), numpy.uint8))\n"
     )
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
 

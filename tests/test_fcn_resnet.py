@@ -88,7 +88,7 @@ def test_fcn_resnet_dilated_matches_an_independent_forward(
     state, image = model.state_dict(), torch.randn(1, 3, *size)
     with torch.no_grad():
         maps = reference_resnet(substate(state, "backbone"), image, depth, 8)
-        logits, auxiliary = model.with_auxiliary(image)
+        logits, auxiliary = model.training_logits(image)
         expected = reference_head(substate(state, "head"), maps["c5"], size)
         assert relative_difference(logits, expected) < 1e-5
         assert torch.equal(model(image), logits)
@@ -187,12 +187,12 @@ def test_every_parameter_of_fcn_resnet_gets_a_gradient(upsampling: str) -> None:
 def test_every_parameter_of_fcn_resnet_dilated_gets_a_gradient_from_both_heads() -> None:
     torch.manual_seed(0)
     model = create_model("fcn_resnet_dilated", num_classes=3, backbone="resnet18")
-    sum(o.square().mean() for o in model.with_auxiliary(torch.randn(2, 3, 65, 97))).backward()
+    sum(o.square().mean() for o in model.training_logits(torch.randn(2, 3, 65, 97))).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
     without = create_model(
         "fcn_resnet_dilated", num_classes=3, backbone="resnet18", auxiliary=False
     )
-    assert len(without.with_auxiliary(torch.randn(2, 3, 33, 33))) == 1
+    assert len(without.training_logits(torch.randn(2, 3, 33, 33))) == 1
 
 
 @pytest.mark.parametrize("name", ["fcn_resnet", "fcn_resnet_dilated"])

@@ -56,13 +56,13 @@ class Counting(Brightness):
         self.at = at
         self.lock = threading.Lock()
 
-    def classify(self, image: np.ndarray) -> np.ndarray:
+    def predict_labels(self, image: np.ndarray) -> np.ndarray:
         with self.lock:
             self.count += 1
             action = self.at.get(f"n{self.count}")
         if callable(action):
             action()
-        return super().classify(image)
+        return super().predict_labels(image)
 
 
 class Concurrent(Counting):
@@ -79,16 +79,16 @@ class Concurrent(Counting):
         super().__init__(**at)
         self.inside = self.together = self.alone = 0
 
-    def classify(self, image: np.ndarray) -> np.ndarray:
+    def predict_labels(self, image: np.ndarray) -> np.ndarray:
         self.alone += 1
-        return super().classify(image)
+        return super().predict_labels(image)
 
-    def classify_concurrently(self, image: np.ndarray) -> np.ndarray:
+    def predict_labels_concurrently(self, image: np.ndarray) -> np.ndarray:
         with self.lock:
             self.inside += 1
             self.together = max(self.together, self.inside)
         time.sleep(0.02 / (1 + self.count))
-        index = super().classify(image)
+        index = super().predict_labels(image)
         with self.lock:
             self.inside -= 1
         return index
@@ -291,12 +291,14 @@ def test_images_too_large_to_run_together_are_predicted_one_by_one() -> None:
     rng = np.random.default_rng(0)
     for size, alone in (((30, 40), 0), ((31, 40), 1)):
         image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-        np.testing.assert_array_equal(network.classify_concurrently(image), image[..., 0] // 86)
+        np.testing.assert_array_equal(
+            network.predict_labels_concurrently(image), image[..., 0] // 86
+        )
         assert runtime.alone == alone
     tiled = TiledModel(runtime, tile=20)
     assert not tiled.in_one_pass((30, 40))
     with pytest.raises(InputError, match="receptive field"):  # which shows that it was tiled
-        tiled.classify_concurrently(image)
+        tiled.predict_labels_concurrently(image)
 
 
 # --- Resuming

@@ -213,7 +213,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda root: edit_json(
             coco_file(root), lambda c: c["images"][0].update(height=56, width=40)
         ),
-        "the file states 40x56 for photo_0.jpg, but the image is 56x40: the EXIF orientation",
+        "the file gives 40x56 for photo_0.jpg, but the image is 56x40: the EXIF orientation",
     ),
     "coco: no categories": (
         "coco",
@@ -428,7 +428,7 @@ def test_a_json_file_with_any_damaged_value_is_read_or_refused(
 
 
 def notes(root: Path) -> str:
-    return "\n".join(open_dataset(root, divide=False).notes)
+    return "\n".join(open_dataset(root, draw_val=False).notes)
 
 
 def test_images_without_annotation_are_background_and_counted(tmp_path: Path) -> None:
@@ -460,9 +460,9 @@ def test_overlapping_shapes_follow_the_rule_of_the_format(tmp_path: Path) -> Non
     root = tmp_path / "labelme"
     root.mkdir()
     MINIATURES["labelme"](root)
-    before = open_dataset(root, divide=False)
+    before = open_dataset(root, draw_val=False)
     edit_json(root / "photo_0.json", lambda content: content["shapes"].reverse())
-    after = open_dataset(root, divide=False)
+    after = open_dataset(root, draw_val=False)
     car = before.classes.names.index("car")
     masks = [data.read(data.splits["all"][0])[1] for data in (before, after)]
     counts = [int((mask == car).sum()) for mask in masks]

@@ -103,9 +103,9 @@ def test_detection_opens_few_files(
 @pytest.mark.parametrize("name", MINIATURES)
 def test_a_layout_yields_the_exact_masks(made: Made, name: str) -> None:
     root, expected = made(name)
-    data = open_dataset(root, divide=False)
+    data = open_dataset(root, draw_val=False)
     check(data, expected, name=lambda sample: sample.image.stem)
-    uncached = open_dataset(root, divide=False, cache_bytes=0)
+    uncached = open_dataset(root, draw_val=False, cache_bytes=0)
     check(uncached, expected, name=lambda sample: sample.image.stem)
 
 
@@ -117,7 +117,7 @@ def test_converting_to_folders_preserves_images_and_masks(
     target = tmp_path / "plain"
     source = convert_data(root, target)
     assert sorted(path.name for path in target.iterdir()) == ["classes.toml", "images", "masks"]
-    data = open_dataset(target, divide=False)
+    data = open_dataset(target, draw_val=False)
     assert data.layout == "folders"
     check(data, expected, name=lambda sample: sample.image.stem)
     assert data.classes == source.classes.indexed()
@@ -154,7 +154,7 @@ def test_a_palette_mask_and_its_rgb_copy_give_the_same_indices(made: Made, tmp_p
     for path in (copy / "SegmentationClass").iterdir():
         with Image.open(path) as image:
             image.convert("RGB").save(path)
-    check(open_dataset(copy, divide=False), expected, name=lambda sample: sample.image.stem)
+    check(open_dataset(copy, draw_val=False), expected, name=lambda sample: sample.image.stem)
     assert any((mask == IGNORE).any() for mask in expected.masks["train"].values())
 
 
@@ -243,7 +243,7 @@ def test_label_studio_ellipses_are_in_percent(made: Made, tmp_path: Path) -> Non
     result = {"type": "ellipselabels", "value": {**value, "ellipselabels": ["tree"]}}
     tasks[0]["annotations"][1]["result"] = [result]
     path.write_text(json.dumps(tasks))
-    data = open_dataset(root, divide=False)
+    data = open_dataset(root, draw_val=False)
     sample = next(s for s in data.splits["all"] if s.image.stem == "photo_0")
     mask = data.read(sample)[1]
     tree = data.classes.names.index("tree")

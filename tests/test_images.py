@@ -352,8 +352,8 @@ def test_a_path_without_a_file_is_refused(tmp_path: Path, read: Callable[[Path],
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
-    assert problem(read, tmp_path / "absent.png") == "is not there: check the path"
-    assert problem(read, tmp_path / "link.png") == "is not there: check the path"
+    assert problem(read, tmp_path / "absent.png") == "does not exist: check the path"
+    assert problem(read, tmp_path / "link.png") == "does not exist: check the path"
     assert "is a folder" in problem(read, tmp_path / "folder.png")
     assert "cannot be read" in problem(read, tmp_path / "file" / "below.png")
 

@@ -74,7 +74,7 @@ def test_the_predictor_equals_the_plain_network(bundle: Path) -> None:
         logits = Bundle.load(bundle).build()(x)[0]
     assert np.allclose(result.logits, logits.numpy(), atol=1e-4)
     assert np.allclose(result.probabilities, logits.softmax(0).numpy(), atol=1e-5)
-    assert (result.index == logits.argmax(0).numpy()).all()
+    assert (result.labels == logits.argmax(0).numpy()).all()
     assert set(np.unique(result.mask)) <= {0, 10, 200}  # the values of the training masks
 
 
@@ -84,7 +84,7 @@ def test_path_pillow_and_array_give_the_same_mask(bundle: Path, tmp_path: Path) 
     Image.fromarray(image).save(path)
     masks = [predictor(x).mask for x in (image, path, str(path), Image.open(path))]
     assert all((masks[0] == mask).all() for mask in masks[1:])
-    assert (masks[0] == predictor.classes.to_value(predictor.classify(image))).all()
+    assert (masks[0] == predictor.classes.to_value(predictor.predict_labels(image))).all()
     assert [(r.mask == masks[0]).all() for r in predictor.stream([image, path])] == [True, True]
 
 
@@ -131,7 +131,7 @@ def test_images_with_the_same_stem_do_not_overwrite_each_other(
 def test_every_image_size_gives_a_complete_result(height: int, width: int) -> None:
     torch.manual_seed(0)
     model = create_model("deeplab_v3plus", num_classes=3, backbone="tiny")
-    result = Predictor.of(model, CLASSES, IMAGENET)(photo(height, width))
+    result = Predictor.from_model(model, CLASSES, IMAGENET)(photo(height, width))
     assert result.mask.shape == (height, width)
     assert result.probabilities.shape == (3, height, width)
     assert np.allclose(result.probabilities.sum(axis=0), 1, atol=1e-5)
@@ -145,7 +145,7 @@ def test_every_image_size_gives_a_complete_result(height: int, width: int) -> No
 def test_an_overlay_of_opacity_0_is_the_image_and_of_opacity_1_the_colors(bundle: Path) -> None:
     result = pixelwise.load(bundle)(photo(12, 12))
     assert (np.asarray(result.overlay(opacity=0, legend=False)) == result.image).all()
-    colors = CLASSES.color_table()[result.index]
+    colors = CLASSES.color_table()[result.labels]
     assert (np.asarray(result.overlay(opacity=1, legend=False)) == colors).all()
 
 

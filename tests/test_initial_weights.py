@@ -18,7 +18,7 @@ from pixelwise.models import create_model
 from pixelwise.recipes.load_recipe import load_resolved_recipe, shipped_recipes
 from pixelwise.recipes.schema import ModelRecipe, Recipe
 from pixelwise.training import load_recipe, train
-from pixelwise.training.initial_weights import load_initial_weights
+from pixelwise.training.initial_model import create_initial_model
 from pixelwise.training.losses import cross_entropy
 from pixelwise.training.optimizer import make_optimizer
 from pixelwise.weights.bundle import Bundle
@@ -40,7 +40,7 @@ def trained(name: str, path: Path, *, classes: Classes = SCENE_CLASSES, **option
 
 
 def start(name: str, path: Path, classes: Classes = SCENE_CLASSES, **options: Any) -> Any:
-    return load_initial_weights(ModelRecipe(name=name, weights=str(path), options=options), classes)
+    return create_initial_model(ModelRecipe(name=name, weights=str(path), options=options), classes)
 
 
 @pytest.mark.parametrize(("finer", "coarser"), [("fcn16s", "fcn32s"), ("fcn8s", "fcn16s")])

@@ -23,14 +23,14 @@ from pixelwise.training.losses.boundary_loss import boundary, signed_distances
 from pixelwise.training.losses.pixel_losses import cross_entropy, focal, ohem
 from pixelwise.training.losses.region_losses import dice, lovasz_softmax
 from pixelwise.training.losses.registry import LOSSES
-from pixelwise.training.losses.segmentation_loss import Loss, make_class_weights
+from pixelwise.training.losses.segmentation_loss import SegmentationLoss, make_class_weights
 
 CPU = torch.device("cpu")
 
 
-def make(name: str, classes: int = 3, **settings: object) -> Loss:
+def make(name: str, classes: int = 3, **settings: object) -> SegmentationLoss:
     recipe = ResolvedLossRecipe.model_validate({"name": name, "class_weights": "none", **settings})
-    return Loss(recipe, np.ones(classes, dtype=np.int64), device=CPU)
+    return SegmentationLoss(recipe, np.ones(classes, dtype=np.int64), device=CPU)
 
 
 def of_probabilities(*pixels: list[float]) -> torch.Tensor:

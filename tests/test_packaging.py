@@ -114,8 +114,10 @@ def test_the_wheel_predicts_from_an_export_without_pytorch(
     command = (python, "-m", "pixelwise")
     checked(*command, "predict", folder, "images", "--out", "masks", cwd=tmp_path)
     with Image.open(tmp_path / "masks" / "one.png") as mask:
-        assert np.array_equal(np.asarray(mask), pixelwise.load(folder)(image).index)
-    code = f"import pixelwise; print(pixelwise.load({str(folder)!r})('images/one.png').index.shape)"
+        assert np.array_equal(np.asarray(mask), pixelwise.load(folder)(image).labels)
+    code = (
+        f"import pixelwise; print(pixelwise.load({str(folder)!r})('images/one.png').labels.shape)"
+    )
     assert checked(python, "-c", code, cwd=tmp_path).strip() == "(60, 80)"
 
     refused = run(*command, "train", "images", "--out", "run", cwd=tmp_path)

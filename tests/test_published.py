@@ -387,7 +387,7 @@ def test_an_unpacked_dataset_has_a_known_layout(
     monkeypatch.setitem(catalog.DATASETS, name, replace(entry, archives=tuple(archives)))
     to = fetch_dataset(name, tmp_path / "got")
     assert layouts.read(to).layout == expected.layout
-    data = open_dataset(to, divide=False)
+    data = open_dataset(to, draw_val=False)
     assert {split: len(samples) for split, samples in data.splits.items()} == {
         split: len(masks) for split, masks in expected.masks.items()
     }

@@ -297,23 +297,27 @@ def means(runtime: TilingRuntime, image: np.ndarray, rows: list, columns: int) -
 
 
 def labels_differ(runtime: Runtime, image: np.ndarray, found: np.ndarray) -> float:
-    return float((runtime.classify(image) != found).mean())
+    return float((runtime.predict_labels(image) != found).mean())
 
 
 def test_planted_seams_are_noticed(runtime: TilingRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of 0.05 % holds, but not without margins or without the full image's mean."""
     image = photo(500, 611)
     tile = smallest_tile(margin=runtime.requirements.receptive_radius, step=16)
-    assert labels_differ(runtime, image, TiledModel(runtime, tile=tile).classify(image)) < 5e-4
+    assert (
+        labels_differ(runtime, image, TiledModel(runtime, tile=tile).predict_labels(image)) < 5e-4
+    )
 
     separate = TiledModel(WithoutTiling(runtime), tile=10**6)
     monkeypatch.setattr(tiled_model, "DEFAULT_REQUIREMENTS", runtime.requirements)
     separate.tile = tile
-    assert labels_differ(runtime, image, separate.classify(image)) > 5e-4
+    assert labels_differ(runtime, image, separate.predict_labels(image)) > 5e-4
 
     monkeypatch.setattr(tiled_model, "MARGIN", 0)
     least = smallest_tile(margin=0, step=16)
-    assert labels_differ(runtime, image, TiledModel(runtime, tile=least).classify(image)) > 5e-4
+    assert (
+        labels_differ(runtime, image, TiledModel(runtime, tile=least).predict_labels(image)) > 5e-4
+    )
 
 
 class WithoutTiling:
@@ -322,7 +326,7 @@ class WithoutTiling:
     name = "without tiling"
 
     def __init__(self, runtime: Runtime) -> None:
-        self.logits, self.classify = runtime.logits, runtime.classify
+        self.logits, self.predict_labels = runtime.logits, runtime.predict_labels
 
 
 def test_a_runtime_without_tiling_still_covers_every_pixel() -> None:

@@ -32,7 +32,7 @@ class Runtime:
         found = self.second(image).astype(np.float32)
         return np.stack([np.zeros_like(found), found])
 
-    def classify(self, image: np.ndarray) -> np.ndarray:
+    def predict_labels(self, image: np.ndarray) -> np.ndarray:
         return self.logits(image).argmax(axis=0).astype(np.uint8)
 
 
@@ -50,7 +50,7 @@ def test_probabilities_are_averaged_instead_of_logits() -> None:
         photo(10, 12)
     )
     assert np.allclose(predicted.probabilities, found, atol=1e-6)
-    assert (predicted.index == 1).all()
+    assert (predicted.labels == 1).all()
 
 
 def test_the_output_of_a_mirrored_view_is_mirrored_back() -> None:

@@ -181,9 +181,9 @@ def test_a_signal_leaves_nothing_of_the_video(
     make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
     class Stopping(Brightness):
-        def classify(self, image: np.ndarray) -> np.ndarray:
+        def predict_labels(self, image: np.ndarray) -> np.ndarray:
             os.kill(os.getpid(), signal.SIGTERM)
-            return super().classify(image)
+            return super().predict_labels(image)
 
     out = tmp_path / "out"
     with pytest.raises(StoppedError, match="no results of this video are kept") as stopped:

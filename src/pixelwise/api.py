@@ -113,11 +113,13 @@ def predict_folder(
         InputError: If no image could be predicted, names collide, or `out` cannot be used.
         StoppedError: After Ctrl-C or SIGTERM.
     """
-    from pixelwise.inference import predict_folder as run
+    from pixelwise import inference
 
     predictor = load(model) if isinstance(model, str | Path) else model
     with Bar("predicting", quiet=quiet) as bar:
-        return run(predictor, images, out, overlay=overlay, overwrite=overwrite, progress=bar)
+        return inference.predict_folder(
+            predictor, images, out, overlay=overlay, overwrite=overwrite, progress=bar
+        )
 
 
 @_explained
@@ -177,8 +179,7 @@ def train(
         TrainingError: If training diverges.
         StoppedError: After Ctrl-C or SIGTERM. `resume(out)` continues.
     """
-    from pixelwise.training import load_recipe
-    from pixelwise.training import train as run
+    from pixelwise import training
     from pixelwise.training.callbacks import CallbackList
     from pixelwise.training.display import TrainingDisplay
 
@@ -195,11 +196,13 @@ def train(
         "device": device,
     }
     given = {key: value for key, value in arguments.items() if value is not None}
-    chosen = load_recipe(recipe, {**(settings or {}), **given})
+    chosen = training.load_recipe(recipe, {**(settings or {}), **given})
     network = None if isinstance(model, str) else model
     with TrainingDisplay(quiet=quiet) as display:
         callbacks = CallbackList(callback, display)
-        return run(data, Path(out), chosen, overwrite=overwrite, callback=callbacks, model=network)
+        return training.train(
+            data, Path(out), chosen, overwrite=overwrite, callback=callbacks, model=network
+        )
 
 
 @_explained
@@ -229,13 +232,13 @@ def resume(
         InputError: If the folder holds no run that can be continued, or its data has changed.
         StoppedError: After Ctrl-C or SIGTERM.
     """
-    from pixelwise.training import resume as run
+    from pixelwise import training
     from pixelwise.training.callbacks import CallbackList
     from pixelwise.training.display import TrainingDisplay
 
     with TrainingDisplay(quiet=quiet) as display:
         callbacks = CallbackList(callback, display)
-        return run(Path(folder), data=data, model=model, callback=callbacks)
+        return training.resume(Path(folder), data=data, model=model, callback=callbacks)
 
 
 @_explained
@@ -263,7 +266,7 @@ def evaluate(
     Raises:
         InputError: If the data has other classes than the network, lacks the split, or is damaged.
     """
-    from pixelwise.evaluation import evaluate as run
+    from pixelwise import evaluation
     from pixelwise.evaluation.open_splits import open_splits
     from pixelwise.inference.export_manifest import is_export
 
@@ -281,7 +284,7 @@ def evaluate(
             f"{', '.join(predictor.classes.names)}: evaluate on data with the network's classes"
         )
     with Bar(f"scoring {split}", quiet=quiet) as bar:
-        return run(predictor, data, split, details=details, progress=bar)
+        return evaluation.evaluate(predictor, data, split, details=details, progress=bar)
 
 
 @_explained
@@ -315,10 +318,10 @@ def export(
         InputError: If an argument cannot be used or a package is missing.
         PixelwiseError: If the result differs from the bundle. Nothing is written then.
     """
-    from pixelwise.exporters import export as run
+    from pixelwise import exporters
 
     with Console(stderr=True, quiet=quiet).status("exporting") as status:
-        return run(
+        return exporters.export(
             bundle,
             to=to,
             out=out,
@@ -355,10 +358,10 @@ def open_dataset(
     Raises:
         InputError: With one line for each fault of the folder.
     """
-    from pixelwise.data.dataset import open_dataset as run
+    from pixelwise.data import dataset
 
     with Bar("checking the data", quiet=quiet) as bar:
-        return run(
+        return dataset.open_dataset(
             Path(root),
             splits=None if splits is None else tuple(splits),
             classes=classes,
@@ -391,7 +394,9 @@ def examine(
     Raises:
         InputError: If there is no such folder, or no known layout fits it.
     """
-    from pixelwise.doctor import examine as run
+    from pixelwise import doctor
 
     with Bar("checking the data", quiet=quiet) as bar:
-        return run(Path(root), val_fraction=val_fraction, seed=seed, workers=workers, progress=bar)
+        return doctor.examine(
+            Path(root), val_fraction=val_fraction, seed=seed, workers=workers, progress=bar
+        )

@@ -67,8 +67,8 @@ _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
 @contextmanager
-def tolerable() -> Iterator[None]:
-    """Wrap a check whose failure need not stop the work: `collecting` gathers its problems."""
+def defer_errors() -> Iterator[None]:
+    """Wrap a check whose failure need not stop the work: `collect_problems` gathers its errors."""
     collected = _collected.get()
     try:
         yield
@@ -78,16 +78,16 @@ def tolerable() -> Iterator[None]:
         collected += error.problems
 
 
-def refuse(problems: Sequence[str]) -> None:
-    """Raise InputError if there are any problems. Inside `collecting`, gather them instead."""
-    with tolerable():
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raise InputError if there are any problems; `collect_problems` gathers them instead."""
+    with defer_errors():
         if problems:
             raise InputError(*problems)
 
 
 @contextmanager
-def collecting() -> Iterator[list[str]]:
-    """Gather the problems of `tolerable` checks in a list instead of stopping at the first."""
+def collect_problems() -> Iterator[list[str]]:
+    """Gather the problems of `defer_errors` checks in a list instead of stopping at the first."""
     problems: list[str] = []
     token = _collected.set(problems)
     try:

@@ -88,7 +88,7 @@ class CaffeNet(EightLayerNet):
 class AlexNet(EightLayerNet):
     """AlexNet of torchvision: maps c3, c4 and c5 with 64, 192 and 4096 channels.
 
-    Arguments and image sizes are those of `CaffeNet`.
+    For arguments and image sizes see `CaffeNet`.
     """
 
     def __init__(self, *, in_channels: int = 3, width: float = 1.0, padding: int = 100) -> None:

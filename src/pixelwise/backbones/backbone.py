@@ -39,7 +39,7 @@ class DilationSchedule:
 
     A layer that would exceed the output stride gets stride 1, and the layers after it are dilated
     by its former stride (DeepLab, arXiv:1412.7062, section 3.1). The layer itself keeps the
-    dilation so far, so the dilated maps contain those of the strided network at every other
+    dilation so far, so the dilated maps contain the strided network's maps at every other
     position.
 
     Attributes:

@@ -101,7 +101,7 @@ class ResNet(Backbone):
 
     Strides are 2, 4, 8, 16 and 32 up to `output_stride`; further strides become dilation, as in
     torchvision. Channels are 64, 64, 128, 256 and 512 for depths 18 and 34. For depths 50, 101 and
-    152 those of c2..c5 are four times as many.
+    152, c2..c5 have four times as many.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -109,7 +109,7 @@ class ResNet(Backbone):
         in_channels: Number of image channels.
         multi_grid: Unit rates of the three bottlenecks in the last stage, multiplied by the
             dilation of that stage (DeepLabV3, arXiv:1706.05587, section 3.2.1). The first
-            bottleneck is dilated with them, too.
+            bottleneck is also dilated with them.
         caffe: Use the form of the ResNet authors and of DeepLab v2: the stride of a bottleneck is
             in its first 1x1 convolution, and the pool rounds up.
 

@@ -1,6 +1,6 @@
 """Measure one runtime at one size in its own process: `python -m` this module with JSON.
 
-It prints one line of JSON. A process of its own is needed because freed memory stays with the
+It prints one line of JSON. A separate process is needed because freed memory stays with the
 process, the thread pools of two runtimes disturb each other, and a plain PyTorch script runs
 without pixelwise's process settings.
 """
@@ -49,7 +49,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
         tune_allocator()
         predictor = Predictor.load(request["bundle"], runtime=name)
-        classify, pixels = predictor.classify, predictor.pixels
+        classify, pixels = predictor.predict_labels, predictor.pixels
         file_time = _measure_files(predictor, scene)
     image = pixels.like(scene)
     labels = classify(image)

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pixelwise.benchmark.benchmark_worker import EAGER
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.inference.export_manifest import find_exports
 from pixelwise.inference.runtimes import TORCH, available
@@ -83,7 +84,7 @@ def benchmark(
     sizes: Sequence[Size],
     rounds: int = 3,
     seconds: float = 3.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Measurement]:
     """Measure a bundle with every runtime that is installed and that it is exported for.
 

@@ -91,7 +91,7 @@ def train(
     folder = out or Path("runs") / data.resolve().name
     if not plan_only:
         _start_processes(devices, nodes, run=folder)
-    from pixelwise.distributed.process_rank import report_once
+    from pixelwise.distributed.environment import report_once
     from pixelwise.recipes.load_recipe import load_recipe
 
     with report_once():
@@ -135,7 +135,7 @@ def _stated(ctx: Context) -> dict[str, str]:
 
 
 def _check_resume(ctx: Context) -> None:
-    """Raise InputError if other settings are stated with --resume."""
+    """Raise InputError if other settings are given with --resume."""
     allowed = ("resume", "devices", "nodes")
     refused = [flag for name, flag in _stated(ctx).items() if name not in allowed]
     if refused:
@@ -183,17 +183,17 @@ def _start_processes(devices: int | None, nodes: int | None, *, run: Path) -> No
 
     In a process of a distributed run, check that the flags agree with the environment instead.
     """
-    from pixelwise.distributed.process_rank import (
-        check_process_rank,
-        find_process_rank,
+    from pixelwise.distributed.environment import (
+        check_distributed_env,
         follow_launcher,
+        read_distributed_env,
     )
     from pixelwise.training.launcher import launch
 
-    process_rank = find_process_rank()
-    if process_rank is not None:
-        check_process_rank(process_rank, devices=devices, nodes=nodes)
-        if process_rank.launched:
+    distributed_env = read_distributed_env()
+    if distributed_env is not None:
+        check_distributed_env(distributed_env, devices=devices, nodes=nodes)
+        if distributed_env.launched:
             follow_launcher()
     elif (devices or 1) * (nodes or 1) > 1:
         remedy = f"`pixelwise train --resume {run}` resumes from the last checkpoint"

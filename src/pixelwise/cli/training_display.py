@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pixelwise.cli.console import Bar, console, facts_table, percent, print_line, show_scores
-from pixelwise.distributed.process_rank import find_process_rank
+from pixelwise.distributed.environment import read_distributed_env
 from pixelwise.process_settings import tune_allocator
 from pixelwise.report import write_run_report
 from pixelwise.training import Callback, Run
@@ -21,8 +21,8 @@ from pixelwise.training.display import TrainingDisplay
 def run_with_display(work: Callable[[Callback], Run]) -> Run:
     """Train with a progress display, print the scores and write the report; rank 0 only."""
     memory = tune_allocator()
-    process_rank = find_process_rank()
-    if process_rank is not None and process_rank.rank:
+    distributed_env = read_distributed_env()
+    if distributed_env is not None and distributed_env.rank:
         return work(Callback())
     with PrintedDisplay(memory or "") as display:
         run = work(display)

@@ -3,7 +3,7 @@
 Class values are stored in rows of `width` floats: the number of classes, padded to a multiple of
 LANES. Rows follow each other in one-dimensional arrays: row n begins at n * width.
 
-The pixels are divided into strips. Each strip splats into rows of its own, one per vertex, so that
+The pixels are divided into strips. Each strip splats into its own rows, one per vertex, so that
 no two threads write to the same place and the result does not depend on their number or speed;
 `sum_strip_rows` then adds up the strips' rows of each lattice point.
 

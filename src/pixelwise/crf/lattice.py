@@ -30,9 +30,9 @@ class Lattice:
 
     Args:
         features: Positions (d, N) of the points, float32, divided by the Gaussian's std.
-        normalized: Whether to divide by the square root of the filtered ones before and after
-            filtering, which keeps the kernel symmetric. This is pydensecrf's NORMALIZE_SYMMETRIC,
-            its default.
+        normalized: Whether to divide by the square root of the filtered constant 1 before and
+            after filtering, which keeps the kernel symmetric. This is pydensecrf's
+            NORMALIZE_SYMMETRIC, its default.
         threads: Threads for building and filtering; None runs in the caller's thread only.
 
     Raises:

@@ -38,7 +38,7 @@ def dense_crf(
 ) -> Floats:
     """Refine probabilities with mean field inference in a dense CRF.
 
-    The results are those of pydensecrf.
+    The results equal pydensecrf's.
 
     Args:
         image: RGB image (H, W, 3), uint8.
@@ -62,7 +62,7 @@ def dense_crfs(
 ) -> Iterator[Floats]:
     """Yield the result of `dense_crf` for several parameter sets.
 
-    A lattice is rebuilt only if its stds differ from those of the previous set, so sets that differ
+    A lattice is rebuilt only if its stds differ from the previous set's, so sets that differ
     in weights only should be consecutive.
     """
     _check(image, probabilities)

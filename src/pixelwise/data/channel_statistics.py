@@ -24,7 +24,7 @@ OPAQUE = 0.9
 
 @dataclass(frozen=True)
 class PixelSummary:
-    """What is kept of a decoded image when its pixels are not.
+    """Summary of a decoded image, kept after its pixels are freed.
 
     Attributes:
         example: The image cropped to one pixel, for its type and channels.
@@ -106,8 +106,8 @@ def choose_format(
 
     Args:
         summaries: One per image.
-        channels: Number of channels, if it is stated.
-        value_range: Stored values that become 0 and 255, if they are stated.
+        channels: Number of channels, if it is given.
+        value_range: Stored values that become 0 and 255, if they are given.
         range_from: The images that determine the value range (the training images); None or empty
             for all.
 

@@ -18,8 +18,10 @@ MAX_INFERRED_CLASSES = 64
 """More values or colors than this, without a class table, mean blurred or resized masks."""
 
 
-def infer_classes(source: Source, pairs: Sequence[PairReport], *, stated: bool) -> Classes | None:
-    """Return the classes of the dataset, inferred from its masks if no table states them.
+def infer_classes(
+    source: Source, pairs: Sequence[PairReport], *, has_class_table: bool
+) -> Classes | None:
+    """Return the classes of the dataset, inferred from its masks if no table defines them.
 
     RGB masks that are gray everywhere are index masks that were saved as RGB: their samples and
     reports are changed to index masks. What is assumed is added to `source.notes`.
@@ -27,7 +29,7 @@ def infer_classes(source: Source, pairs: Sequence[PairReport], *, stated: bool) 
     Args:
         source: The dataset.
         pairs: Reports of all pairs.
-        stated: Whether `source.classes` are stated by the dataset itself.
+        has_class_table: Whether `source.classes` come from the dataset itself.
 
     Returns:
         The classes; None if no mask can be read.
@@ -41,7 +43,7 @@ def infer_classes(source: Source, pairs: Sequence[PairReport], *, stated: bool) 
     if used and all(pair.mask.is_rgb for pair in used) and (classes is None or source.rgb_allowed):
         colors = np.unique(np.concatenate([pair.mask.values for pair in used]))
         known = classes is not None and bool((classes.find_colors(colors) >= 0).all())
-        if _is_gray(colors) and not stated and not known:
+        if _is_gray(colors) and not has_class_table and not known:
             source.notes.append("all RGB masks are gray: they are read as index masks")
             for pair in readable:
                 _read_as_index_mask(pair)

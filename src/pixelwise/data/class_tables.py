@@ -18,7 +18,7 @@ _VOID = frozenset({"void", "ignore", "ignored", "__ignore__", "unlabeled"})
 
 @dataclass(frozen=True)
 class Table:
-    """Classes read from `path`; `has_colors` tells whether the file states their colors."""
+    """Classes read from `path`; `has_colors` tells whether the file contains their colors."""
 
     classes: Classes
     has_colors: bool

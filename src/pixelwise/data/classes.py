@@ -381,7 +381,7 @@ def _check_keys(
 
 
 def toml_has_colors(path: Path) -> bool:
-    """Return whether every class of a valid classes.toml states its color (for RGB masks)."""
+    """Return whether every class of a valid classes.toml has a color (for RGB masks)."""
     return all("color" in entry for entry in tomllib.loads(path.read_text("utf-8"))["class"])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pixelwise.data.classes import write_classes_toml
 from pixelwise.data.dataset import SegmentationData, open_dataset
-from pixelwise.data.dataset_scan import Progress
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.image_files import write_mask
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
@@ -24,15 +24,15 @@ def convert_data(
     target: str | Path,
     *,
     overwrite: bool = False,
-    checking: Progress | None = None,
-    writing: Progress | None = None,
+    checking: ProgressCallback | None = None,
+    writing: ProgressCallback | None = None,
 ) -> SegmentationData:
     """Convert a dataset to the plain layout.
 
     Images are copied unchanged to images/SPLIT/. Masks become palette PNG files in masks/SPLIT/
-    with the values 0..C-1 in the order of the classes and 255 for ignored pixels, as classes.toml
-    states. A dataset without splits stays without. The new folder appears under its name only when
-    it is complete.
+    with the values 0..C-1 in the order of the classes and 255 for ignored pixels, as in
+    classes.toml. A dataset without splits stays without. The new folder appears under its name only
+    when it is complete.
 
     Args:
         source: The dataset, in any supported layout.
@@ -50,7 +50,7 @@ def convert_data(
     """
     source, target = Path(source), Path(target)
     _check_target(source, target, overwrite=overwrite)
-    data = open_dataset(source, divide=False, cache_bytes=0, progress=checking)
+    data = open_dataset(source, draw_val=False, cache_bytes=0, progress=checking)
     make_folder(target.parent)
     with atomic_folder(target, flush=False) as folder:  # each file is flushed when it is written
         _write(data, folder, writing)
@@ -75,7 +75,7 @@ def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
         )
 
 
-def _write(data: SegmentationData, folder: Path, progress: Progress | None) -> None:
+def _write(data: SegmentationData, folder: Path, progress: ProgressCallback | None) -> None:
     classes = data.classes.indexed()
     palette = classes.palette()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.data.source import MaskFile, Sample
 from pixelwise.errors import InputError
@@ -70,7 +71,7 @@ def from_datasets(
     val: PairSequence,
     classes: Sequence[str],
     name: str = "custom",
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> CustomData:
     """Make a dataset for `train` and `evaluate` from sequences of (image, mask) pairs.
 

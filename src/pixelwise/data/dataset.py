@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pixelwise.data import layouts
 from pixelwise.data.channel_statistics import ChannelStatistics, compute_statistics
 from pixelwise.data.classes import Classes, listed
-from pixelwise.data.dataset_scan import DatasetScan, Progress, scan_dataset
+from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_dataset
 from pixelwise.data.image_files import read_image
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
@@ -39,7 +39,7 @@ class SegmentationData:
         pixel_counts: (C,) number of pixels of each class by split; ignored pixels are left out.
         pixels: Channels, type and value range of the images.
         statistics: Mean and std of each channel over `train`, or over all images if there is no
-            `train`. None for RGB, for which pretrained networks bring their own.
+            `train`. None for RGB, which uses the statistics of the pretrained weights.
     """
 
     root: Path
@@ -64,7 +64,7 @@ class SegmentationData:
         """Read one image and its mask, from the cache if they are in it.
 
         Returns:
-            The image (H, W, C) in units of 0..255, uint8 or float32 as `pixels` states, and the
+            The image (H, W, C) in units of 0..255, uint8 or float32 as `pixels` gives, and the
             mask (H, W) as class indices and IGNORE.
 
         Raises:
@@ -86,8 +86,8 @@ def open_dataset(
     val_fraction: float = 0.2,
     seed: int = 0,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
-    progress: Progress | None = None,
-    divide: bool = True,
+    progress: ProgressCallback | None = None,
+    draw_val: bool = True,
     pixels: PixelFormat | None = None,
     channels: int | None = None,
     value_range: tuple[float, float] | None = None,
@@ -98,12 +98,12 @@ def open_dataset(
         root: The folder.
         splits: The splits to check and keep; None for all.
         classes: Classes to read the masks by (a bundle's). The dataset's own classes, if it
-            states some, must have the same names.
+            defines some, must have the same names.
         val_fraction: Fraction of the images to draw for validation if there is no `val` split.
         seed: Random seed of that draw.
         cache_bytes: Decoded images are kept in memory up to this size.
         progress: Called with (done, total) after each pair.
-        divide: Whether to draw a `val` split if there is none. False keeps the splits of the
+        draw_val: Whether to draw a `val` split if there is none. False keeps the splits of the
             folder, named `all` if it has none.
         pixels: The format that the images must have (a bundle's); None for what most images have.
         channels: Number of channels to use, if `pixels` is None.
@@ -117,7 +117,7 @@ def open_dataset(
             unreadable files, sizes, channels, mask values.
     """
     source = layouts.read(Path(root))
-    if divide:
+    if draw_val:
         draw_validation_split(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:
         _keep_splits(source, splits)
@@ -163,7 +163,7 @@ def _checked_classes(scan: DatasetScan[PairReport]) -> Classes:
             continue
         if mask.is_rgb and not scan.source.rgb_allowed:
             mask.problems.append(
-                f"{mask.path}: the mask is RGB, but no table states which color is which class: "
+                f"{mask.path}: the mask is RGB, but no table gives the class of each color: "
                 f"write {table} with a name and a color for each class, or save index masks"
             )
         elif scan.classes is not None and not scan.is_known(mask):

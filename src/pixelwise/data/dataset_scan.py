@@ -20,7 +20,7 @@ from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with (done, total)."""
 
 P = TypeVar("P", bound=PairReport)
@@ -33,7 +33,7 @@ class DatasetScan(Generic[P]):
     Attributes:
         source: The layout, its splits and notes. Samples are in `pairs`.
         pairs: One report per pair, ordered by split.
-        stated: Whether the dataset itself states its classes.
+        has_class_table: Whether the dataset itself defines its classes.
         pixels: The format of the images; others have a problem in their report.
         classes: Stated or inferred classes; None if there are none.
         class_problems: Why classes could not be inferred.
@@ -42,7 +42,7 @@ class DatasetScan(Generic[P]):
 
     source: Source
     pairs: list[P]
-    stated: bool
+    has_class_table: bool
     pixels: PixelFormat = RGB
     classes: Classes | None = None
     class_problems: list[str] = field(default_factory=list)
@@ -97,14 +97,14 @@ def scan_dataset(
     value_range: tuple[float, float] | None = None,
     cache_bytes: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> DatasetScan[P]:
     """Decode every pair in threads, then determine the pixel format and the classes.
 
     Args:
         source: The dataset. Notes about what was assumed are added to it.
         inspect: Decodes one pair (sample, split); called in threads.
-        classes: Classes to read the masks by if the dataset states none (a bundle's).
+        classes: Classes to read the masks by if the dataset defines none (a bundle's).
         pixels: The required format; None for what most images have.
         channels: Stated number of channels, if `pixels` is None.
         value_range: Stated range of values, if `pixels` is None.
@@ -116,12 +116,12 @@ def scan_dataset(
         InputError: If the dataset's classes differ from `classes`. Problems of pairs are in their
             reports.
     """
-    stated = source.classes is not None
+    has_class_table = source.classes is not None
     if classes is not None:
         _use_bundle_classes(classes, source)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         pairs = _inspect_pairs(source, inspect, pool, cache_bytes=cache_bytes, progress=progress)
-    scan = DatasetScan(source, pairs, stated)
+    scan = DatasetScan(source, pairs, has_class_table)
     if pixels is None:
         scan.pixels, notes = choose_format(
             scan.summaries(),
@@ -139,7 +139,7 @@ def scan_dataset(
             except InputError as error:
                 pair.image.problems += error.problems
     try:
-        scan.classes = infer_classes(source, pairs, stated=stated)
+        scan.classes = infer_classes(source, pairs, has_class_table=has_class_table)
     except InputError as error:
         scan.class_problems += error.problems
     return scan
@@ -151,7 +151,7 @@ def _inspect_pairs(
     pool: ThreadPoolExecutor,
     *,
     cache_bytes: int,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> list[P]:
     jobs = [(sample, split) for split, samples in source.splits.items() for sample in samples]
     pairs: list[P] = []

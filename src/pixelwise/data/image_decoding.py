@@ -121,7 +121,7 @@ def decoding_errors(path: Path, formats: tuple[str, ...] = IMAGE_FORMATS) -> Ite
     except Image.DecompressionBombError as error:
         raise too_large(path) from error
     except FileNotFoundError as error:
-        raise InputError(f"{path}: is not there: check the path") from error
+        raise InputError(f"{path}: does not exist: check the path") from error
     except MemoryError as error:
         raise InputError(
             f"{path}: the image does not fit into memory: split it into smaller images"
@@ -207,7 +207,7 @@ def has_16_bits(image: ImageFile.ImageFile) -> bool:
     """Return whether the file of an opened, not yet decoded image has 16 bits per channel."""
     if any(_SIXTEEN_BIT.search(str(tile.args)) for tile in image.tile):
         return True
-    # For planar images Pillow's raw modes state the color only.
+    # For planar images Pillow's raw modes give the color only.
     tags = getattr(image, "tag_v2", {})
     return bool(tags.get(_PLANES) == 2 and 16 in tags.get(_BITS, ()))
 

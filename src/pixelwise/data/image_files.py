@@ -145,7 +145,7 @@ def _decode(path: Path, image: ImageFile.ImageFile) -> RawImage:
 def _decode_16_bit_color(path: Path, image: ImageFile.ImageFile) -> RawImage:
     """Decode a color image with 16 bits per channel, for which Pillow has no mode.
 
-    Pillow's raw modes keep one of the two bytes of a value, depending on the stated byte order:
+    Pillow's raw modes keep one of the two bytes of a value, depending on the given byte order:
     decoding in both orders gives both bytes. Gray with alpha has one byte order only; there the
     four bytes of a pixel are read as four channels.
     """

@@ -25,7 +25,7 @@ class FileReport:
     """One file of a pair.
 
     Attributes:
-        path: The file that messages name.
+        path: The file to name in error messages.
         problems: Lines for the user; empty if training can use the file.
         size: (height, width) of the upright pixels; (0, 0) if they could not be decoded.
     """
@@ -55,7 +55,7 @@ class MaskReport(FileReport):
             MAX_MASK_COLORS + 1 of them.
         counts: (K,) number of pixels of each value.
         is_rgb: Whether `values` are colors.
-        representative: Whether class inference uses the values if other masks have some.
+        representative: False: class inference uses the values only if no mask is representative.
     """
 
     values: NDArray[Any] = field(default_factory=lambda: np.empty(0, dtype=np.uint8))

@@ -72,7 +72,7 @@ class Disc:
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         rows, columns = np.ogrid[0.5 : size[0] + 0.5, 0.5 : size[1] + 0.5]
         x, y = self.center
-        with np.errstate(over="ignore"):  # infinity is outside, too
+        with np.errstate(over="ignore"):  # infinity is also outside
             distance = (columns - x) ** 2 + (rows - y) ** 2
             return np.asarray(distance <= np.float64(self.radius) ** 2)
 
@@ -137,7 +137,7 @@ class RegionMask:
         path: The annotation file.
         image: Name of the image, for messages.
         regions: The objects; pixels outside all of them are 0.
-        size: (height, width) of the image according to the file; None if it states none.
+        size: (height, width) of the image according to the file; None if it gives none.
         by_area: Whether smaller regions cover larger ones; otherwise later ones cover earlier ones.
     """
 
@@ -153,7 +153,7 @@ class RegionMask:
             if self.size == size[::-1]:
                 remedy = "the EXIF orientation rotates the image: annotate the upright image"
             raise InputError(
-                f"{self.path}: the file states {self.size[1]}x{self.size[0]} for {self.image}, "
+                f"{self.path}: the file gives {self.size[1]}x{self.size[0]} for {self.image}, "
                 f"but the image is {size[1]}x{size[0]}: {remedy}"
             )
         mask = np.zeros(size, dtype=np.uint8)

@@ -19,7 +19,7 @@ class MaskSource(Protocol):
 
     @property
     def path(self) -> Path:
-        """The file that messages about this mask name."""
+        """The file to name in error messages."""
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
         """Read or rasterize the mask.
@@ -38,7 +38,7 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask in an image file of its own."""
+    """A mask in a separate image file."""
 
     path: Path
 
@@ -74,7 +74,7 @@ class Source:
         layout: Name of the layout.
         splits: The samples of train, val and test; of `all` alone if the folder has no splits.
         classes: From classes.toml, or known from the layout; None if they must be inferred.
-        rgb_allowed: Whether the colors of `classes` are stated, so that RGB masks can be read.
+        rgb_allowed: Whether the colors of `classes` are known, so that RGB masks can be read.
         notes: What was found and assumed, for the user.
         val_drawn: Whether `val` was drawn at random.
     """

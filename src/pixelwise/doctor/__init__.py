@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data import layouts
-from pixelwise.data.dataset_scan import Progress, scan_dataset
+from pixelwise.data.dataset_scan import ProgressCallback, scan_dataset
 from pixelwise.data.source import Source
 from pixelwise.data.splits import draw_validation_split
 from pixelwise.doctor.advice import suggest_settings
@@ -17,7 +17,7 @@ from pixelwise.doctor.checks import CHECKS
 from pixelwise.doctor.dataset_facts import collect_facts
 from pixelwise.doctor.diagnosis import Diagnosis, Finding, Kind, Severity, Suggestion
 from pixelwise.doctor.pair_inspection import Scan, inspect_pair
-from pixelwise.errors import InputError, collecting, refuse, tolerable
+from pixelwise.errors import InputError, collect_problems, defer_errors, raise_problems
 
 __all__ = ["Diagnosis", "Finding", "Kind", "Severity", "Suggestion", "diagnose", "examine"]
 
@@ -28,7 +28,7 @@ def examine(
     val_fraction: float = 0.2,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Diagnosis:
     """Inspect every file of a dataset and report what is wrong, with the remedies.
 
@@ -46,9 +46,9 @@ def examine(
         InputError: If there is no such folder, or no layout fits. Problems of files are findings.
     """
     root = Path(root)
-    with collecting() as layout_problems:
+    with collect_problems() as layout_problems:
         source = _find_source(root)
-        with tolerable():
+        with defer_errors():
             draw_validation_split(source, val_fraction=val_fraction, seed=seed)
     scan = scan_dataset(source, inspect_pair, workers=workers, progress=progress)
     scan.layout_problems = layout_problems
@@ -62,7 +62,7 @@ def _find_source(root: Path) -> Source:
     except InputError as error:
         if any(line.startswith(f"{root}: ") for line in error.problems):
             raise
-        refuse(error.problems)
+        raise_problems(error.problems)
     return Source(root, "unreadable", {})
 
 

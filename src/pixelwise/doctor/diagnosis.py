@@ -25,7 +25,7 @@ class Kind:
 
     Attributes:
         id: For programs, such as `size-mismatch`; stable between versions.
-        severity: Of its findings, unless they state another.
+        severity: Severity of its findings, unless they set another.
         title: Heading above its findings.
         stops: Whether `train` refuses a dataset with such a finding.
         by_example: Whether the files are only examples for a statement about a class.
@@ -46,7 +46,7 @@ class Kind:
         severity: Severity | None = None,
         stops: bool | None = None,
     ) -> Finding:
-        """Create a finding; `severity` and `stops` override those of the kind."""
+        """Create a finding; `severity` and `stops` override the kind's."""
         return Finding(
             self,
             severity or self.severity,
@@ -67,7 +67,7 @@ class Finding:
     """One problem.
 
     Attributes:
-        files: What it is about, the file to fix first; empty for the dataset as a whole.
+        files: Affected files, the one to fix first; empty for the dataset as a whole.
         message: What is wrong, without the name of the file.
         remedy: What to do, with the flag or command.
         stops: Whether `train` refuses the dataset because of it.

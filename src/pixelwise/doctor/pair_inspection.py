@@ -30,7 +30,7 @@ MAX_LEVELS = 256
 MAX_OBJECT_PIXELS = 1 << 24
 """Larger masks are subsampled by an integer step before their objects are counted."""
 MIN_BLENDED = 0.25
-"""Fraction of blended borders from which a mask counts as smoothed. Masks of pure classes have
+"""Minimum fraction of blended borders in a mask that counts as smoothed. Masks of pure classes have
 almost none; smoothed masks a third and more, because each border adds a pixel in between."""
 
 
@@ -77,7 +77,7 @@ class InspectedMask(MaskReport):
 
     @property
     def smoothed(self) -> bool:
-        """Whether the mask holds values that were blended from neighboring ones."""
+        """Whether the mask holds values that were blended from neighboring values."""
         return self.too_many or self.blended >= MIN_BLENDED
 
 
@@ -86,8 +86,8 @@ class InspectedPair(PairReport):
     """A pair with the agreement of its edges.
 
     Attributes:
-        agreement: Of image and mask as they are; None if it cannot be measured.
-        exif_agreement: With the mask transposed as EXIF transposes the image.
+        agreement: Agreement of image and mask as stored; None if it cannot be measured.
+        exif_agreement: Agreement with the mask transposed as EXIF transposes the image.
     """
 
     image: InspectedImage
@@ -117,7 +117,7 @@ def inspect_pair(sample: Sample, split: str) -> InspectedPair:
 
 
 def to_display(raw: RawImage, summary: PixelSummary | None = None) -> NDArray[np.uint8]:
-    """Convert a decoded image to 8-bit RGB (H, W, 3), with a value range of its own."""
+    """Convert a decoded image to 8-bit RGB (H, W, 3), scaled by its own value range."""
     pixels, _ = choose_format([summary or summarize_pixels(raw)])
     return as_shown(pixels.scale(pixels.select(raw, "image")))
 

@@ -1,4 +1,4 @@
-"""Calibration: whether predictions are correct as often as their confidence says."""
+"""Calibration: whether predictions are correct as often as their confidence suggests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixelwise.evaluation.confusion import to_plain
 
 BINS = 15
 CONFIDENT = 0.9
-"""Confidence from which a wrong pixel is misleading."""
+"""Minimum confidence of a wrong pixel that is misleading."""
 
 
 class Calibration:

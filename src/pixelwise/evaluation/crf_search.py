@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pixelwise.crf import CRFParameters, dense_crfs
 from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.pixel_format import Pixels, as_shown
 from pixelwise.data.source import Sample
 from pixelwise.evaluation.confusion import ConfusionMatrix, to_plain
@@ -25,7 +26,7 @@ from pixelwise.ops.numba_support import require_numba
 # Section 4.1 of the paper: the position kernel is fixed, the other three parameters are searched.
 START = CRFParameters(bi_w=4, bi_xy=50, bi_rgb=4, pos_w=3, pos_xy=3)
 # For bi_xy the paper's grid has 30 to 100 in steps of 10. On CamVid's 480x360 images, which are
-# smaller than those of PASCAL VOC, the best values are below it.
+# smaller than PASCAL VOC's, the best values are below it.
 COARSE = {
     "bi_xy": (10, 20, 30, 40, 50, 60, 80, 100),
     "bi_rgb": range(3, 7),
@@ -106,7 +107,7 @@ def search_crf(
     split: str,
     *,
     limit: int = 20,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> CRFSearch:
     """Search a coarse grid of parameters, then a fine grid around its best point.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.source import Sample
 from pixelwise.evaluation.bootstrap import Intervals, score_intervals
 from pixelwise.evaluation.boundary import (
@@ -86,7 +87,7 @@ def evaluate(
     split: str = "val",
     *,
     details: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Evaluation:
     """Predict each image of a split at its own size and score it against its mask.
@@ -117,12 +118,12 @@ def evaluate(
             own = ConfusionMatrix(len(data.classes))
             if details:
                 result = predictor.predict_prepared(image)
-                predicted, confidence = result.index, result.probabilities.max(axis=0)
+                predicted, confidence = result.labels, result.probabilities.max(axis=0)
                 boundary.append(count_boundary(truth, predicted, classes=len(data.classes)))
                 calibration.update(truth, predicted, confidence)
                 errors[sample.name] = int(confident_errors(truth, predicted, confidence).sum())
             else:
-                predicted = predictor.classify(image)
+                predicted = predictor.predict_labels(image)
             own.update(truth, predicted)
             matrix.counts += own.counts
             names.append(sample.name)

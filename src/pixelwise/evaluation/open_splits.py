@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.inference import Predictor
 from pixelwise.recipes.load_recipe import load_bundle_recipe
 
@@ -18,7 +18,7 @@ def open_splits(
     network: Predictor | Bundle,
     data: Path,
     *splits: str,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> SegmentationData:
     """Open and check splits of a dataset, divided as in the training of a network.
 

@@ -14,7 +14,7 @@ from pixelwise.evaluation.image_counts import ImageCounts
 
 MIN_IMAGES = 6
 """Fewest images that can show a difference. All of 5 images favor the same one of two equal
-networks with a probability of 2 / 2**5, over 5 %, and then every resample does so, too."""
+networks with a probability of 2 / 2**5, over 5 %, and then so does every resample."""
 
 
 @dataclass(frozen=True)

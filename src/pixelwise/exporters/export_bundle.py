@@ -71,10 +71,10 @@ def export(
             exporter.progress("checking the data")
             data = open_splits(exporter.bundle, Path(data), "train", "val")
         with tempfile.TemporaryDirectory(prefix="pixelwise-export-") as float_folder:
-            exact = exporter.write_float(Path(float_folder))
+            float_export = exporter.write_float(Path(float_folder))
             with atomic_folder(folder) as temporary, silence_converters():
                 quantize(
-                    exact,
+                    float_export,
                     temporary,
                     data,
                     settings,

@@ -94,7 +94,7 @@ def require_packages(packages: tuple[str, ...], *, purpose: str) -> None:
 def silence_converters() -> Iterator[None]:
     """Suppress the converters' warnings, log messages and usage reports.
 
-    OpenVINO and NNCF report their use over the network unless they believe to run in CI.
+    OpenVINO and NNCF send telemetry unless CI is set.
     """
     ci = os.environ.get("CI")
     os.environ["CI"] = "true"

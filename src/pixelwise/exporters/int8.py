@@ -32,7 +32,7 @@ class Int8Settings:
 
     Args:
         max_drop: Points of validation mean IoU that int8 may lose, 0 to 100.
-        calibration: Number of training images from which the ranges of activations are measured.
+        calibration: Number of training images on which the ranges of activations are measured.
 
     Raises:
         InputError: If a value is out of range.
@@ -49,7 +49,7 @@ class Int8Settings:
 
 
 def quantize(
-    exact: ExportManifest,
+    float_export: ExportManifest,
     folder: Path,
     data: SegmentationData,
     settings: Int8Settings,
@@ -57,27 +57,29 @@ def quantize(
     describe: Callable[[Path, str, str, dict[str, object]], ExportManifest],
     progress: Callable[[str], None],
 ) -> None:
-    """Quantize a float32 export, with as many layers in int8 as the limit of the loss allows.
+    """Quantize a float32 export, with as many layers in int8 as `max_drop` allows.
 
     Args:
-        exact: The float32 export.
+        float_export: The float32 export.
         folder: Folder for the quantized model.
         data: Calibration images (train) and images for scoring (val).
-        settings: Limit of the loss and number of calibration images.
+        settings: Limit of the drop in mean IoU, and number of calibration images.
         describe: Writes the manifest of a folder, given file name, precision and checks.
         progress: Called with a line of text at each stage.
 
     Raises:
-        PixelwiseError: If the result loses too much or is not faster than float32.
+        PixelwiseError: If the result loses too much accuracy or is not faster than float32.
     """
-    export_format = load_format(exact.target)
+    export_format = load_format(float_export.target)
     assert isinstance(export_format, QuantizableFormat)
     images = evenly_spaced(data.splits["train"], settings.calibration)
     progress("scoring float32")
-    float_runtime = open_export(exact)
-    float_score = _score(float_runtime, exact, data)
+    float_runtime = open_export(float_export)
+    float_score = _score(float_runtime, float_export, data)
     stage_prefix = ""
-    for stage, quantize_model in _attempts(export_format, exact.path, data, images, settings):
+    for stage, quantize_model in _attempts(
+        export_format, float_export.path, data, images, settings
+    ):
         progress(stage_prefix + stage)
         model = quantize_model()
         manifest = describe(folder, export_format.save(model, folder), "int8", {})
@@ -90,16 +92,17 @@ def quantize(
     float_layers = export_format.float_layers(model)
     if drop > settings.max_drop:
         raise PixelwiseError(
-            f"{exact.model}: int8 loses {drop:.2f} points of mean IoU on val ({float_score:.2f} to "
-            f"{int8_score:.2f}) even with {len(float_layers)} layers in float32, but only "
-            f"{settings.max_drop:g} are allowed: nothing was written; --max-drop allows more"
+            f"{float_export.model}: int8 loses {drop:.2f} points of mean IoU on val "
+            f"({float_score:.2f} to {int8_score:.2f}) even with {len(float_layers)} layers in "
+            f"float32, but only {settings.max_drop:g} are allowed: nothing was written; --max-drop "
+            "allows more"
         )
     progress("measuring the speed")
     float_ms, int8_ms = _speed(float_runtime, open_export(manifest), data)
     if int8_ms >= float_ms:
         raise PixelwiseError(
-            f"{exact.model}: int8 takes {int8_ms:.1f} ms per image and float32 {float_ms:.1f} ms "
-            "on this machine: nothing was written, use the float32 export"
+            f"{float_export.model}: int8 takes {int8_ms:.1f} ms per image and float32 "
+            f"{float_ms:.1f} ms on this machine: nothing was written, use the float32 export"
         )
     checks: dict[str, object] = {
         "val mean IoU": {"float32": round(float_score, 3), "int8": round(int8_score, 3)},
@@ -190,7 +193,7 @@ def _speed(
     for repeat in range(SPEED_REPEATS + 1):
         for runtime, own in zip((float_runtime, int8_runtime), times, strict=True):
             started = time.perf_counter()
-            runtime.classify(image)
+            runtime.predict_labels(image)
             if repeat:  # the first call compiles
                 own.append(1000 * (time.perf_counter() - started))
     return statistics.median(times[0]), statistics.median(times[1])

@@ -47,7 +47,7 @@ def compare(runtime: Runtime, reference: Runtime, pixels: PixelFormat = RGB) -> 
     for seed, (height, width) in enumerate(SIZES):
         image = _scene(seed, height, width, pixels)
         difference = _relative_difference(runtime.logits(image), reference.logits(image))
-        equal = float((runtime.classify(image) == reference.classify(image)).mean())
+        equal = float((runtime.predict_labels(image) == reference.predict_labels(image)).mean())
         results.append(Parity((height, width), difference, equal))
     return results
 

@@ -39,7 +39,7 @@ class TorchExportRuntime:
         """Return the logits (C, H, W) of an image (H, W, N)."""
         return self._run(image)[1]
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices (H, W) of an image (H, W, N)."""
         return self._run(image)[0]
 

@@ -33,7 +33,7 @@ class InferenceOptions:
             images that need more than 2 GiB in one pass, "none" never cuts.
         scales: Test-time augmentation (TTA): scales of the image, 0.1 to 10, whose
             probabilities are averaged.
-        flip: TTA: average over the mirrored image, too.
+        flip: TTA: also average over the mirrored image.
 
     Raises:
         InputError: If a value is not allowed, two options exclude each other, or a CRF is

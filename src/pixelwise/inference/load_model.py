@@ -38,7 +38,7 @@ NOT_MEASURED = ("openvino-bf16",)
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network that is ready to run, with what its file says about it.
+    """A network that is ready to run, with the metadata of its file.
 
     Args:
         runtime: Runs the network.

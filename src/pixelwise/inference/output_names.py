@@ -17,7 +17,7 @@ def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
         images: A file, a folder, or several of these.
 
     Returns:
-        The files in the given order, those of a folder sorted by name, without duplicates.
+        The files in the given order, the files of a folder sorted by name, without duplicates.
 
     Raises:
         InputError: If a path does not exist or a folder contains no images.
@@ -57,7 +57,7 @@ def output_names(paths: Sequence[Path], out: Path, *, overlay: bool = True) -> l
     Args:
         paths: The images.
         out: The output folder.
-        overlay: Whether overlays are written, too.
+        overlay: Whether overlays are also written.
 
     Raises:
         InputError: If two results would have the same name, or one would replace an image.

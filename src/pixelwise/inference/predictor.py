@@ -36,7 +36,8 @@ class Predictor:
     Args:
         runtime: What runs the network.
         classes: The classes that the network distinguishes.
-        options: CRF, tiling and TTA. Its `runtime` and `device` are ignored: `runtime` has them.
+        options: CRF, tiling and TTA. Its `runtime` and `device` are ignored: they were applied
+            when `runtime` was created.
         recipe: The recipe that the network was trained with, as plain JSON.
         pixels: The number of channels, data type and value range that images must have.
         network_id: Identifies the weights and the device, so that an interrupted run is only
@@ -80,7 +81,7 @@ class Predictor:
 
         Args:
             path: A .safetensors file of `pixelwise train`, or a folder of `pixelwise export`.
-            runtime: See `InferenceOptions`, as for the arguments that follow.
+            runtime: See `InferenceOptions` for this and the following arguments.
             device: PyTorch device.
             crf: Dense CRF that refines the scores.
             tile: Largest side of a tile, "auto" or "none".
@@ -112,7 +113,7 @@ class Predictor:
         return cls(**vars(model), options=options)
 
     @classmethod
-    def of(
+    def from_model(
         cls,
         model: nn.Module,
         classes: Classes,
@@ -175,26 +176,26 @@ class Predictor:
 
     def predict_prepared(self, image: Pixels) -> Prediction:
         """Predict an image from `prepare` or from a dataset."""
-        logits = self.scores(image)
+        logits = self.refined_logits(image)
         return Prediction(image, label_map(logits), self.classes, logits)
 
     def segment_prepared(self, image: Pixels) -> Segmentation:
         """Segment an image from `prepare` or from a dataset."""
-        return Segmentation(image, self.classify(image), self.classes)
+        return Segmentation(image, self.predict_labels(image), self.classes)
 
     @property
     def concurrency(self) -> int:
         """The number of threads that should call `segment_concurrently`."""
-        return self.network.concurrency if self._needs_labels_only else 1
+        return self.network.concurrency if self._skip_logits else 1
 
     def segment_concurrently(self, image: Pixels) -> Segmentation:
         """Do the same as `segment_prepared`, from up to `concurrency` threads at once.
 
         This raises the throughput; each image takes longer.
         """
-        if not self._needs_labels_only:
+        if not self._skip_logits:
             return self.segment_prepared(image)
-        return Segmentation(image, self.network.classify_concurrently(image), self.classes)
+        return Segmentation(image, self.network.predict_labels_concurrently(image), self.classes)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """Compute the logits of an image (H, W, C) in units of 0..255.
@@ -207,27 +208,27 @@ class Predictor:
             return self.network.logits(image)
         return _log(self.tta.probabilities(image, self.network.logits))
 
-    def scores(self, image: Pixels) -> NDArray[np.float32]:
+    def refined_logits(self, image: Pixels) -> NDArray[np.float32]:
         """Compute the logits (classes, H, W); with a CRF, the logarithm of its probabilities."""
         logits = self.logits(image)
         if self.crf is None:
             return logits
         return _log(dense_crf(as_shown(image), softmax(logits), self.crf))
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Compute the class indices (H, W) of an image (H, W, C) in units of 0..255."""
-        if self._needs_labels_only:
-            return self.network.classify(image)
-        return label_map(self.scores(image))
+        if self._skip_logits:
+            return self.network.predict_labels(image)
+        return label_map(self.refined_logits(image))
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
         """Predict images in order, with one image in memory at a time."""
         return (self(image) for image in images)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything that determines the masks, except the images, as plain JSON."""
+        """Return every setting that affects the masks as plain JSON."""
         options = self.options.to_json()
-        del options["device"]  # `network_id` has the device that "None" stands for
+        del options["device"]  # `network_id` contains the resolved device
         return options | {
             "runtime": self.runtime.name,
             "supports_tiling": supports_tiling(self.runtime),
@@ -235,7 +236,7 @@ class Predictor:
         }
 
     @property
-    def _needs_labels_only(self) -> bool:
+    def _skip_logits(self) -> bool:
         """Whether the labels of the network are the result, without a CRF or TTA."""
         return self.crf is None and self.tta.single
 

@@ -18,7 +18,7 @@ from pixelwise.file_io import atomic
 from pixelwise.inference import overlay as drawing
 from pixelwise.inference.output_names import result_names
 
-REPR_CLASSES = 5  # as many of the largest classes are named in a repr
+REPR_CLASSES = 5  # number of classes shown in a repr
 
 
 @dataclass(repr=False)
@@ -27,23 +27,23 @@ class Segmentation:
 
     Args:
         image: (H, W, C) in units of 0..255; uint8 for RGB images, as given.
-        index: (H, W) uint8 class indices, 0..C-1.
+        labels: (H, W) uint8 class indices, 0..C-1.
         classes: The classes that the indices stand for.
     """
 
     image: Pixels
-    index: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
     classes: Classes
 
     def __repr__(self) -> str:
-        height, width = self.index.shape
+        height, width = self.labels.shape
         most = ", ".join(self._legend_texts()[:REPR_CLASSES])
         return f"{type(self).__name__}({width}x{height} pixels: {most})"
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
         """(H, W) uint8 in the values of the mask files that the model was trained on."""
-        return self.classes.to_value(self.index)
+        return self.classes.to_value(self.labels)
 
     def class_fractions(self) -> dict[str, float]:
         """Return the fraction of the image (0..1) that each class covers.
@@ -51,10 +51,10 @@ class Segmentation:
         Returns:
             Fractions by class name, largest first, without absent classes.
         """
-        counts = np.array(Image.fromarray(self.index).histogram()[: len(self.classes)])
+        counts = np.array(Image.fromarray(self.labels).histogram()[: len(self.classes)])
         order = np.argsort(-counts, kind="stable")
         return {
-            self.classes.names[i]: float(counts[i] / self.index.size) for i in order if counts[i]
+            self.classes.names[i]: float(counts[i] / self.labels.size) for i in order if counts[i]
         }
 
     def overlay(self, *, opacity: float = drawing.OPACITY, legend: bool = True) -> Image.Image:
@@ -64,7 +64,7 @@ class Segmentation:
             opacity: 0 (image only) to 1 (colors only).
             legend: Add a legend with the class names below the image.
         """
-        colors = self.classes.color_table().take(self.index, axis=0)
+        colors = self.classes.color_table().take(self.labels, axis=0)
         image = Image.fromarray(drawing.blend(as_shown(self.image), colors, opacity=opacity))
         if not legend:
             return image

@@ -30,7 +30,7 @@ class TTA:
 
     Args:
         scales: One view for each scale of the image's sides, 0.1 to 10.
-        flip: Whether each view is mirrored for another one.
+        flip: Whether to add a mirrored copy of each view.
 
     Raises:
         InputError: If there is no scale, or one is repeated or out of range.
@@ -43,7 +43,7 @@ class TTA:
         if not self.scales:
             raise InputError("scales: give at least one, 1 for the image as it is")
         for scale in self.scales:
-            if not MIN_SCALE <= scale <= MAX_SCALE:  # refuses NaN, too
+            if not MIN_SCALE <= scale <= MAX_SCALE:  # also refuses NaN
                 raise InputError(f"scale {scale:g}: allowed are {MIN_SCALE:g} to {MAX_SCALE:g}")
             if self.scales.count(scale) > 1:
                 raise InputError(f"scale {scale:g}: is given twice: leave one out")

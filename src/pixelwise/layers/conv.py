@@ -47,8 +47,8 @@ class TensorFlowConv2d(nn.Conv2d):
 class ConvNormAct(nn.Sequential):
     """Convolution without bias, batch normalization, activation.
 
-    At stride 1 the output has the size of the input. The shift of the normalization takes the
-    place of the bias.
+    At stride 1 the output has the size of the input. The convolution has no bias: batch
+    normalization has its own.
 
     Args:
         in_channels: Number of input channels.

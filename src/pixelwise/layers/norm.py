@@ -21,7 +21,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     A batch of one has a single value per channel after global pooling, so it has no variance.
     PyTorch raises an error for it in training; this layer uses its running statistics instead, as
-    in evaluation. For a batch that is sharded over processes, the statistics are those of the
+    in evaluation. For a batch that is sharded over processes, the statistics cover the
     global batch.
 
     Attributes:
@@ -66,7 +66,7 @@ def use_compiled(model: nn.Module, enabled: bool = True) -> None:
 
     Args:
         model: Any network. Its `BatchNorm2d` layers are switched in place.
-        enabled: True for kernels that numba compiles, False for those of PyTorch.
+        enabled: True for kernels that numba compiles, False for PyTorch's.
 
     Raises:
         InputError: If numba is required but not installed.

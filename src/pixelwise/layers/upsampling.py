@@ -123,7 +123,7 @@ class FrozenUpsampling(nn.Module):
 class LearnedUpsampling(nn.ConvTranspose2d):
     """Transposed convolution without bias, initialized to bilinear upsampling of each channel.
 
-    Arguments are those of `FrozenUpsampling`.
+    For the arguments see `FrozenUpsampling`.
     """
 
     def __init__(self, channels: int, *, kernel_size: int, stride: int, padding: int = 0) -> None:
@@ -147,7 +147,7 @@ class Interpolation(nn.Module):
     same values away from the border. Any other kernel would place its positions between the
     interpolated ones.
 
-    Arguments are those of `FrozenUpsampling`.
+    For the arguments see `FrozenUpsampling`.
 
     Raises:
         InputError: If `kernel_size` is not twice the stride.

@@ -4,7 +4,7 @@ FCN (arXiv:1411.4038), sections 3.1 and 3.2. `convolutionalize` converts a class
 into a network that scores all windows of a larger image at once. `shift_and_stitch` runs such a
 network on shifted images and interleaves the outputs, for a finer stride.
 
-Without padding layers, the scores equal those of the sliding windows up to floating-point rounding.
+Without padding layers, the scores equal the sliding windows' scores up to floating-point rounding.
 A padding layer sees zeros beyond the border of a window, but the actual image in a pass over the
 whole image.
 """

@@ -2,7 +2,7 @@
 
 The CRF that follows the network is in `pixelwise.crf`. The field of view is set by numbers:
 LargeFOV's 3x3 kernel with rate 12 and 1024 channels covers as much as the 7x7 kernel with rate 4
-and 4096 channels, with a sixth of the parameters (table 2). Pools and upsampling are those of the
+and 4096 channels, with a sixth of the parameters (table 2). Pools and upsampling are as in the
 authors' Caffe code.
 """
 

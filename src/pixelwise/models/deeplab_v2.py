@@ -87,7 +87,7 @@ def deeplab_v2(
         backbone: "vgg16", or a ResNet with bottlenecks.
         aspp: "S" for rates 2, 4, 8, 12, or "L" for rates 6, 12, 18, 24 (at stride 8).
         output_stride: 8, or with a ResNet also 16, which halves the rates.
-        multi_scale: Run the network at half and three quarters of the image size, too, and take the
+        multi_scale: Also run the network at half and three quarters of the image size, and take the
             largest logit.
         caffe: Use the authors' form of the ResNet. False uses torchvision's, which its ImageNet
             weights need.

@@ -85,14 +85,14 @@ def deeplab_v3plus(
         in_channels: Number of image channels.
         backbone: A key of `backbones.BACKBONES`.
         output_stride: 16, or 8 for a denser and slower context.
-        decoder: False returns the logits of the ASPP as they are, as in DeepLabV3.
+        decoder: False returns the logits of the ASPP, as in DeepLabV3.
         aspp: False leaves only the 1x1 convolution and the image pooling of the ASPP.
         separable: Make the 3x3 convolutions of the head depthwise separable. By default they are,
             except with ResNets.
         multi_grid: Use unit rates 1, 2, 4 in the last stage of a ResNet with bottlenecks.
         align_corners: Align corners in every resize.
         tensorflow: Use MobileNetV2 in the form of the authors' weights.
-        width: Multiplier of MobileNetV2's channels; weights were published for 0.5, too.
+        width: Multiplier of MobileNetV2's channels; weights were also published for 0.5.
 
     Raises:
         InputError: If an option is not allowed, for instance `tensorflow` or `width` with another

@@ -31,7 +31,7 @@ FCN_8S_AT_ONCE = {"c4": 0.01, "c3": 0.0001}
 
 
 class FCNSkipHead(nn.Module):
-    """Score c5, then double the scores and add those of a finer map, skip by skip (figure 3).
+    """Predict scores from c5, then repeatedly upsample 2x and add a finer map's scores (figure 3).
 
     All score layers start at zero (section 4.3), so a network with a new skip starts with the
     result of the network without it.
@@ -62,14 +62,14 @@ class FCNSkipHead(nn.Module):
     ) -> None:
         super().__init__()
         self.scales = dict(skips or {})
-        self.score = _zero_scores(channels["c5"], num_classes)
+        self.score = _make_score_layer(channels["c5"], num_classes)
         self.skips = nn.ModuleDict()
         self.doubling = nn.ModuleDict()
         self.offsets: dict[str, int | None] = dict.fromkeys((*self.scales, "image"))
         position = coordinates["c5"] if coordinates else Coordinates()
         stride = strides["c5"]
         for name in self.scales:
-            self.skips[name] = _zero_scores(channels[name], num_classes)
+            self.skips[name] = _make_score_layer(channels[name], num_classes)
             self.doubling[name] = make_upsampling(upsampling, num_classes, kernel_size=4, stride=2)
             position = position.after(self.doubling[name])
             if coordinates:
@@ -95,7 +95,7 @@ class FCNSkipHead(nn.Module):
         return crop(self.upsampling(scores), offset=self.offsets["image"], size=size)
 
 
-def _zero_scores(channels: int, num_classes: int) -> nn.Conv2d:
+def _make_score_layer(channels: int, num_classes: int) -> nn.Conv2d:
     score = nn.Conv2d(channels, num_classes, 1)
     nn.init.zeros_(score.weight)
     assert score.bias is not None
@@ -169,7 +169,7 @@ def fcn_alexnet(
     """
     if backbone not in ALEXNETS:
         raise InputError(f"backbone {backbone!r}: must be one of {', '.join(ALEXNETS)}")
-    return _stride_32(
+    return _build_fcn32s(
         ALEXNETS[backbone](in_channels=in_channels, width=width), num_classes, upsampling
     )
 
@@ -187,10 +187,10 @@ def fcn_googlenet(
     Raises:
         InputError: If `upsampling` is not allowed.
     """
-    return _stride_32(GoogLeNet(in_channels=in_channels), num_classes, upsampling)
+    return _build_fcn32s(GoogLeNet(in_channels=in_channels), num_classes, upsampling)
 
 
-def _stride_32(
+def _build_fcn32s(
     backbone: AlexNet | CaffeNet | GoogLeNet, num_classes: int, upsampling: str
 ) -> Segmenter:
     head = FCNSkipHead(

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Count the learnable numbers, including those of batch normalization."""
+    """Count the trainable parameters, including the scales and shifts of batch normalization."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -46,7 +46,7 @@ def count_multiply_adds(model: nn.Module, *, height: int, width: int) -> int:
 
 
 def count_activations(model: nn.Module, *, height: int, width: int) -> int:
-    """Count the numbers that all layers output for one image; training keeps most of them.
+    """Count the activations of all layers for one image; training keeps most of them.
 
     A model on the meta device is measured without any arithmetic.
 

@@ -51,7 +51,7 @@ def trace_sizes(model: nn.Module, *, height: int, width: int, in_channels: int =
 def measure_receptive_radius(
     model: nn.Module, *, step: int, in_channels: int = 3
 ) -> tuple[int, int]:
-    """Measure how far away a pixel can be and still influence the output, in pixels.
+    """Measure the receptive-field radius: how far a pixel can influence the output, in pixels.
 
     This is half of the theoretical receptive field, without the effect of image pooling. The
     measurement runs a strip in which some rows are NaN, which every kernel propagates, and doubles

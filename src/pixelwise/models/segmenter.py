@@ -1,4 +1,4 @@
-"""The only wrapper: a backbone, a head, and logits at the size of the image."""
+"""The class of every network: a backbone, a head, and resizing to the size of the image."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Segmenter(nn.Module):
     """Segmentation network: normalized images (B, C, H, W) to logits (B, num_classes, H, W).
 
     Works for any H, W >= 1. The logits of the head are resized to the image, unless the head has a
-    method `upsample(logits, size=(height, width))` of its own.
+    method `upsample(logits, size=(height, width))`.
 
     Args:
         backbone: The feature extractor.
         head: Module that maps the backbone's dict of features to logits.
-        auxiliary: Second head on the same features, used only for its loss: see `with_auxiliary`.
+        auxiliary: Second head on the same features, used only for its loss: see `training_logits`.
         scales: Image scales at which the network is also run; at each position the largest logit
             over all scales wins (DeepLab v2, arXiv:1606.00915, section 4.1.2, with 0.5 and 0.75).
         align_corners: Align corners in every resize, as Caffe and TensorFlow do; needed by weights
@@ -63,7 +63,7 @@ class Segmenter(nn.Module):
         logits: Tensor = self.head(self.backbone(images))
         return self._largest([logits, *self._logits_at_scales(images)])
 
-    def with_auxiliary(self, images: Tensor, *, upsample: bool = True) -> tuple[Tensor, ...]:
+    def training_logits(self, images: Tensor, *, upsample: bool = True) -> tuple[Tensor, ...]:
         """Compute all logits that have a loss in training.
 
         Args:
@@ -72,7 +72,7 @@ class Segmenter(nn.Module):
 
         Returns:
             The logits as in `forward`; if the network has several scales, the logits of each scale,
-            the original size first; and those of the auxiliary head if there is one.
+            the original size first; and the auxiliary head's logits if there is one.
         """
         size = _size(images)
         features = self.backbone(images)

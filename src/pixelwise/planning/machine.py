@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pixelwise.process_settings import cores
 
-# Memory limits of control groups, versions 2 and 1: those of a container.
+# Memory limits of control groups, versions 2 and 1: the limits of a container.
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 

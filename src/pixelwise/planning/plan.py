@@ -34,7 +34,7 @@ STEPS = 1104
 """24 epochs of CamVid in batches of 8."""
 MIN_EPOCHS, MIN_EPOCHS_GPU, MAX_EPOCHS = 12, 24, 200
 DOMINANT = 0.9
-"""Fraction of the pixels in the largest class from which the other classes get larger weights."""
+"""If one class covers at least this fraction of the pixels, class weights are used."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def make_plan(
     Args:
         dataset_stats: The dataset.
         machine: The machine; each GPU has `machine.gpu_memory`.
-        fixed: Values that the recipe states. The chosen ones take them into account.
-        network: The memory that the network takes. None: that of the default network.
+        fixed: Values that the recipe sets. The chosen ones take them into account.
+        network: The memory that the network takes. None: the default network's.
         processes: Number of processes that share each batch.
 
     Returns:

@@ -54,7 +54,7 @@ def load_resolved_recipe(path: Path) -> ResolvedRecipe:
     for key, value in recipe.flat().items():
         if value == "auto" and key not in MACHINE_KEYS:
             raise InputError(
-                f"{path}: {key} is auto, but the recipe of a run states the value that was "
+                f"{path}: {key} is auto, but the recipe of a run contains the value that was "
                 "chosen: restore the value"
             )
     return recipe.resolve({})

@@ -45,7 +45,7 @@ class ModelRecipe(_Section):
         default=0.1,
         gt=0,
         le=1,
-        description="weight of a new batch in the running statistics; TensorFlow states 1 - this",
+        description="weight of a new batch in the running statistics; TensorFlow uses 1 - this",
     )
 
 
@@ -226,7 +226,7 @@ class Recipe(_Section):
     )
     kernels: Kernels | Literal["auto"] = Field(
         default="auto",
-        description="plain: those of PyTorch; compiled: some by numba, on a CPU with "
+        description="plain: PyTorch's kernels; compiled: some by numba, on a CPU with "
         "channels_last; auto: the faster ones, measured",
     )
     checkpoint_minutes: float = Field(

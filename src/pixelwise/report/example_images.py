@@ -16,7 +16,7 @@ MAX_SIDE = 640
 """Longest side of the shown images, in pixels. It keeps the page small enough to mail."""
 
 WRONG: Color = (230, 0, 90)
-"""Color of wrong pixels in error maps. It differs from gray for color-blind readers, too."""
+"""Color of wrong pixels in error maps. Color-blind readers can also tell it from gray."""
 
 STRIPES: tuple[Color, Color] = ((250, 250, 250), (190, 190, 190))
 """The two grays that hatch ignored pixels."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import pixelwise
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.pixel_format import as_shown
 from pixelwise.evaluation import Evaluation, evaluate
 from pixelwise.evaluation.calibration import CONFIDENT, confident_errors
@@ -27,9 +28,7 @@ EXAMPLES = 3
 """Images in each gallery."""
 
 
-def write_run_report(
-    run: Run, *, command: str, progress: Callable[[int, int], None] | None = None
-) -> Path:
+def write_run_report(run: Run, *, command: str, progress: ProgressCallback | None = None) -> Path:
     """Write RUN/report.html.
 
     Scores the best bundle on val again, with boundaries and calibration.
@@ -84,8 +83,8 @@ def _galleries(run: Run, predictor: Predictor, evaluation: Evaluation) -> list[G
         image, truth = run.data.read(samples[name])
         result = predictor.predict_prepared(image)
         confidence = result.probabilities.max(axis=0)
-        errors = confident_errors(truth, result.index, confidence) if confident else None
-        return Example(name, as_shown(image), truth, result.index, by_image[name], errors)
+        errors = confident_errors(truth, result.labels, confidence) if confident else None
+        return Example(name, as_shown(image), truth, result.labels, by_image[name], errors)
 
     best, median, worst = _best_median_worst(ranked)
     errors = evaluation.details.confident_errors

@@ -2,10 +2,10 @@
 
 from pixelwise.recipes.load_recipe import load_recipe
 from pixelwise.recipes.schema import Recipe, ResolvedRecipe
-from pixelwise.training.api import plan_training, resume, train
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.custom_model import load_custom_model
 from pixelwise.training.run_folder import Run
+from pixelwise.training.runs import plan_training, resume, train
 from pixelwise.training.trainer import Trainer, TrainingError, TrainingStoppedError
 
 __all__ = [

@@ -24,7 +24,7 @@ def plan_run(
     """Choose the values of PLANNED that are `auto`.
 
     Args:
-        recipe: The recipe. Values that it states do not change.
+        recipe: The recipe. Values that it sets do not change.
         data: The dataset.
         device: Device to train on.
         processes: Number of processes; the batch size is a multiple of it.

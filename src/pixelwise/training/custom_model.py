@@ -33,9 +33,9 @@ class CustomSegmenter(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.with_auxiliary(images)[0]
+        return self.training_logits(images)[0]
 
-    def with_auxiliary(self, images: Tensor, *, upsample: bool = True) -> tuple[Tensor]:
+    def training_logits(self, images: Tensor, *, upsample: bool = True) -> tuple[Tensor]:
         logits = self.module(images)
         shape = tuple(getattr(logits, "shape", ()))
         if len(shape) != 4 or shape[:2] != (len(images), self.num_classes):
@@ -81,7 +81,7 @@ def make_predictor(
         runtime = CustomRuntime(model, normalization, device)
         options = InferenceOptions(tile="none")
         return Predictor(runtime, classes, options=options, pixels=pixels)
-    return Predictor.of(model, classes, normalization, pixels=pixels, device=device)
+    return Predictor.from_model(model, classes, normalization, pixels=pixels, device=device)
 
 
 def load_custom_model(

@@ -25,7 +25,7 @@ MEMORY_FORMATS: dict[str, torch.memory_format] = {
     "channels_last": torch.channels_last,
 }
 TIMED_IMAGES = 2  # the minimum for batch normalization; larger batches have the same time ratio
-# Combinations that take less than CLOSE times as long as the fastest are timed ROUNDS more times.
+# Combinations within CLOSE times the fastest are timed again ROUNDS times.
 CLOSE, ROUNDS = 1.25, 3
 
 
@@ -35,8 +35,8 @@ class KernelConfig:
 
     Attributes:
         memory_format: Memory format of images and feature maps.
-        kernels: "plain" for PyTorch's kernels, "compiled" for those of `pixelwise.ops` where it has
-            any; these need a CPU and channels_last.
+        kernels: "plain" for PyTorch's kernels, "compiled" for the kernels of `pixelwise.ops` where
+            there are any; these need a CPU and channels_last.
     """
 
     memory_format: MemoryFormat

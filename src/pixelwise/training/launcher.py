@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from pixelwise.distributed.process_rank import LAUNCHER_VARIABLE, LOST
+from pixelwise.distributed.environment import LAUNCHER_VARIABLE, LOST
 from pixelwise.errors import InputError
 from pixelwise.interrupts import SIGNALS
 from pixelwise.planning.machine import this_machine
@@ -83,7 +83,7 @@ def launch(*, devices: int, nodes: int, remedy: str) -> int:
 
 
 def _rendezvous(nodes: int) -> dict[str, str]:
-    """Return the variables that state where the processes meet and the rank of this machine."""
+    """Return the variables with the rendezvous address and the rank of this machine."""
     names = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
     if nodes > 1:
         missing = [name for name in names if name not in os.environ]

@@ -132,7 +132,7 @@ def _ignore_ctrl_c(worker: int) -> None:
 
 
 def auto_workers(device: torch.device, *, processes: int = 1) -> int:
-    """Return the number of loading processes for each of the `processes` of this machine.
+    """Return the number of DataLoader workers per training process of this machine.
 
     It is 0 on a CPU, where they would compete with the training step for the cores.
     """

@@ -38,7 +38,7 @@ REMEDY = "give a run folder with an undamaged checkpoint, or train again"
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """The position of a run and its results so far.
 
     Attributes:
@@ -102,7 +102,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     fabric: Fabric
-    progress: Progress
+    progress: RunProgress
     ema: AveragedModel | None = None
 
 
@@ -124,12 +124,12 @@ class Checkpoint:
         """The facts of the run when it began."""
         return dict(self.header["facts"])
 
-    def progress(self) -> Progress:
+    def progress(self) -> RunProgress:
         """Return the progress of the run."""
         header = dict(self.header["progress"])
         names = tuple(header.pop("images"))
         rate = header.pop("learning_rate")
-        progress = Progress(**header, learning_rate=math.nan if rate is None else rate)
+        progress = RunProgress(**header, learning_rate=math.nan if rate is None else rate)
         if "confusion" in self.tensors:
             counts = self.tensors["confusion"].numpy()
             matrix = ConfusionMatrix(len(counts))
@@ -231,7 +231,7 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
             "images": names,
         },
         "optimizer": {"groups": optimizer["param_groups"]},
-        "schedule": state.schedule.state_dict(),  # without functions: the recipe defines them
+        "schedule": state.schedule.state_dict(),  # lambdas are rebuilt from the recipe
         "averaged": averaged,
         "scaler": state.fabric.strategy.precision.state_dict(),
         "threads": torch.get_num_threads(),

@@ -36,7 +36,7 @@ from pixelwise.evaluation import Evaluation
 from pixelwise.file_io import make_folder, not_writable, write_text
 from pixelwise.recipes.schema import CUSTOM_MODEL, ResolvedRecipe
 from pixelwise.training.custom_model import CustomSegmenter
-from pixelwise.training.resume_state import Progress
+from pixelwise.training.resume_state import RunProgress
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import Normalization
 
@@ -71,7 +71,7 @@ class Run:
     data: SegmentationData
     normalization: Normalization
     facts: dict[str, str]
-    progress: Progress = field(default_factory=Progress)
+    progress: RunProgress = field(default_factory=RunProgress)
 
     @property
     def best(self) -> Path:
@@ -165,7 +165,7 @@ def read_root(folder: Path) -> Path:
     description = _read_data_json(folder)
     if description["layout"] == CUSTOM_LAYOUT:
         raise InputError(
-            f"{folder}: was trained on a dataset of your own: pass it, resume(folder, data=...)"
+            f"{folder}: was trained on an in-memory dataset: pass it with resume(folder, data=...)"
         )
     return Path(description["root"])
 
@@ -174,7 +174,7 @@ def check_model(folder: Path, recipe: ResolvedRecipe, model: nn.Module | None) -
     """Raise InputError if a user's own module is missing, or passed to another run."""
     if recipe.model.name == CUSTOM_MODEL and model is None:
         raise InputError(
-            f"{folder}: was trained with a module of your own: pass it, resume(folder, model=...)"
+            f"{folder}: was trained with a custom module: pass it with resume(folder, model=...)"
         )
     if recipe.model.name != CUSTOM_MODEL and model is not None:
         raise InputError(f"{folder}: was trained with {recipe.model.name}: omit model=")
@@ -266,8 +266,8 @@ class Metrics:
             self.last_step = now
             self.write("step", values)
 
-    def resume(self, progress: Progress, *, processes: int) -> None:
-        """Remove events after the position from which a run resumes, and append a resume event."""
+    def resume(self, progress: RunProgress, *, processes: int) -> None:
+        """Remove events after the position where a run resumes, and append a resume event."""
         if not self.enabled:
             return
         position = {"epoch": progress.epoch, "step": progress.step}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.dataset_statistics import usual_crop
 from pixelwise.data.pixel_format import RGB, PixelFormat
-from pixelwise.distributed.process_group import ProcessGroup, check_batch_size
+from pixelwise.distributed.context import DistributedContext, check_batch_size
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_folder
 from pixelwise.models import Segmenter, backbone_name, count_parameters
@@ -20,9 +20,9 @@ from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, Resolved
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
-from pixelwise.training.initial_weights import InitialWeights, create_network, load_initial_weights
+from pixelwise.training.initial_model import InitialModel, create_initial_model, create_network
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
-from pixelwise.training.losses import Loss
+from pixelwise.training.losses import SegmentationLoss
 from pixelwise.training.run_folder import Run, check_out, fingerprint
 from pixelwise.training.tensorboard import import_summary_writer
 from pixelwise.weights.normalization import Normalization
@@ -39,12 +39,15 @@ class TrainingSetup:
 
     run: Run
     model: Segmenter | CustomSegmenter
-    loss: Loss
+    loss: SegmentationLoss
 
 
 @dataclass(frozen=True)
 class _Decisions:
-    """What rank 0 decides. `rng_state` is PyTorch's after the initial weights are drawn."""
+    """Values that rank 0 decides and broadcasts.
+
+    `rng_state` is PyTorch's random state after weight initialization.
+    """
 
     recipe: ResolvedRecipe
     pixels: PixelFormat
@@ -58,16 +61,16 @@ def set_up(
     out: Path,
     recipe: Recipe,
     callback: Callback,
-    group: ProcessGroup,
+    group: DistributedContext,
     *,
     module: nn.Module | None,
     overwrite: bool,
     world_size: int | None = None,
 ) -> TrainingSetup:
-    """Prepare a run without writing anything. The arguments and errors are those of `train`.
+    """Prepare a run without writing anything. For arguments and errors see `train`.
 
-    Rank 0 decides what is measured or depends on the machine. `group` are the processes that
-    prepare the run, `world_size` is the number to plan for, by default that of `group`.
+    Rank 0 decides what is measured or depends on the machine. `group` prepares the run;
+    `world_size` is the number of processes that it will train on, by default those in `group`.
     """
     world_size = world_size or group.world_size
     device = group.fabric.device
@@ -83,8 +86,8 @@ def set_up(
         return planned
 
     planned_recipe, facts = group.on_rank_zero(plan)
-    start = group.only_on_rank_zero(
-        lambda: load_initial_weights(
+    start = group.on_rank_zero_without_broadcast(
+        lambda: create_initial_model(
             recipe.model,
             data.classes,
             module=module,
@@ -99,7 +102,7 @@ def set_up(
     model = make_network(recipe.model, data, module) if start is None else start.model
     torch.set_rng_state(decisions.rng_state)
     loss = group.on_all_ranks(
-        lambda: Loss(decisions.recipe.loss, data.pixel_counts["train"], device=device)
+        lambda: SegmentationLoss(decisions.recipe.loss, data.pixel_counts["train"], device=device)
     )
     facts = {**decisions.facts, "processes": str(group)}
     run = Run(out, decisions.recipe, data, decisions.normalization, facts)
@@ -114,7 +117,7 @@ def _check_output(out: Path, recipe: Recipe, *, overwrite: bool) -> None:
 
 
 def _decide(
-    start: InitialWeights | None,
+    start: InitialModel | None,
     data: SegmentationData,
     recipe: Recipe,
     planned_facts: dict[str, str],
@@ -167,7 +170,7 @@ def make_network(
 
 
 def open_data(
-    source: Data, recipe: Recipe, callback: Callback, group: ProcessGroup
+    source: Data, recipe: Recipe, callback: Callback, group: DistributedContext
 ) -> SegmentationData:
     """Open the dataset on all ranks and check that it is the same on all.
 
@@ -181,8 +184,8 @@ def open_data(
         for rank, other in enumerate(fingerprints):
             if other != fingerprints[0]:
                 raise InputError(
-                    f"{data.root}: process {rank} sees another dataset than process 0: give all "
-                    "machines the same folder"
+                    f"{data.root}: process {rank} has a different dataset from process 0: give "
+                    "all machines the same folder"
                 )
 
     group.on_rank_zero(compare)
@@ -209,7 +212,7 @@ def _open_data(source: Data, recipe: Recipe, callback: Callback) -> Segmentation
     return replace(source, splits={split: source.splits[split] for split in splits})
 
 
-def _describe_model(start: InitialWeights, model: ModelRecipe) -> str:
+def _describe_model(start: InitialModel, model: ModelRecipe) -> str:
     size = f"{count_parameters(start.model):,} parameters, from {start.origin}"
     if isinstance(start.model, CustomSegmenter):
         return f"{type(start.model.module).__name__} (your own module), {size}"

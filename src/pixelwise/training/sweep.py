@@ -22,16 +22,16 @@ import torch
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_statistics import CROP_MULTIPLE, usual_crop
-from pixelwise.distributed.process_rank import find_process_rank
+from pixelwise.distributed.environment import read_distributed_env
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.file_io import make_folder, write_text
 from pixelwise.models import create_model
 from pixelwise.planning.plan import CROP
 from pixelwise.recipes.load_recipe import load_recipe
 from pixelwise.recipes.schema import Recipe
-from pixelwise.training.api import resume, train
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.resume_state import list_checkpoints
+from pixelwise.training.runs import resume, train
 from pixelwise.training.trainer import TrainingError, TrainingStoppedError
 from pixelwise.weights.imagenet import find_imagenet_weights
 
@@ -143,7 +143,7 @@ def make_search_space(
 ) -> SearchSpace:
     """Return a space around the recipe's learning rate, and at and below its crop.
 
-    If the recipe states no crop, that is the usual crop of the dataset's images.
+    If the recipe sets no crop, that is the usual crop of the dataset's images.
     """
     rate = recipe.optimizer.learning_rate
     crop = recipe.augmentation.crop
@@ -168,14 +168,14 @@ def sweep(
     minutes: float | None = None,
     callback: SweepCallback | None = None,
 ) -> Sweep:
-    """Run trials until `out` holds `trials` of them, those of earlier calls included.
+    """Run trials until `out` holds `trials` of them, including earlier calls' trials.
 
     A trial whose loss is not finite counts as failed.
 
     Args:
         root: Folder of images and masks.
         out: Folder for the trials.
-        recipe: The recipe. It must state the number of epochs, so that trials can be compared.
+        recipe: The recipe. It must set the number of epochs, so that trials can be compared.
         space: The search space.
         trials: Number of trials.
         minutes: Time budget. No epoch begins after it; the next call continues the current trial.
@@ -187,7 +187,7 @@ def sweep(
         TrainingStoppedError: On Ctrl-C or SIGTERM.
     """
     callback = callback or SweepCallback()
-    if find_process_rank() is not None:
+    if read_distributed_env() is not None:
         raise InputError("sweep: runs in a single process: start it without torchrun and srun")
     if recipe.epochs == "auto":
         raise InputError("epochs = 'auto': a sweep compares equally long trials: set a number")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TensorBoard(Callback):
     """Write the loss of each step, and the loss, learning rate, scores and speed of each epoch.
 
-    If a run is resumed, events beyond the step from which it is resumed are purged.
+    If a run is resumed, events after the step where it resumes are purged.
 
     Args:
         folder: Folder of the event files.

@@ -17,7 +17,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from pixelwise.distributed.process_group import ProcessGroup
+from pixelwise.distributed.context import DistributedContext
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import Evaluation, evaluate, merge_shards
 from pixelwise.file_io import make_folder, remove_temporary_files
@@ -63,7 +63,7 @@ class Trainer:
     def __init__(
         self,
         setup: TrainingSetup,
-        group: ProcessGroup,
+        group: DistributedContext,
         *,
         callback: Callback,
         checkpoint: Checkpoint | None = None,
@@ -74,7 +74,7 @@ class Trainer:
         self.recipe, self.progress = self.run.recipe, self.run.progress
         self.metrics = Metrics(self.run.folder, enabled=group.is_rank_zero)
         self.interrupts = Interrupts()
-        self._load_data()
+        self._make_loader()
         self._make_model_and_optimizer()
         self.state = TrainingState(
             self.model,
@@ -87,17 +87,17 @@ class Trainer:
         if group.is_rank_zero:
             for folder in (self.run.folder, self.run.folder / "checkpoints"):
                 remove_temporary_files(folder)
-        self.checkpoints = CheckpointWriter(self.run, steps=len(self.order))
+        self.checkpoints = CheckpointWriter(self.run, steps=len(self.batch_sampler))
         if checkpoint is None:
             self._save()
         else:
             checkpoint.restore(self.state)
             self.metrics.resume(self.progress, processes=group.world_size)
 
-    def _load_data(self) -> None:
+    def _make_loader(self) -> None:
         """Create the loader of the training batches."""
         recipe, data = self.recipe, self.run.data
-        self.order = BatchOrder(
+        self.batch_sampler = BatchOrder(
             len(data.splits["train"]),
             batch_size=recipe.batch_size,
             seed=recipe.seed,
@@ -105,12 +105,12 @@ class Trainer:
             world_size=self.group.world_size,
         )
         augmentation = make_augmentation(recipe.augmentation, fill=self.run.normalization.fill())
-        self.images = AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
+        self.train_dataset = AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
         workers = recipe.data.workers
         if workers == "auto":
-            local_processes = self.group.process_rank.local_world_size
+            local_processes = self.group.distributed_env.local_world_size
             workers = auto_workers(self.device, processes=local_processes)
-        self.loader = make_loader(self.images, self.order, workers=workers)
+        self.loader = make_loader(self.train_dataset, self.batch_sampler, workers=workers)
 
     def _make_model_and_optimizer(self) -> None:
         """Wrap the network with Fabric; create optimizer, schedule and moving average."""
@@ -121,9 +121,9 @@ class Trainer:
         self.network, self.optimizer = self.group.setup(
             self.model, make_optimizer(self.model, recipe)
         )
-        self.network.mark_forward_method("with_auxiliary")
-        self.accumulate = min(recipe.optimizer.accumulate, len(self.order))
-        updates = recipe.epochs * -(-len(self.order) // self.accumulate)
+        self.network.mark_forward_method("training_logits")
+        self.accumulate = min(recipe.optimizer.accumulate, len(self.batch_sampler))
+        updates = recipe.epochs * math.ceil(len(self.batch_sampler) / self.accumulate)
         self.schedule = make_schedule(self.optimizer, recipe, steps=updates)
         self.ema = make_ema(self.model, max_decay=recipe.optimizer.ema_decay)
         self.validated_model = self.model if self.ema is None else self.ema.module
@@ -136,19 +136,19 @@ class Trainer:
             TrainingStoppedError: On Ctrl-C or SIGTERM, after a checkpoint.
         """
         epochs = self.recipe.epochs
-        with Interrupts() as self.interrupts:
+        with self.interrupts:
             for epoch in range(self.progress.epoch, epochs + 1):
                 self.train_epoch()
                 self._finish_epoch()
-                if (signal_number := self._signal()) and epoch < epochs:
+                if (signal_number := self._stop_signal()) and epoch < epochs:
                     self._stop(signal_number)
         with self._explain_write_errors():
             self.metrics.write("end", {"best_epoch": self.run.best_epoch})
 
     def train_epoch(self) -> None:
         """Train from the current step to the end of the epoch."""
-        progress, steps = self.progress, len(self.order)
-        self.order.begin(progress.epoch, done=progress.step)
+        progress, steps = self.progress, len(self.batch_sampler)
+        self.batch_sampler.begin(progress.epoch, done=progress.step)
         self.network.train()
         for norm in self.frozen_norms:
             norm.eval()
@@ -166,7 +166,7 @@ class Trainer:
                 step=step,
                 steps=steps,
                 loss=loss,
-                images=self.order.images(step),
+                images=self.batch_sampler.images(step),
             )
             if self._ends_accumulation(step):
                 progress.step, progress.loss_sum = step, loss_sum
@@ -185,7 +185,7 @@ class Trainer:
             The loss of the batch, over all processes.
         """
         rng_state = torch.get_rng_state()
-        shard = self.order.shard(step)
+        shard = self.batch_sampler.shard(step)
         images = self.kernels.to_memory_format(images[: shard.size].to(self.device))
         labels = labels[: shard.size].to(self.device)
         update = self._ends_accumulation(step)
@@ -226,7 +226,7 @@ class Trainer:
         return merge_shards(self.group.gather(part))
 
     def _compute_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        logits, *auxiliary = self.network.with_auxiliary(
+        logits, *auxiliary = self.network.training_logits(
             self.run.normalization(images), upsample=self.loss.upsample
         )
         loss = self.loss(logits, labels)
@@ -235,10 +235,10 @@ class Trainer:
         return loss
 
     def _ends_accumulation(self, step: int) -> bool:
-        return step % self.accumulate == 0 or step == len(self.order)
+        return step % self.accumulate == 0 or step == len(self.batch_sampler)
 
     def _on_validation_progress(self, done: int, total: int) -> None:
-        if signal_number := self._signal():
+        if signal_number := self._stop_signal():
             self._save()
             self._stop(signal_number)
         self.callback.on_validation_progress(done, total)
@@ -258,7 +258,7 @@ class Trainer:
         self._save()
 
     def _write_epoch(self, evaluation: Evaluation) -> None:
-        """Write the bundles and the metrics of an epoch; after a kill this is repeated."""
+        """Write the bundles and the metrics of an epoch; a run killed meanwhile repeats this."""
         run, progress = self.run, self.progress
         with self._explain_write_errors():
             bundle = run.bundle(self.validated_model, evaluation, epoch=progress.epoch)
@@ -269,7 +269,7 @@ class Trainer:
                 evaluation.image_counts.save(run.val_images, classes=names, split="val")
             self.metrics.write("epoch", run.history[-1])
 
-    def _signal(self) -> int:
+    def _stop_signal(self) -> int:
         """Return the number of the signal that asks any of the processes to stop, or 0."""
         return self.group.all_reduce_max(self.interrupts.requested or 0)[0]
 
@@ -306,7 +306,7 @@ class Trainer:
 
     @contextmanager
     def _explain_write_errors(self) -> Iterator[None]:
-        """Add how to resume to the error if a file cannot be written, as on a full disk."""
+        """Add how to resume to errors of writing a file, such as a full disk."""
         try:
             yield
         except InputError as error:
@@ -318,9 +318,9 @@ class Trainer:
     def _fail_not_finite(self, step: int, loss: float) -> NoReturn:
         """Save the whole batch and the state before the step, and raise TrainingError."""
         epoch = self.progress.epoch
-        keys = self.order.batch(epoch, step)
-        names = [self.images.samples[index].name for _, index in keys]
-        pairs = [self.images[key] for key in keys]
+        keys = self.batch_sampler.batch(epoch, step)
+        names = [self.train_dataset.samples[index].name for _, index in keys]
+        pairs = [self.train_dataset[key] for key in keys]
         folder = make_folder(self.run.folder / "not_finite")
         write_tensor_file(
             folder / "batch.safetensors",
@@ -341,7 +341,7 @@ class Trainer:
 
 
 def _configure_batch_norm(model: nn.Module, recipe: ModelRecipe) -> list[nn.Module]:
-    """Set the momentum of batch normalization, and freeze it if the recipe says so.
+    """Set the momentum of batch normalization, and freeze it if the recipe does.
 
     A user's own module keeps its momentum. Returns the frozen layers: they must stay in evaluation
     mode.

@@ -83,7 +83,7 @@ class Bundle:
         origin = self.path or "bundle"
         if self.model == CUSTOM_MODEL:
             raise InputError(
-                f"{origin}: holds the weights of a module of your own: load it with "
+                f"{origin}: holds the weights of a custom module: load it with "
                 "pixelwise.training.load_custom_model(path, module)"
             )
         try:
@@ -124,7 +124,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
-        """Read a bundle and verify its checksum. Bundles of pixelwise 0.1 are read, too.
+        """Read a bundle and verify its checksum. It can be a bundle of pixelwise 0.1.
 
         Raises:
             InputError: If the file is not a complete, undamaged bundle.

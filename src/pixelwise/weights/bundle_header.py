@@ -34,7 +34,7 @@ def read_bundle_header(path: Path, *, key: str, kind: str, remedy: str) -> tuple
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a {kind}: {remedy}")
     if not path.exists():
-        raise InputError(f"{path}: is not there: {remedy}")
+        raise InputError(f"{path}: does not exist: {remedy}")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: is empty (0 bytes): {remedy}")
     try:

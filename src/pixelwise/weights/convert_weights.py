@@ -85,7 +85,7 @@ def convert_weights(
     Args:
         path: A .caffemodel, a .pth, or a TensorFlow checkpoint.
         model: Name of the network; see `list_models`.
-        classes: The classes of the file, in order. By default those of PASCAL VOC if the file has
+        classes: The classes of the file, in order. By default PASCAL VOC's if the file has
             21 classes or none, else generated names.
         options: Options of the network. By default the backbone, and whether the upsampling is
             learned, are inferred from the file.

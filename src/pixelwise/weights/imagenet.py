@@ -48,7 +48,7 @@ def find_imagenet_weights(backbone: str) -> Path:
         backbone: Name of the backbone.
 
     Raises:
-        InputError: If no such file is known, found or intact. The message says what to install or
+        InputError: If no such file is known, found or intact. The message names what to install or
             where to put the file.
     """
     published = IMAGENET_WEIGHTS.get(backbone)

@@ -20,7 +20,7 @@ class ImportedWeights:
 
     Attributes:
         path: The file.
-        tensors: Tensors by the names in the file; those of Caffe are `LAYER.weight` and
+        tensors: Tensors by the names in the file; Caffe's are named `LAYER.weight` and
             `LAYER.bias`.
         kind: The tool that wrote the file: "caffe", "pytorch" or "tensorflow".
     """
@@ -35,7 +35,7 @@ class ImportedWeights:
 
     @property
     def is_segmenter(self) -> bool:
-        """Whether the names are those of a PyTorch backbone and head, not of a classifier."""
+        """Whether the file has a PyTorch backbone and head, not a classifier."""
         return self.kind == "pytorch" and any(name.startswith("backbone.") for name in self.tensors)
 
 

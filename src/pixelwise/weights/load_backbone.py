@@ -109,7 +109,7 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalization:
 
 
 def classifier_for(backbone: str) -> Classifier:
-    """Return what is known about a backbone's classifier; for unknown ones, that all is used."""
+    """Return the facts about a backbone's classifier; an unknown backbone uses all tensors."""
     return CLASSIFIERS.get(backbone, Classifier())
 
 

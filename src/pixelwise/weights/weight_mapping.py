@@ -58,7 +58,7 @@ class WeightMapping:
 
 
 def source_names(names: Iterable[str], prefixes: Mapping[str, str]) -> dict[str, str]:
-    """Translate a network's names to those of a file that differ only in their prefix.
+    """Translate a network's names to a file's names, which differ only in their prefix.
 
     Args:
         names: Names of the network.

@@ -8,7 +8,7 @@ from pixelwise.data.class_tables import read_label_colors
 from pixelwise.data.classes import read_classes_toml
 from pixelwise.data.layouts.pairing import pair_splits
 from pixelwise.data.source import SPLITS, Source
-from pixelwise.errors import tolerable
+from pixelwise.errors import defer_errors
 
 DESCRIPTION = "CamVid: train/ and trainannot/, val/ and valannot/, test/ and testannot/"
 
@@ -29,7 +29,7 @@ def read(root: Path) -> Source:
     table = root / "classes.toml"
     classes = CLASSES
     if table.exists():
-        with tolerable():
+        with defer_errors():
             classes = read_classes_toml(table)
             notes.append(f"published CamVid layout with {len(classes)} classes from {table}")
     else:

@@ -16,7 +16,7 @@ from pixelwise.data.layouts.folder_pairs import folder_pairs
 from pixelwise.data.layouts.layout_classes import BACKGROUND
 from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import Fault, InputError, refuse
+from pixelwise.errors import Fault, InputError, raise_problems
 
 DESCRIPTION = "one mask per class: masks/CLASS/NAME.png or masks/NAME_CLASS.png"
 
@@ -132,7 +132,7 @@ def read(root: Path) -> Source:
             files = tuple((value_of[name], path) for name, path in sorted(masks.items()))
             mask = ClassMasks(files[0][1], files, uncovered)
             splits.setdefault(split, []).append(Sample(sample_name(root, image), image, mask))
-    refuse(problems)
+    raise_problems(problems)
     meaning = "background" if background is None else "ignored"
     notes = [f"one mask per class: {len(classes)} classes; uncovered pixels are {meaning}"]
     return Source(root, "class-masks", splits, classes, False, notes)

@@ -15,7 +15,7 @@ from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.polygons import Polygons, Region, RegionMask, as_ring
 from pixelwise.data.rle import CocoRLE, whole_numbers
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError, raise_problems
 from pixelwise.file_io import is_file
 
 DESCRIPTION = "COCO: annotations/instances_SPLIT.json, or _annotations.coco.json beside the images"
@@ -78,7 +78,7 @@ def read(root: Path) -> Source:
         split: _samples(root, split, path, content, values, report)
         for split, (path, content) in contents.items()
     }
-    refuse(report.problems)
+    raise_problems(report.problems)
     background = classes.names[0]
     notes = [
         f"COCO: {len(classes)} classes; pixels without an annotation are {background}; smaller "

@@ -15,7 +15,7 @@ from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.pairing import MASK_LIKE, FilesByStem, pair_stems
 from pixelwise.data.layouts.split_lists import read_stems
 from pixelwise.data.source import Sample, Source
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError, raise_problems
 
 DESCRIPTION = "CVAT segmentation mask 1.1: labelmap.txt, SegmentationClass/, ImageSets/ and images"
 
@@ -81,5 +81,5 @@ def read(root: Path) -> Source:
             f"{lists[0].parent}: contains lists other than train.txt, val.txt and test.txt: rename "
             "or remove them"
         )
-    refuse(problems)
+    raise_problems(problems)
     return Source(root, "cvat", splits, table.classes, table.has_colors, [table.note()])

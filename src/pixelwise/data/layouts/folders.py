@@ -24,7 +24,7 @@ from pixelwise.data.layouts.split_lists import (
     split_by_lists,
 )
 from pixelwise.data.source import Sample, Source
-from pixelwise.errors import Fault, InputError, refuse, tolerable
+from pixelwise.errors import Fault, InputError, defer_errors, raise_problems
 
 DESCRIPTION = (
     "image and mask folders: images/ and masks/ (or similar names), optionally with train/, val/ "
@@ -80,7 +80,7 @@ def read(root: Path) -> Source:
     else:
         splits = _read_folders(root, lists, notes)
     table = None
-    with tolerable():
+    with defer_errors():
         table = find_table(root)
     if table is None:
         return Source(root, "folders", splits, notes=notes)
@@ -95,7 +95,7 @@ def _read_pair_lists(root: Path, lists: dict[str, Path], notes: list[str]) -> _S
         with collect_errors(problems):
             splits[split] = read_pair_list(root, path)
     notes.append("splits from " + ", ".join(path.name for path in lists.values()))
-    refuse(problems)
+    raise_problems(problems)
     return splits
 
 
@@ -114,7 +114,7 @@ def _read_folders(root: Path, lists: dict[str, Path], notes: list[str]) -> _Spli
         notes.append("splits from the folders " + ", ".join(names))
     elif lists and not problems:
         splits = split_by_lists(splits["all"], lists, notes)
-    refuse(problems)
+    raise_problems(problems)
     return splits
 
 

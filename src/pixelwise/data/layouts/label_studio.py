@@ -21,7 +21,7 @@ from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.polygons import Ellipse, Polygons, Rectangle, Region, RegionMask, as_ring
 from pixelwise.data.rle import BrushRLE, whole_numbers
 from pixelwise.data.source import Sample, Source
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError, raise_problems
 
 DESCRIPTION = "Label Studio: a JSON export and images/ (optionally task-...-tag-LABEL-0.png files)"
 
@@ -150,7 +150,7 @@ def _read_tasks(root: Path, path: Path, brush_masks: _BrushMasks) -> _Tasks:
         with collect_errors(problems), error_context(f"{path}: task {task}"):
             labeled = _labeled_results(results) or brush_masks.get(task, [])
             tasks.annotated.append((image, labeled, task))
-    refuse(problems)
+    raise_problems(problems)
     if not tasks.annotated:
         raise InputError(f"{path}: contains no annotated task: annotate tasks and export again")
     return tasks

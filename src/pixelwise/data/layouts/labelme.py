@@ -18,7 +18,7 @@ from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.polygons import Disc, Polygons, Region, RegionMask, as_ring
 from pixelwise.data.source import Sample, Source
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError, raise_problems
 from pixelwise.file_io import is_file
 
 DESCRIPTION = "labelme: NAME.json with the shapes of NAME.jpg, beside it or in annotations/"
@@ -106,7 +106,7 @@ def _read_files(root: Path) -> tuple[dict[str, list[_Annotation]], int]:
                 images.add(annotation.image)
         for image_folder in {image.parent for image in images}:
             unannotated += sum(image not in images for image in list_images(image_folder))
-    refuse(problems)
+    raise_problems(problems)
     return annotations, unannotated
 
 

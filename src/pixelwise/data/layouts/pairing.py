@@ -10,7 +10,7 @@ from pixelwise.data.array_files import ARRAY_SUFFIXES, ArrayFile
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts.error_handling import collect_errors
 from pixelwise.data.source import MaskFile, MaskSource, Sample
-from pixelwise.errors import Fault, InputError, refuse
+from pixelwise.errors import Fault, InputError, raise_problems
 
 # JPEG masks are listed so that reading them reports why they are refused.
 MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg"}
@@ -78,7 +78,7 @@ def pair(
             expected = images / f"{name}{image_ending}"
             text = f"has no image: add {expected}.jpg or .png, or remove the mask"
             problems.append(Fault("mask-without-image", path, text))
-    refuse(problems)
+    raise_problems(problems)
     return [
         Sample(sample_name(root, path), path, mask_source(mask_of[name]))
         for name, path in image_of.items()
@@ -115,7 +115,7 @@ def pair_splits(
         with collect_errors(problems):
             samples = pair(root, images, masks, notes=notes, endings=endings)
             splits.setdefault(split, []).extend(samples)
-    refuse(problems)
+    raise_problems(problems)
     return splits
 
 

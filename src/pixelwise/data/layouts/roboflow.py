@@ -11,7 +11,7 @@ from pixelwise.data.layouts.folder_names import split_folders
 from pixelwise.data.layouts.layout_classes import make_table
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import Sample, Source
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError, raise_problems
 
 DESCRIPTION = "Roboflow semantic masks: train/, valid/, test/ with NAME_mask.png and _classes.csv"
 
@@ -38,7 +38,7 @@ def read(root: Path) -> Source:
                 tables.append(_read_table(folder / TABLE))
     if not tables:
         raise InputError(*problems)
-    refuse(problems)
+    raise_problems(problems)
     notes = [note for note in notes if not note.endswith(TABLE)]  # the table was not skipped
     table = find_table(root) or tables[0]
     if table is tables[0]:

@@ -14,7 +14,7 @@ from pixelwise.data.layouts.pairing import FilesByStem, pair_stems
 from pixelwise.data.layouts.split_lists import list_files, read_stems
 from pixelwise.data.source import Source
 from pixelwise.data.voc_palette import VOC_CLASSES
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError, raise_problems
 from pixelwise.file_io import check_regular
 
 DESCRIPTION = "SBD: img/, cls/ with .mat files, train.txt and val.txt (also inside dataset/)"
@@ -74,5 +74,5 @@ def read(root: Path) -> Source:
         split: pair_stems(root, stems, images, masks, MatFile, listed_in=path, problems=problems)
         for split, (path, stems) in (lists or {"all": (base / "img", sorted(images.files))}).items()
     }
-    refuse(problems)
+    raise_problems(problems)
     return Source(root, "sbd", splits, VOC_CLASSES, False, ["SBD: the 21 classes of PASCAL VOC"])

@@ -10,7 +10,7 @@ from pixelwise.data.image_files import IMAGE_SUFFIXES
 from pixelwise.data.layouts.folder_names import ALIASES
 from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source, sample_name
 from pixelwise.data.source import Sample
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError, raise_problems
 from pixelwise.file_io import check_regular, is_file
 
 
@@ -76,7 +76,7 @@ def read_pair_list(root: Path, path: Path) -> list[Sample]:
                 f"{mask}: is not a mask, but {source} names it as one: export the mask as PNG"
             )
         samples.append(Sample(sample_name(root, image), image, mask_source(mask)))
-    refuse(problems)
+    raise_problems(problems)
     if not samples:
         raise InputError(f"{path}: lists no images: write one line per image")
     return samples

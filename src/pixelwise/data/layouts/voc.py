@@ -11,7 +11,7 @@ from pixelwise.data.layouts.pairing import MASK_LIKE, FilesByStem, pair_stems
 from pixelwise.data.layouts.split_lists import read_stems
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.voc_palette import VOC_CLASSES
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError, raise_problems
 
 DESCRIPTION = "PASCAL VOC: JPEGImages/, SegmentationClass/ (or ...Aug), ImageSets/Segmentation/"
 
@@ -57,7 +57,7 @@ def _read_lists(root: Path, year: Path, notes: list[str]) -> dict[str, list[Samp
     image_folder, mask_folder = year / "JPEGImages", year / "SegmentationClass"
     if (year / "SegmentationClassAug").is_dir():
         mask_folder = year / "SegmentationClassAug"
-        notes.append("masks from SegmentationClassAug (VOC with those of SBD)")
+        notes.append("masks from SegmentationClassAug (VOC and SBD)")
     for folder, kind in ((image_folder, "images"), (mask_folder, "masks")):
         if not folder.is_dir():
             raise InputError(f"{folder}: does not exist: put the {kind} into it")
@@ -71,7 +71,7 @@ def _read_lists(root: Path, year: Path, notes: list[str]) -> dict[str, list[Samp
             notes.append(f"test is skipped: none of its images has a mask ({len(stems)} listed)")
             continue
         splits[split] = pair_stems(root, stems, images, masks, listed_in=path, problems=problems)
-    refuse(problems)
+    raise_problems(problems)
     notes.append("splits from " + ", ".join(path.name for path in lists.values()))
     return splits
 

@@ -27,7 +27,7 @@ from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.polygons import Polygons, RegionMask, as_ring
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import InputError, refuse
+from pixelwise.errors import InputError, raise_problems
 
 DESCRIPTION = "YOLO polygons: data.yaml with names, images/SPLIT/ and labels/SPLIT/NAME.txt"
 
@@ -110,7 +110,7 @@ def _paths_in_yaml(root: Path, path: Path) -> dict[str, list[Path]]:
                     f"{path}: {split}: {entry} does not exist in {bases[0]}: correct the path"
                 )
     if paths:
-        refuse(missing)
+        raise_problems(missing)
     return paths
 
 
@@ -142,7 +142,7 @@ def _image_sets(root: Path, path: Path) -> dict[str, list[_ImageSet]]:
 
 
 def _images_of(entry: Path) -> list[_ImageSet]:
-    """The images of a folder, with those of its subfolders, or of a list file."""
+    """The images of a folder and its subfolders, or of a list file."""
     if entry.is_dir():
         folders = (entry, *sorted(f for f in entry.rglob("*") if f.is_dir()))
         sets = [_ImageSet(list_images(f), _label_file(f / "_").parent, f) for f in folders]
@@ -155,7 +155,7 @@ def _images_of(entry: Path) -> list[_ImageSet]:
                 images.append(image)
             else:
                 problems.append(f"{entry}: line {number}: {image} does not exist: correct the line")
-    refuse(problems)
+    raise_problems(problems)
     return [_ImageSet(images, None, entry)]
 
 
@@ -215,7 +215,7 @@ def read(root: Path) -> Source:
         problems += _labels_without_image(image_set)
         if not image_set.images:
             problems.append(f"{image_set.origin}: contains no images: put images there")
-    refuse(problems)
+    raise_problems(problems)
     background = classes.names[0]
     notes = [
         f"YOLO: {len(classes)} classes from {path}; pixels without an object are {background}; "
@@ -246,7 +246,7 @@ def _regions(path: Path, values: list[int]) -> tuple[Polygons, ...]:
         if line.strip():
             with collect_errors(problems), error_context(f"{path}: line {number}"):
                 regions.append(_polygon(line.split(), values))
-    refuse(problems)
+    raise_problems(problems)
     return tuple(regions)
 
 

@@ -97,6 +97,6 @@ def find_dataset(name: str) -> PublishedDataset:
     if entry is None:
         raise InputError(
             f"dataset {name!r} is unknown: choose one of {', '.join(DATASETS)}, or train on a "
-            "folder of your own"
+            "folder"
         )
     return entry

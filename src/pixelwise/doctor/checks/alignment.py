@@ -23,19 +23,20 @@ TURNED = Kind("turned-mask", Severity.WARNING, "Rotated or mirrored masks")
 OTHER_IMAGE = Kind("mismatched-pair", Severity.WARNING, "Masks that do not fit their image")
 
 AGREES = 8.0
-"""Peak height from which image and mask agree: masks of other images reach 5.4 on CamVid."""
+"""Minimum peak height of an image and mask that agree: other images' masks reach 5.4 on CamVid."""
 DISAGREES = 6.0
-"""Peak height below which they do not, if most others of the dataset agree."""
+"""Peak height below which they disagree, if most other pairs of the dataset agree."""
 USUAL = 0.4
-"""A shift must reach this part of the median peak of the dataset: chance peaks grow with the
-contrast of the images. The limit of disagreement is raised likewise, to ..."""
+"""Minimum peak height of a shift to be reported, as a fraction of the dataset's median peak: chance
+peaks grow with the contrast of the images."""
 USUAL_AT_MOST = 0.15
-"""... this part of the median peak, if that is higher."""
+"""DISAGREES is raised to this fraction of the dataset's median peak if that is higher."""
 MARGIN = 4.0
-"""By which another position or transpose must be better than the mask's own."""
+"""Minimum gain in peak height for another shift or transpose to be reported."""
 MIN_BORDERS = 0.5
-"""Of the median border length: few borders can miss the edges by chance. In 3000 crops from CamVid
-all eight correct masks below DISAGREES had two or three borders right across."""
+"""Minimum border length of a suspect mask, as a fraction of the median: few borders can miss the
+edges by chance. In 3000 crops from CamVid all eight correct masks below DISAGREES had two or three
+borders right across."""
 MIN_SET = 5
 MIN_STEPS = 3
 """A shift in reduced pixels that is more than a matter of where a border is drawn."""

@@ -1,4 +1,4 @@
-"""The classes: missing and rare ones."""
+"""Missing and rare classes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ FEW_IMAGES_OF_CLASS = Kind(
 IMBALANCE = Kind("imbalance", Severity.NOTE, "Very different numbers of pixels per class")
 
 RARE = 0.15
-"""A class is very rare below this part of the share it had if all classes were equal, and ..."""
 RARE_AT_MOST = 0.015
-"""... below this share of all pixels."""
+"""A class is very rare below RARE / num_classes of all pixels, and below RARE_AT_MOST of them."""
 FEW_IMAGES = 3
 IMBALANCED = 30.0
-"""Ratio of the largest to the smallest class from which class weights are worth a try."""
+"""Ratio of the largest to the smallest class above which class weights are suggested."""
 
 WEIGHTS_FLAG = "--set loss.class_weights=root_median_frequency"
 

@@ -24,7 +24,7 @@ _LAYOUT_KINDS = {
     )
 }
 CLASS_TABLE = stopping("class-table", "The class table cannot be used")
-LAYOUT = stopping("layout", "The folder cannot be used as it is")
+LAYOUT = stopping("layout", "The folder cannot be used")
 CASE_COLLISION = Kind("case-collision", Severity.WARNING, "Names that differ only in case")
 
 _TABLE_SUFFIXES = frozenset({".toml", ".csv", ".txt"})

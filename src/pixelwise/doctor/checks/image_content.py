@@ -1,4 +1,4 @@
-"""The content of single images: blank ones, and ones that differ in color from the others."""
+"""The content of single images: blank images, and images whose colors differ from the others."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ def rgb_masks_without_table(scan: Scan) -> Iterator[Finding]:
         more = ", ..." if len(mask.values) > 4 else ""
         yield RGB_WITHOUT_TABLE.found(
             [mask.path],
-            f"is an RGB mask with {len(mask.values)} colors ({shown}{more}), but no table states "
-            "which color is which class",
+            f"is an RGB mask with {len(mask.values)} colors ({shown}{more}), but no table gives "
+            "the class of each color",
             remedy=f"write {scan.root / 'classes.toml'} with a name and a color for each class, "
             "or save index masks",
             stops=pair.split != "test",

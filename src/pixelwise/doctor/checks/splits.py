@@ -17,7 +17,7 @@ MIN_TRAIN = 10
 MIN_VAL = 3
 MIN_VAL_SHARE = 0.02
 MAX_SIZE_RATIO = 1.5
-"""Of the median heights or widths of two splits."""
+"""Ratio of the median heights or widths above which two splits differ."""
 
 
 def few_images(scan: Scan) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Mask values: unknown ones, and what was assumed about them without a class table."""
+"""Unknown mask values, and what was assumed about them without a class table."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _index_masks(scan: Scan) -> list[InspectedMask]:
 
 def assumptions(scan: Scan) -> Iterator[Finding]:
     """Report each assumption that was made without a table and may be wrong."""
-    if scan.stated or scan.classes is None:
+    if scan.has_class_table or scan.classes is None:
         return
     table = scan.root / "classes.toml"
     if scan.source.rgb_allowed:
@@ -115,8 +115,7 @@ def assumptions(scan: Scan) -> Iterator[Finding]:
             [masks[0].path],
             f"and all others count from 1 to {values[-1]}: they are read as {len(values)} classes "
             "without a background",
-            remedy=f"name the classes in {table} with their `value`, which states that 0 is none "
-            "of them",
+            remedy=f"name the classes in {table} with their `value`, so that 0 is none of them",
         )
     elif len(values) > 2 and values[-1] - values[0] + 1 >= 2 * len(values):
         example = next(mask for mask in masks if (mask.values == values[-1]).any())

@@ -23,8 +23,8 @@ MIN_CONTRAST = 4.0
 """Std in gray levels below which a thumbnail is too flat to be compared."""
 
 MAX_BITS = 96
-"""Of 512, for candidates. CamVid at 0.8 of its size and JPEG quality 50 differs in up to 63 bits;
-unrelated images differ in at least 152."""
+"""Maximum number of differing bits (of 512) for a candidate. CamVid at 0.8 of its size and JPEG
+quality 50 differs in up to 63 bits; unrelated images differ in at least 152."""
 
 MIN_CORRELATION = 0.985
 """Correlation of the thumbnails of near-duplicates."""

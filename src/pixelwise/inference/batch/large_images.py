@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic
 from pixelwise.inference.batch.mask_tiff import write_mask_tiff
@@ -29,17 +30,17 @@ from pixelwise.inference.output_names import find_images, output_names
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.results import label_map
 from pixelwise.inference.tiling.tile_grid import Block
-from pixelwise.inference.tiling.tiled_model import NONE, Progress, TiledModel
+from pixelwise.inference.tiling.tiled_model import NONE, TiledModel
 from pixelwise.interrupts import Interrupts
 
 MEMORY = 9 << 27
 """Bytes that one pass may take, 1.1 GiB: with PyTorch, the tiles of the image, the logits of two
 tiles and the rows of the mask, the process stays below 2 GiB."""
 
-Watch = Callable[[Path, tuple[int, int]], AbstractContextManager[Progress]]
+Watch = Callable[[Path, tuple[int, int]], AbstractContextManager[ProgressCallback]]
 
 
-def _no_watch(path: Path, size: tuple[int, int]) -> AbstractContextManager[Progress]:
+def _no_watch(path: Path, size: tuple[int, int]) -> AbstractContextManager[ProgressCallback]:
     return nullcontext(lambda done, total: None)
 
 
@@ -127,7 +128,7 @@ def predict_large_images(
 
 
 def predict_large_image(
-    predictor: Predictor, path: Path, out: Path, *, progress: Progress | None = None
+    predictor: Predictor, path: Path, out: Path, *, progress: ProgressCallback | None = None
 ) -> None:
     """Write the mask of a TIFF file of any size as a tiled palette TIFF, atomically.
 
@@ -157,7 +158,7 @@ def _write_mask(
     predictor: Predictor,
     image: TiffSource,
     path: Path,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     tile_progress: TileProgressFile | None = None,
 ) -> None:
     """Write the mask of an open image, resuming at `tile_progress`; an error leaves half of it.

@@ -1,6 +1,6 @@
 """The progress of a tiled pass over one image in a file, from which the next pass is resumed.
 
-The file has one line that says what it belongs to, followed by records: the sums of an image
+The file has one line that identifies the pass, followed by records: the sums of an image
 pooling so far, or a compressed strip of the mask. Each record is flushed to disk with a checksum;
 the file ends before a record that a kill has torn.
 """

@@ -1,7 +1,7 @@
 """Runtimes that execute a network: one file per runtime and one registry line below.
 
 The predictor knows only the `Runtime` protocol. The runtimes in `EXPORTED` open an export; `torch`
-opens a bundle and therefore stands apart from the registry.
+opens a bundle and therefore is not in the registry.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def latency(runtime: Runtime, pixels: PixelFormat) -> float:
     """Return the shortest time of a few calls, in seconds."""
     noise = np.random.default_rng(0).integers(0, 256, (*IMAGE_SIZE, 3), dtype=np.uint8)
     image = pixels.like(noise)
-    runtime.classify(image)  # some runtimes compile for the first image
-    timer = timeit.Timer(lambda: runtime.classify(image), timer=time.perf_counter)
+    runtime.predict_labels(image)  # some runtimes compile for the first image
+    timer = timeit.Timer(lambda: runtime.predict_labels(image), timer=time.perf_counter)
     return min(timer.repeat(REPEATS, number=1))
 
 

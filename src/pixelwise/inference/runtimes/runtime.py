@@ -27,7 +27,7 @@ class Runtime(Protocol):
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """Return the logits (C, H, W) of an image."""
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices (H, W) of an image, without computing logits if possible."""
 
 
@@ -53,7 +53,7 @@ class TilingRuntime(Runtime, Protocol):
     """A runtime that evaluates a tile as a crop of its image, see `layers.forward_context`.
 
     Tiles obey the rules of `pixelwise.inference.tiling.tile_grid`. Evaluating a tile differs in two
-    ways from evaluating the tile as an image of its own.
+    ways from evaluating the tile as a separate image.
 
     Every resize samples where the resize of the whole image would. Consider one axis, with image
     length L and tile length l. Let the feature map before the resize have I positions for the image
@@ -104,16 +104,16 @@ class ConcurrentRuntime(Runtime, Protocol):
     the others at the end of each layer.
 
     Attributes:
-        concurrency: How many calls of `classify_concurrently` may run at the same time; 1 on a
-            machine with a single core.
+        concurrency: How many calls of `predict_labels_concurrently` may run at the same time; 1 on
+            a machine with a single core.
     """
 
     concurrency: int
 
-    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
-        """Return what `classify` returns. May be called from any thread.
+    def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+        """Return what `predict_labels` returns. May be called from any thread.
 
-        Each running call needs as much memory as `classify`.
+        Each running call needs as much memory as `predict_labels`.
         """
 
 
@@ -124,4 +124,4 @@ def supports_tiling(runtime: Runtime) -> TypeGuard[TilingRuntime]:
 
 def runs_concurrently(runtime: Runtime) -> TypeGuard[ConcurrentRuntime]:
     """Return whether a runtime is a `ConcurrentRuntime`."""
-    return hasattr(runtime, "classify_concurrently")
+    return hasattr(runtime, "predict_labels_concurrently")

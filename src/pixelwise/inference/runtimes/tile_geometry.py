@@ -1,4 +1,4 @@
-"""Locate the feature maps of a tile in those of its image: arithmetic for a `TilingRuntime`.
+"""Locate a tile's feature maps in its image's feature maps: arithmetic for a `TilingRuntime`.
 
 Along each axis a tile of length l begins at `start` in an image of length L. A feature map with N
 positions for the image and n for the tile has one position per (L - l) / (N - n) pixels, and the
@@ -54,7 +54,7 @@ class TilePosition:
 
 
 class TileGeometry:
-    """Locate the feature maps of tiles in those of their images.
+    """Locate the feature maps of tiles in the feature maps of their images.
 
     Args:
         trace: Returns the network's map sizes for an image of a given size.

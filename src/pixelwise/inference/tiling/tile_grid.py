@@ -4,8 +4,8 @@ Tiles are evaluated as crops of the full image. Away from its border, a tile giv
 as a pass over the full image because every tile follows three rules. It starts at a multiple of
 the network's coarsest stride, so that its feature maps are crops of the full image's. Its sides
 differ from the image's by multiples of that stride, so that maps are rounded and padded at its
-lower and right border as those of the full image are. And it extends by a margin beyond the core
-that is kept of it.
+lower and right border as in the full image. And it extends by a margin beyond the core that is kept
+of it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
 from threading import Lock
@@ -10,6 +10,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes import (
@@ -25,8 +26,6 @@ from pixelwise.inference.tiling.tile_grid import Block, Span, blend, cut, smalle
 from pixelwise.inference.tiling.tile_progress import PoolingSums, TileProgress
 
 AUTO, NONE = "auto", "none"
-Progress = Callable[[int, int], None]
-"""Called with the number of finished tiles and the number of all tiles."""
 
 SMALL_IMAGE = 2**20
 """Pixels that are always predicted in one pass, which takes about a gigabyte at most."""
@@ -37,7 +36,7 @@ the size of images from common cameras."""
 
 MEMORY = 2 << 30
 """Bytes that one pass may take besides the weights: the same on every machine, so that the masks
-are the same, too."""
+are also the same."""
 
 MARGIN = 0.75
 """The margin of tiles as a fraction of the receptive radius. The outer part of the receptive field
@@ -90,7 +89,7 @@ class TiledModel:
 
     @property
     def concurrency(self) -> int:
-        """The number of calls of `classify_concurrently` that may run at the same time."""
+        """The number of calls of `predict_labels_concurrently` that may run at the same time."""
         return self.runtime.concurrency if runs_concurrently(self.runtime) else 1
 
     def in_one_pass(self, size: tuple[int, int], *, labels: bool = False) -> bool:
@@ -121,18 +120,18 @@ class TiledModel:
         assert logits is not None
         return logits
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Map an image (H, W, C) to class indices (H, W), without keeping all of the logits."""
         height, width = image.shape[:2]
         if self.in_one_pass((height, width), labels=True):
-            return self.runtime.classify(image)
+            return self.runtime.predict_labels(image)
         index = np.empty((height, width), np.uint8)
         for block in self.blocks(ArraySource(image)):
             block.paste(block.scores.argmax(axis=0), index)
         return index
 
-    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
-        """Do the same as `classify`, from any thread.
+    def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+        """Do the same as `predict_labels`, from any thread.
 
         Images run on one core each if `concurrency` of them together take no more than `memory`.
         Larger images, and all images of other runtimes, run one after the other.
@@ -143,22 +142,22 @@ class TiledModel:
             and self.in_one_pass((height, width), labels=True)
             and height * width * self.concurrency <= self._max_pixels(labels=True)
         ):
-            return self.runtime.classify_concurrently(image)
+            return self.runtime.predict_labels_concurrently(image)
         with self._one_at_a_time:
-            return self.classify(image)
+            return self.predict_labels(image)
 
     def blocks(
         self,
         image: ImageSource,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         tile_progress: TileProgress | None = None,
     ) -> Iterator[Block]:
         """Compute the logits in blocks that cover the image, row by row.
 
         Args:
             image: The image.
-            progress: Called after each tile. The passes for image poolings count, too.
+            progress: Called after each tile. The passes for image poolings also count.
             tile_progress: Where an earlier pass ended; its blocks are not computed again.
 
         Raises:
@@ -275,7 +274,7 @@ class _Grid:
 class ProgressCounter:
     """Counts steps, and reports their number and the number of all steps to `progress`."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
+    def __init__(self, total: int, progress: ProgressCallback | None) -> None:
         self.done, self.total, self.progress = 0, total, progress
 
     def count(self) -> None:

@@ -40,7 +40,7 @@ def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
 def lovasz_softmax(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Compute the Lovasz extension of 1 - IoU (arXiv:1705.08790, section 3 and algorithm 1).
 
-    The arguments are those of `dice`.
+    For the arguments see `dice`.
     """
     probabilities, truth = (all_gather_rows(rows) for rows in _valid_pixels(logits, labels))
     present = truth.any(dim=0)

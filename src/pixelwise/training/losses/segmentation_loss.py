@@ -1,4 +1,4 @@
-"""The loss that a recipe states: terms, class weights, and the resolution it is computed at."""
+"""The loss configured in a recipe: terms, class weights, and the resolution it is computed at."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BY_FREQUENCY = {
 }
 
 
-class Loss:
+class SegmentationLoss:
     """Compute the training loss from logits (B, C, h, w) and labels (B, H, W).
 
     Args:
@@ -67,7 +67,7 @@ def subsample(labels: Tensor, *, size: tuple[int, int]) -> Tensor:
 
 
 def make_class_weights(chosen: ClassWeights, counts: NDArray[np.int64]) -> Tensor | None:
-    """Return the class weights (C,) that a recipe states, or None for no weights.
+    """Return the class weights (C,) that a recipe sets, or None for no weights.
 
     Raises:
         InputError: If the weights do not fit the classes.

@@ -117,5 +117,5 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def damaged_index(path: Path) -> InputError:
-    """Return the error for an index whose contents make no sense."""
+    """Return the error for an index that is malformed."""
     return InputError(f"{path}: the index is damaged: download it again")

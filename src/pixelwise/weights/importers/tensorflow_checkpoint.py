@@ -143,7 +143,7 @@ def read_tensorbundle(path: Path) -> dict[str, Tensor]:
     if OBJECT_GRAPH in messages:
         raise InputError(
             f"{files.path}: is an object-based TensorFlow 2 checkpoint: give a name-based one, "
-            "like those of DeepLab's authors"
+            "like the checkpoints of DeepLab's authors"
         )
     shards: dict[int, Data] = {}
     tensors = {}

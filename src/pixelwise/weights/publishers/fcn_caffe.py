@@ -1,6 +1,6 @@
 """FCN by its authors (github.com/shelhamer/fcn.berkeleyvision.org): Caffe's layer names.
 
-The names are those of */net.py in the reference code, where every network has its score layers and
+The names come from */net.py in the reference code, where every network has its score layers and
 one bilinear kernel per upsampling.
 """
 

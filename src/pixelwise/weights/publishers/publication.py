@@ -1,4 +1,4 @@
-"""What must be known about a published file to fill one of our networks with it."""
+"""Describe published weights: names, options and normalization."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Publication:
             raise InputError(f"{supported} {', '.join(self.backbones)}, not {backbone}")
 
     def names_for(self, names: Iterable[str], *, prefix: str = "") -> dict[str, str]:
-        """Translate a network's names to those of the file; names without a match are left out.
+        """Translate a network's names to the file's names; names without a match are left out.
 
         Args:
             names: Names of the network, or of a part of it.

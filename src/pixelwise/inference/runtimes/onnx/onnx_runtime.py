@@ -40,11 +40,11 @@ class ONNXRuntime:
         """Return the logits (C, H, W) of an image (H, W, N)."""
         return infer(self._session, image, "logits")
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices (H, W) of an image (H, W, N)."""
         return infer(self._session, image, "labels")
 
-    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices on a single core, see `ConcurrentRuntime`."""
         with self._opening:
             session = self._single_core_session
@@ -70,7 +70,7 @@ def infer(session: onnxruntime.InferenceSession, image: Pixels, output: str) -> 
 
 
 class TilingONNXRuntime(GraphTiling, ONNXRuntime):
-    """An `ONNXRuntime` that supports tiling, for an export that states its requirements."""
+    """An `ONNXRuntime` that supports tiling, for an export that contains its requirements."""
 
     def __init__(self, export: ExportManifest, requirements: TilingRequirements) -> None:
         super().__init__(export)

@@ -20,14 +20,14 @@ from openvino import opset13
 
 from pixelwise.inference.runtimes.openvino.replace_node import replace_node
 
-MIN_RATE, MIN_CHANNELS = 4, 2048  # from which splitting is faster; measured
+MIN_RATE, MIN_CHANNELS = 4, 2048  # at and above these, splitting is faster; measured
 
 
 def split_dilated_convolutions(model: ov.Model) -> None:
     """Split slow dilated convolutions into sums of 1x1 convolutions, in place.
 
     All sizes of the graph must be known. The result is exact up to the order of summation.
-    Quantized convolutions are left as they are.
+    Quantized convolutions are left unchanged.
     """
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Convolution" and _is_slow(node) and _keeps_size(node):

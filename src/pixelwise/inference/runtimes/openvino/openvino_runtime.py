@@ -73,11 +73,11 @@ class OpenVINORuntime:
         """Return the logits (C, H, W) of an image (H, W, N)."""
         return self._run(image, "logits")
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices (H, W) of an image (H, W, N)."""
         return self._run(image, "labels")
 
-    def classify_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices on a single core, see `ConcurrentRuntime`."""
         requests = self._concurrent.get(size_of(image), "labels", self._create_requests)
         request = requests.get()
@@ -124,7 +124,7 @@ class OpenVINORuntime:
 
 
 class TilingOpenVINORuntime(GraphTiling, OpenVINORuntime):
-    """An `OpenVINORuntime` that supports tiling, for an export that states its requirements."""
+    """An `OpenVINORuntime` that supports tiling, for an export that contains its requirements."""
 
     def __init__(
         self, export: ExportManifest, requirements: TilingRequirements, *, precision: str = "f32"

@@ -18,7 +18,7 @@ from openvino import opset13
 
 from pixelwise.inference.runtimes.openvino.replace_node import replace_node
 
-MIN_CHANNELS = 256  # input and output channels from which it is faster; measured
+MIN_CHANNELS = 256  # minimum input and output channels for it to be faster; measured
 
 # Points 0, 1, -1, 2, -2 and infinity; the matrices of the paper's section 4.3.
 INPUT_TRANSFORM = (
@@ -51,7 +51,7 @@ def apply_winograd(model: ov.Model) -> None:
 
     Results differ by rounding: about 1e-6 of their range in float32, so this is not for bfloat16.
     They are the same whether the graph's sizes are known or dynamic. Quantized convolutions are
-    left as they are.
+    left unchanged.
     """
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Convolution" and _is_suitable(node):

@@ -59,7 +59,7 @@ class TorchRuntime:
         logits: NDArray[np.float32] = self._run(image).cpu().numpy()
         return logits
 
-    def classify(self, image: Pixels) -> NDArray[np.uint8]:
+    def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices (H, W) of an image (H, W, N)."""
         index: NDArray[np.uint8] = self._run(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
         return index

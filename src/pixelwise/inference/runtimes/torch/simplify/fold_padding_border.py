@@ -176,8 +176,8 @@ class AddBorder(nn.Module):
     def __init__(self, value: Tensor, *, start: int, border: int) -> None:
         super().__init__()
         self.start, self.border = start, border
-        # Rows of the table: those of the upper border, one of the middle, and those of the lower
-        # border for each phase. Columns likewise.
+        # Rows of the table: the upper border, one row of the middle, and the lower border for each
+        # phase. Columns likewise.
         length = border + 1 + PERIOD * border
         self.register_buffer("constants", value.float().view(-1, 1, 1).repeat(1, length, length))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pixelwise.inference.runtimes.torch.simplify.replace_modules import replace_modules
 
-MIN_KERNEL_SIZE = 5  # smaller convolutions are fast as they are
+MIN_KERNEL_SIZE = 5  # smaller convolutions are already fast
 
 
 def use_matrix_products(model: nn.Module) -> nn.Module:

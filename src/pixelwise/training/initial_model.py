@@ -23,7 +23,7 @@ from pixelwise.weights.normalization import IMAGENET, Normalization
 
 
 @dataclass(frozen=True)
-class InitialWeights:
+class InitialModel:
     """A network before its first training step.
 
     Attributes:
@@ -39,7 +39,7 @@ class InitialWeights:
     pixels: PixelFormat = RGB
 
 
-def load_initial_weights(
+def create_initial_model(
     recipe: ModelRecipe,
     classes: Classes,
     *,
@@ -47,7 +47,7 @@ def load_initial_weights(
     pixels: PixelFormat = RGB,
     statistics: ChannelStatistics | None = None,
     keep_range: bool = False,
-) -> InitialWeights:
+) -> InitialModel:
     """Create a network and load its initial weights.
 
     Weights for another number of channels are widened: the first three channels keep their weights,
@@ -63,8 +63,8 @@ def load_initial_weights(
         module: A user's own module, to use instead of a network of pixelwise.
         pixels: The format of the images.
         statistics: Channel statistics of the images, or None for RGB.
-        keep_range: Whether the recipe states the value range of `pixels`; otherwise that of a
-            bundle is used.
+        keep_range: Whether the recipe sets the value range of `pixels`; otherwise a bundle's
+            range is used.
 
     Raises:
         InputError: For an unknown network, or weights that are missing or do not fit.
@@ -72,7 +72,7 @@ def load_initial_weights(
     path = Path(recipe.weights)
     if module is not None:
         custom = CustomSegmenter(module, len(classes))
-        start = InitialWeights(custom, IMAGENET, "the weights it was passed with")
+        start = InitialModel(custom, IMAGENET, "the weights it was passed with")
     elif path.suffix == ".safetensors":
         bundle = Bundle.load(path)
         if bundle.pixels.dtype == pixels.dtype and not keep_range:  # its value range is used
@@ -98,23 +98,21 @@ def create_network(recipe: ModelRecipe, classes: Classes, *, channels: int) -> S
     )
 
 
-def _load_backbone_weights(
-    recipe: ModelRecipe, classes: Classes, *, channels: int
-) -> InitialWeights:
+def _load_backbone_weights(recipe: ModelRecipe, classes: Classes, *, channels: int) -> InitialModel:
     """Create a network with random weights, or with published weights in its backbone."""
     model = create_network(recipe, classes, channels=channels)
     if recipe.weights == "none":
-        return InitialWeights(model, IMAGENET, "random weights")
+        return InitialModel(model, IMAGENET, "random weights")
     backbone = backbone_name(recipe.name, recipe.options)
     published = recipe.weights == "imagenet"
     source = find_imagenet_weights(backbone) if published else Path(recipe.weights)
     normalization = load_backbone(model.backbone, backbone, source)
-    return InitialWeights(model, normalization, "ImageNet weights" if published else str(source))
+    return InitialModel(model, normalization, "ImageNet weights" if published else str(source))
 
 
 def _load_bundle(
     recipe: ModelRecipe, classes: Classes, bundle: Bundle, *, channels: int
-) -> InitialWeights:
+) -> InitialModel:
     """Create a network and load the weights of a bundle that fit it."""
     model = create_network(recipe, classes, channels=channels)
     state = model.state_dict()
@@ -143,7 +141,7 @@ def _load_bundle(
     for names, label in ((new, "new"), (unused, "not used")):
         if names:
             origin += f"; {label}: {', '.join(names[:4])}" + (", ..." if len(names) > 4 else "")
-    return InitialWeights(model, bundle.normalization, origin)
+    return InitialModel(model, bundle.normalization, origin)
 
 
 def _names_by_classes(recipe: ModelRecipe, classes: Classes) -> set[str]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from torch import nn
 
-from pixelwise.distributed.process_group import ProcessGroup, check_batch_size, join_process_group
-from pixelwise.distributed.process_rank import ProcessRank, report_once
+from pixelwise.distributed.context import DistributedContext, check_batch_size, join_distributed_run
+from pixelwise.distributed.environment import DistributedEnv, report_once
 from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.custom_model import check_batch_norm
-from pixelwise.training.losses import Loss
+from pixelwise.training.losses import SegmentationLoss
 from pixelwise.training.resume_state import Checkpoint, load_newest_checkpoint
 from pixelwise.training.run_folder import Run, begin_run, check_model, check_same_data, read_root
 from pixelwise.training.setup import Data, TrainingSetup, make_network, open_data, set_up
@@ -56,7 +56,7 @@ def train(
         TrainingError: If the loss is not finite, or a file cannot be written.
         TrainingStoppedError: On Ctrl-C or SIGTERM, after the current step and a checkpoint.
     """
-    group = join_process_group(recipe)
+    group = join_distributed_run(recipe)
     callback = _on_rank_zero_only(callback, group)
     with group.fail_together(out):
         setup = set_up(data, out, recipe, callback, group, module=model, overwrite=overwrite)
@@ -89,7 +89,7 @@ def plan_training(
         InputError: As `train` does before its first step.
     """
     callback = callback or Callback()
-    group = join_process_group(recipe, ProcessRank())
+    group = join_distributed_run(recipe, DistributedEnv())
     setup = set_up(
         data, out, recipe, callback, group, module=model, overwrite=overwrite, world_size=processes
     )
@@ -128,7 +128,7 @@ def resume(
         source = read_root(folder) if data is None else data
         recipe = load_resolved_recipe(folder / "recipe.toml")
         check_model(folder, recipe, model)
-        group = join_process_group(recipe)
+        group = join_distributed_run(recipe)
     callback = _on_rank_zero_only(callback, group)
     with group.fail_together(folder):
         group.on_all_ranks(lambda: check_batch_size(recipe.batch_size, group.world_size))
@@ -141,18 +141,20 @@ def resume(
         resumed = "; ".join([position, *damaged])
         facts = {**checkpoint.facts, "processes": str(group), "resumed": resumed}
         run = Run(folder, recipe, opened, checkpoint.normalization, facts, progress)
-        loss = Loss(recipe.loss, opened.pixel_counts["train"], device=group.fabric.device)
+        loss = SegmentationLoss(
+            recipe.loss, opened.pixel_counts["train"], device=group.fabric.device
+        )
         setup = TrainingSetup(run, make_network(recipe.model, opened, model), loss)
         return _fit(setup, group, callback, checkpoint)
 
 
-def _on_rank_zero_only(callback: Callback | None, group: ProcessGroup) -> Callback:
+def _on_rank_zero_only(callback: Callback | None, group: DistributedContext) -> Callback:
     return callback if callback is not None and group.is_rank_zero else Callback()
 
 
 def _fit(
     setup: TrainingSetup,
-    group: ProcessGroup,
+    group: DistributedContext,
     callback: Callback,
     checkpoint: Checkpoint | None = None,
 ) -> Run:

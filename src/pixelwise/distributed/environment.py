@@ -20,14 +20,14 @@ ORPHAN_PATIENCE = 120.0
 ended."""
 LOST = 75
 """Exit code of a process that has lost the other processes: EX_TEMPFAIL of sysexits.h."""
-LAUNCHER_VARIABLE = "PIXELWISELAUNCHED"
+LAUNCHER_VARIABLE = "PIXELWISE_LAUNCHER_PID"
 """Environment variable with the process id of `pixelwise train --devices`."""
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NUM_NODES")
 
 
 @dataclass(frozen=True)
-class ProcessRank:
+class DistributedEnv:
     """The position of a process in a run.
 
     Attributes:
@@ -52,11 +52,11 @@ class ProcessRank:
         return self.world_size // self.local_world_size
 
 
-def find_process_rank(environment: Mapping[str, str] | None = None) -> ProcessRank | None:
+def read_distributed_env(environment: Mapping[str, str] | None = None) -> DistributedEnv | None:
     """Return the rank of this process, or None if it is the only one.
 
     Args:
-        environment: The variables. None: those of this process.
+        environment: The variables. None: this process's environment.
 
     Raises:
         InputError: If a variable is missing or has an invalid value.
@@ -72,13 +72,13 @@ def find_process_rank(environment: Mapping[str, str] | None = None) -> ProcessRa
         return None
     if not 0 <= rank < world_size or local_size < 1 or world_size % local_size:
         raise InputError(
-            f"the environment states rank {rank} of {world_size} processes, {local_size} per "
+            f"the environment sets rank {rank} of {world_size} processes, {local_size} per "
             "machine: start the same number of processes on each machine"
         )
     if world_size == 1:
         return None
     launched = by_torchrun and LAUNCHER_VARIABLE in values
-    return ProcessRank(rank, world_size, local_rank, local_size, not by_torchrun, launched)
+    return DistributedEnv(rank, world_size, local_rank, local_size, not by_torchrun, launched)
 
 
 def _read_numbers(values: Mapping[str, str], names: tuple[str, ...]) -> list[int]:
@@ -94,22 +94,22 @@ def _read_numbers(values: Mapping[str, str], names: tuple[str, ...]) -> list[int
     return numbers
 
 
-def check_process_rank(
-    process_rank: ProcessRank, *, devices: int | None, nodes: int | None
+def check_distributed_env(
+    distributed_env: DistributedEnv, *, devices: int | None, nodes: int | None
 ) -> None:
     """Raise InputError if --devices or --nodes contradicts the environment."""
-    for flag, stated, found in (
-        ("devices", devices, process_rank.local_world_size),
-        ("nodes", nodes, process_rank.nodes),
+    for flag, given, found in (
+        ("devices", devices, distributed_env.local_world_size),
+        ("nodes", nodes, distributed_env.nodes),
     ):
-        if stated is not None and stated != found:
+        if given is not None and given != found:
             raise InputError(
-                f"--{flag} {stated}: the processes were started with {found}: omit --{flag}"
+                f"--{flag} {given}: the processes were started with {found}: omit --{flag}"
             )
 
 
 def follow_launcher() -> None:
-    """Stop this process when its launcher ends, as by SIGTERM.
+    """Send SIGTERM to this process when its launcher exits.
 
     If that has no effect within ORPHAN_PATIENCE, for example because the process waits for another
     one that was killed, kill it.
@@ -132,10 +132,10 @@ def report_once() -> Iterator[None]:
 
     For checks before the process group exists, which fail on all processes of a machine alike.
     """
-    process_rank = find_process_rank()
+    distributed_env = read_distributed_env()
     try:
         yield
     except PixelwiseError as error:
-        if process_rank is not None and process_rank.local_rank:
+        if distributed_env is not None and distributed_env.local_rank:
             raise ReportedElsewhereError(error.exit_code) from error
         raise

@@ -28,7 +28,12 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pixelwise.distributed.process_rank import LOST, ProcessRank, find_process_rank, report_once
+from pixelwise.distributed.environment import (
+    LOST,
+    DistributedEnv,
+    read_distributed_env,
+    report_once,
+)
 from pixelwise.distributed.shard import BatchShard, use_shard
 from pixelwise.errors import InputError, PixelwiseError, ReportedElsewhereError
 from pixelwise.recipes.schema import Recipe
@@ -46,26 +51,26 @@ class PeerLostError(PixelwiseError):
     exit_code = LOST
 
 
-class ProcessGroup:
+class DistributedContext:
     """This process and its connection to the others. With a single process, calls do nothing.
 
     Args:
         fabric: The launched Fabric.
-        process_rank: The position of this process.
+        distributed_env: The position of this process.
     """
 
-    def __init__(self, fabric: Fabric, process_rank: ProcessRank) -> None:
+    def __init__(self, fabric: Fabric, distributed_env: DistributedEnv) -> None:
         self.fabric = fabric
-        self.process_rank = process_rank
+        self.distributed_env = distributed_env
         self.error_is_known = False  # whether all processes know the error that ends the run
 
     @property
     def rank(self) -> int:
-        return self.process_rank.rank
+        return self.distributed_env.rank
 
     @property
     def world_size(self) -> int:
-        return self.process_rank.world_size
+        return self.distributed_env.world_size
 
     @property
     def is_rank_zero(self) -> bool:
@@ -76,7 +81,7 @@ class ProcessGroup:
         """Describe the group for the report; empty for a single process."""
         if self.world_size == 1:
             return ""
-        nodes = self.process_rank.nodes
+        nodes = self.distributed_env.nodes
         machines = "" if nodes == 1 else f" on {nodes} machines"
         return f"{self.world_size}{machines}, each batch is split between them"
 
@@ -95,8 +100,8 @@ class ProcessGroup:
             raise error or ReportedElsewhereError(exit_code)
         return result  # type: ignore[return-value]
 
-    def only_on_rank_zero(self, work: Callable[[], T]) -> T | None:
-        """Run `work` on rank 0; return its result there and None elsewhere. Errors reach all."""
+    def on_rank_zero_without_broadcast(self, work: Callable[[], T]) -> T | None:
+        """Run `work` on rank 0; return its result there, None elsewhere. Errors reach all ranks."""
         results: list[T] = []
         self.on_rank_zero(lambda: results.append(work()))
         return results[0] if results else None
@@ -190,14 +195,14 @@ class ProcessGroup:
     def _share_error(self, store: Any, error: BaseException, folder: Path) -> None:
         """Publish an error, or find out that it follows from the error of another process.
 
-        Raises the error to report in its place, if that is a different one.
+        Raises a replacement if another process caused the error.
         """
         lost = _is_lost_connection(error)
         exit_code = error.exit_code if isinstance(error, PixelwiseError) else 1
         first_code = self._publish_exit_code(store, exit_code)
         if first_code is not None and (lost or isinstance(error, PixelwiseError)):
             raise ReportedElsewhereError(first_code) from error
-        if lost and self.process_rank.launched and self.process_rank.nodes == 1:
+        if lost and self.distributed_env.launched and self.distributed_env.nodes == 1:
             # The launcher sees how the other process ended, and reports it.
             raise ReportedElsewhereError(PeerLostError.exit_code) from error
         if lost:
@@ -209,7 +214,7 @@ class ProcessGroup:
     def _publish_exit_code(self, store: Any, exit_code: int) -> int | None:
         """Publish the exit code of the run, or return the one that another process published.
 
-        None also if the store ended with its process, which is rank 0 or torchrun.
+        Also None if the store is gone because its host (rank 0 or torchrun) exited.
         """
         own = f"{exit_code} {self.rank}"
         try:
@@ -227,41 +232,43 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, PixelwiseError | None, in
         return None, error, error.exit_code
 
 
-def join_process_group(recipe: Recipe, process_rank: ProcessRank | None = None) -> ProcessGroup:
-    """Connect to the other processes of the run, if the environment states any, and seed this one.
+def join_distributed_run(
+    recipe: Recipe, distributed_env: DistributedEnv | None = None
+) -> DistributedContext:
+    """Connect to the other processes of the run, if the environment sets any, and seed this one.
 
     Args:
         recipe: The recipe: its device, precision and seed are used.
-        process_rank: The position of this process. None: that of the environment.
+        distributed_env: The position of this process. None: that of the environment.
 
     Raises:
         InputError: If the device cannot be used, or not by this number of processes.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    process_rank = process_rank or find_process_rank() or ProcessRank()
+    distributed_env = distributed_env or read_distributed_env() or DistributedEnv()
     with report_once():
-        fabric = _launch_fabric(recipe.device, recipe.precision, process_rank)
+        fabric = _launch_fabric(recipe.device, recipe.precision, distributed_env)
     fabric.seed_everything(recipe.seed, verbose=False)
-    return ProcessGroup(fabric, process_rank)
+    return DistributedContext(fabric, distributed_env)
 
 
-def _launch_fabric(device: str, precision: Any, process_rank: ProcessRank) -> Fabric:
+def _launch_fabric(device: str, precision: Any, distributed_env: DistributedEnv) -> Fabric:
     on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     if precision == "16-mixed" and on_cpu:  # Fabric would silently use bfloat16
         raise InputError("precision = '16-mixed': needs a GPU: use bf16-mixed or 32-true")
     options: dict[str, Any] = {}
     try:
-        if process_rank.world_size > 1:
+        if distributed_env.world_size > 1:
             environment = (
                 SLURMEnvironment(auto_requeue=False)
-                if process_rank.slurm
+                if distributed_env.slurm
                 else TorchElasticEnvironment()
             )
             options = {"strategy": DDPStrategy(timeout=TIMEOUT), "plugins": [environment]}
         fabric = Fabric(
             accelerator=device,
-            devices=process_rank.local_world_size,
-            num_nodes=process_rank.nodes,
+            devices=distributed_env.local_world_size,
+            num_nodes=distributed_env.nodes,
             precision=precision,
             **options,
         )
