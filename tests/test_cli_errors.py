@@ -251,6 +251,8 @@ def test_training_refuses_a_bad_recipe(
         (("predict", "b"), "Missing argument 'images': see `pixelwise predict --help`"),
         (("evaluate", "b"), "Missing argument 'data': see `pixelwise evaluate --help`"),
         (("trian", "data"), "No such command 'trian'"),
+        (("predcit", "b"), "Did you mean 'predict'"),
+        (("predcit", "b"), "? See `pixelwise --help`"),
         (("recipe", "voc2099"), "recipe 'voc2099': is neither a file nor a shipped recipe"),
     ],
 )

@@ -115,7 +115,7 @@ def test_verdicts_name_the_better_run(tmp_path: Path) -> None:
     points = 100 * found.differences[0].mean
     assert found.verdicts[0] == (
         f"{two} is better than {one} by {points:.1f} points of mean IoU "
-        f"(95% interval: {points:.1f} to {points:.1f})"
+        f"(95 % interval: {points:.1f} to {points:.1f})"
     )
     assert found.verdicts[1].startswith(f"{one} and {three} do not differ significantly on 8 im")
     assert "is worse than" in compare([two, one]).verdicts[0]

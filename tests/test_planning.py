@@ -271,7 +271,7 @@ def test_a_run_saves_the_plan_and_resume_does_not_plan_again(
     assert saved == run.recipe
     assert [saved.value(key) for key in PLANNED] == [(32, 64), 2, 1, "none"]
     assert run.facts["batch"].startswith("2: several steps per epoch")
-    assert run.facts["epochs"] == "1: set in the recipe"
+    assert run.facts["epochs"] == "1: set by you"
     monkeypatch.setattr("pixelwise.training.setup.plan_run", None)
     again = resume(tmp_path / "run")
     assert again.recipe == run.recipe
@@ -287,7 +287,7 @@ def test_plan_training_resolves_the_recipe_and_writes_nothing(scenes: Path, tmp_
     planned = plan_training(scenes, tmp_path / "run", recipe)
     assert not (tmp_path / "run").exists()
     assert planned.recipe.value(EPOCHS) == MAX_EPOCHS
-    assert planned.facts["batch"] == "3: set in the recipe"
+    assert planned.facts["batch"] == "3: set by you"
 
 
 def test_the_doctor_suggests_the_values_that_train_chooses(scenes: Path, tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_plan_only_prints_the_plan_and_stops(
     assert (done.code, done.err) == (0, "")
     rows = {line.split("  ")[0]: line for line in done.out.splitlines()}
     assert {"crop", "batch", "epochs", "class weights"} <= set(rows)
-    assert "4: set in the recipe" in rows["batch"]
+    assert "4: set by you" in rows["batch"]
     assert not (tmp_path / "run").exists()
 
 

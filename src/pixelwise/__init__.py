@@ -13,6 +13,7 @@ The public functions and classes:
 - `train`, `resume`, `evaluate`: train a network and score it.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
+- `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
 - `create_model`, `list_models`: the networks, as plain PyTorch modules.
 - `InputError`, `PixelwiseError`: what they raise.
 
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
         resume,
         train,
     )
+    from pixelwise.data.custom_dataset import from_datasets
     from pixelwise.inference import Predictor
     from pixelwise.inference.inference_options import InferenceOptions
     from pixelwise.models import list_models
+    from pixelwise.training import load_custom_model
     from pixelwise.weights.create_model import create_model
 
 __version__ = "0.1.0"
@@ -54,8 +57,10 @@ __all__ = [
     "evaluate",
     "examine",
     "export",
+    "from_datasets",
     "list_models",
     "load",
+    "load_custom_model",
     "open_dataset",
     "predict_folder",
     "resume",
@@ -67,7 +72,9 @@ _MODULES = {
     "InferenceOptions": "pixelwise.inference.inference_options",
     "Predictor": "pixelwise.inference",
     "create_model": "pixelwise.weights.create_model",
+    "from_datasets": "pixelwise.data.custom_dataset",
     "list_models": "pixelwise.models",
+    "load_custom_model": "pixelwise.training",
 }
 
 # Hidden from type checkers, which would accept any attribute if they saw it.
