@@ -126,7 +126,8 @@ except pixelwise.InputError as error:
     assert isinstance(error, ImportError)
     print(error)
 """
-    message = "this needs PyTorch, which is not installed: run pip install '.[train]' in the clone of pixelwise"
+    message = "this needs PyTorch, which is not installed: "
+    message += "run pip install '.[train]' in the clone of pixelwise"
     assert run_python(code) == message
 
 

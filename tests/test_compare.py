@@ -156,4 +156,8 @@ def test_an_evaluation_equals_the_scores_of_its_run(
     result = cli("compare", "run", "images.safetensors", "--json", "-")
     found = json.loads(result.out)  # type: ignore[attr-defined]
     assert found["differences"][0]["mean_iou"] == 0
+    shown = cli("compare", "run", "images.safetensors").out  # type: ignore[attr-defined]
+    assert "0.0 (0.0 to 0.0)" in shown
+    assert "+0.0 (" not in shown
+    assert "-0.0" not in shown
     assert found["differences"][0]["is_significant"] is False

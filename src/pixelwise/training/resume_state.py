@@ -278,9 +278,8 @@ def load_newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
         checkpoint = Checkpoint(path, tensors, header)
         if header.get("format") != FORMAT or not checkpoint.is_complete():
             raise InputError(
-                f"{path}: has checkpoint format {header.get('format')} of another version of "
-                f"pixelwise, and this one reads its own format {FORMAT}: finish the run with the "
-                "version that wrote it, or train again"
+                f"{path}: has checkpoint format {header.get('format')}, written by another version "
+                "of pixelwise: finish the run with that version, or train again"
             )
         return checkpoint, damaged
     if damaged:

@@ -76,7 +76,7 @@ class Run:
     def __repr__(self) -> str:
         finished = f"{len(self.history)} of {self.recipe.epochs} epochs"
         best = ""
-        if self.best_epoch:
+        if self.progress.best >= 0:
             best = f", best val mIoU {100 * self.progress.best:.1f} % in epoch {self.best_epoch}"
         return f"Run({str(self.folder)!r}: {finished}{best})"
 
