@@ -30,8 +30,14 @@ def run_with_display(work: Callable[[Callback], Run]) -> Run:
     scores = run.evaluation.to_json(run.data.classes.names)
     show_scores(scores, title=f"val, epoch {run.best_epoch} of {display.epochs}")
     with Bar("scoring for the report") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar(done, total)
+            if done == total:
+                bar.describe("writing the report", unit="images")
+
         command = shlex.join(["pixelwise", *sys.argv[1:]])
-        report = write_run_report(run, command=command, progress=bar)
+        report = write_run_report(run, command=command, progress=show)
     print_line(f"best bundle  {run.best}")
     print_line(f"report       {report}")
     print_line(f"use it       pixelwise predict {run.best} IMAGES --out predictions")
