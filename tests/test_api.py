@@ -126,7 +126,8 @@ except pixelwise.InputError as error:
     assert isinstance(error, ImportError)
     print(error)
 """
-    message = "this needs PyTorch, which is not installed: pip install 'pixelwise[train]'"
+    message = "this needs PyTorch, which is not installed: "
+    message += "run pip install '.[train]' in the clone of pixelwise"
     assert run_python(code) == message
 
 
@@ -140,7 +141,7 @@ main()
     assert done.returncode == 2
     assert done.stderr == (
         "pixelwise: error: this needs PyTorch, which is not installed: "
-        "pip install 'pixelwise[train]'\n"
+        "run pip install '.[train]' in the clone of pixelwise\n"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from pixelwise.cli.console import complain
+from pixelwise.errors import InputError
+from pixelwise.interrupts import Interrupts, StoppedError
 
 MakeData = Callable[..., Path]
 Cli = Callable[..., Any]
@@ -210,8 +215,8 @@ def test_training_does_not_replace_a_run(
         (("--set", "optimiser.rate=1"), "'optimiser'", "allowed are epochs, "),
         (("--set", "optimizer.rate=1"), "'optimizer.rate'", "allowed are learning_rate, "),
         (("--set", "epochs=many"), "epochs = 'many'", "valid integer"),
-        (("--set", "epochs=0"), "epochs = 0", "greater than or equal to 1"),
-        (("--epochs", "0"), "epochs = 0", "greater than or equal to 1"),
+        (("--set", "epochs=0"), "epochs = 0", "at least 1"),
+        (("--epochs", "0"), "epochs = 0", "at least 1"),
         (("--epochs", "many"), "--epochs", "valid integer"),
         (("--set", "model.name=unet"), "'unet'", "must be one of fcn32s, "),
         (("--set", "model.options.backbone=vgg99"), "'vgg99'", "must be one of mobilenet_v2"),
@@ -243,6 +248,17 @@ def test_training_refuses_a_bad_recipe(
     assert remedy in line
 
 
+def test_training_refuses_a_folder_that_holds_other_files(
+    tmp_path: Path, cli: Cli, make_folder_data: MakeData
+) -> None:
+    make_folder_data(tmp_path / "data")
+    for more in ((), ("--overwrite",)):
+        line = refused(cli, tmp_path, "train", "data", "--out", "data/images", *QUICK, *more)
+        assert line == (
+            "data/images: holds other files and no run: choose a new or empty folder with --out"
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -251,6 +267,8 @@ def test_training_refuses_a_bad_recipe(
         (("predict", "b"), "Missing argument 'images': see `pixelwise predict --help`"),
         (("evaluate", "b"), "Missing argument 'data': see `pixelwise evaluate --help`"),
         (("trian", "data"), "No such command 'trian'"),
+        (("predcit", "b"), "Did you mean 'predict'"),
+        (("predcit", "b"), "? See `pixelwise --help`"),
         (("recipe", "voc2099"), "recipe 'voc2099': is neither a file nor a shipped recipe"),
     ],
 )
@@ -446,6 +464,14 @@ def test_evaluate_names_a_score_file_that_cannot_be_written(
 
 
 @pytest.mark.parametrize("command", [PREDICT, EVALUATE])
+def test_a_tile_smaller_than_the_network_needs_is_refused_once(
+    tmp_path: Path, cli: Cli, bundle: Path, command: tuple[str, ...]
+) -> None:
+    line = refused(cli, tmp_path, *command, "--tile", "16")
+    assert line.startswith("tile 16: the receptive field of this network extends")
+
+
+@pytest.mark.parametrize("command", [PREDICT, EVALUATE])
 def test_an_unknown_device_is_refused(
     tmp_path: Path, cli: Cli, bundle: Path, command: tuple[str, ...]
 ) -> None:
@@ -453,7 +479,47 @@ def test_an_unknown_device_is_refused(
         assert repr(device) in refused(cli, tmp_path, *command, "--device", device)
 
 
+def test_a_run_folder_or_a_photo_as_bundle_is_refused_with_the_bundle_to_give(
+    tmp_path: Path, cli: Cli, bundle: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(bundle, tmp_path / "run" / "best.safetensors")
+    line = refused(cli, tmp_path, "predict", "run", "data/images")
+    assert line == "run: is a folder, not a bundle: give run/best.safetensors"
+    photo = next((tmp_path / "data" / "images").iterdir()).relative_to(tmp_path)
+    line = refused(cli, tmp_path, "predict", photo, "data/images")
+    assert line.startswith(f"{photo}: is not a bundle, or is cut off or damaged: give the best.")
+
+
 # Output of the commands.
+
+
+def test_predict_names_the_runtime_and_the_masks_that_it_replaces(
+    tmp_path: Path, cli: Cli, bundle: Path
+) -> None:
+    first = cli(*PREDICT)
+    assert first.out.endswith("written to masks (runtime torch)\n")
+    assert "replaced" not in first.out
+    again = cli(*PREDICT, "--flip")
+    assert "masks: replaced the masks of " in again.out
+    assert (again.code, again.err) == (0, "")
+
+
+def test_a_deliberate_stop_is_not_called_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    complain(StoppedError("stopped", signal_number=2))
+    complain(InputError("wrong"))
+    assert capsys.readouterr().err == "pixelwise: stopped\npixelwise: error: wrong\n"
+
+
+def test_ctrl_c_is_acknowledged_at_once_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for on_terminal in (False, True):
+        monkeypatch.setattr("os.isatty", lambda file, answer=on_terminal: answer)
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGINT)
+            assert interrupts.requested == signal.SIGINT
+        assert ("stopping after this step" in capfd.readouterr().err) == on_terminal
 
 
 def test_names_are_printed_literally(tmp_path: Path, cli: Cli, bundle: Path) -> None:

@@ -115,7 +115,7 @@ def test_verdicts_name_the_better_run(tmp_path: Path) -> None:
     points = 100 * found.differences[0].mean
     assert found.verdicts[0] == (
         f"{two} is better than {one} by {points:.1f} points of mean IoU "
-        f"(95% interval: {points:.1f} to {points:.1f})"
+        f"(95 % interval: {points:.1f} to {points:.1f})"
     )
     assert found.verdicts[1].startswith(f"{one} and {three} do not differ significantly on 8 im")
     assert "is worse than" in compare([two, one]).verdicts[0]
@@ -156,4 +156,8 @@ def test_an_evaluation_equals_the_scores_of_its_run(
     result = cli("compare", "run", "images.safetensors", "--json", "-")
     found = json.loads(result.out)  # type: ignore[attr-defined]
     assert found["differences"][0]["mean_iou"] == 0
+    shown = cli("compare", "run", "images.safetensors").out  # type: ignore[attr-defined]
+    assert "0.0 (0.0 to 0.0)" in shown
+    assert "+0.0 (" not in shown
+    assert "-0.0" not in shown
     assert found["differences"][0]["is_significant"] is False

@@ -104,8 +104,9 @@ def test_a_resumed_run_of_a_user_module_ends_with_the_same_bits(tmp_path: Path) 
     recipe = make_recipe(**{"optimizer.ema_decay": 0.9})
     uninterrupted = train(make_data(), tmp_path / "uninterrupted", recipe, model=make_model())
     out = tmp_path / "run"
-    with pytest.raises(TrainingStoppedError):
+    with pytest.raises(TrainingStoppedError) as stopped:
         train(make_data(), out, recipe, model=make_model(), callback=StopAt(2, 2))
+    assert str(stopped.value).endswith(f"`pixelwise.resume({str(out)!r}, data=..., model=...)`")
     resumed = resume(out, data=make_data(), model=UserNet())  # any weights: they are restored
     for name in ("best.safetensors", "last.safetensors"):
         assert (out / name).read_bytes() == (uninterrupted.folder / name).read_bytes()

@@ -949,6 +949,7 @@ def test_exit_codes(tmp_path: Path, cli: Callable[..., Any], spoil: str, code: i
     text = result.out + result.err
     message = {0: "Ready to train", 1: "Training would fail", 2: "does not exist: give the folder"}
     assert message[code] in text
+    assert ("suggested options for train\n--set" in text) == (code < 2)
 
 
 def test_an_unknown_layout_is_bad_input(tmp_path: Path, cli: Callable[..., Any]) -> None:

@@ -210,7 +210,7 @@ def test_reprs_are_short(bundle: Path) -> None:
     predictor = pixelwise.load(bundle)
     result = predictor(np.zeros((16, 12, 3), np.uint8))
     assert repr(result).startswith("Prediction(12x16 pixels: ")
-    assert repr(predictor).startswith("Predictor(runtime='torch', 3 classes")
+    assert repr(predictor).startswith("Predictor(runtime='torch', 3 classes, RGB, 8 bits, ")
     assert max(len(repr(one)) for one in (predictor, result)) < 300
 
 

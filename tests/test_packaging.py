@@ -124,5 +124,5 @@ def test_the_wheel_predicts_from_an_export_without_pytorch(
     assert refused.returncode == 2
     assert refused.stderr == (
         "pixelwise: error: this needs PyTorch, which is not installed: "
-        "pip install 'pixelwise[train]'\n"
+        "run pip install '.[train]' in the clone of pixelwise\n"
     )

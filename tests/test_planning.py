@@ -37,7 +37,7 @@ from pixelwise.planning.plan import (
 )
 from pixelwise.recipes.load_recipe import load_resolved_recipe, shipped_recipes
 from pixelwise.recipes.schema import ModelRecipe
-from pixelwise.training import load_recipe, plan_training, resume, train
+from pixelwise.training import Callback, load_recipe, plan_training, resume, train
 from pixelwise.training.apply_plan import estimate_memory
 from pixelwise.training.losses.segmentation_loss import make_class_weights
 
@@ -271,11 +271,13 @@ def test_a_run_saves_the_plan_and_resume_does_not_plan_again(
     assert saved == run.recipe
     assert [saved.value(key) for key in PLANNED] == [(32, 64), 2, 1, "none"]
     assert run.facts["batch"].startswith("2: several steps per epoch")
-    assert run.facts["epochs"] == "1: set in the recipe"
+    assert run.facts["epochs"] == "1: set by you"
+    assert repr(run).startswith(f"Run({str(run.folder)!r}: 1 of 1 epochs, best val mIoU ")
     monkeypatch.setattr("pixelwise.training.setup.plan_run", None)
     again = resume(tmp_path / "run")
     assert again.recipe == run.recipe
     assert again.facts["batch"] == run.facts["batch"]
+    assert again.facts["resumed"] == "the run is finished"
     path = tmp_path / "run" / "recipe.toml"
     path.write_text(path.read_text().replace("epochs = 1", 'epochs = "auto"'))
     with pytest.raises(InputError, match=r"recipe\.toml: epochs is auto"):
@@ -284,10 +286,13 @@ def test_a_run_saves_the_plan_and_resume_does_not_plan_again(
 
 def test_plan_training_resolves_the_recipe_and_writes_nothing(scenes: Path, tmp_path: Path) -> None:
     recipe = load_recipe(None, {**TINY, "batch_size": 3})
-    planned = plan_training(scenes, tmp_path / "run", recipe)
+    callback, statuses = Callback(), list[str]()
+    callback.on_status = statuses.append  # type: ignore[method-assign]
+    planned = plan_training(scenes, tmp_path / "run", recipe, callback=callback)
+    assert statuses == ["timing the training kernels"]
     assert not (tmp_path / "run").exists()
     assert planned.recipe.value(EPOCHS) == MAX_EPOCHS
-    assert planned.facts["batch"] == "3: set in the recipe"
+    assert planned.facts["batch"] == "3: set by you"
 
 
 def test_the_doctor_suggests_the_values_that_train_chooses(scenes: Path, tmp_path: Path) -> None:
@@ -322,7 +327,7 @@ def test_plan_only_prints_the_plan_and_stops(
     assert (done.code, done.err) == (0, "")
     rows = {line.split("  ")[0]: line for line in done.out.splitlines()}
     assert {"crop", "batch", "epochs", "class weights"} <= set(rows)
-    assert "4: set in the recipe" in rows["batch"]
+    assert "4: set by you" in rows["batch"]
     assert not (tmp_path / "run").exists()
 
 

@@ -30,9 +30,15 @@ from pixelwise.training import (
     train,
 )
 from pixelwise.training.optimizer import make_optimizer, make_schedule
-from pixelwise.training.resume_state import KEY, list_checkpoints, load_newest_checkpoint
+from pixelwise.training.resume_state import (
+    FORMAT,
+    KEY,
+    list_checkpoints,
+    load_newest_checkpoint,
+)
 from pixelwise.training.run_folder import Run
 from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
 
 KILLS = int(os.environ.get("PIXELWISE_KILLS", "20"))
 BUNDLES = ("best.safetensors", "last.safetensors")
@@ -426,6 +432,14 @@ def test_an_unfinished_run_of_another_version_is_refused_in_one_line(
     with pytest.raises(InputError, match=r"has checkpoint format 2, .*train again") as error:
         resume(out)
     assert len(error.value.problems) == 1
+    path = list_checkpoints(out / "checkpoints")[-1]
+    tensors, header = read_tensor_file(path, key=KEY, kind="checkpoint", remedy="")
+    for other in ({"averaged": None}, {"progress": {"position": 3}}):
+        changed = {key: value for key, value in {**header, **other}.items() if value is not None}
+        write_tensor_file(path, tensors, {**changed, "format": FORMAT}, key=KEY)
+        with pytest.raises(InputError, match="written by another version of pixelwise") as error:
+            resume(out)
+        assert len(error.value.problems) == 1
     saved = out / "recipe.toml"
     saved.write_text(saved.read_text().replace("memory_format =", "layout ="))
     with pytest.raises(InputError, match=r"recipe\.toml: was written by pixelwise 0\.1") as error:

@@ -78,7 +78,8 @@ def test_overrides_take_precedence_over_the_file(tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs = 0"),
         ({"epochs": "many"}, "epochs = 'many'"),
         ({"augmentation.scale": [2, 1]}, "ascending order"),
-        ({"augmentation.crop": [0, 5]}, "at least 1 pixel"),
+        ({"augmentation.crop": [0, 5]}, "at least 8 pixels"),
+        ({"augmentation.crop": [7, 64]}, "at least 8 pixels"),
         ({"epochs": 2, "epochs.x": 1}, "epochs is a value"),
         ({"optimizer": 3}, "optimizer = 3"),
         ({"data.workers": -3}, "data.workers = -3"),
@@ -372,9 +373,9 @@ def test_flags_set_their_recipe_keys(scenes: Path, cli: Any, tmp_path: Path) -> 
     done = cli("train", scenes, "--plan-only", *flags)
     assert (done.code, done.err) == (0, "")
     assert "deeplab_v3 (backbone tiny, output_stride 8)" in " ".join(done.out.split())
-    assert "32x64: set in the recipe" in done.out
+    assert "32x64: set by you" in done.out
     done = cli("train", scenes, "--plan-only", *flags[:8], "--crop", "image")
-    assert "uncropped images: set in the recipe" in done.out
+    assert "uncropped images: set by you" in done.out
 
 
 @pytest.mark.parametrize(
@@ -390,7 +391,10 @@ def test_flags_set_their_recipe_keys(scenes: Path, cli: Any, tmp_path: Path) -> 
         ),
         (["--epochs", "3", "--set", "epochs=4"], "--epochs contradicts --set epochs=4"),
         (["--crop", "large"], "--crop large: allowed are HEIGHTxWIDTH, such as 352x480, image"),
-        (["--crop", "0x32"], "crop [0, 32]: must be two sizes of at least 1 pixel"),
+        (["--crop", "0x32"], "crop [0, 32]: must be two sizes of at least 8 pixels"),
+        (["--crop", "1x1"], "crop [1, 1]: must be two sizes of at least 8 pixels"),
+        (["--crop", "7"], "crop [7, 7]: must be two sizes of at least 8 pixels"),
+        (["--batch-size", "0"], "batch_size = 0: must be at least 1, or must be 'auto'"),
     ],
 )
 def test_contradicting_or_invalid_flags_raise_a_one_line_error(

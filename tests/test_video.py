@@ -223,7 +223,7 @@ def test_the_command_accepts_videos_and_images(
     (line,) = result.err.splitlines()
     assert line.startswith("pixelwise: error: bad.mkv: is not a video that can be read")
     assert result.out.splitlines() == [
-        "1 masks and overlays written to predictions",
+        "1 masks and overlays written to predictions (runtime torch)",
         "12 frames written to predictions/clip_overlay.mp4 and predictions/clip_masks",
     ]
     names = sorted(path.name for path in (tmp_path / "predictions").iterdir())

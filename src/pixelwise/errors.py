@@ -114,5 +114,6 @@ def explain_missing_packages() -> Iterator[None]:
         if package is None:
             raise
         raise MissingPackageError(
-            f"this needs {package}, which is not installed: pip install 'pixelwise[train]'"
+            f"this needs {package}, which is not installed: run pip install '.[train]' in the "
+            "clone of pixelwise"
         ) from error

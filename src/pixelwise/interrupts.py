@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -44,6 +45,8 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = number
+        if os.isatty(2):  # os.write, because a signal may interrupt a print to the same stream
+            os.write(2, b"\npixelwise: stopping after this step; Ctrl-C again stops at once\n")
         self._restore()
 
     def _restore(self) -> None:

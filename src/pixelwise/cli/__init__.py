@@ -95,4 +95,5 @@ def _report_usage_error(error: Any) -> None:
         return
     message = " ".join(error.format_message().split()).rstrip(".")
     command = error.ctx.command_path if error.ctx else "pixelwise"
-    complain(InputError(f"{message}: see `{command} --help`"))
+    see = " See" if message.endswith("?") else ": see"
+    complain(InputError(f"{message}{see} `{command} --help`"))

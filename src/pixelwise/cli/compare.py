@@ -82,4 +82,5 @@ def _format_change(difference: dict[str, Any], key: str) -> str:
     """Format a difference in percentage points as `+1.3 (0.4 to 2.1)`."""
     if difference[key] is None:
         return "-"
-    return f"{100 * difference[key]:+.1f} ({percents(difference['interval'])})"
+    change = f"{100 * difference[key]:+z.1f}".replace("+0.0", "0.0")
+    return f"{change} ({percents(difference['interval'])})"

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pixelwise import progress
 from pixelwise.errors import PixelwiseError, explain_missing_packages
+from pixelwise.interrupts import StoppedError
 
 MAX_PROBLEMS = 20
 MAX_LINE = 4000
@@ -57,11 +58,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 def complain(error: PixelwiseError) -> None:
     """Print one line per problem, with control characters in file names made visible."""
     problems = error.problems
+    prefix = "pixelwise:" if isinstance(error, StoppedError) else "pixelwise: error:"
     for problem in problems[:MAX_PROBLEMS]:
         if len(problem) > MAX_LINE:  # for example the content of a file in place of a name
             problem = f"{problem[: MAX_LINE // 2]} ... {problem[-MAX_LINE // 2 :]}"
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in problem)
-        print(f"pixelwise: error: {text}", file=sys.stderr)
+        print(f"{prefix} {text}", file=sys.stderr)
     if len(problems) > MAX_PROBLEMS:
         print(
             f"pixelwise: error: and {len(problems) - MAX_PROBLEMS} more problems like these",
@@ -152,7 +154,7 @@ COLUMNS = {
     "dice": "Dice",
     "boundary_f1": "boundary\nF1",
     "boundary_iou": "boundary\nIoU",
-    "share": "pixels",
+    "share": "share",
 }
 SUMMARY = {
     "mean_iou": "mean IoU",
@@ -208,7 +210,7 @@ def percents(interval: Sequence[float | None] | None) -> str:
 
 def percent(value: float | None) -> str:
     """Format a fraction as `76.5`, or as a dash if it is None."""
-    return "-" if value is None else f"{100 * value:.1f}"
+    return "-" if value is None else f"{100 * value:z.1f}"
 
 
 def gigabytes(size: int | None) -> str:

@@ -83,6 +83,8 @@ def show(diagnosis: Diagnosis) -> None:
         console.print(_classes_table(diagnosis))
     if diagnosis.findings:
         console.print(_findings_table(diagnosis))
+    if diagnosis.suggestions:
+        print_line(Text("suggested options for train", style="italic"))
     for suggestion in diagnosis.suggestions:
         print_line(f"{suggestion.flag}  {suggestion.reason}")
     style = "bold red" if not diagnosis.trains else "bold"

@@ -61,10 +61,12 @@ Flip = Annotated[
     bool, Option("--flip", help="Test-time augmentation: also average over the mirrored image.")
 ]
 
+LOADING = "loading the network (and timing its runtimes, the first time)"
+
 
 def parse_size(flag: str, text: str, *, others: str = "") -> tuple[int, int]:
-    """Parse HEIGHTxWIDTH; raise InputError, which names `others` as allowed too."""
-    height, _, width = text.lower().partition("x")
+    """Parse HEIGHTxWIDTH or a side; InputError names `others` as allowed too."""
+    height, _, width = (text if "x" in text.lower() else f"{text}x{text}").lower().partition("x")
     if not (height.isdecimal() and width.isdecimal()):
         raise InputError(f"{flag} {text}: allowed are HEIGHTxWIDTH, such as 352x480{others}")
     return int(height), int(width)
@@ -94,7 +96,8 @@ def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:
     tune_allocator()
     from pixelwise.inference import Predictor
 
-    predictor = Predictor.from_options(bundle, options)
+    with console.status(LOADING):
+        predictor = Predictor.from_options(bundle, options)
     if predictor.crf is not None:
         compile_crf()
     return predictor

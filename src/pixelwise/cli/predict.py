@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option
 
 from pixelwise.cli import flags
-from pixelwise.cli.console import Bar, command, complain, print_line
+from pixelwise.cli.console import Bar, command, complain, console, print_line
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ def predict(
         bool, Option("--overlay/--no-overlay", help="Also write NAME_overlay.png for viewing.")
     ] = True,
     overwrite: Annotated[
-        bool, Option("--overwrite", help="Redo images that an earlier run already finished.")
+        bool,
+        Option(
+            "--overwrite", help="Predict all images again instead of resuming an interrupted run."
+        ),
     ] = False,
     frame_masks: Annotated[
         bool, Option("--frame-masks", help="For videos, also write a mask for each frame.")
@@ -93,7 +96,7 @@ def predict_files(
                 predictor, paths, out, overlay=overlay, overwrite=overwrite, progress=bar
             )
         what = "masks and overlays" if overlay else "masks"
-        succeeded = _report(result, out, total=len(paths), what=what)
+        succeeded = _report(result, out, total=len(paths), what=what, predictor=predictor)
     if videos:
         succeeded = _predict_videos(predictor, videos, out, masks=frame_masks) and succeeded
     if not succeeded:
@@ -136,7 +139,8 @@ def _predict_large(
 
     paths = find_images(images)
     # Without `tune_allocator`: a heap that keeps freed memory grows from tile to tile.
-    predictor = Predictor.from_options(bundle, options, prefer_tiling=True)
+    with console.status(flags.LOADING):
+        predictor = Predictor.from_options(bundle, options, prefer_tiling=True)
     if not supports_tiling(predictor.runtime):
         print_line(
             f"runtime {predictor.runtime.name} evaluates each tile as a separate image, so labels "
@@ -152,11 +156,13 @@ def _predict_large(
         print_line(f"{path}: predicted {width}x{height} pixels")
 
     result = predict_large_images(predictor, paths, out, watch=watch, overwrite=overwrite)
-    if not _report(result, out, total=len(paths), what="masks"):
+    if not _report(result, out, total=len(paths), what="masks", predictor=predictor):
         raise SystemExit(1)
 
 
-def _report(result: FolderResult, out: Path, *, total: int, what: str) -> bool:
+def _report(
+    result: FolderResult, out: Path, *, total: int, what: str, predictor: Predictor
+) -> bool:
     """Print the outcome of a run that wrote `what`; return whether all images were predicted."""
     if result.outdated:
         print_line(
@@ -165,10 +171,12 @@ def _report(result: FolderResult, out: Path, *, total: int, what: str) -> bool:
         )
     if result.kept:
         print_line(f"{result.kept} of {total} images were finished by an earlier run and are kept")
+    if result.replaced:
+        print_line(f"{out}: replaced the masks of {result.replaced} images of an earlier run")
     if result.faults:
         complain(InputError(*result.faults))
         done = result.written + result.kept
         print_line(f"{done} of {total} images predicted into {out}")
         return False
-    print_line(f"{result.written} {what} written to {out}")
+    print_line(f"{result.written} {what} written to {out} (runtime {predictor.runtime.name})")
     return True

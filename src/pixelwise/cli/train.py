@@ -42,7 +42,10 @@ def train(
     ] = None,
     crop: Annotated[
         str | None,
-        Option(metavar="HEIGHTxWIDTH", help="Size of training crops; image: no cropping."),
+        Option(
+            metavar="HEIGHTxWIDTH",
+            help="Size of training crops, or one number for a square; image: no cropping.",
+        ),
     ] = None,
     epochs: Annotated[int | None, Option(help="Number of passes over the training images.")] = None,
     batch_size: Annotated[int | None, Option(help="Images per step, over all devices.")] = None,
@@ -76,7 +79,7 @@ def train(
     """Train a network on a folder of images and masks.
 
     Settings you leave out are chosen from your data and your machine: crop, batch size, epochs and
-    class weights. Several devices split each batch.
+    class weights. With several devices, each gets a part of every batch.
     """
     if resume is not None:
         _check_resume(ctx)
@@ -159,7 +162,11 @@ def _merge_overrides(ctx: Context, settings: list[str]) -> dict[str, Any]:
             continue
         key, value = _KEYS[name], ctx.params[name]
         if name == "crop" and value not in ("image", "auto"):
-            value = list(flags.parse_size("--crop", value, others=", image and auto"))
+            value = list(
+                flags.parse_size(
+                    "--crop", value, others=", image, auto, or one number for a square"
+                )
+            )
         if overrides.setdefault(key, value) != value:
             raise InputError(
                 f"{flag} contradicts --set {key}={overrides[key]}: give only one of them"

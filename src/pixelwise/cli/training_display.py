@@ -20,18 +20,24 @@ from pixelwise.training.display import TrainingDisplay
 
 def run_with_display(work: Callable[[Callback], Run]) -> Run:
     """Train with a progress display, print the scores and write the report; rank 0 only."""
-    memory = tune_allocator()
+    tune_allocator()
     distributed_env = read_distributed_env()
     if distributed_env is not None and distributed_env.rank:
         return work(Callback())
-    with PrintedDisplay(memory or "") as display:
+    with PrintedDisplay() as display:
         run = work(display)
     assert run.evaluation is not None
     scores = run.evaluation.to_json(run.data.classes.names)
     show_scores(scores, title=f"val, epoch {run.best_epoch} of {display.epochs}")
     with Bar("scoring for the report") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar(done, total)
+            if done == total:
+                bar.describe("writing the report", unit="images")
+
         command = shlex.join(["pixelwise", *sys.argv[1:]])
-        report = write_run_report(run, command=command, progress=bar)
+        report = write_run_report(run, command=command, progress=show)
     print_line(f"best bundle  {run.best}")
     print_line(f"report       {report}")
     print_line(f"use it       pixelwise predict {run.best} IMAGES --out predictions")
@@ -39,20 +45,15 @@ def run_with_display(work: Callable[[Callback], Run]) -> Run:
 
 
 class PrintedDisplay(TrainingDisplay):
-    """A display that also prints the plan and a line per epoch.
+    """A display that also prints the plan and a line per epoch."""
 
-    Args:
-        memory: A line about memory settings for the plan.
-    """
-
-    def __init__(self, memory: str = "") -> None:
+    def __init__(self) -> None:
         super().__init__(console)
-        self.memory = memory
         self.best = -1.0
 
     def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
         super().on_plan(facts, epochs=epochs)
-        console.print(facts_table({**facts, "memory": self.memory}))
+        console.print(facts_table(facts))
 
     def on_epoch_end(self, row: Mapping[str, Any]) -> None:
         score = row["val_mean_iou"]

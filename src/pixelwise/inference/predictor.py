@@ -110,7 +110,9 @@ class Predictor:
             InputError: As for `load`.
         """
         model = load_model(Path(path), options, prefer_tiling=prefer_tiling)
-        return cls(**vars(model), options=options)
+        predictor = cls(**vars(model), options=options)
+        predictor.network.check_tile_side()
+        return predictor
 
     @classmethod
     def from_model(
@@ -140,7 +142,8 @@ class Predictor:
 
     def __repr__(self) -> str:
         name, count = self.runtime.name, len(self.classes)
-        return f"Predictor(runtime={name!r}, {count} classes of {self.pixels}, {self.options})"
+        images = "RGB, 8 bits" if self.pixels == RGB else self.pixels
+        return f"Predictor(runtime={name!r}, {count} classes, {images}, {self.options})"
 
     def __call__(self, image: ImageLike) -> Prediction:
         """Predict one image of any size.

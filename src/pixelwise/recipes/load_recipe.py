@@ -133,7 +133,9 @@ def _explain(origin: str, error: ValidationError) -> list[str]:
         if fault["type"] == "extra_forbidden":
             lines[f"unknown key {key!r}"] = [f"allowed are {', '.join(table.model_fields)}"]
             continue
-        text = fault["msg"].removeprefix("Value error, ")
+        text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        text = text.replace("greater than or equal to", "at least")
+        text = text.replace("less than or equal to", "at most")
         shown = f"{key} = {fault['input']!r}" if fault["type"] != "value_error" else key
         lines.setdefault(shown, []).append(text[0].lower() + text[1:])
     return [f"{origin}: {shown}: {', or '.join(texts)}" for shown, texts in lines.items()]

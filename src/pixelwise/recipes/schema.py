@@ -18,6 +18,8 @@ from pixelwise.recipes.loss_terms import SUPPORTS_LABEL_SMOOTHING, SUPPORTS_SUM,
 CUSTOM_MODEL = "custom"
 """The model name in the recipe of a run that trains a user's own `nn.Module`."""
 
+MIN_CROP = 8
+
 ClassWeights = tuple[float, ...] | Literal["none", "median_frequency", "root_median_frequency"]
 MemoryFormat = Literal["channels_last", "contiguous"]
 Kernels = Literal["plain", "compiled"]
@@ -101,8 +103,10 @@ class AugmentationRecipe(_Section):
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"scale {[low, high]}: must be two numbers above 0 in ascending order")
-        if not isinstance(self.crop, str) and min(self.crop) < 1:
-            raise ValueError(f"crop {list(self.crop)}: must be two sizes of at least 1 pixel")
+        if not isinstance(self.crop, str) and min(self.crop) < MIN_CROP:
+            raise ValueError(
+                f"crop {list(self.crop)}: must be two sizes of at least {MIN_CROP} pixels"
+            )
         return self
 
 

@@ -154,18 +154,19 @@ def _verdict(first: str, second: str, difference: Difference) -> str:
     points = 100 * difference.mean
     if difference.images < MIN_IMAGES:
         return (
-            f"{second} differs from {first} by {points:+.1f} points of mean IoU, which may be "
+            f"{second} differs from {first} by {points:+z.1f} points of mean IoU, which may be "
             f"chance: score at least {MIN_IMAGES} images, not {difference.images}"
         )
     if not difference.is_significant:
         return (
             f"{first} and {second} do not differ significantly on {difference.images} images: "
-            f"{points:+.1f} points of mean IoU ({LEVEL:.0%} interval: {low:+.1f} to {high:+.1f})"
+            f"{points:+z.1f} points of mean IoU ({100 * LEVEL:.0f} % interval: {low:+z.1f} to "
+            f"{high:+z.1f})"
         )
     if points < 0:
         points, low, high = -points, -high, -low
     word = "better" if difference.mean > 0 else "worse"
     return (
         f"{second} is {word} than {first} by {points:.1f} points of mean IoU "
-        f"({LEVEL:.0%} interval: {low:.1f} to {high:.1f})"
+        f"({100 * LEVEL:.0f} % interval: {low:.1f} to {high:.1f})"
     )

@@ -51,7 +51,7 @@ def plan_run(
     recipe = recipe.replace({planned.key: planned.value for planned in plan})
     reasons = {planned.key: planned.reason for planned in plan}
     facts = {
-        label: f"{_describe(recipe.value(key))}: {reasons.get(key, 'set in the recipe')}"
+        label: f"{_describe(recipe.value(key))}: {reasons.get(key, 'set by you')}"
         for key, label in _LABELS.items()
     }
     return recipe, facts

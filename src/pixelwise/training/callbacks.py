@@ -13,6 +13,9 @@ class Callback:
     def on_dataset_progress(self, done: int, total: int) -> None:
         """Called after each file of the dataset is checked."""
 
+    def on_status(self, text: str) -> None:
+        """Called before a step of the preparation that takes a while, with its description."""
+
     def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
         """Called once before the first step, with descriptions of the data and the settings."""
 

@@ -40,9 +40,14 @@ class TrainingDisplay(Callback):
     def on_dataset_progress(self, done: int, total: int) -> None:
         self.dataset_bar(done, total)
 
+    def on_status(self, text: str) -> None:
+        self.dataset_bar.__exit__()
+        self.bar.describe(text, unit="")
+        self.bar.progress.start()
+
     def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
         self.epochs = epochs
-        self.dataset_bar.__exit__()
+        self.on_status("starting")
         self.clock = Clock()
         self.last_time = time.monotonic()
 

@@ -120,7 +120,7 @@ def select_kernels(
         and (config.kernels == "plain" or use_numba)
     ]
     if len(candidates) == 1:
-        return KernelChoice(candidates[0], "set in the recipe")
+        return KernelChoice(candidates[0], "set by you")
     time_step = _step_timer(model, (TIMED_IMAGES, channels, *crop), num_classes, device)
     seconds = {config: min(time_step(config) for _ in range(2)) for config in candidates}
     close = [config for config in candidates if seconds[config] < CLOSE * min(seconds.values())]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 FORMAT = 3
 KEY = "pixelwise-checkpoint"
 CHECKPOINTS_KEPT = 2
+ENTRIES = {
+    "normalization",
+    "facts",
+    "progress",
+    "optimizer",
+    "schedule",
+    "averaged",
+    "scaler",
+}
 REMEDY = "give a run folder with an undamaged checkpoint, or train again"
 
 
@@ -113,6 +122,11 @@ class Checkpoint:
     path: Path
     tensors: Mapping[str, Tensor]
     header: Mapping[str, Any]
+
+    def is_complete(self) -> bool:
+        """Return whether the header has all entries: other versions name them differently."""
+        position = {*(entry.name for entry in fields(Progress)), "images"} - {"evaluation"}
+        return self.header.keys() >= ENTRIES and self.header["progress"].keys() == position
 
     @property
     def normalization(self) -> Normalization:
@@ -261,13 +275,13 @@ def load_newest_checkpoint(run: Path) -> tuple[Checkpoint, list[str]]:
         except InputError as error:
             damaged += error.problems
             continue
-        if header.get("format") != FORMAT:
+        checkpoint = Checkpoint(path, tensors, header)
+        if header.get("format") != FORMAT or not checkpoint.is_complete():
             raise InputError(
-                f"{path}: has checkpoint format {header.get('format')}, but this version of "
-                f"pixelwise reads format {FORMAT}: finish the run with the version that wrote it, "
-                "or train again"
+                f"{path}: has checkpoint format {header.get('format')}, written by another version "
+                "of pixelwise: finish the run with that version, or train again"
             )
-        return Checkpoint(path, tensors, header), damaged
+        return checkpoint, damaged
     if damaged:
         raise InputError(*damaged)
     raise InputError(

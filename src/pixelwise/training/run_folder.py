@@ -53,7 +53,7 @@ RUN_FOLDERS = ("checkpoints", "not_finite", "tensorboard")
 STEP_RECORD_SECONDS = 10.0
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A run, finished or not.
 
@@ -72,6 +72,23 @@ class Run:
     normalization: Normalization
     facts: dict[str, str]
     progress: RunProgress = field(default_factory=RunProgress)
+
+    def __repr__(self) -> str:
+        finished = f"{len(self.history)} of {self.recipe.epochs} epochs"
+        best = ""
+        if self.progress.best >= 0:
+            best = f", best val mIoU {100 * self.progress.best:.1f} % in epoch {self.best_epoch}"
+        return f"Run({str(self.folder)!r}: {finished}{best})"
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that resumes this run; the call, if its data or module is the user's own."""
+        missing = ", data=..." if self.data.layout == CUSTOM_LAYOUT else ""
+        if self.recipe.model.name == CUSTOM_MODEL:
+            missing += ", model=..."
+        if missing:
+            return f"`pixelwise.resume({str(self.folder)!r}{missing})`"
+        return f"`pixelwise train --resume {self.folder}`"
 
     @property
     def best(self) -> Path:
@@ -124,10 +141,17 @@ class Run:
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
-    """Raise InputError if `out` is a file, or holds a run that must not be replaced."""
+    """Raise InputError if `out` is a file, holds other files, or a run that must be kept."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: give a folder for the run with --out")
-    if out.is_dir() and not overwrite and any((out / name).exists() for name in RUN_FILES):
+    if not out.is_dir():
+        return
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    if names and not names & {*RUN_FILES, *RUN_FOLDERS}:
+        raise InputError(
+            f"{out}: holds other files and no run: choose a new or empty folder with --out"
+        )
+    if not overwrite and names & {*RUN_FILES}:
         raise InputError(
             f"{out}: holds a run already: choose another --out, add --overwrite, or resume it with "
             f"--resume {out}"

@@ -138,6 +138,8 @@ def resume(
         group.on_all_ranks(lambda: check_same_data(folder, opened))
         progress = checkpoint.progress()
         position = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
+        if progress.epoch > recipe.epochs:
+            position = "the run is finished"
         resumed = "; ".join([position, *damaged])
         facts = {**checkpoint.facts, "processes": str(group), "resumed": resumed}
         run = Run(folder, recipe, opened, checkpoint.normalization, facts, progress)

@@ -96,7 +96,9 @@ def set_up(
             keep_range=recipe.data.value_range != "auto",
         )
     )
-    decisions = group.on_rank_zero(lambda: _decide(start, data, planned_recipe, facts, device))
+    decisions = group.on_rank_zero(
+        lambda: _decide(start, data, planned_recipe, facts, device, callback)
+    )
     data = replace(data, pixels=decisions.pixels)
     # The other ranks receive the weights when Fabric wraps the model.
     model = make_network(recipe.model, data, module) if start is None else start.model
@@ -122,11 +124,13 @@ def _decide(
     recipe: Recipe,
     planned_facts: dict[str, str],
     device: torch.device,
+    callback: Callback,
 ) -> _Decisions:
     """Select the kernels and resolve the recipe."""
     assert start is not None  # on rank 0
     rng_state = torch.get_rng_state()
     pixels, crop = start.pixels, recipe.augmentation.crop
+    callback.on_status("timing the training kernels")
     choice = select_kernels(
         start.model,
         crop=usual_crop(list(data.sizes.values())) if isinstance(crop, str) else crop,

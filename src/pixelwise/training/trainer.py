@@ -298,7 +298,7 @@ class Trainer:
         def stop() -> None:
             raise TrainingStoppedError(
                 f"stopped in epoch {self.progress.epoch} after step {self.progress.step}; "
-                f"everything is saved: resume with `pixelwise train --resume {self.run.folder}`",
+                f"everything is saved: resume with {self.run.how_to_resume}",
                 signal_number=signal_number,
             )
 
@@ -311,8 +311,8 @@ class Trainer:
             yield
         except InputError as error:
             raise TrainingError(
-                f"{error.problems[0]}, or free space here: `pixelwise train --resume "
-                f"{self.run.folder}` resumes from the last checkpoint"
+                f"{error.problems[0]}, or free space here: {self.run.how_to_resume} resumes from "
+                "the last checkpoint"
             ) from error
 
     def _fail_not_finite(self, step: int, loss: float) -> NoReturn:

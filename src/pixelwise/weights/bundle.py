@@ -84,7 +84,7 @@ class Bundle:
         if self.model == CUSTOM_MODEL:
             raise InputError(
                 f"{origin}: holds the weights of a custom module: load it with "
-                "pixelwise.training.load_custom_model(path, module)"
+                "pixelwise.load_custom_model(path, module)"
             )
         try:
             model = create_model(

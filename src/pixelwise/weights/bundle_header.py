@@ -32,6 +32,8 @@ def read_bundle_header(path: Path, *, key: str, kind: str, remedy: str) -> tuple
         InputError: If the file cannot be read or has no such entry.
     """
     if path.is_dir():
+        best = path / "best.safetensors"
+        remedy = f"give {best}" if kind == "bundle" and best.is_file() else remedy
         raise InputError(f"{path}: is a folder, not a {kind}: {remedy}")
     if not path.exists():
         raise InputError(f"{path}: does not exist: {remedy}")
@@ -40,10 +42,10 @@ def read_bundle_header(path: Path, *, key: str, kind: str, remedy: str) -> tuple
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: is not a {kind}, or is cut off or damaged ({error}): {remedy}"
-        ) from error
+    except SafetensorError as error:
+        raise InputError(f"{path}: is not a {kind}, or is cut off or damaged: {remedy}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}): {remedy}") from error
     if key not in metadata:
         raise InputError(f"{path}: is a safetensors file but not a pixelwise {kind}: {remedy}")
     digest, _, text = metadata[key].partition("\n")

@@ -54,8 +54,9 @@ def find_imagenet_weights(backbone: str) -> Path:
     published = IMAGENET_WEIGHTS.get(backbone)
     if published is None:
         raise InputError(
-            f"backbone {backbone!r}: no ImageNet weights are known for it: set the weights to a "
-            "file or to none"
+            f"backbone {backbone!r}: no ImageNet weights are known for it, only for "
+            f"{', '.join(IMAGENET_WEIGHTS)}: start from random weights with --weights none, or "
+            "give a file with --weights FILE"
         )
     candidates = [cache_folder() / published.file]
     spec = importlib.util.find_spec(published.module)

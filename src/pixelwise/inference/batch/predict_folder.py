@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,15 @@ class FolderResult:
         faults: One line for each image that could not be predicted.
         outdated: Whether the results of an earlier, unfinished run were discarded because it used
             another bundle or other options.
+        replaced: The number of predicted images of which an earlier, finished run had written
+            masks; its options are not known any more. 0 for TIFF files read in tiles.
     """
 
     written: int
     kept: int
     faults: tuple[str, ...]
-    outdated: bool
+    outdated: bool = field(repr=False)
+    replaced: int = 0
 
 
 def predict_folder(
@@ -91,6 +94,7 @@ def predict_folder(
         with journal, Interrupts() as interrupts:
             kept = journal.begin(files, overwrite=overwrite)
             remaining = [path for path in paths if path not in kept]
+            replaced = sum((out / files[path][0]).exists() for path in remaining)
             # With fewer images than threads, each image gets all cores.
             concurrent = 1 < predictor.concurrency <= len(remaining)
             steps = overlapped(
@@ -119,7 +123,8 @@ def predict_folder(
     if not complete and interrupts.requested is not None:
         state = f"{out}: stopped with {len(kept) + written} of {len(paths)} images finished"
         raise stopped(state, interrupts, overwrite=overwrite)
-    return summarize(journal, written=written, kept=len(kept), failed=failed)
+    result = summarize(journal, written=written, kept=len(kept), failed=failed)
+    return replace(result, replaced=replaced)
 
 
 def make_journal(predictor: Predictor, out: Path, **settings: Any) -> Journal:

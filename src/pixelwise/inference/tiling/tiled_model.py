@@ -92,6 +92,11 @@ class TiledModel:
         """The number of calls of `predict_labels_concurrently` that may run at the same time."""
         return self.runtime.concurrency if runs_concurrently(self.runtime) else 1
 
+    def check_tile_side(self) -> None:
+        """Raise InputError if `tile` is a number that is too small for the network."""
+        if isinstance(self.tile, int):
+            self._tile_side()
+
     def in_one_pass(self, size: tuple[int, int], *, labels: bool = False) -> bool:
         """Return whether an image needs no tiles.
 
