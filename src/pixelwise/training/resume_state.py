@@ -125,7 +125,7 @@ class Checkpoint:
 
     def is_complete(self) -> bool:
         """Return whether the header has all entries: other versions name them differently."""
-        position = {*(entry.name for entry in fields(Progress)), "images"} - {"evaluation"}
+        position = {*(entry.name for entry in fields(RunProgress)), "images"} - {"evaluation"}
         return self.header.keys() >= ENTRIES and self.header["progress"].keys() == position
 
     @property
