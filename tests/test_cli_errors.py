@@ -259,6 +259,16 @@ def test_training_refuses_a_folder_that_holds_other_files(
         )
 
 
+def test_a_run_folder_may_hold_its_own_dataset(
+    tmp_path: Path, cli: Cli, make_folder_data: MakeData
+) -> None:
+    make_folder_data(tmp_path / "work" / "photos")
+    train = ("train", "work/photos", "--out", "work", "--plan-only", *QUICK)
+    assert cli(*train).code == 0
+    (tmp_path / "work" / "letter.txt").write_text("not a run")
+    assert "work: holds other files and no run" in refused(cli, tmp_path, *train)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

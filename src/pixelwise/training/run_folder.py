@@ -140,13 +140,21 @@ class Run:
         )
 
 
-def check_out(out: Path, *, overwrite: bool) -> None:
-    """Raise InputError if `out` is a file, holds other files, or a run that must be kept."""
+def check_out(out: Path, *, overwrite: bool, data: Path | None = None) -> None:
+    """Raise InputError if `out` is a file, holds other files, or a run that must be kept.
+
+    The dataset may be in a folder inside `out`, as in the demo.
+    """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: give a folder for the run with --out")
     if not out.is_dir():
         return
-    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    parents = () if data is None else (data.resolve(), *data.resolve().parents)
+    names = {
+        path.name
+        for path in out.iterdir()
+        if not path.name.startswith(".") and path.resolve() not in parents
+    }
     if names and not names & {*RUN_FILES, *RUN_FOLDERS}:
         raise InputError(
             f"{out}: holds other files and no run: choose a new or empty folder with --out"

@@ -77,7 +77,7 @@ def set_up(
     if module is not None:
         recipe = recipe.replace(_CUSTOM_MODEL)
         group.on_all_ranks(lambda: check_batch_norm(module, world_size))
-    group.on_rank_zero(lambda: _check_output(out, recipe, overwrite=overwrite))
+    group.on_rank_zero(lambda: _check_output(out, recipe, source, overwrite=overwrite))
     data = open_data(source, recipe, callback, group)
 
     def plan() -> tuple[Recipe, dict[str, str]]:
@@ -111,8 +111,9 @@ def set_up(
     return TrainingSetup(run, model, loss)
 
 
-def _check_output(out: Path, recipe: Recipe, *, overwrite: bool) -> None:
-    check_out(out, overwrite=overwrite)
+def _check_output(out: Path, recipe: Recipe, source: Data, *, overwrite: bool) -> None:
+    data = Path(source) if isinstance(source, str | Path) else None
+    check_out(out, overwrite=overwrite, data=data)
     check_folder(out)
     if recipe.tensorboard:
         import_summary_writer()  # raises now if it is missing
