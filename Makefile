@@ -18,7 +18,7 @@ test: $(READY)
 test-all: $(READY)
 	$(PYTEST)
 
-# Those of the slow tests that CI runs: the distributions, the notebook and the README.
+# The slow tests that CI runs: wheel and sdist, the notebook and the README.
 test-release: $(READY)
 	$(PYTEST) --dist loadfile -m slow tests/test_packaging.py tests/test_docs.py -k "packaging or notebook or readme"
 

@@ -1,4 +1,4 @@
-"""The commands from end to end. Those of the documentation run in test_docs.py."""
+"""The commands from end to end. test_docs.py runs the commands of the documentation."""
 
 from __future__ import annotations
 
