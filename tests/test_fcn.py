@@ -65,9 +65,11 @@ def reference_fcn(
         skip = conv(pools[2] * three, "head.skips.c3")
         x = x + skip[:, :, 9 : 9 + x.shape[2], 9 : 9 + x.shape[3]]
     stride, offset = {"fcn32s": (32, 19), "fcn16s": (16, 27)}.get(name, (8, 31))
-    if floor:
-        offset = 6
     x = F.conv_transpose2d(x, bilinear(classes, 2 * stride), stride=stride)
+    if floor:  # the scores may end before the image: repeat the last ones
+        missing = [max(0, offset + side - x.shape[2 + i]) for i, side in enumerate(image.shape[2:])]
+        x = torch.cat([x, x[:, :, -1:].expand(-1, -1, missing[0], -1)], dim=2)
+        x = torch.cat([x, x[..., -1:].expand(-1, -1, -1, missing[1])], dim=3)
     return x[:, :, offset : offset + image.shape[2], offset : offset + image.shape[3]]
 
 
@@ -162,23 +164,36 @@ def test_fcn_matches_an_independent_forward(name: str, size: tuple[int, int]) ->
         assert relative_difference(model(image), expected) < 1e-5
 
 
-def test_floor_mode_uses_center_crops_like_textbook_implementations() -> None:
-    model = randomize(create_model("fcn32s", num_classes=3, width=NARROW, ceil_mode=False))
-    image = noise(1, 3, 500, 500)
+@pytest.mark.parametrize("size", [(500, 500), (57, 83), (26, 314)])
+@pytest.mark.parametrize("name", ON_VGG16)
+def test_floor_mode_has_the_true_coordinates(name: str, size: tuple[int, int]) -> None:
+    """The crops are those of the reference code: rounding a pool down moves no position.
+
+    At 500x500 the scores of FCN-32s end 7 pixels before the image does.
+    """
+    model = randomize(create_model(name, num_classes=3, width=NARROW, ceil_mode=False))
+    image = noise(1, 3, *size)
     with torch.no_grad():
-        expected = reference_fcn(model.state_dict(), image, name="fcn32s", floor=True)
-        assert relative_difference(model(image), expected) < 1e-5
-        assert model(image[:, :, :26, :]).shape == (1, 3, 26, 500)
-        with pytest.raises(InputError, match=r"25x500.*too small"):
-            model(image[:, :, :25, :])
+        expected = reference_fcn(model.state_dict(), image, name=name, floor=True)
+        assert relative_difference(model(image), expected) < 1e-6
+
+
+def test_the_smallest_image_of_floor_mode_is_26_pixels() -> None:
+    model = create_model("fcn32s", num_classes=3, width=NARROW, ceil_mode=False)
+    image = noise(1, 3, 500, 500)
+    assert model(image[:, :, :26, :]).shape == (1, 3, 26, 500)
+    with pytest.raises(InputError, match=r"25x500.*too small"):
+        model(image[:, :, :25, :])
 
 
 # --- Geometry
 
 
-def test_crop_offsets_match_the_reference_code() -> None:
+@pytest.mark.parametrize("ceil_mode", [True, False])
+def test_crop_offsets_match_the_reference_code(ceil_mode: bool) -> None:
     crops = {
-        name: create_model(name, num_classes=2, width=NARROW).head.offsets for name in ON_VGG16
+        name: create_model(name, num_classes=2, width=NARROW, ceil_mode=ceil_mode).head.offsets
+        for name in ON_VGG16
     }
     assert crops == {
         "fcn32s": {"image": 19},
@@ -231,9 +246,13 @@ def test_crops_fit_and_are_centered_for_every_size_from_1_to_600() -> None:
 def test_output_has_the_size_of_the_image_for_vgg16(
     name: str, upsampling: str, height: int, width: int
 ) -> None:
+    options = {"width": NARROW, "upsampling": upsampling}
     with torch.device("meta"):
-        model = create_model(name, num_classes=2, width=NARROW, upsampling=upsampling)
+        model = create_model(name, num_classes=2, **options)
         assert model(torch.zeros(1, 3, height, width)).shape == (1, 2, height, width)
+        floor = create_model(name, num_classes=2, ceil_mode=False, **options)
+        size = (height + 25, width + 25)  # it needs 26 pixels
+        assert floor(torch.zeros(1, 3, *size)).shape == (1, 2, *size)
 
 
 @settings(max_examples=20)

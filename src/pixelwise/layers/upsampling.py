@@ -66,19 +66,9 @@ def _side(value: int | tuple[int, ...]) -> int:
     return value[0]
 
 
-def crop(x: Tensor, *, offset: int | None, size: tuple[int, int]) -> Tensor:
-    """Crop (B, C, H, W) to `size` (height, width).
-
-    Args:
-        x: The map.
-        offset: First row and column to keep, or None for a center crop.
-        size: Output size.
-    """
-    top, left = (
-        (have - want) // 2 if offset is None else offset
-        for have, want in zip(x.shape[2:], size, strict=True)
-    )
-    return x[:, :, top : top + size[0], left : left + size[1]]
+def crop(x: Tensor, *, offset: int, size: tuple[int, int]) -> Tensor:
+    """Crop (B, C, H, W) to `size` (height, width), from row and column `offset` on."""
+    return x[:, :, offset : offset + size[0], offset : offset + size[1]]
 
 
 def bilinear_kernel(size: int) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelwise.backbones.alexnet import AlexNet, CaffeNet
@@ -28,6 +29,10 @@ FCN_16S = {"c4": 1.0}
 FCN_8S = {"c4": 1.0, "c3": 1.0}
 # Small factors allow training all skips at once instead of stage by stage (voc-fcn8s-atonce).
 FCN_8S_AT_ONCE = {"c4": 0.01, "c3": 0.0001}
+# Pixels by which the upsampled scores may end before the image if pools round down, by the number
+# of skips. If n = (H + 198) // 32 for H pixels, which are padded to H + 198, the scores cover
+# 32n - 179 (FCN-32s), 32n - 171 (FCN-16s) and 32n - 167 (FCN-8s) of them.
+FLOOR_EXTENSIONS = (12, 4, 0)
 
 
 class FCNSkipHead(nn.Module):
@@ -40,13 +45,14 @@ class FCNSkipHead(nn.Module):
         channels: Number of channels of each backbone map, by name.
         strides: Stride of each backbone map, by name.
         num_classes: Number of output channels.
-        coordinates: Where each map lies in the image. None uses center crops instead, for pools
-            that round down.
+        coordinates: Where each map lies in the image. They decide how maps are cropped.
         skips: Maps to add, from coarse to fine, with the factor that each map is multiplied by
             before it is scored.
         upsampling: Kind of the upsampling layers, a key of `layers.UPSAMPLING`.
         kernel_size: Kernel of the last upsampling, whose stride is that of the finest map. By
             default twice that stride.
+        extension: How often the last row and column of the upsampled scores are repeated, for
+            pools that round down: their maps may end before the image does.
     """
 
     def __init__(
@@ -55,31 +61,31 @@ class FCNSkipHead(nn.Module):
         strides: Mapping[str, int],
         *,
         num_classes: int,
-        coordinates: Mapping[str, Coordinates] | None,
+        coordinates: Mapping[str, Coordinates],
         skips: Mapping[str, float] | None = None,
         upsampling: str = "frozen",
         kernel_size: int | None = None,
+        extension: int = 0,
     ) -> None:
         super().__init__()
+        self.extension = extension
         self.scales = dict(skips or {})
         self.score = _make_score_layer(channels["c5"], num_classes)
         self.skips = nn.ModuleDict()
         self.doubling = nn.ModuleDict()
-        self.offsets: dict[str, int | None] = dict.fromkeys((*self.scales, "image"))
-        position = coordinates["c5"] if coordinates else Coordinates()
+        self.offsets: dict[str, int] = {}
+        position = coordinates["c5"]
         stride = strides["c5"]
         for name in self.scales:
             self.skips[name] = _make_score_layer(channels[name], num_classes)
             self.doubling[name] = make_upsampling(upsampling, num_classes, kernel_size=4, stride=2)
             position = position.after(self.doubling[name])
-            if coordinates:
-                self.offsets[name] = coordinates[name].crop_to(position)
+            self.offsets[name] = coordinates[name].crop_to(position)
             stride = strides[name]
         self.upsampling = make_upsampling(
             upsampling, num_classes, kernel_size=kernel_size or 2 * stride, stride=stride
         )
-        if coordinates:
-            self.offsets["image"] = position.after(self.upsampling).crop_to(Coordinates())
+        self.offsets["image"] = position.after(self.upsampling).crop_to(Coordinates())
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         scores: Tensor = self.score(features["c5"])
@@ -92,7 +98,10 @@ class FCNSkipHead(nn.Module):
 
     def upsample(self, scores: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Upsample the scores at the finest map to logits of the image's `size` (height, width)."""
-        return crop(self.upsampling(scores), offset=self.offsets["image"], size=size)
+        upsampled = self.upsampling(scores)
+        if self.extension:
+            upsampled = F.pad(upsampled, [0, self.extension, 0, self.extension], mode="replicate")
+        return crop(upsampled, offset=self.offsets["image"], size=size)
 
 
 def _make_score_layer(channels: int, num_classes: int) -> nn.Conv2d:
@@ -122,8 +131,10 @@ def fcn_vgg16(
         upsampling: "frozen" for fixed bilinear kernels, as in the reference code; "learned" for
             kernels that start bilinear; "interpolate" for interpolation, which differs from
             "frozen" only near the border.
-        ceil_mode: True rounds the size of pools up, as Caffe does. False rounds down and uses
-            center crops, as textbook implementations do.
+        ceil_mode: True rounds the size of pools up, as Caffe does. False rounds down, as PyTorch
+            does by default. The maps lie at the same coordinates, but those of FCN-32s and FCN-16s
+            may then end up to 12 and 4 pixels before the image, whose last rows and columns of
+            logits are repeated.
         width: Multiplier of the channels of VGG16.
 
     Raises:
@@ -134,9 +145,10 @@ def fcn_vgg16(
         backbone.channels,
         backbone.strides,
         num_classes=num_classes,
-        coordinates=backbone.coordinates if ceil_mode else None,
+        coordinates=backbone.coordinates,
         skips=skips,
         upsampling=upsampling,
+        extension=0 if ceil_mode else FLOOR_EXTENSIONS[len(skips)],
     )
     return Segmenter(backbone, head)
 
