@@ -17,10 +17,14 @@ class Backbone(nn.Module):
     Attributes:
         channels: Number of channels of each map, by name.
         strides: Pixels from one position of the map to the next, by name.
+        form: Which of several networks with the same tensors this is: "torchvision", or the name of
+            the option that makes it another, such as "caffe". Weights of another form load, but
+            give other features. Empty if there is only one form.
     """
 
     channels: dict[str, int]
     strides: dict[str, int]
+    form: str = ""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Extract features.

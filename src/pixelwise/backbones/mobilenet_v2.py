@@ -106,6 +106,7 @@ class MobileNetV2(Backbone):
         width: float = 1.0,
     ) -> None:
         super().__init__()
+        self.form = "tensorflow" if tensorflow else "torchvision"
         if not 0 < width <= 4:
             raise InputError(f"width {width:g}: must be above 0 and at most 4")
         form: dict[str, Any] = (

@@ -128,6 +128,7 @@ class ResNet(Backbone):
         caffe: bool = False,
     ) -> None:
         super().__init__()
+        self.form = "caffe" if caffe else "torchvision"
         if (multi_grid or caffe) and depth < 50:
             raise InputError(
                 f"ResNet-{depth}: has no bottlenecks, which multi_grid and caffe need: use 50, "

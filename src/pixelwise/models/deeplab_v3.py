@@ -98,11 +98,20 @@ def check_output_stride(network: str, output_stride: int) -> None:
 
 
 def create_dilated(
-    backbone: str, *, output_stride: int, multi_grid: bool, **options: Any
+    backbone: str, *, output_stride: int, multi_grid: bool, caffe: bool, **options: Any
 ) -> Backbone:
-    """Create a backbone, with the multi-grid in its last stage if that has bottlenecks."""
+    """Create a backbone, with the multi-grid in its last stage if that has bottlenecks.
+
+    Raises:
+        InputError: If `caffe` is set for another backbone than a ResNet with bottlenecks.
+    """
     if multi_grid and backbone in BOTTLENECK_RESNETS:
         options["multi_grid"] = MULTI_GRID
+    if caffe:
+        if backbone not in BOTTLENECK_RESNETS:
+            allowed = ", ".join(BOTTLENECK_RESNETS)
+            raise InputError(f"caffe {caffe}: is an option of {allowed}, not of {backbone}")
+        options["caffe"] = True
     return create_backbone(backbone, output_stride=output_stride, **options)
 
 
@@ -116,6 +125,7 @@ def deeplab_v3(
     dropout: float = 0.1,
     refine: bool = False,
     auxiliary: bool = False,
+    caffe: bool = False,
     align_corners: bool = False,
 ) -> Segmenter:
     """DeepLabV3 with ASPP and random weights.
@@ -129,6 +139,8 @@ def deeplab_v3(
         dropout: Dropout probability after the ASPP, from 0 to below 1.
         refine: Add a 3x3 convolution before the classifier.
         auxiliary: Add a second head on c4, whose loss helps training.
+        caffe: Use a ResNet in the form of its authors and of DeepLab v2, with 50 or more layers;
+            see `ResNet`. Weights by kazuto1011 need it.
         align_corners: Align corners in every resize, as the authors' code does.
 
     Raises:
@@ -138,7 +150,11 @@ def deeplab_v3(
     if not 0 <= dropout < 1:
         raise InputError(f"dropout {dropout}: must be 0 or more and below 1")
     features = create_dilated(
-        backbone, output_stride=output_stride, in_channels=in_channels, multi_grid=multi_grid
+        backbone,
+        output_stride=output_stride,
+        in_channels=in_channels,
+        multi_grid=multi_grid,
+        caffe=caffe,
     )
     channels = features.channels
     head = DeepLabV3Head(

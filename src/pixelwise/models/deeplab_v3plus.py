@@ -71,6 +71,7 @@ def deeplab_v3plus(
     aspp: bool = True,
     separable: bool | None = None,
     multi_grid: bool = True,
+    caffe: bool = False,
     align_corners: bool = False,
     tensorflow: bool = False,
     width: float = 1.0,
@@ -90,6 +91,8 @@ def deeplab_v3plus(
         separable: Make the 3x3 convolutions of the head depthwise separable. By default they are,
             except with ResNets.
         multi_grid: Use unit rates 1, 2, 4 in the last stage of a ResNet with bottlenecks.
+        caffe: Use a ResNet in the form of its authors and of DeepLab v2, with 50 or more layers;
+            see `ResNet`. Weights by kazuto1011 need it.
         align_corners: Align corners in every resize.
         tensorflow: Use MobileNetV2 in the form of the authors' weights.
         width: Multiplier of MobileNetV2's channels; weights were also published for 0.5.
@@ -114,6 +117,7 @@ def deeplab_v3plus(
         output_stride=output_stride,
         in_channels=in_channels,
         multi_grid=multi_grid,
+        caffe=caffe,
         **options,
     )
     rates = RATES[output_stride] if aspp else ()

@@ -18,7 +18,7 @@ from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import widen
 from pixelwise.weights.imagenet import find_imagenet_weights
-from pixelwise.weights.load_backbone import load_backbone
+from pixelwise.weights.load_backbone import backbone_form, check_form, load_backbone
 from pixelwise.weights.normalization import IMAGENET, Normalization
 
 
@@ -116,6 +116,7 @@ def _load_bundle(
     """Create a network and load the weights of a bundle that fit it."""
     model = create_network(recipe, classes, channels=channels)
     state = model.state_dict()
+    path = bundle.path or Path("bundle")
     random = set() if classes.names == bundle.classes.names else _names_by_classes(recipe, classes)
     loaded: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -130,14 +131,16 @@ def _load_bundle(
     if not any(name.startswith("backbone.") for name in loaded):
         options = "".join(f" --set model.options.{k}={v}" for k, v in bundle.options.items())
         raise InputError(
-            f"{bundle.path}: no weights of its backbone fit {recipe.name}: use a bundle of a "
+            f"{path}: no weights of its backbone fit {recipe.name}: use a bundle of a "
             "network with the same backbone and options; this one was trained with "
             f"--model {bundle.model}{options}"
         )
+    backbone = backbone_name(recipe.name, recipe.options)
+    check_form(path, backbone_form(bundle), model.backbone, backbone)
     model.load_state_dict(loaded, strict=False)
     new = [name for name in state if name not in loaded]
     unused = [name for name in bundle.weights if name not in loaded]
-    origin = f"{bundle.path} ({bundle.model}): {len(loaded)} of {len(state)} tensors"
+    origin = f"{path} ({bundle.model}): {len(loaded)} of {len(state)} tensors"
     for names, label in ((new, "new"), (unused, "not used")):
         if names:
             origin += f"; {label}: {', '.join(names[:4])}" + (", ..." if len(names) > 4 else "")

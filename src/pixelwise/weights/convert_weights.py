@@ -1,7 +1,7 @@
 """Convert published weights to bundles.
 
 Supported are FCN by its authors (Caffe), FCN and DeepLabV3 by torchvision, ImageNet classifiers,
-and the networks in `publishers`.
+and the networks in `publishers`, among them DeepLab by its authors.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from pixelwise.errors import InputError
 from pixelwise.models import Segmenter, backbone_name, create_model, find_model
 from pixelwise.models.fcn import FCNSkipHead
 from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.fields_of_view import subsample_fields_of_view
 from pixelwise.weights.import_weights import ImportedWeights, import_weights
 from pixelwise.weights.load_backbone import (
     backbone_prefixes,
+    check_form,
     classifier_for,
     classifier_normalization,
     unused_for_backbone,
@@ -104,12 +106,12 @@ def convert_weights(
     find_model(model)
     imported = import_weights(path)
     publication = find_publication(imported)
-    if imported.is_caffe:
+    if imported.is_caffe and publication is None:
         imported = fcn_caffe.select_semantic_head(imported)
-        if model not in fcn_caffe.HEADS:
-            known = ", ".join(fcn_caffe.HEADS)
-            raise InputError(f"{path}: Caffe weights are supported for {known}, not {model}")
     count = _count_classes(imported, publication)
+    if imported.is_caffe and publication is None and count and model not in fcn_caffe.HEADS:
+        known = ", ".join(fcn_caffe.HEADS)
+        raise InputError(f"{path}: FCN's Caffe weights are supported for {known}, not {model}")
     notes = {"classes": f"{len(classes)}, as given"} if classes else {}
     if classes is None:
         classes, notes["classes"] = _assume_classes(count)
@@ -121,7 +123,10 @@ def convert_weights(
     matcher = _Matcher(imported, model, len(classes), count is not None, dict(options or {}))
     match = matcher.match_publication(publication) if publication else matcher.best_match()
     match.mapping.check()
-    if imported.is_caffe and count in fcn_caffe.OTHER_DATASETS:
+    if count is not None and match.mapping.absent:
+        absent = ", ".join(match.mapping.absent[:3])
+        raise InputError(f"{path}: lacks {absent}, which {model} needs with these options")
+    if imported.is_caffe and publication is None and count in fcn_caffe.OTHER_DATASETS:
         dataset, normalization = fcn_caffe.OTHER_DATASETS[count]
         match = replace(match, normalization=normalization)
         notes["classes"] += f"; the mean color is that of {dataset}, assumed from their number"
@@ -193,15 +198,24 @@ class _Matcher:
         )
         unused = ", ".join(filter(None, (mapping.unused, publication.not_weights)))
         mapping = replace(mapping, unused=unused)
-        return _Match(backbone, options, network, mapping, publication.normalization)
+        check_form(self.imported.path, publication.form, network.backbone, backbone)
+        notes = {key: note for key, note in publication.notes.items() if key not in self.requested}
+        return _Match(backbone, options, network, mapping, publication.normalization, notes)
 
     def best_match(self) -> _Match:
         """The match with the fewest mismatches, of all backbones the network is listed with."""
         matches: list[_Match] = []
+        errors: list[InputError] = []
         for backbone, options in self._variants():
-            matches.append(self._match(backbone, options))
+            try:
+                matches.append(self._match(backbone, options))
+            except InputError as error:
+                errors.append(error)
+                continue
             if not matches[-1].mapping.mismatches:
                 break
+        if not matches:
+            raise errors[0]
         return min(matches, key=lambda match: match.mapping.mismatches)
 
     def _variants(self) -> list[tuple[str, dict[str, Any]]]:
@@ -209,10 +223,12 @@ class _Matcher:
         inferred = torchvision_segmentation.options_of(self.imported, self.model)
         if "backbone" in self.requested:
             return [(str(self.requested["backbone"]), {**inferred, **self.requested})]
+        listed = find_model(self.model).variants
+        if self.imported.is_caffe:  # backbones that were published for Caffe; else report the first
+            listed = tuple(v for v in listed if classifier_for(v.backbone).caffe) or listed[:1]
         variants = [
             (variant.backbone, {**variant.options, **inferred, **self.requested})
-            for variant in find_model(self.model).variants
-            if classifier_for(variant.backbone).caffe or not self.imported.is_caffe
+            for variant in listed
         ]
         return [each for number, each in enumerate(variants) if each not in variants[:number]]
 
@@ -233,8 +249,18 @@ class _Matcher:
             prefixes = dict(torchvision_segmentation.HEADS.get(model, {}))
             unused = () if options.get("auxiliary", True) else ("aux_classifier.",)
         network = self._network(options, device="meta")
+        form = getattr(network.backbone, "form", "")
+        if form == "caffe" and not imported.is_caffe and "caffe" not in self.requested:
+            options = {**options, "caffe": False}
+            notes["form"] = "torchvision's ResNet, with the stride in the 3x3 convolution"
+            network = self._network(options, device="meta")
         for ours, theirs in backbone_prefixes(network.backbone, backbone, imported).items():
             prefixes[f"backbone.{ours}"] = theirs
+        imported = subsample_fields_of_view(imported, network.backbone)
+        if imported is not self.imported:
+            notes["fields of view"] = "fc6 and fc7, subsampled where the network's are smaller"
+        if not imported.is_caffe:
+            check_form(imported.path, "torchvision", network.backbone, backbone)
         wanted = network.state_dict()
         built_in = self.with_head and imported.is_caffe
         mapping = map_weights(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,10 @@ from torch import Tensor
 from pixelwise.errors import InputError
 from pixelwise.weights.importers.caffe import is_prototxt, looks_like_caffe, read_caffemodel
 from pixelwise.weights.importers.tensorflow_checkpoint import is_checkpoint, read_tensorbundle
+
+
+# What torch.load says about a class that it does not load.
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
 @dataclass(frozen=True)
@@ -81,25 +87,68 @@ def import_weights(path: Path) -> ImportedWeights:
     return ImportedWeights(path, read_caffemodel(path), "caffe")
 
 
+# Prefixes that wrappers put before all names: parallel training, compilation, Lightning.
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+STATE_DICT_REMEDY = "save one with torch.save(model.state_dict(), path)"
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a PyTorch state dict without running any code in the file.
 
+    A checkpoint may hold the state dict under a key such as "model", beside the optimizer's state.
+    Prefixes of wrappers such as "module." are removed.
+
     Raises:
-        InputError: If the file is not a state dict, or cannot be read.
+        InputError: If the file does not hold exactly one state dict, or cannot be read.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, runtime and OS errors alike
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        found = _GLOBAL.search(str(error))
+        if found or "TorchScript" in reason:
+            raise InputError(
+                f"{path}: holds Python objects ({found[1] if found else 'TorchScript'}), which are not loaded because they can "
+                f"run code, instead of a state dict alone: {STATE_DICT_REMEDY}"
+            ) from error
         raise InputError(
             f"{path}: cannot be read as PyTorch weights ({reason}): download it again"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    tensors = _only_state_dict(path, state)
+    odd = [n for n, t in tensors.items() if t.layout != torch.strided or t.is_meta or t.is_quantized]
+    if odd:
         raise InputError(
-            f"{path}: does not contain a state dict (a dict of tensors): save one with "
-            "torch.save(model.state_dict(), path)"
+            f"{path}: {odd[0]} is sparse, quantized or without values: {STATE_DICT_REMEDY} before "
+            "such a conversion"
         )
-    return state
+    return tensors
+
+
+def _only_state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    """Return the state dict in a file's content, without the prefixes of wrappers."""
+    if not _is_state_dict(content):
+        entries = content.items() if isinstance(content, dict) else ()
+        found = {str(key): entry for key, entry in entries if _is_state_dict(entry)}
+        loose = any(isinstance(entry, Tensor) and entry.ndim for _, entry in entries)
+        if len(found) != 1 or loose:
+            problem = "does not contain a state dict (a dict of tensors)"
+            if found:
+                beside = " and other tensors" if loose else ""
+                problem = f"holds several state dicts ({', '.join(found)}{beside})"
+            raise InputError(f"{path}: {problem}: {STATE_DICT_REMEDY}")
+        (content,) = found.values()
+    tensors: dict[str, Tensor] = dict(content)
+    while prefix := next((p for p in WRAPPERS if all(n.startswith(p) for n in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    )
 
 
 def _is_text(head: bytes) -> bool:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from pixelwise.backbones.resnet import BLOCKS
-from pixelwise.backbones.vgg import STAGES
+from pixelwise.backbones.vgg import STAGES, AtrousVGG16
 from pixelwise.errors import InputError
+from pixelwise.models import create_model
+from pixelwise.recipes.schema import CUSTOM_MODEL
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import first_kernel_name, widen
+from pixelwise.weights.fields_of_view import field_layers, subsample_fields_of_view
 from pixelwise.weights.import_weights import ImportedWeights, import_weights
 from pixelwise.weights.normalization import CAFFE, GOOGLENET, IMAGENET, Normalization
 from pixelwise.weights.publishers import find_publication
@@ -69,21 +74,22 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalization:
         backbone: The backbone to fill.
         name: Its name in the list of networks.
         path: A classifier of torchvision (.pth) or Caffe (.caffemodel), or a segmentation network
-            with this backbone: a bundle, FCN or DeepLabV3 by torchvision, FCN by its authors,
-            DeepLab v2 by kazuto1011, DeepLabV3+ by its authors (TensorFlow).
+            with this backbone: a bundle, FCN or DeepLabV3 by torchvision, FCN or DeepLab v1 and v2
+            by their authors (Caffe), DeepLab by kazuto1011, DeepLabV3+ by its authors (TensorFlow).
 
     Returns:
         The normalization that the weights expect.
 
     Raises:
-        InputError: If a tensor is missing, unexpected or has the wrong shape.
+        InputError: If a tensor is missing, unexpected or has the wrong shape, or the weights need
+            another form of the backbone.
     """
-    file_channels = 3
+    file_channels, form = 3, "torchvision"
     if path.suffix == ".safetensors":
         bundle = Bundle.load(path)
         file_channels = bundle.pixels.channels
         imported = ImportedWeights(path, bundle.weights, "pytorch")
-        normalization = bundle.normalization
+        normalization, form = bundle.normalization, backbone_form(bundle)
     else:
         imported = import_weights(path)
         normalization = classifier_normalization(imported, name)
@@ -95,17 +101,53 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalization:
     if publication is not None:
         publication.check(backbone=name)
         imported, normalization = publication.imported, publication.normalization
+        form = publication.form
         names = publication.names_for(wanted, prefix="backbone.")
         unused = publication.head_prefixes
     else:
-        names = source_names(wanted, backbone_prefixes(backbone, name, imported))
+        prefixes = backbone_prefixes(backbone, name, imported)
+        imported = subsample_fields_of_view(imported, backbone)
+        names = source_names(wanted, prefixes)
         unused = unused_for_backbone(imported, name)
     mapping = map_weights(wanted, imported, names, network=name, unused=unused)
     mapping.check()
+    if mapping.absent:
+        raise InputError(f"{path}: lacks {', '.join(mapping.absent[:3])}, which {name} needs")
+    check_form(path, form, backbone, name)
     backbone.load_state_dict(
         {**mapping.tensors, first: widen(mapping.tensors[first], channels)}, strict=False
     )
     return normalization
+
+
+def check_form(path: Path, form: str, backbone: nn.Module, name: str) -> None:
+    """Check that a backbone has the form that weights need.
+
+    Args:
+        path: File of the weights, for the error message.
+        form: The form that they need; see `Backbone.form`.
+        backbone: The backbone.
+        name: Its name in the list of networks.
+
+    Raises:
+        InputError: If the backbone has another form, in which the weights give other features.
+    """
+    own = getattr(backbone, "form", "")
+    if form and own and form != own:
+        option, value = (own, "false") if form == "torchvision" else (form, "true")
+        raise InputError(
+            f"{path}: has {name} in the form of {form}, but the network has that of {own}, in "
+            f"which these weights give other features: use --set model.options.{option}={value}"
+        )
+
+
+def backbone_form(bundle: Bundle) -> str:
+    """Return the form of a bundle's backbone; see `Backbone.form`."""
+    if bundle.model == CUSTOM_MODEL:
+        return ""
+    with torch.device("meta"):
+        model = create_model(bundle.model, num_classes=len(bundle.classes), **bundle.options)
+    return str(getattr(model.backbone, "form", ""))
 
 
 def classifier_for(backbone: str) -> Classifier:
@@ -126,6 +168,9 @@ def backbone_prefixes(backbone: nn.Module, name: str, imported: ImportedWeights)
         known = ", ".join(key for key, entry in CLASSIFIERS.items() if entry.caffe)
         raise InputError(f"{imported.path}: Caffe weights are supported for {known}, not {name}")
     convolutions = [key for key, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d)]
+    if isinstance(backbone, AtrousVGG16):
+        fields = (field_layers(n, caffe=True) for n in range(len(backbone.classifiers)))
+        layers = (*layers[:-2], *chain.from_iterable(fields))
     return {f"{ours}.": f"{theirs}." for ours, theirs in zip(convolutions, layers, strict=True)}
 
 

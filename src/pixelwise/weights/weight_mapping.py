@@ -130,6 +130,12 @@ def map_weights(
         if reshaped is None:
             shape, needed = tuple(have[theirs].shape), tuple(like.shape)
             lines.append(f"{theirs} has shape {shape}, but {network} needs {needed}: {hint}")
+        elif reshaped.is_floating_point() != like.is_floating_point():
+            lines.append(
+                f"{theirs} has numbers of type {str(reshaped.dtype).removeprefix('torch.')}, but "
+                f"{network} needs {str(like.dtype).removeprefix('torch.')}: give the file before "
+                "it was quantized"
+            )
         elif theirs in built_in and not torch.allclose(reshaped, like, rtol=1e-5, atol=1e-7):
             lines.append(f"{theirs} differs from the fixed values of {network}: {hint}")
         else:

@@ -11,11 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pixelwise.weights.import_weights import ImportedWeights
+from pixelwise.weights.publishers.deeplab_caffe import deeplab_caffe
 from pixelwise.weights.publishers.kazuto1011 import kazuto1011
 from pixelwise.weights.publishers.publication import Publication
 from pixelwise.weights.publishers.tensorflow_deeplab import tensorflow
 
-PUBLISHERS: tuple[Callable[[ImportedWeights], Publication | None], ...] = (kazuto1011, tensorflow)
+PUBLISHERS: tuple[Callable[[ImportedWeights], Publication | None], ...] = (
+    deeplab_caffe,
+    kazuto1011,
+    tensorflow,
+)
 
 
 def find_publication(imported: ImportedWeights) -> Publication | None:

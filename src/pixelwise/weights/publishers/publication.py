@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pixelwise.errors import InputError
@@ -27,6 +27,8 @@ class Publication:
         names: Names in the file by the network's names.
         head_prefixes: Prefixes of the file's tensors that are not part of the backbone.
         not_weights: Contents of the file that no network uses, as text.
+        form: The form of the backbone that the weights need; see `Backbone.form`.
+        notes: Assumptions to report, one text per subject.
     """
 
     publisher: str
@@ -39,6 +41,8 @@ class Publication:
     names: Mapping[str, str]
     head_prefixes: tuple[str, ...]
     not_weights: str = ""
+    form: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, *, model: str | None = None, backbone: str) -> None:
         """Check that these weights are for the given network and backbone.

@@ -78,6 +78,7 @@ def tensorflow(imported: ImportedWeights) -> Publication | None:
         names={**_xception(), **_mobilenet_v2(), **_head()},
         head_prefixes=HEAD_PREFIXES,
         not_weights=_describe(slots),
+        form="tensorflow" if backbone == "mobilenet_v2" else "",
     )
 
 
