@@ -238,8 +238,9 @@ def _interpolate(values, positions, axis: int):  # type: ignore[no-untyped-def]
 def record(peer: str | None, path: Path) -> None:
     """Write pydensecrf's results for small cases.
 
-    The images have a multiple of 4 pixels: pydensecrf's SSE code pads other sizes with points at
-    the origin, whose lattice vertices then take part in the blur.
+    The images have a multiple of 4 pixels, or a black first pixel: pydensecrf's SSE code pads other
+    sizes with points at the origin, in position and color, whose lattice vertices then take part in
+    the blur. A black first pixel has these vertices already.
     """
     import numpy as np
 
@@ -250,11 +251,14 @@ def record(peer: str | None, path: Path) -> None:
         ("v1-largefov", 3, (12, 16), (4, 49, 5, 3, 3, 10)),
         ("v2-resnet101", 2, (10, 14), (4, 67, 3, 3, 1, 10)),
         ("five iterations", 9, (8, 11), (5, 20, 13, 2, 2, 5)),
+        ("odd, first pixel black", 21, (9, 13), (4, 49, 5, 3, 3, 10)),
     ):
         rng = np.random.default_rng(classes)
         side = np.arange(width) >= width // 2
         image = np.where(side[:, None], 170, 80) + rng.integers(0, 24, (height, width, 3))
         image = image.astype(np.uint8)
+        if height * width % 4:
+            image[0, 0] = 0
         logits = rng.normal(0, 1.5, (classes, height, width))
         logits[0] += 1.5 * side
         powers = np.exp(logits)

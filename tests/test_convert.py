@@ -765,7 +765,7 @@ def twice(path: Path) -> None:
         (bundle_itself, "is a safetensors file"),
         (pickle_cut_off, "cannot be read as PyTorch weights"),
         (no_state_dict, "does not contain a state dict"),
-        (code_in_a_pickle, "cannot be read as PyTorch weights"),
+        (code_in_a_pickle, "holds Python objects (pathlib.Path), which are not loaded"),
         (numbers_missing, "layer conv1_1: has 7 numbers for shape (2, 4)"),
         (negative_sizes, "layer conv1_1: has 8 numbers for shape (-2, -4)"),
         (twice, "has two layers named conv1_1"),
@@ -783,7 +783,10 @@ def test_files_without_weights_are_rejected(
     ("arguments", "message"),
     [
         (("--model", "fcn4s"), "model 'fcn4s' is unknown (did you mean fcn8s or "),
-        (("--model", "deeplab_v3plus"), "net.caffemodel: Caffe weights are supported for fcn32s, "),
+        (
+            ("--model", "deeplab_v3plus"),
+            "net.caffemodel: FCN's Caffe weights are supported for fcn32s, ",
+        ),
         (("--set", "depth=3"), "model 'fcn8s' has no option 'depth'"),
         (("--set", "upsampling=nearest"), "upsampling 'nearest': must be one of frozen"),
         (("--set", "width"), "'width': write KEY=VALUE"),

@@ -257,7 +257,11 @@ def test_mean_field_equals_the_reference(classes: int) -> None:
 
 @pytest.mark.parametrize("case", json.loads(RECORDED.read_text()), ids=lambda case: case["name"])
 def test_mean_field_equals_pydensecrfs_recorded_results(case: dict[str, Any]) -> None:
-    """Written by `benchmarks/crf.py --record`."""
+    """Written by `benchmarks/crf.py --record`.
+
+    pydensecrf adds a lattice vertex if the number of pixels is not a multiple of 4, except if the
+    first pixel is black, as in the last case.
+    """
     image = np.array(case["image"], np.uint8)
     probabilities = np.array(case["probabilities"], np.float32)
     refined = dense_crf(image, probabilities, CRFParameters(**case["parameters"]))

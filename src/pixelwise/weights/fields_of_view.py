@@ -71,9 +71,7 @@ def _subsample(
             f"{tuple(weight7.shape)} do not follow {fc6.in_channels} channels: is it for another "
             "network?"
         )
-    positions = (
-        [side // 2] if size == 1 else [i * (side - 1) // (size - 1) for i in range(size)]
-    )
+    positions = [side // 2] if size == 1 else [i * (side - 1) // (size - 1) for i in range(size)]
     if size > side or (size > 1 and (side - 1) % (size - 1)) or wanted % hidden:
         sides = [k for k in range(2, side + 1) if (side - 1) % (k - 1) == 0]
         raise InputError(

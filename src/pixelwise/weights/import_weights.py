@@ -15,7 +15,6 @@ from pixelwise.errors import InputError
 from pixelwise.weights.importers.caffe import is_prototxt, looks_like_caffe, read_caffemodel
 from pixelwise.weights.importers.tensorflow_checkpoint import is_checkpoint, read_tensorbundle
 
-
 # What torch.load says about a class that it does not load.
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -107,15 +106,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         found = _GLOBAL.search(str(error))
         if found or "TorchScript" in reason:
+            kind = found[1] if found else "TorchScript"
             raise InputError(
-                f"{path}: holds Python objects ({found[1] if found else 'TorchScript'}), which are not loaded because they can "
-                f"run code, instead of a state dict alone: {STATE_DICT_REMEDY}"
+                f"{path}: holds Python objects ({kind}), which are not loaded because they can run "
+                f"code, instead of a state dict alone: {STATE_DICT_REMEDY}"
             ) from error
         raise InputError(
             f"{path}: cannot be read as PyTorch weights ({reason}): download it again"
         ) from error
     tensors = _only_state_dict(path, state)
-    odd = [n for n, t in tensors.items() if t.layout != torch.strided or t.is_meta or t.is_quantized]
+    odd = [
+        n for n, t in tensors.items() if t.layout != torch.strided or t.is_meta or t.is_quantized
+    ]
     if odd:
         raise InputError(
             f"{path}: {odd[0]} is sparse, quantized or without values: {STATE_DICT_REMEDY} before "
