@@ -152,4 +152,6 @@ if __name__ == "__main__":
         peers={},
     )
     if "--worker" not in sys.argv:
-        print_differences()
+        with harness.attempt("differences"):
+            print_differences()
+    harness.finish()

@@ -16,9 +16,9 @@ import argparse
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -105,8 +105,11 @@ def main() -> None:
         record(arguments.peer, arguments.record)
     else:
         compare(arguments.peer, arguments.photo, repeats=arguments.repeats, runs=arguments.runs)
-        print_first_calls()
-        print_memory()
+        with harness.attempt("first calls"):
+            print_first_calls()
+        with harness.attempt("memory"):
+            print_memory()
+        harness.finish()
 
 
 def compare(peer: str | None, photos: list[tuple[str, str]], *, repeats: int, runs: int) -> None:
@@ -135,18 +138,23 @@ def compare(peer: str | None, photos: list[tuple[str, str]], *, repeats: int, ru
             np.savez(file, image=image, probabilities=probabilities, parameters=numbers)
             for _ in range(repeats):
                 for key, (python, code) in implementations.items():
+                    if key in harness.failures:
+                        continue
                     out = Path(folder) / f"{key}.npy"
-                    seconds[key] += execute(python, code + TIMED, file, out, runs)
-                    results[key] = np.load(out)
-        line = f"{name:16} {classes:7} {_ms(min(seconds['ours'])):>9}"
-        line += f" {_ms(_median(seconds['ours'])):>9}"
-        if peer:
+                    with harness.attempt(key):
+                        seconds[key] += execute(python, code + TIMED, file, out, runs)
+                        results[key] = np.load(out)
+        line = f"{name:16} {classes:7}"
+        line += f" {_ms(seconds['ours'], min):>9} {_ms(seconds['ours'], _median):>9}"
+        if len(results) < 2:
+            line += f" {_ms(seconds.get('pydensecrf', []), min):>11}"
+        else:
             theirs = seconds["pydensecrf"]
             difference = np.abs(results["ours"] - results["pydensecrf"]).max()
             labels = [result.argmax(axis=0) for result in results.values()]
             changed = (labels[0] != probabilities.argmax(axis=0)).mean()
             line += (
-                f" {_ms(min(theirs)):>11} {_ms(_median(theirs)):>9}"
+                f" {_ms(theirs, min):>11} {_ms(theirs, _median):>9}"
                 f" {min(theirs) / min(seconds['ours']):6.2f} {difference:15.1e}"
                 f" {(labels[0] == labels[1]).mean():13.4%} {changed:8.1%}"
             )
@@ -173,16 +181,12 @@ def print_memory() -> None:
 
 
 def _child(code: str, environment: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    return json.loads(done.stdout)
+    return json.loads(harness.run([sys.executable, "-c", code], env=environment))
 
 
 def execute(python: str, code: str, file: Path, out: Path, runs: int) -> list[float]:
     command = [python, "-c", code, str(file), str(out), str(runs)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return list(json.loads(done.stdout.splitlines()[-1]))
+    return list(json.loads(harness.run(command).splitlines()[-1]))
 
 
 def scene():  # type: ignore[no-untyped-def]
@@ -289,8 +293,8 @@ def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms"
+def _ms(seconds: list[float], summary: Callable[[list[float]], float]) -> str:
+    return f"{1000 * summary(seconds):.0f} ms" if seconds else "-"
 
 
 if __name__ == "__main__":

@@ -242,3 +242,4 @@ if __name__ == "__main__":
             warm_up=1,
             peers={},
         )
+        harness.finish()

@@ -1,5 +1,9 @@
 """Runs variants of a measurement in turn, each in a new process, and prints a table.
 
+A variant that fails is left out from then on: what the others measured is printed, and `finish`
+says what failed and why, with the end of its error output, and exits with 1. Scripts that measure
+in their own way use `attempt` and `run` for this.
+
 A variant is a function that prepares, and returns a callable for one unit of work with the number
 of images it handles. Processes are new because the comparison includes process settings. They take
 turns because the speed of a machine drifts. The table has the median and the range.
@@ -9,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -16,13 +21,58 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
 Work = Callable[[], object]
 Prepare = Callable[[], tuple[Work, int]]
+LAST_LINES = 20  # of the error output of a command that failed
+
+failures: dict[str, str] = {}
+
+
+class CommandError(Exception):
+    """A command failed; the text is its exit code and the end of its error output."""
+
+
+def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> str:
+    """Run a command and return its output.
+
+    Raises:
+        CommandError: If it cannot be started or ends with another exit code than 0.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    except OSError as error:
+        raise CommandError(f"{command[0]}: cannot be started: {error.strerror}") from error
+    if done.returncode:
+        last = "\n".join(done.stderr.splitlines()[-LAST_LINES:])
+        raise CommandError(f"exit code {done.returncode}\n{last}")
+    return done.stdout
+
+
+@contextmanager
+def attempt(name: str) -> Iterator[None]:
+    """Note an exception in `failures` under this name instead of raising it."""
+    try:
+        yield
+    except Exception as error:
+        explained = isinstance(error, CommandError) or hasattr(error, "problems")  # PixelwiseError
+        text = str(error) if explained else traceback.format_exc()
+        failures[name] = text.rstrip()
+        print(f"{name}: failed, see the end", file=sys.stderr)
+
+
+def finish() -> None:
+    """Say what failed and why, and exit with 1 if anything did."""
+    sys.stdout.flush()
+    for name, text in failures.items():
+        print(f"\n{name}: FAILED: {text}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
 
 
 def main(
@@ -58,20 +108,27 @@ def main(
     commands = {name: [*script, name] for name in variants}
     if arguments.peer:
         commands |= {name: [arguments.peer, *rest] for name, rest in peers.items()}
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    results: dict[str, list[dict[str, float]]] = {}
     for repeat in range(arguments.repeats):
         for name, command in commands.items():
+            if name in failures:
+                continue
             print(f"  {repeat + 1}/{arguments.repeats} {name}", file=sys.stderr)
-            with busy(arguments.busy):
-                out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            results[name].append(json.loads(out.splitlines()[-1]))
+            with busy(arguments.busy), attempt(name):
+                answer = json.loads(run(command).splitlines()[-1])
+                results.setdefault(name, []).append(answer)
     beside = f", next to {arguments.busy} busy processes" if arguments.busy else ""
     print(f"\n{title}{beside}")
     print(f"{machine()}, {date.today().isoformat()}, {arguments.repeats} processes each, median\n")
-    baseline = statistics.median(r["images_per_second"] for r in next(iter(results.values())))
+    first = results.get(next(iter(commands)), [])
+    baseline = statistics.median(r["images_per_second"] for r in first) if first else math.nan
     columns = f"{'images/s':>9} {'min..max':>15} {'s/image':>8} {'system time':>12} {'ratio':>6}"
     print(f"{'':44} {columns}")
-    for name, runs in results.items():
+    for name in commands:
+        if name not in results:
+            print(f"{name:44}    failed")
+            continue
+        runs = results[name]
         rates = [r["images_per_second"] for r in runs]
         median = statistics.median(rates)
         system = statistics.median(r["system_fraction"] for r in runs)

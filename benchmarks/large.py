@@ -53,12 +53,14 @@ def main() -> None:
             command = [sys.executable, "-m", "pixelwise", "predict", str(bundle), str(image)]
             command += ["--large", "--runtime", runtime, "--tile", tile]
             command += ["--out", str(folder / "masks")]
-            seconds, peak = measure([*command, *options])
-            rate = size**2 / seconds / 1e6
-            print(f"{size:>6} x {size:>5} {seconds:8.1f} {rate:7.2f} {peak:9.0f}", flush=True)
-            if size in (arguments.compare or [min(arguments.sizes)]):
-                compare(bundle, image, folder / "masks" / image.name, runtime, tile)
+            with harness.attempt(f"{size} x {size}"):
+                seconds, peak = measure([*command, *options])
+                rate = size**2 / seconds / 1e6
+                print(f"{size:>6} x {size:>5} {seconds:8.1f} {rate:7.2f} {peak:9.0f}", flush=True)
+                if size in (arguments.compare or [min(arguments.sizes)]):
+                    compare(bundle, image, folder / "masks" / image.name, runtime, tile)
             image.unlink()
+    harness.finish()
 
 
 def write_image_file(path: Path, size: int) -> None:
@@ -122,7 +124,7 @@ def measure(command: list[str]) -> tuple[float, float]:
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise SystemExit(child.returncode)
+        raise harness.CommandError(f"exit code {child.returncode}, its output is above")
     return time.perf_counter() - started, used.ru_maxrss / 1024
 
 

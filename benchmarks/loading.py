@@ -94,3 +94,4 @@ if __name__ == "__main__":
         units=STEPS,
         peers={},
     )
+    harness.finish()

@@ -84,3 +84,4 @@ if __name__ == "__main__":
         units=IMAGES,
         peers={},
     )
+    harness.finish()

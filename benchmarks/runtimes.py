@@ -5,7 +5,7 @@
 The weights are random, since speed does not depend on them. The scores are therefore random too,
 and the limit of int8's loss is disabled, unlike in a real export. Each runtime is measured in its
 own processes, which take turns. Eager PyTorch runs as in a plain script, in the faster of its two
-memory formats.
+memory formats. What cannot be exported or run is left out, and reported at the end.
 """
 
 from __future__ import annotations
@@ -45,8 +45,12 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{harness.machine()}, {date.today().isoformat()}, {arguments.rounds} rounds, medians")
     for name in arguments.network or NETWORKS:
-        with tempfile.TemporaryDirectory(prefix="pixelwise-bench-") as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="pixelwise-bench-") as folder,
+            harness.attempt(name),
+        ):
             measure(name, Path(folder), rounds=arguments.rounds)
+    harness.finish()
 
 
 def measure(name: str, folder: Path, *, rounds: int) -> None:
@@ -55,18 +59,25 @@ def measure(name: str, folder: Path, *, rounds: int) -> None:
     write_scenes(folder / "scenes", train=CALIBRATION, val=1, height=size[0], width=size[1])
     write_classes_toml(folder / "scenes" / "classes.toml", Bundle.load(path).classes)
     data = open_dataset(folder / "scenes", splits=("train", "val"))
-    export(path, to="openvino")
-    export(path, to="onnx")
-    export(path, to="openvino", int8=True, data=data, max_drop=100, calibration=CALIBRATION)
+    int8 = {"int8": True, "data": data, "max_drop": 100, "calibration": CALIBRATION}
+    for label, target, settings in (
+        ("openvino", "openvino", {}),
+        ("onnx", "onnx", {}),
+        ("openvino int8", "openvino", int8),
+    ):
+        with harness.attempt(f"{name}: export to {label}"):
+            export(path, to=target, **settings)
     print(f"\n{network} {options}, {classes} classes, {size[0]}x{size[1]}")
     print(f"{'':16} {'ms':>8} {'x eager':>8} {'equal labels':>13} {'GiB':>6}")
-    for row in benchmark(path, sizes=[size], rounds=rounds):
+    failed: dict[str, str] = {}
+    for row in benchmark(path, sizes=[size], rounds=rounds, failed=failed):
         memory = "" if row.memory is None else f"{row.memory / 2**30:.2f}"
         print(
             f"{row.runtime:16} {row.milliseconds:8.1f} {row.speedup:8.2f} {row.equal:13.2%} "
             f"{memory:>6}",
             flush=True,
         )
+    harness.failures.update({f"{name}: {runtime}": why for runtime, why in failed.items()})
 
 
 def random_bundle(path: Path, network: str, options: dict[str, Any], classes: int) -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,22 +45,29 @@ def main() -> None:
         ("mosaic", mosaic(arguments.images, height, width)),
         ("upsampled", np.asarray(first.resize((width, height), Image.Resampling.BICUBIC))),
     ):
+        with harness.attempt(name):
+            compare(runtime, name, image, arguments)
+    harness.finish()
+
+
+def compare(runtime: Any, name: str, image: np.ndarray, arguments: argparse.Namespace) -> None:
+    """Print a line for each margin, and one for tiles as separate images."""
+    started = time.perf_counter()
+    one_pass = runtime.predict_labels(image)
+    show(name, "one pass", "", time.perf_counter() - started, 0)
+    for margin in arguments.margins:
+        tiled_model.MARGIN = tiled_model.ROUNDED_MARGIN = margin
+        pixels = round(margin * runtime.requirements.receptive_radius)
+        least = smallest_tile(margin=pixels, step=runtime.requirements.step)
+        side = max(arguments.tile, least)
         started = time.perf_counter()
-        one_pass = runtime.predict_labels(image)
-        show(name, "one pass", "", time.perf_counter() - started, 0)
-        for margin in arguments.margins:
-            tiled_model.MARGIN = tiled_model.ROUNDED_MARGIN = margin
-            pixels = round(margin * runtime.requirements.receptive_radius)
-            least = smallest_tile(margin=pixels, step=runtime.requirements.step)
-            side = max(arguments.tile, least)
-            started = time.perf_counter()
-            found = TiledModel(runtime, tile=side).predict_labels(image)
-            seconds = time.perf_counter() - started
-            differ = (found != one_pass).mean()
-            show(name, f"{margin:g} ({pixels} px)", str(side), seconds, differ)
-        tiled_model.DEFAULT_REQUIREMENTS = runtime.requirements
-        found = TiledModel(WithoutTiling(runtime), tile=side).predict_labels(image)
-        show(name, f"{margin:g}, separate", str(side), 0, (found != one_pass).mean())
+        found = TiledModel(runtime, tile=side).predict_labels(image)
+        seconds = time.perf_counter() - started
+        differ = (found != one_pass).mean()
+        show(name, f"{margin:g} ({pixels} px)", str(side), seconds, differ)
+    tiled_model.DEFAULT_REQUIREMENTS = runtime.requirements
+    found = TiledModel(WithoutTiling(runtime), tile=side).predict_labels(image)
+    show(name, f"{margin:g}, separate", str(side), 0, (found != one_pass).mean())
 
 
 class WithoutTiling:

@@ -106,3 +106,4 @@ if __name__ == "__main__":
         units=STEPS,
         peers={"smp as installed": ["-c", SMP]},
     )
+    harness.finish()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pixelwise.benchmark import benchmark
+from pixelwise.benchmark import Measurement, benchmark, runtime_benchmark
 from pixelwise.benchmark.runtime_benchmark import REFERENCE, available_runtimes
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError, PixelwiseError
@@ -19,6 +24,17 @@ from pixelwise.models import create_model
 from pixelwise.peak_memory import peak_memory
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import IMAGENET
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that the scripts in benchmarks/ share, without failures."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("harness")
+    monkeypatch.setattr(module, "failures", {})
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +85,102 @@ def test_peak_memory_excludes_the_parent_process() -> None:
     assert held.any()
     assert int(done.stdout) < 500e6
     assert (peak_memory() or 0) > 600e6
+
+
+# --- The scripts in benchmarks/
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {folder!r})
+import harness
+
+def works():
+    return lambda: None, 1
+
+def fails():
+    print("the reason", file=sys.stderr)
+    raise ModuleNotFoundError("No module named 'peer'")
+
+harness.main(
+    "Variants", {{"broken": fails, "good": works}}, units=1,
+    peers={{"peer": ["-c", "import no_such_peer"]}},
+)
+with harness.attempt("step"):
+    raise ValueError("a step")
+harness.finish()
+"""
+
+
+def test_a_variant_that_fails_does_not_discard_the_others(tmp_path: Path) -> None:
+    script = tmp_path / "variants.py"
+    script.write_text(SCRIPT.format(folder=str(BENCHMARKS)))
+    command = [sys.executable, str(script), "--repeats", "2", "--peer", sys.executable]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert rows["broken"].split() == ["broken", "failed"]
+    assert rows["peer"].split() == ["peer", "failed"]
+    assert float(rows["good"].split()[1]) > 0
+    assert "broken: FAILED: exit code 1\n" in done.stderr
+    assert "the reason" in done.stderr
+    assert "No module named 'no_such_peer'" in done.stderr
+    assert "ValueError: a step" in done.stderr
+    assert done.stderr.count("1/2 broken") == 1
+    assert "2/2 broken" not in done.stderr  # it is not tried again
+    assert done.stderr.count("2/2 good") == 1
+
+
+def test_an_interpreter_that_is_missing_is_named(harness: ModuleType) -> None:
+    with pytest.raises(harness.CommandError, match="no-such-python: cannot be started"):
+        harness.run(["no-such-python", "-c", ""])
+
+
+def test_a_refused_export_does_not_discard_the_other_runtimes(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runtimes = importlib.import_module("runtimes")
+    row = Measurement("openvino", (360, 480), 4.5, 4.0, None, 1.0, 2.0, None)
+
+    def export(path: Path, *, to: str, int8: bool = False, **_: object) -> None:
+        if int8:
+            raise PixelwiseError("net: int8 loses too much")
+
+    def measure(path: Path, *, failed: dict[str, str], **_: object) -> list[Measurement]:
+        failed["onnx"] = "net: onnx cannot run it (no memory)"
+        return [row]
+
+    monkeypatch.setattr(runtimes, "export", export)
+    monkeypatch.setattr(runtimes, "benchmark", measure)
+    monkeypatch.setattr(sys, "argv", ["runtimes.py", "--network", "v3plus"])
+    with pytest.raises(SystemExit):
+        runtimes.main()
+    out, err = capsys.readouterr()
+    assert re.search(r"openvino +4\.5 +2\.00", out)
+    assert "v3plus: export to openvino int8: FAILED: net: int8 loses too much" in err
+    assert "v3plus: onnx: FAILED: net: onnx cannot run it (no memory)" in err
+    assert "Traceback" not in err
+
+
+def test_a_runtime_that_fails_does_not_discard_the_others(
+    bundle: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_worker = runtime_benchmark._run_worker
+
+    def run(request: dict[str, Any]) -> dict[str, Any]:
+        if request["runtime"] == "onnx":
+            raise PixelwiseError("net: onnx cannot run it (no memory)")
+        return run_worker(request)
+
+    monkeypatch.setattr(runtime_benchmark, "_run_worker", run)
+    monkeypatch.setattr(runtime_benchmark, "available_runtimes", lambda path: ["torch", "onnx"])
+    options = ("--size", "48x64", "--rounds", "2", "--seconds", "0", "--json", "-")
+    result = cli("benchmark", bundle, *options)
+    assert result.code == 1
+    assert [row["runtime"] for row in json.loads(result.out)["measurements"]] == [
+        REFERENCE,
+        "torch",
+    ]
+    assert result.err == "pixelwise: error: net: onnx cannot run it (no memory)\n"
+    with pytest.raises(PixelwiseError, match="no memory"):
+        benchmark(bundle, sizes=[(48, 64)], rounds=1, seconds=0)

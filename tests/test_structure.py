@@ -18,6 +18,7 @@ RANK = {
     "interrupts": 1,
     "process_settings": 1,
     "peak_memory": 1,
+    "processor": 1,
     "progress": 1,
     "recipes": 1,
     "ops": 2,

@@ -320,7 +320,8 @@ def export(
     """
     from pixelwise import exporters
 
-    with Console(stderr=True, quiet=quiet).status("exporting") as status:
+    console = Console(stderr=True, quiet=quiet)
+    with console.status("exporting") as status:
         return exporters.export(
             bundle,
             to=to,
@@ -330,6 +331,7 @@ def export(
             max_drop=max_drop,
             calibration=calibration,
             progress=status.update,
+            note=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
         )
 
 

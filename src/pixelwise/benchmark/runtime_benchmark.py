@@ -85,6 +85,7 @@ def benchmark(
     rounds: int = 3,
     seconds: float = 3.0,
     progress: ProgressCallback | None = None,
+    failed: dict[str, str] | None = None,
 ) -> list[Measurement]:
     """Measure a bundle with every runtime that is installed and that it is exported for.
 
@@ -94,13 +95,15 @@ def benchmark(
         rounds: Number of processes per runtime and size. The runtimes take turns.
         seconds: How long each process repeats the measurement.
         progress: Called with (done, total) after each process.
+        failed: Filled with the runtimes that cannot run the bundle, and why, which are then left
+            out. Without it, the first failure ends the measurement.
 
     Returns:
         The measurements of each size: eager PyTorch first, then the runtimes.
 
     Raises:
         InputError: If the file is not a bundle or a size is too small.
-        PixelwiseError: If a process fails.
+        PixelwiseError: If a process of eager PyTorch fails, or any process without `failed`.
     """
     bundle_digest(path)
     for height, width in sizes:
@@ -113,7 +116,7 @@ def benchmark(
         for size in sizes:
             answers: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
             for _ in range(rounds):
-                for name in names:
+                for name in list(answers):
                     request = {
                         "bundle": str(path),
                         "runtime": name,
@@ -121,7 +124,14 @@ def benchmark(
                         "seconds": seconds,
                         "labels": str(Path(folder) / f"{name}.npy"),
                     }
-                    answers[name].append(_run_worker(request))
+                    try:
+                        answers[name].append(_run_worker(request))
+                    except PixelwiseError as error:
+                        if failed is None or name in EAGER:
+                            raise
+                        failed[name] = str(error)
+                        names.remove(name)
+                        del answers[name]
                     counter.count()
             measurements += _summarize(size, answers, Path(folder))
     return measurements

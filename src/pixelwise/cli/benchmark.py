@@ -10,6 +10,7 @@ from typer import Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import Bar, check_json, command, console, make_table, write_json
+from pixelwise.errors import PixelwiseError
 
 if TYPE_CHECKING:
     from pixelwise.benchmark import Measurement
@@ -30,13 +31,18 @@ def benchmark(
     sizes = [flags.parse_size("--size", text) for text in size or ["360x480"]]
     from pixelwise.benchmark import benchmark as measure
 
+    failed: dict[str, str] = {}
     with Bar("measuring", unit="processes") as bar:
-        measurements = measure(bundle, sizes=sizes, rounds=rounds, seconds=seconds, progress=bar)
+        measurements = measure(
+            bundle, sizes=sizes, rounds=rounds, seconds=seconds, progress=bar, failed=failed
+        )
     if json_file != "-":
         for each in sizes:
             console.print(_table(bundle, each, [row for row in measurements if row.size == each]))
     content = {"bundle": str(bundle), "measurements": [row.to_json() for row in measurements]}
     write_json(json_file, content)
+    if failed:
+        raise PixelwiseError(*failed.values())
 
 
 def _table(bundle: Path, size: tuple[int, int], rows: list[Measurement]) -> Table:

@@ -56,10 +56,15 @@ def _facts(checks: Mapping[str, Any]) -> dict[str, str]:
             f"{checks['max drop']:g} points is allowed)"
         )
     if times := checks.get("milliseconds"):
-        facts["time per image"] = (
+        ratio = times["float32"] / times["int8"]
+        facts["time per image here"] = (
             f"{times['float32']:.1f} ms in float32, {times['int8']:.1f} ms in int8: "
-            f"{times['float32'] / times['int8']:.1f} times as fast"
+            f"{ratio:.2f} times as fast"
         )
+        if ratio <= 1:
+            facts["runtime"] = (
+                "int8 gains nothing on this machine; --runtime auto measures where it predicts"
+            )
     if "layers in float32" in checks:
         facts["kept in float32"] = ", ".join(checks["layers in float32"]) or "no layer"
     return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from typer import Argument, Context, Option
 
 from pixelwise.cli.console import Bar, console
 from pixelwise.errors import InputError
+from pixelwise.processor import missing_instructions
 
 if TYPE_CHECKING:
     from pixelwise.data.dataset import SegmentationData
@@ -77,6 +79,8 @@ def parse_options(ctx: Context, runtime: str) -> InferenceOptions:
     from pixelwise.crf import DEFAULT_PARAMETERS
     from pixelwise.inference import InferenceOptions
 
+    if runtime.endswith("-bf16") and (missing := missing_instructions("bf16")):
+        print(f"pixelwise: {missing}", file=sys.stderr)
     given = ctx.params
     scales, tile = given["scales"], given["tile"]
     try:

@@ -17,6 +17,7 @@ from pixelwise.file_io import atomic_folder
 from pixelwise.inference.export_manifest import ExportManifest, export_folder, is_export
 from pixelwise.inference.runtimes import EXPORTED, installed, supports_tiling
 from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
+from pixelwise.processor import missing_instructions
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.bundle_header import bundle_digest
 
@@ -33,6 +34,7 @@ def export(
     max_drop: float = 0.3,
     calibration: int = 100,
     progress: Callable[[str], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> ExportManifest:
     """Export a bundle to the format of another runtime.
 
@@ -48,20 +50,23 @@ def export(
         max_drop: Points of validation mean IoU that int8 may lose, 0 to 100.
         calibration: Number of training images that calibrate int8.
         progress: Called with a line of text at each stage.
+        note: Called with a line of text that should stay visible, such as that this processor has
+            no 8-bit instructions, before anything is calibrated.
 
     Returns:
         The manifest of the export; its `checks` hold what was measured.
 
     Raises:
         InputError: If an argument is invalid or a package is missing.
-        PixelwiseError: If the export differs from the bundle, or if int8 loses too much accuracy or
-            is not faster.
+        PixelwiseError: If the export differs from the bundle, or if int8 loses too much accuracy.
     """
     path, target = Path(bundle), to.replace("_", "-")
     name = f"{target}-int8" if int8 else target
     folder = export_folder(path, name) if out is None else Path(out)
     settings = Int8Settings(max_drop, calibration)
     _check_request(path, target, folder, int8, data)
+    if int8 and note and (missing := missing_instructions("int8")):
+        note(f"{missing}; it is written anyway, since other machines may have them")
     exporter = _Exporter(path, target, int8, progress or (lambda text: None))
     if data is None:
         with atomic_folder(folder) as temporary:

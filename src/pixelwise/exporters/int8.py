@@ -1,4 +1,4 @@
-"""Quantize an export to int8 with NNCF, provided that it loses little accuracy and gains speed."""
+"""Quantize an export to int8 with NNCF, provided that it loses little accuracy."""
 
 from __future__ import annotations
 
@@ -59,6 +59,9 @@ def quantize(
 ) -> None:
     """Quantize a float32 export, with as many layers in int8 as `max_drop` allows.
 
+    The speed on this machine is measured, but does not matter: the export may be for another one,
+    and the runtime "auto" measures again where it predicts.
+
     Args:
         float_export: The float32 export.
         folder: Folder for the quantized model.
@@ -68,7 +71,7 @@ def quantize(
         progress: Called with a line of text at each stage.
 
     Raises:
-        PixelwiseError: If the result loses too much accuracy or is not faster than float32.
+        PixelwiseError: If the result loses too much accuracy.
     """
     export_format = load_format(float_export.target)
     assert isinstance(export_format, QuantizableFormat)
@@ -99,11 +102,6 @@ def quantize(
         )
     progress("measuring the speed")
     float_ms, int8_ms = _speed(float_runtime, open_export(manifest), data)
-    if int8_ms >= float_ms:
-        raise PixelwiseError(
-            f"{float_export.model}: int8 takes {int8_ms:.1f} ms per image and float32 "
-            f"{float_ms:.1f} ms on this machine: nothing was written, use the float32 export"
-        )
     checks: dict[str, object] = {
         "val mean IoU": {"float32": round(float_score, 3), "int8": round(int8_score, 3)},
         "max drop": settings.max_drop,
