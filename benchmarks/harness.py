@@ -103,7 +103,7 @@ def main(
     if arguments.worker:
         work, images = variants[arguments.worker]()
         print(json.dumps(measure(work, images, units=units, warm_up=warm_up)))
-        return
+        sys.exit()
     script = [sys.executable, str(Path(sys.argv[0]).resolve()), *more, "--worker"]
     commands = {name: [*script, name] for name in variants}
     if arguments.peer:

@@ -104,6 +104,8 @@ def test_models_lists_each_network_with_its_size(cli: Callable[..., Any]) -> Non
     assert "fcn8s vgg16 8 134.36 M 181 G at 500 65.5 [1]" in rows
     assert "  [1] seg11valid (authors' code)" in out
     assert "arXiv:1802.02611: deeplab_v3plus" in out
+    assert any(row.startswith("fcn_googlenet googlenet [A] 32 ") for row in rows)
+    assert "  [A] torchvision's GoogLeNet with batch normalization; the paper's" in out
     assert max(map(len, out.splitlines())) <= 100  # only notes wrap in a terminal with 80 columns
 
 

@@ -127,6 +127,8 @@ def test_v2_on_vgg16_by_its_authors_is_converted(tmp_path: Path) -> None:
     assert_equal_states(conversion.bundle.weights, state)
     small_rates = convert_weights(path, "deeplab_v2", options={"width": NARROW, "aspp": "S"})
     assert small_rates.bundle.options == {**small, "aspp": "S"}
+    assert "assumed" in conversion.notes["aspp"]
+    assert "aspp" not in small_rates.notes
     with pytest.raises(InputError, match="Caffe weights are supported for deeplab_v2, not deepl"):
         convert_weights(path, "deeplab_v1")
     layers["conv_img"] = layers["conv1_1"]  # a branch that no network here has

@@ -25,6 +25,7 @@ def models() -> None:
         table.add_column(name, no_wrap=True, justify="left" if is_text else "right")
     papers: dict[str, list[str]] = {}
     options, sources = _Footnotes(string.ascii_lowercase), _Footnotes(range(1, 100))
+    notes = _Footnotes(string.ascii_uppercase)
     for name, entry in MODELS.items():
         papers.setdefault(entry.paper, []).append(name)
         for variant in entry.variants:
@@ -33,7 +34,7 @@ def models() -> None:
                 operations = count_multiply_adds(model, height=entry.size, width=entry.size) / 1e9
             table.add_row(
                 name + options.mark(_extra_options(variant.options)),
-                variant.backbone,
+                variant.backbone + notes.mark(variant.note),
                 str(variant.stride),
                 f"{count_parameters(model) / 1e6:.2f} M",
                 f"{operations:.{0 if operations >= 100 else 1}f} G at {entry.size}",
@@ -42,7 +43,8 @@ def models() -> None:
     console.print(table)
     print_line(
         "Sizes are for 21 classes, as in PASCAL VOC; multiply-adds are for a square image of the "
-        f"given side.\nOptions\n{options}\nVOC %: mean IoU as published\n{sources}\nPapers\n"
+        f"given side.\nOptions\n{options}\nVOC %: mean IoU as published\n{sources}\n"
+        f"Differs from the paper\n{notes}\nPapers\n"
         + "\n".join(f"  {paper}: {', '.join(names)}" for paper, names in papers.items())
     )
 

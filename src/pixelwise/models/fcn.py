@@ -3,7 +3,8 @@
 These are the networks of the authors' reference code: voc-fcn32s, 16s, 8s, 8s-atonce and
 voc-fcn-alexnet. Their output has the size of the image for every image size: maps are aligned by
 the coordinates of their layers, and what the padding added is cropped. FCN-GoogLeNet was never
-published beyond its row in table 1; here it is built in the same way.
+published beyond its row in table 1; here it is built in the same way, on torchvision's GoogLeNet,
+which has batch normalization, unlike the paper's.
 """
 
 from __future__ import annotations
@@ -190,6 +191,9 @@ def fcn_googlenet(
     *, num_classes: int, in_channels: int = 3, upsampling: str = "frozen"
 ) -> Segmenter:
     """FCN-GoogLeNet with random weights: scores of the last inception, without skips.
+
+    The backbone is torchvision's, for which weights are published: unlike the paper's, it has batch
+    normalization, and 3x3 convolutions in place of 5x5 ones.
 
     Args:
         num_classes: Number of classes.

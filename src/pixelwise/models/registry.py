@@ -40,12 +40,14 @@ class Variant:
         options: Options of `create_model` for this variant.
         voc: Published mean IoU on PASCAL VOC in percent, with the split and the source; empty if
             none is published.
+        note: How the network differs from the one in the paper; empty if it does not.
     """
 
     backbone: str
     stride: int
     options: Mapping[str, Any] = field(default_factory=dict)
     voc: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,16 @@ MODELS: dict[str, ModelEntry] = {
         fcn_googlenet,
         "FCN-GoogLeNet",
         "arXiv:1411.4038",
-        (Variant("googlenet", 32, {}, "42.5 VOC 2011 val (paper, table 1)"),),
+        (
+            Variant(
+                "googlenet",
+                32,
+                {},
+                "42.5 VOC 2011 val (paper, table 1)",
+                "torchvision's GoogLeNet with batch normalization; the paper's, with this score, "
+                "has none",
+            ),
+        ),
         500,
     ),
     "fcn_resnet": ModelEntry(

@@ -97,7 +97,11 @@ def _vgg(imported: ImportedWeights, scores: list[str]) -> Publication:
         backbones=("vgg16",),
         names=names,
         head_prefixes=("fc8_",),
-        notes={} if numbered else {"rate": f"{options.get('rate')}, assumed from fc6's kernel"},
+        notes=(
+            {"aspp": "L, assumed, because the file has no rates"}
+            if numbered
+            else {"rate": f"{options.get('rate')}, assumed from fc6's kernel"}
+        ),
     )
 
 
