@@ -1152,7 +1152,7 @@ def test_commands_in_the_documentation_run(
 ) -> None:
     text = NETWORKS_PAGE.read_text("utf-8")
     commands = [
-        shlex.split(line) for line in re.findall(r"^pixelwise (convert .*deeplab.*)$", text, re.M)
+        shlex.split(line) for line in re.findall(r"^pixelwise (convert \S*deeplab.*)$", text, re.M)
     ]
     assert len(commands) == 3
     for _, file, *options in commands:

@@ -30,7 +30,7 @@ from pixelwise.weights.import_weights import import_weights, read_state_dict
 from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import CAFFE, IMAGENET, caffe_normalization
 from pixelwise.weights.publishers.deeplab_caffe import deeplab_caffe
-from test_convert import Cli, random_image, random_network
+from test_convert import NETWORKS_PAGE, Cli, random_image, random_network
 from test_convert_deeplab import Kazuto, bytes_field, varint
 
 State = Mapping[str, Tensor]
@@ -107,6 +107,21 @@ def test_v1_by_its_authors_is_converted(tmp_path: Path, options: dict[str, Any])
     )
     assert load_backbone(backbone, "vgg16", path) == DEEPLAB_MEAN
     assert torch.equal(backbone.classifiers[0][3].weight, state["backbone.classifiers.0.3.weight"])
+
+
+def test_the_command_in_the_documentation_runs(tmp_path: Path, cli: Cli) -> None:
+    command = "convert train_iter_6000.caffemodel --model deeplab_v1 --out v1.safetensors"
+    assert f"\npixelwise {command}\n" in NETWORKS_PAGE.read_text("utf-8")
+    state = random_network("deeplab_v1", width=NARROW, hidden=16).state_dict()
+    layers = vgg_layers(state)
+    for layer, index in (("fc6", 0), ("fc7", 3)):
+        layers[layer] = pair(state, f"backbone.classifiers.0.{index}")
+    layers["fc8_voc12"] = pair(state, "head.score")
+    write_caffe(tmp_path / "train_iter_6000.caffemodel", layers)
+    result = cli(*command.split(), "--set", f"width={NARROW}")
+    assert (result.code, result.err) == (0, "")
+    assert "12, assumed from fc6's kernel" in result.out
+    assert_equal_states(Bundle.load(tmp_path / "v1.safetensors").weights, state)
 
 
 def test_v2_on_vgg16_by_its_authors_is_converted(tmp_path: Path) -> None:

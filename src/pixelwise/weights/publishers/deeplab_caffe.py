@@ -161,9 +161,9 @@ def _resnet(imported: ImportedWeights, *, multi_scale: bool) -> Publication:
                 names |= _norm_layer(
                     f"{shortcut}.0", f"{shortcut}.1", f"{label}_branch1", f"bn{theirs}_branch1"
                 )
-    for branch in range(FIELDS if score else 0):
-        assert score is not None
-        names |= _both(f"head.branches.{branch}", f"{score[1]}{branch}")
+    if score:
+        for field in range(FIELDS):
+            names |= _both(f"head.branches.{field}", f"{score[1]}{field}")
     return Publication(
         publisher="DeepLab's Caffe",
         model="deeplab_v2",
