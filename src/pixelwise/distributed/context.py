@@ -26,7 +26,6 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pixelwise.distributed.environment import (
     LOST,
@@ -142,17 +141,12 @@ class DistributedContext:
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         """Wrap network and optimizer with Fabric; all ranks start from the weights of rank 0."""
-        if self.world_size > 1:
-            # DDP would broadcast the buffers in each step: batch normalization keeps them equal
-            # once they start equal, and constants may have strides that a broadcast rejects.
-            buffers = dict(model.named_buffers())
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
-                model, [*buffers]
-            )
         network, optimizer = self.fabric.setup(model, optimizer)
         if self.world_size > 1:
-            for name in sorted(buffers.keys() & model.state_dict().keys()):
-                dist.broadcast(model.get_buffer(name), src=0)
+            for tensor in model.state_dict().values():
+                sent = tensor.contiguous()
+                dist.broadcast(sent, src=0)
+                tensor.copy_(sent)
         return network, optimizer
 
     @contextmanager
@@ -164,14 +158,16 @@ class DistributedContext:
         Args:
             network: The network that `setup` returned.
             shard: This process's images of the batch.
-            sync_gradients: Whether to reduce the gradients over the processes, which the last
-                batch before an update needs.
+            sync_gradients: Whether to sum the gradients over the processes, which the last batch
+                before an update needs.
         """
         if self.world_size == 1:
             yield
             return
-        with use_shard(shard), self.fabric.no_backward_sync(network, enabled=not sync_gradients):
+        with use_shard(shard):
             yield
+        if sync_gradients:
+            _sum_gradients(network)
 
     @contextmanager
     def fail_together(self, folder: Path) -> Iterator[None]:
@@ -224,6 +220,34 @@ class DistributedContext:
         return None if published == own else int(published.split()[0])
 
 
+class _Processes(DDPStrategy):
+    """One process per device, without PyTorch's wrapper, which sums the gradients.
+
+    The wrapper divides the gradients differently in its first step than in the others. The order in
+    which three or more numbers are added depends on their position, so a resumed run would differ.
+    """
+
+    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+        return module
+
+
+def _sum_gradients(network: nn.Module) -> None:
+    """Replace each gradient by its sum over the processes, in the order of the parameters.
+
+    A parameter that no process used keeps its gradient of None.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    users = gradients[0].new_tensor([p.grad is not None for p in parameters])
+    summed = torch.cat([tensor.reshape(-1) for tensor in (*gradients, users)])
+    dist.all_reduce(summed)
+    *sums, users = summed.split([tensor.numel() for tensor in (*gradients, users)])
+    for parameter, gradient, total, used in zip(
+        parameters, gradients, sums, users.tolist(), strict=True
+    ):
+        parameter.grad = gradient.copy_(total.view_as(gradient)) if used else None
+
+
 def _attempt(work: Callable[[], T]) -> tuple[T | None, PixelwiseError | None, int | None]:
     """Return the result of `work`, or the error that it raises and its exit code."""
     try:
@@ -264,7 +288,7 @@ def _launch_fabric(device: str, precision: Any, distributed_env: DistributedEnv)
                 if distributed_env.slurm
                 else TorchElasticEnvironment()
             )
-            options = {"strategy": DDPStrategy(timeout=TIMEOUT), "plugins": [environment]}
+            options = {"strategy": _Processes(timeout=TIMEOUT), "plugins": [environment]}
         fabric = Fabric(
             accelerator=device,
             devices=distributed_env.local_world_size,

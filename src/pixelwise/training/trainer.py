@@ -197,8 +197,7 @@ class Trainer:
             if not math.isfinite(value):
                 torch.set_rng_state(rng_state)
                 self.group.on_rank_zero(lambda: self._fail_not_finite(step, value))
-            # DDP averages the gradients of the processes; the gradient of the batch is their sum.
-            self.fabric.backward(loss * self.group.world_size / self.accumulate)
+            self.fabric.backward(loss / self.accumulate)
         if update:
             self.optimizer.step()
             self.schedule.step()
