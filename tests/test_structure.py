@@ -19,6 +19,7 @@ RANK = {
     "process_settings": 1,
     "peak_memory": 1,
     "progress": 1,
+    "worker_start": 1,
     "recipes": 1,
     "ops": 2,
     "distributed": 3,

@@ -12,12 +12,14 @@ it leaves in the rendezvous store tells them whether it has reported the reason.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
@@ -241,7 +243,7 @@ def _sum_gradients(network: nn.Module) -> None:
     users = gradients[0].new_tensor([p.grad is not None for p in parameters])
     summed = torch.cat([tensor.reshape(-1) for tensor in (*gradients, users)])
     dist.all_reduce(summed)
-    *sums, users = summed.split([tensor.numel() for tensor in (*gradients, users)])
+    *sums, users = torch.split(summed, [tensor.numel() for tensor in (*gradients, users)])
     for parameter, gradient, total, used in zip(
         parameters, gradients, sums, users.tolist(), strict=True
     ):
@@ -272,7 +274,9 @@ def join_distributed_run(
     distributed_env = distributed_env or read_distributed_env() or DistributedEnv()
     with report_once():
         fabric = _launch_fabric(recipe.device, recipe.precision, distributed_env)
-    fabric.seed_everything(recipe.seed, verbose=False)
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed)
+    torch.manual_seed(recipe.seed)
     return DistributedContext(fabric, distributed_env)
 
 

@@ -138,6 +138,14 @@ class Checkpoint:
         """The facts of the run when it began."""
         return dict(self.header["facts"])
 
+    def changed_environment(self) -> list[str]:
+        """Return a line for each difference from now by which the same steps round differently."""
+        return [
+            f"{name} {now}, before it was {before}: the same steps round differently"
+            for name, now in _environment().items()
+            if (before := self.header.get(name, now)) != now
+        ]
+
     def progress(self) -> RunProgress:
         """Return the progress of the run."""
         header = dict(self.header["progress"])
@@ -248,10 +256,13 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
         "schedule": state.schedule.state_dict(),  # lambdas are rebuilt from the recipe
         "averaged": averaged,
         "scaler": state.fabric.strategy.precision.state_dict(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **_environment(),
     }
     write_tensor_file(path, tensors, header, key=KEY)
+
+
+def _environment() -> dict[str, Any]:
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -31,7 +31,9 @@ from pixelwise.training.kernel_selection import KernelConfig
 from pixelwise.training.loading import (
     AugmentedSplit,
     BatchOrder,
-    auto_workers,
+    WorkerError,
+    count_workers,
+    iterate,
     make_augmentation,
     make_loader,
 )
@@ -106,11 +108,11 @@ class Trainer:
         )
         augmentation = make_augmentation(recipe.augmentation, fill=self.run.normalization.fill())
         self.train_dataset = AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
-        workers = recipe.data.workers
-        if workers == "auto":
-            local_processes = self.group.distributed_env.local_world_size
-            workers = auto_workers(self.device, processes=local_processes)
-        self.loader = make_loader(self.train_dataset, self.batch_sampler, workers=workers)
+        self.loader = make_loader(
+            self.train_dataset,
+            self.batch_sampler,
+            workers=count_workers(recipe.data.workers, self.group),
+        )
 
     def _make_model_and_optimizer(self) -> None:
         """Wrap the network with Fabric; create optimizer, schedule and moving average."""
@@ -156,7 +158,7 @@ class Trainer:
             progress.learning_rate = float(self.schedule.get_last_lr()[0])
         started = time.perf_counter() - progress.seconds
         loss_sum = progress.loss_sum
-        for step, (images, labels) in enumerate(self.loader, start=progress.step + 1):
+        for step, (images, labels) in enumerate(self._batches(), start=progress.step + 1):
             loss = self.train_step(step, images, labels)
             loss_sum += loss
             with self._explain_write_errors():
@@ -172,6 +174,17 @@ class Trainer:
                 progress.step, progress.loss_sum = step, loss_sum
                 progress.seconds = time.perf_counter() - started
                 self._save_or_stop()
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of this process. Raises TrainingError if a worker was killed."""
+        try:
+            yield from iterate(self.loader)
+        except WorkerError as error:
+            raise TrainingError(
+                f"data.workers = {self.loader.num_workers}: {error}: {self.run.how_to_resume} "
+                "resumes from the last checkpoint; with data.workers=0 in its recipe.toml it "
+                "needs no workers"
+            ) from error
 
     def train_step(self, step: int, images: Tensor, labels: Tensor) -> float:
         """Compute the gradients of a batch; update the weights if it ends an accumulation.
