@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ from pixelwise.data.scenes import write_scenes
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
 from pixelwise.recipes.schema import Recipe
-from pixelwise.training import TrainingError, load_recipe, loading, train
+from pixelwise.training import (
+    Callback,
+    TrainingError,
+    TrainingStoppedError,
+    load_recipe,
+    loading,
+    resume,
+    train,
+)
 from pixelwise.training.loading import AugmentedSplit, BatchOrder, iterate, make_loader
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
@@ -110,6 +119,14 @@ def test_settings_of_the_program_do_not_change_the_result(
         assert run.last.read_bytes() == expected
         if before:
             assert global_state() == before
+
+
+def test_importing_training_keeps_the_warning_filters() -> None:
+    script = (
+        "import warnings, sympy, torch; before = warnings.filters[:]; import pixelwise.training; "
+        "assert warnings.filters == before"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
 
 
 def test_trainings_in_two_threads_give_the_result_of_one(
@@ -215,6 +232,27 @@ def test_a_killed_worker_ends_the_run_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in line
     assert "data.workers = 1: " in line
     assert "resumes from the last checkpoint; with data.workers=0" in line
+
+
+class StopAll(Callback):
+    """Send SIGTERM to the training process and its workers, as SLURM and systemd do."""
+
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
+        if (epoch, step) == (2, 1):
+            for pid in (os.getpid(), *(int(child.pid or 0) for child in active_children())):
+                os.kill(pid, signal.SIGTERM)
+
+
+def test_a_signal_that_also_ends_the_workers_stops_the_run(scenes: Path, tmp_path: Path) -> None:
+    settings = recipe(**{"data.workers": 1, "epochs": 2})
+    uninterrupted = train(scenes, tmp_path / "uninterrupted", settings)
+    with pytest.raises(TrainingStoppedError) as raised:
+        train(scenes, tmp_path / "run", settings, callback=StopAll())
+    assert raised.value.exit_code == 143
+    (line,) = raised.value.problems
+    assert "\n" not in line
+    run = resume(tmp_path / "run")
+    assert run.last.read_bytes() == uninterrupted.last.read_bytes()
 
 
 def test_a_problem_of_the_data_in_a_worker_is_one_line(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,11 +23,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from pixelwise.distributed.environment import (
@@ -38,6 +34,13 @@ from pixelwise.distributed.environment import (
 from pixelwise.distributed.shard import BatchShard, use_shard
 from pixelwise.errors import InputError, PixelwiseError, ReportedElsewhereError
 from pixelwise.recipes.schema import Recipe
+
+with warnings.catch_warnings():  # importing Fabric changes the filters of the program
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 TIMEOUT = timedelta(hours=2)
 """How long a process waits for another, for example while rank 0 measures or a machine hangs."""

@@ -168,26 +168,18 @@ def iterate(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
     Raises:
         InputError: If a file of the dataset can no longer be read.
-        WorkerError: If a worker was killed.
     """
-    batches = iter(loader)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not any(text in str(error) for text in WORKER_LOST):
-                raise
-            raise WorkerError(str(error).splitlines()[-1]) from error
+    for batch in loader:
         if isinstance(batch, str):
             raise InputError(batch)
         images, labels = batch
         yield torch.as_tensor(images), torch.as_tensor(labels)
 
 
-class WorkerError(PixelwiseError):
-    """A worker process ended: it was killed, or ran out of memory."""
+def lost_worker(error: RuntimeError) -> str:
+    """Return how a worker ended, if PyTorch reports that; otherwise an empty string."""
+    text = str(error)
+    return text.splitlines()[-1] if any(part in text for part in WORKER_LOST) else ""
 
 
 def _collate(pairs: list[tuple[Tensor, Tensor]] | str) -> Any:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -29,6 +28,8 @@ from pixelwise.weights.normalization import Normalization
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from pixelwise.training.run_folder import Run
 
 FORMAT = 3

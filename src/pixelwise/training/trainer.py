@@ -31,9 +31,9 @@ from pixelwise.training.kernel_selection import KernelConfig
 from pixelwise.training.loading import (
     AugmentedSplit,
     BatchOrder,
-    WorkerError,
     count_workers,
     iterate,
+    lost_worker,
     make_augmentation,
     make_loader,
 )
@@ -138,7 +138,7 @@ class Trainer:
             TrainingStoppedError: On Ctrl-C or SIGTERM, after a checkpoint.
         """
         epochs = self.recipe.epochs
-        with self.interrupts:
+        with self.interrupts, self._explain_lost_workers():
             for epoch in range(self.progress.epoch, epochs + 1):
                 self.train_epoch()
                 self._finish_epoch()
@@ -158,7 +158,7 @@ class Trainer:
             progress.learning_rate = float(self.schedule.get_last_lr()[0])
         started = time.perf_counter() - progress.seconds
         loss_sum = progress.loss_sum
-        for step, (images, labels) in enumerate(self._batches(), start=progress.step + 1):
+        for step, (images, labels) in enumerate(iterate(self.loader), start=progress.step + 1):
             loss = self.train_step(step, images, labels)
             loss_sum += loss
             with self._explain_write_errors():
@@ -174,17 +174,6 @@ class Trainer:
                 progress.step, progress.loss_sum = step, loss_sum
                 progress.seconds = time.perf_counter() - started
                 self._save_or_stop()
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of this process. Raises TrainingError if a worker was killed."""
-        try:
-            yield from iterate(self.loader)
-        except WorkerError as error:
-            raise TrainingError(
-                f"data.workers = {self.loader.num_workers}: {error}: {self.run.how_to_resume} "
-                "resumes from the last checkpoint; with data.workers=0 in its recipe.toml it "
-                "needs no workers"
-            ) from error
 
     def train_step(self, step: int, images: Tensor, labels: Tensor) -> float:
         """Compute the gradients of a batch; update the weights if it ends an accumulation.
@@ -325,6 +314,25 @@ class Trainer:
             raise TrainingError(
                 f"{error.problems[0]}, or free space here: {self.run.how_to_resume} resumes from "
                 "the last checkpoint"
+            ) from error
+
+    @contextmanager
+    def _explain_lost_workers(self) -> Iterator[None]:
+        """Report a worker that ended in one line: PyTorch raises its error anywhere in a step."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = lost_worker(error)
+            if not reason:
+                raise
+            text = (
+                f"data.workers = {self.loader.num_workers}: {reason}: {self.run.how_to_resume} "
+                "resumes from the last checkpoint"
+            )
+            if self.interrupts.requested:  # the workers received the signal, too
+                raise TrainingStoppedError(text, signal_number=self.interrupts.requested) from error
+            raise TrainingError(
+                f"{text}; with data.workers=0 in its recipe.toml it needs no workers"
             ) from error
 
     def _fail_not_finite(self, step: int, loss: float) -> NoReturn:
