@@ -147,8 +147,9 @@ def make_loader(dataset: AugmentedSplit, order: BatchOrder, *, workers: int) -> 
         order: The order of its images.
         workers: Number of worker processes. 0: load in this process.
     """
-    batches = 3 * workers + 2  # two are waiting and one is in the making; the step has two
-    needed = batches * dataset.batch_bytes(-(-order.images(1) // order.world_size))
+    # Of each worker two batches are waiting and one is in the making; the step has two. All
+    # processes of a run may be on this machine, so the whole batch counts.
+    needed = (3 * workers + 2) * dataset.batch_bytes(order.images(1))
     is_small = workers > 0 and SHARED_MEMORY.is_dir() and _free_bytes(SHARED_MEMORY) < needed
     return DataLoader(
         dataset,
