@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pixelwise.data.classes import IGNORE
 from pixelwise.errors import InputError
@@ -315,3 +317,15 @@ def test_calibration_error_matches_torchmetrics() -> None:
     calibration = Calibration()
     calibration.update(truth, predicted, confidence)
     assert calibration.error == pytest.approx(0.1603629, abs=1e-6)
+
+
+def test_a_split_without_labeled_pixels_cannot_be_scored(
+    make_folder_data: Any, tiny_bundle: Path, tmp_path: Path, cli: Any
+) -> None:
+    data = make_folder_data(tmp_path / "data", splits={"val": 2})
+    for path in (data / "masks" / "val").iterdir():
+        Image.fromarray(np.full((24, 32), IGNORE, np.uint8)).save(path)
+    result = cli("evaluate", tiny_bundle, data, "--split", "val")
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert "no pixel of the 2 masks of val belongs to a class" in line

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import killed_run
 from pixelwise.data.scenes import write_scenes
@@ -255,10 +258,16 @@ def test_a_changed_dataset_is_refused(scenes: Path, tmp_path: Path) -> None:
     image = data / "images" / "train" / mask.name
     mask_bytes = mask.read_bytes()
     mask.write_bytes(next(p for p in mask.parent.iterdir() if p != mask).read_bytes())
-    with pytest.raises(InputError, match="masks have changed"):
+    with pytest.raises(InputError, match=f"1 images or masks of train have changed .*{mask.stem}"):
         resume(out)
     mask.write_bytes(mask_bytes)
     image_bytes = image.read_bytes()
+    with Image.open(image) as opened:
+        pixels = np.array(opened)
+    pixels[3, 5, 1] ^= 1
+    Image.fromarray(pixels).save(image)
+    with pytest.raises(InputError, match=f"1 images or masks of train have changed .*{mask.stem}"):
+        resume(out)
     mask.unlink()
     image.unlink()
     with pytest.raises(InputError, match=r"1 images of train are missing .*"):
@@ -266,6 +275,51 @@ def test_a_changed_dataset_is_refused(scenes: Path, tmp_path: Path) -> None:
     mask.write_bytes(mask_bytes)
     image.write_bytes(image_bytes)
     assert resume(out).best_epoch > 0
+
+
+def test_a_run_resumes_with_a_dataset_that_has_moved(
+    uninterrupted: Run, scenes: Path, tmp_path: Path, cli: Any
+) -> None:
+    data, moved, out = tmp_path / "data", tmp_path / "moved", tmp_path / "run"
+    shutil.copytree(scenes, data)
+    with pytest.raises(TrainingStoppedError):
+        train(data, out, recipe(), callback=StopAt("step", 2, 1))
+    data.rename(moved)
+    with pytest.raises(InputError, match=f"{data} does not exist: .*`pixelwise train DATA --res"):
+        resume(out)
+    result = cli("train", moved, "--resume", out)
+    assert result.code == 0, result.err
+    assert str(moved) in result.out
+    assert_same_bundles(out, uninterrupted.folder)
+    assert json.loads((out / "data.json").read_text())["root"] == str(moved)
+    assert resume(out).best_epoch > 0  # from now on it is found there
+
+
+def test_a_run_resumes_with_the_same_content_in_other_files(
+    uninterrupted: Run, scenes: Path, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / "copy", tmp_path / "run"
+    shutil.copytree(scenes, copy)
+    for path in (copy / "images").rglob("*.png"):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".bmp"))
+        path.unlink()
+    with pytest.raises(TrainingStoppedError):
+        train(scenes, out, recipe(), callback=StopAt("step", 2, 1))
+    resume(out, data=copy)
+    assert_same_bundles(out, uninterrupted.folder)
+
+
+def test_resuming_with_other_threads_is_reported(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(TrainingStoppedError):
+        train(scenes, out, recipe(), callback=StopAt("epoch", 2))
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 3)
+    resumed = resume(out).facts["resumed"]
+    assert f"threads {threads + 3}, before it was {threads}: " in resumed
 
 
 def test_a_loss_that_is_not_finite_saves_batch_and_state(scenes: Path, tmp_path: Path) -> None:
@@ -407,7 +461,6 @@ def test_a_full_disk_leaves_the_previous_checkpoint_intact(
 
 def test_resume_refuses_other_settings(scenes: Path, tmp_path: Path, cli: Any) -> None:
     for arguments, named in (
-        ([str(scenes), "--resume", str(tmp_path)], "DATA"),
         (["--resume", str(tmp_path), "--epochs", "3"], "--epochs"),
         (["--resume", str(tmp_path), "--backbone", "tiny"], "--backbone"),
         (["--resume", str(tmp_path), "--crop", "32x32", "--overwrite"], "--crop, --overwrite"),

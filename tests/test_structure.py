@@ -20,6 +20,7 @@ RANK = {
     "peak_memory": 1,
     "processor": 1,
     "progress": 1,
+    "worker_start": 1,
     "recipes": 1,
     "ops": 2,
     "distributed": 3,

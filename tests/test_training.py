@@ -32,7 +32,7 @@ from pixelwise.recipes.load_recipe import (
 from pixelwise.recipes.schema import Recipe, ResolvedRecipe
 from pixelwise.training import TrainingError, load_recipe, train
 from pixelwise.training.kernel_selection import KERNEL_CONFIGS, KernelConfig, select_kernels
-from pixelwise.training.loading import AugmentedSplit, BatchOrder, make_loader
+from pixelwise.training.loading import AugmentedSplit, BatchOrder, iterate, make_loader
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.imagenet import find_imagenet_weights
@@ -221,7 +221,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
         order = BatchOrder(5, batch_size=2, seed=4)
         order.begin(3)
         dataset = AugmentedSplit(data, "train", augmentation, seed=4)
-        results.append(list(make_loader(dataset, order, workers=workers)))
+        results.append(list(iterate(make_loader(dataset, order, workers=workers))))
     for (images, masks), (other_images, other_masks) in zip(*results, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(masks, other_masks)
@@ -263,6 +263,22 @@ def test_kernel_selection_changes_neither_model_nor_random_state() -> None:
     assert choice.seconds is not None
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_timed_choice_of_kernels_is_recorded_with_a_warning(scenes: Path, tmp_path: Path) -> None:
+    settings = {**TINY, "memory_format": "auto", "epochs": 1}
+    run = train(scenes, tmp_path / "run", load_recipe(None, settings))
+    assert "an equal run may choose others and round differently" in run.facts["kernels"]
+    start = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert start["kernels"] == run.facts["kernels"]
+    repeated = load_recipe(run.folder / "recipe.toml")
+    assert (repeated.memory_format, repeated.kernels) == (
+        run.recipe.memory_format,
+        run.recipe.kernels,
+    )
+    again = train(scenes, tmp_path / "again", repeated)
+    assert again.last.read_bytes() == run.last.read_bytes()
+    assert "may choose" not in again.facts["kernels"]
 
 
 def test_kernels_that_the_recipe_states_are_not_measured(
@@ -327,6 +343,52 @@ def test_the_same_seed_gives_the_same_bits(scenes: Path, tmp_path: Path, kernels
         scenes, tmp_path / "three", load_recipe(None, {**overrides, "seed": 1, "epochs": 2})
     )
     assert other.last.read_bytes() != one.last.read_bytes()
+
+
+# --- Classes without pixels
+
+
+def label(data: Path, split: str, values: dict[int, int]) -> None:
+    """Replace values in the masks of a split."""
+    for path in (data / "masks" / split).iterdir():
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.array([values.get(v, v) for v in range(256)], np.uint8)[mask]).save(path)
+
+
+@pytest.mark.parametrize(
+    ("split", "values", "message"),
+    [
+        ("train", {0: 255, 1: 255, 2: 255}, "no pixel of the 3 masks of train belongs to a class"),
+        ("val", {0: 255, 1: 255, 2: 255}, "no pixel of the 1 masks of val belongs to a class"),
+        ("train", {1: 255, 2: 255}, "every labeled pixel of train is sky: nothing can be learned"),
+        ("train", {1: 0, 2: 0}, "every labeled pixel of train is sky: nothing can be learned"),
+    ],
+)
+def test_a_dataset_from_which_nothing_can_be_learned_is_refused(
+    split: str, values: dict[int, int], message: str, make_folder_data: Any, tmp_path: Path
+) -> None:
+    data = make_folder_data(tmp_path / "data", splits={"train": 3, "val": 1})
+    label(data, split, values)
+    with pytest.raises(InputError) as raised:
+        train(data, tmp_path / "run", load_recipe(None, {**TINY, "epochs": 1}))
+    (line,) = raised.value.problems
+    assert message in line
+    ignored = 255 in values.values() and split == "train"
+    assert ("if their mask value is a class, change `ignore` in classes.toml" in line) == ignored
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_a_training_pixel_is_reported(
+    make_folder_data: Any, tmp_path: Path
+) -> None:
+    data = make_folder_data(tmp_path / "data", splits={"train": 3, "val": 1})
+    recipe = load_recipe(None, {**TINY, "epochs": 1})
+    assert train(data, tmp_path / "all", recipe).facts["absent"] == ""
+    label(data, "train", {2: 1})
+    run = train(data, tmp_path / "run", recipe)
+    assert run.facts["absent"] == "no training mask has a pixel of car: this is not learned"
+    assert run.evaluation is not None
+    assert np.isfinite(run.evaluation.scores.mean_iou)
 
 
 def test_a_run_is_replaced_only_with_overwrite(scenes: Path, tmp_path: Path) -> None:

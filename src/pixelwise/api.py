@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pixelwise.errors import InputError, explain_missing_packages
 from pixelwise.progress import Bar
+from pixelwise.worker_start import end_import_by_child
 
 if TYPE_CHECKING:
     from torch import nn
@@ -179,6 +180,7 @@ def train(
         TrainingError: If training diverges.
         StoppedError: After Ctrl-C or SIGTERM. `resume(out)` continues.
     """
+    end_import_by_child()  # before PyTorch is imported
     from pixelwise import training
     from pixelwise.training.callbacks import CallbackList
     from pixelwise.training.display import TrainingDisplay
@@ -232,6 +234,7 @@ def resume(
         InputError: If the folder holds no run that can be continued, or its data has changed.
         StoppedError: After Ctrl-C or SIGTERM.
     """
+    end_import_by_child()  # before PyTorch is imported
     from pixelwise import training
     from pixelwise.training.callbacks import CallbackList
     from pixelwise.training.display import TrainingDisplay

@@ -25,7 +25,10 @@ def train(
         Path | None, Option(help="Folder for the run.", show_default="runs/DATA")
     ] = None,
     resume: Annotated[
-        Path | None, Option(help="Resume this run. Only --devices and --nodes can be added.")
+        Path | None,
+        Option(
+            help="Resume this run. Only --devices, --nodes, and DATA if it has moved can be added."
+        ),
     ] = None,
     recipe: flags.Recipe = None,
     model: Annotated[
@@ -87,7 +90,7 @@ def train(
         from pixelwise.cli.training_display import run_with_display
         from pixelwise.training import resume as resume_run
 
-        run_with_display(lambda callback: resume_run(resume, callback=callback))
+        run_with_display(lambda callback: resume_run(resume, data=data, callback=callback))
         return
     if data is None:
         raise InputError("Missing argument 'data', or --resume RUN: see `pixelwise train --help`")
@@ -139,7 +142,7 @@ def _stated(ctx: Context) -> dict[str, str]:
 
 def _check_resume(ctx: Context) -> None:
     """Raise InputError if other settings are given with --resume."""
-    allowed = ("resume", "devices", "nodes")
+    allowed = ("resume", "data", "devices", "nodes")
     refused = [flag for name, flag in _stated(ctx).items() if name not in allowed]
     if refused:
         raise InputError(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE, Classes
-from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.dataset import SegmentationData, checksum
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.data.source import MaskFile, Sample
@@ -106,6 +106,7 @@ def from_datasets(
         for sample in samples:
             image, mask = data.read(sample)
             data.sizes[sample.name] = (image.shape[0], image.shape[1])
+            data.checksums[sample.name] = checksum(image, mask)
             counts += np.bincount(mask[mask != IGNORE], minlength=len(classes))
             if progress is not None:
                 progress(len(data.sizes), len(train) + len(val))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class SegmentationData:
         pixels: Channels, type and value range of the images.
         statistics: Mean and std of each channel over `train`, or over all images if there is no
             `train`. None for RGB, which uses the statistics of the pretrained weights.
+        checksums: `checksum` of each sample by name.
     """
 
     root: Path
@@ -51,6 +53,7 @@ class SegmentationData:
     pixel_counts: dict[str, NDArray[np.int64]]
     pixels: PixelFormat = RGB
     statistics: ChannelStatistics | None = None
+    checksums: dict[str, int] = field(default_factory=dict)
     _cache: dict[str, tuple[NDArray[Any], Mask]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -59,6 +62,10 @@ class SegmentationData:
             f"SegmentationData({str(self.root)!r}, layout {self.layout!r}, {splits}, "
             f"{len(self.classes)} classes: {listed(self.classes.names)})"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled for worker processes: not the cached images."""
+        return {**self.__dict__, "_cache": {}}
 
     def read(self, sample: Sample) -> tuple[Pixels, Mask]:
         """Read one image and its mask, from the cache if they are in it.
@@ -137,6 +144,15 @@ def open_dataset(
     return _to_data(scan, _checked_classes(scan), statistics)
 
 
+def checksum(image: NDArray[Any], mask: NDArray[Any]) -> int:
+    """Return a checksum of the pixels of an image and its mask, to notice that they changed."""
+    value = 0
+    for array in (image, mask):
+        value = zlib.crc32(f"{array.dtype} {array.shape}".encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return value
+
+
 def _keep_splits(source: Source, splits: tuple[str, ...]) -> None:
     for split in splits:
         if split not in source.splits:
@@ -150,6 +166,7 @@ def _inspect(sample: Sample, split: str) -> PairReport:
     raw, stored = decode_pair(pair)
     if raw is not None and stored is not None and pair.usable:
         pair.decoded = raw, stored
+        pair.checksum = checksum(raw.pixels, stored)
     return pair
 
 
@@ -203,6 +220,7 @@ def _to_data(
         {split: total[: len(classes)] for split, total in counts.items()},
         scan.pixels,
         statistics,
+        {pair.sample.name: pair.checksum for pair in scan.pairs},
         cache,
     )
 

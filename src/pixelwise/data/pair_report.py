@@ -70,6 +70,7 @@ class PairReport:
 
     Attributes:
         decoded: The decoded image and the stored mask, while they are kept in memory.
+        checksum: Checksum of both, if they were decoded for training.
     """
 
     sample: Sample
@@ -77,6 +78,7 @@ class PairReport:
     image: ImageReport
     mask: MaskReport
     decoded: tuple[RawImage, NDArray[Any]] | None = None
+    checksum: int = 0
 
     @property
     def usable(self) -> bool:

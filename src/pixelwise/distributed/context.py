@@ -12,21 +12,18 @@ it leaves in the rendezvous store tells them whether it has reported the reason.
 from __future__ import annotations
 
 import logging
+import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pixelwise.distributed.environment import (
     LOST,
@@ -37,6 +34,13 @@ from pixelwise.distributed.environment import (
 from pixelwise.distributed.shard import BatchShard, use_shard
 from pixelwise.errors import InputError, PixelwiseError, ReportedElsewhereError
 from pixelwise.recipes.schema import Recipe
+
+with warnings.catch_warnings():  # importing Fabric changes the filters of the program
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 TIMEOUT = timedelta(hours=2)
 """How long a process waits for another, for example while rank 0 measures or a machine hangs."""
@@ -142,17 +146,12 @@ class DistributedContext:
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         """Wrap network and optimizer with Fabric; all ranks start from the weights of rank 0."""
-        if self.world_size > 1:
-            # DDP would broadcast the buffers in each step: batch normalization keeps them equal
-            # once they start equal, and constants may have strides that a broadcast rejects.
-            buffers = dict(model.named_buffers())
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
-                model, [*buffers]
-            )
         network, optimizer = self.fabric.setup(model, optimizer)
         if self.world_size > 1:
-            for name in sorted(buffers.keys() & model.state_dict().keys()):
-                dist.broadcast(model.get_buffer(name), src=0)
+            for tensor in model.state_dict().values():
+                sent = tensor.contiguous()
+                dist.broadcast(sent, src=0)
+                tensor.copy_(sent)
         return network, optimizer
 
     @contextmanager
@@ -164,14 +163,16 @@ class DistributedContext:
         Args:
             network: The network that `setup` returned.
             shard: This process's images of the batch.
-            sync_gradients: Whether to reduce the gradients over the processes, which the last
-                batch before an update needs.
+            sync_gradients: Whether to sum the gradients over the processes, which the last batch
+                before an update needs.
         """
         if self.world_size == 1:
             yield
             return
-        with use_shard(shard), self.fabric.no_backward_sync(network, enabled=not sync_gradients):
+        with use_shard(shard):
             yield
+        if sync_gradients:
+            _sum_gradients(network)
 
     @contextmanager
     def fail_together(self, folder: Path) -> Iterator[None]:
@@ -224,6 +225,34 @@ class DistributedContext:
         return None if published == own else int(published.split()[0])
 
 
+class _Processes(DDPStrategy):
+    """One process per device, without PyTorch's wrapper, which sums the gradients.
+
+    The wrapper divides the gradients differently in its first step than in the others. The order in
+    which three or more numbers are added depends on their position, so a resumed run would differ.
+    """
+
+    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+        return module
+
+
+def _sum_gradients(network: nn.Module) -> None:
+    """Replace each gradient by its sum over the processes, in the order of the parameters.
+
+    A parameter that no process used keeps its gradient of None.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    users = gradients[0].new_tensor([p.grad is not None for p in parameters])
+    summed = torch.cat([tensor.reshape(-1) for tensor in (*gradients, users)])
+    dist.all_reduce(summed)
+    *sums, users = torch.split(summed, [tensor.numel() for tensor in (*gradients, users)])
+    for parameter, gradient, total, used in zip(
+        parameters, gradients, sums, users.tolist(), strict=True
+    ):
+        parameter.grad = gradient.copy_(total.view_as(gradient)) if used else None
+
+
 def _attempt(work: Callable[[], T]) -> tuple[T | None, PixelwiseError | None, int | None]:
     """Return the result of `work`, or the error that it raises and its exit code."""
     try:
@@ -248,7 +277,9 @@ def join_distributed_run(
     distributed_env = distributed_env or read_distributed_env() or DistributedEnv()
     with report_once():
         fabric = _launch_fabric(recipe.device, recipe.precision, distributed_env)
-    fabric.seed_everything(recipe.seed, verbose=False)
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed)
+    torch.manual_seed(recipe.seed)
     return DistributedContext(fabric, distributed_env)
 
 
@@ -264,7 +295,7 @@ def _launch_fabric(device: str, precision: Any, distributed_env: DistributedEnv)
                 if distributed_env.slurm
                 else TorchElasticEnvironment()
             )
-            options = {"strategy": DDPStrategy(timeout=TIMEOUT), "plugins": [environment]}
+            options = {"strategy": _Processes(timeout=TIMEOUT), "plugins": [environment]}
         fabric = Fabric(
             accelerator=device,
             devices=distributed_env.local_world_size,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.source import Sample
+from pixelwise.errors import InputError
 from pixelwise.evaluation.bootstrap import Intervals, score_intervals
 from pixelwise.evaluation.boundary import (
     BoundaryCounts,
@@ -103,7 +104,15 @@ def evaluate(
 
     Returns:
         The evaluation.
+
+    Raises:
+        InputError: If no pixel of the split belongs to a class.
     """
+    if not data.pixel_counts[split].any():
+        raise InputError(
+            f"{data.root}: no pixel of the {len(data.splits[split])} masks of {split} belongs to a "
+            "class, so there is nothing to score: label some of its images"
+        )
     matrix = ConfusionMatrix(len(data.classes))
     names: list[str] = []
     counts: list[NDArray[np.int64]] = []

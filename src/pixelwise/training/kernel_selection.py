@@ -27,6 +27,10 @@ MEMORY_FORMATS: dict[str, torch.memory_format] = {
 TIMED_IMAGES = 2  # the minimum for batch normalization; larger batches have the same time ratio
 # Combinations within CLOSE times the fastest are timed again ROUNDS times.
 CLOSE, ROUNDS = 1.25, 3
+TIMED = (
+    "; timings vary, so an equal run may choose others and round differently: the recipe.toml of "
+    "this run repeats the choice"
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def select_kernels(
     hint = "; numba may be faster: pip install numba"
     return KernelChoice(
         best,
-        f"{1000 * seconds[best]:.0f} ms per image, measured; {figures}"
+        f"{1000 * seconds[best]:.0f} ms per image, measured; {figures}{TIMED}"
         + ("" if has_numba() or not supports_compiled else hint),
         seconds[best],
     )

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import math
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.transforms import Augmentation
+from pixelwise.distributed.context import DistributedContext
 from pixelwise.distributed.shard import BatchShard
+from pixelwise.errors import InputError, PixelwiseError
+from pixelwise.process_settings import cores
 from pixelwise.recipes.schema import ResolvedAugmentationRecipe
 
 MAX_WORKERS = 8
+SHARED_MEMORY = Path("/dev/shm")  # where PyTorch puts the tensors of workers on Linux
+WORKER_LOST = ("killed by signal", "exited unexpectedly", "for file </torch_")
+"""Parts of PyTorch's messages about workers that were killed or found no shared memory."""
 
 
 class BatchOrder(Sampler[list[tuple[int, int]]]):
@@ -97,6 +106,24 @@ class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
         image, mask = self.augmentation(image, mask, rng)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
 
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[tuple[Tensor, Tensor]] | str:
+        """Return the pairs of a batch, or the problem of one: DataLoader would add a traceback."""
+        try:
+            return [self[key] for key in keys]
+        except PixelwiseError as error:
+            return "\n".join(error.problems)
+
+    def batch_bytes(self, images: int) -> int:
+        """Return the memory of the largest batch of that many images."""
+        sizes = [self.data.sizes[sample.name] for sample in self.samples]
+        factor = 1.0
+        if self.augmentation.crop is not None:
+            sizes = [self.augmentation.crop]
+        else:
+            factor = max(1, self.augmentation.scale[1]) ** 2
+        values = self.data.pixels.channels * np.dtype(self.data.pixels.network_dtype).itemsize
+        return int(images * factor * max(map(math.prod, sizes)) * (values + 1))
+
 
 def make_augmentation(
     recipe: ResolvedAugmentationRecipe, *, fill: tuple[float, ...]
@@ -108,18 +135,28 @@ def make_augmentation(
     return Augmentation(**settings, fill=fill)
 
 
-def make_loader(
-    dataset: AugmentedSplit, order: BatchOrder, *, workers: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Return a loader of the batches of `order`.
+def make_loader(dataset: AugmentedSplit, order: BatchOrder, *, workers: int) -> DataLoader[Any]:
+    """Return a loader of the batches of `order`, to be iterated with `iterate`.
 
-    Workers ignore Ctrl-C: the training process handles it after the current step.
+    Workers send their batches through shared memory, or through pipes if it is too small for them,
+    as in many containers. They ignore Ctrl-C: the training process handles it after the current
+    step.
+
+    Args:
+        dataset: The training split.
+        order: The order of its images.
+        workers: Number of worker processes. 0: load in this process.
     """
+    # Of each worker two batches are waiting and one is in the making; the step has two. All
+    # processes of a run may be on this machine, so the whole batch counts.
+    needed = (3 * workers + 2) * dataset.batch_bytes(order.images(1))
+    is_small = workers > 0 and SHARED_MEMORY.is_dir() and _free_bytes(SHARED_MEMORY) < needed
     return DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=workers,
         persistent_workers=workers > 0,
+        collate_fn=_collate_arrays if is_small else _collate,
         worker_init_fn=_ignore_ctrl_c,
         # DataLoader draws from its generator at each start. With its own generator the global
         # random state depends on the steps only.
@@ -127,15 +164,51 @@ def make_loader(
     )
 
 
+def iterate(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images (B, C, H, W), in units of 0..255, and masks (B, H, W) from a loader.
+
+    Raises:
+        InputError: If a file of the dataset can no longer be read.
+    """
+    for batch in loader:
+        if isinstance(batch, str):
+            raise InputError(batch)
+        images, labels = batch
+        yield torch.as_tensor(images), torch.as_tensor(labels)
+
+
+def lost_worker(error: RuntimeError) -> str:
+    """Return how a worker ended, if PyTorch reports that; otherwise an empty string."""
+    text = str(error)
+    return text.splitlines()[-1] if any(part in text for part in WORKER_LOST) else ""
+
+
+def _collate(pairs: list[tuple[Tensor, Tensor]] | str) -> Any:
+    return pairs if isinstance(pairs, str) else default_collate(pairs)
+
+
+def _collate_arrays(pairs: list[tuple[Tensor, Tensor]] | str) -> Any:
+    """Return arrays: tensors would be sent through shared memory."""
+    if isinstance(pairs, str):
+        return pairs
+    return [np.stack([tensor.numpy() for tensor in part]) for part in zip(*pairs, strict=True)]
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
 def _ignore_ctrl_c(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def auto_workers(device: torch.device, *, processes: int = 1) -> int:
-    """Return the number of DataLoader workers per training process of this machine.
+def count_workers(chosen: int | Literal["auto"], group: DistributedContext) -> int:
+    """Return the number of DataLoader workers of this training process.
 
-    It is 0 on a CPU, where they would compete with the training step for the cores.
+    `auto` is 0 on a CPU, where they would compete with the training step for the cores.
     """
-    if device.type == "cpu":
+    if chosen != "auto":
+        return chosen
+    if group.fabric.device.type == "cpu":
         return 0
-    return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) // processes - 1))
+    return min(MAX_WORKERS, max(1, cores() // group.distributed_env.local_world_size - 1))

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -29,6 +28,8 @@ from pixelwise.weights.normalization import Normalization
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from pixelwise.training.run_folder import Run
 
 FORMAT = 3
@@ -137,6 +138,14 @@ class Checkpoint:
     def facts(self) -> dict[str, str]:
         """The facts of the run when it began."""
         return dict(self.header["facts"])
+
+    def changed_environment(self) -> list[str]:
+        """Return a line for each difference from now by which the same steps round differently."""
+        return [
+            f"{name} {now}, before it was {before}: the same steps round differently"
+            for name, now in _environment().items()
+            if (before := self.header.get(name, now)) != now
+        ]
 
     def progress(self) -> RunProgress:
         """Return the progress of the run."""
@@ -248,10 +257,13 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
         "schedule": state.schedule.state_dict(),  # lambdas are rebuilt from the recipe
         "averaged": averaged,
         "scaler": state.fabric.strategy.precision.state_dict(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **_environment(),
     }
     write_tensor_file(path, tensors, header, key=KEY)
+
+
+def _environment() -> dict[str, Any]:
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

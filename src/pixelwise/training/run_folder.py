@@ -175,31 +175,54 @@ def begin_run(run: Run, *, processes: int) -> None:
         if (out / name).is_dir():
             shutil.rmtree(out / name)
     write_text(out / "recipe.toml", run.recipe.to_toml())
-    splits = {
-        split: [{"name": s.name, "image": str(s.image), "mask": str(s.mask.path)} for s in samples]
-        for split, samples in run.data.splits.items()
-    }
-    description = {
-        "root": str(run.data.root.resolve()),
-        "layout": run.data.layout,
-        "notes": run.data.notes,
-        "images": run.data.pixels.to_json(),
-        "classes": run.data.classes.to_json(),
-        "pixels": _pixel_counts(run.data),
-        "splits": splits,
-    }
-    write_text(out / "data.json", json.dumps(description, indent=1) + "\n")
+    write_data_json(out, run.data)
     Metrics(out).write("start", {**_environment(processes), "kernels": run.facts["kernels"]})
 
 
+def write_data_json(folder: Path, data: SegmentationData) -> None:
+    """Write the description of a run's dataset."""
+    splits = {
+        split: [
+            {
+                "name": sample.name,
+                "image": str(sample.image),
+                "mask": str(sample.mask.path),
+                "checksum": data.checksums[sample.name],
+            }
+            for sample in samples
+        ]
+        for split, samples in data.splits.items()
+    }
+    description = {
+        "root": str(data.root.resolve()),
+        "layout": data.layout,
+        "notes": data.notes,
+        "images": data.pixels.to_json(),
+        "classes": data.classes.to_json(),
+        "pixels": _pixel_counts(data),
+        "splits": splits,
+    }
+    write_text(folder / "data.json", json.dumps(description, indent=1) + "\n")
+
+
 def read_root(folder: Path) -> Path:
-    """Return the dataset folder of a run. Raises InputError if the dataset was a user's own."""
+    """Return the dataset folder of a run.
+
+    Raises:
+        InputError: If the dataset was a user's own, or is no longer in its folder.
+    """
     description = _read_data_json(folder)
     if description["layout"] == CUSTOM_LAYOUT:
         raise InputError(
             f"{folder}: was trained on an in-memory dataset: pass it with resume(folder, data=...)"
         )
-    return Path(description["root"])
+    root = Path(description["root"])
+    if not root.exists():
+        raise InputError(
+            f"{folder}: its dataset {root} does not exist: if it has moved, give its folder: "
+            f"`pixelwise train DATA --resume {folder}`"
+        )
+    return root
 
 
 def check_model(folder: Path, recipe: ResolvedRecipe, model: nn.Module | None) -> None:
@@ -215,18 +238,28 @@ def check_model(folder: Path, recipe: ResolvedRecipe, model: nn.Module | None) -
 def check_same_data(folder: Path, data: SegmentationData) -> None:
     """Raise InputError if the dataset has changed since the run began.
 
-    Image names, classes, and pixel counts by class are compared; these show changed masks.
+    Names and pixels of images and masks and the classes are compared. The folder may be another.
     """
     description = _read_data_json(folder)
     remedy = "restore the dataset, or train again"
     for split, samples in data.splits.items():
-        before = {sample["name"] for sample in description["splits"].get(split, [])}
+        before = {sample["name"]: sample for sample in description["splits"].get(split, [])}
         now = {sample.name for sample in samples}
-        for names, change in ((before - now, "missing"), (now - before, "new")):
+        changed = {
+            name
+            for name in before.keys() & now
+            # Earlier versions recorded no checksums.
+            if before[name].get("checksum", data.checksums[name]) != data.checksums[name]
+        }
+        for names, files, change in (
+            (before.keys() - now, "images", "are missing"),
+            (now - before.keys(), "images", "are new"),
+            (changed, "images or masks", "have changed"),
+        ):
             if names:
                 raise InputError(
-                    f"{data.root}: {len(names)} images of {split} are {change} since the run "
-                    f"began, such as {min(names)}: {remedy}"
+                    f"{data.root}: {len(names)} {files} of {split} {change} since the run began, "
+                    f"such as {min(names)}: {remedy}"
                 )
     if description["classes"] != data.classes.to_json():
         raise InputError(f"{data.root}: the classes have changed since the run began: {remedy}")
@@ -235,9 +268,9 @@ def check_same_data(folder: Path, data: SegmentationData) -> None:
 
 
 def fingerprint(data: SegmentationData) -> str:
-    """Return a hash of the names, the classes and the pixel counts by class."""
+    """Return a hash of names, pixels and classes."""
     names = {split: [sample.name for sample in samples] for split, samples in data.splits.items()}
-    text = json.dumps([names, data.classes.to_json(), _pixel_counts(data)])
+    text = json.dumps([names, data.checksums, data.classes.to_json(), _pixel_counts(data)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -13,14 +13,32 @@ from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.custom_model import check_batch_norm
+from pixelwise.training.host_state import isolated
+from pixelwise.training.loading import count_workers
 from pixelwise.training.losses import SegmentationLoss
 from pixelwise.training.resume_state import Checkpoint, load_newest_checkpoint
-from pixelwise.training.run_folder import Run, begin_run, check_model, check_same_data, read_root
-from pixelwise.training.setup import Data, TrainingSetup, make_network, open_data, set_up
+from pixelwise.training.run_folder import (
+    Run,
+    begin_run,
+    check_model,
+    check_same_data,
+    read_root,
+    write_data_json,
+)
+from pixelwise.training.setup import (
+    Data,
+    TrainingSetup,
+    describe_data,
+    make_network,
+    open_data,
+    set_up,
+)
 from pixelwise.training.tensorboard import TensorBoard
 from pixelwise.training.trainer import Trainer
+from pixelwise.worker_start import check_workers_start
 
 
+@isolated
 def train(
     data: Data,
     out: Path,
@@ -64,6 +82,7 @@ def train(
         return _fit(setup, group, callback)
 
 
+@isolated
 def plan_training(
     data: Data,
     out: Path,
@@ -97,6 +116,7 @@ def plan_training(
     return setup.run
 
 
+@isolated
 def resume(
     folder: Path,
     *,
@@ -111,7 +131,8 @@ def resume(
 
     Args:
         folder: Folder of the run.
-        data: The dataset, if it is not a folder or the folder has moved.
+        data: The dataset, if it is not a folder or the folder has moved. It must have the same
+            content.
         model: The module, if the run trains your own.
         callback: Receives the progress.
 
@@ -133,15 +154,23 @@ def resume(
     with group.fail_together(folder):
         group.on_all_ranks(lambda: check_batch_size(recipe.batch_size, group.world_size))
         group.on_all_ranks(lambda: check_batch_norm(model, group.world_size))
+        group.on_all_ranks(lambda: check_workers_start(count_workers(recipe.data.workers, group)))
         checkpoint, damaged = group.on_all_ranks(lambda: load_newest_checkpoint(folder))
         opened = open_data(source, recipe, callback, group)
         group.on_all_ranks(lambda: check_same_data(folder, opened))
+        if data is not None:
+            group.on_rank_zero(lambda: write_data_json(folder, opened))
         progress = checkpoint.progress()
         position = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
         if progress.epoch > recipe.epochs:
             position = "the run is finished"
-        resumed = "; ".join([position, *damaged])
-        facts = {**checkpoint.facts, "processes": str(group), "resumed": resumed}
+        resumed = "; ".join([position, *damaged, *checkpoint.changed_environment()])
+        facts = {
+            **checkpoint.facts,
+            "data": describe_data(opened),
+            "processes": str(group),
+            "resumed": resumed,
+        }
         run = Run(folder, recipe, opened, checkpoint.normalization, facts, progress)
         loss = SegmentationLoss(
             recipe.loss, opened.pixel_counts["train"], device=group.fabric.device

@@ -19,13 +19,16 @@ from pixelwise.progress import duration
 from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, ResolvedRecipe
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.callbacks import Callback
+from pixelwise.training.class_pixels import check_class_pixels
 from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
 from pixelwise.training.initial_model import InitialModel, create_initial_model, create_network
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
+from pixelwise.training.loading import count_workers
 from pixelwise.training.losses import SegmentationLoss
 from pixelwise.training.run_folder import Run, check_out, fingerprint
 from pixelwise.training.tensorboard import import_summary_writer
 from pixelwise.weights.normalization import Normalization
+from pixelwise.worker_start import check_workers_start
 
 Data = str | Path | SegmentationData
 """A folder of images and masks, or a dataset that was opened or made by `from_datasets`."""
@@ -78,7 +81,10 @@ def set_up(
         recipe = recipe.replace(_CUSTOM_MODEL)
         group.on_all_ranks(lambda: check_batch_norm(module, world_size))
     group.on_rank_zero(lambda: _check_output(out, recipe, source, overwrite=overwrite))
+    group.on_all_ranks(lambda: check_workers_start(count_workers(recipe.data.workers, group)))
     data = open_data(source, recipe, callback, group)
+
+    group.on_rank_zero(lambda: check_class_pixels(data))
 
     def plan() -> tuple[Recipe, dict[str, str]]:
         planned = plan_run(recipe, data, device, processes=world_size)
@@ -150,11 +156,11 @@ def _decide(
             "data.value_range": pixels.value_range,
         }
     )
-    counts = ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items())
     facts = {
-        "data": f"{data.root} ({counts})",
+        "data": describe_data(data),
         "images": "" if pixels == RGB else str(pixels),
         "classes": ", ".join(data.classes.names),
+        "absent": check_class_pixels(data),
         "assumed": "; ".join(data.notes),
         "model": _describe_model(start, resolved.model),
         **planned_facts,
@@ -215,6 +221,12 @@ def _open_data(source: Data, recipe: Recipe, callback: Callback) -> Segmentation
         if split not in source.splits:
             raise InputError(f"{source.root}: the dataset has no {split} split: training needs it")
     return replace(source, splits={split: source.splits[split] for split in splits})
+
+
+def describe_data(data: SegmentationData) -> str:
+    """Return the folder of a dataset and the number of images by split."""
+    counts = ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items())
+    return f"{data.root} ({counts})"
 
 
 def _describe_model(start: InitialModel, model: ModelRecipe) -> str:

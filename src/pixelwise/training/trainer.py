@@ -31,7 +31,9 @@ from pixelwise.training.kernel_selection import KernelConfig
 from pixelwise.training.loading import (
     AugmentedSplit,
     BatchOrder,
-    auto_workers,
+    count_workers,
+    iterate,
+    lost_worker,
     make_augmentation,
     make_loader,
 )
@@ -106,11 +108,11 @@ class Trainer:
         )
         augmentation = make_augmentation(recipe.augmentation, fill=self.run.normalization.fill())
         self.train_dataset = AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
-        workers = recipe.data.workers
-        if workers == "auto":
-            local_processes = self.group.distributed_env.local_world_size
-            workers = auto_workers(self.device, processes=local_processes)
-        self.loader = make_loader(self.train_dataset, self.batch_sampler, workers=workers)
+        self.loader = make_loader(
+            self.train_dataset,
+            self.batch_sampler,
+            workers=count_workers(recipe.data.workers, self.group),
+        )
 
     def _make_model_and_optimizer(self) -> None:
         """Wrap the network with Fabric; create optimizer, schedule and moving average."""
@@ -136,7 +138,7 @@ class Trainer:
             TrainingStoppedError: On Ctrl-C or SIGTERM, after a checkpoint.
         """
         epochs = self.recipe.epochs
-        with self.interrupts:
+        with self.interrupts, self._explain_lost_workers():
             for epoch in range(self.progress.epoch, epochs + 1):
                 self.train_epoch()
                 self._finish_epoch()
@@ -156,7 +158,7 @@ class Trainer:
             progress.learning_rate = float(self.schedule.get_last_lr()[0])
         started = time.perf_counter() - progress.seconds
         loss_sum = progress.loss_sum
-        for step, (images, labels) in enumerate(self.loader, start=progress.step + 1):
+        for step, (images, labels) in enumerate(iterate(self.loader), start=progress.step + 1):
             loss = self.train_step(step, images, labels)
             loss_sum += loss
             with self._explain_write_errors():
@@ -197,8 +199,7 @@ class Trainer:
             if not math.isfinite(value):
                 torch.set_rng_state(rng_state)
                 self.group.on_rank_zero(lambda: self._fail_not_finite(step, value))
-            # DDP averages the gradients of the processes; the gradient of the batch is their sum.
-            self.fabric.backward(loss * self.group.world_size / self.accumulate)
+            self.fabric.backward(loss / self.accumulate)
         if update:
             self.optimizer.step()
             self.schedule.step()
@@ -313,6 +314,25 @@ class Trainer:
             raise TrainingError(
                 f"{error.problems[0]}, or free space here: {self.run.how_to_resume} resumes from "
                 "the last checkpoint"
+            ) from error
+
+    @contextmanager
+    def _explain_lost_workers(self) -> Iterator[None]:
+        """Report a worker that ended in one line: PyTorch raises its error anywhere in a step."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = lost_worker(error)
+            if not reason:
+                raise
+            text = (
+                f"data.workers = {self.loader.num_workers}: {reason}: {self.run.how_to_resume} "
+                "resumes from the last checkpoint"
+            )
+            if self.interrupts.requested:  # the workers received the signal, too
+                raise TrainingStoppedError(text, signal_number=self.interrupts.requested) from error
+            raise TrainingError(
+                f"{text}; with data.workers=0 in its recipe.toml it needs no workers"
             ) from error
 
     def _fail_not_finite(self, step: int, loss: float) -> NoReturn:
