@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -36,7 +35,6 @@ from pixelwise.inference.batch.pipeline import QUEUE_BYTES, QUEUE_ITEMS, overlap
 from pixelwise.inference.tiling.tiled_model import DEFAULT_REQUIREMENTS, TiledModel
 from pixelwise.interrupts import StoppedError
 
-JOURNAL = ".pixelwise-predict.jsonl"
 KILLS = int(os.environ.get("PIXELWISE_KILLS", "30"))
 IMAGES = 8
 
@@ -268,7 +266,7 @@ def test_concurrent_prediction_writes_the_same_files(images: Path, tmp_path: Pat
     assert (result.written, runtime.count, runtime.alone) == (IMAGES, IMAGES, 0)
     assert 2 <= runtime.together <= 3
     assert contents(tmp_path / "several") == contents(tmp_path / "one")
-    assert len(set(contents(tmp_path / "one").values())) == 2 * IMAGES + 1  # all are different
+    assert len(set(contents(tmp_path / "one").values())) == 2 * IMAGES  # all are different
     assert seen == [(number, IMAGES) for number in range(1, IMAGES + 1)]
 
 
@@ -308,18 +306,14 @@ def test_images_too_large_to_run_together_are_predicted_one_by_one() -> None:
 # --- Resuming
 
 
-def test_a_complete_run_leaves_results_and_their_list_and_is_not_resumed(
+def test_a_complete_run_leaves_only_results_and_is_not_resumed(
     images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     assert run(images, out).written == IMAGES
     whole = contents(out)
     names = ["a.jpg", "a.png", *(str(number) for number in range(IMAGES - 2))]
-    results = {f"{name}{kind}.png" for name in names for kind in ("", "_overlay")}
-    assert set(whole) == {JOURNAL, *results}
-    _, line = whole[JOURNAL].splitlines()
-    written = {name: hashlib.sha256(whole[name]).hexdigest() for name in results}
-    assert json.loads(line) == {"written": written}
+    assert set(whole) == {f"{name}{kind}.png" for name in names for kind in ("", "_overlay")}
     with Image.open(images / "3.png") as image:
         np.testing.assert_array_equal(read_mask(out / "3.png"), np.asarray(image)[..., 0] // 86)
     again = run(images, out)
@@ -341,7 +335,7 @@ def test_a_run_stopped_by_a_signal_is_resumed(
     masks = [path for path in out.glob("*.png") if "_overlay" not in path.name]
     assert 3 <= len(masks) < IMAGES
     assert all((out / f"{mask.stem}_overlay.png").exists() for mask in masks)
-    assert [path.name for path in out.glob(".*")] == [JOURNAL]
+    assert [path.name for path in out.glob(".*")] == [".pixelwise-predict.jsonl"]
     rest = kind()
     result = run(images, out, rest)
     assert (result.kept, result.written) == (len(masks), IMAGES - len(masks))
@@ -367,7 +361,7 @@ def kept(folder: Path, **options: object) -> int:
 
 
 def finished(folder: Path) -> int:
-    return len((folder / "out" / JOURNAL).read_text().splitlines()) - 1
+    return len((folder / "out" / ".pixelwise-predict.jsonl").read_text().splitlines()) - 1
 
 
 def test_changed_files_are_predicted_again(half: Path) -> None:
@@ -408,14 +402,14 @@ def test_other_options_or_another_network_discard_old_results(
 
 
 def test_a_journal_of_version_0_1_is_discarded(half: Path) -> None:
-    journal = half / "out" / JOURNAL
+    journal = half / "out" / ".pixelwise-predict.jsonl"
     _, *entries = journal.read_text().splitlines(keepends=True)
     header = {"format": 1, "settings": {"network": "", "parts": False, "runtime": "brightness"}}
     journal.write_text("".join([json.dumps(header) + "\n", *entries]))
     (half / "out" / ".pixelwise-predict.old").touch()  # 0.1 had files of other names, too
     result = run(half / "images", half / "out")
     assert (result.kept, result.outdated) == (0, True)
-    assert [path.name for path in (half / "out").glob(".*")] == [JOURNAL]
+    assert list((half / "out").glob(".*")) == []
 
 
 def test_overwrite_starts_over(half: Path) -> None:
@@ -426,17 +420,15 @@ def test_overwrite_starts_over(half: Path) -> None:
 @pytest.mark.parametrize("torn", ['{"image": "/x', "\x00\x00\x00\n", '{"image": 3}\n'])
 def test_a_torn_line_is_ignored(half: Path, torn: str) -> None:
     before = finished(half)
-    with (half / "out" / JOURNAL).open("a", encoding="utf-8") as stream:
+    with (half / "out" / ".pixelwise-predict.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(torn)
     assert kept(half) == before
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1]\n"])
-def test_an_unreadable_journal_lists_no_results(half: Path, content: bytes) -> None:
-    (half / "out" / JOURNAL).write_bytes(content)
-    with pytest.raises(InputError, match=r"out: holds \d+ files that this command would replace"):
-        kept(half)
-    assert kept(half, overwrite=True) == 0
+def test_an_unreadable_journal_is_ignored(half: Path, content: bytes) -> None:
+    (half / "out" / ".pixelwise-predict.jsonl").write_bytes(content)
+    assert kept(half) == 0
 
 
 def test_two_processes_cannot_write_to_one_folder(images: Path, tmp_path: Path) -> None:
@@ -446,6 +438,7 @@ def test_two_processes_cannot_write_to_one_folder(images: Path, tmp_path: Path) 
     with FolderLock(out, "predict"), pytest.raises(InputError, match=busy):
         run(images, out)
     assert run(images, out).written == IMAGES
+    assert not (out / LOCK).exists()
 
 
 @pytest.mark.parametrize("kind", [Counting, Concurrent])
@@ -466,7 +459,7 @@ def test_bad_images_are_reported_and_the_others_predicted(
         str(folder / "4.png"),
     ]
     assert seen == [(number, IMAGES) for number in range(1, IMAGES + 1)]
-    assert [path.name for path in (tmp_path / "out").glob(".*")] == [JOURNAL]
+    assert list((tmp_path / "out").glob(".*")) == []
     for path in list_images(folder):
         path.write_bytes(b"")
     with pytest.raises(InputError) as all_bad:
@@ -477,7 +470,7 @@ def test_bad_images_are_reported_and_the_others_predicted(
 
 def test_without_overlays_only_masks_are_written(images: Path, tmp_path: Path) -> None:
     run(images, tmp_path / "out", overlay=False)
-    assert len(list((tmp_path / "out").glob("*"))) == IMAGES + 1  # and the journal
+    assert len(list((tmp_path / "out").iterdir())) == IMAGES
 
 
 def test_the_network_id_depends_on_the_weights(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -550,7 +543,7 @@ def test_a_run_killed_at_any_moment_is_resumed_to_the_same_files(
             killed = attempt(images, out, place, times, after, concurrency)
             kills += killed
             final = contents(out) if out.is_dir() else {}
-            if final == expected:  # with a reduced journal: the run was complete before the kill
+            if final == expected:  # without a journal: the run was complete before the kill
                 killed = False
                 break
             final = {name: data for name, data in final.items() if not name.startswith(".")}
@@ -595,7 +588,7 @@ def test_a_run_ended_by_a_full_disk_is_resumed(
     assert full.value.exit_code == 1
     whole = sorted(path.name for path in out.glob("*_overlay.png"))
     assert 1 <= len(whole) < 24
-    entries = (out / JOURNAL).read_text().splitlines()[1:]
+    entries = (out / ".pixelwise-predict.jsonl").read_text().splitlines()[1:]
     assert [Path(json.loads(line)["image"]).stem for line in entries] == [
         name.split("_")[0] for name in whole
     ]

@@ -192,4 +192,4 @@ def test_predict_handles_all_files(tree: Tree, tmp_path: Path, tiny_bundle: Path
     codes = [done["code"] for done in run(tmp_path, jobs, seconds=30)]
     assert codes == [1, 2]
     assert tree.listing() == before
-    assert {path.suffix for path in masks.iterdir()} == {".png", ".jsonl"}  # and the journal
+    assert {path.suffix for path in masks.iterdir()} == {".png"}

@@ -91,8 +91,7 @@ def test_a_video_keeps_its_frames_their_times_and_rate(
     assert (result.frames, result.faults) == (FRAMES, [])
     assert result.notes == [f"{path}: the sound is not copied"]
     assert seen[-1] == (FRAMES, FRAMES)
-    names = [".pixelwise-predict.jsonl", "clip_masks", "clip_overlay.mp4"]
-    assert sorted(entry.name for entry in out.iterdir()) == names
+    assert sorted(entry.name for entry in out.iterdir()) == ["clip_masks", "clip_overlay.mp4"]
     before, times = frames_of(path)
     after, times_after = frames_of(result.overlay)
     assert times_after == pytest.approx(times, abs=1e-3)
@@ -228,5 +227,4 @@ def test_the_command_accepts_videos_and_images(
         "12 frames written to predictions/clip_overlay.mp4 and predictions/clip_masks",
     ]
     names = sorted(path.name for path in (tmp_path / "predictions").iterdir())
-    journal = ".pixelwise-predict.jsonl"
-    assert names == [journal, "clip_masks", "clip_overlay.mp4", "photo.png", "photo_overlay.png"]
+    assert names == ["clip_masks", "clip_overlay.mp4", "photo.png", "photo_overlay.png"]

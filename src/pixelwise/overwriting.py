@@ -18,9 +18,14 @@ MARK_BYTES = 1 << 16
 """A mark is within this number of bytes from the beginning of a file."""
 
 
-def written_by(command: str) -> str:
-    """Return the mark of the text files of a command."""
-    return f"pixelwise {command}"
+def json_mark(command: str) -> str:
+    """Return the first entry of the JSON files of a command."""
+    return f'"written_by": "pixelwise {command}"'
+
+
+def html_mark(command: str) -> str:
+    """Return the element of the head of the HTML pages of a command."""
+    return f'<meta name="generator" content="pixelwise {command}">'
 
 
 def has_mark(path: Path, mark: str) -> bool:

@@ -1,18 +1,16 @@
-"""The journal of a folder of results: which files prediction wrote, and where a run stopped.
+"""The journal of a run over many images, from which an interrupted run is resumed.
 
 OUT/.pixelwise-predict.jsonl has one line with everything that decides the results, and one line
 for each finished image. Results are first written to OUT/.pixelwise-predict.NUMBER.part and flushed
 to disk, then their lines are, and only then are they renamed. A complete line therefore guarantees
-complete results, and the next run finishes the renaming if the process is killed in between.
+complete results, and the next run finishes the renaming if the process is killed in between. A run
+that completes removes its journal.
 
-A run that completes reduces its journal to the SHA-256 of each file that it or an earlier run
-wrote. A later run replaces these files. Any other file, such as a mask that was drawn or corrected
-by hand, is replaced only on request.
+A result replaces a file only if prediction wrote that file, too (see `result_mark`), or on request.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -20,19 +18,19 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pixelwise.errors import InputError
-from pixelwise.file_io import append_whole, atomic, flush_folder, make_folder, sha256
+from pixelwise.file_io import append_whole, atomic, flush_folder, make_folder
 from pixelwise.folder_lock import FolderLock
+from pixelwise.inference.batch.result_mark import is_cut_off, is_result, mark_file, mark_png
 from pixelwise.overwriting import foreign_files
 
 NAME = ".pixelwise-predict"
-FORMAT = 3
-PNG_END = b"IEND\xaeB`\x82"
+FORMAT = 2
+OVERWRITE = '{"overwrite": true}\n'
+"""The second line of the journal of a run that may replace files of others."""
 COMMIT_SECONDS = 1.0
 """Results are committed in groups of this duration, because each commit flushes twice."""
 
@@ -59,16 +57,14 @@ class _Entry:
         image: Its path.
         size: Its size in bytes before it was read.
         modified: Its modification time before it was read.
-        files: The SHA-256 of each result, by its final name.
-        sizes: Its size in bytes.
+        files: The size of each result, by its final name.
         staged: The temporary name of each result, by its final name, until it is renamed.
     """
 
     image: str
     size: int
     modified: int
-    files: dict[str, str]
-    sizes: dict[str, int]
+    files: dict[str, int]
     staged: dict[str, str]
 
     def line(self) -> str:
@@ -83,9 +79,9 @@ class Journal:
 
     Args:
         out: The folder of the results.
-        settings: Everything besides the images that decides the results, as plain JSON. None for
-            results that are not resumed.
-        overwrite: Whether to replace files that are not in the journal.
+        settings: Everything besides the images that decides the results, as plain JSON.
+        overwrite: Whether to predict all images again, and to replace files that prediction did
+            not write. A run that resumes this one may replace them, too.
 
     Attributes:
         header: The first line of the journal.
@@ -94,23 +90,17 @@ class Journal:
         outdated: Whether `begin` found an unfinished run with other settings, and discarded it.
     """
 
-    def __init__(
-        self, out: Path, settings: Mapping[str, Any] | None = None, *, overwrite: bool = False
-    ) -> None:
+    def __init__(self, out: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
         self.out = out
         self.path = out / f"{NAME}.jsonl"
         self.tile_progress = out / f"{NAME}.tiles"
-        self.header = _header(settings)
+        self.header = json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True) + "\n"
         self.outdated = False
-        self._overwrite = overwrite
+        self._starts_over = self._overwrite = overwrite
         self._lock = FolderLock(out, "predict")
         self._start_lock = threading.Lock()
         self._started = False
-        self._found_header = ""
         self._numbers = itertools.count()
-        self._written: dict[str, str] = {}  # the SHA-256 of earlier results by name
-        self._entries: dict[str, _Entry] = {}  # of this run, by image
-        self._digests: dict[Path, str] = {}
         self._waiting: list[_Entry] = []
         self._committed = time.monotonic()
 
@@ -124,8 +114,6 @@ class Journal:
         finally:
             if self._started:  # otherwise the files belong to another process
                 self._remove_staged()
-                if not (self._entries or self._written) and self.header == _header(None):
-                    self.path.unlink(missing_ok=True)  # nothing to list, and nothing to resume
             self._lock.release()
 
     def begin(self, wanted: Mapping[Path, Sequence[str]]) -> set[Path]:
@@ -135,45 +123,45 @@ class Journal:
             wanted: The names of the results of each image.
 
         Raises:
-            InputError: If a result would replace a file that is not in the journal.
+            InputError: If a result would replace a file that prediction did not write.
         """
         if not self.out.is_dir():
             return set()
-        self.read()
-        listed = {name for entry in self._entries.values() for name in entry.files}
-        for entry in self._entries.values():
+        entries = {} if self._starts_over else self._read()
+        for entry in entries.values():
             self._rename(entry)
-        self._start_over_unless_same()
-        self._remove_staged()
         finished = {
-            path: self._entries[_key(path)]
+            path: entries[_key(path)]
             for path, files in wanted.items()
-            if _key(path) in self._entries
-            and self._is_valid(self._entries[_key(path)], path, files)
+            if _key(path) in entries and self._is_valid(entries[_key(path)], path, files)
         }
         rest = [name for path, files in wanted.items() if path not in finished for name in files]
-        self._written |= self._files()
-        # Listed, so that the run can be interrupted and resumed without `overwrite`.
-        self._written |= {
-            name: sha256(self.out / name)
-            for name in rest
-            if (self.out / name).is_file()
-            and (self._overwrite or (name in listed and _is_cut_off(self.out / name)))
-        }
-        # Without temporary names: a later result may be staged under the same name.
-        self._entries = {e.image: replace(e, staged={}) for e in finished.values()}
-        self.check(rest)
-        self._rewrite(self.header, self._entries.values())
+        listed = {name for entry in entries.values() for name in entry.files}
+        damaged = {name for name in rest if name in listed and is_cut_off(self.out / name)}
+        self.check(name for name in rest if name not in damaged)
+        for name in damaged:
+            (self.out / name).unlink()
+        self._remove_staged()
+        if finished:
+            with atomic(self.path) as side:
+                # Without temporary names: a later result may be staged under the same name.
+                lines = [replace(entry, staged={}).line() for entry in finished.values()]
+                side.write_text("".join([*self._head(), *lines]), encoding="utf-8")
+        else:
+            self.path.unlink(missing_ok=True)
+        if self._starts_over or self.outdated:
+            self.tile_progress.unlink(missing_ok=True)
         return set(finished)
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise InputError if a result would replace a file that is not in the journal."""
-        if self._overwrite:
-            return
-        files = self._files()
-        foreign = [self.out / name for name in names if self._is_foreign(name, files)]
+        """Raise InputError if a result would replace a file that prediction did not write."""
+        foreign = [] if self._overwrite else [self.out / n for n in names if self.is_foreign(n)]
         if foreign:
             raise foreign_files(foreign, self.out)
+
+    def is_foreign(self, name: str) -> bool:
+        """Return whether there is a file that prediction did not write."""
+        return os.path.lexists(self.out / name) and not is_result(self.out / name)
 
     def reserve(self) -> Path:
         """Return a temporary path for a result that the caller writes and flushes to disk.
@@ -187,9 +175,9 @@ class Journal:
         return self.out / f"{NAME}.{next(self._numbers)}.part"
 
     def stage(self, data: bytes) -> Path:
-        """Write a result under a temporary path and flush it to disk; any thread may call this."""
+        """Write a PNG file under a temporary path and flush it; any thread may call this."""
+        data = mark_png(data)
         side = self.reserve()
-        self._digests[side] = hashlib.sha256(data).hexdigest()
         try:
             with side.open("xb") as stream:
                 stream.write(data)
@@ -200,6 +188,12 @@ class Journal:
             raise
         return side
 
+    def seal(self, side: Path) -> None:
+        """Mark and flush a TIFF or MP4 file that the caller wrote under a temporary path."""
+        mark_file(side)
+        with side.open("rb+") as stream:
+            os.fsync(stream.fileno())
+
     def add(self, image: Path, stamp: FileStamp, results: Mapping[str, Path]) -> None:
         """Record a finished image.
 
@@ -208,12 +202,9 @@ class Journal:
             stamp: Its stamp before it was read.
             results: The temporary path of each result, by its final name.
         """
-        files = {
-            name: self._digests.pop(side, None) or sha256(side) for name, side in results.items()
-        }
-        sizes = {name: side.stat().st_size for name, side in results.items()}
+        files = {name: side.stat().st_size for name, side in results.items()}
         staged = {name: side.relative_to(self.out).as_posix() for name, side in results.items()}
-        self._waiting.append(_Entry(_key(image), stamp.size, stamp.modified, files, sizes, staged))
+        self._waiting.append(_Entry(_key(image), stamp.size, stamp.modified, files, staged))
         if time.monotonic() - self._committed >= COMMIT_SECONDS:
             self.commit()
 
@@ -225,24 +216,13 @@ class Journal:
             self._append("".join(entry.line() for entry in entries))
             for entry in entries:
                 self._rename(entry)
-                self._entries[entry.image] = entry
             flush_folder(self.out)
         self._committed = time.monotonic()
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove earlier results; files that are not in the journal stay."""
-        files = self._files()
-        for name in names:
-            if name in files and not self._is_foreign(name, files):
-                (self.out / name).unlink(missing_ok=True)
-
     def finish(self) -> None:
-        """Commit and reduce the journal to the written files, because the run is complete."""
+        """Commit and remove the journal, because the run is complete."""
         self.commit()
-        if self.out.is_dir():
-            self._written |= self._files()
-            with suppress(InputError):  # a full disk: all results are complete, and stay listed
-                self._rewrite(_header(None))
+        self.path.unlink(missing_ok=True)
         self.tile_progress.unlink(missing_ok=True)
 
     def _start(self) -> None:
@@ -252,14 +232,17 @@ class Journal:
             make_folder(self.out)
             self._lock.take()
             if not self.path.exists():
-                self._append(self.header)
+                self._append("".join(self._head()))
             self._started = True
+
+    def _head(self) -> list[str]:
+        """Return the lines of a journal before those of the images."""
+        return [self.header, OVERWRITE] if self._overwrite else [self.header]
 
     def _rename(self, entry: _Entry) -> None:
         """Give the results their final names; after a kill some may have them already."""
         for name, staged in entry.staged.items():
-            foreign = not self._overwrite and self._is_foreign(name, self._written)
-            if (self.out / staged).exists() and not foreign:
+            if (self.out / staged).exists() and (self._overwrite or not self.is_foreign(name)):
                 (self.out / name).parent.mkdir(exist_ok=True)
                 (self.out / staged).replace(self.out / name)
 
@@ -267,66 +250,32 @@ class Journal:
         with self.path.open("ab", buffering=0) as stream:
             append_whole(stream, text.encode())
 
-    def _rewrite(self, header: str, entries: Iterable[_Entry] = ()) -> None:
-        """Write the header, the earlier results that still exist, and entries."""
-        written = {n: d for n, d in sorted(self._written.items()) if (self.out / n).exists()}
-        lines = [json.dumps({"written": written}) + "\n"] if written else []
-        lines += [entry.line() for entry in entries]
-        if lines:
-            with atomic(self.path) as side:
-                side.write_text("".join([header, *lines]), encoding="utf-8")
-        else:
-            self.path.unlink(missing_ok=True)
-
-    def read(self) -> None:
-        """Read the journal. That of another version has no SHA-256, and lists nothing."""
+    def _read(self) -> dict[str, _Entry]:
+        """Return the entries by image; none if the journal was started with other settings."""
         try:
-            text = self.path.read_text(encoding="utf-8")
-            self._found_header, *lines = text.splitlines(keepends=True)
+            header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         except (OSError, ValueError):  # missing, empty, or not text
-            return
+            return {}
+        entries: dict[str, _Entry] = {}
+        if header != self.header:
+            self.outdated = bool(lines) or bool(self._side_files()) or self.tile_progress.exists()
+            return {}
         for line in lines:
+            if line == OVERWRITE:
+                self._overwrite = True
+                continue
             try:
-                content = json.loads(line)
-                if content.keys() == {"written"}:
-                    self._written = dict(content["written"])
-                    continue
-                entry = _Entry(**content)
-                self._entries[entry.image] = entry
-            except (AttributeError, TypeError, ValueError):
+                entry = _Entry(**json.loads(line))
+            except (TypeError, ValueError):
                 break  # torn by a kill, before its results were renamed
-
-    def _start_over_unless_same(self) -> None:
-        """Turn the results of a run with other settings, or to overwrite, into earlier ones."""
-        if self._found_header == self.header and not self._overwrite:
-            return
-        unfinished = bool(self._entries or self._side_files()) or self.tile_progress.exists()
-        if unfinished and not self._overwrite:
-            self.outdated = self._found_header not in ("", _header(None))
-        self._written |= self._files()
-        self._entries = {}
-        self.tile_progress.unlink(missing_ok=True)
-
-    def _files(self) -> dict[str, str]:
-        """Return the SHA-256 of all results, by name."""
-        later = (entry.files for entry in self._entries.values())
-        return dict(self._written, **{name: d for files in later for name, d in files.items()})
-
-    def _is_foreign(self, name: str, files: Mapping[str, str]) -> bool:
-        """Return whether a name belongs to a file with another content than the journal says."""
-        path = self.out / name
-        if not os.path.lexists(path):
-            return False
-        try:
-            return name not in files or sha256(path) != files[name]
-        except OSError:
-            return True
+            entries[entry.image] = entry
+        return entries
 
     def _is_valid(self, entry: _Entry, path: Path, files: Sequence[str]) -> bool:
         try:
             sizes = {name: (self.out / name).stat().st_size for name in files}
             stamp = FileStamp(entry.size, entry.modified)
-            return entry.sizes == sizes and stamp == FileStamp.of(path)
+            return entry.files == sizes and stamp == FileStamp.of(path)
         except OSError:
             return False
 
@@ -341,15 +290,6 @@ class Journal:
         """List staged results, half-written journals, and files of older versions."""
         files = [*self.out.glob(f"{NAME}.*"), *self.out.glob(f".{NAME}.jsonl.*.part")]
         return [file for file in files if file not in {self.path, self.tile_progress}]
-
-
-def _is_cut_off(path: Path) -> bool:
-    """Return whether a result is not a complete PNG file, as after a power failure."""
-    return path.suffix == ".png" and path.is_file() and not path.read_bytes().endswith(PNG_END)
-
-
-def _header(settings: Mapping[str, Any] | None) -> str:
-    return json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True) + "\n"
 
 
 def _key(path: Path) -> str:

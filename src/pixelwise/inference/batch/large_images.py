@@ -104,8 +104,7 @@ def predict_large_images(
                 except InputError:
                     side.unlink(missing_ok=True)  # the other images may need the room
                     raise
-                with side.open("rb+") as stream:
-                    os.fsync(stream.fileno())
+                journal.seal(side)
                 journal.add(path, stamp, {names[path]: side})
                 journal.commit()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,19 +132,6 @@ def make_journal(predictor: Predictor, out: Path, *, overwrite: bool, **settings
     """Make the journal of a run with everything that decides its results."""
     settings = {"pixelwise": pixelwise.__version__, **predictor.to_json(), **settings}
     return Journal(out, settings, overwrite=overwrite)
-
-
-def check_results(out: Path, names: Iterable[str], *, overwrite: bool) -> None:
-    """Raise InputError if a run would replace files in `out` that prediction did not write.
-
-    Args:
-        out: The folder of the results.
-        names: The names of the results.
-        overwrite: Whether the run replaces such files.
-    """
-    journal = Journal(out, overwrite=overwrite)
-    journal.read()
-    journal.check(names)
 
 
 def summarize(

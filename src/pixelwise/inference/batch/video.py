@@ -5,7 +5,6 @@ PyAV (FFmpeg), an optional dependency, decodes and encodes. Sound is not copied.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from pixelwise.file_io import flush_tree, not_writable
 from pixelwise.inference import overlay
 from pixelwise.inference.batch.folder_journal import FileStamp, Journal
 from pixelwise.inference.batch.pipeline import overlapped
+from pixelwise.inference.batch.result_mark import mark_png
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.results import Segmentation
 from pixelwise.interrupts import Interrupts, StoppedError
@@ -111,7 +111,7 @@ def predict_video(
             def finish(frame: _Frame, segmentation: Segmentation) -> Image.Image:
                 if results.masks is not None:
                     (mask,) = segmentation.encode(overlay=False)
-                    (results.masks / f"{frame.number:06d}.png").write_bytes(mask)
+                    (results.masks / f"{frame.number:06d}.png").write_bytes(mark_png(mask))
                 return segmentation.overlay(legend=False)
 
             steps = overlapped(
@@ -161,12 +161,12 @@ class _Results:
 
     def __init__(self, out: Path, result: VideoResult, *, overwrite: bool) -> None:
         self.result = result
-        self.journal = Journal(out, overwrite=overwrite)
+        self.journal = Journal(out, {"video": True}, overwrite=overwrite)
 
     def __enter__(self) -> _Results:
         with ExitStack() as stack:
             journal = stack.enter_context(self.journal)
-            journal.begin({})
+            self.resumable = journal.path.exists()  # the journal of images, which must stay
             masks = self.result.masks
             self.earlier = [] if masks is None else [f"{masks.name}/{f}" for f in _names(masks)]
             journal.check([self.result.overlay.name, *self.earlier])
@@ -178,7 +178,11 @@ class _Results:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stack.__exit__(None, None, None)
+        try:
+            if not self.resumable:
+                self.journal.finish()
+        finally:
+            self._stack.close()
 
     def keep(self, path: Path, stamp: FileStamp) -> None:
         """Give the results their final names, and remove masks of an earlier run."""
@@ -187,12 +191,12 @@ class _Results:
             flush_tree(self.masks)
             folder = self.result.masks.name
             staged |= {f"{folder}/{file}": self.masks / file for file in _names(self.masks)}
-        with self.overlay.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        self.journal.seal(self.overlay)
         self.journal.add(path, stamp, staged)
         self.journal.commit()
-        self.journal.remove(set(self.earlier) - staged.keys())
-        self.journal.finish()
+        for name in self.earlier:
+            if name not in staged and not self.journal.is_foreign(name):
+                (self.journal.out / name).unlink()
 
 
 def _names(folder: Path) -> list[str]:
