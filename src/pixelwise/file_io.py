@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,10 +31,12 @@ def atomic(path: Path) -> Iterator[Path]:
         InputError: If the folder cannot be written or the disk is full.
     """
     temporary = _temporary_file(path)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
+        temporary.chmod(stat.S_IMODE(mode))  # some writers put a private file in its place
         temporary.replace(path)
         flush_folder(path.parent)
     except OSError as error:

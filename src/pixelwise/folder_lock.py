@@ -53,8 +53,7 @@ class FolderLock:
         self._released = threading.Event()
 
     def __enter__(self) -> FolderLock:
-        if self.folder.is_dir():
-            self.take()
+        self.take_if_exists()
         return self
 
     def __exit__(
@@ -64,6 +63,11 @@ class FolderLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+    def take_if_exists(self) -> None:
+        """Lock the folder if there is one. Raises InputError as `take` does."""
+        if self.folder.is_dir():
+            self.take()
 
     def take(self) -> None:
         """Create the folder if necessary, and lock it unless this object has locked it already.

@@ -25,6 +25,7 @@ from pixelwise.cli import (
     tune_crf,
 )
 from pixelwise.cli.console import complain
+from pixelwise.cli.standard_streams import standard_streams
 from pixelwise.errors import InputError
 from pixelwise.process_settings import limit_omp_spin
 
@@ -81,12 +82,13 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 def main() -> None:
     """Run the `pixelwise` command."""
     limit_omp_spin()
-    try:
-        code = app(prog_name="pixelwise", standalone_mode=False)
-    except _UsageError as error:
-        _report_usage_error(error)
-        code = 2
-    sys.exit(code if isinstance(code, int) else 0)
+    with standard_streams():
+        try:
+            code = app(prog_name="pixelwise", standalone_mode=False)
+        except _UsageError as error:
+            _report_usage_error(error)
+            code = 2
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 def _report_usage_error(error: Any) -> None:

@@ -48,11 +48,20 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             print("pixelwise: stopped by Ctrl-C; finished work is kept", file=sys.stderr)
             raise SystemExit(130) from None
-        except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
-            sys.stderr.close()
-            raise SystemExit(141) from None
+        except OSError as error:
+            complain(_describe(error))
+            raise SystemExit(1) from None
 
     return guarded
+
+
+def _describe(error: OSError) -> PixelwiseError:
+    """Return the error for a file that the system cannot read or write."""
+    path = f"{error.filename}: " if error.filename else ""
+    return PixelwiseError(
+        f"{path}{error.strerror or error}: check the path, its permissions and the free disk space, "
+        "and run the command again"
+    )
 
 
 def complain(error: PixelwiseError) -> None:

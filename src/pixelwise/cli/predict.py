@@ -34,8 +34,8 @@ def predict(
         bool,
         Option(
             "--overwrite",
-            help="Predict all images again instead of resuming an interrupted run, and replace files "
-            "that predict did not write.",
+            help="Predict all images again instead of resuming an interrupted run, and replace "
+            "files that predict did not write.",
         ),
     ] = False,
     frame_masks: Annotated[
