@@ -417,6 +417,37 @@ def test_overwrite_starts_over(half: Path) -> None:
     assert (result.kept, result.outdated) == (0, False)
 
 
+def test_a_run_that_may_overwrite_is_resumed_without_the_option(
+    images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for number in range(IMAGES - 2):
+        (out / f"{number}.png").write_bytes(b"by hand")
+    with pytest.raises(InputError, match=r"holds 6 files .* such as 0.png, 1.png, 2.png: choose"):
+        run(images, out)
+    stop = Counting(n3=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedError):
+        run(images, out, stop, overwrite=True)
+    result = run(images, out)
+    assert result.kept >= 3
+    assert result.kept + result.written == IMAGES
+    run(images, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_file_that_appears_during_the_run_is_kept(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def save() -> None:
+        (out / "5.png").write_bytes(b"by hand")
+
+    with pytest.raises(InputError, match=r"5.png: exists and was not written by this command"):
+        run(images, out, Counting(n7=save))
+    assert (out / "5.png").read_bytes() == b"by hand"
+    assert sorted(path.name for path in out.glob("*.part")) == []
+
+
 @pytest.mark.parametrize("torn", ['{"image": "/x', "\x00\x00\x00\n", '{"image": 3}\n'])
 def test_a_torn_line_is_ignored(half: Path, torn: str) -> None:
     before = finished(half)
