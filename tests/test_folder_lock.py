@@ -176,5 +176,3 @@ def test_a_run_in_a_folder_that_appears_meanwhile_is_refused(
     with pytest.raises(InputError, match="holds a run already"):
         train(data, out, recipe, callback=First())
     assert (out / "best.safetensors").exists()
-
-

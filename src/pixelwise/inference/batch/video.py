@@ -243,7 +243,7 @@ class _VideoReader:
         try:
             self.stamp = FileStamp.of(path)
             self.stream = _find_stream(self.container, path)
-            self.aspect_ratio = self.stream.sample_aspect_ratio or Fraction(1)
+            self.aspect_ratio = self.stream.sample_aspect_ratio or None
             self.stream.thread_type = "AUTO"
             self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
             self.time_base = self.stream.time_base or 1 / self.rate
@@ -320,8 +320,9 @@ class _VideoWriter:
         self.stream.height = _even(height + self.legend.height)
         self.stream.pix_fmt = "yuv420p"
         self.stream.codec_context.time_base = reader.time_base
-        ratio = 1 / reader.aspect_ratio if first.transposed else reader.aspect_ratio
-        self.stream.codec_context.sample_aspect_ratio = ratio.limit_denominator(MAX_RATIO)
+        if reader.aspect_ratio is not None:
+            ratio = 1 / reader.aspect_ratio if first.transposed else reader.aspect_ratio
+            self.stream.codec_context.sample_aspect_ratio = ratio.limit_denominator(MAX_RATIO)
         self.time_base = reader.time_base
 
     def write(self, image: Image.Image, time: int) -> None:
@@ -343,9 +344,7 @@ class _VideoWriter:
             self.container.mux(self.stream.encode(None))
 
 
-def _turn(
-    pixels: NDArray[np.uint8], matrix: bytes | None
-) -> tuple[NDArray[np.uint8], bool]:
+def _turn(pixels: NDArray[np.uint8], matrix: bytes | None) -> tuple[NDArray[np.uint8], bool]:
     """Turn and mirror a frame as its display matrix says; return whether it was transposed.
 
     The matrix (ISO 14496-12, 6.2.2) maps (x, y) to (a x + c y, b x + d y). Only its signs matter.
