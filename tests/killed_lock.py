@@ -38,7 +38,7 @@ def die_at(line: int) -> None:
 
 
 def main(folder: Path, *, decided: bool) -> None:
-    folder_lock.STALE_SECONDS, folder_lock.SETTLE_SECONDS = 0.2, 0.01
+    folder_lock.STALE_SECONDS, folder_lock.DOUBT_SECONDS = 0.2, 0.01
     if not decided:
         folder_lock._lock_by_kernel = lambda handle: False
     kills = 0

@@ -98,7 +98,7 @@ def test_where_the_kernel_cannot_decide_a_living_process_keeps_its_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder_lock, "_lock_by_kernel", lambda handle: False)
-    monkeypatch.setattr(folder_lock, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(folder_lock, "DOUBT_SECONDS", 0.01)
     with FolderLock(tmp_path, "train"):
         os.utime(tmp_path / NAME, (0, 0))  # on the same machine, its age does not matter
         with pytest.raises(InputError, match=BUSY):

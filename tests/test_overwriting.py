@@ -14,8 +14,9 @@ import pytest
 from pixelwise.cli import app
 from pixelwise.overwriting import check_output, html_mark, json_mark
 
-FOREIGN = b"made by hand"
+BY_HAND = b"made by hand"
 TRAINING = ("--set", "model.options.backbone=tiny", "--weights", "none", "--epochs", "1")
+SWEEP = ("--set", TRAINING[1], "--set", "model.weights=none", "--set", "epochs=1")
 RUN_FILES = ("recipe.toml", "data.json", "metrics.jsonl", "best.safetensors", "last.safetensors")
 RUN_INNER = (
     "val_images.safetensors",
@@ -32,7 +33,7 @@ class Case:
 
     Args:
         arguments: The command; `bundle`, `data`, `run` and `clip.mp4` are there.
-        places: The files that it would write, each of which is a foreign one in turn.
+        places: The files that it would write, each of which exists in turn.
         needs: An optional package without which the command cannot run.
     """
 
@@ -88,10 +89,14 @@ WRITING: dict[str, list[Case]] = {
     ],
     "sweep": [
         Case(
-            ("sweep", "data", "--out", "o", "--trials", "1", "--set", TRAINING[1])
-            + ("--set", "model.weights=none", "--set", "epochs=1", "--json", "o.json"),
-            ("o/sweep.json", "o/trials.log", "o/best.toml", "o/trial-000/best.safetensors")
-            + ("o.json",),
+            ("sweep", "data", "--out", "o", "--trials", "1", "--json", "o.json", *SWEEP),
+            (
+                "o/sweep.json",
+                "o/trials.log",
+                "o/best.toml",
+                "o/trial-000/best.safetensors",
+                "o.json",
+            ),
             needs="optuna",
         ),
     ],
@@ -180,7 +185,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("one", "place"), CASES)
-def test_a_foreign_file_where_a_command_would_write_is_neither_replaced_nor_removed(
+def test_a_file_of_others_where_a_command_would_write_is_neither_replaced_nor_removed(
     one: Case,
     place: str,
     inputs: Path,
@@ -192,7 +197,7 @@ def test_a_foreign_file_where_a_command_would_write_is_neither_replaced_nor_remo
         pytest.importorskip(one.needs)
     shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / place).write_bytes(FOREIGN)
+    (tmp_path / place).write_bytes(BY_HAND)
     monkeypatch.setattr("pixelwise.cli.demo.DEMO_SCENES", {"train": 1, "val": 1, "test": 1})
     before = snapshot(tmp_path)
     result = cli(*one.arguments)
@@ -230,14 +235,14 @@ def test_overwrite_replaces_files_of_the_same_name_only_and_a_repeated_command_i
     others = [tmp_path / "o" / "notes.txt", (tmp_path / place).with_name("000009.png")]
     for path in (tmp_path / place, *others):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(FOREIGN)
+        path.write_bytes(BY_HAND)
     assert cli(*one.arguments).code in {0, 1}  # 1: the doctor's verdict
-    assert (tmp_path / place).read_bytes() != FOREIGN
+    assert (tmp_path / place).read_bytes() != BY_HAND
     again = one.arguments[:-1]
     if "--frame-masks" in again:  # every mask in the folder could be in the way
         others.pop().unlink()
     assert cli(*again).code in {0, 1}
-    assert [path.read_bytes() for path in others] == [FOREIGN] * len(others)
+    assert [path.read_bytes() for path in others] == [BY_HAND] * len(others)
 
 
 @pytest.mark.parametrize("change", ["corrected", "replaced", "appended"])
@@ -284,18 +289,18 @@ def test_a_resumed_or_replaced_run_keeps_the_files_of_others(inputs: Path, tmp_p
     others = ["notes.txt", "checkpoints/mine.txt", "tensorboard/mine.txt", ".pip.part"]
     for name in others:
         (out / name).parent.mkdir(exist_ok=True)
-        (out / name).write_bytes(FOREIGN)
+        (out / name).write_bytes(BY_HAND)
     for name in ("best.safetensors", "last.safetensors", "metrics.jsonl", "report.html"):
         path = out / name
         own = path.read_bytes() if path.exists() else None
-        path.write_bytes(FOREIGN)
+        path.write_bytes(BY_HAND)
         with pytest.raises(InputError, match=f"{name}: was not written by train"):
             resume(out)
-        assert path.read_bytes() == FOREIGN
+        assert path.read_bytes() == BY_HAND
         path.unlink() if own is None else path.write_bytes(own)
     resume(out)
     train(inputs / "data", out, recipe, overwrite=True)
-    assert all((out / name).read_bytes() == FOREIGN for name in others)
+    assert all((out / name).read_bytes() == BY_HAND for name in others)
 
 
 def test_files_of_a_command_are_recognized_by_their_mark(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from pixelwise.file_io import make_folder, not_writable
 NAME = ".pixelwise.lock"
 RENEW_SECONDS = 20.0
 STALE_SECONDS = 120.0
-SETTLE_SECONDS = 0.5
+DOUBT_SECONDS = 0.5
 """How long to wait, where the kernel cannot decide, to see which of two processes came last."""
 
 
@@ -122,7 +122,7 @@ class FolderLock:
                     raise self._busy(owner)
                 record = _write_owner(handle, self.command)
                 if not decided:
-                    time.sleep(SETTLE_SECONDS)
+                    time.sleep(DOUBT_SECONDS)
                     if _read_owner(handle) != record:
                         raise self._busy(_read_owner(handle))
             except BaseException:

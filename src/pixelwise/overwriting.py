@@ -42,15 +42,15 @@ def check_output(path: Path, *, mark: str | None = None, overwrite: bool = False
 
     Args:
         path: The file to write later.
-        mark: What the file contains if the command has written it. None: any file is foreign.
+        mark: What the file contains if the command has written it. None: any file is of others.
         overwrite: Whether to replace a file that the command did not write.
     """
     check_writable(path)
     if not overwrite and os.path.lexists(path) and not (mark and has_mark(path, mark)):
-        raise foreign_files([path])
+        raise files_of_others([path])
 
 
-def foreign_files(paths: Sequence[Path], folder: Path | None = None) -> InputError:
+def files_of_others(paths: Sequence[Path], folder: Path | None = None) -> InputError:
     """Return the error for files that a command would replace and did not write, in one line."""
     if len(paths) == 1 or folder is None:
         return InputError(

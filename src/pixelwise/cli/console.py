@@ -59,8 +59,8 @@ def _describe(error: OSError) -> PixelwiseError:
     """Return the error for a file that the system cannot read or write."""
     path = f"{error.filename}: " if error.filename else ""
     return PixelwiseError(
-        f"{path}{error.strerror or error}: check the path, its permissions and the free disk space, "
-        "and run the command again"
+        f"{path}{error.strerror or error}: check the path, its permissions and the free disk "
+        "space, and run the command again"
     )
 
 

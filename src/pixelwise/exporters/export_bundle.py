@@ -23,7 +23,7 @@ from pixelwise.inference.export_manifest import (
 )
 from pixelwise.inference.runtimes import EXPORTED, installed, supports_tiling
 from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
-from pixelwise.overwriting import foreign_files
+from pixelwise.overwriting import files_of_others
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.bundle_header import bundle_digest
 
@@ -129,7 +129,7 @@ def _check_folder(folder: Path, *, overwrite: bool) -> None:
         )
     changed = [path for path in inside if sha256(path) != files[path.name]]
     if changed and not overwrite:
-        raise foreign_files(changed, folder)
+        raise files_of_others(changed, folder)
 
 
 class _Exporter:

@@ -179,14 +179,14 @@ def check_run_files(folder: Path) -> None:
     """Raise InputError if a file that a resumed run would replace is not one of a run."""
     marks = {"best.safetensors": '"pixelwise"', "last.safetensors": '"pixelwise"'}
     marks |= {VAL_IMAGES: KEY, "metrics.jsonl": '"event"', REPORT: html_mark("report")}
-    foreign = [
+    others = [
         folder / name
         for name, mark in marks.items()
         if os.path.lexists(folder / name) and not has_mark(folder / name, mark)
     ]
-    if foreign:
+    if others:
         raise InputError(
-            f"{foreign[0]}: was not written by train, and would be replaced: move it away, and "
+            f"{others[0]}: was not written by train, and would be replaced: move it away, and "
             "resume again"
         )
 

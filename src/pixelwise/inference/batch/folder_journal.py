@@ -25,7 +25,7 @@ from typing import Any
 from pixelwise.file_io import append_whole, atomic, flush_folder, make_folder
 from pixelwise.folder_lock import FolderLock
 from pixelwise.inference.batch.result_mark import is_cut_off, is_result, mark_file, mark_png
-from pixelwise.overwriting import foreign_files
+from pixelwise.overwriting import files_of_others
 
 NAME = ".pixelwise-predict"
 FORMAT = 2
@@ -155,11 +155,11 @@ class Journal:
 
     def check(self, names: Iterable[str]) -> None:
         """Raise InputError if a result would replace a file that prediction did not write."""
-        foreign = [] if self._overwrite else [self.out / n for n in names if self.is_foreign(n)]
-        if foreign:
-            raise foreign_files(foreign, self.out)
+        others = [] if self._overwrite else [self.out / n for n in names if self.is_of_others(n)]
+        if others:
+            raise files_of_others(others, self.out)
 
-    def is_foreign(self, name: str) -> bool:
+    def is_of_others(self, name: str) -> bool:
         """Return whether there is a file that prediction did not write."""
         return os.path.lexists(self.out / name) and not is_result(self.out / name)
 
@@ -242,7 +242,7 @@ class Journal:
     def _rename(self, entry: _Entry) -> None:
         """Give the results their final names; after a kill some may have them already."""
         for name, staged in entry.staged.items():
-            if (self.out / staged).exists() and (self._overwrite or not self.is_foreign(name)):
+            if (self.out / staged).exists() and (self._overwrite or not self.is_of_others(name)):
                 (self.out / name).parent.mkdir(exist_ok=True)
                 (self.out / staged).replace(self.out / name)
 

@@ -195,7 +195,7 @@ class _Results:
         self.journal.add(path, stamp, staged)
         self.journal.commit()
         for name in self.earlier:
-            if name not in staged and not self.journal.is_foreign(name):
+            if name not in staged and not self.journal.is_of_others(name):
                 (self.journal.out / name).unlink()
 
 
@@ -362,8 +362,8 @@ def _find_stream(container: InputContainer, path: Path) -> VideoStream:
     """Return the video stream that FFmpeg prefers; a cover image is none."""
     from av.stream import Disposition
 
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-    videos = [each for each in container.streams.video if not each.disposition & pictures]
+    still = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    videos = [each for each in container.streams.video if not each.disposition & still]
     if not videos:
         cover = ", only an image" if container.streams.video else ""
         raise InputError(f"{path}: contains no video stream{cover}: give a video")
