@@ -21,7 +21,8 @@ import killed_prediction
 from killed_prediction import CLASSES, Brightness
 from pixelwise.data.image_files import list_images, read_mask
 from pixelwise.errors import InputError
-from pixelwise.file_io import lock_folder
+from pixelwise.folder_lock import NAME as LOCK
+from pixelwise.folder_lock import FolderLock
 from pixelwise.inference import (
     FolderResult,
     InferenceOptions,
@@ -102,7 +103,8 @@ def run(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """Return the content of each file but the lock, which a kill may leave behind."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOCK}
 
 
 # --- Overlapped steps
@@ -415,6 +417,37 @@ def test_overwrite_starts_over(half: Path) -> None:
     assert (result.kept, result.outdated) == (0, False)
 
 
+def test_a_run_that_may_overwrite_is_resumed_without_the_option(
+    images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for number in range(IMAGES - 2):
+        (out / f"{number}.png").write_bytes(b"by hand")
+    with pytest.raises(InputError, match=r"holds 6 files .* such as 0.png, 1.png, 2.png: choose"):
+        run(images, out)
+    stop = Counting(n3=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedError):
+        run(images, out, stop, overwrite=True)
+    result = run(images, out)
+    assert result.kept >= 3
+    assert result.kept + result.written == IMAGES
+    run(images, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_file_that_appears_during_the_run_is_kept(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def save() -> None:
+        (out / "5.png").write_bytes(b"by hand")
+
+    with pytest.raises(InputError, match=r"5.png: exists and was not written by this command"):
+        run(images, out, Counting(n7=save))
+    assert (out / "5.png").read_bytes() == b"by hand"
+    assert sorted(path.name for path in out.glob("*.part")) == []
+
+
 @pytest.mark.parametrize("torn", ['{"image": "/x', "\x00\x00\x00\n", '{"image": 3}\n'])
 def test_a_torn_line_is_ignored(half: Path, torn: str) -> None:
     before = finished(half)
@@ -432,13 +465,11 @@ def test_an_unreadable_journal_is_ignored(half: Path, content: bytes) -> None:
 def test_two_processes_cannot_write_to_one_folder(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    handle = lock_folder(out)
-    if handle is None:
-        pytest.skip("this system cannot lock folders")
-    with pytest.raises(InputError, match="another pixelwise predict is writing there"):
+    busy = r"another pixelwise predict \(process \d+ on .*\) is writing there: wait until it ends"
+    with FolderLock(out, "predict"), pytest.raises(InputError, match=busy):
         run(images, out)
-    os.close(handle)
     assert run(images, out).written == IMAGES
+    assert not (out / LOCK).exists()
 
 
 @pytest.mark.parametrize("kind", [Counting, Concurrent])

@@ -598,15 +598,25 @@ def test_a_target_with_content_is_refused(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_overwrite_replaces_an_earlier_conversion(cli: Cli, tmp_path: Path) -> None:
+def test_overwrite_replaces_an_earlier_conversion_but_removes_no_file(
+    cli: Cli, tmp_path: Path
+) -> None:
     (tmp_path / "data").mkdir()
     plain(tmp_path / "data")
     earlier = tmp_path / "earlier"
-    (earlier / "images").mkdir(parents=True)
-    (earlier / "images" / "old.jpg").touch()
-    assert cli("convert-data", tmp_path / "data", earlier, "--overwrite").code == 0
-    assert not (earlier / "images" / "old.jpg").exists()
+    command = ("convert-data", tmp_path / "data", earlier, "--overwrite")
+    assert cli(*command).code == 0
+    written = {path: path.read_bytes() for path in earlier.rglob("*.*")}
+    for path in written:
+        path.write_bytes(b"changed")
+    assert cli(*command).code == 0
+    assert {path: path.read_bytes() for path in earlier.rglob("*.*")} == written
     assert len(open_dataset(earlier).splits["train"]) == 3
+    (earlier / "images" / "old.jpg").write_text("mine")
+    result = cli(*command)
+    assert result.code == 2
+    assert "holds 1 files that are no part of this conversion, such as images/old.jpg" in result.err
+    assert (earlier / "images" / "old.jpg").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"data", "earlier"}
 
 

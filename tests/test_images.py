@@ -32,7 +32,7 @@ from pixelwise.data.image_files import (
     write_mask,
 )
 from pixelwise.errors import InputError
-from pixelwise.file_io import atomic, make_folder
+from pixelwise.file_io import atomic, atomic_folder, cache_folder, make_folder, set_missing_home
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 INDEX = np.array([[0, 1, 2, 2], [3, 0, 1, 255], [2, 2, 9, 0]], dtype=np.uint8)
@@ -480,3 +480,51 @@ def test_a_written_file_has_the_permissions_of_a_new_file(tmp_path: Path) -> Non
     (tmp_path / "usual").touch()
     write_image(tmp_path / "ours.png", PIXELS)
     assert (tmp_path / "ours.png").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("umask", [0o027, 0o022])
+def test_writing_never_changes_the_umask_of_the_process(umask: int, tmp_path: Path) -> None:
+    """The umask can only be read by setting it, which other threads would notice."""
+    before = os.umask(umask)
+    modes: set[int] = set()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+
+            def write(number: int) -> None:
+                with atomic(tmp_path / f"ours{number}") as side:
+                    side.unlink()  # as writers do that put a private file in its place
+                    os.close(os.open(side, os.O_CREAT | os.O_WRONLY, 0o600))
+                with atomic_folder(tmp_path / f"folder{number}", flush=False):
+                    pass
+                (tmp_path / f"theirs{number}").touch()
+
+            list(pool.map(write, range(200)))
+        modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_file()}
+        folders = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_dir()}
+    finally:
+        assert os.umask(before) == umask
+    assert modes == {0o666 & ~umask}
+    assert folders == {0o777 & ~umask}
+
+
+def test_no_function_sets_the_umask() -> None:
+    import pixelwise
+
+    for path in Path(pixelwise.__file__).parent.rglob("*.py"):
+        assert "os.umask" not in path.read_text("utf-8"), path
+
+
+def test_a_user_without_a_home_folder_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("PIXELWISE_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert cache_folder() is None
+    monkeypatch.setenv("HOME", "")
+    set_missing_home()  # for packages that ask for the home folder when they are imported
+    assert os.environ["HOME"] == "/nonexistent"
+    monkeypatch.setattr(Path, "home", lambda: Path(os.environ["HOME"]))
+    assert cache_folder() is None
+    monkeypatch.setenv("PIXELWISE_CACHE", "/somewhere")
+    assert cache_folder() == Path("/somewhere")

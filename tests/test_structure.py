@@ -15,6 +15,8 @@ SOURCE = Path(pixelwise.__file__).parent
 RANK = {
     "errors": 0,
     "file_io": 1,
+    "folder_lock": 2,
+    "overwriting": 2,
     "interrupts": 1,
     "process_settings": 1,
     "peak_memory": 1,

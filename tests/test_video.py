@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from killed_prediction import CLASSES, Brightness
@@ -44,6 +45,7 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
         sound: bool = False,
         options: dict[str, str] | None = None,
         noise: int = 0,
+        aspect_ratio: Fraction | None = None,
     ) -> Path:
         path = tmp_path / name
         rng = np.random.default_rng(0)
@@ -51,6 +53,8 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
             stream = container.add_stream("libx264", rate=24, options={"crf": "1"})
             stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv444p"
             stream.codec_context.time_base = Fraction(1, 24)
+            if aspect_ratio is not None:
+                stream.codec_context.sample_aspect_ratio = aspect_ratio
             if sound:
                 audio = container.add_stream("aac", rate=8000, layout="mono")
                 samples = av.AudioFrame.from_ndarray(
@@ -113,24 +117,95 @@ def test_a_video_keeps_its_frames_their_times_and_rate(
         assert shown.shape[0] > HEIGHT  # the legend
 
 
+def set_matrix(path: Path, matrix: tuple[int, ...]) -> None:
+    """Write the display matrix of the track: ISO 14496-12, 8.3.2."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in matrix)
+    for index, value in enumerate((a, b, 0, c, d, 0, 0, 0, 1 << 30)):
+        data[start + 4 * index : start + 4 * index + 4] = value.to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2)])
 def test_a_rotated_video_becomes_upright(
     matrix: tuple[int, ...], turns: int, make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
     """As phones write it: frames are stored rotated, and the header has the rotation matrix."""
     path = make_video()
-    data = bytearray(path.read_bytes())
-    start = data.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2: the matrix of a track
-    a, b, c, d = (value << 16 for value in matrix)
-    for index, value in enumerate((a, b, 0, c, d, 0, 0, 0, 1 << 30)):
-        data[start + 4 * index : start + 4 * index + 4] = value.to_bytes(4, "big", signed=True)
-    path.write_bytes(data)
+    set_matrix(path, matrix)
     predict(path, tmp_path / "out", masks=True)
     upright = np.rot90(frame_pixels(3), turns)
     mask = read_mask(tmp_path / "out" / "clip_masks" / "000004.png")
     np.testing.assert_array_equal(mask, upright[..., 0] // 86)
     (shown, *_), _ = frames_of(tmp_path / "out" / "clip_overlay.mp4")
     assert shown.shape[1] < shown.shape[0] or turns == 2
+
+
+@pytest.mark.parametrize(
+    ("matrix", "upright"),
+    [
+        ((-1, 0, 0, 1), lambda pixels: pixels[:, ::-1]),
+        ((1, 0, 0, -1), lambda pixels: pixels[::-1]),
+        ((0, 1, 1, 0), lambda pixels: pixels.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1]),
+        ((0, -1, 1, 0), np.rot90),
+    ],
+)
+def test_a_mirrored_video_becomes_upright_and_keeps_its_proportions(
+    matrix: tuple[int, ...],
+    upright: Callable[[np.ndarray], np.ndarray],
+    make_video: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """With pixels that are twice as wide as high, which become twice as high as wide if turned."""
+    path = make_video(aspect_ratio=Fraction(2))
+    set_matrix(path, matrix)
+    result = predict(path, tmp_path / "out", masks=True)
+    mask = read_mask(tmp_path / "out" / "clip_masks" / "000004.png")
+    np.testing.assert_array_equal(mask, upright(frame_pixels(3))[..., 0] // 86)
+    with av.open(str(result.overlay)) as container:
+        ratio = container.streams.video[0].sample_aspect_ratio
+    assert ratio == (Fraction(1, 2) if matrix[1] else 2)
+
+
+@pytest.mark.parametrize("cover_first", [True, False])
+def test_a_cover_image_is_not_predicted(cover_first: bool, tmp_path: Path) -> None:
+    path, cover = tmp_path / "clip.mp4", np.full((90, 90, 3), 255, np.uint8)
+    with av.open(str(path), "w") as container:
+        streams = {}
+        for kind in ("cover", "video") if cover_first else ("video", "cover"):
+            codec = "mjpeg" if kind == "cover" else "libx264"
+            stream = streams[kind] = container.add_stream(codec, rate=24)
+            stream.height, stream.width = (90, 90) if kind == "cover" else (HEIGHT, WIDTH)
+            stream.pix_fmt = "yuvj420p" if kind == "cover" else "yuv420p"
+        streams["cover"].disposition = Disposition.attached_pic
+        for kind, images in (("cover", [cover]), ("video", map(frame_pixels, range(3)))):
+            for pixels in images:
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                container.mux(streams[kind].encode(frame))
+            container.mux(streams[kind].encode(None))
+    result = predict(path, tmp_path / "out", masks=True)
+    assert result.frames == 3
+    assert read_mask(tmp_path / "out" / "clip_masks" / "000001.png").shape == (HEIGHT, WIDTH)
+
+
+def test_sound_with_a_cover_image_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w", format="mp4") as container:
+        sound, cover = container.add_stream("aac", rate=16000), container.add_stream("mjpeg")
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        samples = av.AudioFrame.from_ndarray(
+            np.zeros((1, 16000), np.float32), format="fltp", layout="mono"
+        )
+        samples.sample_rate = 16000
+        image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        for stream, frame in ((sound, samples), (cover, image)):
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    with pytest.raises(InputError, match="contains no video stream, only an image: give a video"):
+        predict(path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("size", [(33, 47), (2, 2), (120, 300)])

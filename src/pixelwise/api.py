@@ -104,14 +104,16 @@ def predict_folder(
         images: An image, a folder of images, or several of both.
         out: Output folder for NAME.png and NAME_overlay.png.
         overlay: Whether to write the overlays.
-        overwrite: Whether to predict images again that an interrupted call has finished.
+        overwrite: Whether to predict images again that an interrupted call has finished, and to
+            replace files that prediction did not write.
         quiet: Whether to hide the progress bar.
 
     Returns:
         How many images were written or kept, and one line for each that failed.
 
     Raises:
-        InputError: If no image could be predicted, names collide, or `out` cannot be used.
+        InputError: If no image could be predicted, names collide, a file that prediction did not
+            write is in the way, or `out` cannot be used.
         StoppedError: After Ctrl-C or SIGTERM.
     """
     from pixelwise import inference
@@ -300,6 +302,7 @@ def export(
     data: str | Path | SegmentationData | None = None,
     max_drop: float = 0.3,
     calibration: int = 100,
+    overwrite: bool = False,
     quiet: bool = False,
 ) -> ExportManifest:
     """Export a bundle to a faster runtime, and check that it predicts the same.
@@ -312,6 +315,7 @@ def export(
         data: Images and masks for int8: the train split calibrates it, the val split scores it.
         max_drop: Points of validation mIoU that int8 may lose, 0 to 100.
         calibration: Number of training images that calibrate int8.
+        overwrite: Whether to replace an earlier export that is damaged or was changed.
         quiet: Whether to hide the progress.
 
     Returns:
@@ -333,6 +337,7 @@ def export(
             data=data,
             max_drop=max_drop,
             calibration=calibration,
+            overwrite=overwrite,
             progress=status.update,
             note=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,11 @@ from io import FileIO
 from pathlib import Path
 
 from pixelwise.errors import InputError
+
+PART = ".pixelwise.part"
+"""End of the name of temporary files, by which those that a kill left behind are recognized."""
+
+NO_HOME = "/nonexistent"  # as Debian gives it to users without a home folder
 
 
 @contextmanager
@@ -26,11 +33,12 @@ def atomic(path: Path) -> Iterator[Path]:
         InputError: If the folder cannot be written or the disk is full.
     """
     temporary = _temporary_file(path)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp creates private files
+        temporary.chmod(stat.S_IMODE(mode))  # some writers put a private file in its place
         temporary.replace(path)
         flush_folder(path.parent)
     except OSError as error:
@@ -53,7 +61,8 @@ def write_text(path: Path, text: str) -> None:
 def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield an empty temporary folder to fill; on success flush it and let it replace `path`.
 
-    On any error the temporary folder is removed and `path` is left unchanged.
+    On any error the temporary folder is removed and `path` is left unchanged. Callers check first
+    that all files in `path` may be replaced (see `pixelwise.overwriting`).
 
     Args:
         path: The folder to create or replace.
@@ -63,15 +72,15 @@ def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
     Raises:
         InputError: If the parent folder cannot be written or the disk is full.
     """
+    temporary = _temporary_name(path)
     try:
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        temporary.mkdir()
     except OSError as error:
         raise not_writable(path, error) from error
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp creates private folders
         if flush:
-            _flush_tree(temporary)
+            flush_tree(temporary)
         _replace_folder(temporary, path)
         flush_folder(path.parent)
     except OSError as error:
@@ -80,14 +89,8 @@ def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
-
-
-def _flush_tree(folder: Path) -> None:
+def flush_tree(folder: Path) -> None:
+    """Flush a folder and everything in it to disk."""
     for path in (folder, *folder.rglob("*")):
         if path.is_dir():
             flush_folder(path)
@@ -100,7 +103,7 @@ def _replace_folder(source: Path, target: Path) -> None:
     if not target.exists():
         source.replace(target)
         return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+    old = _temporary_name(target, ".old")
     try:
         target.replace(old)
         try:
@@ -112,12 +115,30 @@ def _replace_folder(source: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def cache_folder() -> Path:
+def cache_folder() -> Path | None:
     """Return the cache folder: $PIXELWISE_CACHE, or ~/.cache/pixelwise.
 
-    It holds weights that the user put there, and files that can be recreated.
+    It holds weights that the user put there, and files that can be recreated. A user without a
+    home folder, as in some containers, has none.
     """
-    return Path(os.environ.get("PIXELWISE_CACHE") or Path.home() / ".cache" / "pixelwise")
+    if chosen := os.environ.get("PIXELWISE_CACHE"):
+        return Path(chosen)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return None if home == Path(NO_HOME) else home / ".cache" / "pixelwise"
+
+
+def set_missing_home() -> None:
+    """Set HOME to a folder that does not exist if the user has none.
+
+    Packages that only ask for it when they are imported, such as nncf, fail otherwise.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = NO_HOME
 
 
 def sha256(path: Path) -> str:
@@ -145,7 +166,7 @@ def append_whole(stream: FileIO, data: bytes) -> None:
 
 def remove_temporary_files(folder: Path) -> None:
     """Remove temporary files that `atomic` left behind because its process was killed."""
-    for temporary in folder.glob(".*.part"):
+    for temporary in folder.glob(f".*{PART}"):
         temporary.unlink(missing_ok=True)
 
 
@@ -157,31 +178,6 @@ def flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def lock_folder(folder: Path) -> int | None:
-    """Lock `folder` until the returned handle is closed or the process ends.
-
-    Returns:
-        The handle of the lock, or None if the system cannot lock a folder.
-
-    Raises:
-        BlockingIOError: If another process holds the lock.
-    """
-    if os.name != "posix":
-        return None
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise
-    except OSError:  # some network file systems
-        os.close(handle)
-        return None
-    return handle
 
 
 def make_folder(path: Path) -> Path:
@@ -250,12 +246,18 @@ def check_writable(path: Path) -> None:
 
 
 def _temporary_file(path: Path) -> Path:
+    """Create an empty file beside `path` with the permissions that the process's umask gives."""
+    temporary = _temporary_name(path)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise not_writable(path, error) from error
-    os.close(handle)
-    return Path(name)
+    return temporary
+
+
+def _temporary_name(path: Path, suffix: str = PART) -> Path:
+    """Return a hidden name beside `path` that no other process uses."""
+    return path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}{suffix}"
 
 
 def not_writable(path: Path, error: OSError) -> InputError:

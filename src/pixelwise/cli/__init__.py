@@ -25,7 +25,9 @@ from pixelwise.cli import (
     tune_crf,
 )
 from pixelwise.cli.console import complain
+from pixelwise.cli.standard_streams import standard_streams
 from pixelwise.errors import InputError
+from pixelwise.file_io import set_missing_home
 from pixelwise.process_settings import limit_omp_spin
 
 app = typer.Typer(
@@ -81,12 +83,14 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 def main() -> None:
     """Run the `pixelwise` command."""
     limit_omp_spin()
-    try:
-        code = app(prog_name="pixelwise", standalone_mode=False)
-    except _UsageError as error:
-        _report_usage_error(error)
-        code = 2
-    sys.exit(code if isinstance(code, int) else 0)
+    set_missing_home()
+    with standard_streams():
+        try:
+            code = app(prog_name="pixelwise", standalone_mode=False)
+        except _UsageError as error:
+            _report_usage_error(error)
+            code = 2
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 def _report_usage_error(error: Any) -> None:

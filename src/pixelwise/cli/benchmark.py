@@ -9,7 +9,7 @@ from rich.table import Table
 from typer import Option
 
 from pixelwise.cli import flags
-from pixelwise.cli.console import Bar, check_json, command, console, make_table, write_json
+from pixelwise.cli.console import Bar, JsonOutput, command, console, make_table
 from pixelwise.errors import PixelwiseError
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ def benchmark(
     rounds: Annotated[int, Option(min=1, help="Number of processes per runtime.")] = 3,
     seconds: Annotated[float, Option(min=0.0, help="Duration of each process.")] = 3.0,
     json_file: flags.JsonFile = None,
+    overwrite: flags.Overwrite = False,
 ) -> None:
     """Measure the speed of all installed runtimes of a bundle, next to eager PyTorch."""
-    check_json(json_file)
+    output = JsonOutput(json_file, "benchmark", overwrite=overwrite)
     sizes = [flags.parse_size("--size", text) for text in size or ["360x480"]]
     from pixelwise.benchmark import benchmark as measure
 
@@ -36,11 +37,11 @@ def benchmark(
         measurements = measure(
             bundle, sizes=sizes, rounds=rounds, seconds=seconds, progress=bar, failed=failed
         )
-    if json_file != "-":
+    if not output.alone:
         for each in sizes:
             console.print(_table(bundle, each, [row for row in measurements if row.size == each]))
     content = {"bundle": str(bundle), "measurements": [row.to_json() for row in measurements]}
-    write_json(json_file, content)
+    output.write(content)
     if failed:
         raise PixelwiseError(*failed.values())
 

@@ -9,14 +9,13 @@ from typer import Argument
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
-    check_json,
+    JsonOutput,
     command,
     console,
     make_table,
     percent,
     percents,
     print_line,
-    write_json,
 )
 from pixelwise.progress import duration
 
@@ -30,20 +29,21 @@ def compare(
         list[Path], Argument(help="Run folders, or files of `pixelwise evaluate --images`.")
     ],
     json_file: flags.JsonFile = None,
+    overwrite: flags.Overwrite = False,
 ) -> None:
     """Compare two or more runs, and test whether they differ by more than chance."""
     from pixelwise.errors import InputError
 
     if len(runs) < 2:
         raise InputError(f"{runs[0]}: is the only run: give two or more runs to compare")
-    check_json(json_file)
+    output = JsonOutput(json_file, "compare", overwrite=overwrite)
     from pixelwise.report.run_comparison import compare as compare_runs
 
     comparison = compare_runs(runs)
     content = comparison.to_json()
-    if json_file != "-":
+    if not output.alone:
         _show(comparison, content)
-    write_json(json_file, content)
+    output.write(content)
 
 
 def _show(comparison: Comparison, content: dict[str, Any]) -> None:

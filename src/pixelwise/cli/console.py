@@ -48,11 +48,20 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             print("pixelwise: stopped by Ctrl-C; finished work is kept", file=sys.stderr)
             raise SystemExit(130) from None
-        except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
-            sys.stderr.close()
-            raise SystemExit(141) from None
+        except OSError as error:
+            complain(_describe(error))
+            raise SystemExit(1) from None
 
     return guarded
+
+
+def _describe(error: OSError) -> PixelwiseError:
+    """Return the error for a file that the system cannot read or write."""
+    path = f"{error.filename}: " if error.filename else ""
+    return PixelwiseError(
+        f"{path}{error.strerror or error}: check the path, its permissions and the free disk "
+        "space, and run the command again"
+    )
 
 
 def complain(error: PixelwiseError) -> None:
@@ -71,30 +80,44 @@ def complain(error: PixelwiseError) -> None:
         )
 
 
-def check_json(file: str | None) -> None:
-    """Raise InputError if a later `write_json` would fail."""
-    from pixelwise.file_io import check_writable
-
-    if file not in {None, "-"}:
-        check_writable(Path(str(file)))
-
-
-def write_json(file: str | None, content: Mapping[str, Any], *, use: str = "") -> None:
-    """Write what --json asks for.
+class JsonOutput:
+    """What --json asks for. A file that the command did not write is replaced only on request.
 
     Args:
         file: A file name, "-" for standard output, or None to write nothing.
-        content: JSON values.
-        use: What the file is for. Printed after its name.
-    """
-    from pixelwise.file_io import write_text
+        command: The name of the command.
+        overwrite: Whether to replace any file.
 
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    if file == "-":
-        print(text, end="")
-    elif file is not None:
-        write_text(Path(file), text)
-        print_line(f"written to {file}{use}")
+    Raises:
+        InputError: If a later `write` would fail.
+    """
+
+    def __init__(self, file: str | None, command: str, *, overwrite: bool) -> None:
+        self.file, self.command, self.overwrite = file, command, overwrite
+        self._check()
+
+    @property
+    def alone(self) -> bool:
+        """Whether standard output is for JSON only."""
+        return self.file == "-"
+
+    def write(self, content: Mapping[str, Any], *, use: str = "") -> None:
+        """Write JSON values; `use` says what the file is for and is printed after its name."""
+        from pixelwise.file_io import write_text
+
+        if self.alone:
+            print(json.dumps(content, indent=1, allow_nan=False))
+        elif self.file is not None:
+            self._check()  # it may have appeared meanwhile
+            marked = {"written_by": f"pixelwise {self.command}", **content}
+            write_text(Path(self.file), json.dumps(marked, indent=1, allow_nan=False) + "\n")
+            print_line(f"written to {self.file}{use}")
+
+    def _check(self) -> None:
+        from pixelwise.overwriting import check_output, json_mark
+
+        if self.file is not None and not self.alone:
+            check_output(Path(self.file), mark=json_mark(self.command), overwrite=self.overwrite)
 
 
 Bar = functools.partial(progress.Bar, console=console)

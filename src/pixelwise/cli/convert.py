@@ -21,17 +21,18 @@ def convert(
     settings: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Set an option of the network.")
     ] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace the file at --out.")] = False,
 ) -> None:
     """Convert published weights to a bundle."""
     from pixelwise.errors import InputError
-    from pixelwise.file_io import check_writable
+    from pixelwise.overwriting import check_output
     from pixelwise.weights.convert_weights import convert_weights
     from pixelwise.weights.importers.tensorflow_checkpoint import checkpoint_files
 
     inputs = [path for path in (file, *checkpoint_files(file)) if path.exists()]
     if out.exists() and any(out.samefile(path) for path in inputs):
         raise InputError(f"{out}: is the file to convert: choose another --out")
-    check_writable(out)
+    check_output(out, overwrite=overwrite)
     from pixelwise.data.classes import read_classes_toml
     from pixelwise.recipes.load_recipe import parse_override
 
@@ -41,6 +42,7 @@ def convert(
         classes=read_classes_toml(classes) if classes else None,
         options=dict(parse_override(text) for text in settings or []),
     )
+    check_output(out, overwrite=overwrite)  # it may have appeared meanwhile
     conversion.bundle.save(out)
     console.print(facts_table(conversion.notes))
     print_line(f"written to {out}")

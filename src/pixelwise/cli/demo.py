@@ -24,13 +24,13 @@ def demo(
 ) -> None:
     """Generate street scenes, train on them, score, predict, and write a report."""
     from pixelwise.data.scenes import write_scenes
+    from pixelwise.errors import InputError
     from pixelwise.file_io import make_folder
     from pixelwise.recipes.load_recipe import load_recipe
 
     started = time.monotonic()
     make_folder(out)
     scenes = out / "scenes"
-    is_demo = scenes.is_dir()  # an earlier demo may be replaced, another run may not
     with console.status("generating scenes"):
         write_scenes(scenes, **DEMO_SCENES, **DEMO_SIZE)
     count = sum(DEMO_SCENES.values())
@@ -40,7 +40,12 @@ def demo(
 
     from pixelwise.cli.training_display import run_with_display
     from pixelwise.training import train
+    from pixelwise.training.run_folder import read_root
 
+    try:  # an earlier demo may be replaced, another run may not
+        is_demo = read_root(out) == scenes.resolve()
+    except InputError:
+        is_demo = False
     run = run_with_display(
         lambda callback: train(scenes, out, recipe, overwrite=is_demo, callback=callback)
     )

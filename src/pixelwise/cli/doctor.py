@@ -12,13 +12,12 @@ from typer import Option
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
     Bar,
-    check_json,
+    JsonOutput,
     command,
     console,
     facts_table,
     make_table,
     print_line,
-    write_json,
 )
 
 if TYPE_CHECKING:
@@ -45,17 +44,18 @@ def doctor(
         ),
     ] = 0.2,
     seed: Annotated[int, Option(min=0, help="Random seed of that draw, as in train.")] = 0,
+    overwrite: flags.Overwrite = False,
 ) -> None:
     """Check a dataset before training and report each problem with its remedy.
 
     Exit code: 0 if training would run, 1 if it would not, 2 if the folder cannot be examined.
     """
     from pixelwise.doctor import examine
-    from pixelwise.file_io import check_writable
+    from pixelwise.overwriting import check_output, html_mark
 
-    check_json(json_file)
+    output = JsonOutput(json_file, "doctor", overwrite=overwrite)
     if html is not None:
-        check_writable(html)
+        check_output(html, mark=html_mark("doctor"), overwrite=overwrite)
     with Bar("examining the pairs") as bar:
         diagnosis = examine(
             data, val_fraction=val_fraction, seed=seed, workers=workers, progress=bar
@@ -63,11 +63,12 @@ def doctor(
     if html is not None:
         from pixelwise.doctor.doctor_page import write_page
 
+        check_output(html, mark=html_mark("doctor"), overwrite=overwrite)  # it may be new
         write_page(html, diagnosis)
-    if json_file != "-":
+    if not output.alone:
         show(diagnosis)
-    write_json(json_file, diagnosis.to_json())
-    if html is not None and json_file != "-":
+    output.write(diagnosis.to_json())
+    if html is not None and not output.alone:
         print_line(f"written to {html}")
     if not diagnosis.trains:
         raise SystemExit(1)

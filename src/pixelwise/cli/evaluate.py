@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Context, Option
 
 from pixelwise.cli import flags
-from pixelwise.cli.console import Bar, check_json, command, print_line, show_scores, write_json
+from pixelwise.cli.console import Bar, JsonOutput, command, print_line, show_scores
 
 if TYPE_CHECKING:
     from pixelwise.inference import Predictor
@@ -37,14 +37,16 @@ def evaluate(
     tile: flags.Tile = "auto",
     scales: flags.Scales = "1",
     flip: flags.Flip = False,
+    overwrite: flags.Overwrite = False,
 ) -> None:
     """Score a bundle on a split: IoU, accuracy, Dice, boundary scores and calibration."""
-    from pixelwise.file_io import check_writable
+    from pixelwise.evaluation.image_counts import KEY
     from pixelwise.inference.export_manifest import is_export
+    from pixelwise.overwriting import check_output
 
-    check_json(json_file)
+    output = JsonOutput(json_file, "evaluate", overwrite=overwrite)
     if images is not None:
-        check_writable(images)
+        check_output(images, mark=KEY, overwrite=overwrite)
     options = flags.parse_options(ctx, runtime or ("auto" if is_export(bundle) else "torch"))
     predictor = flags.load_predictor(bundle, options)
     from pixelwise.evaluation import evaluate as score
@@ -62,13 +64,14 @@ def evaluate(
         **({} if predictor.tta.single else predictor.tta.to_json()),
         **result.to_json(predictor.classes.names),
     }
-    if json_file != "-":
+    if not output.alone:
         for note in dataset.notes:
             print_line(note)
         show_scores(scores, title=f"{bundle} on {data}, {split}{_refinements(predictor)}")
     if images is not None:
+        check_output(images, mark=KEY, overwrite=overwrite)  # it may have appeared meanwhile
         result.image_counts.save(images, classes=predictor.classes.names, split=split)
-    write_json(json_file, scores)
+    output.write(scores)
 
 
 def _refinements(predictor: Predictor) -> str:

@@ -31,12 +31,22 @@ def export(
     out: Annotated[
         Path | None, Option(help="Folder to write. Defaults to one next to the bundle.")
     ] = None,
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="Replace an export that is damaged or was changed.")
+    ] = False,
 ) -> None:
     """Export a bundle to a faster runtime and verify it. predict then uses the export."""
     from pixelwise.api import export as write
 
     manifest = write(
-        bundle, to=to, out=out, int8=int8, data=data, max_drop=max_drop, calibration=calibration
+        bundle,
+        to=to,
+        out=out,
+        int8=int8,
+        data=data,
+        max_drop=max_drop,
+        calibration=calibration,
+        overwrite=overwrite,
     )
     console.print(facts_table(_facts(manifest.checks)))
     print_line(f"written to {manifest.folder}")

@@ -23,6 +23,9 @@ Recipe = Annotated[str | None, Option(help="A .toml file, or the name of a shipp
 JsonFile = Annotated[
     str | None, Option("--json", metavar="FILE", help="Also write JSON; - prints only JSON.")
 ]
+Overwrite = Annotated[
+    bool, Option("--overwrite", help="Replace files that this command did not write.")
+]
 BundleOrExport = Annotated[Path, Argument(help="A .safetensors file from train, or an export.")]
 Runtime = Annotated[
     str,

@@ -33,7 +33,9 @@ def predict(
     overwrite: Annotated[
         bool,
         Option(
-            "--overwrite", help="Predict all images again instead of resuming an interrupted run."
+            "--overwrite",
+            help="Predict all images again instead of resuming an interrupted run, and replace "
+            "files that predict did not write.",
         ),
     ] = False,
     frame_masks: Annotated[
@@ -98,12 +100,15 @@ def predict_files(
         what = "masks and overlays" if overlay else "masks"
         succeeded = _report(result, out, total=len(paths), what=what, predictor=predictor)
     if videos:
-        succeeded = _predict_videos(predictor, videos, out, masks=frame_masks) and succeeded
+        complete = _predict_videos(predictor, videos, out, masks=frame_masks, overwrite=overwrite)
+        succeeded = complete and succeeded
     if not succeeded:
         raise SystemExit(1)
 
 
-def _predict_videos(predictor: Predictor, paths: Sequence[Path], out: Path, *, masks: bool) -> bool:
+def _predict_videos(
+    predictor: Predictor, paths: Sequence[Path], out: Path, *, masks: bool, overwrite: bool
+) -> bool:
     """Return whether all videos were predicted completely."""
     from pixelwise.inference.batch.video import predict_video
     from pixelwise.inference.output_names import base_names
@@ -112,7 +117,15 @@ def _predict_videos(predictor: Predictor, paths: Sequence[Path], out: Path, *, m
     for path, name in zip(paths, base_names(paths), strict=True):
         try:
             with Bar(path.name, unit="frames") as bar:
-                result = predict_video(predictor, path, out, name=name, masks=masks, progress=bar)
+                result = predict_video(
+                    predictor,
+                    path,
+                    out,
+                    name=name,
+                    masks=masks,
+                    overwrite=overwrite,
+                    progress=bar,
+                )
         except InputError as error:
             if len(paths) == 1:
                 raise

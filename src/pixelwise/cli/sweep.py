@@ -11,13 +11,12 @@ from typer import Option
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
     Bar,
-    check_json,
+    JsonOutput,
     command,
     console,
     make_table,
     percent,
     print_line,
-    write_json,
 )
 
 if TYPE_CHECKING:
@@ -41,11 +40,14 @@ def sweep(
         Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all trials."),
     ] = None,
     json_file: flags.JsonFile = None,
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="Replace any file at --json; trials are never replaced.")
+    ] = False,
 ) -> None:
     """Search for the best learning rate, crop and backbone on a budget (needs Optuna)."""
     from pixelwise.process_settings import tune_allocator
 
-    check_json(json_file)
+    output = JsonOutput(json_file, "sweep", overwrite=overwrite)
     tune_allocator()
     from pixelwise.data.dataset import open_dataset
     from pixelwise.inference.runtimes.torch.torch_runtime import find_device
@@ -68,7 +70,7 @@ def sweep(
     device = find_device(None if loaded.device == "auto" else loaded.device)
     planned, _ = plan_run(loaded, dataset, device)
     space = make_search_space(planned, dataset, backbones=backbones or ())
-    quiet = json_file == "-"
+    quiet = output.alone
     result = run_sweep(
         data,
         out,
@@ -80,7 +82,7 @@ def sweep(
     )
     if not quiet:
         _show(result, data)
-    write_json(json_file, result.to_json())
+    output.write(result.to_json())
 
 
 def _make_callback(trials: int, *, quiet: bool) -> SweepCallback:

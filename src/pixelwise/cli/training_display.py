@@ -12,10 +12,12 @@ from typing import Any
 
 from pixelwise.cli.console import Bar, console, facts_table, percent, print_line, show_scores
 from pixelwise.distributed.environment import read_distributed_env
+from pixelwise.overwriting import check_output, html_mark
 from pixelwise.process_settings import tune_allocator
 from pixelwise.report import write_run_report
 from pixelwise.training import Callback, Run
 from pixelwise.training.display import TrainingDisplay
+from pixelwise.training.run_folder import REPORT
 
 
 def run_with_display(work: Callable[[Callback], Run]) -> Run:
@@ -36,6 +38,7 @@ def run_with_display(work: Callable[[Callback], Run]) -> Run:
             if done == total:
                 bar.describe("writing the report", unit="images")
 
+        check_output(run.folder / REPORT, mark=html_mark("report"))
         command = shlex.join(["pixelwise", *sys.argv[1:]])
         report = write_run_report(run, command=command, progress=show)
     print_line(f"best bundle  {run.best}")

@@ -9,12 +9,11 @@ from typer import Option
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
     Bar,
-    check_json,
+    JsonOutput,
     command,
     console,
     make_table,
     print_line,
-    write_json,
 )
 
 if TYPE_CHECKING:
@@ -43,12 +42,13 @@ def tune_crf(
         ),
     ] = None,
     device: flags.Device = None,
+    overwrite: flags.Overwrite = False,
 ) -> None:
     """Search the best dense CRF parameters for a bundle, and report whether the CRF helps."""
     from pixelwise.inference import InferenceOptions
     from pixelwise.ops.numba_support import require_numba
 
-    check_json(json_file)
+    output = JsonOutput(json_file, "tune-crf", overwrite=overwrite)
     require_numba("the dense CRF")
     predictor = flags.load_predictor(bundle, InferenceOptions(device=device))
     from pixelwise.evaluation import search_crf
@@ -58,11 +58,11 @@ def tune_crf(
     with Bar("searching", unit="steps") as bar:
         search = search_crf(predictor, dataset, split, limit=limit, progress=bar)
     content = {"bundle": str(bundle), "data": str(data), "split": split, **search.to_json()}
-    if json_file != "-":
+    if not output.alone:
         for note in dataset.notes:
             print_line(note)
         _print_search(search, split)
-    write_json(json_file, content, use=", for predict --crf-set")
+    output.write(content, use=", for predict --crf-set")
 
 
 def _print_search(search: CRFSearch, split: str) -> None:

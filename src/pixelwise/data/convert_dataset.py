@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.data.classes import write_classes_toml
@@ -37,7 +39,8 @@ def convert_data(
     Args:
         source: The dataset, in any supported layout.
         target: The folder to write.
-        overwrite: Whether to replace an earlier conversion in `target`.
+        overwrite: Whether to replace files of the same names in `target`, such as those of an
+            earlier conversion.
         checking: Called with (done, total) while the dataset is checked.
         writing: Called with (done, total) while files are written.
 
@@ -46,14 +49,19 @@ def convert_data(
 
     Raises:
         InputError: If the dataset has problems (see `open_dataset`), `target` has other files, or
-            one folder is inside the other.
+            one folder is inside the other. With `overwrite`, other files are those that this
+            conversion would not write; they would be mixed with it.
     """
     source, target = Path(source), Path(target)
     _check_target(source, target, overwrite=overwrite)
     data = open_dataset(source, draw_val=False, cache_bytes=0, progress=checking)
     make_folder(target.parent)
+    jobs = _jobs(data)
+    _check_others(target, jobs)
     with atomic_folder(target, flush=False) as folder:  # each file is flushed when it is written
-        _write(data, folder, writing)
+        _write(data, folder, jobs, writing)
+        _check_target(source, target, overwrite=overwrite)  # it may have changed meanwhile
+        _check_others(target, jobs)
     return data
 
 
@@ -75,23 +83,57 @@ def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
         )
 
 
-def _write(data: SegmentationData, folder: Path, progress: ProgressCallback | None) -> None:
-    classes = data.classes.indexed()
-    palette = classes.palette()
+@dataclass(frozen=True)
+class _Job:
+    """A pair to write: its sample, and the final paths in the target folder."""
 
-    def write(job: tuple[str, str, Sample]) -> None:
-        split, name, sample = job
-        with atomic(folder / "images" / split / f"{name}{sample.image.suffix}") as temporary:
-            shutil.copyfile(sample.image, temporary)
-        _, mask = data.read(sample)
-        write_mask(folder / "masks" / split / f"{name}.png", mask, palette=palette)
+    sample: Sample
+    image: Path
+    mask: Path
 
+
+def _jobs(data: SegmentationData) -> list[_Job]:
     jobs = []
     for split, samples in data.splits.items():
         subfolder = "" if split == "all" else split
-        for kind in ("images", "masks"):
-            make_folder(folder / kind / subfolder)
-        jobs += [(subfolder, name, s) for name, s in zip(_names(samples), samples, strict=True)]
+        jobs += [
+            _Job(
+                sample,
+                Path("images", subfolder, f"{name}{sample.image.suffix}"),
+                Path("masks", subfolder, f"{name}.png"),
+            )
+            for name, sample in zip(_names(samples), samples, strict=True)
+        ]
+    return jobs
+
+
+def _check_others(target: Path, jobs: Sequence[_Job]) -> None:
+    """Raise InputError for files in `target` that the conversion would remove, not replace."""
+    written = {Path("classes.toml"), *(path for job in jobs for path in (job.image, job.mask))}
+    files = (path for path in sorted(target.rglob("*")) if path.is_symlink() or not path.is_dir())
+    others = [path for path in files if path.relative_to(target) not in written]
+    if others:
+        raise InputError(
+            f"{target}: holds {len(others)} files that are no part of this conversion, such as "
+            f"{others[0].relative_to(target).as_posix()}: move them away, or give a new folder"
+        )
+
+
+def _write(
+    data: SegmentationData, folder: Path, jobs: Sequence[_Job], progress: ProgressCallback | None
+) -> None:
+    classes = data.classes.indexed()
+    palette = classes.palette()
+
+    def write(job: _Job) -> None:
+        with atomic(folder / job.image) as temporary:
+            shutil.copyfile(job.sample.image, temporary)
+        _, mask = data.read(job.sample)
+        write_mask(folder / job.mask, mask, palette=palette)
+
+    for kind in ("images", "masks"):
+        for split in data.splits:
+            make_folder(folder / kind / ("" if split == "all" else split))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(write, jobs), start=1):
             if progress is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,16 @@ from pixelwise.exporters.capture import capture
 from pixelwise.exporters.formats import FORMATS, load_format, require_packages, silence_converters
 from pixelwise.exporters.int8 import Int8Settings, quantize
 from pixelwise.exporters.parity import MAX_DIFFERENCE, compare, compare_tiles
-from pixelwise.file_io import atomic_folder
-from pixelwise.inference.export_manifest import ExportManifest, export_folder, is_export
+from pixelwise.file_io import atomic_folder, set_missing_home, sha256
+from pixelwise.inference.export_manifest import (
+    MANIFEST,
+    ExportManifest,
+    export_folder,
+    manifest_files,
+)
 from pixelwise.inference.runtimes import EXPORTED, installed, supports_tiling
 from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
+from pixelwise.overwriting import files_of_others
 from pixelwise.processor import missing_instructions
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.bundle_header import bundle_digest
@@ -33,6 +40,7 @@ def export(
     data: str | Path | SegmentationData | None = None,
     max_drop: float = 0.3,
     calibration: int = 100,
+    overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
     note: Callable[[str], None] | None = None,
 ) -> ExportManifest:
@@ -49,6 +57,7 @@ def export(
         data: Images and masks for int8: the train split calibrates it and the val split scores it.
         max_drop: Points of validation mean IoU that int8 may lose, 0 to 100.
         calibration: Number of training images that calibrate int8.
+        overwrite: Whether to replace an earlier export that is damaged or was changed.
         progress: Called with a line of text at each stage.
         note: Called with a line of text that should stay visible, such as that this processor has
             no 8-bit instructions, before anything is calibrated.
@@ -57,20 +66,24 @@ def export(
         The manifest of the export; its `checks` hold what was measured.
 
     Raises:
-        InputError: If an argument is invalid or a package is missing.
+        InputError: If an argument is invalid, a package is missing, or the folder has files that
+            export did not write.
         PixelwiseError: If the export differs from the bundle, or if int8 loses too much accuracy.
     """
     path, target = Path(bundle), to.replace("_", "-")
     name = f"{target}-int8" if int8 else target
     folder = export_folder(path, name) if out is None else Path(out)
     settings = Int8Settings(max_drop, calibration)
-    _check_request(path, target, folder, int8, data)
+    set_missing_home()
+    _check_request(path, target, int8, data)
+    _check_folder(folder, overwrite=overwrite)
     if int8 and note and (missing := missing_instructions("int8")):
         note(f"{missing}; it is written anyway, since other machines may have them")
     exporter = _Exporter(path, target, int8, progress or (lambda text: None))
     if data is None:
         with atomic_folder(folder) as temporary:
             exporter.write_float(temporary)
+            _check_folder(folder, overwrite=overwrite)  # it may have changed meanwhile
     else:
         if not isinstance(data, SegmentationData):
             exporter.progress("checking the data")
@@ -86,10 +99,11 @@ def export(
                     describe=exporter.describe,
                     progress=exporter.progress,
                 )
+                _check_folder(folder, overwrite=overwrite)
     return ExportManifest.load(folder)
 
 
-def _check_request(path: Path, target: str, folder: Path, int8: bool, data: object) -> None:
+def _check_request(path: Path, target: str, int8: bool, data: object) -> None:
     """Raise an InputError for a request that would fail later."""
     if target not in FORMATS:
         raise InputError(f"export format {target!r}: choose one of {', '.join(FORMATS)}")
@@ -102,9 +116,26 @@ def _check_request(path: Path, target: str, folder: Path, int8: bool, data: obje
             raise InputError("int8: needs images and masks for calibration: give --data DATA")
     elif data is not None:
         raise InputError("--data: is used with --int8 only: add --int8 or leave --data out")
-    if folder.exists() and not is_export(folder):
-        raise InputError(f"{folder}: exists and is not an export: choose another --out")
     bundle_digest(path)
+
+
+def _check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise InputError if `folder` exists and is not an export, or has files of others."""
+    if not os.path.lexists(folder):
+        return
+    files = manifest_files(folder)
+    if files is None:
+        raise InputError(f"{folder}: exists and is not an export: choose another --out")
+    inside = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST]
+    others = [path for path in inside if path.name not in files]
+    if others:
+        raise InputError(
+            f"{folder}: holds {others[0].name}, which is no part of the export: move it away, or "
+            "choose another --out"
+        )
+    changed = [path for path in inside if sha256(path) != files[path.name]]
+    if changed and not overwrite:
+        raise files_of_others(changed, folder)
 
 
 class _Exporter:

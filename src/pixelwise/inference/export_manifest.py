@@ -131,6 +131,15 @@ def is_export(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
+def manifest_files(folder: Path) -> dict[str, str] | None:
+    """Return the SHA-256 of each file of an export, of any version; None if it is no export."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {str(name): str(digest) for name, digest in content["files"].items()}
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
+        return None
+
+
 def export_folder(bundle: Path, name: str) -> Path:
     """Return the default folder for the export `name` of a bundle."""
     return bundle.with_name(f"{bundle.stem}-{name}")

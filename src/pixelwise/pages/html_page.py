@@ -40,7 +40,8 @@ def write_page(path: Path, *, package: str, **values: Any) -> None:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    page = environment.get_template("page.html.j2").render(**values)
+    generator = package.rpartition(".")[2]  # as in `pixelwise.overwriting.html_mark`
+    page = environment.get_template("page.html.j2").render(generator=generator, **values)
     with atomic(path) as temporary:
         # File names may hold characters that UTF-8 cannot encode.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")

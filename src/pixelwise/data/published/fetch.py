@@ -67,6 +67,7 @@ def fetch_dataset(name: str, to: Path | None = None, *, progress: Progress | Non
             unpack(path, temporary, extract=archive.extract, progress=progress)
         for file, text in entry.files:
             (temporary / file).write_text(text, encoding="utf-8")
+        _check_target(entry, to)  # it may have been filled meanwhile
     for archive in missing:
         (archives / archive.file).unlink(missing_ok=True)
     if archives.is_dir() and not any(archives.iterdir()):

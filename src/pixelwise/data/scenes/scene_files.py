@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from pixelwise.data.classes import write_classes_toml
+from pixelwise.data.classes import read_classes_toml, write_classes_toml
 from pixelwise.data.scenes.scene import check_arguments, generate_scene
 from pixelwise.data.scenes.scene_classes import SCENE_CLASSES
 from pixelwise.data.source import SPLITS
 from pixelwise.errors import InputError
-from pixelwise.file_io import make_folder
+from pixelwise.file_io import atomic, make_folder
 
 FOLDERS = ("images", "masks")
 
@@ -33,7 +33,7 @@ def write_scenes(
     split and its number: adding training scenes does not change validation scenes.
 
     Args:
-        folder: Folder to create, or to overwrite if it contains no other images and masks.
+        folder: Folder to create, or to complete if it contains no other images and masks.
         train: Number of training scenes.
         val: Number of validation scenes.
         test: Number of test scenes.
@@ -46,7 +46,7 @@ def write_scenes(
 
     Raises:
         InputError: If an argument is out of range, or `folder` cannot be written or contains other
-            images or masks, which would be mixed with these.
+            images, masks or classes, which would be mixed with these or replaced.
     """
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     for split, count in counts.items():
@@ -56,6 +56,9 @@ def write_scenes(
     names = {split: [f"scene_{i:04d}.png" for i in range(count)] for split, count in counts.items()}
     _check_other_files(folder, {Path(split, name) for split in names for name in names[split]})
     make_folder(folder)
+    table = folder / "classes.toml"
+    if table.exists() and read_classes_toml(table) != SCENE_CLASSES:
+        raise InputError(f"{table}: is another file than that of the scenes: give a new folder")
     palette = SCENE_CLASSES.palette()
     for index, split in enumerate(SPLITS):
         if not names[split]:
@@ -64,12 +67,29 @@ def write_scenes(
         for number, name in enumerate(names[split]):
             scene_seed = (seed * 1_000_003 + number) * len(SPLITS) + index
             image, mask = generate_scene(scene_seed, height=height, width=width)
-            Image.fromarray(image).save(images / name, compress_level=3)
+            _save(Image.fromarray(image), images / name)
             indexed = Image.fromarray(mask)
             indexed.putpalette(palette)
-            indexed.save(masks / name)
-    write_classes_toml(folder / "classes.toml", SCENE_CLASSES)
+            _save(indexed, masks / name)
+    if not table.exists():
+        with atomic(table) as side:
+            write_classes_toml(side, SCENE_CLASSES)
     return folder
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    """Write a PNG file unless it is there already; raise InputError for any other file."""
+    if not path.exists():
+        with atomic(path) as side:
+            image.save(side, "PNG", compress_level=3)
+        return
+    try:
+        with Image.open(path) as present:
+            same = present.mode == image.mode and present.tobytes() == image.tobytes()
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        raise InputError(f"{path}: is another file than the scene: give a new folder")
 
 
 def _check_other_files(folder: Path, expected: set[Path]) -> None:

@@ -5,6 +5,8 @@ for each finished image. Results are first written to OUT/.pixelwise-predict.NUM
 to disk, then their lines are, and only then are they renamed. A complete line therefore guarantees
 complete results, and the next run finishes the renaming if the process is killed in between. A run
 that completes removes its journal.
+
+A result replaces a file only if prediction wrote that file, too (see `result_mark`), or on request.
 """
 
 from __future__ import annotations
@@ -12,18 +14,23 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pixelwise.errors import InputError
-from pixelwise.file_io import append_whole, atomic, flush_folder, lock_folder, make_folder
+from pixelwise.file_io import append_whole, atomic, flush_folder, make_folder
+from pixelwise.folder_lock import FolderLock
+from pixelwise.inference.batch.result_mark import is_cut_off, is_result, mark_file, mark_png
+from pixelwise.overwriting import files_of_others
 
 NAME = ".pixelwise-predict"
 FORMAT = 2
+OVERWRITE = '{"overwrite": true}\n'
+"""The second line of the journal of a run that may replace files of others."""
 COMMIT_SECONDS = 1.0
 """Results are committed in groups of this duration, because each commit flushes twice."""
 
@@ -73,6 +80,8 @@ class Journal:
     Args:
         out: The folder of the results.
         settings: Everything besides the images that decides the results, as plain JSON.
+        overwrite: Whether to predict all images again, and to replace files that prediction did
+            not write. A run that resumes this one may replace them, too.
 
     Attributes:
         header: The first line of the journal.
@@ -81,13 +90,14 @@ class Journal:
         outdated: Whether `begin` found an unfinished run with other settings, and discarded it.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
         self.out = out
         self.path = out / f"{NAME}.jsonl"
         self.tile_progress = out / f"{NAME}.tiles"
         self.header = json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True) + "\n"
         self.outdated = False
-        self._lock: int | None = None
+        self._starts_over = self._overwrite = overwrite
+        self._lock = FolderLock(out, "predict")
         self._start_lock = threading.Lock()
         self._started = False
         self._numbers = itertools.count()
@@ -95,8 +105,7 @@ class Journal:
         self._committed = time.monotonic()
 
     def __enter__(self) -> Journal:
-        if self.out.is_dir():
-            self._lock_folder()
+        self._lock.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,38 +114,54 @@ class Journal:
         finally:
             if self._started:  # otherwise the files belong to another process
                 self._remove_staged()
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            self._lock.release()
 
-    def begin(self, wanted: Mapping[Path, Sequence[str]], *, overwrite: bool) -> set[Path]:
+    def begin(self, wanted: Mapping[Path, Sequence[str]]) -> set[Path]:
         """Return the images that are finished and unchanged since, and forget all others.
 
         Args:
             wanted: The names of the results of each image.
-            overwrite: Whether to forget all images.
+
+        Raises:
+            InputError: If a result would replace a file that prediction did not write.
         """
         if not self.out.is_dir():
             return set()
-        entries = {} if overwrite else self._read()
+        entries = {} if self._starts_over else self._read()
         for entry in entries.values():
             self._rename(entry)
-        self._remove_staged()
         finished = {
             path: entries[_key(path)]
             for path, files in wanted.items()
             if _key(path) in entries and self._is_valid(entries[_key(path)], path, files)
         }
+        rest = [name for path, files in wanted.items() if path not in finished for name in files]
+        listed = {name for entry in entries.values() for name in entry.files}
+        damaged = {name for name in rest if name in listed and is_cut_off(self.out / name)}
+        self.check(name for name in rest if name not in damaged)
+        for name in damaged:
+            (self.out / name).unlink()
+        self._remove_staged()
         if finished:
             with atomic(self.path) as side:
                 # Without temporary names: a later result may be staged under the same name.
                 lines = [replace(entry, staged={}).line() for entry in finished.values()]
-                side.write_text("".join([self.header, *lines]), encoding="utf-8")
+                side.write_text("".join([*self._head(), *lines]), encoding="utf-8")
         else:
             self.path.unlink(missing_ok=True)
-        if overwrite or self.outdated:
+        if self._starts_over or self.outdated:
             self.tile_progress.unlink(missing_ok=True)
         return set(finished)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise InputError if a result would replace a file that prediction did not write."""
+        others = [] if self._overwrite else [self.out / n for n in names if self.is_of_others(n)]
+        if others:
+            raise files_of_others(others, self.out)
+
+    def is_of_others(self, name: str) -> bool:
+        """Return whether there is a file that prediction did not write."""
+        return os.path.lexists(self.out / name) and not is_result(self.out / name)
 
     def reserve(self) -> Path:
         """Return a temporary path for a result that the caller writes and flushes to disk.
@@ -150,7 +175,8 @@ class Journal:
         return self.out / f"{NAME}.{next(self._numbers)}.part"
 
     def stage(self, data: bytes) -> Path:
-        """Write a result under a temporary path and flush it to disk; any thread may call this."""
+        """Write a PNG file under a temporary path and flush it; any thread may call this."""
+        data = mark_png(data)
         side = self.reserve()
         try:
             with side.open("xb") as stream:
@@ -162,6 +188,12 @@ class Journal:
             raise
         return side
 
+    def seal(self, side: Path) -> None:
+        """Mark and flush a TIFF or MP4 file that the caller wrote under a temporary path."""
+        mark_file(side)
+        with side.open("rb+") as stream:
+            os.fsync(stream.fileno())
+
     def add(self, image: Path, stamp: FileStamp, results: Mapping[str, Path]) -> None:
         """Record a finished image.
 
@@ -171,7 +203,7 @@ class Journal:
             results: The temporary path of each result, by its final name.
         """
         files = {name: side.stat().st_size for name, side in results.items()}
-        staged = {name: side.name for name, side in results.items()}
+        staged = {name: side.relative_to(self.out).as_posix() for name, side in results.items()}
         self._waiting.append(_Entry(_key(image), stamp.size, stamp.modified, files, staged))
         if time.monotonic() - self._committed >= COMMIT_SECONDS:
             self.commit()
@@ -180,6 +212,7 @@ class Journal:
         """Write the lines of all images that were added, then rename their results."""
         entries, self._waiting = self._waiting, []
         if entries:
+            self.check(name for entry in entries for name in entry.files)
             self._append("".join(entry.line() for entry in entries))
             for entry in entries:
                 self._rename(entry)
@@ -197,25 +230,20 @@ class Journal:
             if self._started:
                 return
             make_folder(self.out)
-            if self._lock is None:
-                self._lock_folder()
+            self._lock.take()
             if not self.path.exists():
-                self._append(self.header)
+                self._append("".join(self._head()))
             self._started = True
 
-    def _lock_folder(self) -> None:
-        try:
-            self._lock = lock_folder(self.out)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{self.out}: another pixelwise predict is writing there: wait until it ends, or "
-                "choose another --out"
-            ) from error
+    def _head(self) -> list[str]:
+        """Return the lines of a journal before those of the images."""
+        return [self.header, OVERWRITE] if self._overwrite else [self.header]
 
     def _rename(self, entry: _Entry) -> None:
         """Give the results their final names; after a kill some may have them already."""
         for name, staged in entry.staged.items():
-            if (self.out / staged).exists():
+            if (self.out / staged).exists() and (self._overwrite or not self.is_of_others(name)):
+                (self.out / name).parent.mkdir(exist_ok=True)
                 (self.out / staged).replace(self.out / name)
 
     def _append(self, text: str) -> None:
@@ -233,6 +261,9 @@ class Journal:
             self.outdated = bool(lines) or bool(self._side_files()) or self.tile_progress.exists()
             return {}
         for line in lines:
+            if line == OVERWRITE:
+                self._overwrite = True
+                continue
             try:
                 entry = _Entry(**json.loads(line))
             except (TypeError, ValueError):
@@ -250,7 +281,10 @@ class Journal:
 
     def _remove_staged(self) -> None:
         for side in self._side_files():
-            side.unlink(missing_ok=True)
+            if side.is_dir():
+                shutil.rmtree(side, ignore_errors=True)
+            else:
+                side.unlink(missing_ok=True)
 
     def _side_files(self) -> list[Path]:
         """List staged results, half-written journals, and files of older versions."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -62,28 +61,30 @@ def predict_large_images(
         predictor: Predicts the masks, without a CRF or TTA.
         images: A folder, a file, or several of these.
         out: The folder for the masks.
-        overwrite: Predict all images again instead of resuming.
+        overwrite: Predict all images again instead of resuming, and replace files that prediction
+            did not write.
         watch: Called with an image and its size (height, width), and entered while that image is
             predicted. It yields a function that is called with the number of finished tiles and
             the number of all tiles.
 
     Raises:
-        InputError: If no image can be predicted, two results have the same name, or `out` cannot
-            be used.
+        InputError: If no image can be predicted, two results have the same name, a result would
+            replace a file that prediction did not write, or `out` cannot be used.
         PredictionError: If the disk is full.
         StoppedError: After Ctrl-C or SIGTERM.
     """
     _check_options(predictor)
     paths, out = find_images(images), Path(out)
     names = {p: f"{n}.tif" for p, n in zip(paths, output_names(paths, out), strict=True)}
-    journal = make_journal(predictor, out, large=True)
+    for path, name in names.items():
+        _check_not_itself(out / name, path)
+    journal = make_journal(predictor, out, overwrite=overwrite, large=True)
     failed: list[InputError] = []
     written = 0
 
     def predict(path: Path) -> None:
         stamp = file_stamp(path)
         with TiffSource.open(path, predictor.pixels) as image:
-            _check_not_itself(out / names[path], path)
             key = json.dumps([journal.header, str(path.resolve()), stamp.size, stamp.modified])
             side = journal.reserve()
             with (
@@ -102,14 +103,13 @@ def predict_large_images(
                 except InputError:
                     side.unlink(missing_ok=True)  # the other images may need the room
                     raise
-                with side.open("rb+") as stream:
-                    os.fsync(stream.fileno())
+                journal.seal(side)
                 journal.add(path, stamp, {names[path]: side})
                 journal.commit()
 
     try:
         with journal, Interrupts() as interrupts:
-            kept = journal.begin({p: [n] for p, n in names.items()}, overwrite=overwrite)
+            kept = journal.begin({p: [n] for p, n in names.items()})
             for path in [path for path in paths if path not in kept]:
                 if interrupts.requested is not None:
                     done = len(kept) + written

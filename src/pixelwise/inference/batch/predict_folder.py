@@ -35,8 +35,8 @@ class FolderResult:
         faults: One line for each image that could not be predicted.
         outdated: Whether the results of an earlier, unfinished run were discarded because it used
             another bundle or other options.
-        replaced: The number of predicted images of which an earlier, finished run had written
-            masks; its options are not known any more. 0 for TIFF files read in tiles.
+        replaced: The number of predicted images of which there were masks already, written by an
+            earlier run, whose options are not known any more. 0 for TIFF files read in tiles.
     """
 
     written: int
@@ -65,19 +65,20 @@ def predict_folder(
         images: A folder, a file, or several of these.
         out: The folder for the results.
         overlay: Whether overlays are written.
-        overwrite: Predict all images again instead of resuming.
+        overwrite: Predict all images again instead of resuming, and replace files that prediction
+            did not write.
         progress: Called with the number of finished images and the number of all images.
 
     Raises:
-        InputError: If no image can be predicted, two results have the same name, or `out` cannot
-            be used.
+        InputError: If no image can be predicted, two results have the same name, a result would
+            replace a file that prediction did not write, or `out` cannot be used.
         PredictionError: If the disk is full.
         StoppedError: After Ctrl-C or SIGTERM.
     """
     paths, out = find_images(images), Path(out)
     names = zip(paths, output_names(paths, out, overlay=overlay), strict=True)
     files = {path: result_names(name, overlay=overlay) for path, name in names}
-    journal = make_journal(predictor, out)
+    journal = make_journal(predictor, out, overwrite=overwrite)
     stamps: dict[Path, FileStamp] = {}
     failed: list[InputError] = []
     written = 0
@@ -92,7 +93,7 @@ def predict_folder(
 
     try:
         with journal, Interrupts() as interrupts:
-            kept = journal.begin(files, overwrite=overwrite)
+            kept = journal.begin(files)
             remaining = [path for path in paths if path not in kept]
             replaced = sum((out / files[path][0]).exists() for path in remaining)
             # With fewer images than threads, each image gets all cores.
@@ -127,9 +128,10 @@ def predict_folder(
     return replace(result, replaced=replaced)
 
 
-def make_journal(predictor: Predictor, out: Path, **settings: Any) -> Journal:
+def make_journal(predictor: Predictor, out: Path, *, overwrite: bool, **settings: Any) -> Journal:
     """Make the journal of a run with everything that decides its results."""
-    return Journal(out, {"pixelwise": pixelwise.__version__, **predictor.to_json(), **settings})
+    settings = {"pixelwise": pixelwise.__version__, **predictor.to_json(), **settings}
+    return Journal(out, settings, overwrite=overwrite)
 
 
 def summarize(

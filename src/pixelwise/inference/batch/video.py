@@ -19,9 +19,11 @@ from PIL import Image
 
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
-from pixelwise.file_io import atomic, atomic_folder, make_folder
+from pixelwise.file_io import flush_tree, not_writable
 from pixelwise.inference import overlay
+from pixelwise.inference.batch.folder_journal import FileStamp, Journal
 from pixelwise.inference.batch.pipeline import overlapped
+from pixelwise.inference.batch.result_mark import mark_png
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.results import Segmentation
 from pixelwise.interrupts import Interrupts, StoppedError
@@ -34,6 +36,7 @@ VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm"}
 )
 ENCODER = "libx264"
+MAX_RATIO = 65535  # H.264 stores the pixel aspect ratio in twice 16 bits
 QUALITY = {"crf": "18", "preset": "veryfast"}  # x264: 18 is visually close to lossless
 
 
@@ -67,27 +70,29 @@ def predict_video(
     *,
     name: str | None = None,
     masks: bool = False,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> VideoResult:
     """Write OUT/NAME_overlay.mp4 and, on request, OUT/NAME_masks/000001.png, ... for a video.
 
-    The overlay is an H.264 video without sound. It has the frames of the original, upright and at
-    the same times, and a legend below them. Only a few frames are in memory at a time. Results
-    appear under their final names when they are complete: with every frame that could be decoded.
-    An interrupted video is not resumed.
+    The overlay is an H.264 video without sound. It has the frames of the original, upright, at the
+    same times and with the same pixel aspect ratio, and a legend below them. Only a few frames are
+    in memory at a time. Results appear under their final names when they are complete: with every
+    frame that could be decoded. An interrupted video is not resumed.
 
     Args:
         predictor: Predicts the masks.
-        path: The video.
+        path: The video. Of several video streams, FFmpeg's choice is predicted.
         out: The folder for the results. Earlier results of the same name are replaced.
         name: The base name of the results; the video's stem by default.
         masks: Whether to write a mask for each frame.
+        overwrite: Whether to replace files that prediction did not write.
         progress: Called with the number of finished frames and the number of all frames, which is
             0 if the video does not declare it.
 
     Raises:
         InputError: If PyAV is not installed, the video cannot be read, or the results cannot be
-            written.
+            written or would replace files that prediction did not write.
         StoppedError: After Ctrl-C or SIGTERM; no files are left.
     """
     require_av(path)
@@ -98,47 +103,105 @@ def predict_video(
     with ExitStack() as stack:
         reader = stack.enter_context(closing(_VideoReader(path, result)))
         first = reader.first_frame()
-        make_folder(out)
+        stack.enter_context(_explain_write_errors(out))
+        results = stack.enter_context(_Results(out, result, overwrite=overwrite))
         interrupts = stack.enter_context(Interrupts())
-        frames = stack.enter_context(atomic_folder(result.masks)) if result.masks else None
-        side = stack.enter_context(atomic(result.overlay))
-        writer = stack.enter_context(closing(_VideoWriter(side, reader, first, predictor.classes)))
+        with closing(_VideoWriter(results.overlay, reader, first, predictor.classes)) as writer:
 
-        def finish(frame: _Frame, result: Segmentation) -> Image.Image:
-            if frames is not None:
-                (mask,) = result.encode(overlay=False)
-                (frames / f"{frame.number:06d}.png").write_bytes(mask)
-            return result.overlay(legend=False)
+            def finish(frame: _Frame, segmentation: Segmentation) -> Image.Image:
+                if results.masks is not None:
+                    (mask,) = segmentation.encode(overlay=False)
+                    (results.masks / f"{frame.number:06d}.png").write_bytes(mark_png(mask))
+                return segmentation.overlay(legend=False)
 
-        steps = overlapped(
-            chain([first], reader.frames),
-            prepare=lambda frame: predictor.prepare(frame.pixels),
-            work=predictor.segment_concurrently,
-            finish=finish,
-            size=lambda pixels: pixels.nbytes,
-            stop=lambda: interrupts.requested is not None,
-            concurrency=predictor.concurrency,
-        )
-        with closing(steps):
-            for done in steps:
-                if done.fault is not None:
-                    raise done.fault
-                assert done.result is not None
-                writer.write(done.result, done.item.time)
-                result.frames += 1
-                if progress is not None:
-                    progress(result.frames, reader.expected)
+            steps = overlapped(
+                chain([first], reader.frames),
+                prepare=lambda frame: predictor.prepare(frame.pixels),
+                work=predictor.segment_concurrently,
+                finish=finish,
+                size=lambda pixels: pixels.nbytes,
+                stop=lambda: interrupts.requested is not None,
+                concurrency=predictor.concurrency,
+            )
+            with closing(steps):
+                for done in steps:
+                    if done.fault is not None:
+                        raise done.fault
+                    assert done.result is not None
+                    writer.write(done.result, done.item.time)
+                    result.frames += 1
+                    if progress is not None:
+                        progress(result.frames, reader.expected)
         if interrupts.requested is not None:
             raise StoppedError(
                 f"{path}: stopped at frame {result.frames}: no results of this video are kept",
                 signal_number=interrupts.requested,
             )
+        results.keep(path, reader.stamp)
     if reader.expected_exactly and result.frames < reader.expected and not result.faults:
         result.faults.append(
             f"{path}: is truncated: the {result.frames} of {reader.expected} frames that could be "
             f"read are in {result.overlay}"
         )
     return result
+
+
+class _Results:
+    """The results of a video: under temporary names until they are complete.
+
+    Args:
+        out: Their folder.
+        result: Their final paths.
+        overwrite: Whether to replace files that prediction did not write.
+
+    Attributes:
+        overlay: Temporary path of the overlay.
+        masks: Temporary folder of the masks, if requested.
+    """
+
+    def __init__(self, out: Path, result: VideoResult, *, overwrite: bool) -> None:
+        self.result = result
+        self.journal = Journal(out, {"video": True}, overwrite=overwrite)
+
+    def __enter__(self) -> _Results:
+        with ExitStack() as stack:
+            journal = stack.enter_context(self.journal)
+            self.resumable = journal.path.exists()  # the journal of images, which must stay
+            masks = self.result.masks
+            self.earlier = [] if masks is None else [f"{masks.name}/{f}" for f in _names(masks)]
+            journal.check([self.result.overlay.name, *self.earlier])
+            self.overlay = journal.reserve()
+            self.masks = None if masks is None else journal.reserve()
+            if self.masks is not None:
+                self.masks.mkdir()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            if not self.resumable:
+                self.journal.finish()
+        finally:
+            self._stack.close()
+
+    def keep(self, path: Path, stamp: FileStamp) -> None:
+        """Give the results their final names, and remove masks of an earlier run."""
+        staged = {self.result.overlay.name: self.overlay}
+        if self.masks is not None and self.result.masks is not None:
+            flush_tree(self.masks)
+            folder = self.result.masks.name
+            staged |= {f"{folder}/{file}": self.masks / file for file in _names(self.masks)}
+        self.journal.seal(self.overlay)
+        self.journal.add(path, stamp, staged)
+        self.journal.commit()
+        for name in self.earlier:
+            if name not in staged and not self.journal.is_of_others(name):
+                (self.journal.out / name).unlink()
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of the masks in a folder."""
+    return sorted(file.name for file in folder.glob("*.png"))
 
 
 def require_av(path: Path) -> None:
@@ -160,11 +223,13 @@ class _Frame:
         number: Counts from 1.
         pixels: (H, W, 3) uint8, upright.
         time: Presentation time in units of the video's time base, from 0.
+        transposed: Whether the rows of the video are the columns of `pixels`.
     """
 
     number: int
     pixels: NDArray[np.uint8]
     time: int
+    transposed: bool
 
 
 class _VideoReader:
@@ -176,9 +241,9 @@ class _VideoReader:
         self.path, self.result = path, result
         self.container = _open(path)
         try:
-            if not self.container.streams.video:
-                raise InputError(f"{path}: contains no video stream: give a video")
-            self.stream: VideoStream = self.container.streams.video[0]
+            self.stamp = FileStamp.of(path)
+            self.stream = _find_stream(self.container, path)
+            self.aspect_ratio = self.stream.sample_aspect_ratio or None
             self.stream.thread_type = "AUTO"
             self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
             self.time_base = self.stream.time_base or 1 / self.rate
@@ -212,13 +277,14 @@ class _VideoReader:
                 number += 1
                 damaged += frame.is_corrupt
                 pixels = frame.to_ndarray(format="rgb24")
-                upright = np.rot90(pixels, frame.rotation // 90 % 4)  # both counterclockwise
+                matrix = frame.side_data.get("DISPLAYMATRIX")
+                upright, transposed = _turn(pixels, None if matrix is None else bytes(matrix))
                 if frame.pts is None:  # old AVI files have no timestamps, only a constant rate
                     time = round((number - 1) / self.rate / self.time_base)
                 else:
                     start = frame.pts if start is None else start
                     time = frame.pts - start
-                yield _Frame(number, np.ascontiguousarray(upright), time)
+                yield _Frame(number, np.ascontiguousarray(upright), time, transposed)
         except (av.FFmpegError, OSError) as error:
             self.result.faults.append(
                 f"{self.path}: is damaged or truncated after frame {number} ({error.strerror})"
@@ -232,7 +298,7 @@ class _VideoWriter:
 
     Args:
         path: The file.
-        reader: The original, for its frame rate and time base.
+        reader: The original, for its frame rate, time base and pixel aspect ratio.
         first: The first frame. Its size is padded to even numbers, which H.264 requires.
         classes: The classes for the legend.
     """
@@ -254,6 +320,9 @@ class _VideoWriter:
         self.stream.height = _even(height + self.legend.height)
         self.stream.pix_fmt = "yuv420p"
         self.stream.codec_context.time_base = reader.time_base
+        if reader.aspect_ratio is not None:
+            ratio = 1 / reader.aspect_ratio if first.transposed else reader.aspect_ratio
+            self.stream.codec_context.sample_aspect_ratio = ratio.limit_denominator(MAX_RATIO)
         self.time_base = reader.time_base
 
     def write(self, image: Image.Image, time: int) -> None:
@@ -273,6 +342,33 @@ class _VideoWriter:
     def close(self) -> None:
         with _as_os_error(), self.container:
             self.container.mux(self.stream.encode(None))
+
+
+def _turn(pixels: NDArray[np.uint8], matrix: bytes | None) -> tuple[NDArray[np.uint8], bool]:
+    """Turn and mirror a frame as its display matrix says; return whether it was transposed.
+
+    The matrix (ISO 14496-12, 6.2.2) maps (x, y) to (a x + c y, b x + d y). Only its signs matter.
+    """
+    if matrix is None:
+        return pixels, False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    transposed = abs(b) > abs(a)
+    if transposed:
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1], transposed
+
+
+def _find_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Return the video stream that FFmpeg prefers; a cover image is none."""
+    from av.stream import Disposition
+
+    still = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    videos = [each for each in container.streams.video if not each.disposition & still]
+    if not videos:
+        cover = ", only an image" if container.streams.video else ""
+        raise InputError(f"{path}: contains no video stream{cover}: give a video")
+    best = container.streams.best("video")
+    return next((each for each in videos if best and each.index == best.index), videos[0])
 
 
 def _even(side: int) -> int:
@@ -305,8 +401,16 @@ def _estimate(container: InputContainer, rate: Fraction) -> int:
 
 
 @contextmanager
+def _explain_write_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise not_writable(out, error) from error
+
+
+@contextmanager
 def _as_os_error() -> Iterator[None]:
-    """Convert FFmpeg's errors to OSError, which `atomic` reports."""
+    """Convert FFmpeg's errors to OSError."""
     import av
 
     try:

@@ -9,6 +9,7 @@ import platform
 import time
 import timeit
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.errors import InputError
-from pixelwise.file_io import atomic, cache_folder, make_folder
+from pixelwise.file_io import cache_folder, make_folder, write_text
 from pixelwise.inference.runtimes import installed
 from pixelwise.inference.runtimes.runtime import Runtime
 
@@ -48,8 +49,9 @@ def select_fastest(
     names = list(candidates)
     if len(names) == 1:
         return names[0], None
-    file = cache_folder() / "runtimes.json"
-    cached = _read_cache(file)
+    folder = cache_folder()
+    file = None if folder is None else folder / "runtimes.json"
+    cached = {} if file is None else _read_cache(file)
     key = _cache_key(digest, names)
     if cached.get(key, {}).get("fastest") in candidates:
         return str(cached[key]["fastest"]), None
@@ -58,12 +60,10 @@ def select_fastest(
     fastest = min(seconds, key=lambda name: seconds[name])
     milliseconds = {name: round(1000 * value, 2) for name, value in seconds.items()}
     cached[key] = {"fastest": fastest, "milliseconds": milliseconds, "size": list(IMAGE_SIZE)}
-    try:
-        make_folder(file.parent)
-        with atomic(file) as temporary:
-            temporary.write_text(json.dumps(cached, indent=1) + "\n", encoding="utf-8")
-    except InputError:
-        pass  # without a writable cache, the next process measures again
+    if file is not None:
+        with suppress(InputError):  # without a writable cache, the next process measures again
+            make_folder(file.parent)
+            write_text(file, json.dumps(cached, indent=1) + "\n")
     return fastest, opened[fastest]
 
 
