@@ -153,7 +153,7 @@ class FileResolver:
         best: list[Path] = []
         longest = 0
         for path in paths:
-            *folders, name = _parts(path) or [""]
+            *folders, name = path_parts(path) or [""]
             # If the folder exists and the file is not in it, a file elsewhere is another file.
             least = int(any(form(folder) in self._folders(form) for folder in folders[-1:]))
             for file in by_name.get(form(name), []):
@@ -215,8 +215,8 @@ def _paths_in_url(reference: str) -> list[str]:
     return paths or [unquote(url.path)]
 
 
-def _parts(path: str) -> list[str]:
-    """The parts of a path that can exist on this machine: without drive, `.`, and leading `..`."""
+def path_parts(path: str) -> list[str]:
+    """Return the parts of a path with forward slashes, without drive, `.` and `..`."""
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
