@@ -354,7 +354,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "label studio: image absent": (
         "label studio",
         lambda root: (remove(root / "images/photo_1.jpg"), root / "project-1-at-2026.json")[1],
-        "task 1: its image '0a1b2c3d-photo_1.jpg' is not in",
+        "task 1: its image '/data/upload/1/0a1b2c3d-photo_1.jpg' is not in .*: put it there",
     ),
     "label studio: png without json": (
         "label studio png",

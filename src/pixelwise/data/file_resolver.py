@@ -92,7 +92,7 @@ class FileResolver:
         outside = self._outside(reference, near)
         if outside is not None:
             return [outside]
-        texts = _readings(reference)
+        texts = reference_paths(reference)
         for without_suffix in (False, True):
             for form in _FORMS:
                 found: dict[Path, None] = {}
@@ -190,8 +190,8 @@ class Claims:
         return file in self._owners
 
 
-def _readings(reference: str) -> list[str]:
-    """The paths that a reference may mean, with forward slashes."""
+def reference_paths(reference: str) -> list[str]:
+    """Return the paths that a reference may mean, with forward slashes: in URLs, decoded."""
     texts = [reference, unquote(reference)]
     if _URL.match(reference) or "?" in reference:
         texts += _paths_in_url(reference)

@@ -83,8 +83,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     import yaml
 
-    class TextLoader(yaml.BaseLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+    class TextLoader(yaml.BaseLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             twice = next((key for key in keys if keys.count(key) > 1), None)
             if twice is not None:

@@ -310,20 +310,20 @@ def _labels_of_images(root: Path, image_set: _ImageSet, problems: list[str]) -> 
             claims.add(expected, str(image))
             found[image] = expected
     images = FileResolver(root, (*image_set.images, *image_set.other_images))
-    left = FileResolver(root, [x for x in image_set.labels if x not in claims], "label file")
+    labels = FileResolver(root, image_set.labels, "label file")
     for image in missing:
         reference = image_set.images[image].with_suffix("").as_posix()
-        labels = left.candidates(reference)
         with collect_errors(problems):
-            if len(labels) > 1:
-                raise InputError(f"{image}: {left.ambiguous(reference, labels)}")
-            for label in labels:
+            candidates = labels.candidates(reference)
+            if len(candidates) > 1:
+                raise InputError(f"{image}: {labels.ambiguous(reference, candidates)}")
+            for label in candidates:
                 owners = images.candidates(label.with_suffix("").as_posix())
                 if len(owners) > 1:
                     raise InputError(f"{label}: {images.ambiguous(label.stem, owners)}")
                 claims.add(label, str(image))
                 found[image] = label
-    unused = [x for x in left.files if x not in claims and x.name.casefold() not in _NOT_LABELS]
+    unused = [x for x in labels.files if x not in claims and x.name.casefold() not in _NOT_LABELS]
     if image_set.other_images:
         unused = [x for x in unused if not images.candidates(x.with_suffix("").as_posix())]
     if len(found) < len(image_set.images) or image_set.origin.is_dir():
@@ -363,8 +363,8 @@ def _polygon(cells: list[str], values: list[int]) -> Polygons:
         raise InputError("is a box, not a polygon: export polygons (segmentation)")
     if index != number or not 0 <= index < len(values):
         raise InputError(
-            f"class {cells[0]} is not in data.yaml (0 to {len(values) - 1}): correct the class or add "
-            "its name"
+            f"class {cells[0]} is not in data.yaml (0 to {len(values) - 1}): correct the class or "
+            "add its name"
         )
     ring = as_ring(corners)
     low, high = ring.min(), ring.max()
