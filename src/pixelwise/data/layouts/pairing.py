@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pixelwise.data.array_files import ARRAY_SUFFIXES, ArrayFile
+from pixelwise.data.file_resolver import nfc
 from pixelwise.data.folder_listing import list_entries, list_files
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts.error_handling import collect_errors
@@ -87,10 +88,13 @@ def pair(
 
 
 def _by_name(files: list[Path], ending: str, remedy: str, problems: list[str]) -> dict[str, Path]:
-    """Files by stem without `ending`; adds a problem for each name that two files share."""
+    """Files by stem in composed Unicode form, without `ending`.
+
+    Adds a problem for each name that two files share.
+    """
     by_name: dict[str, Path] = {}
     for path in files:
-        first = by_name.setdefault(path.stem.removesuffix(ending), path)
+        first = by_name.setdefault(nfc(path.stem).removesuffix(ending), path)
         if first is not path:
             text = f"has the same name as {first.name}: {remedy}"
             problems.append(Fault("duplicate-stem", path, text))
