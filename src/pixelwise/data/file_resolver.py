@@ -225,7 +225,8 @@ def path_parts(path: str) -> list[str]:
 
 
 def _join(folder: Path, path: str) -> str:
-    return Path(os.path.normpath(folder / path)).as_posix()
+    """The normalized text of a path; several times as fast as joining paths."""
+    return os.path.normpath(path if path.startswith("/") else f"{folder}/{path}")
 
 
 def _common_end(folders: Collection[str], others: Sequence[str], form: Callable[[str], str]) -> int:
