@@ -226,6 +226,15 @@ def test_images_outside_the_yolo_splits_are_refused(tmp_path: Path) -> None:
     assert line.startswith(f"{tmp_path / 'images/later/x.jpg'}: is outside the splits: move it")
 
 
+def test_a_data_yaml_may_have_another_name(tmp_path: Path) -> None:
+    expected = yolo(tmp_path)
+    (tmp_path / "data.yaml").rename(tmp_path / "My project.yml")
+    (tmp_path / "training.yaml").write_text("train:\n  epochs: 3\n")
+    assert layouts.read(tmp_path).layout == "yolo"
+    data = open_dataset(tmp_path, draw_val=False)
+    np.testing.assert_array_equal(mask_of(data, "photo_0"), expected.masks["train"]["photo_0"])
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
