@@ -174,6 +174,19 @@ def test_label_files_are_found_in_any_letter_case(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask_of(data, "photo_0"), expected.masks["train"]["photo_0"])
 
 
+@pytest.mark.parametrize("train", ["images/train", "train.txt"])
+def test_label_files_may_be_beside_some_images(tmp_path: Path, train: str) -> None:
+    expected = yolo(tmp_path)
+    (tmp_path / "labels/train/photo_0.txt").rename(tmp_path / "images/train/photo_0.txt")
+    (tmp_path / "images/train/notes.txt").write_text("not a label file")
+    (tmp_path / "train.txt").write_text("".join(f"images/train/photo_{n}.jpg\n" for n in range(3)))
+    names = "names: [tree, car, road]\n"
+    (tmp_path / "data.yaml").write_text(f"train: {train}\nval: images/val\n{names}")
+    data = open_dataset(tmp_path, draw_val=False)
+    for stem, mask in expected.masks["train"].items():
+        np.testing.assert_array_equal(mask_of(data, stem), mask)
+
+
 def test_images_may_be_nested_deeper_than_their_label_files(tmp_path: Path) -> None:
     expected = yolo(tmp_path)
     for path in sorted((tmp_path / "images/train").iterdir()):
@@ -519,6 +532,13 @@ def test_all_faults_of_label_studio_tasks_are_reported(tmp_path: Path) -> None:
     lines = refusal(tmp_path)
     assert "task 0: tree: a polygon has 1 of at least 3 corners" in lines[0]
     assert "task 0: car: its x, y, width and height are" in lines[1]
+
+
+def test_regions_of_a_rotated_image_are_refused(tmp_path: Path) -> None:
+    label_studio(tmp_path)
+    set_results(tmp_path, lambda results: results[0].update(image_rotation=90))
+    (line,) = refusal(tmp_path)
+    assert "task 0: a region was drawn on the image rotated by 90 degrees: rotate it back" in line
 
 
 def test_two_exports_are_refused(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def _samples(
         if names.setdefault(key, name) != name:
             report.problems.append(
                 f"{path}: image id {key!r} belongs to {names[key]} and to {name}, so that its "
-                "annotations cannot be told apart: give each image its own id"
+                "annotations may be those of either: give each image its own id"
             )
         height, width = entry.get("height"), entry.get("width")
         sizes[key] = (height, width) if type(height) is int and type(width) is int else None

@@ -283,6 +283,11 @@ def _labeled_regions(results: Any) -> tuple[list[tuple[str, Any]], int]:
         if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
             raise InputError("a result has no value: export the project again")
         _check_type(result)
+        if result.get("image_rotation"):
+            raise InputError(
+                f"a region was drawn on the image rotated by {result['image_rotation']!r} degrees: "
+                "rotate it back in Label Studio and draw the region again"
+            )
         key = result.get("id")
         by_region.setdefault(key if isinstance(key, str) else number, []).append(result)
     labeled: list[tuple[str, Any]] = []

@@ -19,7 +19,7 @@ from pixelwise.data import json_yaml
 from pixelwise.data.class_tables import read_lines
 from pixelwise.data.classes import normalize_name
 from pixelwise.data.file_resolver import Claims, FileResolver, path_parts
-from pixelwise.data.folder_listing import walk_files
+from pixelwise.data.folder_listing import list_files, walk_files
 from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images
 from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import (
@@ -165,7 +165,8 @@ def _in_folder(folder: Path, labels: Path | None = None) -> _ImageSet:
         expected = {
             image: (labels / image.relative_to(folder)).with_suffix(".txt") for image in images
         }
-    return _ImageSet(folder, expected, _list_labels(labels), [])
+    listed = _list_labels(labels)
+    return _ImageSet(folder, expected, listed + _labels_beside(expected, listed), [])
 
 
 def _in_list(root: Path, file: Path) -> _ImageSet:
@@ -188,8 +189,22 @@ def _in_list(root: Path, file: Path) -> _ImageSet:
             listed[found[0]] = _label_file(found[0])
     raise_problems(problems)
     labels = [label for folder in _parents(listed.values()) for label in _list_labels(folder)]
+    labels += _labels_beside(listed, labels)
     others = [image for folder in _parents(listed) for image in list_images(folder)]
     return _ImageSet(file, listed, labels, [image for image in others if image not in listed])
+
+
+def _labels_beside(expected: dict[Path, Path], labels: list[Path]) -> list[Path]:
+    """Label files beside images that have none where it is expected: they are expected there."""
+    beside = {label for folder in _parents(expected) for label in list_files(folder, _TEXT)}
+    present = set(labels)
+    beside -= present
+    found = []
+    for image, label in expected.items():
+        if label not in present and image.with_suffix(".txt") in beside:
+            expected[image] = image.with_suffix(".txt")
+            found.append(expected[image])
+    return found
 
 
 def _parents(files: Any) -> list[Path]:
