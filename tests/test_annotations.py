@@ -18,6 +18,7 @@ from miniatures import (
     CAR,
     MINIATURES,
     TREE,
+    blobs,
     coco,
     cvat,
     label_studio,
@@ -339,12 +340,27 @@ def test_two_lines_for_one_image_are_refused(tmp_path: Path) -> None:
     assert f"belongs to line 1 of {path} and to line 2 of {path}: keep one" in line
 
 
-def test_class_names_of_labelme_exports_ignore_255(tmp_path: Path) -> None:
-    voc(tmp_path)
-    (tmp_path / "class_names.txt").write_text("_background_\n" + "\n".join("abcdefghijklmnopqrst"))
-    data = open_dataset(tmp_path)
-    assert data.classes.names[:2] == ("background", "a")
+@pytest.mark.parametrize(
+    ("png_folder", "npy_folder"),
+    [("SegmentationClass", "SegmentationClassNpy"), ("SegmentationClassPNG", "SegmentationClass")],
+)
+def test_the_voc_export_of_labelme_is_read(
+    tmp_path: Path, png_folder: str, npy_folder: str
+) -> None:
+    """Its arrays hold -1 for void, and its palette PNG files 255."""
+    masks = {f"photo_{number}": blobs(number, 3, void=True) for number in range(3)}
+    for stem, mask in masks.items():
+        write_image(tmp_path / "JPEGImages" / f"{stem}.jpg", 1)
+        write_image(tmp_path / "SegmentationClassVisualization" / f"{stem}.jpg", 2)
+        write_mask(tmp_path / png_folder / f"{stem}.png", mask, [(0, 0, 0)] * 256)
+        (tmp_path / npy_folder).mkdir(exist_ok=True)
+        np.save(tmp_path / npy_folder / f"{stem}.npy", np.where(mask == 255, -1, mask))
+    (tmp_path / "class_names.txt").write_text("_background_\ncat\ndog")
+    data = open_dataset(tmp_path, draw_val=False)
+    assert data.classes.names == ("background", "cat", "dog")
     assert data.classes.ignore == 255
+    for stem, mask in masks.items():
+        np.testing.assert_array_equal(mask_of(data, stem), mask)
 
 
 # labelme.

@@ -25,6 +25,8 @@ from pixelwise.file_io import is_file
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:", re.IGNORECASE)
+_LEAVES = re.compile(r"^[/\\]|:|\.\.")
+"""What a path contains that leads out of the folder that it is relative to."""
 _EXAMPLES = 3
 
 
@@ -114,6 +116,8 @@ class FileResolver:
 
     def _outside(self, reference: str, near: Sequence[Sequence[Path]]) -> Path | None:
         """The existing file outside the dataset that a literal path names, or None."""
+        if not _LEAVES.search(reference):  # cheap for the many references that do not
+            return None
         folders = [folder for group in near for folder in group] or [self.root]
         for folder in folders[:1] if Path(reference).is_absolute() else folders:
             file = Path(os.path.normpath(folder / reference))
