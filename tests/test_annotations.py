@@ -487,6 +487,8 @@ def test_two_uploads_of_one_name_are_refused(tmp_path: Path) -> None:
     set_reference(tmp_path, 1, "/data/upload/1/0a1b2c3d-photo_1.jpg")
     set_reference(tmp_path, -1, "/data/upload/1/ffffffff-photo_0.jpg")  # a task not yet annotated
     assert "belongs to task 0 of" in refusal(tmp_path)[0]
+    set_reference(tmp_path, -1, "/data/upload/1/0a1b2c3d-photo_0.jpg")  # the same image again
+    assert len(open_dataset(tmp_path, draw_val=False).splits["all"]) == 5
 
 
 def test_an_uploaded_name_is_that_of_the_original(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def _read_tasks(root: Path, path: Path, brush_masks: _BrushMasks) -> _Tasks:
     tasks = _Tasks()
     problems: list[str] = []
     pending: list[tuple[int, Any]] = []
+    used: set[str] = set()
     for entry in json_yaml.read_json(path):
         key = json_yaml.field(path, entry, "id", int, "a task")
         results, count = _results(entry)
@@ -170,15 +171,17 @@ def _read_tasks(root: Path, path: Path, brush_masks: _BrushMasks) -> _Tasks:
                 image = images.find(entry)
                 regions, unlabeled = _labeled_regions(results)
             images.claims.add(image, f"task {key} of {path}")
+            used.add(_reference(entry))
             tasks.unlabeled += unlabeled
             tasks.annotated.append(_Task(key, image, regions or brush_masks.get(key, [])))
     for key, entry in pending:  # their images may be absent, but must not be those of other tasks
         try:
-            image = images.find(entry)
+            reference, image = _reference(entry), images.find(entry)
         except InputError:
             continue
         with collect_errors(problems):
-            images.claims.add(image, f"task {key} of {path}")
+            if reference not in used:
+                images.claims.add(image, f"task {key} of {path}")
     raise_problems(problems)
     if not tasks.annotated:
         raise InputError(f"{path}: contains no annotated task: annotate tasks and export again")
