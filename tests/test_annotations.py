@@ -188,6 +188,24 @@ def test_label_files_may_be_beside_some_images(tmp_path: Path, train: str) -> No
         np.testing.assert_array_equal(mask_of(data, stem), mask)
 
 
+def test_a_folder_called_images_may_be_inside_the_images(tmp_path: Path) -> None:
+    """Ultralytics would look for the label file in images/labels/."""
+    expected = yolo(tmp_path)
+    names = "names: [tree, car, road]\n"
+    (tmp_path / "data.yaml").write_text(f"train: train.txt\nval: images/val\n{names}")
+    for kind, suffix in (("images", ".jpg"), ("labels", ".txt")):
+        (tmp_path / kind / "train/images").mkdir()
+        old = tmp_path / kind / f"train/photo_1{suffix}"
+        old.rename(tmp_path / kind / f"train/images/photo_1{suffix}")
+    lines = [
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("images/train/**/*.jpg")
+    ]
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    data = open_dataset(tmp_path, draw_val=False)
+    for stem, mask in expected.masks["train"].items():
+        np.testing.assert_array_equal(mask_of(data, stem), mask)
+
+
 def test_images_may_be_nested_deeper_than_their_label_files(tmp_path: Path) -> None:
     expected = yolo(tmp_path)
     for path in sorted((tmp_path / "images/train").iterdir()):

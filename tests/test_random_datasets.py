@@ -58,8 +58,8 @@ class Maker:
 
     def item(self, number: int) -> Item:
         words = [WORDS[i] for i in self.rng.integers(0, len(WORDS), int(self.rng.integers(1, 3)))]
-        folder = f"{WORDS[int(self.rng.integers(0, len(WORDS)))]}/" if self.chance(0.3) else ""
-        name = folder + (" ".join(words) if self.chance(0.5) else f"{words[0]}{number}")
+        folder = f"{WORDS[int(self.rng.integers(0, 4))]}/" if self.chance(0.4) else ""
+        name = folder + (f"00{number % 2}" if self.chance(0.3) else f"{' '.join(words)}{number}")
         height, width = (int(x) for x in self.rng.integers(16, 40, 2))
         boxes: list[Box] = []
         if not self.chance(0.15):
@@ -81,10 +81,13 @@ class Maker:
             suffix = [".png", ".PNG", ".bmp"][int(self.rng.integers(0, 3))]
             item.file = self.root / folder / (unicodedata.normalize(form, item.name) + suffix)
             self.image(item.file, item.number, item.size)
-            if self.chance(0.1):
+            choice = self.rng.random()
+            if choice < 0.1:
                 self.decoy(item.file.with_suffix(".tif"), item)
-            if self.chance(0.1):
+            elif choice < 0.25:
                 self.decoy(item.file.parent / "again" / item.file.name, item)
+            elif choice < 0.3:
+                item.file.unlink()  # its annotation must not become that of another image
             if self.chance(0.2):
                 self.decoy(item.file.parent / f"more {item.number}.png", item)
             if self.chance(0.2):
@@ -106,7 +109,13 @@ class Maker:
     def reference(self, item: Item) -> str:
         """The name of an image as this or another machine writes it."""
         name = f"{item.name}{item.file.suffix}"
-        forms = [name, name, name.replace("/", "\\"), f"C:\\set\\{name}", f"/home/me/{name}"]
+        forms = [
+            name,
+            Path(name).name,
+            name.replace("/", "\\"),
+            f"C:\\set\\{name}",
+            f"/home/me/{name}",
+        ]
         return forms[int(self.rng.integers(0, len(forms)))]
 
 
@@ -168,7 +177,9 @@ def yolo(maker: Maker) -> None:
             corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
             text = " ".join(f"{x / width:.17g} {y / height:.17g}" for x, y in corners)
             lines.append(f"{value - 1} {text}")
-        name = Path(item.name).name if maker.chance(0.1) else item.name
+        name = Path(item.name).name  # flat labels of nested images, if no other image has the name
+        if name in {other.name for other in maker.items} or not maker.chance(0.1):
+            name = item.name
         suffix = ".TXT" if maker.chance(0.2) else ".txt"
         path = maker.root / "labels" / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)

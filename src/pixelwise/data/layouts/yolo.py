@@ -87,12 +87,18 @@ def _has_labels(root: Path, entry: Path) -> bool:
 
 def _label_file(image: Path) -> Path:
     """The label file of an image, as in Ultralytics: the last `images` in the path is `labels`."""
-    parts = list(image.parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+    return _label_files(image)[0]
+
+
+def _label_files(image: Path) -> list[Path]:
+    """The possible label files of an image: any `images` in the path is `labels`, the last first.
+
+    If no folder is called `images`, the label file is beside the image.
+    """
+    parts = image.with_suffix(".txt").parts
+    places = [place for place in range(len(parts) - 2, -1, -1) if parts[place] == "images"]
+    files = [Path(*parts[:place], "labels", *parts[place + 1 :]) for place in places]
+    return files or [Path(*parts)]
 
 
 def _paths_in_yaml(root: Path, path: Path) -> dict[str, list[Path]]:
@@ -188,7 +194,12 @@ def _in_list(root: Path, file: Path) -> _ImageSet:
             claims.add(found[0], f"line {number} of {file}")
             listed[found[0]] = _label_file(found[0])
     raise_problems(problems)
-    labels = [label for folder in _parents(listed.values()) for label in _list_labels(folder)]
+    places = _parents(label for image in listed for label in _label_files(image))
+    outer = [p for p in places if not any(o != p and p.is_relative_to(o) for o in places)]
+    labels = [label for folder in outer for label in _list_labels(folder)]
+    present = set(labels)
+    for image, label in listed.items():
+        listed[image] = next((x for x in _label_files(image) if x in present), label)
     labels += _labels_beside(listed, labels)
     others = [image for folder in _parents(listed) for image in list_images(folder)]
     return _ImageSet(file, listed, labels, [image for image in others if image not in listed])
@@ -340,7 +351,9 @@ def _labels_of_images(root: Path, image_set: _ImageSet, problems: list[str]) -> 
                 found[image] = label
     unused = [x for x in labels.files if x not in claims and x.name.casefold() not in _NOT_LABELS]
     if image_set.other_images:
-        unused = [x for x in unused if not images.candidates(x.with_suffix("").as_posix())]
+        others = set(image_set.other_images)
+        owners_of = {x: set(images.candidates(x.with_suffix("").as_posix())) for x in unused}
+        unused = [x for x in unused if not owners_of[x] or not owners_of[x] <= others]
     if len(found) < len(image_set.images) or image_set.origin.is_dir():
         problems += [
             f"{label}: has no image: add {image_set.origin / label.stem}.jpg or .png, or remove "
