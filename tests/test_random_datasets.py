@@ -50,7 +50,8 @@ class Maker:
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.rng = root, np.random.default_rng(seed)
-        self.items = [self.item(number) for number in range(int(self.rng.integers(2, 6)))]
+        items = [self.item(number) for number in range(int(self.rng.integers(2, 6)))]
+        self.items = [*{item.name: item for item in items}.values()]
         self.decoys: set[int] = set()
 
     def chance(self, probability: float) -> bool:
