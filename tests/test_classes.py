@@ -16,6 +16,7 @@ from pixelwise.data.classes import (
     UNKNOWN,
     Classes,
     distinct_colors,
+    normalize_name,
     read_classes_toml,
     toml_has_colors,
     write_classes_toml,
@@ -52,7 +53,8 @@ def class_tables(draw: st.DrawFn, names: st.SearchStrategy[str] = NAME) -> Class
         labels = [f"class {i}" for i in range(count)]
         colors = list(distinct_colors(count))
     else:
-        labels = draw(st.lists(names, min_size=count, max_size=count, unique=True))
+        valid = names.map(normalize_name).filter(bool)  # names that look the same are one class
+        labels = draw(st.lists(valid, min_size=count, max_size=count, unique=True))
         colors = draw(st.lists(COLOR, min_size=count, max_size=count, unique=True))
     return Classes(
         names=tuple(labels),

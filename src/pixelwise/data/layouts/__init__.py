@@ -13,10 +13,12 @@ A layout is one module in this package and one entry in `LAYOUTS`. To add a layo
 2. Import the module below and add it to `LAYOUTS`.
 3. Add a function to `MINIATURES` in tests/miniatures.py that writes a tiny dataset of the layout
    and returns the expected masks. tests/test_formats.py detects, reads, converts and trains on it.
+   Add the layout to `OUTCOMES` in tests/test_label_kinds.py.
 
 A mask that is not an image file implements `MaskSource` (see `sbd`, `class_masks` and `coco`).
-Shared helpers: `pairing`, `split_lists`, `folder_names`, `folder_pairs`, `layout_classes` and
-`error_handling`.
+Shared helpers: `pairing`, `listed_pairs`, `split_lists`, `folder_names`, `folder_pairs`,
+`layout_classes` and `error_handling`. Folders are listed by `data.folder_listing` alone, and the
+files that annotations name are found by `data.file_resolver` alone.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ from pixelwise.data.layouts import (
     voc,
     yolo,
 )
-from pixelwise.data.source import Source
+from pixelwise.data.polygons import RegionMask
+from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, raise_problems
 
 LAYOUTS = (
@@ -94,14 +97,30 @@ def read(root: Path) -> Source:
 
 
 def _check_unique(source: Source) -> Source:
-    """Return `source` if no image is in two splits, which would invalidate its scores."""
-    split_of: dict[str, str] = {}
-    problems = []
+    """Return `source` if every name, image and mask file belongs to one sample of one split."""
+    problems: list[str] = []
+    first: dict[str, tuple[str, Sample]] = {}
+    image_of: dict[Path, Path] = {}
     for split, samples in source.splits.items():
         for sample in samples:
-            if sample.name in split_of:
-                text = f"is in {split_of[sample.name]} and in {split}: keep it in one split"
+            other_split, other = first.setdefault(sample.name, (split, sample))
+            if other is sample:
+                continue
+            if other.image != sample.image:
+                text = f"has the same name as {other.image.name}: rename one of them and its mask"
+                problems.append(Fault("duplicate-stem", sample.image, text))
+            elif split == other_split:
+                text = f"is listed twice in {split}: remove one of its entries"
+                problems.append(Fault("duplicate-stem", sample.image, text))
+            else:
+                text = f"is in {other_split} and in {split}: keep it in one split"
                 problems.append(Fault("in-two-splits", sample.image, text))
-            split_of[sample.name] = split
+    raise_problems(problems)
+    for sample in (sample for samples in source.splits.values() for sample in samples):
+        if not isinstance(sample.mask, RegionMask):  # a file of regions describes many images
+            image = image_of.setdefault(sample.mask.path, sample.image)
+            if image != sample.image:
+                text = f"is the mask of {image} and of {sample.image}: keep one of the images"
+                problems.append(Fault("duplicate-stem", sample.mask.path, text))
     raise_problems(problems)
     return source

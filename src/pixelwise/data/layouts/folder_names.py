@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from itertools import islice
+import re
 from pathlib import Path
 
+from pixelwise.data import folder_listing
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES
 from pixelwise.data.source import SPLITS
+from pixelwise.errors import InputError
+from pixelwise.file_io import check_regular
 
 ALIASES = {
     "train": ("train", "training"),
@@ -20,11 +22,20 @@ MAX_ENTRIES = 1000
 
 
 def folders_in(root: Path) -> dict[str, Path]:
-    """The folders directly in `root`, by lower-case name."""
-    if not root.is_dir():
-        return {}
-    with os.scandir(root) as entries:
-        return {entry.name.casefold(): Path(entry.path) for entry in entries if entry.is_dir()}
+    """The folders directly in `root`, by lower-case name.
+
+    Raises:
+        InputError: If the names of two folders differ in letter case only.
+    """
+    folders: dict[str, Path] = {}
+    for folder in folder_listing.list_folders(root) if root.is_dir() else []:
+        first = folders.setdefault(folder.name.casefold(), folder)
+        if first is not folder:
+            raise InputError(
+                f"{folder}: its name differs from {first.name} in letter case only: merge the "
+                "folders, or rename one"
+            )
+    return folders
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -42,14 +53,7 @@ def first_names(
     folder: Path, suffixes: frozenset[str], *, limit: int | None = MAX_ENTRIES
 ) -> list[str]:
     """Names with one of these suffixes among the first `limit` entries (None: all) of `folder`."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [
-            entry.name
-            for entry in islice(entries, limit)
-            if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in suffixes
-        ]
+    return folder_listing.first_names(folder, suffixes, limit)
 
 
 def has_images(folder: Path) -> bool:
@@ -57,8 +61,23 @@ def has_images(folder: Path) -> bool:
 
 
 def data_yaml(root: Path) -> Path | None:
-    """The dataset description of Ultralytics' tools, or None."""
+    """The dataset description of Ultralytics' tools, or None.
+
+    A file with another name is one if it is the only YAML file that has names and a split.
+    """
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
         if (root / name).is_file():
             return root / name
-    return None
+    files = folder_listing.list_files(root, {".yaml", ".yml"}) if root.is_dir() else []
+    described = [path for path in files[:8] if _describes_dataset(path)]
+    return described[0] if len(described) == 1 else None
+
+
+def _describes_dataset(path: Path) -> bool:
+    try:
+        check_regular(path)
+        with path.open(encoding="utf-8-sig") as stream:
+            text = stream.read(1 << 16)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return bool(re.search(r"(?m)^names\s*:", text) and re.search(r"(?m)^(train|val)\s*:", text))

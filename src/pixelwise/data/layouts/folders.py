@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.class_tables import find_table
+from pixelwise.data.file_resolver import nfc
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts import ade20k, camvid, class_masks
 from pixelwise.data.layouts.error_handling import collect_errors
@@ -140,8 +141,8 @@ def _images_outside_splits(pairs: dict[str, tuple[Path, Path]]) -> list[str]:
 
 def _endings(images: Path, masks: Path) -> tuple[str, str]:
     """The endings after the common name of images and masks that match the most files."""
-    image_stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
-    mask_stems = {Path(name).stem for name in first_names(masks, MASK_LIKE, limit=None)}
+    image_stems = {nfc(Path(name).stem) for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
+    mask_stems = {nfc(Path(name).stem) for name in first_names(masks, MASK_LIKE, limit=None)}
     best, most = ("", ""), 0
     for image_ending in IMAGE_ENDINGS:
         for mask_ending in MASK_ENDINGS if images == masks else ("", *MASK_ENDINGS):
