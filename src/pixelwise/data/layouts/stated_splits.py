@@ -1,0 +1,185 @@
+"""Assign images to splits by folders, list files, JSON or YAML lists, or names."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pixelwise.data import json_yaml
+from pixelwise.data.class_tables import read_lines
+from pixelwise.data.classes import listed
+from pixelwise.data.image_files import IMAGE_SUFFIXES
+from pixelwise.data.layouts.pattern_pairs import MASK_FILES
+from pixelwise.data.layouts.split_lists import columns
+from pixelwise.data.layouts.split_names import split_of
+from pixelwise.data.source import SPLITS, Sample
+from pixelwise.errors import InputError, raise_problems
+from pixelwise.file_io import read_text
+
+_STRUCTURED = frozenset({".json", ".yaml", ".yml"})
+_LISTS = frozenset({".txt", ".csv", ".lst"})
+
+Stated = str | Sequence[str]
+
+
+def assign_splits(
+    root: Path,
+    samples: Sequence[Sample],
+    stated: Mapping[str, Stated] | str,
+    origin: Path,
+    notes: list[str],
+) -> dict[str, list[Sample]]:
+    """Assign samples to splits as stated in data.toml.
+
+    Args:
+        root: Folder of the dataset, which files and folders are relative to.
+        samples: All samples.
+        stated: By split: a folder of images, a list file (.txt, .csv, .json or .yaml), the name of
+            an image, or a list of any of these. A single file of JSON or YAML holds the lists of
+            all splits by name.
+        origin: The file with this statement, for messages.
+        notes: Receives the number of images in no split.
+
+    Raises:
+        InputError: If a name matches no image or several, or an image is in two splits.
+    """
+    if isinstance(stated, str):
+        stated = _read_mapping(root / stated)
+    names = ImageNames(root, samples)
+    splits: dict[str, list[Sample]] = {}
+    problems: list[str] = []
+    for key, value in stated.items():
+        split = split_of(key)
+        if split is None:
+            raise InputError(f"{origin}: splits.{key}: splits are {', '.join(SPLITS)}")
+        for entry in [value] if isinstance(value, str) else value:
+            found = _resolve(root, entry, key, names, origin, problems)
+            splits.setdefault(split, []).extend(found)
+    raise_problems(problems)
+    splits = {split: list(dict.fromkeys(splits[split])) for split in SPLITS if split in splits}
+    for split, found in splits.items():
+        if not found:
+            raise InputError(f"{origin}: splits.{split}: holds no image: name at least one")
+    unlisted = len(samples) - len({sample.name for found in splits.values() for sample in found})
+    skipped = f"; images skipped because no split names them: {unlisted}" if unlisted else ""
+    notes.append(f"splits from {origin}{skipped}")
+    return splits
+
+
+def _resolve(
+    root: Path, entry: str, key: str, names: ImageNames, origin: Path, problems: list[str]
+) -> list[Sample]:
+    """The samples that one entry stands for."""
+    path = root / entry
+    suffix = path.suffix.lower()
+    if suffix in _STRUCTURED | _LISTS:
+        lines = _read_list(path, key) if suffix in _STRUCTURED else list_lines(path)
+        return names.find_all(lines, path, problems)
+    if path.is_dir():
+        return names.below(path)
+    return names.find_all([entry], origin, problems)
+
+
+class ImageNames:
+    """Finds samples by what lists call them: a path or its end, with or without suffix.
+
+    Args:
+        root: Folder of the dataset.
+        samples: The samples.
+    """
+
+    def __init__(self, root: Path, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+        self._by_tail: dict[str, list[Sample]] = {}
+        for sample in samples:
+            paths = [sample.image, sample.mask.path]
+            tails = {tail for path in paths for tail in _tails(_relative(root, path))}
+            for tail in tails:
+                self._by_tail.setdefault(tail, []).append(sample)
+
+    def find(self, name: str) -> list[Sample]:
+        """The samples that a name stands for: one, or none, or several if it is ambiguous.
+
+        The longest end of the path that matches decides, so that paths of another machine work.
+        """
+        for tail in reversed(_tails(name)):
+            if tail in self._by_tail:
+                return self._by_tail[tail]
+        return []
+
+    def find_all(self, names: Sequence[str], origin: Path, problems: list[str]) -> list[Sample]:
+        """The sample of each name; adds one problem for all that stand for none or several."""
+        found = [self.find(name) or self.find(columns(name)[0]) for name in names]
+        for kind, wrong in (
+            ("no image has this name", [n for n, f in zip(names, found, strict=True) if not f]),
+            (
+                "several images have this name",
+                [n for n, f in zip(names, found, strict=True) if len(f) > 1],
+            ),
+        ):
+            if wrong:
+                count = f" ({len(wrong)} names in total)" if len(wrong) > 1 else ""
+                problems.append(
+                    f"{origin}: {listed(wrong, most=3)}: {kind}{count}: write the path of the image"
+                )
+        return [samples[0] for samples in found if len(samples) == 1]
+
+    def below(self, folder: Path) -> list[Sample]:
+        """The samples whose image or mask is in a folder or below it."""
+        return [
+            sample
+            for sample in self.samples
+            if sample.image.is_relative_to(folder) or sample.mask.path.is_relative_to(folder)
+        ]
+
+
+def _relative(root: Path, path: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def _tails(name: str) -> list[str]:
+    """The ends of a path without its suffix, from the file name to the whole path."""
+    text = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
+    path = PurePosixPath(text)
+    if path.suffix.lower() in IMAGE_SUFFIXES | MASK_FILES:
+        path = path.with_suffix("")
+    parts = [part for part in path.parts if part not in ("/", ".", "..")]
+    return ["/".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
+
+
+def list_lines(path: Path) -> list[str]:
+    """The lines of a list file, without empty ones. Raises InputError if there are none."""
+    lines = [line.strip() for line in read_lines(path) if line.strip()]
+    if not lines:
+        raise InputError(f"{path}: lists no images: write one line per image")
+    return lines
+
+
+def _read_list(path: Path, key: str) -> list[str]:
+    """Read a list of names, or the list under `key`, from JSON or YAML."""
+    content = _read_structured(path)
+    names = content.get(key) if isinstance(content, dict) else content
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise InputError(f"{path}: is no list of image names: write a list of texts")
+    return names
+
+
+def _read_mapping(path: Path) -> dict[str, list[str]]:
+    content = _read_structured(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: has no splits: write a list of names for train and for val")
+    return {key: _read_list(path, key) for key in content if split_of(str(key)) is not None}
+
+
+def _read_structured(path: Path) -> Any:
+    if path.suffix.lower() == ".json":
+        return json_yaml.read_json(path)
+    import yaml
+
+    try:
+        return yaml.load(read_text(path), Loader=yaml.BaseLoader)  # which reads all values as text
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: invalid YAML ({reason}): correct the line") from error
