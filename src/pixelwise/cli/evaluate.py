@@ -21,9 +21,11 @@ def evaluate(
     data: flags.Data,
     split: flags.Split = "val",
     json_file: flags.JsonFile = None,
-    images: Annotated[
+    image_scores: Annotated[
         Path | None, Option(metavar="FILE", help="Save the scores of each image for compare.")
     ] = None,
+    images: flags.Images = None,
+    masks: flags.Masks = None,
     runtime: Annotated[
         str | None,
         Option(
@@ -43,13 +45,15 @@ def evaluate(
     from pixelwise.inference.export_manifest import is_export
 
     check_json(json_file)
-    if images is not None:
-        check_writable(images)
+    if images is not None and masks is None and images.endswith(".safetensors"):
+        image_scores, images = Path(images), None  # the former name of --image-scores
+    if image_scores is not None:
+        check_writable(image_scores)
     options = flags.parse_options(ctx, runtime or ("auto" if is_export(bundle) else "torch"))
     predictor = flags.load_predictor(bundle, options)
     from pixelwise.evaluation import evaluate as score
 
-    dataset = flags.open_split(predictor, data, split)
+    dataset = flags.open_split(predictor, data, split, flags.dataset_spec(images, masks))
     with Bar(f"scoring {split}") as bar:
         result = score(predictor, dataset, split, details=True, progress=bar)
     scores = {
@@ -66,8 +70,8 @@ def evaluate(
         for note in dataset.notes:
             print_line(note)
         show_scores(scores, title=f"{bundle} on {data}, {split}{_refinements(predictor)}")
-    if images is not None:
-        result.image_counts.save(images, classes=predictor.classes.names, split=split)
+    if image_scores is not None:
+        result.image_counts.save(image_scores, classes=predictor.classes.names, split=split)
     write_json(json_file, scores)
 
 

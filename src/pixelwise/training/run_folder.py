@@ -182,6 +182,7 @@ def begin_run(run: Run, *, processes: int) -> None:
     description = {
         "root": str(run.data.root.resolve()),
         "layout": run.data.layout,
+        "stated": run.data.stated,
         "notes": run.data.notes,
         "images": run.data.pixels.to_json(),
         "classes": run.data.classes.to_json(),
@@ -215,10 +216,16 @@ def check_model(folder: Path, recipe: ResolvedRecipe, model: nn.Module | None) -
 def check_same_data(folder: Path, data: SegmentationData) -> None:
     """Raise InputError if the dataset has changed since the run began.
 
-    Image names, classes, and pixel counts by class are compared; these show changed masks.
+    What is stated about the dataset, image names, classes, and pixel counts by class are compared;
+    the counts show changed masks.
     """
     description = _read_data_json(folder)
     remedy = "restore the dataset, or train again"
+    if description["stated"] != json.loads(json.dumps(data.stated)):
+        raise InputError(
+            f"{data.root}: what data.toml and the options state about the dataset has changed "
+            f"since the run began: {remedy}"
+        )
     for split, samples in data.splits.items():
         before = {sample["name"] for sample in description["splits"].get(split, [])}
         now = {sample.name for sample in samples}
@@ -249,7 +256,8 @@ def _read_data_json(folder: Path) -> dict[str, Any]:
     path = folder / "data.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        return {key: description[key] for key in ("root", "layout", "classes", "pixels", "splits")}
+        needed = ("root", "layout", "classes", "pixels", "splits")
+        return {"stated": description.get("stated", {})} | {k: description[k] for k in needed}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: is missing or damaged: give the folder of a run that train wrote"

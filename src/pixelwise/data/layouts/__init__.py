@@ -41,6 +41,18 @@ from pixelwise.data.layouts import (
     voc,
     yolo,
 )
+from pixelwise.data.dataset_spec import DatasetSpec
+from pixelwise.data.folder_listing import list_folders
+from pixelwise.data.layouts.data_toml import read_data_toml
+from pixelwise.data.layouts.stated import (
+    apply_data_toml,
+    as_patterns,
+    matches,
+    read_patterns,
+    read_stated,
+)
+from pixelwise.data.layouts.structure import find_readings, has_other_files, with_other_partners
+from pixelwise.data.layouts.suggestions import ambiguous, unknown
 from pixelwise.data.source import Source
 from pixelwise.errors import Fault, InputError, raise_problems
 
@@ -65,32 +77,74 @@ LAYOUTS = (
 """All layouts, in the order in which they are tried."""
 
 
-def read(root: Path) -> Source:
-    """Detect the layout of a dataset folder and list its images and masks.
+STRUCTURE = "structure"
+"""Layout name of a dataset in which only the structure of the folders was detected."""
+
+
+def read(root: Path, spec: DatasetSpec | None = None) -> Source:
+    """List the images and masks of a dataset folder, as stated, or as detected.
 
     Args:
         root: Folder of the dataset.
+        spec: What the user states about it. It takes precedence over a data.toml in the folder,
+            and that over what is detected.
 
     Returns:
         The samples of each split, with the classes if the layout defines them.
 
     Raises:
-        InputError: If the folder does not exist, no layout matches, a file has no partner, or an
-            image is in two splits.
+        InputError: If the folder does not exist, no layout matches, several readings are possible,
+            a file has no partner, or an image is in two splits.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise InputError(f"{root}: {what}: give the folder that holds the images and masks")
+    toml = read_data_toml(root)
+    spec = spec or DatasetSpec()
+    if spec.from_run and not matches(root, spec):
+        spec = DatasetSpec()
+    if spec or (toml is not None and (toml.images or toml.masks)):
+        source = read_stated(root, spec, toml)
+    else:
+        source = _detect(root)
+    if toml is not None:
+        apply_data_toml(source, toml)
+    if spec:
+        source.stated |= {"images": spec.images, "masks": spec.masks}
+    return _check_unique(source)
+
+
+def _detect(root: Path) -> Source:
+    source = _read_known(root)
+    if source is None:
+        readings = find_readings(root)
+        if len(readings) > 1:
+            raise ambiguous(root, readings)
+        if readings:
+            return read_patterns(root, *as_patterns(root, readings[0]), STRUCTURE)
+    if source is None and folders.is_incomplete(root):
+        source = folders.read(root)
+    if source is None:
+        names = ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1])
+        raise unknown(root, names)
+    return source
+
+
+def _read_known(root: Path) -> Source | None:
+    """Read a known layout in `root`, or in the only folder that it contains."""
     for layout in LAYOUTS:
         if layout.detect(root):
-            return _check_unique(layout.read(root))
-    if folders.is_incomplete(root):
-        return _check_unique(folders.read(root))
-    names = ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1])
-    raise InputError(
-        f"{root}: no images and masks found in a known layout: use images/ and masks/ with files "
-        f"of the same names, or a dataset as published ({names})"
-    )
+            if layout is folders and has_other_files(root, folders.used_folders(root)):
+                source = folders.read(root)
+                readings = with_other_partners(find_readings(root), root, source)
+                if readings:
+                    raise ambiguous(root, readings)
+                return source
+            return layout.read(root)
+    inner = list_folders(root)
+    if len(inner) != 1:
+        return None
+    return _read_known(inner[0])
 
 
 def _check_unique(source: Source) -> Source:

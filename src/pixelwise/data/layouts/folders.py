@@ -51,6 +51,12 @@ def detect(root: Path) -> bool:
     return any(has_masks(masks) for _, masks in pairs.values())
 
 
+def used_folders(root: Path) -> set[Path]:
+    """The folders whose files `read` pairs."""
+    pairs = folder_pairs(root) or _shared_folders(root)
+    return {folder for pair_of_folders in pairs.values() for folder in pair_of_folders}
+
+
 def is_incomplete(root: Path) -> bool:
     """Whether `root` has images/ or masks/, so that `read` can report what is missing."""
     return (root / "images").is_dir() or (root / "masks").is_dir()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from pixelwise.data import json_yaml
 from pixelwise.data.class_tables import read_lines
 from pixelwise.data.classes import listed
+from pixelwise.data.folder_listing import list_files
 from pixelwise.data.image_files import IMAGE_SUFFIXES
 from pixelwise.data.layouts.pattern_pairs import MASK_FILES
 from pixelwise.data.layouts.split_lists import columns
@@ -20,6 +23,7 @@ from pixelwise.file_io import read_text
 
 _STRUCTURED = frozenset({".json", ".yaml", ".yml"})
 _LISTS = frozenset({".txt", ".csv", ".lst"})
+_PIECE = re.compile(r"_\d+$")
 
 Stated = str | Sequence[str]
 
@@ -183,3 +187,60 @@ def _read_structured(path: Path) -> Any:
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: invalid YAML ({reason}): correct the line") from error
+
+
+def image_lists(folder: Path) -> dict[str, Path]:
+    """The lists of the splits in a folder, such as train.txt, by split."""
+    found: dict[str, Path] = {}
+    for path in list_files(folder, {".txt"}) if folder.is_dir() else ():
+        split = split_of(path.stem)
+        if split is not None:
+            found[split] = min(path, found.get(split, path), key=lambda each: len(each.name))
+    return found
+
+
+def split_by_image_lists(
+    root: Path, samples: Sequence[Sample], lists: Mapping[str, Path], notes: list[str]
+) -> dict[str, list[Sample]]:
+    """Assign samples to splits by train.txt, val.txt and test.txt, which name images.
+
+    The lists may also name pieces `NAME_0`, `NAME_1`, ... into which each image is to be cut. They
+    then divide the images if all pieces of an image are in one list.
+
+    Args:
+        root: Folder of the dataset.
+        samples: All samples.
+        lists: List file by split.
+        notes: Receives what was used.
+
+    Raises:
+        InputError: If a name matches no image or several.
+    """
+    names = ImageNames(root, samples)
+    lines = {split: list_lines(path) for split, path in lists.items()}
+    shown = ", ".join(path.name for path in lists.values())
+    if not any(names.find(line) for found in lines.values() for line in found):
+        pieces = {s: [_PIECE.sub("", line) for line in found] for s, found in lines.items()}
+        if all(names.find(whole) for found in pieces.values() for whole in found):
+            lines = {split: list(dict.fromkeys(found)) for split, found in pieces.items()}
+            mixed = Counter(whole for found in lines.values() for whole in found)
+            if max(mixed.values()) > 1:
+                notes.append(
+                    f"{shown} are not used: they name pieces of images, and pieces of "
+                    f"{mixed.most_common(1)[0][0]} are in several splits"
+                )
+                return {"all": list(samples)}
+    problems: list[str] = []
+    splits = {
+        split: names.find_all(lines[split], lists[split], problems)
+        for split in SPLITS
+        if split in lists
+    }
+    raise_problems(problems)
+    if "train" not in splits:
+        notes.append(f"{shown} are not used: no list names the images of train")
+        return {"all": list(samples)}
+    unlisted = len(samples) - len({sample.name for found in splits.values() for sample in found})
+    skipped = f"; images skipped because no list names them: {unlisted}" if unlisted else ""
+    notes.append(f"splits from {shown}{skipped}")
+    return splits

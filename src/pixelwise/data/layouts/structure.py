@@ -8,8 +8,9 @@ and a stated one are read by the same code.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -27,6 +28,7 @@ from pixelwise.data.layouts.name_affixes import (
 from pixelwise.data.layouts.path_patterns import is_pattern
 from pixelwise.data.layouts.pattern_pairs import MASK_FILES
 from pixelwise.data.layouts.split_names import split_in
+from pixelwise.data.source import Source
 
 _Parts = tuple[str, ...]
 
@@ -142,7 +144,9 @@ def find_readings(
     """
     leaves = _leaves(root)
     readings = []
-    for candidate in (*_in_two_folders(leaves), *_in_one_folder(leaves)):
+    depths = [len(folder.parts) - len(root.parts) for folder in (images, masks) if folder]
+    slot = max([_MAX_SLOT, *depths])
+    for candidate in (*_in_two_folders(leaves, slot), *_in_one_folder(leaves)):
         reading = _examine(candidate, images, masks)
         if reading is not None:
             readings.append(reading)
@@ -174,12 +178,12 @@ def _abstract(parts: _Parts) -> tuple[_Parts, str]:
     return parts, ""
 
 
-def _in_two_folders(leaves: dict[_Parts, _Leaf]) -> Iterator[_Candidate]:
-    """Pairs of folders whose paths differ in a few names."""
+def _in_two_folders(leaves: dict[_Parts, _Leaf], slot: int) -> Iterator[_Candidate]:
+    """Pairs of folders whose paths differ in at most `slot` names."""
     around: dict[tuple[_Parts, _Parts], dict[_Parts, _Leaf]] = defaultdict(dict)
     for parts, leaf in leaves.items():
         for start in range(len(parts) + 1):
-            for end in range(start, min(start + _MAX_SLOT, len(parts)) + 1):
+            for end in range(start, min(start + slot, len(parts)) + 1):
                 around[parts[:start], parts[end:]][parts[start:end]] = leaf
     places: dict[object, list[_Place]] = defaultdict(list)
     for (before, after), by_slot in around.items():
@@ -281,3 +285,43 @@ def _best(readings: list[Reading]) -> list[Reading]:
             kept = [k for k in kept if not (k.pairs.keys() & reading.pairs.keys() and reading.sure > k.sure)]
             kept.append(reading)
     return kept
+
+
+def has_other_files(root: Path, used: Collection[Path]) -> bool:
+    """Whether there are images or masks in other folders than `used`."""
+    return any(path.parent not in used for path in walk_files(root, IMAGE_SUFFIXES | MASK_FILES))
+
+
+def with_other_partners(readings: Sequence[Reading], root: Path, source: Source) -> list[Reading]:
+    """Return the reading in `source` and those that give its images, or its masks, other partners.
+
+    Args:
+        readings: All readings of the folder.
+        root: The folder.
+        source: What a layout found there by the names of the folders.
+
+    Returns:
+        The readings among which the user has to choose; none if there is no other one.
+    """
+    pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
+    image_of = {mask: image for image, mask in pairs.items()}
+    others = [
+        reading
+        for reading in readings
+        if reading.sure
+        and len(reading.pairs) >= MIN_MATCHED * len(pairs)
+        and any(
+            pairs.get(image, mask) != mask or image_of.get(mask, image) != image
+            for image, mask in reading.pairs.items()
+        )
+    ]
+    if not others:
+        return []
+    own = next((r for r in readings if r.pairs == pairs), None)
+    if own is None:
+        folders = [
+            os.path.commonpath([path.parent for path in paths]) for paths in (pairs, masks)
+        ]
+        images, mask_folder = (Path(f).relative_to(root).as_posix() for f in folders)
+        own = Reading(images, mask_folder, pairs)
+    return [own, *others]
