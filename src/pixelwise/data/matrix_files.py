@@ -34,9 +34,7 @@ class MatrixFile:
     variable: str | None = None
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
-        arrays = {
-            name: array for name, array in _arrays(self._load()) if array.ndim in (2, 3)
-        }
+        arrays = self._arrays()
         name = self._choose(arrays, size)
         stored = arrays[name]
         if stored.dtype.kind == "f" and (stored == np.rint(stored)).all():
@@ -45,6 +43,13 @@ class MatrixFile:
             return as_mask(stored, self.path)
         except InputError as error:
             raise InputError(*(f"{line} (variable {name})" for line in error.problems)) from error
+
+    def chosen(self) -> str:
+        """The name of the variable that is read. Raises InputError if it is not clear."""
+        return self._choose(self._arrays(), (0, 0))
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {n: array for n, array in _arrays(self._load()) if array.ndim in (2, 3)}
 
     def _choose(self, arrays: dict[str, NDArray[Any]], size: tuple[int, int]) -> str:
         """The name of the array to read."""

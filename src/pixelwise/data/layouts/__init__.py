@@ -115,36 +115,45 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
 
 
 def _detect(root: Path) -> Source:
-    source = _read_known(root)
-    if source is None:
-        readings = find_readings(root)
-        if len(readings) > 1:
-            raise ambiguous(root, readings)
-        if readings:
-            return read_patterns(root, *as_patterns(root, readings[0]), STRUCTURE)
-    if source is None and folders.is_incomplete(root):
-        source = folders.read(root)
-    if source is None:
-        names = ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1])
-        raise unknown(root, names)
-    return source
+    source = _read_known(root) or _read_structure(root)
+    if source is not None:
+        return source
+    if folders.detect(root) or folders.is_incomplete(root):
+        return folders.read(root)  # which reports what is missing
+    raise unknown(
+        root, ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1])
+    )
 
 
 def _read_known(root: Path) -> Source | None:
     """Read a known layout in `root`, or in the only folder that it contains."""
     for layout in LAYOUTS:
-        if layout.detect(root):
-            if layout is folders and has_other_files(root, folders.used_folders(root)):
-                source = folders.read(root)
-                readings = with_other_partners(find_readings(root), root, source)
-                if readings:
-                    raise ambiguous(root, readings)
-                return source
+        if layout is folders:
+            if folders.detect(root) and folders.finds_pairs(root):
+                return _read_folders(root)
+        elif layout.detect(root):
             return layout.read(root)
     inner = list_folders(root)
-    if len(inner) != 1:
+    return _read_known(inner[0]) if len(inner) == 1 else None
+
+
+def _read_folders(root: Path) -> Source:
+    """Read folders of common names, unless other folders fit the same images or masks."""
+    source = folders.read(root)
+    if has_other_files(root, folders.used_folders(root)):
+        readings = with_other_partners(find_readings(root), root, source)
+        if readings:
+            raise ambiguous(root, readings)
+    return source
+
+
+def _read_structure(root: Path) -> Source | None:
+    readings = find_readings(root)
+    if len(readings) > 1:
+        raise ambiguous(root, readings)
+    if not readings:
         return None
-    return _read_known(inner[0])
+    return read_patterns(root, *as_patterns(root, readings[0]), STRUCTURE)
 
 
 def _check_unique(source: Source) -> Source:

@@ -51,6 +51,14 @@ def detect(root: Path) -> bool:
     return any(has_masks(masks) for _, masks in pairs.values())
 
 
+def finds_pairs(root: Path) -> bool:
+    """Whether images and masks have the same names, except for the usual endings."""
+    if any(is_pair_list(path) for path in list_files(root).values()):
+        return True
+    pairs = folder_pairs(root) or _shared_folders(root)
+    return any(_endings(*pair_of_folders)[1] for pair_of_folders in pairs.values())
+
+
 def used_folders(root: Path) -> set[Path]:
     """The folders whose files `read` pairs."""
     pairs = folder_pairs(root) or _shared_folders(root)
@@ -113,7 +121,7 @@ def _read_folders(root: Path, lists: dict[str, Path], notes: list[str]) -> _Spli
     splits: _Splits = {}
     for split, (images, masks) in pairs.items():
         with collect_errors(problems):
-            endings = _endings(images, masks)
+            endings, _ = _endings(images, masks)
             splits[split] = pair(root, images, masks, notes=notes, endings=endings)
     if "all" not in pairs:
         names = (images.relative_to(root).as_posix() for images, _ in pairs.values())
@@ -144,8 +152,8 @@ def _images_outside_splits(pairs: dict[str, tuple[Path, Path]]) -> list[str]:
     ]
 
 
-def _endings(images: Path, masks: Path) -> tuple[str, str]:
-    """The endings after the common name of images and masks that match the most files."""
+def _endings(images: Path, masks: Path) -> tuple[tuple[str, str], int]:
+    """The endings after the common name that match the most images and masks, and how many."""
     image_stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
     mask_stems = {Path(name).stem for name in first_names(masks, MASK_LIKE, limit=None)}
     best, most = ("", ""), 0
@@ -159,5 +167,6 @@ def _endings(images: Path, masks: Path) -> tuple[str, str]:
             if matches > most:
                 best, most = (image_ending, mask_ending), matches
     if images == masks and most == 0:
-        return "", next(e for e in MASK_ENDINGS if any(stem.endswith(e) for stem in mask_stems))
-    return best
+        ending = next(e for e in MASK_ENDINGS if any(stem.endswith(e) for stem in mask_stems))
+        return ("", ending), 0
+    return best, most

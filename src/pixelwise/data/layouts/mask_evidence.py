@@ -60,6 +60,19 @@ class Side:
         return max((count for count in counts if count is not None), default=None)
 
 
+    @cached_property
+    def has_few_colors(self) -> bool:
+        return self.colors is not None and self.colors <= MAX_MASK_COLORS
+
+    @property
+    def may_be_images(self) -> bool:
+        return not self.is_matrix and (self.has_image_word or not self.has_few_colors)
+
+    @property
+    def may_be_masks(self) -> bool:
+        return self.is_matrix or self.has_mask_word or self.has_few_colors
+
+
 def _has_word(names: Iterable[str], tokens: frozenset[str], parts: tuple[str, ...]) -> bool:
     found = [token.casefold() for name in names for token in _TOKEN.findall(name)]
     whole = "".join(names).casefold()
@@ -90,8 +103,9 @@ def mask_side(one: Side, other: Side) -> tuple[int, bool] | None:
     """
     sides = (one, other)
     if one.is_matrix != other.is_matrix:
-        return (0 if one.is_matrix else 1), True
-    few = [side.colors is not None and side.colors <= MAX_MASK_COLORS for side in sides]
+        side = 0 if one.is_matrix else 1
+        return (side, True) if sides[1 - side].may_be_images else None
+    few = [side.has_few_colors for side in sides]
     called = [side.has_mask_word and not sides[1 - k].has_mask_word for k, side in enumerate(sides)]
     for k in (0, 1):
         if few[k] and not few[1 - k] and not called[1 - k]:

@@ -17,6 +17,8 @@ _MAX_COMPARED = 2000
 _MAX_CANDIDATES = 24
 _MAX_CONSTANT = 8
 """Number of files in a folder that holds one image, with constant file names."""
+_TELLING = 3
+"""Number of characters that the names of a single pair of files must share."""
 _SEPARATOR = re.compile(r"[^A-Za-z0-9]")
 
 
@@ -94,7 +96,10 @@ def between_folders(one: Sequence[str], other: Sequence[str]) -> list[Pair]:
     perfect: list[Pair] = []
     for pair in likely[:_MAX_CANDIDATES]:
         sides = [cores([f"{s}." for s in stems[k]], pair[k]) for k in (0, 1)]
-        count = len(sides[0].keys() & sides[1].keys())
+        shared = sides[0].keys() & sides[1].keys()
+        count = len(shared)
+        if count == 1 and not _is_telling(next(iter(shared)), pair):
+            continue
         if count >= MIN_MATCHED * min(map(len, stems)) and count:
             matched.append((count, pair))
         if count == len(stems[0]) == len(stems[1]):
@@ -135,7 +140,22 @@ def _guess(one: str, other: str) -> list[Pair]:
             guesses.append(
                 (Affixes(one[:a], one[a + size :]), Affixes(other[:b], other[b + size :]))
             )
-    return guesses
+    return [pair for pair in guesses if not _differ_in_numbers(*pair)]
+
+
+def _differ_in_numbers(one: Affixes, other: Affixes) -> bool:
+    """Whether only numbers differ: those of two images, not an image and its mask."""
+    return all(
+        bool(a) == bool(b) and not re.search(r"[A-Za-z]", a + b)
+        for a, b in ((one.prefix, other.prefix), (one.suffix, other.suffix))
+    ) or any(
+        a[:1].isdigit() and b[:1].isdigit() for a, b in ((one.suffix, other.suffix),)
+    )
+
+
+def _is_telling(core: str, pair: Pair) -> bool:
+    """Whether a single pair of files belongs together by what its names share."""
+    return core != "" and (not pair[0].length or not pair[1].length or len(core) >= _TELLING)
 
 
 def _whole_words(common: str, rest: str, other_rest: str) -> int:
@@ -155,20 +175,22 @@ def in_one_folder(names: Sequence[str]) -> list[Pair]:
     A folder with a few files is also read as one image with constant names, such as `image.png` and
     `label.png`.
     """
-    kinds: dict[Affixes, set[str]] = defaultdict(set)
+    kinds: dict[Affixes, dict[str, str]] = defaultdict(dict)
     for name in names:
         stem, dot, file_type = name.rpartition(".")
-        kinds[Affixes("", "", (dot + file_type).lower())].add(stem)
+        kinds[Affixes("", "", (dot + file_type).lower())][stem] = name
         cuts = [match.start() for match in _SEPARATOR.finditer(stem)]
-        kinds[Affixes()].add(stem)
+        kinds[Affixes()][stem] = name
         for cut in cuts[-2:]:
-            kinds[Affixes("", stem[cut:])].add(stem[:cut])
+            kinds[Affixes("", stem[cut:])][stem[:cut]] = name
         for cut in cuts[:2]:
-            kinds[Affixes(stem[: cut + 1])].add(stem[cut + 1 :])
+            kinds[Affixes(stem[: cut + 1])][stem[cut + 1 :]] = name
     frequent = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind.length))[:_MAX_CANDIDATES]
     found: list[tuple[int, Pair, set[str]]] = []
     for one, other in combinations(sorted(frequent), 2):
-        if bool(one.type) != bool(other.type):
+        both = kinds[one].keys() & kinds[other].keys()
+        few = len(both) < MIN_MATCHED * min(len(kinds[one]), len(kinds[other]))
+        if few or bool(one.type) != bool(other.type):
             continue
         first, second = cores(names, one, other), cores(names, other, one)
         both = first.keys() & second.keys()

@@ -77,6 +77,9 @@ def pair_patterns(
             splits.setdefault(split, []).append(
                 Sample(sample_name(root, image.path), image.path, source)
             )
+    first = next((s.mask for found in splits.values() for s in found), None)
+    if isinstance(first, MatrixFile):
+        notes.append(f"the masks are the variable {first.chosen()} of {first.path.suffix} files")
     return {split: splits[split] for split in (*SPLITS, "all") if split in splits}
 
 

@@ -61,7 +61,7 @@ def read_patterns(
     variable: str | None = None,
 ) -> Source:
     """Read a dataset by two patterns. Splits in lists are used if the patterns name none."""
-    notes = [f"images {images.text}, masks {masks.text}"]
+    notes = [f"{layout}: images {images.text}, masks {masks.text}"]
     splits = pair_patterns(root, images, masks, notes=notes, variable=variable)
     if (toml is None or toml.splits is None) and "all" in splits:
         folders = {root, root / images.base, root / masks.base}

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -106,12 +107,24 @@ class ImageNames:
     def find(self, name: str) -> list[Sample]:
         """The samples that a name stands for: one, or none, or several if it is ambiguous.
 
-        The longest end of the path that matches decides, so that paths of another machine work.
+        The longest end of the path that matches decides, so that paths of another machine work. A
+        bare number stands for the image with that number.
         """
         for tail in reversed(_tails(name)):
             if tail in self._by_tail:
                 return self._by_tail[tail]
-        return []
+        return self._by_number.get(int(name), []) if name.isdecimal() else []
+
+    @cached_property
+    def _by_number(self) -> dict[int, list[Sample]]:
+        """Samples by the only number in the file name of the image: `001_image.png` by 1."""
+        by_number: dict[int, list[Sample]] = {}
+        for sample in self.samples:
+            numbers = re.findall(r"\d+", sample.image.stem)
+            if len(numbers) != 1:
+                return {}
+            by_number.setdefault(int(numbers[0]), []).append(sample)
+        return by_number
 
     def find_all(self, names: Sequence[str], origin: Path, problems: list[str]) -> list[Sample]:
         """The sample of each name; adds one problem for all that stand for none or several."""

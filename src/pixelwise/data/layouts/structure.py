@@ -227,10 +227,16 @@ def _examine(candidate: _Candidate, images: Path | None, masks: Path | None) -> 
         return None
     sides = (sorted(pairs), sorted(pairs.values()))
     fitting = [k for k in (0, 1) if _is_in(sides[k], masks) and _is_in(sides[1 - k], images)]
+    kinds = tuple(_side(candidate, k, sides[k]) for k in (0, 1))
     if len(fitting) == 1 and (images or masks):
+        # What is stated needs no evidence; what is not must not look like its opposite.
         side, sure = fitting[0], True
+        if not (images or kinds[1 - side].may_be_images) or not (
+            masks or kinds[side].may_be_masks
+        ):
+            return None
     else:
-        evidence = mask_side(*(_side(candidate, k, sides[k]) for k in (0, 1)))
+        evidence = mask_side(*kinds)
         if evidence is None or evidence[0] not in fitting:
             return None
         side, sure = evidence

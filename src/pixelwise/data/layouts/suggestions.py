@@ -30,6 +30,8 @@ def ambiguous(root: Path, readings: Sequence[Reading]) -> InputError:
         f"`{command(root, r.images, r.masks)}`" for r in readings[:_MAX_COMMANDS]
     )
     count = len(readings)
+    if count > _MAX_COMMANDS:
+        named += f"; and {count - _MAX_COMMANDS} more"
     return InputError(f"{root}: images and masks can be read in {count} ways: {named}: {commands}")
 
 
