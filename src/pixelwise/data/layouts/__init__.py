@@ -43,7 +43,7 @@ from pixelwise.data.layouts import (
 )
 from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.folder_listing import list_folders
-from pixelwise.data.layouts.data_toml import read_data_toml
+from pixelwise.data.layouts.data_toml import DataToml, read_data_toml
 from pixelwise.data.layouts.stated import (
     apply_data_toml,
     as_patterns,
@@ -51,7 +51,7 @@ from pixelwise.data.layouts.stated import (
     read_patterns,
     read_stated,
 )
-from pixelwise.data.layouts.structure import find_readings, has_other_files, with_other_partners
+from pixelwise.data.layouts.structure import find_readings, files_outside, with_other_partners
 from pixelwise.data.layouts.suggestions import ambiguous, unknown
 from pixelwise.data.source import Source
 from pixelwise.errors import Fault, InputError, raise_problems
@@ -106,7 +106,7 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
     if spec or (toml is not None and (toml.images or toml.masks)):
         source = read_stated(root, spec, toml)
     else:
-        source = _detect(root)
+        source = _detect(root, toml)
     if toml is not None:
         apply_data_toml(source, toml)
     if spec:
@@ -114,8 +114,8 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
     return _check_unique(source)
 
 
-def _detect(root: Path) -> Source:
-    source = _read_known(root) or _read_structure(root)
+def _detect(root: Path, toml: DataToml | None) -> Source:
+    source = _read_known(root) or _read_structure(root, toml)
     if source is not None:
         return source
     if folders.detect(root) or folders.is_incomplete(root):
@@ -140,20 +140,27 @@ def _read_known(root: Path) -> Source | None:
 def _read_folders(root: Path) -> Source:
     """Read folders of common names, unless other folders fit the same images or masks."""
     source = folders.read(root)
-    if has_other_files(root, folders.used_folders(root)):
-        readings = with_other_partners(find_readings(root), root, source)
-        if readings:
-            raise ambiguous(root, readings)
+    others = files_outside(root, folders.used_folders(root))
+    if others:
+        readings = find_readings(root)
+        pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
+        if len(readings) == 1 and pairs.items() < readings[0].pairs.items():
+            return read_patterns(root, *as_patterns(readings[0]), STRUCTURE)
+        alternatives = with_other_partners(readings, root, pairs)
+        if alternatives:
+            raise ambiguous(root, alternatives)
+        named = ", ".join(f"{path.relative_to(root)}/ ({n})" for path, n in sorted(others.items()))
+        source.notes.append(f"not used, because they belong to no pair: the files of {named}")
     return source
 
 
-def _read_structure(root: Path) -> Source | None:
+def _read_structure(root: Path, toml: DataToml | None) -> Source | None:
     readings = find_readings(root)
     if len(readings) > 1:
         raise ambiguous(root, readings)
     if not readings:
         return None
-    return read_patterns(root, *as_patterns(root, readings[0]), STRUCTURE)
+    return read_patterns(root, *as_patterns(readings[0]), STRUCTURE, toml=toml)
 
 
 def _check_unique(source: Source) -> Source:

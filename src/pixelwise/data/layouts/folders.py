@@ -21,8 +21,8 @@ from pixelwise.data.layouts.split_lists import (
     is_pair_list,
     list_files,
     read_pair_list,
-    split_by_lists,
 )
+from pixelwise.data.layouts.stated_splits import split_by_image_lists
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, defer_errors, raise_problems
 
@@ -127,7 +127,7 @@ def _read_folders(root: Path, lists: dict[str, Path], notes: list[str]) -> _Spli
         names = (images.relative_to(root).as_posix() for images, _ in pairs.values())
         notes.append("splits from the folders " + ", ".join(names))
     elif lists and not problems:
-        splits = split_by_lists(splits["all"], lists, notes)
+        splits = split_by_image_lists(root, splits["all"], lists, notes)
     raise_problems(problems)
     return splits
 

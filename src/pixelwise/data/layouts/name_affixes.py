@@ -127,30 +127,29 @@ def _guess(one: str, other: str) -> list[Pair]:
         if a != b:
             break
         end += 1
-    if 0 < start:
+    if start:
         kept = _whole_words(one[:start], one[start:], other[start:])
-        guesses.append((Affixes("", one[kept:]), Affixes("", other[kept:])))
-    if 0 < end:
-        kept = _whole_words(one[::-1][:end], one[::-1][end:], other[::-1][end:])
-        guesses.append((Affixes(one[: len(one) - kept]), Affixes(other[: len(other) - kept])))
+        if not _cuts_number(one[:kept], one[kept:], other[kept:]):
+            guesses.append((Affixes("", one[kept:]), Affixes("", other[kept:])))
+    if end:
+        one_back, other_back = one[::-1], other[::-1]
+        kept = _whole_words(one_back[:end], one_back[end:], other_back[end:])
+        if not _cuts_number(one_back[:kept], one_back[kept:], other_back[kept:]):
+            guesses.append((Affixes(one[: len(one) - kept]), Affixes(other[: len(other) - kept])))
     if start == end == 0:
-        match = SequenceMatcher(None, one, other, autojunk=False).find_longest_match()
-        if match.size > 0:
-            a, b, size = match
+        a, b, size = SequenceMatcher(None, one, other, autojunk=False).find_longest_match()
+        if size >= _TELLING:
             guesses.append(
                 (Affixes(one[:a], one[a + size :]), Affixes(other[:b], other[b + size :]))
             )
-    return [pair for pair in guesses if not _differ_in_numbers(*pair)]
+    return guesses
 
 
-def _differ_in_numbers(one: Affixes, other: Affixes) -> bool:
-    """Whether only numbers differ: those of two images, not an image and its mask."""
-    return all(
-        bool(a) == bool(b) and not re.search(r"[A-Za-z]", a + b)
-        for a, b in ((one.prefix, other.prefix), (one.suffix, other.suffix))
-    ) or any(
-        a[:1].isdigit() and b[:1].isdigit() for a, b in ((one.suffix, other.suffix),)
-    )
+def _cuts_number(core: str, rest: str, other_rest: str) -> bool:
+    """Whether only numbers differ, as in the names of two images, or the cut is within a number."""
+    cut = [text[:1].isdigit() for text in (rest, other_rest)]
+    only_numbers = bool(rest and other_rest) and not re.search(r"[^\W\d_]", rest + other_rest)
+    return only_numbers or all(cut) or (core[-1:].isdigit() and any(cut))
 
 
 def _is_telling(core: str, pair: Pair) -> bool:

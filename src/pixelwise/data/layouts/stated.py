@@ -47,8 +47,7 @@ def read_stated(root: Path, spec: DatasetSpec, toml: DataToml | None) -> Source:
         InputError: If a pattern or a folder cannot be used, or the files do not fit together.
     """
     images, masks = _patterns(root, spec, toml)
-    variable = toml.variable if toml else None
-    return read_patterns(root, images, masks, LAYOUT, toml=toml, variable=variable)
+    return read_patterns(root, images, masks, LAYOUT, toml=toml)
 
 
 def read_patterns(
@@ -58,9 +57,9 @@ def read_patterns(
     layout: str,
     *,
     toml: DataToml | None = None,
-    variable: str | None = None,
 ) -> Source:
-    """Read a dataset by two patterns. Splits in lists are used if the patterns name none."""
+    """Read a dataset by two patterns. Splits in lists are used if nothing else states them."""
+    variable = toml.variable if toml else None
     notes = [f"{layout}: images {images.text}, masks {masks.text}"]
     splits = pair_patterns(root, images, masks, notes=notes, variable=variable)
     if (toml is None or toml.splits is None) and "all" in splits:
@@ -69,12 +68,10 @@ def read_patterns(
         lists = next((found for f in sorted(folders) if (found := image_lists(f))), {})
         if lists:
             splits = split_by_image_lists(root, splits["all"], lists, notes)
-    source = Source(root, layout, splits, notes=notes)
-    if toml is None:
-        table = class_table(root, notes)
-        if table is not None:
-            source.classes, source.rgb_allowed = table.classes, table.has_colors
-    return source
+    table = class_table(root, notes)
+    if table is None:
+        return Source(root, layout, splits, notes=notes)
+    return Source(root, layout, splits, table.classes, table.has_colors, notes)
 
 
 def apply_data_toml(source: Source, toml: DataToml) -> None:
@@ -115,10 +112,10 @@ def _patterns(
         raise ambiguous(root, readings)
     if not readings:
         raise unreadable(root, folders)
-    return as_patterns(root, readings[0])
+    return as_patterns(readings[0])
 
 
-def as_patterns(root: Path, reading: Reading) -> tuple[PathPattern, PathPattern]:
+def as_patterns(reading: Reading) -> tuple[PathPattern, PathPattern]:
     """The patterns of a detected reading."""
     return PathPattern(reading.images, "--images"), PathPattern(reading.masks, "--masks")
 

@@ -9,7 +9,7 @@ and a stated one are read by the same code.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -28,7 +28,6 @@ from pixelwise.data.layouts.name_affixes import (
 from pixelwise.data.layouts.path_patterns import is_pattern
 from pixelwise.data.layouts.pattern_pairs import MASK_FILES
 from pixelwise.data.layouts.split_names import split_in
-from pixelwise.data.source import Source
 
 _Parts = tuple[str, ...]
 
@@ -50,12 +49,28 @@ class Reading:
         masks: Pattern of the masks.
         pairs: The mask of each image.
         sure: Whether the content of the files confirms which are the masks.
+        distance: Number of folder names in which the path of a mask differs from its image's.
     """
 
     images: str
     masks: str
     pairs: Mapping[Path, Path] = field(repr=False)
     sure: bool = True
+    distance: int = 0
+
+    def replaces(self, other: Reading) -> bool:
+        """Whether the other reading need not be considered beside this one."""
+        shared = self.pairs.keys() & other.pairs.keys()
+        if not shared:
+            return False
+        contained = other.pairs.items() <= self.pairs.items()
+        few = len(other.pairs) < MIN_MATCHED * len(self.pairs)
+        # The images of one scene with the masks of another, which have nearer partners.
+        farther = other.distance > self.distance and (
+            other.pairs.keys() <= self.pairs.keys()
+            and set(other.pairs.values()) <= set(self.pairs.values())
+        )
+        return contained or few or farther or self.sure > other.sure
 
 
 @dataclass(frozen=True)
@@ -246,7 +261,8 @@ def _examine(candidate: _Candidate, images: Path | None, masks: Path | None) -> 
         return None
     if side == 0:
         pairs = {mask: image for image, mask in pairs.items()}
-    return Reading(patterns[1 - side], patterns[side], pairs, sure)
+    distance = sum(len(slot) for slot in candidate.slots)
+    return Reading(patterns[1 - side], patterns[side], pairs, sure, distance)
 
 
 def _is_in(files: list[Path], folder: Path | None) -> bool:
@@ -278,38 +294,37 @@ def _template(paths: list[_Parts], varying: list[str]) -> list[str]:
 
 def _best(readings: list[Reading]) -> list[Reading]:
     """Leave out readings that others contain or clearly outweigh on the same images."""
-    ordered = sorted(readings, key=lambda r: (-len(r.pairs), not r.sure, len(r.images + r.masks)))
     kept: list[Reading] = []
-    for reading in ordered:
-        for better in kept:
-            shared = reading.pairs.keys() & better.pairs.keys()
-            contained = reading.pairs.items() <= better.pairs.items()
-            few = len(reading.pairs) < MIN_MATCHED * len(better.pairs)
-            if contained or (shared and (few or better.sure > reading.sure)):
-                break
-        else:
-            kept = [k for k in kept if not (k.pairs.keys() & reading.pairs.keys() and reading.sure > k.sure)]
+    for reading in sorted(
+        readings, key=lambda r: (not r.sure, -len(r.pairs), r.distance, len(r.images + r.masks))
+    ):
+        if not any(better.replaces(reading) for better in kept):
             kept.append(reading)
-    return kept
+    return sorted(kept, key=lambda r: -len(r.pairs))
 
 
-def has_other_files(root: Path, used: Collection[Path]) -> bool:
-    """Whether there are images or masks in other folders than `used`."""
-    return any(path.parent not in used for path in walk_files(root, IMAGE_SUFFIXES | MASK_FILES))
+def files_outside(root: Path, used: Collection[Path]) -> dict[Path, int]:
+    """The number of images and masks in each folder that is not among `used`."""
+    return Counter(
+        path.parent
+        for path in walk_files(root, IMAGE_SUFFIXES | MASK_FILES)
+        if path.parent not in used
+    )
 
 
-def with_other_partners(readings: Sequence[Reading], root: Path, source: Source) -> list[Reading]:
-    """Return the reading in `source` and those that give its images, or its masks, other partners.
+def with_other_partners(
+    readings: Sequence[Reading], root: Path, pairs: Mapping[Path, Path]
+) -> list[Reading]:
+    """Return the reading with `pairs` and those that give its images or masks other partners.
 
     Args:
         readings: All readings of the folder.
         root: The folder.
-        source: What a layout found there by the names of the folders.
+        pairs: What a layout found there by the names of the folders.
 
     Returns:
         The readings among which the user has to choose; none if there is no other one.
     """
-    pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
     image_of = {mask: image for image, mask in pairs.items()}
     others = [
         reading
