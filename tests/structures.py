@@ -48,7 +48,9 @@ STRUCTURES: dict[str, Pairs] = {
         "gid-15/GID/ann_dir/{s}/GF2_PMS1__L1A00_{n}_15label.tif",
         TRAIN_VAL,
     ),
-    "membrane": pairs("membrane/{s}/image/{n}.png", "membrane/{s}/label/{n}.png", {"train": ("train", 4)}),
+    "membrane": pairs(
+        "membrane/{s}/image/{n}.png", "membrane/{s}/label/{n}.png", {"train": ("train", 4)}
+    ),
     "LoveDA": pairs(
         "{s}/Urban/images_png/{n}.png",
         "{s}/Urban/masks_png/{n}.png",
@@ -76,12 +78,16 @@ STRUCTURES: dict[str, Pairs] = {
         {**TRAIN_VAL, "test": ("test", 2)},
     ),
     "Massachusetts": pairs(
-        "tiff/{s}/1007{n}_15.tiff", "tiff/{s}_labels/1007{n}_15.tif", {**TRAIN_VAL, "test": ("test", 2)}
+        "tiff/{s}/1007{n}_15.tiff",
+        "tiff/{s}_labels/1007{n}_15.tif",
+        {**TRAIN_VAL, "test": ("test", 2)},
     ),
     "Potsdam": pairs(
         "2_Ortho_RGB/top_potsdam_2_1{n}_RGB.tif", "5_Labels_all/top_potsdam_2_1{n}_label.tif"
     ),
-    "Vaihingen": pairs("top/top_mosaic_09cm_area{n}.tif", "gts_for_participants/top_mosaic_09cm_area{n}.tif"),
+    "Vaihingen": pairs(
+        "top/top_mosaic_09cm_area{n}.tif", "gts_for_participants/top_mosaic_09cm_area{n}.tif"
+    ),
     "Oxford-IIIT Pet": pairs("images/Abyssinian_{n}.jpg", "annotations/trimaps/Abyssinian_{n}.png"),
     "SUIM": pairs(
         "{s}/images/d_r_{n}_.jpg",
@@ -94,7 +100,9 @@ STRUCTURES: dict[str, Pairs] = {
     "Kvasir in PNG": pairs("kvasir-seg/Images/cju{n}.jpg", "kvasir-seg/Masks/cju{n}.png"),
     "scenes": pairs("images/{scene}/{n}.jpg", "masks/{scene}/{n}.png", scenes=2),
     "prefixes": pairs("images/p{n}.jpg", "masks/mask_p{n}.png"),
-    "letter case": pairs("DATA/{s}/IMG/{n}.png", "DATA/{s}/GT/{n}.png", {"train": ("TRAIN", 3), "val": ("VAL", 2)}),
+    "letter case": pairs(
+        "DATA/{s}/IMG/{n}.png", "DATA/{s}/GT/{n}.png", {"train": ("TRAIN", 3), "val": ("VAL", 2)}
+    ),
     "no words": pairs("a/{n}.jpg", "b/{n}.png"),
 }
 
@@ -108,7 +116,9 @@ def write_pairs(root: Path, found: Pairs) -> None:
             number += 1
 
 
-def _copies(*folders: str, image: str = "images/p{n}.jpg", name: str = "p{n}.png") -> Callable[[Path], None]:
+def _copies(
+    *folders: str, image: str = "images/p{n}.jpg", name: str = "p{n}.png"
+) -> Callable[[Path], None]:
     """Images with a mask in each of several folders."""
 
     def write(root: Path) -> None:

@@ -66,7 +66,9 @@ def test_an_ambiguous_folder_is_refused_with_commands_that_work(name: str, tmp_p
         found = found_pairs(tmp_path, layouts.read(tmp_path, DatasetSpec(images, masks)))
         pairs = {pair for by_image in found.values() for pair in by_image.items()}
         assert len(pairs) == 4
-        assert all(one.split(".")[0][-1] != "" and _numbers(one) == _numbers(other) for one, other in pairs)
+        assert all(
+            one.split(".")[0][-1] != "" and _numbers(one) == _numbers(other) for one, other in pairs
+        )
         readings.add(frozenset(pairs))
     assert len(readings) == len(commands)
 
@@ -98,7 +100,9 @@ def test_lists_of_pieces_divide_whole_images(tmp_path: Path, *, mixed: bool) -> 
     for n in range(4):
         write_image(tmp_path / f"images/M-33-{n}.tif", n)
         write_mask(tmp_path / f"masks/M-33-{n}.tif", blobs(n, 3))
-    train, val = ([f"M-33-{n}_{k}" for n in numbers for k in range(3)] for numbers in ((0, 2, 3), (1,)))
+    train, val = (
+        [f"M-33-{n}_{k}" for n in numbers for k in range(3)] for numbers in ((0, 2, 3), (1,))
+    )
     if mixed:
         train[0], val[0] = val[0], train[0]
     (tmp_path / "train.txt").write_text("\n".join(train) + "\n")
@@ -115,11 +119,15 @@ def test_lists_of_pieces_divide_whole_images(tmp_path: Path, *, mixed: bool) -> 
 def test_a_missing_mask_in_a_detected_structure_is_reported(tmp_path: Path) -> None:
     write_pairs(tmp_path, STRUCTURES["MMSegmentation"])
     (tmp_path / "ann_dir/train/p1.png").unlink()
-    with pytest.raises(InputError, match=r"img_dir/train/p1\.jpg: has no mask: add .*ann_dir/train"):
+    with pytest.raises(
+        InputError, match=r"img_dir/train/p1\.jpg: has no mask: add .*ann_dir/train"
+    ):
         layouts.read(tmp_path)
 
 
-def test_images_without_masks_are_an_unknown_layout_with_a_filled_in_command(tmp_path: Path) -> None:
+def test_images_without_masks_are_an_unknown_layout_with_a_filled_in_command(
+    tmp_path: Path,
+) -> None:
     for n in range(3):
         write_image(tmp_path / f"fotos/a{n}.jpg", n)
         write_image(tmp_path / f"label maps/{'xyz'[n]}.png", 10 + n)
@@ -144,7 +152,10 @@ def test_ade20k_and_camvid_need_more_evidence_than_folder_names(tmp_path: Path) 
     data = open_dataset(tmp_path / "ade")
     assert data.classes.names == ("class_0", "class_1", "class_2")
     assert (data.pixel_counts["train"] > 0).all()
-    write_pairs(tmp_path, structures.pairs("cam/{s}/p{n}.jpg", "cam/{s}annot/p{n}.png", structures.TRAIN_VAL))
+    write_pairs(
+        tmp_path,
+        structures.pairs("cam/{s}/p{n}.jpg", "cam/{s}annot/p{n}.png", structures.TRAIN_VAL),
+    )
     data = open_dataset(tmp_path / "cam")
     assert data.classes.names == ("class_0", "class_1", "class_2")
     assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 3, "val": 2}
@@ -227,7 +238,9 @@ def test_files_that_no_pattern_matches_are_counted(tmp_path: Path) -> None:
     write_pairs(tmp_path, structures.pairs("images/p{n}.jpg", "masks/p{n}.png"))
     write_image(tmp_path / "images/logo.jpg", 1)
     source = layouts.read(tmp_path, DatasetSpec("images/p{id}.jpg", "masks/p{id}.png"))
-    assert "skipped because no pattern matches them: 1 files, such as images/logo.jpg" in source.notes
+    assert (
+        "skipped because no pattern matches them: 1 files, such as images/logo.jpg" in source.notes
+    )
 
 
 # data.toml.
@@ -314,7 +327,14 @@ def test_a_stated_dataset_is_trained_resumed_and_evaluated_in_the_same_way(
     (root / "data.toml").write_text(rest + content[1] + content[2])
     arguments = {**TINY, "data.workers": 0}
     run = pixelwise.train(
-        root, out=out, settings=arguments, epochs=1, batch_size=2, device="cpu", quiet=True, **patterns
+        root,
+        out=out,
+        settings=arguments,
+        epochs=1,
+        batch_size=2,
+        device="cpu",
+        quiet=True,
+        **patterns,
     )
     assert list(run.data.classes.names) == names
     recorded = json.loads((out / "data.json").read_text())["stated"]
@@ -323,8 +343,10 @@ def test_a_stated_dataset_is_trained_resumed_and_evaluated_in_the_same_way(
     # Without the options, the network reads its dataset as in the training.
     evaluation = pixelwise.evaluate(run.best, root, quiet=True)
     assert evaluation.image_counts.names == tuple(s.name for s in run.data.splits["val"])
-    (root / "data.toml").write_text((root / "data.toml").read_text().replace(f'"{names[0]}"', '"x"'))
-    with pytest.raises(InputError, match="what data.toml and the options state .* has changed"):
+    (root / "data.toml").write_text(
+        (root / "data.toml").read_text().replace(f'"{names[0]}"', '"x"')
+    )
+    with pytest.raises(InputError, match=r"what data\.toml and the options state .* has changed"):
         pixelwise.resume(out, quiet=True)
 
 
@@ -375,7 +397,7 @@ CLASS_TABLE = '[[class]]\nname = "a"\nvalue = 0\n[[class]]\nname = "b"\nvalue = 
         ('[values]\nx = "a"\n', r"data\.toml: values.\"x\": write a value, a range such as 1\.\."),
         ('[values]\n"0..3" = "a"\n"2..9" = "b"\n', r'overlaps "0\.\.3": map each value once'),
         ('[values]\n"5..3" = "a"\n', "is no range of mask values"),
-        ('[values]\n0 = 3\n', r"data\.toml: values\.0: is 3: write a class name"),
+        ("[values]\n0 = 3\n", r"data\.toml: values\.0: is 3: write a class name"),
         ('[colors]\n"1,2" = "a"\n', "write red, green, blue"),
         ("imagse = 3\n", r"unknown key 'imagse': allowed are images, masks"),
         ("images = 3\n", "images: is 3: write a folder or a pattern"),
@@ -439,8 +461,12 @@ def test_splits_are_stated_as_names_lists_json_and_yaml(name: str, plain: Path) 
 
 
 def test_splits_are_stated_as_folders(tmp_path: Path) -> None:
-    write_pairs(tmp_path, structures.pairs("images/{scene}/{n}.jpg", "masks/{scene}/{n}.png", scenes=3))
-    data = stated(tmp_path, '[splits]\ntrain = ["images/seq1", "images/seq2"]\nval = "masks/seq3"\n')
+    write_pairs(
+        tmp_path, structures.pairs("images/{scene}/{n}.jpg", "masks/{scene}/{n}.png", scenes=3)
+    )
+    data = stated(
+        tmp_path, '[splits]\ntrain = ["images/seq1", "images/seq2"]\nval = "masks/seq3"\n'
+    )
     assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 8, "val": 4}
 
 
@@ -474,7 +500,10 @@ def test_doctor_writes_down_what_it_detected(
 ) -> None:
     write_pairs(tmp_path, STRUCTURES[name])
     before = open_dataset(tmp_path)
-    assert f"written to {tmp_path / 'data.toml'}" in cli("doctor", str(tmp_path), "--write-data-toml").out
+    assert (
+        f"written to {tmp_path / 'data.toml'}"
+        in cli("doctor", str(tmp_path), "--write-data-toml").out
+    )
     after = open_dataset(tmp_path)
     assert after.layout == "stated"
     assert after.classes.names == before.classes.names

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pixelwise.data import layouts
 from pixelwise.data.channel_statistics import ChannelStatistics, compute_statistics
 from pixelwise.data.classes import Classes, listed
-from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_dataset
+from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.image_files import read_image
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels

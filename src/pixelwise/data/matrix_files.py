@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.array_files import as_mask
+from pixelwise.data.image_decoding import MAX_PIXELS
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_regular
 
 MATRIX_SUFFIXES = frozenset({".mat", ".npz"})
+
+_MAX_BYTES = 8 * MAX_PIXELS
 
 _MASK_NAME = re.compile(r"mask|label|seg|annot|truth|class|(?:^|[^a-z])gt(?:$|[^a-z])", re.I)
 
@@ -63,9 +67,7 @@ class MatrixFile:
         fitting = [name for name, array in arrays.items() if array.shape[:2] == size]
         candidates = fitting or list(arrays)
         if len(candidates) > 1:
-            candidates = [
-                name for name in candidates if _MASK_NAME.search(name.rpartition(".")[2])
-            ]
+            candidates = [name for name in candidates if _MASK_NAME.search(name.rpartition(".")[2])]
         if len(candidates) == 1:
             return candidates[0]
         names = ", ".join(arrays)
@@ -80,8 +82,7 @@ class MatrixFile:
         try:
             check_regular(self.path)
             if self.path.suffix.lower() == ".npz":
-                with np.load(self.path, allow_pickle=False) as archive:
-                    return {name: archive[name] for name in archive.files}
+                return _load_npz(self.path)
             from scipy.io import loadmat
 
             content = loadmat(self.path, squeeze_me=True, struct_as_record=True)
@@ -97,6 +98,17 @@ class MatrixFile:
                 "MATLAB file of version 7 or with numpy.savez"
             ) from error
         return {name: value for name, value in content.items() if not name.startswith("__")}
+
+
+def _load_npz(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        with ZipFile(stream) as members:
+            size = sum(member.file_size for member in members.infolist())
+        if size > _MAX_BYTES:
+            raise InputError(f"holds {size} bytes, at most {_MAX_BYTES} are allowed")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
 
 
 def _arrays(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:

@@ -82,7 +82,7 @@ class MappedMask:
             if (stored != stored[..., :1]).any():
                 raise InputError(
                     f"{self.path}: the mask is RGB, but {table.origin} maps values: state "
-                    "[colors], such as \"255,0,0\" = \"NAME\""
+                    '[colors], such as "255,0,0" = "NAME"'
                 )
             stored = stored[..., 0]
         mapped = table.values[stored]
@@ -90,7 +90,7 @@ class MappedMask:
             unknown = listed(np.unique(stored[mapped == _UNMAPPED]).tolist())
             raise InputError(
                 f"{self.path}: mask value {unknown} is not in [values] of {table.origin} "
-                f"({table.allowed}): add it there, as a class or as \"{IGNORED}\""
+                f'({table.allowed}): add it there, as a class or as "{IGNORED}"'
             )
         return np.asarray(mapped)
 
@@ -103,7 +103,7 @@ class MappedMask:
             color = unpack_rgb(present[mapped == _UNMAPPED])[0]
             raise InputError(
                 f"{self.path}: color {color} is not in [colors] of {self.table.origin}: add it "
-                f"there, as a class or as \"{IGNORED}\""
+                f'there, as a class or as "{IGNORED}"'
             )
         return mapped[inverse].reshape(colors.shape[:2])
 

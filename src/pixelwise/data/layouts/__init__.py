@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pixelwise.data.dataset_spec import DatasetSpec
+from pixelwise.data.folder_listing import list_folders
 from pixelwise.data.layouts import (
     ade20k,
     camvid,
@@ -41,8 +43,6 @@ from pixelwise.data.layouts import (
     voc,
     yolo,
 )
-from pixelwise.data.dataset_spec import DatasetSpec
-from pixelwise.data.folder_listing import list_folders
 from pixelwise.data.layouts.data_toml import DataToml, read_data_toml
 from pixelwise.data.layouts.stated import (
     apply_data_toml,
@@ -51,7 +51,7 @@ from pixelwise.data.layouts.stated import (
     read_patterns,
     read_stated,
 )
-from pixelwise.data.layouts.structure import find_readings, files_outside, with_other_partners
+from pixelwise.data.layouts.structure import files_outside, find_readings, with_other_partners
 from pixelwise.data.layouts.suggestions import ambiguous, unknown
 from pixelwise.data.source import Source
 from pixelwise.errors import Fault, InputError, raise_problems
@@ -120,9 +120,7 @@ def _detect(root: Path, toml: DataToml | None) -> Source:
         return source
     if folders.detect(root) or folders.is_incomplete(root):
         return folders.read(root)  # which reports what is missing
-    raise unknown(
-        root, ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1])
-    )
+    raise unknown(root, ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1]))
 
 
 def _read_known(root: Path) -> Source | None:
@@ -132,7 +130,8 @@ def _read_known(root: Path) -> Source | None:
             if folders.detect(root) and folders.finds_pairs(root):
                 return _read_folders(root)
         elif layout.detect(root):
-            return layout.read(root)
+            source: Source = layout.read(root)
+            return source
     inner = list_folders(root)
     return _read_known(inner[0]) if len(inner) == 1 else None
 

@@ -146,11 +146,11 @@ def _explain(path: Path, fault: Any) -> str:
         allowed = ", ".join((*_Content.model_fields, *_CLASS_KEYS))
         return f"{path}: unknown key {key!r}: allowed are {allowed}"
     forms = {
-        "images": "a folder or a pattern, such as \"images/{id}.png\"",
-        "masks": "a folder or a pattern, such as \"masks/{id}.png\"",
-        "variable": "the name of a variable, such as \"groundTruth.Segmentation\"",
+        "images": 'a folder or a pattern, such as "images/{id}.png"',
+        "masks": 'a folder or a pattern, such as "masks/{id}.png"',
+        "variable": 'the name of a variable, such as "groundTruth.Segmentation"',
         "splits": "a folder, a list file, or a list of image names for each split",
-        "values": "a class name for each value, such as 1 = \"person\"",
-        "colors": "a class name for each color, such as \"255,0,0\" = \"person\"",
+        "values": 'a class name for each value, such as 1 = "person"',
+        "colors": 'a class name for each color, such as "255,0,0" = "person"',
     }
     return f"{path}: {key}: is {fault['input']!r}: write {forms[str(fault['loc'][0])]}"

@@ -19,12 +19,13 @@ MAX_MASK_COLORS = 64
 
 _TOKEN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _MASK_TOKENS = frozenset(
-    "ann anno annos gt gts seg segs lab lbl labs target targets semantic manual matte cls".split()
+    ("ann", "anno", "annos", "cls", "gt", "gts", "lab", "labs", "lbl", "manual", "matte", "seg")
+    + ("segs", "semantic", "target", "targets")
 )
-_MASK_PARTS = ("mask", "label", "annot", "truth", "segment", "trimap", "manual")
+_MASK_PARTS = ("mask", "label", "annot", "truth", "segment", "trimap")
 _IMAGE_TOKENS = frozenset(
-    "image images img imgs photo photos rgb irrg sat input inputs source src raw org orig original "
-    "frame frames jpg jpeg jpegimages ortho color scene scenes data".split()
+    ("color", "data", "frame", "frames", "img", "imgs", "input", "inputs", "jpeg", "jpg", "org")
+    + ("orig", "original", "ortho", "raw", "rgb", "sat", "scene", "scenes", "source", "src")
 )
 _IMAGE_PARTS = ("image", "photo")
 
@@ -58,7 +59,6 @@ class Side:
         """The largest number of colors or values in a file; None if none can be read."""
         counts = [_count_colors(path) for path in self.files]
         return max((count for count in counts if count is not None), default=None)
-
 
     @cached_property
     def has_few_colors(self) -> bool:

@@ -1,4 +1,4 @@
-"""Find the constant prefixes and suffixes that distinguish the files of images from those of masks."""
+"""Find the prefixes and suffixes that distinguish the files of images from those of masks."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def between_folders(one: Sequence[str], other: Sequence[str]) -> list[Pair]:
     stems = [sorted({name.rpartition(".")[0] for name in names}) for names in (one, other)]
     guesses: Counter[Pair] = Counter({(Affixes(), Affixes()): _SAMPLES + 1})
     for second in _spread(stems[1]):
-        guesses.update({pair for first in stems[0][:_MAX_COMPARED] for pair in _guess(first, second)})
+        guesses.update(
+            {pair for first in stems[0][:_MAX_COMPARED] for pair in _guess(first, second)}
+        )
     likely = sorted(guesses, key=lambda pair: (-guesses[pair], pair[0].length + pair[1].length))
     matched: list[tuple[int, Pair]] = []
     perfect: list[Pair] = []
@@ -137,10 +139,10 @@ def _guess(one: str, other: str) -> list[Pair]:
         if not _cuts_number(one_back[:kept], one_back[kept:], other_back[kept:]):
             guesses.append((Affixes(one[: len(one) - kept]), Affixes(other[: len(other) - kept])))
     if start == end == 0:
-        a, b, size = SequenceMatcher(None, one, other, autojunk=False).find_longest_match()
+        i, j, size = SequenceMatcher(None, one, other, autojunk=False).find_longest_match()
         if size >= _TELLING:
             guesses.append(
-                (Affixes(one[:a], one[a + size :]), Affixes(other[:b], other[b + size :]))
+                (Affixes(one[:i], one[i + size :]), Affixes(other[:j], other[j + size :]))
             )
     return guesses
 

@@ -1,8 +1,8 @@
 """Patterns of file paths, such as `images/{split}/{id}_image.png`.
 
-`{id}` and other names stand for a part of a file or folder name; an image and a mask belong together
-if all names that both patterns contain have the same values. `{split}` stands for the name of a
-split. `*` stands for any part of a name, and `**` for any number of folders; if both patterns
+`{id}` and other names stand for a part of a file or folder name; an image and a mask belong
+together if all names that both patterns contain have the same values. `{split}` stands for the name
+of a split. `*` stands for any part of a name, and `**` for any number of folders; if both patterns
 contain the same ones in the same order, they have to agree as well. A pattern without a suffix
 stands for every suffix.
 """

@@ -88,13 +88,13 @@ def _patterns(
 ) -> tuple[PathPattern, PathPattern]:
     """The pattern of the images and that of the masks; folders are examined for theirs."""
     prefix = "the run's " if spec.from_run else "--"
-    given = {}
-    for kind in ("images", "masks"):
-        option = getattr(spec, kind)
-        own = getattr(toml, kind) if toml else None
-        if option or own:
-            origin = f"{prefix}{kind}" if option else f"{toml.path}: {kind}"  # type: ignore[union-attr]
-            given[kind] = (option or own, origin)
+    given: dict[str, tuple[str, str]] = {}
+    if toml is not None:
+        own = {"images": toml.images, "masks": toml.masks}
+        given = {kind: (text, f"{toml.path}: {kind}") for kind, text in own.items() if text}
+    options = {"images": spec.images, "masks": spec.masks}
+    given |= {kind: (text, f"{prefix}{kind}") for kind, text in options.items() if text}
+    given = {kind: given[kind] for kind in ("images", "masks") if kind in given}
     patterns = {k: PathPattern(*entry) for k, entry in given.items() if is_pattern(entry[0])}
     if len(patterns) == 2:
         return patterns["images"], patterns["masks"]
@@ -107,6 +107,12 @@ def _patterns(
         text, origin = given[other]
         beside = PathPattern(f"{text.rstrip('/')}/**/{{id}}", origin)
         return (pattern, beside) if kind == "images" else (beside, pattern)
+    if not all(folder.resolve().is_relative_to(root.resolve()) for folder in folders.values()):
+        both = [
+            PathPattern(f"{text.rstrip('/')}/**/{{id}}", origin) for text, origin in given.values()
+        ]
+        if len(both) == 2:
+            return both[0], both[1]
     readings = find_readings(root, **folders)
     if len(readings) > 1:
         raise ambiguous(root, readings)

@@ -246,9 +246,7 @@ def _examine(candidate: _Candidate, images: Path | None, masks: Path | None) -> 
     if len(fitting) == 1 and (images or masks):
         # What is stated needs no evidence; what is not must not look like its opposite.
         side, sure = fitting[0], True
-        if not (images or kinds[1 - side].may_be_images) or not (
-            masks or kinds[side].may_be_masks
-        ):
+        if not (images or kinds[1 - side].may_be_images) or not (masks or kinds[side].may_be_masks):
             return None
     else:
         evidence = mask_side(*kinds)
@@ -340,9 +338,9 @@ def with_other_partners(
         return []
     own = next((r for r in readings if r.pairs == pairs), None)
     if own is None:
-        folders = [
-            os.path.commonpath([path.parent for path in paths]) for paths in (pairs, masks)
-        ]
-        images, mask_folder = (Path(f).relative_to(root).as_posix() for f in folders)
-        own = Reading(images, mask_folder, pairs)
+        images, masks = (
+            Path(os.path.commonpath([path.parent for path in paths])).relative_to(root).as_posix()
+            for paths in (pairs, image_of)
+        )
+        own = Reading(images, masks, pairs)
     return [own, *others]

@@ -16,9 +16,7 @@ _MAX_FOLDERS = 4
 
 def command(root: Path, images: str, masks: str) -> str:
     """The command that trains on a dataset with these patterns."""
-    return shlex.join(
-        ["pixelwise", "train", str(root), "--images", images, "--masks", masks]
-    )
+    return shlex.join(["pixelwise", "train", str(root), "--images", images, "--masks", masks])
 
 
 def ambiguous(root: Path, readings: Sequence[Reading]) -> InputError:

@@ -10,6 +10,8 @@ import tomli_w
 
 from pixelwise.data.classes import Classes
 from pixelwise.data.layouts.data_toml import FILE_NAME
+from pixelwise.data.layouts.path_patterns import PathPattern
+from pixelwise.data.layouts.stated import LAYOUT, read_patterns
 from pixelwise.data.layouts.structure import find_readings
 from pixelwise.data.source import Source
 from pixelwise.data.value_mapping import IGNORED
@@ -44,12 +46,10 @@ def write_data_toml(root: Path, source: Source, classes: Classes | None) -> Path
     if path.exists():
         raise InputError(f"{path}: exists already: correct it, or remove it to detect the dataset")
     content: dict[str, Any] = dict(_patterns(root, source))
-    if source.splits.keys() != {"all"} and "{split}" not in content["images"] + content["masks"]:
-        if not source.val_drawn:
-            content["splits"] = {
-                split: [sample.name for sample in samples]
-                for split, samples in source.splits.items()
-            }
+    splits = _names(source)
+    images, masks = (PathPattern(content[key], f"--{key}") for key in ("images", "masks"))
+    if splits.keys() != {"train"} and splits != _names(read_patterns(root, images, masks, LAYOUT)):
+        content["splits"] = splits
     text = _HEADER + tomli_w.dumps(content)
     if classes is None:
         text += _NO_CLASSES
@@ -57,6 +57,14 @@ def write_data_toml(root: Path, source: Source, classes: Classes | None) -> Path
         text += "\n" + tomli_w.dumps(_class_tables(source, classes))
     write_text(path, text)
     return path
+
+
+def _names(source: Source) -> dict[str, list[str]]:
+    """The names of the images of each split; those drawn for val belong to train."""
+    names = {s: [sample.name for sample in samples] for s, samples in source.splits.items()}
+    if source.val_drawn:
+        names["train"] = sorted(names["train"] + names.pop("val"))
+    return {"train": names["all"]} if names.keys() == {"all"} else names
 
 
 def _patterns(root: Path, source: Source) -> Mapping[str, str]:
