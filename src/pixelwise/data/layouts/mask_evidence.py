@@ -18,16 +18,15 @@ MAX_MASK_COLORS = 64
 """Masks have fewer values or colors, photos have more."""
 
 _TOKEN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_MASK_TOKENS = frozenset(
-    ("ann", "anno", "annos", "cls", "gt", "gts", "lab", "labs", "lbl", "manual", "matte", "seg")
-    + ("segs", "semantic", "target", "targets")
+_MASK_TOKENS = re.compile(
+    "anno?s?|cls|gts?|labs?|lbl|manual|matte|segs?|semantic|targets?", re.IGNORECASE
 )
-_MASK_PARTS = ("mask", "label", "annot", "truth", "segment", "trimap")
-_IMAGE_TOKENS = frozenset(
-    ("color", "data", "frame", "frames", "img", "imgs", "input", "inputs", "jpeg", "jpg", "org")
-    + ("orig", "original", "ortho", "raw", "rgb", "sat", "scene", "scenes", "source", "src")
+_MASK_PARTS = re.compile("mask|label|annot|truth|segment|trimap", re.IGNORECASE)
+_IMAGE_TOKENS = re.compile(
+    "color|data|frames?|imgs?|inputs?|jpe?g|org|orig|original|ortho|raw|rgb|sat|scenes?|source|src",
+    re.IGNORECASE,
 )
-_IMAGE_PARTS = ("image", "photo")
+_IMAGE_PARTS = re.compile("image|photo", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,12 @@ class Side:
         return self.is_matrix or self.has_mask_word or self.has_few_colors
 
 
-def _has_word(names: Iterable[str], tokens: frozenset[str], parts: tuple[str, ...]) -> bool:
-    found = [token.casefold() for name in names for token in _TOKEN.findall(name)]
-    whole = "".join(names).casefold()
-    return any(token in tokens for token in found) or any(part in whole for part in parts)
+def _has_word(names: Iterable[str], tokens: re.Pattern[str], parts: re.Pattern[str]) -> bool:
+    """Whether a name contains one of the tokens as a word of its own, or one of the parts."""
+    return any(
+        parts.search(name) or any(tokens.fullmatch(token) for token in _TOKEN.findall(name))
+        for name in names
+    )
 
 
 def _count_colors(path: Path) -> int | None:
