@@ -100,6 +100,22 @@ STRUCTURES: dict[str, Pairs] = {
     "Kvasir in PNG": pairs("kvasir-seg/Images/cju{n}.jpg", "kvasir-seg/Masks/cju{n}.png"),
     "scenes": pairs("images/{scene}/{n}.jpg", "masks/{scene}/{n}.png", scenes=2),
     "prefixes": pairs("images/p{n}.jpg", "masks/mask_p{n}.png"),
+    "DRIVE in PNG": pairs(
+        "DRIVE/{s}/images/2{n}_{s}.tif",
+        "DRIVE/{s}/1st_manual/2{n}_manual1.png",
+        {"train": ("training", 3), "test": ("test", 2)},
+    ),
+    "DUTS": pairs(
+        "DUTS-{s}/DUTS-{s}-Image/n0{n}.jpg",
+        "DUTS-{s}/DUTS-{s}-Mask/n0{n}.png",
+        {"train": ("TR", 3), "test": ("TE", 2)},
+    ),
+    "BDD100K": pairs(
+        "bdd100k/images/10k/{s}/a{n}-b.jpg",
+        "bdd100k/labels/sem_seg/masks/{s}/a{n}-b.png",
+        TRAIN_VAL,
+    ),
+    "flat masks": pairs("imgs/{s}/p{n}.jpg", "gt/p{n}.png", TRAIN_VAL),
     "letter case": pairs(
         "DATA/{s}/IMG/{n}.png", "DATA/{s}/GT/{n}.png", {"train": ("TRAIN", 3), "val": ("VAL", 2)}
     ),

@@ -13,17 +13,19 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Names of each split, longer ones first. A `trainval` folder is divided like any other `train`."""
 
-_SHORT = {"Tr": "train", "Val": "val", "Va": "val", "Ts": "test", "Te": "test"}
+_SHORT = {"Tr": "train", "Va": "val", "Ts": "test", "Te": "test"}
+_SHORT |= {name.upper(): split for name, split in _SHORT.items()}
 _SPLIT_OF = {alias: split for split, aliases in ALIASES.items() for alias in aliases}
 ANY_SPLIT = "|".join((*(f"(?i:{alias})" for alias in _SPLIT_OF), *_SHORT))
 """A regular expression that matches the name of any split."""
 
 # A name of a split is a word of its own: it may touch digits, and words that say what a folder
-# holds, but no other letters. `imagesTr` ends with a short name that begins a new word.
+# holds, but no other letters. Short names are only read in `imagesTr` and in `NAME-TR`.
 _ROLES = r"(?i:annot|ann|images?|imgs?|masks?|labels?|gt|set|data)"
 _WORD = re.compile(
     rf"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))(?P<split>(?i:{'|'.join(_SPLIT_OF)}))"
-    rf"(?=$|[^a-z]|{_ROLES}(?:$|[^a-z]))|(?<=[a-z])(?P<short>{'|'.join(_SHORT)})$"
+    rf"(?=$|[^a-z]|{_ROLES}(?:$|[^a-z]))"
+    r"|(?:(?<=[a-z])(?P<camel>Tr|Va|Ts|Te)$|(?<=[A-Za-z0-9][-_])(?P<upper>TR|VA|TS|TE)(?![A-Za-z]))"
 )
 
 
@@ -46,5 +48,5 @@ def split_in(component: str) -> tuple[str, str | None]:
     match = found[0]
     return (
         f"{component[: match.start()]}{{split}}{component[match.end() :]}",
-        split_of(match["split"] or match["short"]),
+        split_of(match["split"] or match["camel"] or match["upper"]),
     )

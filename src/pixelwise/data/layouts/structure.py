@@ -31,7 +31,7 @@ from pixelwise.data.layouts.split_names import split_in
 
 _Parts = tuple[str, ...]
 
-_MAX_SLOT = 2
+_MAX_SLOT = 3
 """Number of folder names at most in which the paths of an image and of its mask differ."""
 _MAX_KINDS = 12
 """More folders than this side by side are scenes, not kinds of files."""
@@ -79,15 +79,16 @@ class _Leaf:
 
     Attributes:
         parts: The folder names, with `{split}` in place of the split.
-        files: By split ("" for none): the folder, and the names of its files.
+        files: By split ("" for none): the files by name, which also has `{split}` in place of the
+            split if the folder has it.
     """
 
     parts: _Parts
-    files: dict[str, tuple[Path, list[str]]] = field(default_factory=dict)
+    files: dict[str, dict[str, Path]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
-        return [name for _, names in self.files.values() for name in names]
+        return [name for names in self.files.values() for name in names]
 
 
 @dataclass(frozen=True)
@@ -114,18 +115,17 @@ class _Candidate:
     def files(self) -> Iterator[tuple[dict[str, Path], dict[str, Path]]]:
         """At each place, the files of both kinds by the varying part of their names."""
         for place in self.places:
-            first, second = place.leaves
-            for split, entry in first.files.items():
-                other = second.files.get(split) or second.files.get("")
-                if other is not None:
-                    yield self._by_core(entry, 0), self._by_core(other, 1)
+            first, second = (leaf.files for leaf in place.leaves)
+            for split in sorted(first.keys() | second.keys()):
+                one = first.get(split, first.get("", {}))
+                other = second.get(split, second.get("", {}))
+                yield self._by_core(one, 0), self._by_core(other, 1)
 
-    def _by_core(self, entry: tuple[Path, list[str]], side: int) -> dict[str, Path]:
-        folder, names = entry
+    def _by_core(self, files: dict[str, Path], side: int) -> dict[str, Path]:
         together = self.slots[0] == self.slots[1]
         own, other = self.affixes[side], self.affixes[1 - side]
-        found = cores(names, own, other if together else None)
-        return {core: folder / name for core, name in found.items()}
+        found = cores(files, own, other if together else None)
+        return {core: files[name] for core, name in found.items()}
 
     def pattern(self, side: int, files: Iterable[Path]) -> str:
         """The pattern of one kind of files."""
@@ -170,9 +170,9 @@ def find_readings(
 
 def image_folders(root: Path) -> dict[str, int]:
     """The number of images and masks in each folder that holds some, the most first."""
-    entries = [entry for leaf in _leaves(root).values() for entry in leaf.files.values()]
-    counts = {folder.relative_to(root).as_posix(): len(names) for folder, names in entries}
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    counts = files_outside(root, ())
+    named = {folder.relative_to(root).as_posix(): count for folder, count in counts.items()}
+    return dict(sorted(named.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _leaves(root: Path) -> dict[_Parts, _Leaf]:
@@ -180,7 +180,8 @@ def _leaves(root: Path) -> dict[_Parts, _Leaf]:
     for path in walk_files(root, IMAGE_SUFFIXES | MASK_FILES):
         parts, split = _abstract(path.parent.relative_to(root).parts)
         leaf = leaves.setdefault(parts, _Leaf(parts))
-        leaf.files.setdefault(split, (path.parent, []))[1].append(path.name)
+        name, own = split_in(path.stem) if split else (path.stem, "")
+        leaf.files.setdefault(split, {})[(name if own == split else path.stem) + path.suffix] = path
     return leaves
 
 
