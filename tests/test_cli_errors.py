@@ -169,19 +169,27 @@ def test_training_refuses_a_bad_folder(
     assert remedy in line
 
 
-def test_each_problem_has_a_line_and_many_are_cut_short(
+def test_equal_problems_are_one_line_with_their_number_and_examples(
     tmp_path: Path, cli: Cli, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path / "data", count=30)
-    for path in (tmp_path / "data" / "masks").iterdir():
+    masks = sorted((tmp_path / "data" / "masks").iterdir())
+    for path in masks:
         path.write_bytes(b"")
-    result = cli("train", "data", "--out", "run", *QUICK)
-    assert result.code == 2
-    *lines, last = result.err.splitlines()
-    assert len(lines) == 20
-    assert all("masks" in line and line.startswith("pixelwise: error: ") for line in lines)
-    assert last == "pixelwise: error: and 10 more problems like these"
+    line = refused(cli, tmp_path, "train", "data", "--out", "run", *QUICK)
+    assert line.startswith(f"data/masks/{masks[0].name}: ")
+    assert line.endswith(f"(30 such problems; also {masks[1].name} and {masks[2].name})")
     assert not (tmp_path / "run").exists()
+
+
+def test_different_problems_have_a_line_each_and_many_are_cut_short(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    problems = [f"file: word {'x' * number}y: remedy" for number in range(30)]
+    complain(InputError(*problems))
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert lines == [f"pixelwise: error: {problem}" for problem in problems[:20]]
+    assert last == "pixelwise: error: and 10 more problems like these"
 
 
 @pytest.mark.parametrize("out", ["file", "file/run", "file/a/b"])

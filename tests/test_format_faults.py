@@ -174,7 +174,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "coco: image absent": (
         "coco",
         lambda root: (remove(root / "images/train/photo_1.jpg"), coco_file(root))[1],
-        "image photo_1.jpg is not in",
+        "image 'photo_1.jpg' is not in .*: add it, or remove the reference",
     ),
     "coco: boxes": (
         "coco",
@@ -191,7 +191,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda root: edit_json(
             coco_file(root), lambda c: set_annotation(c, segmentation=[[1, 2, 3]])
         ),
-        "annotation 0: a polygon has 3 coordinates",
+        "annotation 0: a polygon has 3 numbers, so that a corner has x but no y",
     ),
     "coco: neither polygon nor RLE": (
         "coco",
@@ -226,7 +226,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
             edit_json(path, lambda c: c["categories"][0].update(name="car"))
             for path in sorted(root.glob("annotations/instances_*.json"), reverse=True)
         ][1],
-        "class name 'car' is used twice",
+        "categories 3 and 7 are both named 'car': rename one",
     ),
     "coco: names that differ": (
         "coco",
@@ -234,7 +234,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
             root / "annotations/instances_val.json",
             lambda c: c["categories"][0].update(name="lane"),
         ),
-        "category 3 is 'lane' here but 'road' in another split",
+        "category 3 is 'lane' here but 'road' in .*instances_train.json: export the files together",
     ),
     "coco-stuff: bad names": (
         "coco-stuff",
@@ -354,7 +354,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "label studio: image absent": (
         "label studio",
         lambda root: (remove(root / "images/photo_1.jpg"), root / "project-1-at-2026.json")[1],
-        "task 1: its image '0a1b2c3d-photo_1.jpg' is not in",
+        "task 1: its image '/data/upload/1/0a1b2c3d-photo_1.jpg' is not in .*: put it there",
     ),
     "label studio: png without json": (
         "label studio png",

@@ -199,8 +199,8 @@ def test_a_yolo_list_file_selects_images(made: Made, tmp_path: Path) -> None:
         yolo_train_images(root, "train: train.txt\nval: images/val\n")
     with pytest.raises(InputError, match=r"data\.yaml: val: images/other does not exist in"):
         yolo_train_images(root, "train: images/train\nval: images/other\n")
-    with pytest.raises(InputError, match=r"data\.yaml: train: 3 is not a path"):
-        yolo_train_images(root, "train: [3]\nval: images/val\n")
+    with pytest.raises(InputError, match=r"data\.yaml: train: \['x'\] is not a path"):
+        yolo_train_images(root, "train: [[x]]\nval: images/val\n")
 
 
 # Shapes of Label Studio contain the pixels whose centers are inside.

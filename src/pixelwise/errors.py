@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,14 +13,14 @@ class PixelwiseError(Exception):
     """Base class of all errors that pixelwise raises on purpose.
 
     Attributes:
-        problems: One line per problem. The commands print all of them.
+        problems: One line per problem. The commands and `str` print `collapse(problems)`.
         exit_code: Exit code of a command that ends with this error.
     """
 
     exit_code = 1
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
+        super().__init__("\n".join(collapse(problems)))
         self.problems = problems
 
 
@@ -61,6 +62,55 @@ class Fault(str):
         fault = super().__new__(cls, f"{path}: {text}")
         fault.kind, fault.path = kind, path
         return fault
+
+
+_MOST_EQUAL = 3
+"""Number of equal problems that are not collapsed, and of the examples when they are."""
+_VARYING = re.compile(
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"  # quoted values
+    |\S*[/\\]\S*|\S+\.[A-Za-z]\w{1,4}\b      # paths and file names
+    |\d[\d.]*                              # numbers""",
+    re.VERBOSE,
+)
+
+
+def collapse(problems: Sequence[str]) -> list[str]:
+    """Join problems that are equal except for names and numbers.
+
+    Args:
+        problems: One line per problem, `{file}: {what is wrong}: {remedy}`.
+
+    Returns:
+        The lines, in their order. Of more than three equal problems, the first is in full and is
+        followed by their number and two more examples.
+    """
+    groups: dict[tuple[object, ...], list[tuple[str, list[str]]]] = {}
+    for line in problems:
+        path, separator, text = line.partition(": ")
+        # Names may contain spaces: the stem of the file is replaced wherever it occurs.
+        stem = Path(path).stem if separator else ""
+        text = text.replace(stem, "0") if len(stem) > 1 else text
+        key = (getattr(line, "kind", None), bool(separator), _VARYING.sub("0", text or path))
+        groups.setdefault(key, []).append((line, [path, *_VARYING.findall(text)]))
+    collapsed = []
+    for lines in groups.values():
+        if len(lines) <= _MOST_EQUAL:
+            collapsed += [line for line, _ in lines]
+            continue
+        first, values = lines[0]
+        examples = [_difference(values, others) for _, others in lines[1:_MOST_EQUAL]]
+        more = " and ".join(dict.fromkeys(example for example in examples if example))
+        more = f"; also {more}" if more else ""
+        collapsed.append(f"{first} ({len(lines)} such problems{more})")
+    return collapsed
+
+
+def _difference(first: list[str], other: list[str]) -> str:
+    """The first value of a line that differs from that of another line."""
+    for one, two in zip(first, other, strict=False):
+        if one != two:
+            return Path(two).name if Path(two).parent == Path(one).parent else two
+    return ""
 
 
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)

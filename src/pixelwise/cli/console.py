@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pixelwise import progress
-from pixelwise.errors import PixelwiseError, explain_missing_packages
+from pixelwise.errors import PixelwiseError, collapse, explain_missing_packages
 from pixelwise.interrupts import StoppedError
 
 MAX_PROBLEMS = 20
@@ -57,7 +57,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 def complain(error: PixelwiseError) -> None:
     """Print one line per problem, with control characters in file names made visible."""
-    problems = error.problems
+    problems = collapse(error.problems)
     prefix = "pixelwise:" if isinstance(error, StoppedError) else "pixelwise: error:"
     for problem in problems[:MAX_PROBLEMS]:
         if len(problem) > MAX_LINE:  # for example the content of a file in place of a name

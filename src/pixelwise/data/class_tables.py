@@ -92,11 +92,18 @@ def _read_colors(path: Path, pattern: str, *, form: str, header: bool = False) -
 
 
 def read_names(path: Path) -> Table:
-    """Read class_names.txt: one name per line; the value of a class is its position."""
+    """Read class_names.txt: one name per line; the value of a class is its position.
+
+    Files of labelme start with `_background_`, or with `__ignore__`, which has no position: their
+    masks hold 255 for ignored pixels.
+    """
     names = [line.strip() for line in read_lines(path) if line.strip()]
-    ignored = names[:1] == ["__ignore__"]
+    from_labelme = names[:1] in (["__ignore__"], ["_background_"])
+    names = names[1:] if names[:1] == ["__ignore__"] else names
+    if from_labelme and names[:1] == ["_background_"]:
+        names[0] = "background"
     try:
-        classes = Classes.make(names[1:] if ignored else names, ignore=255 if ignored else None)
+        classes = Classes.make(names, ignore=255 if from_labelme else None)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Table(classes, False, path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import colorsys
 import json
 import tomllib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +45,14 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
     return tuple(colors)
 
 
+def normalize_name(name: str) -> str:
+    """Return a class name in composed Unicode form, with single spaces and none at the ends.
+
+    Names that look the same are then the same class.
+    """
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
 @dataclass(frozen=True)
 class Classes:
     """The classes of a dataset, ordered by index.
@@ -52,7 +61,7 @@ class Classes:
     values they hold the class indices instead, and 255 for ignored pixels.
 
     Args:
-        names: Name of each class, unique and not empty.
+        names: Name of each class, unique and not empty; stored as `normalize_name` returns it.
         colors: RGB color of each class, 0..255; used for palettes, overlays and RGB masks.
         values: Value of each class in mask files, 0..MAX_VALUE, unique.
         ignore: Mask value that loss and metrics leave out, or None.
@@ -71,6 +80,8 @@ class Classes:
     also_ignored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        names = (normalize_name(name) if isinstance(name, str) else name for name in self.names)
+        object.__setattr__(self, "names", tuple(names))
         if not 1 <= len(self.names) <= MAX_CLASSES:
             raise InputError(f"{len(self.names)} classes: 1 to {MAX_CLASSES} are allowed")
         if not len(self.names) == len(self.colors) == len(self.values):

@@ -42,7 +42,7 @@ def list_entries(folder: Path) -> list[Path]:
     Raises:
         InputError: If the folder cannot be listed.
     """
-    return sorted(Path(entry.path) for entry in _scan(folder))
+    return sorted(folder / entry.name for entry in _scan(folder))
 
 
 def list_files(folder: Path, suffixes: Collection[str] | None = None) -> list[Path]:
@@ -56,11 +56,12 @@ def list_files(folder: Path, suffixes: Collection[str] | None = None) -> list[Pa
     Raises:
         InputError: If the folder cannot be listed.
     """
-    return sorted(
-        Path(entry.path)
+    names = (
+        entry.name
         for entry in _scan(folder)
         if _has_suffix(entry.name, suffixes) and _is_file(entry)
     )
+    return [folder / name for name in sorted(names)]
 
 
 def list_folders(folder: Path) -> list[Path]:
@@ -69,7 +70,7 @@ def list_folders(folder: Path) -> list[Path]:
     Raises:
         InputError: If the folder cannot be listed.
     """
-    return sorted(Path(entry.path) for entry in _scan(folder) if entry.is_dir())
+    return sorted(folder / entry.name for entry in _scan(folder) if entry.is_dir())
 
 
 def walk_folders(folder: Path) -> Iterator[Path]:

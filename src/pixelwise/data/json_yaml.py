@@ -74,12 +74,26 @@ def top_keys(path: Path) -> set[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that is a mapping. Raises InputError if it cannot be read."""
+    """Read a YAML file that is a mapping, with every scalar as the text in the file.
+
+    YAML itself would turn the names `no`, `1.10` and `010` into False, 1.1 and 8.
+
+    Raises:
+        InputError: If the file cannot be read, or a key occurs twice.
+    """
     import yaml
+
+    class TextLoader(yaml.BaseLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise yaml.YAMLError(f"the key {twice!r} occurs twice")
+            return super().construct_mapping(node, deep)
 
     text = read_text(path)
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, TextLoader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: invalid YAML ({reason}): correct the line") from error

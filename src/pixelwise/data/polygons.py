@@ -180,9 +180,14 @@ def as_ring(numbers: Sequence[Any]) -> NDArray[np.float64]:
         flat = np.asarray(numbers, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
         raise InputError("a polygon has a coordinate that is not a number: correct it") from error
-    if flat.size % 2 or flat.size < 6:
+    if flat.size % 2:
         raise InputError(
-            f"a polygon has {flat.size} coordinates: at least three corners x, y are needed"
+            f"a polygon has {flat.size} numbers, so that a corner has x but no y: correct it"
+        )
+    if flat.size < 6:
+        raise InputError(
+            f"a polygon has {flat.size // 2} corners, but needs at least three: correct it, or "
+            "remove it"
         )
     if not np.isfinite(flat).all():
         raise InputError("a polygon has a coordinate that is not finite: correct it")

@@ -45,15 +45,16 @@ from pixelwise.data.layouts import (
 )
 from pixelwise.data.layouts.data_toml import DataToml, read_data_toml
 from pixelwise.data.layouts.stated import (
-    apply_data_toml,
     as_patterns,
+    assign_stated_splits,
     matches,
     read_patterns,
     read_stated,
 )
 from pixelwise.data.layouts.structure import files_outside, find_readings, with_other_partners
 from pixelwise.data.layouts.suggestions import ambiguous, unknown
-from pixelwise.data.source import Source
+from pixelwise.data.polygons import RegionMask
+from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, raise_problems
 
 LAYOUTS = (
@@ -108,10 +109,14 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
     else:
         source = _detect(root, toml)
     if toml is not None:
-        apply_data_toml(source, toml)
+        assign_stated_splits(source, toml)
+    _check_unique(source)
+    if toml is not None:
+        toml.set_classes(source)
+        source.stated = toml.to_json()
     if spec:
         source.stated |= {"images": spec.images, "masks": spec.masks}
-    return _check_unique(source)
+    return source
 
 
 def _detect(root: Path, toml: DataToml | None) -> Source:
@@ -139,10 +144,10 @@ def _read_known(root: Path) -> Source | None:
 def _read_folders(root: Path) -> Source:
     """Read folders of common names, unless other folders fit the same images or masks."""
     source = folders.read(root)
-    others = files_outside(root, folders.used_folders(root))
+    pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
+    others = files_outside(root, {path.parent for pair in pairs.items() for path in pair})
     if others:
         readings = find_readings(root)
-        pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
         if len(readings) == 1 and pairs.items() < readings[0].pairs.items():
             return read_patterns(root, *as_patterns(readings[0]), STRUCTURE)
         alternatives = with_other_partners(readings, root, pairs)
@@ -162,15 +167,30 @@ def _read_structure(root: Path, toml: DataToml | None) -> Source | None:
     return read_patterns(root, *as_patterns(readings[0]), STRUCTURE, toml=toml)
 
 
-def _check_unique(source: Source) -> Source:
-    """Return `source` if no image is in two splits, which would invalidate its scores."""
-    split_of: dict[str, str] = {}
-    problems = []
+def _check_unique(source: Source) -> None:
+    """Report names, images and mask files that belong to several samples or splits."""
+    problems: list[str] = []
+    first: dict[str, tuple[str, Sample]] = {}
+    image_of: dict[Path, Path] = {}
     for split, samples in source.splits.items():
         for sample in samples:
-            if sample.name in split_of:
-                text = f"is in {split_of[sample.name]} and in {split}: keep it in one split"
+            other_split, other = first.setdefault(sample.name, (split, sample))
+            if other is sample and split == other_split:
+                continue
+            if other.image != sample.image:
+                text = f"has the same name as {other.image.name}: rename one of them and its mask"
+                problems.append(Fault("duplicate-stem", sample.image, text))
+            elif split == other_split:
+                text = f"is listed twice in {split}: remove one of its entries"
+                problems.append(Fault("duplicate-stem", sample.image, text))
+            else:
+                text = f"is in {other_split} and in {split}: keep it in one split"
                 problems.append(Fault("in-two-splits", sample.image, text))
-            split_of[sample.name] = split
     raise_problems(problems)
-    return source
+    for sample in (sample for samples in source.splits.values() for sample in samples):
+        if not isinstance(sample.mask, RegionMask):  # a file of regions describes many images
+            image = image_of.setdefault(sample.mask.path, sample.image)
+            if image != sample.image:
+                text = f"is the mask of {image} and of {sample.image}: keep one of the images"
+                problems.append(Fault("duplicate-stem", sample.mask.path, text))
+    raise_problems(problems)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pixelwise.data.class_tables import Table
 from pixelwise.data.classes import read_classes_toml
+from pixelwise.data.file_resolver import nfc
 from pixelwise.data.image_files import list_images
 from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.layout_classes import class_table
@@ -85,15 +86,14 @@ def _city_images(
 
 
 def _samples(root: Path, pairs: dict[str, list[tuple[Path, Path]]], ids: str) -> _Splits:
-    return {
-        split: [
-            Sample(sample_name(root, image), image, mask_source(_mask_path(image, folder, ids)))
-            for image, folder in entries
-        ]
-        for split, entries in pairs.items()
-    }
-
-
-def _mask_path(image: Path, folder: Path, ids: str) -> Path:
-    kind = folder.parent.parent.name
-    return folder / f"{image.stem.removesuffix('_leftImg8bit')}_{kind}_{ids}.png"
+    folders = {folder for entries in pairs.values() for _, folder in entries}
+    # The Unicode forms of the names of an image and its mask may differ.
+    masks = {nfc(str(path)): path for f in folders if f.is_dir() for path in list_images(f)}
+    splits: _Splits = {}
+    for split, entries in pairs.items():
+        for image, folder in entries:
+            kind = folder.parent.parent.name
+            mask = folder / f"{image.stem.removesuffix('_leftImg8bit')}_{kind}_{ids}.png"
+            source = mask_source(masks.get(nfc(str(mask)), mask))
+            splits.setdefault(split, []).append(Sample(sample_name(root, image), image, source))
+    return splits

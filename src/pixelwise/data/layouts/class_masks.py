@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE, Classes
+from pixelwise.data.file_resolver import nfc
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images, read_mask
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.folder_pairs import folder_pairs
@@ -81,7 +82,7 @@ def detect(root: Path) -> bool:
 
 def _masks_by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:
     """Mask of each class by image stem; empty if the folders do not have this layout."""
-    stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
+    stems = {nfc(Path(name).stem) for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
     if not stems or not masks.is_dir():
         return {}
     by_image: dict[str, dict[str, Path]] = {}
@@ -90,16 +91,23 @@ def _masks_by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:
     if class_folders and not names:
         for folder in class_folders:
             for path in list_images(folder, MASK_SUFFIXES):
-                if path.stem in stems:
-                    by_image.setdefault(path.stem, {})[folder.name] = path
+                if nfc(path.stem) in stems:
+                    _add(by_image.setdefault(nfc(path.stem), {}), folder.name, path)
         return by_image
     for name in names:
-        stem = Path(name).stem
+        stem = nfc(Path(name).stem)
         cut = next((i for i in range(len(stem)) if _splits_at(stem, i, stems)), None)
         if cut is None:
             return {}
-        by_image.setdefault(stem[:cut], {})[stem[cut + 1 :]] = masks / name
+        _add(by_image.setdefault(stem[:cut], {}), stem[cut + 1 :], masks / name)
     return by_image if any(len(by_class) > 1 for by_class in by_image.values()) else {}
+
+
+def _add(by_class: dict[str, Path], name: str, path: Path) -> None:
+    first = by_class.setdefault(name, path)
+    if first is not path:
+        text = f"has the same name as {first.name}: keep one mask per image and class"
+        raise InputError(Fault("duplicate-stem", path, text))
 
 
 def _splits_at(stem: str, index: int, stems: set[str]) -> bool:
@@ -124,7 +132,7 @@ def read(root: Path) -> Source:
     splits: dict[str, list[Sample]] = {}
     for split, (images, _) in pairs.items():
         for image in list_images(images):
-            masks = masks_of[split].get(image.stem)
+            masks = masks_of[split].get(nfc(image.stem))
             if masks is None:
                 text = "has no mask of any class: add one, or remove the image"
                 problems.append(Fault("image-without-mask", image, text))

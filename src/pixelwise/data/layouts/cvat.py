@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.class_tables import find_table
-from pixelwise.data.image_files import list_images, mask_palette, read_mask
+from pixelwise.data.folder_listing import list_files, walk_files
+from pixelwise.data.image_files import IMAGE_SUFFIXES, mask_palette, read_mask
 from pixelwise.data.layouts.folder_names import folders_in
-from pixelwise.data.layouts.pairing import MASK_LIKE, FilesByStem, pair_stems
-from pixelwise.data.layouts.split_lists import read_stems
+from pixelwise.data.layouts.listed_pairs import ListedPairs
+from pixelwise.data.layouts.pairing import MASK_LIKE
+from pixelwise.data.layouts.split_lists import read_entries
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError, raise_problems
 
@@ -50,36 +52,42 @@ def detect(root: Path) -> bool:
 def read(root: Path) -> Source:
     table = find_table(root)  # classes.toml, else labelmap.txt
     assert table is not None
-    mask_folder = root / "SegmentationClass"
-    masks = FilesByStem.in_folder(mask_folder, ".png", MASK_LIKE)
     present = folders_in(root)
     image_folder = next((present[name] for name in _IMAGE_FOLDERS if name in present), root)
-    # Images may be in folders named after their subset.
-    files = {
-        path.stem: path
-        for folder in (image_folder, *folders_in(image_folder).values())
-        if folder.name not in _OTHER_FOLDERS
-        for path in list_images(folder)
-    }
-    images = FilesByStem(image_folder, ".jpg", files)
-    if not files:
+    others = [root / name for name in _OTHER_FOLDERS]
+    images = [
+        path
+        for path in walk_files(image_folder, IMAGE_SUFFIXES)
+        if not any(path.is_relative_to(other) for other in others)
+    ]
+    if not images:
         raise InputError(
             f"{image_folder}: contains no images: export from CVAT with 'Save images', or put them "
             f"into {root / 'JPEGImages'}"
         )
+    pairs = ListedPairs(
+        root, image_folder, root / "SegmentationClass", MASK_LIKE, ColorFile, images
+    )
     splits: dict[str, list[Sample]] = {}
-    problems: list[str] = []
-    lists = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
-    listed = [(path, read_stems(path)) for path in lists] or [(mask_folder, sorted(masks.files))]
-    for path, stems in listed:
-        names = [Path(stem).name for stem in stems]
-        splits.setdefault(_SPLITS.get(path.stem.casefold(), "all"), []).extend(
-            pair_stems(root, names, images, masks, ColorFile, listed_in=path, problems=problems)
-        )
+    without_mask: list[str] = []
+    list_folder = root / "ImageSets" / "Segmentation"
+    lists = list_files(list_folder, {".txt"}) if list_folder.is_dir() else []
+    listed = [(path, read_entries(path)) for path in lists]
+    for path, entries in listed or [(pairs.mask_folder, pairs.all_masks())]:
+        samples = pairs.read(entries, path, without_mask=without_mask)
+        splits.setdefault(_SPLITS.get(path.stem.casefold(), "all"), []).extend(samples)
     if "all" in splits and len(splits) > 1:
-        problems.append(
-            f"{lists[0].parent}: contains lists other than train.txt, val.txt and test.txt: rename "
-            "or remove them"
+        pairs.problems.append(
+            f"{list_folder}: contains lists other than train.txt, val.txt and test.txt: rename or "
+            "remove them"
         )
-    raise_problems(problems)
-    return Source(root, "cvat", splits, table.classes, table.has_colors, [table.note()])
+    # A frame is not annotated only if its mask cannot be one with another name.
+    pairs.problems += [
+        f"{mask}: belongs to no image: add the image, or remove the mask"
+        for mask in pairs.masks_without_image
+    ]
+    raise_problems(pairs.problems)
+    notes = [table.note()]
+    if without_mask:
+        notes.append(f"frames left out because they have no mask: {len(without_mask)}")
+    return Source(root, "cvat", splits, table.classes, table.has_colors, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.class_tables import find_table
+from pixelwise.data.file_resolver import nfc
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts import ade20k, camvid, class_masks
 from pixelwise.data.layouts.error_handling import collect_errors
@@ -57,12 +58,6 @@ def finds_pairs(root: Path) -> bool:
         return True
     pairs = folder_pairs(root) or _shared_folders(root)
     return any(_endings(*pair_of_folders)[1] for pair_of_folders in pairs.values())
-
-
-def used_folders(root: Path) -> set[Path]:
-    """The folders whose files `read` pairs."""
-    pairs = folder_pairs(root) or _shared_folders(root)
-    return {folder for pair_of_folders in pairs.values() for folder in pair_of_folders}
 
 
 def is_incomplete(root: Path) -> bool:
@@ -154,8 +149,8 @@ def _images_outside_splits(pairs: dict[str, tuple[Path, Path]]) -> list[str]:
 
 def _endings(images: Path, masks: Path) -> tuple[tuple[str, str], int]:
     """The endings after the common name that match the most images and masks, and how many."""
-    image_stems = {Path(name).stem for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
-    mask_stems = {Path(name).stem for name in first_names(masks, MASK_LIKE, limit=None)}
+    image_stems = {nfc(Path(name).stem) for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
+    mask_stems = {nfc(Path(name).stem) for name in first_names(masks, MASK_LIKE, limit=None)}
     best, most = ("", ""), 0
     for image_ending in IMAGE_ENDINGS:
         for mask_ending in MASK_ENDINGS if images == masks else ("", *MASK_ENDINGS):

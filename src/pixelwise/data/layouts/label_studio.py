@@ -7,13 +7,15 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlparse
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data import json_yaml
-from pixelwise.data.image_files import list_images, read_mask
+from pixelwise.data.classes import listed, normalize_name
+from pixelwise.data.file_resolver import Claims, FileResolver, path_parts, reference_paths
+from pixelwise.data.folder_listing import list_files, walk_files
+from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images, read_mask
 from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.layout_classes import classes_above_background
@@ -27,12 +29,16 @@ DESCRIPTION = "Label Studio: a JSON export and images/ (optionally task-...-tag-
 
 _KEYS = {"annotations", "completions", "predictions", "data", "file_upload", "image", "annotator"}
 _PNG = re.compile(r"task-(\d+)-annotation-(\d+)-by-(.+)-\d+\.png")
-_SHAPES = ("ellipselabels", "rectanglelabels")
-_AREAS = ("brushlabels", "polygonlabels", *_SHAPES)
-_IMAGE_LEVEL = {"choices", "textarea", "rating", "number", "relation"}
-"""Types of results that describe the whole image and have no area."""
+_AREAS = ("brushlabels", "polygonlabels", "ellipselabels", "rectanglelabels")
+_OTHER_RESULTS = {"choices", "textarea", "rating", "number", "relation", "taxonomy", "pairwise"}
+"""Types of results that describe the image, a region or two of them, and have no area."""
+_AREA_TYPES = {"brush", "polygon", "ellipse", "rectangle", "labels", *_AREAS}
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "upload", "media")
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+_UPLOAD = re.compile(r"([0-9a-f]{8})-(.+)")
+"""The name of an uploaded file: eight digits of a random number, and the name of the original."""
+_DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])\d\d|[0-3]\d[0-3]\d(19|20)\d\d")
+_STORAGE = re.compile(r"[?&](d|fileuri)=|^(?!https?:)[a-z0-9]+://", re.IGNORECASE)
+"""An address in a storage, where files keep their names."""
 
 _BrushMasks = dict[int, list[tuple[str, Path]]]
 """(label, PNG file) of each brush mask, by task."""
@@ -56,15 +62,16 @@ class BrushMask:
 
 
 def detect(root: Path) -> bool:
-    return _export_file(root) is not None or _brush_folder(root) is not None
+    return bool(_export_files(root)) or _brush_folder(root) is not None
 
 
-def _export_file(root: Path) -> Path | None:
-    for path in sorted(root.glob("*.json"))[:20]:
+def _export_files(root: Path) -> list[Path]:
+    found = []
+    for path in list_files(root, {".json"})[:20] if root.is_dir() else []:
         keys = json_yaml.top_keys(path)
         if "[]" in keys and keys & _KEYS:
-            return path
-    return None
+            found.append(path)
+    return found
 
 
 def _brush_folder(root: Path) -> Path | None:
@@ -75,45 +82,61 @@ def _brush_folder(root: Path) -> Path | None:
 
 
 @dataclass
+class _Task:
+    """An annotated task: its id, its image, and its regions by label (JSON or PNG file)."""
+
+    key: int
+    image: Path
+    regions: list[tuple[str, Any]]
+
+
+@dataclass
 class _Tasks:
     """The annotated tasks of an export, and counts for the notes.
 
     Attributes:
-        annotated: Image, labeled results (JSON or PNG files) and id of each task.
+        annotated: The tasks with an annotation.
         pending: Number of tasks without an annotation.
         multiple: Number of tasks with several annotations.
+        unlabeled: Number of regions without a label.
     """
 
-    annotated: list[tuple[Path, list[tuple[str, Any]], int]] = field(default_factory=list)
+    annotated: list[_Task] = field(default_factory=list)
     pending: int = 0
     multiple: int = 0
+    unlabeled: int = 0
 
 
 def read(root: Path) -> Source:
-    path, brush_folder = _export_file(root), _brush_folder(root)
-    if path is None:
+    exports, brush_folder = _export_files(root), _brush_folder(root)
+    if not exports:
         raise InputError(
             f"{brush_folder}: the names of brush PNG files contain the task but not the image: "
             f"export the same project as JSON too, to {root / 'export.json'}"
         )
+    path = exports[0]
+    if len(exports) > 1:
+        raise InputError(f"{path}: is an export, and {exports[1].name} is another one: keep one")
     brush_masks = _list_brush_masks(brush_folder)
     tasks = _read_tasks(root, path, brush_masks)
-    labels = {label for _, results, _ in tasks.annotated for label, _ in results}
+    labels = {label for task in tasks.annotated for label, _ in task.regions}
     classes, value_of = classes_above_background(path, sorted(labels))
     samples = []
+    problems: list[str] = []
     rectangles = 0
-    for image, results, task in tasks.annotated:
+    for task in tasks.annotated:
         regions: list[Region] = []
-        for label, result in results:
-            with error_context(f"{path}: task {task}: {label}"):
+        for label, result in task.regions:
+            with collect_errors(problems), error_context(f"{path}: task {task.key}: {label}"):
                 regions.append(_region(result, value_of[label]))
         rectangles += sum(isinstance(region, Rectangle) for region in regions)
         # The JSON export keeps the order of the regions; the names of PNG files do not.
         by_area = any(isinstance(region, BrushMask) for region in regions)
-        mask = RegionMask(path, image.name, tuple(regions), by_area=by_area)
-        samples.append(Sample(sample_name(root, image), image, mask))
+        mask = RegionMask(path, task.image.name, tuple(regions), by_area=by_area)
+        samples.append(Sample(sample_name(root, task.image), task.image, mask))
+    raise_problems(problems)
     order = ("smaller", "larger") if brush_masks else ("later", "earlier")
-    empty = sum(not results for _, results, _ in tasks.annotated)
+    empty = sum(not task.regions for task in tasks.annotated)
     notes = [
         f"Label Studio: {len(classes)} classes from the labels used; unlabeled pixels are "
         f"background; {order[0]} regions are on top of {order[1]} ones"
@@ -121,6 +144,7 @@ def read(root: Path) -> Source:
     for count, text in (
         (tasks.pending, "tasks skipped because they have no annotation"),
         (tasks.multiple, "tasks with several annotations, of which the first is used"),
+        (tasks.unlabeled, "regions left out because they have no label"),
         (rectangles, "rectangles read as regions (all pixels inside have the class)"),
         (empty, "tasks with an empty annotation (all background)"),
     ):
@@ -130,30 +154,104 @@ def read(root: Path) -> Source:
 
 
 def _read_tasks(root: Path, path: Path, brush_masks: _BrushMasks) -> _Tasks:
-    images = _images_by_name(root)
+    images = _TaskImages(root)
     tasks = _Tasks()
     problems: list[str] = []
+    pending: list[tuple[int, Any]] = []
     for entry in json_yaml.read_json(path):
-        task = json_yaml.field(path, entry, "id", int, "a task")
+        key = json_yaml.field(path, entry, "id", int, "a task")
         results, count = _results(entry)
         tasks.multiple += count > 1
         if results is None:
-            tasks.pending += 1
+            pending.append((key, entry))
             continue
-        name = _image_name(entry)
-        image = images.get(name) or images.get(_UPLOAD_PREFIX.sub("", name))
-        if image is None:
-            problems.append(
-                f"{path}: task {task}: its image {name!r} is not in {root / 'images'}: put it there"
-            )
+        with collect_errors(problems):
+            with error_context(f"{path}: task {key}"):
+                image = images.find(entry)
+                regions, unlabeled = _labeled_regions(results)
+            images.claims.add(image, f"task {key} of {path}")
+            tasks.unlabeled += unlabeled
+            tasks.annotated.append(_Task(key, image, regions or brush_masks.get(key, [])))
+    for key, entry in pending:  # their images may be absent, but must not be those of other tasks
+        try:
+            image = images.find(entry)
+        except InputError:
             continue
-        with collect_errors(problems), error_context(f"{path}: task {task}"):
-            labeled = _labeled_results(results) or brush_masks.get(task, [])
-            tasks.annotated.append((image, labeled, task))
+        with collect_errors(problems):
+            images.claims.add(image, f"task {key} of {path}")
     raise_problems(problems)
     if not tasks.annotated:
         raise InputError(f"{path}: contains no annotated task: annotate tasks and export again")
+    tasks.pending = len(pending)
     return tasks
+
+
+class _TaskImages:
+    """The images that the tasks of an export refer to."""
+
+    def __init__(self, root: Path) -> None:
+        files = [f for f in walk_files(root, IMAGE_SUFFIXES) if not _PNG.fullmatch(f.name)]
+        self.claims = Claims()
+        self._files = FileResolver(root, files)
+        present = folders_in(root)
+        folders = [present[name] for name in _IMAGE_FOLDERS if name in present]
+        self._near = folders, [root]
+
+    def find(self, task: Any) -> Path:
+        """The image of a task. Raises InputError unless exactly one file can be meant."""
+        reference = _reference(task)
+        found = self._files.candidates(reference, *self._near) or self._uploaded(reference)
+        if len(found) > 1:
+            raise InputError(f"its {self._files.ambiguous(reference, found)}")
+        if not found:
+            raise InputError(
+                f"its image {reference!r} is not in {self._files.root}: put it there under this "
+                "name"
+            )
+        return found[0]
+
+    def _uploaded(self, reference: str) -> list[Path]:
+        """The files whose upload, or the upload of which, is the image of this name.
+
+        A date in a name looks like the number that an upload gets: it is never removed.
+        """
+        name = (path_parts((reference_paths(reference) or [""])[-1]) or [""])[-1]
+        match = _UPLOAD.fullmatch(name)
+        if match is None:
+            names = ((f, _UPLOAD.fullmatch(f.name)) for f in self._files.files)
+            return [f for f, m in names if m and m[2] == name and not m[1].isdigit()]
+        prefix, original = match.groups()
+        certain = "/upload/" in reference.replace("\\", "/") or not prefix.isdigit()
+        if _DATE.fullmatch(prefix) or _STORAGE.search(reference) or not certain:
+            return []
+        named = self._files.candidates(original, *self._near)
+        return named or [f for f in self._files.files if _upload_name(f.name) == original]
+
+
+def _upload_name(name: str) -> str:
+    """The name that Label Studio gives to an uploaded file, without the number."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
+def _reference(task: Any) -> str:
+    """The path or URL of a task's image, from `data` (any key) or from the keys of JSON-MIN."""
+    data = task["data"] if isinstance(task.get("data"), dict) else task
+    image, upload = data.get("image"), task.get("file_upload")
+    if isinstance(image, str) and image:
+        return image
+    texts = [text for text in data.values() if isinstance(text, str) and text != upload]
+    texts = list(dict.fromkeys(text for text in texts if _names_image(text)))
+    if len(texts) > 1:
+        raise InputError(f"refers to the images {listed(texts)}: name the image to use `image`")
+    if not texts and isinstance(upload, str):
+        texts = [f"/data/upload/{upload}"]
+    if not texts:
+        raise InputError("refers to no image: export the project again")
+    return texts[0]
+
+
+def _names_image(text: str) -> bool:
+    return any(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in reference_paths(text))
 
 
 def _results(task: Any) -> tuple[Any, int]:
@@ -170,44 +268,83 @@ def _results(task: Any) -> tuple[Any, int]:
     return ([{"value": entry, **entry} for entry in flat] or None), 1
 
 
-def _labeled_results(results: Any) -> list[tuple[str, Any]]:
-    """(label, result) of each result with an area in the JSON."""
-    labeled: list[tuple[str, Any]] = []
+def _labeled_regions(results: Any) -> tuple[list[tuple[str, Any]], int]:
+    """(label, result) of each region with an area in the JSON, and the number without a label.
+
+    The area and the label of a region may be in two results with the same id.
+    """
     if not isinstance(results, list):
-        raise InputError(f"result is {results!r}: export the project again")
-    for result in results:
-        value = result.get("value") if isinstance(result, dict) else None
-        if not isinstance(value, dict):
+        raise InputError(f"result is {json_yaml.brief(results)}: export the project again")
+    by_region: dict[object, list[dict[str, Any]]] = {}
+    for number, result in enumerate(results):
+        kind = result.get("type") if isinstance(result, dict) else None
+        if isinstance(kind, str) and kind in _OTHER_RESULTS:
+            continue
+        if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
             raise InputError("a result has no value: export the project again")
-        area = next((key for key in _AREAS if value.get(key)), "")
-        labels = value.get(area)
-        if not isinstance(labels, list) or not labels:
-            kind = result.get("type") or next((k for k in value if k.endswith("labels")), "?")
-            if isinstance(kind, str) and kind in _IMAGE_LEVEL:
-                continue
+        _check_type(result)
+        key = result.get("id")
+        by_region.setdefault(key if isinstance(key, str) else number, []).append(result)
+    labeled: list[tuple[str, Any]] = []
+    unlabeled = 0
+    for region in by_region.values():
+        areas = [(_labels(result), result) for result in region if _shape(result) is not None]
+        with_label = [(labels, result) for labels, result in areas if labels]
+        if areas and not with_label:
+            labels = [label for result in region for label in _labels(result)]
+            with_label = [(labels, areas[0][1])] if labels else []
+            unlabeled += not labels
+        for labels, result in with_label:
+            if len(set(labels)) > 1:
+                raise InputError(f"a region has the labels {listed(labels)}: keep one of them")
+            labeled.append((labels[0], result))
+    return labeled, unlabeled
+
+
+def _check_type(result: dict[str, Any]) -> None:
+    value = result["value"]
+    if not any(value.get(key) for key in (*_AREAS, "labels")):
+        kind = result.get("type") or next((k for k in value if k.endswith("labels")), "?")
+        if not isinstance(kind, str) or kind not in _AREA_TYPES:
             raise InputError(
                 f"a result of type {kind!r} is not supported (allowed: {', '.join(_AREAS)}): "
                 "annotate the region with one of these, or remove it"
             )
-        if area in _SHAPES or "rle" in value or "points" in value:
-            labeled.append((str(labels[0]), result))
-    return labeled
+
+
+def _labels(result: dict[str, Any]) -> list[str]:
+    """The labels of a result, without empty ones."""
+    lists = [result["value"].get(key) for key in (*_AREAS, "labels")]
+    labels = [label for each in lists if isinstance(each, list) for label in each]
+    return [name for name in (normalize_name(str(label)) for label in labels) if name]
+
+
+def _shape(result: dict[str, Any]) -> str | None:
+    """The shape of a result's area: brush, polygon, ellipse or rectangle; None without an area."""
+    value, kind = result["value"], str(result.get("type"))
+    if "rle" in value or "points" in value:
+        return "brush" if "rle" in value else "polygon"
+    if "radiusX" in value or "ellipselabels" in value or kind.startswith("ellipse"):
+        return "ellipse"
+    if {"width", "height"} <= value.keys() or "rectanglelabels" in value or kind == "rectangle":
+        return "rectangle"
+    return None
 
 
 def _region(result: Any, value: int) -> Region:
     if isinstance(result, Path):
         return BrushMask(value, result)
-    content = result["value"]
-    if "points" in content:
+    content, shape = result["value"], _shape(result)
+    if shape == "polygon":
         points = content["points"]
         if not isinstance(points, list) or not all(isinstance(point, list) for point in points):
             raise InputError("its points are not pairs of numbers: export the project again")
         ring = as_ring([x for point in points for x in point])
         return Polygons(value, (ring / 100,), relative=True)  # stored in percent
-    if content.get("ellipselabels"):
+    if shape == "ellipse":
         x, y, radius_x, radius_y = _fractions(content, "x", "y", "radiusX", "radiusY")
         return Ellipse(value, (x, y), (radius_x, radius_y), _rotation(content))
-    if content.get("rectanglelabels"):
+    if shape == "rectangle":
         x, y, width, height = _fractions(content, "x", "y", "width", "height")
         return Rectangle(value, (x, y), (width, height), _rotation(content))
     rle = whole_numbers(content["rle"])
@@ -253,24 +390,3 @@ def _list_brush_masks(folder: Path | None) -> _BrushMasks:
             by_annotation = by_task.setdefault(int(match[1]), {})
             by_annotation.setdefault(int(match[2]), []).append((label, path))
     return {task: by_annotation[min(by_annotation)] for task, by_annotation in by_task.items()}
-
-
-def _images_by_name(root: Path) -> dict[str, Path]:
-    """Images by file name, with and without the prefix that an upload adds."""
-    present = folders_in(root)
-    folders = [present[name] for name in _IMAGE_FOLDERS if name in present] or [root]
-    by_name: dict[str, Path] = {}
-    for path in (path for folder in folders for path in list_images(folder)):
-        by_name.setdefault(path.name, path)
-        by_name.setdefault(_UPLOAD_PREFIX.sub("", path.name), path)
-    return by_name
-
-
-def _image_name(task: Any) -> str:
-    """File name of a task's image, from `data` (any key) or from the keys of JSON-MIN."""
-    data = task.get("data") if isinstance(task.get("data"), dict) else task
-    texts = [data.get("image"), task.get("file_upload"), *data.values()]
-    names = [text for text in texts if isinstance(text, str) and re.search(r"\.\w{2,5}$", text)]
-    url = urlparse(names[0] if names else "")
-    local = parse_qs(url.query).get("d", [url.path])[0]  # /data/local-files/?d=a/b.jpg
-    return Path(unquote(local)).name

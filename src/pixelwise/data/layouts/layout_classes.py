@@ -60,8 +60,8 @@ def classes_above_background(path: Path, names: list[str]) -> tuple[Classes, dic
 
     Args:
         path: File that holds the names; errors mention it.
-        names: Label names. A name for the background gets 0; a name in IGNORED_NAMES gets 255,
-            the ignored value.
+        names: Label names, normalized. A name for the background gets 0; a name in IGNORED_NAMES
+            gets 255, the ignored value.
 
     Returns:
         The classes, and the mask value of each name.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from pixelwise.data.array_files import ARRAY_SUFFIXES, ArrayFile
+from pixelwise.data.file_resolver import nfc
 from pixelwise.data.folder_listing import list_entries, list_files, walk_files
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts.error_handling import collect_errors
@@ -89,10 +89,13 @@ def pair(
 
 
 def _by_name(files: list[Path], ending: str, remedy: str, problems: list[str]) -> dict[str, Path]:
-    """Files by stem without `ending`; adds a problem for each name that two files share."""
+    """Files by stem in composed Unicode form, without `ending`.
+
+    Adds a problem for each name that two files share.
+    """
     by_name: dict[str, Path] = {}
     for path in files:
-        first = by_name.setdefault(path.stem.removesuffix(ending), path)
+        first = by_name.setdefault(nfc(path.stem).removesuffix(ending), path)
         if first is not path:
             text = f"has the same name as {first.name}: {remedy}"
             problems.append(Fault("duplicate-stem", path, text))
@@ -119,57 +122,6 @@ def pair_splits(
             splits.setdefault(split, []).extend(samples)
     raise_problems(problems)
     return splits
-
-
-@dataclass(frozen=True)
-class FilesByStem:
-    """Files for `pair_stems`. A stem without a file is expected at `folder/STEM` + `suffix`."""
-
-    folder: Path
-    suffix: str
-    files: dict[str, Path]
-
-    @classmethod
-    def in_folder(
-        cls, folder: Path, suffix: str, suffixes: frozenset[str] = IMAGE_SUFFIXES
-    ) -> FilesByStem:
-        """The files of `folder` with one of `suffixes`."""
-        return cls(folder, suffix, {path.stem: path for path in list_images(folder, suffixes)})
-
-
-def pair_stems(
-    root: Path,
-    stems: Iterable[str],
-    images: FilesByStem,
-    masks: FilesByStem,
-    mask_source: Callable[[Path], MaskSource] = mask_source,
-    *,
-    listed_in: Path,
-    problems: list[str],
-) -> list[Sample]:
-    """Pair the images and masks of listed stems.
-
-    Args:
-        root: Folder of the dataset, which sample names are relative to.
-        stems: File names without suffix, in the order of the samples.
-        images: The images.
-        masks: The mask files.
-        mask_source: Makes the reader of a mask file.
-        listed_in: The list or folder that the stems come from, for messages.
-        problems: Receives one line for each stem with a missing file.
-    """
-    samples = []
-    for stem in stems:
-        missing = next((group for group in (images, masks) if stem not in group.files), None)
-        if missing is not None:
-            problems.append(
-                f"{missing.folder / (stem + missing.suffix)}: does not exist, but {listed_in} "
-                "lists it: add the file or correct the list"
-            )
-            continue
-        image, mask = images.files[stem], masks.files[stem]
-        samples.append(Sample(sample_name(root, image), image, mask_source(mask)))
-    return samples
 
 
 def sample_name(root: Path, image: Path) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.layouts.folder_names import first_names
-from pixelwise.data.layouts.pairing import FilesByStem, pair_stems
-from pixelwise.data.layouts.split_lists import list_files, read_stems
+from pixelwise.data.layouts.listed_pairs import ListedPairs
+from pixelwise.data.layouts.split_lists import list_files, read_entries
 from pixelwise.data.source import Source
 from pixelwise.data.voc_palette import VOC_CLASSES
 from pixelwise.errors import InputError, raise_problems
@@ -66,13 +66,10 @@ def _base(root: Path) -> Path | None:
 def read(root: Path) -> Source:
     base = _base(root)
     assert base is not None  # guaranteed by detect
-    images = FilesByStem.in_folder(base / "img", ".jpg")
-    masks = FilesByStem.in_folder(base / "cls", ".mat", _MAT)
-    lists = {split: (path, read_stems(path)) for split, path in list_files(base).items()}
-    problems: list[str] = []
-    splits = {
-        split: pair_stems(root, stems, images, masks, MatFile, listed_in=path, problems=problems)
-        for split, (path, stems) in (lists or {"all": (base / "img", sorted(images.files))}).items()
-    }
-    raise_problems(problems)
+    pairs = ListedPairs(root, base / "img", base / "cls", _MAT, MatFile)
+    lists = {split: (path, read_entries(path)) for split, path in list_files(base).items()}
+    if not lists:
+        lists = {"all": (base / "img", pairs.all_images())}
+    splits = {split: pairs.read(entries, path) for split, (path, entries) in lists.items()}
+    raise_problems(pairs.problems)
     return Source(root, "sbd", splits, VOC_CLASSES, False, ["SBD: the 21 classes of PASCAL VOC"])

@@ -1,17 +1,27 @@
-"""List files: one line per image, with an image and a mask, or with a bare name."""
+"""List files: one line per image, with an image and a mask, or with a bare name.
+
+A name may contain spaces and commas: the lines are split into columns only if no image has any of
+the whole lines as its name.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pixelwise.data.class_tables import read_lines
+from pixelwise.data.file_resolver import Claims, FileResolver
+from pixelwise.data.folder_listing import walk_files
 from pixelwise.data.image_files import IMAGE_SUFFIXES
+from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import ALIASES
 from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source, sample_name
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError, raise_problems
-from pixelwise.file_io import check_regular, is_file
+from pixelwise.file_io import check_regular
+
+_SEPARATOR = re.compile(r"\s*,\s*|\s+")
 
 
 def list_files(folder: Path) -> dict[str, Path]:
@@ -38,10 +48,17 @@ def is_pair_list(path: Path) -> bool:
     try:
         check_regular(path)
         with path.open(encoding="utf-8-sig") as stream:
-            cells = columns(stream.readline(10_000))
+            return bool(_as_pairs(stream.readline(10_000)))
     except (OSError, UnicodeDecodeError):
         return False
-    return len(cells) == 2 and all(Path(c).suffix.lower() in IMAGE_SUFFIXES for c in cells)
+
+
+def _as_pairs(line: str) -> list[tuple[str, str]]:
+    """The ways to split a line into the names of two images: at tabs, else anywhere."""
+    line = line.strip()
+    separators = list(re.finditer(r"\t+", line)) or list(_SEPARATOR.finditer(line))
+    pairs = [(line[: s.start()].strip(), line[s.end() :].strip()) for s in separators]
+    return [pair for pair in pairs if all(Path(c).suffix.lower() in IMAGE_SUFFIXES for c in pair)]
 
 
 def read_pair_list(root: Path, path: Path) -> list[Sample]:
@@ -52,58 +69,90 @@ def read_pair_list(root: Path, path: Path) -> list[Sample]:
     """
     problems: list[str] = []
     samples: list[Sample] = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        cells = columns(line)
-        if len(cells) != 2:
-            problems.append(
-                f"{path}: line {number} has {len(cells)} columns: write the image and the mask, "
-                "separated by a tab"
-            )
-            continue
-        source = f"line {number} of {path}"
-        image, mask = (root / cell for cell in cells)
-        missing = [file for file in (image, mask) if not is_file(file)]
-        if missing:
-            problems += [
-                f"{file}: does not exist, but {source} names it: add the file or correct the line"
-                for file in missing
-            ]
-            continue
-        if mask.suffix.lower() not in MASK_LIKE:
-            problems.append(
-                f"{mask}: is not a mask, but {source} names it as one: export the mask as PNG"
-            )
-        samples.append(Sample(sample_name(root, image), image, mask_source(mask)))
+    files = FileResolver(root, walk_files(root, IMAGE_SUFFIXES | MASK_LIKE), "file")
+    claims = Claims()
+    for number, line in read_entries(path):
+        where = f"line {number} of {path}"
+        with collect_errors(problems):
+            image, mask = _find_pair(files, line, path, number)
+            if mask.suffix.lower() not in MASK_LIKE:
+                raise InputError(
+                    f"{mask}: is not a mask, but {where} names it as one: export the mask as PNG"
+                )
+            claims.add(image, where)
+            claims.add(mask, f"{where} as the mask")
+            samples.append(Sample(sample_name(root, image), image, mask_source(mask)))
     raise_problems(problems)
-    if not samples:
-        raise InputError(f"{path}: lists no images: write one line per image")
     return samples
 
 
-def read_stems(path: Path) -> list[str]:
-    """Read the names in the first column of a list, in order.
+def _find_pair(files: FileResolver, line: str, path: Path, number: int) -> tuple[Path, Path]:
+    """The image and the mask of a line. Raises InputError unless exactly one reading exists."""
+    pairs = _as_pairs(line)
+    if not pairs:
+        raise InputError(
+            f"{path}: line {number} has {len(columns(line))} columns: write the image and the "
+            "mask, separated by a tab"
+        )
+    near = [files.root, path.parent]
+    found, missing, unclear = [], [], []
+    for pair in pairs:
+        matches = [
+            [f for f in files.candidates(c, near) if f.suffix.lower() == Path(c).suffix.lower()]
+            for c in pair
+        ]
+        missing += [cell for cell, match in zip(pair, matches, strict=True) if not match]
+        several = [(c, m) for c, m in zip(pair, matches, strict=True) if len(m) > 1]
+        unclear += [files.ambiguous(*each) for each in several]
+        if [len(match) for match in matches] == [1, 1]:
+            found.append((matches[0][0], matches[1][0]))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"{path}: line {number} names two files in several ways: separate them by a tab"
+        )
+    where = f"{path}: line {number}"
+    absent = [
+        f"{files.root / cell}: does not exist, but line {number} of {path} names it: add the file "
+        "or correct the line"
+        for cell in (missing if len(pairs) == 1 else missing[:1])
+    ]
+    raise InputError(*absent, *(f"{where}: {text}" for text in unclear))
+
+
+def read_entries(path: Path) -> list[tuple[int, str]]:
+    """Read the lines of a list that are not empty, with their numbers.
 
     Raises:
-        InputError: If the list is empty or contains a name twice.
+        InputError: If the list is empty or contains a line twice.
     """
-    names = [columns(line)[0] for line in read_lines(path) if line.strip()]
-    if not names:
+    lines = [(number, line.strip()) for number, line in enumerate(read_lines(path), start=1)]
+    entries = [(number, line) for number, line in lines if line]
+    if not entries:
         raise InputError(f"{path}: lists no images: write one line per image")
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise InputError(f"{path}: lists {name} twice: remove one of the lines")
-        seen.add(name)
-    return names
+    first: dict[str, int] = {}
+    for number, line in entries:
+        if line in first:
+            raise InputError(f"{path}: lists {line} twice: remove one of the lines")
+        first[line] = number
+    return entries
+
+
+def listed_names(
+    files: FileResolver, entries: list[tuple[int, str]], *near: Sequence[Path]
+) -> list[tuple[int, str]]:
+    """The names in the lines of a list: the whole lines, or the first columns if none is a name."""
+    if any(files.candidates(line, *near) for _, line in entries):
+        return entries
+    return [(number, columns(line)[0]) for number, line in entries]
 
 
 def split_by_lists(
     samples: list[Sample], lists: dict[str, Path], notes: list[str]
 ) -> dict[str, list[Sample]]:
     """Assign samples to splits by their list files; a note counts the images in no list."""
-    splits = {split: _select(samples, read_stems(path), path) for split, path in lists.items()}
+    splits = {split: _select(samples, path) for split, path in lists.items()}
     listed = {sample.name for selected in splits.values() for sample in selected}
     unlisted = len(samples) - len(listed)
     skipped = f"; images skipped because no list names them: {unlisted}" if unlisted else ""
@@ -111,15 +160,21 @@ def split_by_lists(
     return splits
 
 
-def _select(samples: list[Sample], names: list[str], path: Path) -> list[Sample]:
-    """The samples with these image names, with or without suffix, in the order of the list."""
-    by_stem = {sample.image.stem: sample for sample in samples}
-    stems = [
-        Path(n).stem if Path(n).suffix.lower() in IMAGE_SUFFIXES else Path(n).name for n in names
-    ]
-    missing = [name for name, stem in zip(names, stems, strict=True) if stem not in by_stem]
-    if missing:
-        raise InputError(
-            *(f"{path}: {name}: no image has this name: correct the list" for name in missing)
-        )
-    return [by_stem[stem] for stem in stems]
+def _select(samples: list[Sample], path: Path) -> list[Sample]:
+    """The samples that a list names, with or without suffix, in the order of the list."""
+    by_image = {sample.image: sample for sample in samples}
+    images = FileResolver(path.parent, by_image)
+    claims = Claims()
+    problems: list[str] = []
+    selected = []
+    for number, line in listed_names(images, read_entries(path)):
+        with collect_errors(problems), error_context(path):
+            found = images.candidates(line)
+            if not found:
+                raise InputError(f"{line}: no image has this name: correct the list")
+            if len(found) > 1:
+                raise InputError(images.ambiguous(line, found))
+            claims.add(found[0], f"line {number}")
+            selected.append(by_image[found[0]])
+    raise_problems(problems)
+    return selected

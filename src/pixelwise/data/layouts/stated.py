@@ -74,13 +74,11 @@ def read_patterns(
     return Source(root, layout, splits, table.classes, table.has_colors, notes)
 
 
-def apply_data_toml(source: Source, toml: DataToml) -> None:
-    """Apply the stated splits and classes to what was found in a folder."""
+def assign_stated_splits(source: Source, toml: DataToml) -> None:
+    """Divide the samples of a source as data.toml states, if it does."""
     if toml.splits is not None:
         samples = [sample for found in source.splits.values() for sample in found]
         source.splits = assign_splits(source.root, samples, toml.splits, toml.path, source.notes)
-    toml.set_classes(source)
-    source.stated = toml.to_json()
 
 
 def _patterns(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pixelwise.data import json_yaml
 from pixelwise.data.class_tables import read_lines
 from pixelwise.data.classes import listed
+from pixelwise.data.file_resolver import FileResolver
 from pixelwise.data.folder_listing import list_files
-from pixelwise.data.image_files import IMAGE_SUFFIXES
-from pixelwise.data.layouts.pattern_pairs import MASK_FILES
 from pixelwise.data.layouts.split_lists import columns
 from pixelwise.data.layouts.split_names import split_of
 from pixelwise.data.source import SPLITS, Sample
@@ -88,7 +86,7 @@ def _resolve(
 
 
 class ImageNames:
-    """Finds samples by what lists call them: a path or its end, with or without suffix.
+    """Finds samples by what lists call them: their image or mask, or its number.
 
     Args:
         root: Folder of the dataset.
@@ -97,27 +95,22 @@ class ImageNames:
 
     def __init__(self, root: Path, samples: Sequence[Sample]) -> None:
         self.samples = samples
-        self._by_tail: dict[str, list[Sample]] = {}
-        for sample in samples:
-            paths = [sample.image, sample.mask.path]
-            tails = {tail for path in paths for tail in _tails(_relative(root, path))}
-            for tail in tails:
-                self._by_tail.setdefault(tail, []).append(sample)
+        self._by_file = [{s.image: s for s in samples}, {s.mask.path: s for s in samples}]
+        self._resolvers = [FileResolver(root, files) for files in self._by_file]
 
     def find(self, name: str) -> list[Sample]:
-        """The samples that a name stands for: one, or none, or several if it is ambiguous.
+        """The samples that a name can stand for: one, or none, or several if it is ambiguous.
 
-        The longest end of the path that matches decides, so that paths of another machine work. A
-        bare number stands for the image with that number.
+        A bare number also stands for the image with that number, so that `1` is `001_image.png`.
         """
-        for tail in reversed(_tails(name)):
-            if tail in self._by_tail:
-                return self._by_tail[tail]
+        for files, resolver in zip(self._by_file, self._resolvers, strict=True):
+            found = [files[path] for path in resolver.candidates(name) if path in files]
+            if found:
+                return found
         return self._by_number.get(int(name), []) if name.isdecimal() else []
 
     @cached_property
     def _by_number(self) -> dict[int, list[Sample]]:
-        """Samples by the only number in the file name of the image: `001_image.png` by 1."""
         by_number: dict[int, list[Sample]] = {}
         for sample in self.samples:
             numbers = re.findall(r"\d+", sample.image.stem)
@@ -150,20 +143,6 @@ class ImageNames:
             for sample in self.samples
             if sample.image.is_relative_to(folder) or sample.mask.path.is_relative_to(folder)
         ]
-
-
-def _relative(root: Path, path: Path) -> str:
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-
-
-def _tails(name: str) -> list[str]:
-    """The ends of a path without its suffix, from the file name to the whole path."""
-    text = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
-    path = PurePosixPath(text)
-    if path.suffix.lower() in IMAGE_SUFFIXES | MASK_FILES:
-        path = path.with_suffix("")
-    parts = [part for part in path.parts if part not in ("/", ".", "..")]
-    return ["/".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
 
 
 def list_lines(path: Path) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.class_tables import Table
+from pixelwise.data.folder_listing import list_files
 from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.layout_classes import class_table
-from pixelwise.data.layouts.pairing import MASK_LIKE, FilesByStem, pair_stems
-from pixelwise.data.layouts.split_lists import read_stems
+from pixelwise.data.layouts.listed_pairs import ListedPairs
+from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source
+from pixelwise.data.layouts.split_lists import read_entries
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.voc_palette import VOC_CLASSES
 from pixelwise.errors import InputError, raise_problems
@@ -61,17 +63,15 @@ def _read_lists(root: Path, year: Path, notes: list[str]) -> dict[str, list[Samp
     for folder, kind in ((image_folder, "images"), (mask_folder, "masks")):
         if not folder.is_dir():
             raise InputError(f"{folder}: does not exist: put the {kind} into it")
-    images = FilesByStem.in_folder(image_folder, ".jpg")
-    masks = FilesByStem.in_folder(mask_folder, ".png", MASK_LIKE)
-    problems: list[str] = []
+    pairs = ListedPairs(root, image_folder, mask_folder, MASK_LIKE, mask_source)
     splits: dict[str, list[Sample]] = {}
     for split, path in lists.items():
-        stems = [stem.split("/")[-1] for stem in read_stems(path)]
-        if split == "test" and masks.files.keys().isdisjoint(stems):
-            notes.append(f"test is skipped: none of its images has a mask ({len(stems)} listed)")
+        entries = read_entries(path)
+        if split == "test" and not any(pairs.has_mask(line) for _, line in entries):
+            notes.append(f"test is skipped: none of its images has a mask ({len(entries)} listed)")
             continue
-        splits[split] = pair_stems(root, stems, images, masks, listed_in=path, problems=problems)
-    raise_problems(problems)
+        splits[split] = pairs.read(entries, path)
+    raise_problems(pairs.problems)
     notes.append("splits from " + ", ".join(path.name for path in lists.values()))
     return splits
 
@@ -79,7 +79,7 @@ def _read_lists(root: Path, year: Path, notes: list[str]) -> dict[str, list[Samp
 def _choose_lists(year: Path) -> dict[str, Path]:
     """The list file of each split. The train list of SBD needs SBD's masks."""
     folder = year / "ImageSets" / "Segmentation"
-    present = {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    present = {path.stem: path for path in list_files(folder, {".txt"})}
     names = dict(_LISTS)
     if "train" in present and not (year / "SegmentationClassAug").is_dir():
         names["train"] = ("train",)

@@ -2,8 +2,11 @@
 
 The paths in data.yaml are resolved as Ultralytics does
 (https://docs.ultralytics.com/datasets/segment): `train`, `val` and `test` are a folder, a list file
-with one image per line, or a list of either, relative to `path`. If none of them exists on this
-machine, images/ and labels/ are used.
+with one image per line, or a list of either, relative to `path`. Paths of another machine are
+searched in the dataset. If none of them exists, images/ and labels/ are used.
+
+An image without a label file has no objects. That is assumed only if other images of the same
+folder or list have label files, and if no label file is left that may be the missing one.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from typing import Any
 
 from pixelwise.data import json_yaml
 from pixelwise.data.class_tables import read_lines
-from pixelwise.data.image_files import list_images
+from pixelwise.data.classes import normalize_name
+from pixelwise.data.file_resolver import Claims, FileResolver, path_parts
+from pixelwise.data.folder_listing import walk_files
+from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images
 from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import (
     ALIASES,
@@ -27,11 +33,13 @@ from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.polygons import Polygons, RegionMask, as_ring
 from pixelwise.data.source import SPLITS, Sample, Source
-from pixelwise.errors import InputError, raise_problems
+from pixelwise.errors import Fault, InputError, raise_problems
+from pixelwise.file_io import exists
 
 DESCRIPTION = "YOLO polygons: data.yaml with names, images/SPLIT/ and labels/SPLIT/NAME.txt"
 
 _TEXT = frozenset({".txt"})
+_NOT_LABELS = frozenset({"classes.txt", "labels.txt", "train.txt", "val.txt", "test.txt"})
 _MARGIN = 0.01
 """Tolerance, as a fraction of the image's size, for corners outside the image."""
 
@@ -41,14 +49,16 @@ class _ImageSet:
     """Images of one split that come from one folder or list file.
 
     Attributes:
-        images: The image files.
-        labels: Folder of their label files; None if it also contains labels of other images.
         origin: The folder or list file.
+        images: The image files, each with the path where its label file is expected.
+        labels: The label files in the folders where label files are expected.
+        other_images: Images beside those of a list, which have label files in the same folders.
     """
 
-    images: list[Path]
-    labels: Path | None
     origin: Path
+    images: dict[Path, Path]
+    labels: list[Path]
+    other_images: list[Path]
 
 
 def detect(root: Path) -> bool:
@@ -61,17 +71,18 @@ def detect(root: Path) -> bool:
         paths = _paths_in_yaml(root, path)
     except InputError:  # `read` reports it
         return False
-    return any(_has_labels(entry) for entries in paths.values() for entry in entries)
+    return any(_has_labels(root, entry) for entries in paths.values() for entry in entries)
 
 
-def _has_labels(entry: Path) -> bool:
+def _has_labels(root: Path, entry: Path) -> bool:
     """Whether a folder or list file leads to label files, judged by a few of its entries."""
     if entry.is_dir():
         folders = [entry, *list(folders_in(entry).values())[:8]]
         return any(first_names(_label_file(folder / "_").parent, _TEXT) for folder in folders)
     with entry.open(encoding="utf-8-sig", errors="replace") as stream:
         lines = [stream.readline().strip() for _ in range(8)]
-    return any(line and _label_file(_listed_image(entry, line)).is_file() for line in lines)
+    images = [_resolve(root, [entry.parent, root], line) for line in lines if line]
+    return any(first_names(_label_file(image).parent, _TEXT) for image in images if image)
 
 
 def _label_file(image: Path) -> Path:
@@ -102,7 +113,7 @@ def _paths_in_yaml(root: Path, path: Path) -> dict[str, list[Path]]:
                 raise InputError(
                     f"{path}: {split}: {entry!r} is not a path: write a folder or a file"
                 )
-            resolved = _resolve(bases, entry)
+            resolved = _resolve(root, bases, entry)
             if resolved is not None:
                 paths.setdefault(split, []).append(resolved)
             elif split != "test":
@@ -114,62 +125,107 @@ def _paths_in_yaml(root: Path, path: Path) -> dict[str, list[Path]]:
     return paths
 
 
-def _resolve(bases: list[Path], entry: str) -> Path | None:
-    """The existing path of an entry. Roboflow writes `../train/images` for train/images."""
-    for base in bases:
-        for candidate in (base / entry, base / entry.removeprefix("../")):
-            if candidate.exists():
-                return candidate
-    return None
+def _resolve(root: Path, bases: list[Path], entry: str) -> Path | None:
+    """The existing path of an entry: as written, else by the longest end of it inside `root`.
 
-
-def _listed_image(file: Path, line: str) -> Path:
-    """The image in a line of a list file, relative to that file."""
-    return file.parent / line.removeprefix("./")
+    Roboflow writes `../train/images` for train/images.
+    """
+    text = entry.replace("\\", "/")
+    written = [base / each for base in bases for each in (entry, text, text.removeprefix("../"))]
+    parts = path_parts(text)
+    ends = [root.joinpath(*parts[start:]) for start in range(len(parts))]
+    return next((path for path in (*written, *ends) if exists(path)), None)
 
 
 def _image_sets(root: Path, path: Path) -> dict[str, list[_ImageSet]]:
     paths = _paths_in_yaml(root, path)
-    if paths:
-        return {
-            split: [image_set for entry in entries for image_set in _images_of(entry)]
-            for split, entries in paths.items()
-        }
-    return {
-        split: [_ImageSet(list_images(images), labels, images)]
-        for split, (images, labels) in _label_folders(root).items()
-    }
-
-
-def _images_of(entry: Path) -> list[_ImageSet]:
-    """The images of a folder and its subfolders, or of a list file."""
-    if entry.is_dir():
-        folders = (entry, *sorted(f for f in entry.rglob("*") if f.is_dir()))
-        sets = [_ImageSet(list_images(f), _label_file(f / "_").parent, f) for f in folders]
-        return [image_set for image_set in sets if image_set.images] or sets[:1]
-    images, problems = [], []
-    for number, line in enumerate(read_lines(entry), start=1):
-        if line.strip():
-            image = _listed_image(entry, line.strip())
-            if image.is_file():
-                images.append(image)
-            else:
-                problems.append(f"{entry}: line {number}: {image} does not exist: correct the line")
+    problems: list[str] = []
+    sets: dict[str, list[_ImageSet]] = {}
+    for split, entries in paths.items():
+        for entry in entries:
+            with collect_errors(problems):
+                add = _in_folder(entry) if entry.is_dir() else _in_list(root, entry)
+                sets.setdefault(split, []).append(add)
+    if not paths:
+        folders = _label_folders(root)
+        problems += _images_outside_splits(root, folders)
+        for split, (images, labels) in folders.items():
+            sets[split] = [_in_folder(images, labels)]
     raise_problems(problems)
-    return [_ImageSet(images, None, entry)]
+    return sets
+
+
+def _in_folder(folder: Path, labels: Path | None = None) -> _ImageSet:
+    """The images of a folder and its subfolders. `labels` is the folder of their label files."""
+    images = list(walk_files(folder, IMAGE_SUFFIXES))
+    if labels is None:
+        labels = _label_file(folder / "_").parent
+        expected = {image: _label_file(image) for image in images}
+    else:
+        expected = {
+            image: (labels / image.relative_to(folder)).with_suffix(".txt") for image in images
+        }
+    return _ImageSet(folder, expected, _list_labels(labels), [])
+
+
+def _in_list(root: Path, file: Path) -> _ImageSet:
+    """The images of a list file."""
+    images = FileResolver(root, walk_files(root, IMAGE_SUFFIXES))
+    listed: dict[Path, Path] = {}
+    claims = Claims()
+    problems: list[str] = []
+    for number, line in enumerate(read_lines(file), start=1):
+        if not line.strip():
+            continue
+        where = f"{file}: line {number}"
+        with collect_errors(problems):
+            found = images.candidates(line.strip(), [file.parent], [root])
+            if not found:
+                raise InputError(f"{where}: {line.strip()} does not exist: correct the line")
+            if len(found) > 1:
+                raise InputError(f"{where}: {images.ambiguous(line.strip(), found)}")
+            claims.add(found[0], f"line {number} of {file}")
+            listed[found[0]] = _label_file(found[0])
+    raise_problems(problems)
+    labels = [label for folder in _parents(listed.values()) for label in _list_labels(folder)]
+    others = [image for folder in _parents(listed) for image in list_images(folder)]
+    return _ImageSet(file, listed, labels, [image for image in others if image not in listed])
+
+
+def _parents(files: Any) -> list[Path]:
+    return list(dict.fromkeys(file.parent for file in files))
+
+
+def _list_labels(folder: Path) -> list[Path]:
+    return list(walk_files(folder, _TEXT)) if folder.is_dir() else []
 
 
 def _label_folders(root: Path) -> dict[str, tuple[Path, Path]]:
     """images/ and labels/ of each split (or `all`), with the splits inside them or around them."""
     images, labels = root / "images", root / "labels"
     if images.is_dir() and labels.is_dir():
+        of_labels = split_folders(labels)
         splits = split_folders(images)
-        return {s: (f, labels / f.name) for s, f in splits.items()} or {"all": (images, labels)}
+        pairs = {s: (f, of_labels.get(s, labels / f.name)) for s, f in splits.items()}
+        return pairs or {"all": (images, labels)}
     return {
         split: (folder / "images", folder / "labels")
         for split, folder in split_folders(root).items()
         if "labels" in folders_in(folder)
     }
+
+
+def _images_outside_splits(root: Path, folders: dict[str, tuple[Path, Path]]) -> list[str]:
+    """Report images in images/ beside the folders of the splits, which would not be read."""
+    splits = [images for images, _ in folders.values()]
+    if "all" in folders or not splits or splits[0].parent != root / "images":
+        return []
+    text = f"is outside the splits: move it into {splits[0].name}/ or another split"
+    return [
+        Fault("stray-file", image, text)
+        for image in walk_files(root / "images", IMAGE_SUFFIXES)
+        if not any(image.is_relative_to(split) for split in splits)
+    ]
 
 
 def class_names(path: Path) -> list[str]:
@@ -178,17 +234,23 @@ def class_names(path: Path) -> list[str]:
     Raises:
         InputError: If there are no names, or a number is missing.
     """
-    names: Any = json_yaml.read_yaml(path).get("names")
+    content = json_yaml.read_yaml(path)
+    names: Any = content.get("names")
     if isinstance(names, dict):
-        keys = [str(key) for key in names if isinstance(key, str | int)]
-        if sorted(keys) != sorted(map(str, range(len(names)))):
+        if sorted(names) != sorted(map(str, range(len(names)))):
             raise InputError(f"{path}: names have gaps in their numbers: number them 0, 1, 2, ...")
         names = [name for _, name in sorted((int(key), name) for key, name in names.items())]
     if not isinstance(names, list) or not names:
         raise InputError(f"{path}: has no names: write `names: [first, second]`")
-    if not all(isinstance(name, str | int | float) for name in names):
+    if not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: names are {json_yaml.brief(names)}: write each as text")
-    return [str(name) for name in names]
+    count = content.get("nc", str(len(names)))
+    if count != str(len(names)):
+        raise InputError(
+            f"{path}: nc is {json_yaml.brief(count)}, but there are {len(names)} names: correct "
+            "one of them"
+        )
+    return [normalize_name(name) for name in names]
 
 
 def read(root: Path) -> Source:
@@ -198,44 +260,85 @@ def read(root: Path) -> Source:
     classes, value_of = classes_above_background(path, names)
     values = [value_of[name] for name in names]
     problems: list[str] = []
+    notes: list[str] = []
     splits: dict[str, list[Sample]] = {}
     empty = total = 0
     sets = _image_sets(root, path)
     for split, image_set in ((s, each) for s in (*SPLITS, "all") for each in sets.get(s, ())):
-        for image in image_set.images:
-            file = _label_file(image)
-            if image_set.labels is not None:
-                file = image_set.labels / f"{image.stem}.txt"
+        if split == "test" and image_set.images and not image_set.labels:
+            count = len(image_set.images)
+            notes.append(f"test is skipped: none of its images has a label file ({count} listed)")
+            continue
+        label_of = _labels_of_images(root, image_set, problems)
+        for image, expected in image_set.images.items():
+            label = label_of.get(image)
             with collect_errors(problems):
-                regions = _regions(file, values) if file.is_file() else ()
+                regions = _regions(label, values) if label is not None else ()
                 total += 1
                 empty += not regions
-                mask = RegionMask(file, image.name, regions, by_area=True)
+                mask = RegionMask(label or expected, image.name, regions, by_area=True)
                 splits.setdefault(split, []).append(Sample(sample_name(root, image), image, mask))
-        problems += _labels_without_image(image_set)
         if not image_set.images:
             problems.append(f"{image_set.origin}: contains no images: put images there")
     raise_problems(problems)
     background = classes.names[0]
-    notes = [
+    first = (
         f"YOLO: {len(classes)} classes from {path}; pixels without an object are {background}; "
         "smaller objects are on top of larger ones"
-    ]
+    )
     if empty:
         notes.append(f"images without objects (all {background}): {empty} of {total}")
-    return Source(root, "yolo", splits, classes, False, notes)
+    return Source(root, "yolo", splits, classes, False, [first, *notes])
 
 
-def _labels_without_image(image_set: _ImageSet) -> list[str]:
-    if image_set.labels is None:
-        return []
-    stems = {image.stem for image in image_set.images}
-    return [
-        f"{image_set.labels / name}: has no image: add {image_set.origin / Path(name).stem}.jpg or "
-        ".png, or remove the file"
-        for name in sorted(first_names(image_set.labels, _TEXT, limit=None))
-        if Path(name).stem not in stems and name != "classes.txt"
-    ]
+def _labels_of_images(root: Path, image_set: _ImageSet, problems: list[str]) -> dict[Path, Path]:
+    """The label file of each image that has one.
+
+    A label file whose folder, letter case or Unicode form differs from the image's is found if it
+    can belong to no other image. Adds problems for label files that belong to no image or to
+    several, and for images that cannot be assumed to have no objects.
+    """
+    claims = Claims()
+    found: dict[Path, Path] = {}
+    present = set(image_set.labels)
+    missing = []
+    for image, expected in image_set.images.items():
+        if expected not in present:
+            missing.append(image)
+            continue
+        with collect_errors(problems):
+            claims.add(expected, str(image))
+            found[image] = expected
+    images = FileResolver(root, (*image_set.images, *image_set.other_images))
+    labels = FileResolver(root, image_set.labels, "label file")
+    for image in missing:
+        reference = image_set.images[image].with_suffix("").as_posix()
+        with collect_errors(problems):
+            candidates = labels.candidates(reference)
+            if len(candidates) > 1:
+                raise InputError(f"{image}: {labels.ambiguous(reference, candidates)}")
+            for label in candidates:
+                owners = images.candidates(label.with_suffix("").as_posix())
+                if len(owners) > 1:
+                    raise InputError(f"{label}: {images.ambiguous(label.stem, owners)}")
+                claims.add(label, str(image))
+                found[image] = label
+    unused = [x for x in labels.files if x not in claims and x.name.casefold() not in _NOT_LABELS]
+    if image_set.other_images:
+        unused = [x for x in unused if not images.candidates(x.with_suffix("").as_posix())]
+    if len(found) < len(image_set.images) or image_set.origin.is_dir():
+        problems += [
+            f"{label}: has no image: add {image_set.origin / label.stem}.jpg or .png, or remove "
+            "the file"
+            for label in unused
+        ]
+    if image_set.images and not found:
+        folder = next(iter(image_set.images.values())).parent
+        problems.append(
+            f"{image_set.origin}: none of its {len(image_set.images)} images has a label file in "
+            f"{folder}: add the label files; an image without objects may have an empty one"
+        )
+    return found
 
 
 def _regions(path: Path, values: list[int]) -> tuple[Polygons, ...]:
@@ -252,15 +355,16 @@ def _regions(path: Path, values: list[int]) -> tuple[Polygons, ...]:
 
 def _polygon(cells: list[str], values: list[int]) -> Polygons:
     try:
-        index, corners = int(float(cells[0])), [float(cell) for cell in cells[1:]]
+        number, corners = float(cells[0]), [float(cell) for cell in cells[1:]]
+        index = int(number)
     except (ValueError, OverflowError) as error:
         raise InputError("contains a value that is not a number: correct it") from error
     if len(corners) == 4:
         raise InputError("is a box, not a polygon: export polygons (segmentation)")
-    if not 0 <= index < len(values):
+    if index != number or not 0 <= index < len(values):
         raise InputError(
-            f"class {index} is not in data.yaml (0 to {len(values) - 1}): correct the class or add "
-            "its name"
+            f"class {cells[0]} is not in data.yaml (0 to {len(values) - 1}): correct the class or "
+            "add its name"
         )
     ring = as_ring(corners)
     low, high = ring.min(), ring.max()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
 from pixelwise.doctor.pair_inspection import Scan
-from pixelwise.errors import Fault
+from pixelwise.errors import Fault, collapse
 from pixelwise.file_io import exists
 
 _LAYOUT_KINDS = {
@@ -32,12 +32,12 @@ _TABLE_SUFFIXES = frozenset({".toml", ".csv", ".txt"})
 
 def layout_problems(scan: Scan) -> Iterator[Finding]:
     """Turn the problems that the layout reported into findings."""
-    for line in scan.layout_problems:
-        if isinstance(line, Fault):
-            kind = _LAYOUT_KINDS.get(line.kind, LAYOUT)
-            message, remedy = split_line(line.removeprefix(f"{line.path}: "))
-            yield kind.found([line.path], message, remedy=remedy)
-            continue
+    faults = [line for line in scan.layout_problems if isinstance(line, Fault)]
+    for fault in faults:
+        kind = _LAYOUT_KINDS.get(fault.kind, LAYOUT)
+        message, remedy = split_line(fault.removeprefix(f"{fault.path}: "))
+        yield kind.found([fault.path], message, remedy=remedy)
+    for line in collapse([line for line in scan.layout_problems if line not in faults]):
         path = _path_in(line, scan.root)
         message, remedy = split_line(line.removeprefix(f"{path}: "))
         is_table = path.suffix in _TABLE_SUFFIXES and path.parent == scan.root

@@ -1,0 +1,240 @@
+"""Find the file that an annotation refers to: exactly one, or an error that names the candidates.
+
+Annotations name files by the paths and addresses of the machine that wrote them. A reference may be
+a path of any operating system or a URL; its folders, suffix, letter case or Unicode form may differ
+from those of the file. Each reading is tried over all files before a looser one, and a reading that
+fits several files is never decided by a guess.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pixelwise.data.image_files import IMAGE_SUFFIXES
+from pixelwise.errors import InputError
+from pixelwise.file_io import is_file
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_DRIVE = re.compile(r"[a-z]:", re.IGNORECASE)
+_EXAMPLES = 3
+
+
+def nfc(text: str) -> str:
+    """Return `text` in the composed Unicode form, as other systems than macOS write it."""
+    return unicodedata.normalize("NFC", text)
+
+
+def fold(text: str) -> str:
+    """Return the form in which names are equal that differ in letter case or Unicode form."""
+    return nfc(nfc(text).casefold())
+
+
+_FORMS: tuple[Callable[[str], str], ...] = (str, nfc, fold)
+"""The forms in which names are compared, from strict to loose."""
+
+_Index = tuple[dict[str, list[Path]], dict[str, list[Path]]]
+"""Files by path, and files by name."""
+
+
+class FileResolver:
+    """The files of a dataset that annotations may refer to.
+
+    Args:
+        root: Folder of the dataset.
+        files: All candidates, as listed by `folder_listing`.
+        kind: What the files are, for messages: "image" or "mask".
+    """
+
+    def __init__(self, root: Path, files: Iterable[Path], kind: str = "image") -> None:
+        self.root = root
+        self.files = tuple(files)
+        self.kind = kind
+        self._index = cache(self._make_index)
+        self._folders = cache(self._make_folders)
+
+    def find(self, reference: str, *near: Sequence[Path]) -> Path:
+        """Return the one file that a reference names; see `candidates`.
+
+        Raises:
+            InputError: Without the name of the annotation, if no file or several files fit.
+        """
+        found = self.candidates(reference, *near)
+        if len(found) > 1:
+            raise InputError(self.ambiguous(reference, found))
+        if not found:
+            raise InputError(
+                f"{self.kind} {reference!r} is not in {self.root}: add it, or remove the reference"
+            )
+        return found[0]
+
+    def candidates(self, reference: str, *near: Sequence[Path]) -> list[Path]:
+        """Return the files that a reference can name by the first reading that fits any.
+
+        The readings, in this order: the path relative to a folder of `near`; the file with the same
+        name whose folders have the longest common end with those of the reference. Both are tried
+        in the exact spelling, in the same Unicode form, and in any letter case; then again without
+        the suffix.
+
+        Args:
+            reference: A path of any operating system, a URL, or a name, with or without suffix.
+            near: Groups of folders that the reference may be relative to. A file in an earlier
+                group is preferred to one in a later group.
+        """
+        outside = self._outside(reference, near)
+        if outside is not None:
+            return [outside]
+        texts = reference_paths(reference)
+        for without_suffix in (False, True):
+            for form in _FORMS:
+                found: dict[Path, None] = {}
+                for text in texts:
+                    matches = self._match(text, near, form, without_suffix=without_suffix)
+                    found |= dict.fromkeys(matches)
+                if found:
+                    return list(found)
+        return []
+
+    def ambiguous(self, reference: str, files: Sequence[Path]) -> str:
+        """Return the message for a reference that several files fit."""
+        names = [str(file) for file in files[:_EXAMPLES]]
+        more = f" and {len(files) - _EXAMPLES} more" if len(files) > _EXAMPLES else ""
+        return (
+            f"{self.kind} {reference!r} can be {' or '.join(names)}{more}: remove or rename all "
+            "but one"
+        )
+
+    def _outside(self, reference: str, near: Sequence[Sequence[Path]]) -> Path | None:
+        """The existing file outside the dataset that a literal path names, or None."""
+        folders = [folder for group in near for folder in group] or [self.root]
+        for folder in folders[:1] if Path(reference).is_absolute() else folders:
+            file = Path(os.path.normpath(folder / reference))
+            if not file.is_relative_to(self.root) and is_file(file):
+                same = (f for f in self._index(str, False)[1].get(file.name, []))
+                return next((f for f in same if f.resolve() == file.resolve()), file)
+        return None
+
+    def _make_index(self, form: Callable[[str], str], without_suffix: bool) -> _Index:
+        by_path: dict[str, list[Path]] = defaultdict(list)
+        by_name: dict[str, list[Path]] = defaultdict(list)
+        for file in self.files:
+            named = file.with_suffix("") if without_suffix else file
+            by_path[form(_join(named, ""))].append(file)
+            by_name[form(named.name)].append(file)
+        return by_path, by_name
+
+    def _match(
+        self,
+        text: str,
+        near: Sequence[Sequence[Path]],
+        form: Callable[[str], str],
+        *,
+        without_suffix: bool,
+    ) -> list[Path]:
+        by_path, by_name = self._index(form, without_suffix)
+        paths = [text]
+        if without_suffix:
+            stem, dot, suffix = text.rpartition(".")
+            # Names contain dots too: only the suffixes of images are suffixes.
+            paths += [stem] if dot + suffix.lower() in IMAGE_SUFFIXES else []
+        for group in near:
+            joined = {_join(folder, path) for folder in group for path in paths}
+            found = [file for path in sorted(joined) for file in by_path.get(form(path), [])]
+            if found:
+                return found
+        best: list[Path] = []
+        longest = 0
+        for path in paths:
+            *folders, name = path_parts(path) or [""]
+            # If the folder exists and the file is not in it, a file elsewhere is another file.
+            least = int(any(form(folder) in self._folders(form) for folder in folders[-1:]))
+            for file in by_name.get(form(name), []):
+                length = _common_end(folders, file.parent.parts, form)
+                if length > max(longest, least - 1):
+                    best, longest = [file], length
+                elif length == longest >= least:
+                    best.append(file)
+        return best
+
+    def _make_folders(self, form: Callable[[str], str]) -> set[str]:
+        return {form(file.parent.name) for file in self.files}
+
+
+class Claims:
+    """Which annotation or image each file belongs to: to one at most."""
+
+    def __init__(self) -> None:
+        self._owners: dict[Path, str] = {}
+
+    def add(self, file: Path, owner: str) -> None:
+        """Note that `file` belongs to `owner`, an annotation or an image.
+
+        Raises:
+            InputError: If `file` already belongs to another owner.
+        """
+        first = self._owners.setdefault(file, owner)
+        if first != owner:
+            raise InputError(
+                f"{file}: belongs to {first} and to {owner}: keep one of them, or correct the names"
+            )
+
+    def __contains__(self, file: Path) -> bool:
+        return file in self._owners
+
+
+def reference_paths(reference: str) -> list[str]:
+    """Return the paths that a reference may mean, with forward slashes: in URLs, decoded."""
+    texts = [reference, unquote(reference)]
+    if _URL.match(reference) or "?" in reference:
+        texts += _paths_in_url(reference)
+    texts = [text.replace("\\", "/") for text in texts]
+    return list(dict.fromkeys(text for each in texts for text in (each, each.strip()) if text))
+
+
+def _paths_in_url(reference: str) -> list[str]:
+    """The path of a URL, or the paths in its query that Label Studio writes for stored files."""
+    try:
+        url = urlsplit(reference)
+        query = parse_qs(url.query)
+    except ValueError:
+        return []
+    paths = [unquote(path) for path in query.get("d", [])]
+    for code in query.get("fileuri", []):
+        try:
+            paths.append(base64.b64decode(code + "=" * (-len(code) % 4)).decode())
+        except (binascii.Error, ValueError):
+            continue
+    return paths or [unquote(url.path)]
+
+
+def path_parts(path: str) -> list[str]:
+    """Return the parts of a path with forward slashes, without drive, `.` and `..`."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in {"", "."} and not _DRIVE.fullmatch(part):
+            parts.append(part)
+    return parts
+
+
+def _join(folder: Path, path: str) -> str:
+    return Path(os.path.normpath(folder / path)).as_posix()
+
+
+def _common_end(folders: Collection[str], others: Sequence[str], form: Callable[[str], str]) -> int:
+    """How many of the last folders are the same."""
+    length = 0
+    for one, other in zip(reversed([*folders]), reversed(others), strict=False):
+        if form(one) != form(other):
+            break
+        length += 1
+    return length
