@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ def inside(x: float, y: float, ring: list[tuple[float, float]]) -> bool:
 
 def covered(ring: list[tuple[float, float]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """The pixels (H, W) whose centers are inside a polygon."""
+    return _covered(tuple(ring))
+
+
+@cache
+def _covered(corners: tuple[tuple[float, float], ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    ring = [*corners]
     return np.array([[inside(c + 0.5, r + 0.5, ring) for c in range(WIDTH)] for r in range(HEIGHT)])
 
 
@@ -633,7 +640,8 @@ def ultralytics(root: Path) -> Expected:
     return expected
 
 
-def rle_pack(words: list[int]) -> list[int]:
+@cache
+def rle_pack(words: tuple[int, ...]) -> list[int]:
     """Label Studio's RLE: header bits, then repeated words or literal words."""
     bits = f"{len(words):032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
     at = 0
@@ -673,7 +681,7 @@ def label_studio(root: Path, *, png: bool = False) -> Expected:
                 continue
             value: dict[str, Any] = {"format": "rle", "brushlabels": [name]}
             rgba = np.repeat(pixels.astype(np.uint8)[..., None] * 255, 4, axis=2)
-            value["rle"] = rle_pack(rgba.reshape(-1).tolist())
+            value["rle"] = rle_pack(tuple(rgba.reshape(-1).tolist()))
             if name == TREE:
                 points = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in ring]
                 value = {"points": points, "polygonlabels": [name]}

@@ -59,7 +59,7 @@ class FileResolver:
         self.files = tuple(files)
         self.kind = kind
         self._index = cache(self._make_index)
-        self._folders = cache(self._make_folders)
+        self._folder_names = {fold(file.parent.name) for file in self.files}
 
     def find(self, reference: str, *near: Sequence[Path]) -> Path:
         """Return the one file that a reference names; see `candidates`.
@@ -151,21 +151,19 @@ class FileResolver:
             if found:
                 return found
         best: list[Path] = []
-        longest = 0
+        longest = (0, 0)
         for path in paths:
             *folders, name = path_parts(path) or [""]
             # If the folder exists and the file is not in it, a file elsewhere is another file.
-            least = int(any(form(folder) in self._folders(form) for folder in folders[-1:]))
+            least = int(any(fold(folder) in self._folder_names for folder in folders[-1:]))
             for file in by_name.get(form(name), []):
-                length = _common_end(folders, file.parent.parts, form)
-                if length > max(longest, least - 1):
-                    best, longest = [file], length
-                elif length == longest >= least:
-                    best.append(file)
+                parents = file.parent.parts
+                loose = _common_end(folders, parents, fold)
+                length = (loose, _common_end(folders, parents, form))
+                if loose >= least and length >= longest:
+                    best = [*best, file] if length == longest else [file]
+                    longest = length
         return best
-
-    def _make_folders(self, form: Callable[[str], str]) -> set[str]:
-        return {form(file.parent.name) for file in self.files}
 
 
 class Claims:
@@ -227,7 +225,8 @@ def path_parts(path: str) -> list[str]:
 
 
 def _join(folder: Path, path: str) -> str:
-    return Path(os.path.normpath(folder / path)).as_posix()
+    """The normalized text of a path; several times as fast as joining paths."""
+    return os.path.normpath(path if path.startswith("/") else f"{folder}/{path}")
 
 
 def _common_end(folders: Collection[str], others: Sequence[str], form: Callable[[str], str]) -> int:

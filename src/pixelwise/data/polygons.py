@@ -186,8 +186,7 @@ def as_ring(numbers: Sequence[Any]) -> NDArray[np.float64]:
         )
     if flat.size < 6:
         raise InputError(
-            f"a polygon has {flat.size // 2} corners, but needs at least three: correct it, or "
-            "remove it"
+            f"a polygon has {flat.size // 2} of at least 3 corners: correct it, or remove it"
         )
     if not np.isfinite(flat).all():
         raise InputError("a polygon has a coordinate that is not finite: correct it")

@@ -13,10 +13,12 @@ A layout is one module in this package and one entry in `LAYOUTS`. To add a layo
 2. Import the module below and add it to `LAYOUTS`.
 3. Add a function to `MINIATURES` in tests/miniatures.py that writes a tiny dataset of the layout
    and returns the expected masks. tests/test_formats.py detects, reads, converts and trains on it.
+   Add the layout to `OUTCOMES` in tests/test_label_kinds.py.
 
 A mask that is not an image file implements `MaskSource` (see `sbd`, `class_masks` and `coco`).
-Shared helpers: `pairing`, `split_lists`, `folder_names`, `folder_pairs`, `layout_classes` and
-`error_handling`.
+Shared helpers: `pairing`, `listed_pairs`, `split_lists`, `folder_names`, `folder_pairs`,
+`layout_classes` and `error_handling`. Folders are listed by `data.folder_listing` alone, and the
+files that annotations name are found by `data.file_resolver` alone.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pixelwise.data import folder_listing
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES
 from pixelwise.data.source import SPLITS
 from pixelwise.errors import InputError
+from pixelwise.file_io import check_regular
 
 ALIASES = {
     "train": ("train", "training"),
@@ -59,8 +61,23 @@ def has_images(folder: Path) -> bool:
 
 
 def data_yaml(root: Path) -> Path | None:
-    """The dataset description of Ultralytics' tools, or None."""
+    """The dataset description of Ultralytics' tools, or None.
+
+    A file with another name is one if it is the only YAML file that has names and a split.
+    """
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
         if (root / name).is_file():
             return root / name
-    return None
+    files = folder_listing.list_files(root, {".yaml", ".yml"}) if root.is_dir() else []
+    described = [path for path in files[:8] if _describes_dataset(path)]
+    return described[0] if len(described) == 1 else None
+
+
+def _describes_dataset(path: Path) -> bool:
+    try:
+        check_regular(path)
+        with path.open(encoding="utf-8-sig") as stream:
+            text = stream.read(1 << 16)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return bool(re.search(r"(?m)^names\s*:", text) and re.search(r"(?m)^(train|val)\s*:", text))
