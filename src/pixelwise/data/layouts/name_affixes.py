@@ -15,6 +15,8 @@ MIN_MATCHED = 0.5
 _SAMPLES = 3
 _MAX_COMPARED = 2000
 _MAX_CANDIDATES = 24
+_MAX_KINDS = 16
+"""Number of kinds of files in one folder."""
 _MAX_CONSTANT = 8
 """Number of files in a folder that holds one image, with constant file names."""
 _TELLING = 3
@@ -67,11 +69,12 @@ def cores(names: Iterable[str], own: Affixes, other: Affixes | None = None) -> d
         other: The affixes of other files in the same folder; a name that has both belongs to the
             longer ones.
     """
+    if other is not None and other.length <= own.length:
+        other = None
     found = {}
     for name in names:
         core = own.core(name)
-        taken = other is not None and other.length > own.length and other.core(name) is not None
-        if core is not None and not taken:
+        if core is not None and (other is None or other.core(name) is None):
             found[core] = name
     return found
 
@@ -186,7 +189,12 @@ def in_one_folder(names: Sequence[str]) -> list[Pair]:
             kinds[Affixes("", stem[cut:])][stem[:cut]] = name
         for cut in cuts[:2]:
             kinds[Affixes(stem[: cut + 1])][stem[cut + 1 :]] = name
-    frequent = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind.length))[:_MAX_CANDIDATES]
+    # The ending of a kind of files recurs; that of a single file, such as its number, does not.
+    least = 1 if len(names) <= 3 else max(2, len(names) // _MAX_KINDS)
+    frequent = sorted(
+        (kind for kind, files in kinds.items() if len(files) >= least),
+        key=lambda kind: (-len(kinds[kind]), kind.length),
+    )[:_MAX_CANDIDATES]
     found: list[tuple[int, Pair, set[str]]] = []
     for one, other in combinations(sorted(frequent), 2):
         both = kinds[one].keys() & kinds[other].keys()
