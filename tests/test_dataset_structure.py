@@ -222,6 +222,13 @@ def test_a_pattern_that_cannot_be_used_is_one_line(
     assert len(raised.value.problems) == 1
 
 
+def test_doctor_refuses_a_wrong_pattern(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    write_pairs(tmp_path, structures.pairs("images/p{n}.jpg", "masks/p{n}.png"))
+    wrong = cli("doctor", tmp_path, "--images", "imgs/{id}.jpg", "--masks", "masks/{id}.png")
+    assert wrong.code == 2
+    assert "--images 'imgs/{id}.jpg'" in wrong.err
+
+
 def test_folders_and_mixed_statements_choose_the_masks(tmp_path: Path) -> None:
     structures.cwfid(tmp_path)
     wanted = {f"images/00{n}_image.png": f"annotations/00{n}_annotation.png" for n in range(4)}

@@ -63,7 +63,7 @@ def _find_source(root: Path, spec: DatasetSpec | None) -> Source:
     try:
         return layouts.read(root, spec)
     except InputError as error:
-        if any(line.startswith(f"{root}: ") for line in error.problems):
+        if any(line.startswith((f"{root}: ", "--")) for line in error.problems):
             raise
         raise_problems(error.problems)
     return Source(root, "unreadable", {})
