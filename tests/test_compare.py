@@ -149,7 +149,9 @@ def test_an_evaluation_equals_the_scores_of_its_run(
 ) -> None:
     data = write_scenes(tmp_path / "scenes", train=2, val=2, height=32, width=48)
     train(data, tmp_path / "run", load_recipe(None, {**TINY, "batch_size": 2}))
-    scored = cli("evaluate", "run/best.safetensors", "scenes", "--images", "images.safetensors")
+    scored = cli(
+        "evaluate", "run/best.safetensors", "scenes", "--image-scores", "images.safetensors"
+    )
     assert scored.code == 0, scored.err  # type: ignore[attr-defined]
     for word in ("95 % interval", "prec.", "mean boundary IoU", "calibration error"):
         assert word in scored.out  # type: ignore[attr-defined]

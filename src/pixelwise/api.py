@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pixelwise.crf import CRFParameters
     from pixelwise.data.classes import Classes
     from pixelwise.data.dataset import SegmentationData
+    from pixelwise.data.dataset_spec import DatasetSpec
     from pixelwise.doctor import Diagnosis
     from pixelwise.evaluation import Evaluation
     from pixelwise.inference import FolderResult, Predictor
@@ -141,6 +142,8 @@ def train(
     learning_rate: float | None = None,
     seed: int | None = None,
     device: str | None = None,
+    images: str | None = None,
+    masks: str | None = None,
     settings: Mapping[str, object] | None = None,
     overwrite: bool = False,
     callback: Callback | None = None,
@@ -168,6 +171,9 @@ def train(
             times this.
         seed: Random seed.
         device: "auto", "cpu", "cuda" or "mps".
+        images: Folder or pattern of the images in `data`, such as "images/{id}_image.png". None
+            reads `data.toml` in that folder, or detects it.
+        masks: The same for the masks.
         settings: Any recipe keys, such as {"loss.name": "focal"}. They override the recipe, and
             the arguments above override them.
         overwrite: Whether to replace a run that `out` holds.
@@ -198,6 +204,8 @@ def train(
         "optimizer.learning_rate": learning_rate,
         "seed": seed,
         "device": device,
+        "data.images": images,
+        "data.masks": masks,
     }
     given = {key: value for key, value in arguments.items() if value is not None}
     chosen = training.load_recipe(recipe, {**(settings or {}), **given})
@@ -253,6 +261,8 @@ def evaluate(
     *,
     split: str = "val",
     details: bool = True,
+    images: str | None = None,
+    masks: str | None = None,
     quiet: bool = False,
 ) -> Evaluation:
     """Score a network on a split of a dataset.
@@ -263,6 +273,9 @@ def evaluate(
         data: Folder of images and masks, or an open dataset with the network's classes.
         split: "train", "val" or "test". If the folder has no val, it is divided as in training.
         details: Whether to score boundaries and calibration as well, which takes longer.
+        images: Folder or pattern of the images in `data`, as in `train`. None reads the folder as
+            in the training of the network, if that is possible.
+        masks: The same for the masks.
         quiet: Whether to hide the progress bar.
 
     Returns:
@@ -280,7 +293,8 @@ def evaluate(
         predictor = load(predictor, runtime="auto" if is_export(Path(predictor)) else "torch")
     if isinstance(data, str | Path):
         with Bar("checking the data", quiet=quiet) as bar:
-            data = open_splits(predictor, Path(data), split, progress=bar)
+            spec = _spec(images, masks)
+            data = open_splits(predictor, Path(data), split, progress=bar, spec=spec)
     elif split not in data.splits:
         raise InputError(f"{data.root}: has no split {split!r}: it has {', '.join(data.splits)}")
     elif data.classes.names != predictor.classes.names:
@@ -350,6 +364,8 @@ def open_dataset(
     classes: Classes | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
+    images: str | None = None,
+    masks: str | None = None,
     quiet: bool = False,
 ) -> SegmentationData:
     """Open a folder of images and masks in any supported layout, and check every file.
@@ -360,6 +376,9 @@ def open_dataset(
         classes: Class table to use instead of the folder's own.
         val_fraction: Fraction of the images that becomes val if the folder has none.
         seed: Random seed of that division.
+        images: Folder or pattern of the images in `root`, such as "images/{id}_image.png". None
+            reads `data.toml` in that folder, or detects it.
+        masks: The same for the masks.
         quiet: Whether to hide the progress bar.
 
     Returns:
@@ -378,6 +397,7 @@ def open_dataset(
             val_fraction=val_fraction,
             seed=seed,
             progress=bar,
+            spec=_spec(images, masks),
         )
 
 
@@ -387,6 +407,8 @@ def examine(
     val_fraction: float = 0.2,
     seed: int = 0,
     workers: int | None = None,
+    images: str | None = None,
+    masks: str | None = None,
     quiet: bool = False,
 ) -> Diagnosis:
     """Check a folder of images and masks and report each problem with its remedy.
@@ -396,6 +418,8 @@ def examine(
         val_fraction: Fraction of the images that becomes val if the folder has none.
         seed: Random seed of that division, as in training.
         workers: Number of threads. None takes one per core.
+        images: Folder or pattern of the images in `root`, as in `open_dataset`.
+        masks: The same for the masks.
         quiet: Whether to hide the progress bar.
 
     Returns:
@@ -408,5 +432,16 @@ def examine(
 
     with Bar("checking the data", quiet=quiet) as bar:
         return doctor.examine(
-            Path(root), val_fraction=val_fraction, seed=seed, workers=workers, progress=bar
+            Path(root),
+            val_fraction=val_fraction,
+            seed=seed,
+            workers=workers,
+            progress=bar,
+            spec=_spec(images, masks),
         )
+
+
+def _spec(images: str | None, masks: str | None) -> DatasetSpec | None:
+    from pixelwise.data.dataset_spec import DatasetSpec
+
+    return DatasetSpec(images or "", masks or "") if images or masks else None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @command
 def compare(
     runs: Annotated[
-        list[Path], Argument(help="Run folders, or files of `pixelwise evaluate --images`.")
+        list[Path], Argument(help="Run folders, or files of `pixelwise evaluate --image-scores`.")
     ],
     json_file: flags.JsonFile = None,
     overwrite: flags.Overwrite = False,

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from typer import Argument, Option, Typer
 
+from pixelwise.cli import flags
 from pixelwise.cli.console import (
     Bar,
     Transfer,
@@ -27,13 +28,22 @@ def convert_data(
     source: Annotated[Path, Argument(help="A dataset in any supported layout.")],
     target: Annotated[Path, Argument(help="The folder to write.")],
     overwrite: Annotated[bool, Option(help="Replace an earlier conversion in TARGET.")] = False,
+    images: flags.Images = None,
+    masks: flags.Masks = None,
 ) -> None:
     """Convert a dataset to images/, masks/ and classes.toml."""
     from pixelwise.data.convert_dataset import convert_data as convert
     from pixelwise.data.pixel_format import RGB
 
     with Bar("checking the dataset") as checking, Bar("writing") as writing:
-        data = convert(source, target, overwrite=overwrite, checking=checking, writing=writing)
+        data = convert(
+            source,
+            target,
+            overwrite=overwrite,
+            checking=checking,
+            writing=writing,
+            spec=flags.dataset_spec(images, masks),
+        )
     facts = {
         "layout": data.layout,
         "images": ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items()),

@@ -45,6 +45,15 @@ def doctor(
     ] = 0.2,
     seed: Annotated[int, Option(min=0, help="Random seed of that draw, as in train.")] = 0,
     overwrite: flags.Overwrite = False,
+    images: flags.Images = None,
+    masks: flags.Masks = None,
+    write_data_toml: Annotated[
+        bool,
+        Option(
+            "--write-data-toml",
+            help="Write DATA/data.toml, which states how the dataset is read, to correct it there.",
+        ),
+    ] = False,
 ) -> None:
     """Check a dataset before training and report each problem with its remedy.
 
@@ -58,7 +67,12 @@ def doctor(
         check_output(html, mark=html_mark("doctor"), overwrite=overwrite)
     with Bar("examining the pairs") as bar:
         diagnosis = examine(
-            data, val_fraction=val_fraction, seed=seed, workers=workers, progress=bar
+            data,
+            val_fraction=val_fraction,
+            seed=seed,
+            workers=workers,
+            progress=bar,
+            spec=flags.dataset_spec(images, masks),
         )
     if html is not None:
         from pixelwise.doctor.doctor_page import write_page
@@ -70,6 +84,12 @@ def doctor(
     output.write(diagnosis.to_json())
     if html is not None and not output.alone:
         print_line(f"written to {html}")
+    if write_data_toml:
+        from pixelwise.data.layouts.write_data_toml import write_data_toml as write
+
+        path = write(data, diagnosis.scan.source, diagnosis.scan.classes)
+        if not output.alone:
+            print_line(f"written to {path}")
     if not diagnosis.trains:
         raise SystemExit(1)
 

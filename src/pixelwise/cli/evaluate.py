@@ -21,9 +21,11 @@ def evaluate(
     data: flags.Data,
     split: flags.Split = "val",
     json_file: flags.JsonFile = None,
-    images: Annotated[
+    image_scores: Annotated[
         Path | None, Option(metavar="FILE", help="Save the scores of each image for compare.")
     ] = None,
+    images: flags.Images = None,
+    masks: flags.Masks = None,
     runtime: Annotated[
         str | None,
         Option(
@@ -45,13 +47,15 @@ def evaluate(
     from pixelwise.overwriting import check_output
 
     output = JsonOutput(json_file, "evaluate", overwrite=overwrite)
-    if images is not None:
-        check_output(images, mark=KEY, overwrite=overwrite)
+    if images is not None and masks is None and images.endswith(".safetensors"):
+        image_scores, images = Path(images), None  # the former name of --image-scores
+    if image_scores is not None:
+        check_output(image_scores, mark=KEY, overwrite=overwrite)
     options = flags.parse_options(ctx, runtime or ("auto" if is_export(bundle) else "torch"))
     predictor = flags.load_predictor(bundle, options)
     from pixelwise.evaluation import evaluate as score
 
-    dataset = flags.open_split(predictor, data, split)
+    dataset = flags.open_split(predictor, data, split, flags.dataset_spec(images, masks))
     with Bar(f"scoring {split}") as bar:
         result = score(predictor, dataset, split, details=True, progress=bar)
     scores = {
@@ -68,9 +72,9 @@ def evaluate(
         for note in dataset.notes:
             print_line(note)
         show_scores(scores, title=f"{bundle} on {data}, {split}{_refinements(predictor)}")
-    if images is not None:
-        check_output(images, mark=KEY, overwrite=overwrite)  # it may have appeared meanwhile
-        result.image_counts.save(images, classes=predictor.classes.names, split=split)
+    if image_scores is not None:
+        check_output(image_scores, mark=KEY, overwrite=overwrite)  # it may have appeared meanwhile
+        result.image_counts.save(image_scores, classes=predictor.classes.names, split=split)
     output.write(scores)
 
 

@@ -14,9 +14,23 @@ from pixelwise.processor import missing_instructions
 
 if TYPE_CHECKING:
     from pixelwise.data.dataset import SegmentationData
+    from pixelwise.data.dataset_spec import DatasetSpec
     from pixelwise.inference import InferenceOptions, Predictor
 
 Data = Annotated[Path, Argument(help="Folder of images and masks.")]
+Images = Annotated[
+    str | None,
+    Option(
+        metavar="FOLDER|PATTERN",
+        help="Images of the dataset, such as 'images/{id}_image.png'; see the documentation of "
+        "data formats. By default as in DATA/data.toml, or detected.",
+        show_default=False,
+    ),
+]
+Masks = Annotated[
+    str | None,
+    Option(metavar="FOLDER|PATTERN", help="The same for the masks.", show_default=False),
+]
 Bundle = Annotated[Path, Argument(help="A .safetensors file written by train.")]
 Split = Annotated[str, Option(help="train, val or test.")]
 Recipe = Annotated[str | None, Option(help="A .toml file, or the name of a shipped recipe.")]
@@ -110,12 +124,21 @@ def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:
     return predictor
 
 
-def open_split(predictor: Predictor, data: Path, split: str) -> SegmentationData:
+def dataset_spec(images: str | None, masks: str | None) -> DatasetSpec | None:
+    """What --images and --masks state about a dataset; None if neither is given."""
+    from pixelwise.data.dataset_spec import DatasetSpec
+
+    return DatasetSpec(images or "", masks or "") if images or masks else None
+
+
+def open_split(
+    predictor: Predictor, data: Path, split: str, spec: DatasetSpec | None
+) -> SegmentationData:
     """Open a split of a dataset, divided as in the training of the network."""
     from pixelwise.evaluation.open_splits import open_splits
 
     with Bar("checking the data") as bar:
-        return open_splits(predictor, data, split, progress=bar)
+        return open_splits(predictor, data, split, progress=bar, spec=spec)
 
 
 def compile_crf() -> None:

@@ -39,6 +39,8 @@ def sweep(
         list[str] | None,
         Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all trials."),
     ] = None,
+    images: flags.Images = None,
+    masks: flags.Masks = None,
     json_file: flags.JsonFile = None,
     overwrite: Annotated[
         bool, Option("--overwrite", help="Replace any file at --json; trials are never replaced.")
@@ -50,6 +52,7 @@ def sweep(
     output = JsonOutput(json_file, "sweep", overwrite=overwrite)
     tune_allocator()
     from pixelwise.data.dataset import open_dataset
+    from pixelwise.data.dataset_spec import DatasetSpec
     from pixelwise.inference.runtimes.torch.torch_runtime import find_device
     from pixelwise.recipes.load_recipe import load_recipe, parse_override
     from pixelwise.training.apply_plan import plan_run
@@ -57,7 +60,10 @@ def sweep(
     from pixelwise.training.sweep import sweep as run_sweep
 
     require_optuna()
-    loaded = load_recipe(recipe, dict(parse_override(text) for text in settings or []))
+    overrides = dict(parse_override(text) for text in settings or [])
+    stated = {"data.images": images, "data.masks": masks}
+    overrides |= {key: value for key, value in stated.items() if value}
+    loaded = load_recipe(recipe, overrides)
     with Bar("checking the data") as bar:
         dataset = open_dataset(
             data,
@@ -66,6 +72,7 @@ def sweep(
             seed=loaded.seed,
             cache_bytes=0,
             progress=bar,
+            spec=DatasetSpec(loaded.data.images, loaded.data.masks),
         )
     device = find_device(None if loaded.device == "auto" else loaded.device)
     planned, _ = plan_run(loaded, dataset, device)

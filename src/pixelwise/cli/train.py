@@ -61,6 +61,8 @@ def train(
     ] = None,
     seed: Annotated[int | None, Option(help="Random seed.")] = None,
     device: Annotated[str | None, Option(help="auto, cpu, cuda or mps.")] = None,
+    images: flags.Images = None,
+    masks: flags.Masks = None,
     devices: Annotated[
         int | None, Option(min=1, help="Number of GPUs, or of CPU processes, per machine.")
     ] = None,
@@ -126,6 +128,8 @@ _KEYS = {
     "seed": "seed",
     "device": "device",
     "tensorboard": "tensorboard",
+    "images": "data.images",
+    "masks": "data.masks",
 }
 """Options that set a value of the recipe, and its key."""
 

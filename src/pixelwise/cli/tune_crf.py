@@ -42,6 +42,8 @@ def tune_crf(
         ),
     ] = None,
     device: flags.Device = None,
+    images: flags.Images = None,
+    masks: flags.Masks = None,
     overwrite: flags.Overwrite = False,
 ) -> None:
     """Search the best dense CRF parameters for a bundle, and report whether the CRF helps."""
@@ -53,7 +55,7 @@ def tune_crf(
     predictor = flags.load_predictor(bundle, InferenceOptions(device=device))
     from pixelwise.evaluation import search_crf
 
-    dataset = flags.open_split(predictor, data, split)
+    dataset = flags.open_split(predictor, data, split, flags.dataset_spec(images, masks))
     flags.compile_crf()
     with Bar("searching", unit="steps") as bar:
         search = search_crf(predictor, dataset, split, limit=limit, progress=bar)

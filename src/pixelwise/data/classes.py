@@ -350,6 +350,15 @@ def read_classes_toml(path: Path) -> Classes:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: invalid TOML ({error}): correct the line") from error
+    return parse_class_tables(path, data)
+
+
+def parse_class_tables(path: Path, data: dict[str, Any]) -> Classes:
+    """Make classes from the content of a classes.toml, or from the same tables in another file.
+
+    Raises:
+        InputError: As `read_classes_toml`.
+    """
     _check_keys(path, data, ("class", "ignore", "ignore_color"))
     entries = data.get("class")
     if not isinstance(entries, list) or not entries:

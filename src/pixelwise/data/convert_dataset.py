@@ -13,6 +13,7 @@ from pathlib import Path
 from pixelwise.data.classes import write_classes_toml
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.dataset_scan import ProgressCallback
+from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.image_files import write_mask
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
@@ -28,6 +29,7 @@ def convert_data(
     overwrite: bool = False,
     checking: ProgressCallback | None = None,
     writing: ProgressCallback | None = None,
+    spec: DatasetSpec | None = None,
 ) -> SegmentationData:
     """Convert a dataset to the plain layout.
 
@@ -43,6 +45,7 @@ def convert_data(
             earlier conversion.
         checking: Called with (done, total) while the dataset is checked.
         writing: Called with (done, total) while files are written.
+        spec: What the user states about the images and masks in the folder.
 
     Returns:
         The dataset as found in `source`.
@@ -54,7 +57,7 @@ def convert_data(
     """
     source, target = Path(source), Path(target)
     _check_target(source, target, overwrite=overwrite)
-    data = open_dataset(source, draw_val=False, cache_bytes=0, progress=checking)
+    data = open_dataset(source, draw_val=False, cache_bytes=0, progress=checking, spec=spec)
     make_folder(target.parent)
     jobs = _jobs(data)
     _check_others(target, jobs)

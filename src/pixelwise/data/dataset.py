@@ -14,6 +14,7 @@ from pixelwise.data import layouts
 from pixelwise.data.channel_statistics import ChannelStatistics, compute_statistics
 from pixelwise.data.classes import Classes, listed
 from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_dataset
+from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.image_files import read_image
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
@@ -42,6 +43,7 @@ class SegmentationData:
         statistics: Mean and std of each channel over `train`, or over all images if there is no
             `train`. None for RGB, which uses the statistics of the pretrained weights.
         checksums: `checksum` of each sample by name.
+        stated: What options and data.toml state about the dataset, as plain values.
     """
 
     root: Path
@@ -54,6 +56,7 @@ class SegmentationData:
     pixels: PixelFormat = RGB
     statistics: ChannelStatistics | None = None
     checksums: dict[str, int] = field(default_factory=dict)
+    stated: dict[str, Any] = field(default_factory=dict)
     _cache: dict[str, tuple[NDArray[Any], Mask]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -98,6 +101,7 @@ def open_dataset(
     pixels: PixelFormat | None = None,
     channels: int | None = None,
     value_range: tuple[float, float] | None = None,
+    spec: DatasetSpec | None = None,
 ) -> SegmentationData:
     """Open a folder of images and masks in any supported layout, and check every file.
 
@@ -115,6 +119,7 @@ def open_dataset(
         pixels: The format that the images must have (a bundle's); None for what most images have.
         channels: Number of channels to use, if `pixels` is None.
         value_range: Stored values that become 0 and 255, if `pixels` is None.
+        spec: What the user states about the images and masks in the folder.
 
     Returns:
         The checked dataset.
@@ -123,7 +128,7 @@ def open_dataset(
         InputError: If the folder cannot be used, with one line for each problem: missing partners,
             unreadable files, sizes, channels, mask values.
     """
-    source = layouts.read(Path(root))
+    source = layouts.read(Path(root), spec)
     if draw_val:
         draw_validation_split(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:
@@ -221,6 +226,7 @@ def _to_data(
         scan.pixels,
         statistics,
         {pair.sample.name: pair.checksum for pair in scan.pairs},
+        scan.source.stated,
         cache,
     )
 

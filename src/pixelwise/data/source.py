@@ -77,6 +77,7 @@ class Source:
         rgb_allowed: Whether the colors of `classes` are known, so that RGB masks can be read.
         notes: What was found and assumed, for the user.
         val_drawn: Whether `val` was drawn at random.
+        stated: What options and data.toml state about the dataset, as plain values.
     """
 
     root: Path
@@ -86,3 +87,4 @@ class Source:
     rgb_allowed: bool = False
     notes: list[str] = field(default_factory=list)
     val_drawn: bool = False
+    stated: dict[str, Any] = field(default_factory=dict)

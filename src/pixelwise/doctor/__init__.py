@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pixelwise.data import layouts
 from pixelwise.data.dataset_scan import ProgressCallback, scan_dataset
+from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.source import Source
 from pixelwise.data.splits import draw_validation_split
 from pixelwise.doctor.advice import suggest_settings
@@ -29,6 +30,7 @@ def examine(
     seed: int = 0,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    spec: DatasetSpec | None = None,
 ) -> Diagnosis:
     """Inspect every file of a dataset and report what is wrong, with the remedies.
 
@@ -38,6 +40,7 @@ def examine(
         seed: Random seed of that draw, as in training.
         workers: Number of threads; None for one per core.
         progress: Called with (done, total) after each pair.
+        spec: What the user states about the images and masks in the folder.
 
     Returns:
         Findings, facts, suggested settings and a verdict.
@@ -47,7 +50,7 @@ def examine(
     """
     root = Path(root)
     with collect_problems() as layout_problems:
-        source = _find_source(root)
+        source = _find_source(root, spec)
         with defer_errors():
             draw_validation_split(source, val_fraction=val_fraction, seed=seed)
     scan = scan_dataset(source, inspect_pair, workers=workers, progress=progress)
@@ -55,12 +58,12 @@ def examine(
     return diagnose(scan)
 
 
-def _find_source(root: Path) -> Source:
+def _find_source(root: Path, spec: DatasetSpec | None) -> Source:
     """Find the layout; one whose files cannot be read gives an empty source, with its problems."""
     try:
-        return layouts.read(root)
+        return layouts.read(root, spec)
     except InputError as error:
-        if any(line.startswith(f"{root}: ") for line in error.problems):
+        if any(line.startswith((f"{root}: ", "--")) for line in error.problems):
             raise
         raise_problems(error.problems)
     return Source(root, "unreadable", {})

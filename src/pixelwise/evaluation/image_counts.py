@@ -67,7 +67,7 @@ def load_image_counts(path: Path) -> SavedImageCounts:
     """
     from pixelwise.weights.tensor_file import read_tensor_file
 
-    remedy = "write it with `pixelwise evaluate --images`"
+    remedy = "write it with `pixelwise evaluate --image-scores`"
     tensors, about = read_tensor_file(path, key=KEY, kind="file of scores by image", remedy=remedy)
     if about.get("format") != FORMAT:
         raise InputError(f"{path}: has format {about.get('format')}, not {FORMAT}: {remedy}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.dataset_scan import ProgressCallback
+from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.inference import Predictor
 from pixelwise.recipes.load_recipe import load_bundle_recipe
 
@@ -19,6 +20,7 @@ def open_splits(
     data: Path,
     *splits: str,
     progress: ProgressCallback | None = None,
+    spec: DatasetSpec | None = None,
 ) -> SegmentationData:
     """Open and check splits of a dataset, divided as in the training of a network.
 
@@ -27,6 +29,8 @@ def open_splits(
         data: The folder of the dataset.
         splits: The names of the splits.
         progress: Called with (done, total) after each file.
+        spec: What the user states about the images and masks in the folder. None: as in the
+            training, if that matches files of this folder.
 
     Raises:
         InputError: With one line for each fault of the folder.
@@ -40,4 +44,5 @@ def open_splits(
         val_fraction=recipe.data.val_fraction,
         seed=recipe.seed,
         progress=progress,
+        spec=spec or DatasetSpec(recipe.data.images, recipe.data.masks, from_run=True),
     )

@@ -54,6 +54,13 @@ class ModelRecipe(_Section):
 class DataRecipe(_Section):
     """How the dataset is read."""
 
+    images: str = Field(
+        default="",
+        description="folder or pattern of the images, such as images/{id}_image.png; empty: as in "
+        "data.toml of the dataset, or detected",
+    )
+    masks: str = Field(default="", description="the same for the masks")
+
     val_fraction: float = Field(
         default=0.2,
         gt=0,

@@ -18,7 +18,7 @@ from pixelwise.training.run_folder import VAL_IMAGES, read_metrics
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run, or a file of `pixelwise evaluate --images`.
+    """A run, or a file of `pixelwise evaluate --image-scores`.
 
     Attributes:
         name: The path that was given.
@@ -99,7 +99,7 @@ class Comparison:
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
-    """Compare run folders, or files of `pixelwise evaluate --images`, with the first of them.
+    """Compare run folders, or files of `pixelwise evaluate --image-scores`, with the first of them.
 
     Args:
         paths: Two or more folders or files.
@@ -121,7 +121,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
         except ValueError as error:
             raise InputError(
                 f"{other.name}: cannot be compared with {first.name} because {error}: score both "
-                "on the same data with `pixelwise evaluate --images`, and compare those files"
+                "on the same data with `pixelwise evaluate --image-scores`, and compare those files"
             ) from error
     return Comparison(runs, differences)
 
@@ -131,7 +131,7 @@ def _read(path: Path) -> ComparedRun:
     if not images.is_file():
         raise InputError(
             f"{path}: has no {VAL_IMAGES}: give the folder of a run that has finished an epoch, or "
-            "a file of `pixelwise evaluate --images`"
+            "a file of `pixelwise evaluate --image-scores`"
         )
     saved = load_image_counts(images)
     run = ComparedRun(str(path), saved.image_counts, saved.classes, saved.split, {})

@@ -225,6 +225,7 @@ def write_data_json(folder: Path, data: SegmentationData) -> None:
     description = {
         "root": str(data.root.resolve()),
         "layout": data.layout,
+        "stated": data.stated,
         "notes": data.notes,
         "images": data.pixels.to_json(),
         "classes": data.classes.to_json(),
@@ -267,10 +268,16 @@ def check_model(folder: Path, recipe: ResolvedRecipe, model: nn.Module | None) -
 def check_same_data(folder: Path, data: SegmentationData) -> None:
     """Raise InputError if the dataset has changed since the run began.
 
-    Names and pixels of images and masks and the classes are compared. The folder may be another.
+    Names and pixels of images and masks, the classes, and what is stated about the dataset are
+    compared. The folder may be another.
     """
     description = _read_data_json(folder)
     remedy = "restore the dataset, or train again"
+    if description.get("stated", {}) != json.loads(json.dumps(data.stated)):
+        raise InputError(
+            f"{data.root}: what data.toml and the options state about the dataset has changed "
+            f"since the run began: {remedy}"
+        )
     for split, samples in data.splits.items():
         before = {sample["name"]: sample for sample in description["splits"].get(split, [])}
         now = {sample.name for sample in samples}
@@ -311,7 +318,8 @@ def _read_data_json(folder: Path) -> dict[str, Any]:
     path = folder / "data.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        return {key: description[key] for key in ("root", "layout", "classes", "pixels", "splits")}
+        needed = ("root", "layout", "classes", "pixels", "splits")
+        return {"stated": description.get("stated", {})} | {k: description[k] for k in needed}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: is missing or damaged: give the folder of a run that train wrote"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.data.dataset import SegmentationData, open_dataset
+from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.dataset_statistics import usual_crop
 from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.distributed.context import DistributedContext, check_batch_size
@@ -216,6 +217,7 @@ def _open_data(source: Data, recipe: Recipe, callback: Callback) -> Segmentation
             progress=callback.on_dataset_progress,
             channels=None if settings.channels == "auto" else settings.channels,
             value_range=None if settings.value_range == "auto" else settings.value_range,
+            spec=DatasetSpec(settings.images, settings.masks),
         )
     for split in splits:
         if split not in source.splits:

@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pixelwise.data.dataset_spec import DatasetSpec
+from pixelwise.data.folder_listing import list_folders
 from pixelwise.data.layouts import (
     ade20k,
     camvid,
@@ -43,6 +45,16 @@ from pixelwise.data.layouts import (
     voc,
     yolo,
 )
+from pixelwise.data.layouts.data_toml import DataToml, read_data_toml
+from pixelwise.data.layouts.stated import (
+    as_patterns,
+    assign_stated_splits,
+    matches,
+    read_patterns,
+    read_stated,
+)
+from pixelwise.data.layouts.structure import files_outside, find_readings, with_other_partners
+from pixelwise.data.layouts.suggestions import ambiguous, unknown
 from pixelwise.data.polygons import RegionMask
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, raise_problems
@@ -68,43 +80,104 @@ LAYOUTS = (
 """All layouts, in the order in which they are tried."""
 
 
-def read(root: Path) -> Source:
-    """Detect the layout of a dataset folder and list its images and masks.
+STRUCTURE = "structure"
+"""Layout name of a dataset in which only the structure of the folders was detected."""
+
+
+def read(root: Path, spec: DatasetSpec | None = None) -> Source:
+    """List the images and masks of a dataset folder, as stated, or as detected.
 
     Args:
         root: Folder of the dataset.
+        spec: What the user states about it. It takes precedence over a data.toml in the folder,
+            and that over what is detected.
 
     Returns:
         The samples of each split, with the classes if the layout defines them.
 
     Raises:
-        InputError: If the folder does not exist, no layout matches, a file has no partner, or an
-            image is in two splits.
+        InputError: If the folder does not exist, no layout matches, several readings are possible,
+            a file has no partner, or an image is in two splits.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise InputError(f"{root}: {what}: give the folder that holds the images and masks")
+    toml = read_data_toml(root)
+    spec = spec or DatasetSpec()
+    if spec.from_run and not matches(root, spec):
+        spec = DatasetSpec()
+    if spec or (toml is not None and (toml.images or toml.masks)):
+        source = read_stated(root, spec, toml)
+    else:
+        source = _detect(root, toml)
+    if toml is not None:
+        assign_stated_splits(source, toml)
+    _check_unique(source)
+    if toml is not None:
+        toml.set_classes(source)
+        source.stated = toml.to_json()
+    if spec:
+        source.stated |= {"images": spec.images, "masks": spec.masks}
+    return source
+
+
+def _detect(root: Path, toml: DataToml | None) -> Source:
+    source = _read_known(root) or _read_structure(root, toml)
+    if source is not None:
+        return source
+    if folders.detect(root) or folders.is_incomplete(root):
+        return folders.read(root)  # which reports what is missing
+    raise unknown(root, ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1]))
+
+
+def _read_known(root: Path) -> Source | None:
+    """Read a known layout in `root`, or in the only folder that it contains."""
     for layout in LAYOUTS:
-        if layout.detect(root):
-            return _check_unique(layout.read(root))
-    if folders.is_incomplete(root):
-        return _check_unique(folders.read(root))
-    names = ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1])
-    raise InputError(
-        f"{root}: no images and masks found in a known layout: use images/ and masks/ with files "
-        f"of the same names, or a dataset as published ({names})"
-    )
+        if layout is folders:
+            if folders.detect(root) and folders.finds_pairs(root):
+                return _read_folders(root)
+        elif layout.detect(root):
+            source: Source = layout.read(root)
+            return source
+    inner = list_folders(root)
+    return _read_known(inner[0]) if len(inner) == 1 else None
 
 
-def _check_unique(source: Source) -> Source:
-    """Return `source` if every name, image and mask file belongs to one sample of one split."""
+def _read_folders(root: Path) -> Source:
+    """Read folders of common names, unless other folders fit the same images or masks."""
+    source = folders.read(root)
+    pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
+    others = files_outside(root, {path.parent for pair in pairs.items() for path in pair})
+    if others:
+        readings = find_readings(root)
+        if len(readings) == 1 and pairs.items() < readings[0].pairs.items():
+            return read_patterns(root, *as_patterns(readings[0]), STRUCTURE)
+        alternatives = with_other_partners(readings, root, pairs)
+        if alternatives:
+            raise ambiguous(root, alternatives)
+        named = ", ".join(f"{path.relative_to(root)}/ ({n})" for path, n in sorted(others.items()))
+        source.notes.append(f"not used, because they belong to no pair: the files of {named}")
+    return source
+
+
+def _read_structure(root: Path, toml: DataToml | None) -> Source | None:
+    readings = find_readings(root)
+    if len(readings) > 1:
+        raise ambiguous(root, readings)
+    if not readings:
+        return None
+    return read_patterns(root, *as_patterns(readings[0]), STRUCTURE, toml=toml)
+
+
+def _check_unique(source: Source) -> None:
+    """Report names, images and mask files that belong to several samples or splits."""
     problems: list[str] = []
     first: dict[str, tuple[str, Sample]] = {}
     image_of: dict[Path, Path] = {}
     for split, samples in source.splits.items():
         for sample in samples:
             other_split, other = first.setdefault(sample.name, (split, sample))
-            if other is sample:
+            if other is sample and split == other_split:
                 continue
             if other.image != sample.image:
                 text = f"has the same name as {other.image.name}: rename one of them and its mask"
@@ -123,4 +196,3 @@ def _check_unique(source: Source) -> Source:
                 text = f"is the mask of {image} and of {sample.image}: keep one of the images"
                 problems.append(Fault("duplicate-stem", sample.mask.path, text))
     raise_problems(problems)
-    return source

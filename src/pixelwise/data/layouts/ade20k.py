@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.class_tables import Table, read_lines
-from pixelwise.data.layouts.layout_classes import class_table, make_table
+from pixelwise.data.image_files import MASK_SUFFIXES
+from pixelwise.data.layouts.folder_names import first_names
+from pixelwise.data.layouts.layout_classes import class_table, make_table, sampled_values
 from pixelwise.data.layouts.pairing import pair_splits
 from pixelwise.data.source import Source
 from pixelwise.errors import InputError
@@ -14,10 +16,21 @@ DESCRIPTION = "ADE20K: images/training/, annotations/training/ and the same with
 
 _SPLITS = {"train": "training", "val": "validation"}
 _CLASS_COUNT = 150
+_OWN_VALUES = 64
+"""More mask values than this, and none over 150, are those of ADE20K."""
 
 
 def detect(root: Path) -> bool:
-    return all((root / folder / "training").is_dir() for folder in ("images", "annotations"))
+    if not all((root / folder / "training").is_dir() for folder in ("images", "annotations")):
+        return False
+    # Other datasets have the same folders, and read them with 0 as a class.
+    if any((root / name).is_file() for name in ("objectInfo150.txt", "sceneCategories.txt")):
+        return True
+    masks = root / "annotations" / "training"
+    if any(name.startswith("ADE_") for name in first_names(masks, MASK_SUFFIXES)):
+        return True
+    values = sampled_values(masks)
+    return len(values) > _OWN_VALUES and max(values) <= _CLASS_COUNT
 
 
 def read(root: Path) -> Source:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pixelwise.data.class_tables import read_label_colors
 from pixelwise.data.classes import read_classes_toml
+from pixelwise.data.image_files import MASK_SUFFIXES
+from pixelwise.data.layouts.folder_names import first_names
+from pixelwise.data.layouts.layout_classes import sampled_values
 from pixelwise.data.layouts.pairing import pair_splits
 from pixelwise.data.source import SPLITS, Source
 from pixelwise.errors import defer_errors
+
+_NAME = re.compile(r"0001TP|0006R0|0016E5|Seq05VD")
+_MOST_CLASSES = 8
 
 DESCRIPTION = "CamVid: train/ and trainannot/, val/ and valannot/, test/ and testannot/"
 
@@ -18,7 +25,19 @@ CLASSES = read_label_colors(Path(__file__).with_suffix(".txt")).classes
 
 def detect(root: Path) -> bool:
     # train.txt and val.txt beside the folders hold paths on the authors' machine: not used.
-    return any((root / f"{split}annot").is_dir() for split in SPLITS)
+    masks = [root / f"{s}annot" for s in SPLITS if (root / f"{s}annot").is_dir()]
+    # Other datasets have the same folders; their numbers are other classes.
+    return any(map(_has_its_names, masks)) or any(map(_has_its_values, masks))
+
+
+def _has_its_names(masks: Path) -> bool:
+    return any(_NAME.match(name) for name in first_names(masks, MASK_SUFFIXES))
+
+
+def _has_its_values(masks: Path) -> bool:
+    """Whether the masks hold most of the classes, and no other values."""
+    values = sampled_values(masks)
+    return len(values) >= _MOST_CLASSES and max(values) <= len(CLASSES)
 
 
 def read(root: Path) -> Source:

@@ -22,8 +22,8 @@ from pixelwise.data.layouts.split_lists import (
     is_pair_list,
     list_files,
     read_pair_list,
-    split_by_lists,
 )
+from pixelwise.data.layouts.stated_splits import split_by_image_lists
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, defer_errors, raise_problems
 
@@ -50,6 +50,14 @@ def detect(root: Path) -> bool:
         return True
     pairs = folder_pairs(root) or _shared_folders(root)
     return any(has_masks(masks) for _, masks in pairs.values())
+
+
+def finds_pairs(root: Path) -> bool:
+    """Whether images and masks have the same names, except for the usual endings."""
+    if any(is_pair_list(path) for path in list_files(root).values()):
+        return True
+    pairs = folder_pairs(root) or _shared_folders(root)
+    return any(_endings(*pair_of_folders)[1] for pair_of_folders in pairs.values())
 
 
 def is_incomplete(root: Path) -> bool:
@@ -108,13 +116,13 @@ def _read_folders(root: Path, lists: dict[str, Path], notes: list[str]) -> _Spli
     splits: _Splits = {}
     for split, (images, masks) in pairs.items():
         with collect_errors(problems):
-            endings = _endings(images, masks)
+            endings, _ = _endings(images, masks)
             splits[split] = pair(root, images, masks, notes=notes, endings=endings)
     if "all" not in pairs:
         names = (images.relative_to(root).as_posix() for images, _ in pairs.values())
         notes.append("splits from the folders " + ", ".join(names))
     elif lists and not problems:
-        splits = split_by_lists(splits["all"], lists, notes)
+        splits = split_by_image_lists(root, splits["all"], lists, notes)
     raise_problems(problems)
     return splits
 
@@ -139,8 +147,8 @@ def _images_outside_splits(pairs: dict[str, tuple[Path, Path]]) -> list[str]:
     ]
 
 
-def _endings(images: Path, masks: Path) -> tuple[str, str]:
-    """The endings after the common name of images and masks that match the most files."""
+def _endings(images: Path, masks: Path) -> tuple[tuple[str, str], int]:
+    """The endings after the common name that match the most images and masks, and how many."""
     image_stems = {nfc(Path(name).stem) for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
     mask_stems = {nfc(Path(name).stem) for name in first_names(masks, MASK_LIKE, limit=None)}
     best, most = ("", ""), 0
@@ -154,5 +162,6 @@ def _endings(images: Path, masks: Path) -> tuple[str, str]:
             if matches > most:
                 best, most = (image_ending, mask_ending), matches
     if images == masks and most == 0:
-        return "", next(e for e in MASK_ENDINGS if any(stem.endswith(e) for stem in mask_stems))
-    return best
+        ending = next(e for e in MASK_ENDINGS if any(stem.endswith(e) for stem in mask_stems))
+        return ("", ending), 0
+    return best, most

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from pixelwise.data.class_tables import Table, find_table
 from pixelwise.data.classes import Classes
+from pixelwise.data.image_files import MASK_SUFFIXES, read_mask
 from pixelwise.data.layouts.error_handling import error_context
+from pixelwise.data.layouts.folder_names import first_names
 from pixelwise.data.voc_palette import voc_color
+from pixelwise.errors import InputError
 
 BACKGROUND = "background"
+_SAMPLED_MASKS = 8
 _BACKGROUND_NAMES = frozenset({"background", "_background_"})
 IGNORED_NAMES = frozenset({"__ignore__"})
 """The label that labelme uses for ignored regions."""
@@ -33,6 +39,20 @@ def make_table(
     """Make a class table without colors from the names in the file `path`, which errors mention."""
     with error_context(path):
         return Table(Classes.make(names, values=values, ignore=ignore), False, path)
+
+
+def sampled_values(folder: Path) -> set[int]:
+    """The values in a few index masks of a folder; empty if it holds other masks."""
+    values: set[int] = set()
+    for name in sorted(first_names(folder, MASK_SUFFIXES))[:_SAMPLED_MASKS]:
+        try:
+            stored = read_mask(folder / name)
+        except InputError:  # reading the dataset reports it
+            continue
+        if stored.ndim != 2:
+            return set()
+        values.update(np.unique(stored).tolist())
+    return values
 
 
 def classes_above_background(path: Path, names: list[str]) -> tuple[Classes, dict[str, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pixelwise.data.array_files import ARRAY_SUFFIXES, ArrayFile
 from pixelwise.data.file_resolver import nfc
-from pixelwise.data.folder_listing import list_entries, list_files
+from pixelwise.data.folder_listing import list_entries, list_files, walk_files
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts.error_handling import collect_errors
 from pixelwise.data.source import MaskFile, MaskSource, Sample
@@ -64,6 +64,7 @@ def pair(
     else:
         problems = _check_other_files(images, IMAGE_SUFFIXES, notes)
         problems += _check_other_files(masks, MASK_LIKE, notes)
+    problems += _images_below(images)
     image_of = _by_name(image_files, image_ending, "rename one and its mask", problems)
     mask_of = _by_name(mask_files, mask_ending, "keep one mask per image", problems)
     if not image_of and not problems:
@@ -141,3 +142,13 @@ def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str])
     allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
     text = f"has an unsupported format (allowed: {allowed}): convert it or remove it"
     return [Fault("unsupported-format", path, text) for path in unsupported]
+
+
+def _images_below(folder: Path) -> list[str]:
+    """Report images in subfolders, which would otherwise be skipped silently."""
+    text = f"is in a subfolder of {folder.name}/, which holds images itself: move it beside them"
+    return [
+        Fault("stray-file", path, text)
+        for path in walk_files(folder, IMAGE_SUFFIXES)
+        if path.parent != folder
+    ]

@@ -1,0 +1,156 @@
+"""data.toml: what a user states about the dataset that contains it."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pixelwise.data.class_tables import find_table
+from pixelwise.data.classes import parse_class_tables
+from pixelwise.data.source import Source
+from pixelwise.data.value_mapping import StatedValues
+from pixelwise.errors import InputError
+from pixelwise.file_io import read_text
+
+FILE_NAME = "data.toml"
+
+_CLASS_KEYS = ("class", "ignore", "ignore_color")
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    images: str | None = Field(default=None, min_length=1)
+    masks: str | None = Field(default=None, min_length=1)
+    variable: str | None = Field(default=None, min_length=1)
+    splits: dict[str, str | list[str]] | str | None = None
+    values: dict[str, str] = Field(default_factory=dict)
+    colors: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataToml:
+    """The content of a data.toml.
+
+    Attributes:
+        path: The file.
+        images: Pattern or folder of the images; None to detect it.
+        masks: Pattern or folder of the masks; None to detect it.
+        variable: Variable of .mat and .npz masks.
+        splits: Where the images of each split are named; None to detect the splits.
+        values: Class name of each mask value, range of values, or class of the layout.
+        colors: Class name of each color.
+        class_tables: The tables of classes.toml, if the file holds them.
+    """
+
+    path: Path
+    images: str | None
+    masks: str | None
+    variable: str | None
+    splits: dict[str, str | list[str]] | str | None
+    values: dict[str, str]
+    colors: dict[str, str]
+    class_tables: dict[str, Any]
+
+    def set_classes(self, source: Source) -> None:
+        """Give a source the stated classes, and map its masks to them.
+
+        Raises:
+            InputError: If data.toml and classes.toml contradict each other, or the mapping is
+                wrong.
+        """
+        own = None
+        if "class" in self.class_tables:
+            own = parse_class_tables(self.path, self.class_tables)
+        table_path = self.path.with_name("classes.toml")
+        table = find_table(self.path.parent) if table_path.is_file() else None
+        if own is not None and table is not None and own != table.classes:
+            raise InputError(
+                f"{self.path}: states other classes than {table_path.name} beside it: keep the "
+                "classes in one of the two files"
+            )
+        tables, path = (self.class_tables, self.path) if own else (_load(table_path), table_path)
+        classes = own or (table.classes if table else None)
+        explicit = {
+            entry["name"]: entry["value"] for entry in tables.get("class", ()) if "value" in entry
+        }
+        values = dict(self.values)
+        if own is None and "ignore" in self.class_tables:
+            values |= self._ignored_values()
+        if values or self.colors:
+            StatedValues(self.path, values, self.colors, classes, explicit).apply(source)
+        elif own is not None:
+            source.classes = own
+            source.rgb_allowed = all("color" in entry for entry in tables["class"])
+            source.notes.append(f"{len(own)} classes from {path}")
+
+    def _ignored_values(self) -> dict[str, str]:
+        """`ignore` beside [values], as lines of that table."""
+        ignored = self.class_tables["ignore"]
+        return {str(value): "ignore" for value in (ignored if type(ignored) is list else [ignored])}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content as plain values, which a run records."""
+        content = {
+            "images": self.images,
+            "masks": self.masks,
+            "variable": self.variable,
+            "splits": self.splits,
+            "values": self.values,
+            "colors": self.colors,
+            **self.class_tables,
+        }
+        return {key: value for key, value in content.items() if value}
+
+
+def read_data_toml(root: Path) -> DataToml | None:
+    """Read ROOT/data.toml; None if there is none.
+
+    Raises:
+        InputError: For a key or a value that is not allowed; one line per problem.
+    """
+    path = root / FILE_NAME
+    if not path.is_file():
+        return None
+    content = _load(path)
+    class_tables = {key: content.pop(key) for key in _CLASS_KEYS if key in content}
+    try:
+        stated = _Content.model_validate(content)
+    except ValidationError as error:
+        raise InputError(*(_explain(path, fault) for fault in error.errors())) from error
+    if class_tables and "class" not in class_tables and not (stated.values or stated.colors):
+        raise InputError(
+            f"{path}: ignore has no effect without [values], [colors] or class tables: write them "
+            "too, or remove it"
+        )
+    return DataToml(path=path, class_tables=class_tables, **stated.model_dump())
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: invalid TOML ({error}): correct the line") from error
+
+
+def _explain(path: Path, fault: Any) -> str:
+    """One line for a fault that pydantic found."""
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        allowed = ", ".join((*_Content.model_fields, *_CLASS_KEYS))
+        return f"{path}: unknown key {key!r}: allowed are {allowed}"
+    forms = {
+        "images": 'a folder or a pattern, such as "images/{id}.png"',
+        "masks": 'a folder or a pattern, such as "masks/{id}.png"',
+        "variable": 'the name of a variable, such as "groundTruth.Segmentation"',
+        "splits": "a folder, a list file, or a list of image names for each split",
+        "values": 'a class name for each value, such as 1 = "person"',
+        "colors": 'a class name for each color, such as "255,0,0" = "person"',
+    }
+    return f"{path}: {key}: is {fault['input']!r}: write {forms[str(fault['loc'][0])]}"
