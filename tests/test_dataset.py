@@ -483,7 +483,7 @@ def test_an_rgb_mask_without_a_color_table_is_reported(
     make_folder_data(tmp_path, values=(0, 1), classes=None)
     if table is not None:
         (tmp_path / "classes.toml").write_text(table)  # names without colors
-    save_mask(tmp_path / "masks" / "003.png", np.zeros((24, 32, 3)))
+    save_mask(tmp_path / "masks" / "003.png", np.full((24, 32, 3), (0, 0, 1)))
     line = problem(tmp_path)
     assert line.startswith(f"{tmp_path / 'masks' / '003.png'}: the mask is RGB, but no table")
     assert f"write {tmp_path / 'classes.toml'}" in line
@@ -524,7 +524,7 @@ def test_two_masks_with_the_same_name_are_reported(
     )
 
 
-@pytest.mark.parametrize("name", ["extra.gif", "extra.HEIC", "extra.npz", "extra.dng"])
+@pytest.mark.parametrize("name", ["extra.psd", "extra.SVG", "extra.npz", "extra.dng"])
 def test_an_image_in_an_unsupported_format_is_reported(
     tmp_path: Path, make_folder_data: MakeData, name: str
 ) -> None:

@@ -151,7 +151,7 @@ class RegionMask:
         if self.size is not None and self.size != size:
             remedy = "correct the file, or use the image that was annotated"
             if self.size == size[::-1]:
-                remedy = "the EXIF orientation rotates the image: annotate the upright image"
+                remedy = "its EXIF orientation rotates it, so annotate the upright image"
             raise InputError(
                 f"{self.path}: the file gives {self.size[1]}x{self.size[0]} for {self.image}, "
                 f"but the image is {size[1]}x{size[0]}: {remedy}"
