@@ -98,6 +98,7 @@ def _read(path: Path) -> StoredTiff:
             )
         axes, shape = (first.axes, first.shape) if series is None else (series.axes, series.shape)
         _check(path, first, axes, shape)
+        check_jpeg_components(path, first)
         for page in pages:
             _check_complete(path, page)
         stored = first.asarray() if series is None else series.asarray()
@@ -143,6 +144,19 @@ def _check(path: Path, page: Any, axes: str, shape: tuple[int, ...]) -> None:
         raise InputError(
             f"{path}: {page.dtype} as {getattr(page.photometric, 'name', page.photometric)} is not "
             "supported: save gray or RGB, integers or floating-point numbers"
+        )
+
+
+def check_jpeg_components(path: Path, page: Any) -> None:
+    """Raise InputError for JPEG data whose color space the tags do not tell.
+
+    tifffile would convert several gray channels from YCbCr, as if they were colors.
+    """
+    interleaved = page.samplesperpixel > 1 and page.planarconfig != 2
+    if page.compression in image_decoding.JPEGS and page.photometric == MINISBLACK and interleaved:
+        raise InputError(
+            f"{path}: holds {page.samplesperpixel} gray channels compressed with JPEG, whose "
+            "colors are not clear: save them as RGB, or with another compression"
         )
 
 

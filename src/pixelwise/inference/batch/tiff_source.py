@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.pixel_format import RGB as RGB_BYTES
 from pixelwise.data.pixel_format import PixelFormat, Pixels, RawImage
+from pixelwise.data.tiff_reading import check_jpeg_components
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class TiffSource:
         )
         self.cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self.cached_bytes = 0
-        self.palette = None if page.colormap is None else (page.colormap >> 8).astype(np.uint8).T
+        colors = page.colormap if page.photometric == PALETTE else None
+        self.palette = None if colors is None else (colors >> 8).astype(np.uint8).T
         extra = [*page.extrasamples]
         has_alpha = bool(extra) and extra[-1] in {ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA}
         # Programs declare a fourth channel as alpha, whatever it contains.
@@ -188,6 +190,7 @@ class TiffSource:
                 f"{path}: has the color space {_name(page.photometric)}; supported are gray, RGB "
                 "and 8-bit palettes: convert it to RGB"
             )
+        check_jpeg_components(path, page)
         channels = page.samplesperpixel if self.palette is None else 3
         self.pixels.select(
             RawImage(_supported(np.empty((1, 1, channels), page.dtype)), self.alpha),
@@ -312,6 +315,11 @@ class TiffSource:
                 raise InputError(
                     f"{self.path}: is compressed with {_name(page.compression)}, which needs "
                     "imagecodecs: `pip install imagecodecs`"
+                ) from error
+            if page.compression in JPEGS and self.planes > 1:
+                raise InputError(
+                    f"{self.path}: stores its JPEG-compressed channels in planes, which cannot be "
+                    f"read in windows: {REWRITE}"
                 ) from error
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         _, rows, columns, samples = shape
