@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from pixelwise.data.file_content import explain_non_image, read_head, recognize
 from pixelwise.errors import InputError, MissingPackageError
@@ -42,8 +44,8 @@ FORMAT_OF_SUFFIX = {
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit, enforced here too for programs that raise it."""
-COSTLY_FORMATS = frozenset({"JPEG2000", "AVIF", "HEIF"})
-"""Their decoders hold several copies of an image: a third of MAX_PIXELS is allowed."""
+COSTLY_FORMATS = {"GIF": 4, "AVIF": 4, "HEIF": 3, "JPEG2000": 3}
+"""Formats whose decoders hold several copies of an image, and a divisor of MAX_PIXELS for each."""
 
 _SIXTEEN_BIT = re.compile(r"(?<!BGR);16")  # Pillow's raw modes; BGR;16 is 5, 6 and 5 bits
 _ORIENTATION = 0x0112  # EXIF 2.3
@@ -58,7 +60,7 @@ _TRANSPOSES = {
 }
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs errors that it also raises
 with suppress(OSError, AttributeError):  # libtiff prints errors that Pillow also raises
-    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 # Tags of TIFF 6.0.
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 258, 259, 262, 277, 284
@@ -100,13 +102,17 @@ def open_image(
         if path.stat().st_size == 0:
             raise InputError(f"{path}: is empty (0 bytes): restore the file or remove it")
         with warnings_silenced, Image.open(path, formats=_plugins(path, formats)) as image:
-            limit = MAX_PIXELS // 3 if image.format in COSTLY_FORMATS else MAX_PIXELS
+            limit = MAX_PIXELS // COSTLY_FORMATS.get(str(image.format), 1)
             if image.width * image.height > limit:
                 raise too_large(path, limit)
             _check_frames(path, image)
             _check_jpeg2000(path, image)
+            if image.mode == "RGB" and (pnm_maxval(image) or 0) > 255:
+                raise InputError(
+                    f"{path}: is a PPM of 16 bits, which is not supported: save it as TIFF or PNG"
+                )
             # Pillow has no mode for 16-bit color: it would drop one byte of each value.
-            if not deep and not image.mode.startswith("I;16") and has_16_bits(image):
+            if not deep and not image.mode.startswith("I") and has_16_bits(image):
                 raise InputError(
                     f"{path}: 16 bits per channel are not supported here: save it as an 8-bit PNG"
                 )
@@ -159,17 +165,29 @@ def _check_jpeg2000(path: Path, image: ImageFile.ImageFile) -> None:
         return
     data = path.read_bytes()
     start = data.find(b"\xff\x4f\xff\x51")
-    if start < 0 or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+    ended = start >= 0 and data.rstrip(b"\0").endswith(b"\xff\xd9")
+    if not ended or _count_tiles(data, start) != _expected_tiles(data, start):
         raise InputError(f"{path}: is damaged or cut off: restore the file or remove it")
     components = int.from_bytes(data[start + 40 : start + 42])
     depths = data[start + 42 : start + 42 + 3 * components : 3]
-    deep = 16 if image.mode.startswith("I;16") else 8
-    if any(depth + 1 > deep for depth in depths):  # the highest bit marks signed values
+    is_deep = image.mode.startswith("I;16")
+    if any(depth != 15 if is_deep else depth > 7 for depth in depths):  # signed is 128 and more
         raise InputError(
-            f"{path}: is a JPEG 2000 of {(max(depths) & 127) + 1} bits, "
-            f"{'signed' if max(depths) > 127 else 'in color'}, which is not supported: save it as "
-            "TIFF or PNG"
+            f"{path}: is a JPEG 2000 of {(max(depths) & 127) + 1} bits per channel; supported are "
+            "unsigned values of 8 bits, and of 16 bits in gray: save it as TIFF or PNG"
         )
+
+
+def _expected_tiles(data: bytes, start: int) -> int:
+    """Return the number of tiles by the SIZ marker of a codestream that begins at `start`."""
+    right, bottom, _, _, width, height, x, y = struct.unpack_from(">8I", data, start + 8)
+    across, down = math.ceil((right - x) / max(1, width)), math.ceil((bottom - y) / max(1, height))
+    return int(across * down)
+
+
+def _count_tiles(data: bytes, start: int) -> int:
+    """Return the number of tiles that a codestream contains; packets never look like a marker."""
+    return len({match[1] for match in re.finditer(rb"\xff\x90\0\x0a(..)", data[start:], re.DOTALL)})
 
 
 def jpeg_mask(path: Path) -> InputError:
@@ -313,6 +331,20 @@ def check_tiff_tags(image: ImageFile.ImageFile) -> None:
 def sample_formats(image: ImageFile.ImageFile) -> tuple[int, ...]:
     """Return the type of each channel of an opened TIFF: 1 unsigned, 2 signed, 3 float."""
     return tuple(image.tag_v2.get(_SAMPLE_FORMAT, (1,)))  # type: ignore[attr-defined]
+
+
+def pnm_maxval(image: ImageFile.ImageFile) -> int | None:
+    """Return the largest value that an opened PGM or PPM declares, if Pillow scales to it."""
+    tile = image.tile[0] if image.format == "PPM" and image.tile else None
+    if tile is None or tile.codec_name not in {"ppm", "ppm_plain"}:
+        return None
+    return tile.args[-1] if isinstance(tile.args, tuple) else None
+
+
+def unscale(pixels: NDArray[Any], maxval: int, scaled_to: int) -> NDArray[Any]:
+    """Return the stored values of a PGM, which Pillow scales from `maxval` to `scaled_to`."""
+    values = np.rint(pixels.astype(np.float64) * (maxval / scaled_to))
+    return values.astype(np.uint8 if maxval <= 255 else np.uint16)
 
 
 def is_jpeg_tiff(image: ImageFile.ImageFile) -> bool:

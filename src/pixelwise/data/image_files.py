@@ -29,8 +29,10 @@ from pixelwise.data.image_decoding import (
     has_16_bits,
     has_extra_samples,
     open_image,
+    pnm_maxval,
     raw_mode,
     sample_formats,
+    unscale,
     upright,
 )
 from pixelwise.data.mask_files import read_stored_mask
@@ -106,9 +108,10 @@ def _finite(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
 def _decode(path: Path, image: ImageFile.ImageFile) -> RawImage:
     """Decode an opened image. Raises BeyondPillowError if Pillow would change the values."""
     mode, stored, is_tiff = image.mode, raw_mode(image), image.format == "TIFF"
+    maxval = pnm_maxval(image)
     if is_tiff:
         check_tiff_tags(image)
-    if has_16_bits(image) and not mode.startswith("I;16"):
+    if has_16_bits(image) and not mode.startswith("I"):
         return _decode_16_bit_color(path, image)
     if stored in _UNNAMED and (not is_tiff or has_extra_samples(image)):
         full = _UNNAMED[stored]
@@ -121,8 +124,8 @@ def _decode(path: Path, image: ImageFile.ImageFile) -> RawImage:
         values = np.asarray(upright_image)
         if stored == "I;32N" and is_tiff and sample_formats(image)[0] == 1:
             values = values.view(np.uint32)  # Pillow reads them as signed
-        if image.format == "PPM" and mode == "I":  # Pillow scales them to 16 bits
-            values = values.astype(np.uint16)
+        if image.format == "PPM" and mode == "I":
+            values = unscale(values, maxval or 65535, 65535)
         return RawImage(values[..., None])
     if mode in {"RGBA", "LA"}:
         return RawImage(np.asarray(upright_image), alpha=True, unsure_alpha=is_tiff)

@@ -20,7 +20,9 @@ from pixelwise.data.image_decoding import (
     is_white_zero,
     jpeg_mask,
     open_image,
+    pnm_maxval,
     raw_mode,
+    unscale,
 )
 from pixelwise.data.tiff_reading import StoredTiff, read_tiff
 from pixelwise.errors import InputError
@@ -73,11 +75,12 @@ class StoredMask:
             colors = self.palette[self.values]
         else:
             colors = self.gray_tones(self.values)[..., None].repeat(3, axis=-1)
-        return colors if reading is MaskReading.COLORS else np.ascontiguousarray(colors[..., 0])
+        return colors if reading is MaskReading.COLORS else colors[..., 0].copy()
 
     def gray_tones(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Return the tones of gray values of up to 8 bits."""
-        return np.rint(values.astype(np.float32) * np.float32(255 / self.top)).astype(np.uint8)
+        tones = np.rint(values.astype(np.float32) * np.float32(255 / self.top))
+        return np.asarray(tones, dtype=np.uint8)
 
 
 def read_stored_mask(path: Path) -> StoredMask:
@@ -119,7 +122,7 @@ def _from_tiff(path: Path, tiff: StoredTiff) -> StoredMask:
 def _decode(path: Path, image: ImageFile.ImageFile) -> StoredMask:
     raw, inverted = raw_mode(image), is_white_zero(image)
     top = next((_TOPS[name] for name in _TOPS if raw.startswith(name)), 255)
-    maxval = _pnm_maxval(image)
+    maxval = pnm_maxval(image)
     image.load()
     mode, pixels = image.mode, np.asarray(image)
     if mode in {"LA", "PA", "RGBA"}:
@@ -143,27 +146,14 @@ def _decode(path: Path, image: ImageFile.ImageFile) -> StoredMask:
     if mode == "L":
         values = pixels if top == 255 else pixels // np.uint8(255 // top)
         if maxval is not None and maxval < 255:
-            top, values = maxval, _unscaled(pixels, maxval, 255)
+            top, values = maxval, unscale(pixels, maxval, 255)
         return StoredMask(_stored_tones(path, values, top, inverted=inverted), top=top)
     if mode in {"I", "I;16", "I;16B", "I;16L", "I;16N"}:
-        numbers = pixels if maxval is None else _unscaled(pixels, maxval, 65535)
+        numbers = pixels if maxval is None else unscale(pixels, maxval, 65535)
         return StoredMask(as_mask(numbers, path))
     raise InputError(
         f"{path}: mode {mode} is not supported: masks are index, palette or RGB images: "
         "save it as an 8-bit PNG"
-    )
-
-
-def _pnm_maxval(image: ImageFile.ImageFile) -> int | None:
-    """Return the largest value that a PGM declares, to which Pillow scales; None for others."""
-    arguments = image.tile[0].args if image.format == "PPM" and image.tile else None
-    named = isinstance(arguments, tuple) and image.tile[0].codec_name in {"ppm", "ppm_plain"}
-    return int(arguments[-1]) if named and isinstance(arguments[-1], int) else None
-
-
-def _unscaled(pixels: NDArray[Any], maxval: int, scaled_to: int) -> NDArray[Any]:
-    return np.rint(pixels.astype(np.float64) * (maxval / scaled_to)).astype(
-        np.uint8 if maxval <= 255 else np.uint16
     )
 
 
