@@ -216,7 +216,6 @@ def _start_processes(devices: int | None, nodes: int | None, *, run: Path) -> No
         follow_launcher,
         read_distributed_env,
     )
-    from pixelwise.training.launcher import launch
 
     distributed_env = read_distributed_env()
     if distributed_env is not None:
@@ -224,5 +223,7 @@ def _start_processes(devices: int | None, nodes: int | None, *, run: Path) -> No
         if distributed_env.launched:
             follow_launcher()
     elif (devices or 1) * (nodes or 1) > 1:
+        from pixelwise.training.launcher import launch  # imports PyTorch
+
         remedy = f"`pixelwise train --resume {run}` resumes from the last checkpoint"
         raise SystemExit(launch(devices=devices or 1, nodes=nodes or 1, remedy=remedy))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from pixelwise.data.array_files import ARRAY_SUFFIXES, read_array
+from pixelwise.data.folder_listing import list_files
 from pixelwise.data.image_decoding import (
     FORMAT_OF_SUFFIX,
     IMAGE_FORMATS,
@@ -193,14 +194,5 @@ def write_image(path: Path, image: Image.Image | NDArray[np.uint8]) -> None:
 
 
 def list_images(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """List the image files directly in `folder` by name, without hidden files.
-
-    Links to files that do not exist are listed: reading them says what is wrong.
-    """
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes
-        and not path.name.startswith(".")
-        and (path.is_file() or (path.is_symlink() and not path.exists()))
-    )
+    """List the image files directly in `folder` by name, without hidden files."""
+    return list_files(folder, suffixes)

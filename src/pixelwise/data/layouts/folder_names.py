@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from itertools import islice
 from pathlib import Path
 
+from pixelwise.data import folder_listing
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES
 from pixelwise.data.source import SPLITS
+from pixelwise.errors import InputError
 
 ALIASES = {
     "train": ("train", "training"),
@@ -20,11 +20,20 @@ MAX_ENTRIES = 1000
 
 
 def folders_in(root: Path) -> dict[str, Path]:
-    """The folders directly in `root`, by lower-case name."""
-    if not root.is_dir():
-        return {}
-    with os.scandir(root) as entries:
-        return {entry.name.casefold(): Path(entry.path) for entry in entries if entry.is_dir()}
+    """The folders directly in `root`, by lower-case name.
+
+    Raises:
+        InputError: If the names of two folders differ in letter case only.
+    """
+    folders: dict[str, Path] = {}
+    for folder in folder_listing.list_folders(root) if root.is_dir() else []:
+        first = folders.setdefault(folder.name.casefold(), folder)
+        if first is not folder:
+            raise InputError(
+                f"{folder}: its name differs from {first.name} in letter case only: merge the "
+                "folders, or rename one"
+            )
+    return folders
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -42,14 +51,7 @@ def first_names(
     folder: Path, suffixes: frozenset[str], *, limit: int | None = MAX_ENTRIES
 ) -> list[str]:
     """Names with one of these suffixes among the first `limit` entries (None: all) of `folder`."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [
-            entry.name
-            for entry in islice(entries, limit)
-            if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in suffixes
-        ]
+    return folder_listing.first_names(folder, suffixes, limit)
 
 
 def has_images(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.data.array_files import ARRAY_SUFFIXES, ArrayFile
+from pixelwise.data.folder_listing import list_entries, list_files
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts.error_handling import collect_errors
 from pixelwise.data.source import MaskFile, MaskSource, Sample
@@ -178,12 +179,8 @@ def sample_name(root: Path, image: Path) -> str:
 
 def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str]) -> list[str]:
     """Report images of unsupported formats; files and folders that are no images become a note."""
-    rest = [
-        path
-        for path in sorted(folder.iterdir())
-        if not path.name.startswith(".")
-        and not (path.is_file() and path.suffix.lower() in suffixes)
-    ]
+    listed = set(list_files(folder, suffixes))
+    rest = [path for path in list_entries(folder) if path not in listed]
     unsupported = [p for p in rest if p.suffix.lower() in _UNSUPPORTED_IMAGES | IMAGE_SUFFIXES]
     others = [path.name for path in rest if path not in unsupported]
     if others:
@@ -191,4 +188,8 @@ def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str])
         notes.append(f"skipped, not an image: {folder / others[0]}{more}")
     allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
     text = f"has an unsupported format (allowed: {allowed}): convert it or remove it"
-    return [Fault("unsupported-format", path, text) for path in unsupported]
+    is_folder = "is a folder with the name of an image: rename or remove it"
+    return [
+        Fault("unsupported-format", path, is_folder if path.is_dir() else text)
+        for path in unsupported
+    ]
