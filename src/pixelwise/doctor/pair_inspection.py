@@ -133,7 +133,7 @@ def _levels_without_exif(pair: InspectedPair, levels: NDArray[np.uint8]) -> NDAr
     mask = pair.sample.mask
     if isinstance(mask, RegionMask) and pair.image.header.swaps_sides:
         with suppress(InputError):  # run-length encoded regions have a size of their own
-            stored = replace(mask, size=None).read(pair.image.size[::-1])
+            stored = replace(mask, size=None, frame=None).read(pair.image.size[::-1])
             found = to_levels(stored, pair.mask)
             return levels if found is None else found
     return levels

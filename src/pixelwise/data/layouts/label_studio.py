@@ -110,7 +110,8 @@ def read(root: Path) -> Source:
         rectangles += sum(isinstance(region, Rectangle) for region in regions)
         # The JSON export keeps the order of the regions; the names of PNG files do not.
         by_area = any(isinstance(region, BrushMask) for region in regions)
-        mask = RegionMask(path, image.name, tuple(regions), by_area=by_area)
+        frame = _recorded_size(results)
+        mask = RegionMask(path, image.name, tuple(regions), by_area=by_area, frame=frame)
         samples.append(Sample(sample_name(root, image), image, mask))
     order = ("smaller", "larger") if brush_masks else ("later", "earlier")
     empty = sum(not results for _, results, _ in tasks.annotated)
@@ -192,6 +193,16 @@ def _labeled_results(results: Any) -> list[tuple[str, Any]]:
         if area in _SHAPES or "rle" in value or "points" in value:
             labeled.append((str(labels[0]), result))
     return labeled
+
+
+def _recorded_size(results: list[tuple[str, Any]]) -> tuple[int, int] | None:
+    """Return (height, width) of the image as it was annotated, if the export records it."""
+    for _, result in results:
+        if isinstance(result, dict):
+            height, width = result.get("original_height"), result.get("original_width")
+            if isinstance(height, int) and isinstance(width, int):
+                return height, width
+    return None
 
 
 def _region(result: Any, value: int) -> Region:
