@@ -227,6 +227,16 @@ def _(root: Path) -> None:
     (root / MASK).write_bytes(b"")
 
 
+@fault("not-an-image", IMAGE, "git lfs pull")
+def _(root: Path) -> None:
+    (root / IMAGE).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+
+
+@fault("not-an-image", MASK, "download the file again")
+def _(root: Path) -> None:
+    (root / MASK).write_text("<html>404</html>")
+
+
 @fault("wrong-extension", IMAGE, "the file is PDF: convert it to PNG")
 def _(root: Path) -> None:
     image = Image.open(root / IMAGE).convert("RGB")

@@ -33,12 +33,13 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b"version https://git-lfs", 0, LFS_POINTER),
     (b"/annex/objects/", 0, "git-annex pointer"),
 )
-_REMEDIES = {
+NO_IMAGES = {
     LFS_POINTER: "run `git lfs pull` in its repository",
     "git-annex pointer": "run `git annex get` in its repository",
     "HTML": "download the file again, since a server sent a web page in its place",
     "XML": "download the file again, since a server sent a message in its place",
 }
+"""The remedy for contents that stand in the place of a missing file."""
 
 
 def recognize(head: bytes) -> str | None:
@@ -54,10 +55,10 @@ def recognize(head: bytes) -> str | None:
 def explain_non_image(head: bytes) -> str | None:
     """Return problem and remedy for a file that is no image at all; None if that is not known."""
     content = recognize(head)
-    if content in _REMEDIES:
+    if content in NO_IMAGES:
         article = "an" if content in {"HTML", "XML"} else "a"
         noun = f"{content} document" if content in {"HTML", "XML"} else content
-        return f"is {article} {noun} instead of an image: {_REMEDIES[content]}"
+        return f"is {article} {noun} instead of an image: {NO_IMAGES[content]}"
     # Git writes a symbolic link as a text file where links are not available.
     if re.fullmatch(rb"[^\0\r\n]*/[^\0\r\n]*\.\w{2,5}", head.strip()) and len(head) < HEAD_BYTES:
         target = head.decode("utf-8", "replace").strip()
