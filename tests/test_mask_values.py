@@ -544,6 +544,14 @@ def test_classes_are_not_taken_for_instance_ids(tmp_path: Path) -> None:
         assert open_dataset(root, draw_val=False).classes.names[0] == "class_0"
 
 
+def test_a_split_that_lacks_classes_is_not_taken_for_instance_ids(tmp_path: Path) -> None:
+    counts = {"train": 4, "val": 1}
+    MINIATURES["plain"](tmp_path)
+    for path in tmp_path.glob("masks/*/*.png"):
+        save(path, objects_mask(0, counts[path.parent.name]))
+    assert len(open_dataset(tmp_path).classes) == 5
+
+
 def test_stated_values_win_over_every_reading(tmp_path: Path) -> None:
     """Classes written back by convert-data have explicit values."""
     expected = make(tmp_path, "plain", lambda path, t, _: save(path, t))
@@ -551,4 +559,27 @@ def test_stated_values_win_over_every_reading(tmp_path: Path) -> None:
     rows = zip(classes.names, classes.colors, classes.values, strict=True)
     text = "".join(f'[[class]]\nname = "{n}"\ncolor = {list(c)}\nvalue = {v}\n' for n, c, v in rows)
     (tmp_path / "classes.toml").write_text(text)
+    assert_reads(open_dataset(tmp_path, draw_val=False), expected)
+
+
+# Masks of one class or one brush stroke each: white is inside.
+
+
+@pytest.mark.parametrize("name", ["class folders", "class endings", "label studio png"])
+def test_a_binary_mask_in_another_encoding_reads_alike(tmp_path: Path, name: str) -> None:
+    MINIATURES[name](tmp_path)
+    before = open_dataset(tmp_path, draw_val=False)
+    samples = [s for samples in before.splits.values() for s in samples]
+    expected = {s.name: before.read(s)[1] for s in samples}
+    images = {s.image for s in samples}
+    paths = [path for path in sorted(tmp_path.rglob("*.png")) if path not in images]
+    assert len(paths) > 5
+    for number, path in enumerate(paths):
+        inside = np.asarray(Image.open(path).convert("L")) > 0
+        if number % 3 == 0:
+            path.write_bytes(png_of_bits(inside * 15, 4))
+        elif number % 3 == 1:
+            save_bits(path, inside)
+        elif name != "label studio png":
+            save_palette(path, ~inside, [(255, 255, 255), (0, 0, 0)])
     assert_reads(open_dataset(tmp_path, draw_val=False), expected)

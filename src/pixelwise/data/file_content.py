@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pixelwise.errors import InputError
+
 HEAD_BYTES = 512
 LFS_POINTER = "Git LFS pointer"
 _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
@@ -64,6 +66,16 @@ def explain_non_image(head: bytes) -> str | None:
         target = head.decode("utf-8", "replace").strip()
         return f"is a text file with the path {target}, a link without its file: put the file there"
     return None
+
+
+def missing_file(path: Path) -> InputError:
+    """Return the error for a path without a file."""
+    if path.is_symlink():
+        return InputError(
+            f"{path}: is a link to {path.readlink()}, which does not exist: fetch the data that it "
+            "links to (for example `git annex get` or `dvc pull`), or remove the link"
+        )
+    return InputError(f"{path}: does not exist: check the path")
 
 
 def read_head(path: Path) -> bytes:

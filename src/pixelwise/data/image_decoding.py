@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
-from pixelwise.data.file_content import explain_non_image, read_head, recognize
+from pixelwise.data.file_content import explain_non_image, missing_file, read_head, recognize
 from pixelwise.errors import InputError, MissingPackageError
 from pixelwise.file_io import check_regular
 
@@ -227,12 +227,7 @@ def decoding_errors(path: Path, formats: tuple[str, ...] = IMAGE_FORMATS) -> Ite
     except Image.DecompressionBombError as error:
         raise too_large(path) from error
     except FileNotFoundError as error:
-        if path.is_symlink():
-            raise InputError(
-                f"{path}: is a link to {path.readlink()}, which does not exist: fetch the data "
-                "that it links to (for example `git annex get` or `dvc pull`), or remove the link"
-            ) from error
-        raise InputError(f"{path}: does not exist: check the path") from error
+        raise missing_file(path) from error
     except MemoryError as error:
         raise InputError(
             f"{path}: the image does not fit into memory: split it into smaller images"

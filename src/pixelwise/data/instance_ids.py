@@ -13,6 +13,7 @@ from pixelwise.data.source import Source
 from pixelwise.errors import InputError
 
 MIN_MASKS = 3
+"""Fewer masks than this without a common value may just show different classes."""
 MIN_OBJECTS = 3
 """At least one image of a dataset with instance ids has this many objects."""
 COMPACT = 0.75
@@ -34,7 +35,7 @@ def check_instance_ids(source: Source, pairs: Sequence[PairReport]) -> None:
     """
     masks = [(pair, _foreground(pair)) for pair in pairs]
     labeled = [(pair, values) for pair, values in masks if values]
-    if len(labeled) < MIN_MASKS or not (_counted(labeled) or _unique(labeled)):
+    if not labeled or not (_counted(labeled) or _unique(labeled)):
         return
     if not _is_compact([pair for pair, _ in labeled]):
         return
@@ -66,12 +67,14 @@ def _foreground(pair: PairReport) -> list[int]:
 
 
 def _counted(labeled: list[tuple[PairReport, list[int]]]) -> bool:
-    """Whether every mask counts from 1 with few gaps, up to numbers that differ."""
-    highest = [values[-1] for _, values in labeled]
+    """Whether every mask counts from 1 with few gaps, up to numbers that differ within a split."""
+    highest: dict[str, set[int]] = {}
+    for pair, values in labeled:
+        highest.setdefault(pair.split, set()).add(values[-1])
     return (
         not labeled[0][0].mask.is_rgb
         and max(len(values) for _, values in labeled) >= MIN_OBJECTS
-        and len(set(highest)) > 1
+        and any(len(found) > 1 for found in highest.values())
         and all(values[-1] <= 1.2 * len(values) for _, values in labeled)
     )
 
@@ -79,7 +82,8 @@ def _counted(labeled: list[tuple[PairReport, list[int]]]) -> bool:
 def _unique(labeled: list[tuple[PairReport, list[int]]]) -> bool:
     """Whether the masks have several values each, and none of them in common."""
     count = sum(len(values) for _, values in labeled)
-    return count >= 2 * len(labeled) and count == len({v for _, vs in labeled for v in vs})
+    several = len(labeled) >= MIN_MASKS and count >= 2 * len(labeled)
+    return several and count == len({v for _, vs in labeled for v in vs})
 
 
 def _is_compact(pairs: list[PairReport]) -> bool:

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data import json_yaml
-from pixelwise.data.image_files import list_images, read_mask
+from pixelwise.data.image_files import list_images
 from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
+from pixelwise.data.mask_files import read_stored_mask
 from pixelwise.data.polygons import Ellipse, Polygons, Rectangle, Region, RegionMask, as_ring
 from pixelwise.data.rle import BrushRLE, whole_numbers
 from pixelwise.data.source import Sample, Source
@@ -46,7 +47,8 @@ class BrushMask:
     path: Path
 
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        stored = read_mask(self.path)
+        file = read_stored_mask(self.path)
+        stored = file.values if file.top == 255 else file.gray_tones(file.values)
         if stored.shape != size:
             raise InputError(
                 f"{self.path.name} is {'x'.join(map(str, stored.shape[1::-1]))} but the image is "
