@@ -356,12 +356,12 @@ def test_files_that_are_not_images_are_skipped_with_a_note(
     tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path)
-    (tmp_path / "images" / "Thumbs.db").touch()
-    (tmp_path / "images" / "._000.png").touch()
-    (tmp_path / "masks" / "readme.txt").touch()
+    for name in ("images/Thumbs.db", "images/._000.png", "images/a.csv", "masks/readme.txt"):
+        (tmp_path / name).touch()
     notes = open_dataset(tmp_path).notes
-    for path in (tmp_path / "images" / "Thumbs.db", tmp_path / "masks" / "readme.txt"):
+    for path in (tmp_path / "images" / "a.csv", tmp_path / "masks" / "readme.txt"):
         assert f"skipped, not an image: {path}" in notes
+    assert not any("Thumbs.db" in note or "._000" in note for note in notes)
 
 
 # Problems: each is one line with the file and the remedy.

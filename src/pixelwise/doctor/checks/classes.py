@@ -80,7 +80,7 @@ def absent_classes(scan: Scan) -> Iterator[Finding]:
     if classes is None:
         return
     found = {split: count_pixels(scan, split) for split in scan.splits}
-    total = np.sum([*found.values()], axis=0)[: len(classes)]
+    total = sum(found.values(), np.zeros(256, dtype=np.int64))[: len(classes)]
     for split, counts in found.items():
         present = np.flatnonzero(counts[: len(classes)])
         if len(present) == 0 and counts[IGNORE]:
