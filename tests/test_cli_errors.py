@@ -105,7 +105,7 @@ def value_outside_the_classes(data: Path) -> Path:
 
 def rgb_mask_without_class_table(data: Path) -> Path:
     (data / "classes.toml").unlink()
-    save(data / "masks" / "001.png", np.zeros((24, 32, 3), dtype=np.uint8))
+    save(data / "masks" / "001.png", np.full((24, 32, 3), (0, 0, 1), dtype=np.uint8))
     return data / "masks" / "001.png"
 
 

@@ -356,12 +356,12 @@ def test_files_that_are_not_images_are_skipped_with_a_note(
     tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     make_folder_data(tmp_path)
-    (tmp_path / "images" / "Thumbs.db").touch()
-    (tmp_path / "images" / "._000.png").touch()
-    (tmp_path / "masks" / "readme.txt").touch()
+    for name in ("images/Thumbs.db", "images/._000.png", "images/a.csv", "masks/readme.txt"):
+        (tmp_path / name).touch()
     notes = open_dataset(tmp_path).notes
-    for path in (tmp_path / "images" / "Thumbs.db", tmp_path / "masks" / "readme.txt"):
+    for path in (tmp_path / "images" / "a.csv", tmp_path / "masks" / "readme.txt"):
         assert f"skipped, not an image: {path}" in notes
+    assert not any("Thumbs.db" in note or "._000" in note for note in notes)
 
 
 # Problems: each is one line with the file and the remedy.
@@ -483,7 +483,7 @@ def test_an_rgb_mask_without_a_color_table_is_reported(
     make_folder_data(tmp_path, values=(0, 1), classes=None)
     if table is not None:
         (tmp_path / "classes.toml").write_text(table)  # names without colors
-    save_mask(tmp_path / "masks" / "003.png", np.zeros((24, 32, 3)))
+    save_mask(tmp_path / "masks" / "003.png", np.full((24, 32, 3), (0, 0, 1)))
     line = problem(tmp_path)
     assert line.startswith(f"{tmp_path / 'masks' / '003.png'}: the mask is RGB, but no table")
     assert f"write {tmp_path / 'classes.toml'}" in line
@@ -524,7 +524,7 @@ def test_two_masks_with_the_same_name_are_reported(
     )
 
 
-@pytest.mark.parametrize("name", ["extra.gif", "extra.HEIC", "extra.npz", "extra.dng"])
+@pytest.mark.parametrize("name", ["extra.psd", "extra.SVG", "extra.npz", "extra.dng"])
 def test_an_image_in_an_unsupported_format_is_reported(
     tmp_path: Path, make_folder_data: MakeData, name: str
 ) -> None:

@@ -19,12 +19,12 @@ from PIL import Image, ImageFilter
 
 from miniatures import MINIATURES
 from pixelwise.data.classes import Classes, write_classes_toml
+from pixelwise.data.connected_components import objects
 from pixelwise.data.dataset import open_dataset
 from pixelwise.doctor import Diagnosis, Severity, examine
 from pixelwise.doctor.doctor_page import write_page
 from pixelwise.doctor.measures.alignment import agreement
 from pixelwise.doctor.measures.fingerprint import fingerprint, near_pairs
-from pixelwise.doctor.measures.objects import objects
 from pixelwise.errors import InputError
 from pixelwise.planning.plan import PLANNED
 from pixelwise.recipes.load_recipe import load_recipe, parse_override
@@ -182,9 +182,9 @@ def _(root: Path) -> None:
     Image.open(root / IMAGE).save((root / IMAGE).with_suffix(".jpg"))
 
 
-@fault("unsupported-format", "images/train/extra.gif", "convert it or remove it")
+@fault("unsupported-format", "images/train/extra.psd", "convert it or remove it")
 def _(root: Path) -> None:
-    Image.open(root / IMAGE).save(root / "images/train/extra.gif")
+    (root / "images/train/extra.psd").write_bytes(b"8BPS" + bytes(60))
 
 
 @fault("stray-file", "images/stray.png", "move it into a split")
@@ -227,10 +227,20 @@ def _(root: Path) -> None:
     (root / MASK).write_bytes(b"")
 
 
-@fault("wrong-extension", IMAGE, "the file is GIF: convert it to PNG")
+@fault("not-an-image", IMAGE, "git lfs pull")
+def _(root: Path) -> None:
+    (root / IMAGE).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+
+
+@fault("not-an-image", MASK, "download the file again")
+def _(root: Path) -> None:
+    (root / MASK).write_text("<html>404</html>")
+
+
+@fault("wrong-extension", IMAGE, "the file is PDF: convert it to PNG")
 def _(root: Path) -> None:
     image = Image.open(root / IMAGE).convert("RGB")
-    image.save(root / IMAGE, format="GIF")
+    image.save(root / IMAGE, format="PDF")
 
 
 @fault("wrong-extension", IMAGE, "rename it to .jpeg", severity="warning")
@@ -266,16 +276,14 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.rot90(mask))
 
 
-@fault(
-    "exif-unturned-mask", MASK, "rotate the mask the same way", severity="warning", suffix=".jpg"
-)
+@fault("exif-unturned-mask", MASK, "rotate the mask the same way", stops=False, suffix=".jpg")
 def _(root: Path) -> None:
     rotate_image(root / JPEG, 3, transpose=Image.Transpose.ROTATE_180)
     change(root / MASK, lambda mask: mask[::-1, ::-1])
 
 
 @fault(
-    "exif-unturned-mask", MASK, "draw the mask on it", severity="warning", suffix=".jpg",
+    "exif-unturned-mask", MASK, "draw the mask on it", stops=False, suffix=".jpg",
     size=(128, 128),
 )  # fmt: skip
 def _(root: Path) -> None:
@@ -327,8 +335,7 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.where(mask == 2, 255, mask).astype(np.uint8))
 
 
-@fault("mixed-binary", "masks/train/train_03.png", "save all masks with 0 and 1",
-       severity="warning", table=False)  # fmt: skip
+@fault("unclear-values", "masks/train/train_03.png", '"1,255" = "foreground"', table=False)
 def _(root: Path) -> None:
     for path in root.glob("masks/*/*.png"):
         change(path, lambda mask: (mask == 1).astype(np.uint8))

@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,6 +165,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", sorted(image_files.PHOTO_SUFFIXES | {".JPG"}))
 def test_each_format_is_read_whatever_the_suffix_says(tmp_path: Path, suffix: str) -> None:
+    pillow_heif.register_heif_opener()
     path = tmp_path / f"image{suffix}"
     Image.fromarray(PIXELS).save(path)
     assert read_image(path).shape == (30, 40, 3)
@@ -353,7 +355,10 @@ def test_a_path_without_a_file_is_refused(tmp_path: Path, read: Callable[[Path],
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     assert problem(read, tmp_path / "absent.png") == "does not exist: check the path"
-    assert problem(read, tmp_path / "link.png") == "does not exist: check the path"
+    assert problem(read, tmp_path / "link.png") == (
+        f"is a link to {tmp_path / 'gone.png'}, which does not exist: fetch the data that it links "
+        "to (for example `git annex get` or `dvc pull`), or remove the link"
+    )
     assert "is a folder" in problem(read, tmp_path / "folder.png")
     assert "cannot be read" in problem(read, tmp_path / "file" / "below.png")
 
@@ -369,10 +374,15 @@ def test_several_images_in_one_file_are_refused(tmp_path: Path, suffix: str) -> 
         assert "save a single one" in problem(read_mask, path)
 
 
-def test_a_gif_is_refused_with_the_supported_formats(tmp_path: Path) -> None:
-    Image.fromarray(PIXELS).save(tmp_path / "still.gif")
-    line = problem(read_image, tmp_path / "still.gif")
-    assert "supported formats are JPEG, PNG, BMP, WEBP, TIFF" in line
+def test_an_ico_is_refused_with_the_supported_formats(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "icon.ico")
+    line = problem(read_image, tmp_path / "icon.ico")
+    assert (
+        "supported formats are JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM, JPEG2000, AVIF, HEIF" in line
+    )
+    assert "supported formats are PNG, BMP, TIFF, GIF, PPM)" in problem(
+        read_mask, tmp_path / "icon.ico"
+    )
 
 
 @pytest.mark.parametrize("pillows_own_limit", [True, False])

@@ -54,6 +54,7 @@ def load(
     tile: int | str = "auto",
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    value_range: tuple[float, float] | None = None,
 ) -> Predictor:
     """Load a trained network for prediction.
 
@@ -71,6 +72,8 @@ def load(
             that need more than 2 GiB, "none" never tiles.
         scales: Image scales of test-time augmentation, whose predictions are averaged.
         flip: Whether to average with the prediction for the mirrored image.
+        value_range: For a network of 8-bit images: the values of 16-bit and floating-point images
+            that become 0 and 255. Without it such images are refused.
 
     Returns:
         The predictor.
@@ -82,7 +85,14 @@ def load(
     from pixelwise.inference import Predictor
 
     return Predictor.load(
-        path, runtime=runtime, device=device, crf=crf, tile=tile, scales=scales, flip=flip
+        path,
+        runtime=runtime,
+        device=device,
+        crf=crf,
+        tile=tile,
+        scales=scales,
+        flip=flip,
+        value_range=value_range,
     )
 
 

@@ -79,6 +79,15 @@ Scales = Annotated[
 Flip = Annotated[
     bool, Option("--flip", help="Test-time augmentation: also average over the mirrored image.")
 ]
+ValueRange = Annotated[
+    str | None,
+    Option(
+        metavar="LOW,HIGH",
+        help="For a network of 8-bit images: the values of 16-bit and floating-point images that "
+        "become 0 and 255, e.g. 0,4095.",
+        show_default=False,
+    ),
+]
 
 LOADING = "loading the network (and timing its runtimes, the first time)"
 
@@ -107,7 +116,25 @@ def parse_options(ctx: Context, runtime: str) -> InferenceOptions:
         raise InputError(f"scales {scales!r}: {example}") from error
     parameters = given["crf_set"] or (DEFAULT_PARAMETERS if given["crf"] else None)
     side = int(tile) if tile.isascii() and tile.isdigit() else tile
-    return InferenceOptions(runtime, given["device"], parameters, side, numbers, given["flip"])
+    return InferenceOptions(
+        runtime,
+        given["device"],
+        parameters,
+        side,
+        numbers,
+        given["flip"],
+        _parse_range(given.get("value_range")),
+    )
+
+
+def _parse_range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--value-range {text}: give two numbers, such as 0,4095") from error
+    return low, high
 
 
 def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:

@@ -44,6 +44,7 @@ def predict(
     tile: flags.Tile = "auto",
     scales: flags.Scales = "1",
     flip: flags.Flip = False,
+    value_range: flags.ValueRange = None,
     large: Annotated[
         bool,
         Option(

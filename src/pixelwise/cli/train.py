@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Context, Option
 
 from pixelwise.cli import flags
-from pixelwise.cli.console import command
+from pixelwise.cli.console import Bar, command
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
+    from pixelwise.data.dataset import SegmentationData
     from pixelwise.recipes.schema import Recipe
 
 
@@ -104,15 +105,16 @@ def train(
 
     with report_once():
         loaded = load_recipe(recipe, _merge_overrides(ctx, settings or []))
+    source = _open_early(data, folder, loaded)
     if plan_only:
         processes = (devices or 1) * (nodes or 1)
-        _plan(data, folder, loaded, overwrite=overwrite, processes=processes)
+        _plan(source, folder, loaded, overwrite=overwrite, processes=processes)
         return
     from pixelwise.cli.training_display import run_with_display
     from pixelwise.training import train as train_run
 
     run_with_display(
-        lambda callback: train_run(data, folder, loaded, overwrite=overwrite, callback=callback)
+        lambda callback: train_run(source, folder, loaded, overwrite=overwrite, callback=callback)
     )
 
 
@@ -181,7 +183,26 @@ def _merge_overrides(ctx: Context, settings: list[str]) -> dict[str, Any]:
     return overrides
 
 
-def _plan(data: Path, out: Path, recipe: Recipe, *, overwrite: bool, processes: int) -> None:
+def _open_early(data: Path, folder: Path, recipe: Recipe) -> Path | SegmentationData:
+    """Open the dataset before PyTorch is imported, which takes seconds, to report its faults.
+
+    Not if the output folder exists, since training first checks what it holds, and not in one of
+    several processes, which report a fault together.
+    """
+    from pixelwise.distributed.environment import read_distributed_env
+    from pixelwise.planning.training_data import open_training_data
+    from pixelwise.process_settings import tune_allocator
+
+    if folder.exists() or read_distributed_env() is not None:
+        return data
+    tune_allocator()  # as in the run that follows
+    with Bar("checking the data") as bar:
+        return open_training_data(data, recipe, bar)
+
+
+def _plan(
+    data: Path | SegmentationData, out: Path, recipe: Recipe, *, overwrite: bool, processes: int
+) -> None:
     """Check everything and print the plan."""
     from pixelwise.cli.training_display import PrintedDisplay
     from pixelwise.process_settings import tune_allocator
@@ -202,7 +223,6 @@ def _start_processes(devices: int | None, nodes: int | None, *, run: Path) -> No
         follow_launcher,
         read_distributed_env,
     )
-    from pixelwise.training.launcher import launch
 
     distributed_env = read_distributed_env()
     if distributed_env is not None:
@@ -210,5 +230,7 @@ def _start_processes(devices: int | None, nodes: int | None, *, run: Path) -> No
         if distributed_env.launched:
             follow_launcher()
     elif (devices or 1) * (nodes or 1) > 1:
+        from pixelwise.training.launcher import launch  # imports PyTorch
+
         remedy = f"`pixelwise train --resume {run}` resumes from the last checkpoint"
         raise SystemExit(launch(devices=devices or 1, nodes=nodes or 1, remedy=remedy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.file_content import explain_non_image, missing_file, read_head
 from pixelwise.data.pixel_format import MAX_CHANNELS
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_regular
@@ -124,8 +126,14 @@ def load_array(path: Path) -> NDArray[Any]:
         # Memory-mapping refuses a header that promises more than the file holds.
         with np.errstate(over="ignore"):
             return np.array(np.lib.format.open_memmap(path, mode="r"))
+    except FileNotFoundError as error:
+        raise missing_file(path) from error
     except Exception as error:  # a damaged header can raise anything in NumPy
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        with suppress(OSError):
+            other = explain_non_image(read_head(path)) if path.is_file() else None
+            if other is not None:
+                raise InputError(f"{path}: {other}") from error
         raise InputError(
             f"{path}: not a readable array ({reason}): save it with numpy.save"
         ) from error

@@ -132,13 +132,13 @@ def choose_format(
         )
     if value_range is None:
         same = [s for s in range_from or summaries if s.example.dtype == dtype] or summaries
-        value_range, note = _find_range(dtype, np.concatenate([s.sample for s in same]))
+        value_range, note = find_range(dtype, np.concatenate([s.sample for s in same]))
         if note:
             notes.append(f"{note} (--set data.value_range changes this)")
     return PixelFormat(channels or most, dtype, value_range), notes
 
 
-def _find_range(dtype: str, sample: NDArray[np.float32]) -> tuple[tuple[float, float], str]:
+def find_range(dtype: str, sample: NDArray[np.float32]) -> tuple[tuple[float, float], str]:
     """Return the values that become 0 and 255, and a note if there was a choice."""
     if dtype == "uint8":
         return (0.0, 255.0), ""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.classes import Classes, distinct_colors, listed, unpack_rgb
-from pixelwise.data.image_files import mask_palette
+from pixelwise.data.classes import Classes, distinct_colors, listed, pack_rgb, unpack_rgb
+from pixelwise.data.instance_ids import check_instance_ids
+from pixelwise.data.mask_readings import choose_readings
 from pixelwise.data.pair_report import PairReport
-from pixelwise.data.source import GrayRgbFile, MaskFile, Source
+from pixelwise.data.source import Source
 from pixelwise.errors import InputError
 
 MAX_INFERRED_CLASSES = 64
 """More values or colors than this, without a class table, mean blurred or resized masks."""
+
+TONE_SPACING = 12
+"""Class numbers beside 255 that are this far apart on average may be gray tones."""
 
 
 def infer_classes(
@@ -23,8 +26,8 @@ def infer_classes(
 ) -> Classes | None:
     """Return the classes of the dataset, inferred from its masks if no table defines them.
 
-    RGB masks that are gray everywhere are index masks that were saved as RGB: their samples and
-    reports are changed to index masks. What is assumed is added to `source.notes`.
+    Where the numbers in the files do not identify the classes, samples and reports are changed to
+    another reading: see `mask_readings`. What is assumed is added to `source.notes`.
 
     Args:
         source: The dataset.
@@ -39,39 +42,36 @@ def infer_classes(
     """
     readable = [pair for pair in pairs if pair.mask.readable and len(pair.mask.values)]
     used = [pair for pair in readable if pair.mask.representative] or readable
+    choose_readings(source, readable, has_class_table=has_class_table)
     classes = source.classes
-    if used and all(pair.mask.is_rgb for pair in used) and (classes is None or source.rgb_allowed):
-        colors = np.unique(np.concatenate([pair.mask.values for pair in used]))
-        known = classes is not None and bool((classes.find_colors(colors) >= 0).all())
-        if _is_gray(colors) and not has_class_table and not known:
-            source.notes.append("all RGB masks are gray: they are read as index masks")
-            for pair in readable:
-                _read_as_index_mask(pair)
-        elif classes is None:
-            source.rgb_allowed = True
-            return _classes_from_colors(source, colors)
+    if used and classes is None and all(pair.mask.is_rgb for pair in used):
+        source.rgb_allowed = True
+        check_instance_ids(source, used)
+        return _classes_from_colors(source, used)
     index = [pair for pair in used if not pair.mask.is_rgb]
     if classes is not None or not index:
         return classes
+    _check_mixed_binary(source, index)
+    check_instance_ids(source, index)
     values = np.unique(np.concatenate([pair.mask.values for pair in index])).tolist()
-    first = index[0].sample.mask
-    palette = mask_palette(first.path) if isinstance(first, MaskFile) else None
-    return _classes_from_values(source, values, palette)
+    palettes = [pair.mask.palette for pair in index if pair.mask.palette is not None]
+    return _classes_from_values(source, values, palettes[0] if palettes else None)
 
 
-def _is_gray(colors: NDArray[np.uint32]) -> bool:
-    return bool(((colors & 255) * 0x010101 == colors).all())
-
-
-def _read_as_index_mask(pair: PairReport) -> None:
-    mask = pair.mask
-    pair.sample = replace(pair.sample, mask=GrayRgbFile(mask.path))
-    if not mask.is_rgb or not _is_gray(mask.values):
+def _check_mixed_binary(source: Source, index: Sequence[PairReport]) -> None:
+    """Raise InputError if some masks hold 0 and 1, and others 0 and 255."""
+    present = [(set(pair.mask.values.tolist()), pair.mask.path) for pair in index]
+    if not all(values <= {0, 1} or values <= {0, 255} for values, _ in present):
         return
-    mask.values, mask.is_rgb = (mask.values & 255).astype(np.uint8), False
-    if pair.decoded is not None:
-        raw, stored = pair.decoded
-        pair.decoded = raw, stored[..., 0]
+    ones, whites = ([path for values, path in present if n in values] for n in (1, 255))
+    if ones and whites:
+        raise InputError(
+            f"{source.root}: {len(ones)} masks hold 0 and 1, such as {ones[0].name}, but "
+            f"{len(whites)} hold 0 and 255, such as {whites[0].name}: if both mark the same class, "
+            f"write {source.root / 'data.toml'} with "
+            'values = {"0" = "background", "1,255" = "foreground"}; if 255 marks pixels to ignore, '
+            'with values = {"0" = "background", "1" = "foreground", "255" = "ignore"}'
+        )
 
 
 def _classes_from_values(
@@ -100,6 +100,18 @@ def _classes_from_values(
             "with soft edges, as in a JPEG or a resized mask: export the masks again as PNG, "
             "without smoothing"
         )
+    if values == [255]:
+        raise InputError(
+            f"{source.root}: all masks hold only 255, which marks ignored pixels beside other "
+            "values, so that there is nothing to learn: export the masks again with a value for "
+            "each class"
+        )
+    if _may_be_tones(values):
+        raise InputError(
+            f"{source.root}: the masks hold the values {listed(values)}: 255 is ignored if they "
+            "are class numbers, but a class if they are gray tones: write "
+            f"{table} with the `value` of each class, and `ignore = 255` if it is ignored"
+        )
     ignore = None
     if values == [0, 255]:
         names = ["background", "foreground"]
@@ -121,8 +133,15 @@ def _classes_from_values(
     return Classes.make(names, colors=colors, values=values, ignore=ignore)
 
 
-def _classes_from_colors(source: Source, colors: NDArray[np.uint32]) -> Classes:
-    """Name the packed colors of RGB masks color_1, color_2, ..."""
+def _may_be_tones(values: list[int]) -> bool:
+    """Whether 255 and other values may be gray tones spread from black to white."""
+    others = values[:-1]
+    return values[-1] == 255 and len(others) > 1 and others[-1] >= TONE_SPACING * len(others)
+
+
+def _classes_from_colors(source: Source, pairs: Sequence[PairReport]) -> Classes:
+    """Name the colors of RGB masks color_1, color_2, ..., those of palettes by their value."""
+    colors = np.unique(np.concatenate([pair.mask.values for pair in pairs]))
     table = source.root / "classes.toml"
     if len(colors) > MAX_INFERRED_CLASSES:
         raise InputError(
@@ -132,9 +151,25 @@ def _classes_from_colors(source: Source, colors: NDArray[np.uint32]) -> Classes:
         )
     rgb = unpack_rgb(colors)
     names = [f"color_{number}" for number in range(1, len(rgb) + 1)]
+    numbers = _palette_numbers(pairs, colors)
+    if numbers is not None:
+        order = np.argsort(numbers)
+        rgb, names = [rgb[i] for i in order], [f"class_{numbers[i]}" for i in order]
     shown = ", ".join(f"{name} {color}" for name, color in zip(names, rgb, strict=True))
     source.notes.append(
         f"assumed {len(rgb)} classes from the colors of the RGB masks: {shown}; to change this, "
         f"write {table} with a name and a color for each class"
     )
     return Classes.make(names, colors=rgb)
+
+
+def _palette_numbers(pairs: Sequence[PairReport], colors: NDArray[np.uint32]) -> list[int] | None:
+    """Return the value of each color in the first palette that has it; None if they clash."""
+    numbers: dict[int, int] = {}
+    for pair in pairs:
+        if pair.mask.palette is None:
+            return None
+        packed = pack_rgb(pair.mask.palette).tolist()
+        numbers = {color: packed.index(color) for color in set(packed)} | numbers
+    found = [numbers[color] for color in colors.tolist()]
+    return found if len(set(found)) == len(found) else None

@@ -17,22 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from pixelwise.data.array_files import ARRAY_SUFFIXES, as_mask, read_array
+from pixelwise.data.array_files import ARRAY_SUFFIXES, read_array
 from pixelwise.data.folder_listing import list_files
 from pixelwise.data.image_decoding import (
     FORMAT_OF_SUFFIX,
     IMAGE_FORMATS,
     MASK_FORMATS,
     BeyondPillowError,
-    apply_orientation,
+    check_tiff_tags,
     decode_as,
-    decoding_errors,
     exif_orientation,
     has_16_bits,
+    has_extra_samples,
     open_image,
+    pnm_maxval,
     raw_mode,
+    sample_formats,
+    unscale,
     upright,
 )
+from pixelwise.data.mask_files import read_stored_mask
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, RawImage
 from pixelwise.data.png_encoding import encode_palette, encode_rgb
 from pixelwise.data.tiff_reading import read_tiff
@@ -44,7 +48,6 @@ IMAGE_SUFFIXES = PHOTO_SUFFIXES | ARRAY_SUFFIXES
 MASK_SUFFIXES = frozenset(s for s, name in FORMAT_OF_SUFFIX.items() if name in MASK_FORMATS)
 
 _EIGHT_BIT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK"})
-_SAMPLES, _PLANES, _SAMPLE_FORMAT = 277, 284, 339  # tags of TIFF 6.0
 _UNNAMED = {"RGBX": "RGBA", "LX": "LA"}
 """Raw modes with a channel that is neither color nor alpha, which Pillow drops: read as these."""
 
@@ -81,15 +84,9 @@ def read_raw(path: Path) -> RawImage:
         with open_image(path, IMAGE_FORMATS, decode=False, deep=True) as image:
             raw = _decode(path, image)
     except BeyondPillowError:
-        raw = _read_tiff(path)
+        tiff = read_tiff(path)
+        raw = RawImage(tiff.as_shown(), tiff.alpha, unsure_alpha=tiff.alpha)
     return replace(raw, pixels=_finite(raw.pixels, path))
-
-
-def _read_tiff(path: Path) -> RawImage:
-    """Read a TIFF that Pillow cannot; its values may have any type."""
-    with decoding_errors(path):
-        stored, alpha, orientation = read_tiff(path)
-    return RawImage(apply_orientation(stored, orientation), alpha, unsure_alpha=alpha)
 
 
 def _finite(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -112,16 +109,12 @@ def _finite(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
 def _decode(path: Path, image: ImageFile.ImageFile) -> RawImage:
     """Decode an opened image. Raises BeyondPillowError if Pillow would change the values."""
     mode, stored, is_tiff = image.mode, raw_mode(image), image.format == "TIFF"
+    maxval = pnm_maxval(image)
     if is_tiff:
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        samples, formats = tags.get(_SAMPLES, 1), tags.get(_SAMPLE_FORMAT, (1,))
-        gray = samples == 1 and (mode in {"I", "F"} or mode.startswith("I;16"))
-        planes = tags.get(_PLANES, 1) == 2 and has_16_bits(image)
-        if not gray and (samples > 4 or planes or set(formats) != {1}):
-            raise BeyondPillowError
-    if has_16_bits(image) and not mode.startswith("I;16"):
+        check_tiff_tags(image)
+    if has_16_bits(image) and not mode.startswith("I"):
         return _decode_16_bit_color(path, image)
-    if stored in _UNNAMED:
+    if stored in _UNNAMED and (not is_tiff or has_extra_samples(image)):
         full = _UNNAMED[stored]
         return RawImage(decode_as(path, full, full))
     image.load()
@@ -130,8 +123,10 @@ def _decode(path: Path, image: ImageFile.ImageFile) -> RawImage:
         return RawImage(np.asarray(upright_image).astype(np.uint16)[..., None])
     if mode in {"I", "F"}:
         values = np.asarray(upright_image)
-        if stored == "I;32N" and is_tiff and formats[0] == 1:  # Pillow reads them as signed
-            values = values.view(np.uint32)
+        if stored == "I;32N" and is_tiff and sample_formats(image)[0] == 1:
+            values = values.view(np.uint32)  # Pillow reads them as signed
+        if image.format == "PPM" and mode == "I":
+            values = unscale(values, maxval or 65535, 65535)
         return RawImage(values[..., None])
     if mode in {"RGBA", "LA"}:
         return RawImage(np.asarray(upright_image), alpha=True, unsure_alpha=is_tiff)
@@ -166,62 +161,13 @@ def _decode_16_bit_color(path: Path, image: ImageFile.ImageFile) -> RawImage:
 
 
 def read_mask(path: Path) -> NDArray[Any]:
-    """Decode a mask.
-
-    A palette mask gives its indices, not its colors; a 1-bit mask gives 0 and 1. A TIFF with other
-    channels than gray or RGB is one-hot: one channel per class.
-
-    Returns:
-        (H, W) the stored values of an index or palette mask: uint8, or uint16 if a 16-bit mask
-        holds a value over 255; or (H, W, 3) the colors of an RGB mask.
-
-    Raises:
-        InputError: As `read_raw`, and for JPEG, whose compression blurs the class values.
-    """
-    if path.suffix.lower() in {".jpg", ".jpeg"}:
-        raise InputError(
-            f"{path}: JPEG compression blurs the class values at edges: export the masks as PNG"
-        )
-    try:
-        with open_image(path, MASK_FORMATS, decode=False) as image:
-            if image.mode in {"L", "RGB"} and raw_mode(image).endswith("X"):
-                raise BeyondPillowError  # Pillow would drop a channel
-            image.load()
-            return _mask_values(path, image)
-    except BeyondPillowError:
-        return as_mask(_read_tiff(path).pixels, path)
-
-
-def _mask_values(path: Path, image: Image.Image) -> NDArray[Any]:
-    if image.mode in {"P", "L"}:
-        return np.asarray(image)
-    if image.mode in {"I;16", "I;16B", "I;16L", "I;16N"}:
-        deep = np.asarray(image).astype(np.uint16)
-        return deep if deep.max(initial=0) > 255 else deep.astype(np.uint8)
-    if image.mode == "1":
-        return np.asarray(image, dtype=np.uint8)
-    if image.mode in {"RGB", "RGBA"}:
-        pixels = np.asarray(image)
-        if image.mode == "RGBA" and not (pixels[..., 3] == 255).all():
-            if image.format == "TIFF":  # the channel may not be alpha
-                raise BeyondPillowError
-            raise InputError(
-                f"{path}: the mask has transparent pixels, whose class is not clear: save the mask "
-                "without an alpha channel"
-            )
-        return pixels[..., :3]
-    raise InputError(
-        f"{path}: mode {image.mode} is not supported: masks are index, palette or RGB images: "
-        "save it as an 8-bit PNG"
-    )
+    """Read the stored values or the RGB colors of a mask: see `mask_files.read_stored_mask`."""
+    return read_stored_mask(path).values
 
 
 def mask_palette(path: Path) -> NDArray[np.uint8] | None:
     """Return the colors (N, 3) of a palette mask, or None if the mask has no palette."""
-    with suppress(BeyondPillowError), open_image(path, MASK_FORMATS) as image:
-        if image.mode == "P" and image.palette is not None:
-            return np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-    return None
+    return read_stored_mask(path).palette
 
 
 def swapped_by_exif(path: Path) -> bool:

@@ -8,7 +8,7 @@ values below 0 or above 255. Normalization, augmentation and padding all use thi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,21 @@ class PixelFormat:
 
 RGB = PixelFormat()
 """8-bit RGB images."""
+
+
+def to_8_bits(raw: RawImage, value_range: tuple[float, float]) -> RawImage:
+    """Map stored values of any type linearly to 8 bits.
+
+    Args:
+        raw: The image; 8-bit images are returned unchanged.
+        value_range: The values that become 0 and 255; those beyond are clipped.
+    """
+    if raw.dtype == "uint8":
+        return raw
+    low, high = value_range
+    scaled = (raw.pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    levels = np.rint(np.nan_to_num(scaled, nan=0.0)).clip(0, 255).astype(np.uint8)
+    return replace(raw, pixels=levels)
 
 
 def as_shown(pixels: Pixels) -> NDArray[np.uint8]:

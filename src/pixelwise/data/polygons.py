@@ -139,6 +139,8 @@ class RegionMask:
         regions: The objects; pixels outside all of them are 0.
         size: (height, width) of the image according to the file; None if it gives none.
         by_area: Whether smaller regions cover larger ones; otherwise later ones cover earlier ones.
+        frame: (height, width) that the image had when relative regions were drawn: the image may
+            have been resized since, but not rotated.
     """
 
     path: Path
@@ -146,14 +148,16 @@ class RegionMask:
     regions: tuple[Region, ...]
     size: tuple[int, int] | None = None
     by_area: bool = False
+    frame: tuple[int, int] | None = None
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
-        if self.size is not None and self.size != size:
+        recorded = self.frame if self.frame == size[::-1] else self.size
+        if recorded is not None and recorded != size:
             remedy = "correct the file, or use the image that was annotated"
-            if self.size == size[::-1]:
-                remedy = "the EXIF orientation rotates the image: annotate the upright image"
+            if recorded == size[::-1]:
+                remedy = "its EXIF orientation rotates it, so annotate the upright image"
             raise InputError(
-                f"{self.path}: the file gives {self.size[1]}x{self.size[0]} for {self.image}, "
+                f"{self.path}: the file gives {recorded[1]}x{recorded[0]} for {self.image}, "
                 f"but the image is {size[1]}x{size[0]}: {remedy}"
             )
         mask = np.zeros(size, dtype=np.uint8)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import Classes
-from pixelwise.data.image_files import read_mask
+from pixelwise.data.mask_files import MaskReading, read_stored_mask
 
 SPLITS = ("train", "val", "test")
 
@@ -38,22 +38,13 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask in a separate image file."""
+    """A mask in a separate image file, and what identifies its classes."""
 
     path: Path
+    reading: MaskReading = MaskReading.VALUES
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
-        return read_mask(self.path)
-
-
-@dataclass(frozen=True)
-class GrayRgbFile:
-    """An index mask that was saved as RGB with three equal channels."""
-
-    path: Path
-
-    def read(self, size: tuple[int, int]) -> NDArray[Any]:
-        return read_mask(self.path)[..., 0]
+        return read_stored_mask(self.path).read_by(self.reading, self.path)
 
 
 @dataclass(frozen=True)

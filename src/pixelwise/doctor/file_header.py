@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pixelwise.data.file_content import read_head, recognize
 from pixelwise.data.image_decoding import (
     IMAGE_FORMATS,
     exif_transpose,
@@ -14,28 +15,6 @@ from pixelwise.data.image_decoding import (
     warnings_silenced,
 )
 from pixelwise.file_io import check_regular
-
-_SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
-    (b"\xff\xd8\xff", 0, "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", 0, "PNG"),
-    (b"GIF8", 0, "GIF"),
-    (b"BM", 0, "BMP"),
-    (b"WEBP", 8, "WEBP"),
-    (b"II*\0", 0, "TIFF"),
-    (b"MM\0*", 0, "TIFF"),
-    (b"ftypheic", 4, "HEIC"),
-    (b"ftypmif1", 4, "HEIC"),
-    (b"ftypavif", 4, "AVIF"),
-    (b"\0\0\0\x0cjP  ", 0, "JPEG 2000"),
-    (b"8BPS", 0, "PSD"),
-    (b"%PDF", 0, "PDF"),
-    (b"PK\x03\x04", 0, "ZIP"),
-    (b"\x93NUMPY", 0, "NPY"),
-    (b"<!doctype", 0, "HTML"),
-    (b"<html", 0, "HTML"),
-    (b"<svg", 0, "SVG"),
-    (b"version https://git-lfs", 0, "Git LFS pointer"),
-)
 
 
 @dataclass(frozen=True)
@@ -56,29 +35,33 @@ class FileHeader:
     mode: str | None = None
     transpose: Image.Transpose | None = None
 
+    @property
+    def swaps_sides(self) -> bool:
+        """Whether the EXIF orientation swaps width and height."""
+        return self.transpose in {
+            Image.Transpose.ROTATE_90,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.TRANSVERSE,
+        }
+
 
 def read_header(path: Path) -> FileHeader:
     """Read the header of a file. Errors other than a denied permission are left to the reader."""
     try:
         check_regular(path)
-        with path.open("rb") as stream:
-            head = stream.read(64)
+        head = read_head(path)
     except PermissionError:
         return FileHeader(denied=True)
     except OSError:
         return FileHeader()
-    content = next((name for start, at, name in _SIGNATURES if _starts(head, start, at)), None)
+    content = recognize(head)
     mode = transpose = None
     if content in IMAGE_FORMATS:
         try:
-            with warnings_silenced, Image.open(path, formats=IMAGE_FORMATS) as image:
+            with warnings_silenced, Image.open(path, formats=(content,)) as image:
                 mode = image.mode + (";16" if has_16_bits(image) else "")
                 transpose = exif_transpose(image)
         except Exception:  # damaged bytes can raise anything in Pillow
             pass
     return FileHeader(not head, content=content, mode=mode, transpose=transpose)
-
-
-def _starts(head: bytes, signature: bytes, offset: int) -> bool:
-    text = head.lower() if signature.startswith(b"<") else head
-    return text[offset : offset + len(signature)] == signature

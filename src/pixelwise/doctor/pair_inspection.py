@@ -7,7 +7,8 @@ find problems that do not stop training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from PIL import Image
 
 from pixelwise.data.channel_statistics import PixelSummary, choose_format, summarize_pixels
 from pixelwise.data.classes import pack_rgb
+from pixelwise.data.connected_components import objects
 from pixelwise.data.dataset_scan import DatasetScan
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RawImage, as_shown
+from pixelwise.data.polygons import RegionMask
 from pixelwise.data.source import Sample
 from pixelwise.doctor.file_header import FileHeader, read_header
 from pixelwise.doctor.measures.alignment import Agreement, agreement
 from pixelwise.doctor.measures.fingerprint import Fingerprint, digest, fingerprint
-from pixelwise.doctor.measures.objects import objects
+from pixelwise.errors import InputError
 
 MAX_LEVELS = 256
 """More values or colors than this in one mask cannot be classes."""
@@ -71,6 +74,11 @@ class InspectedMask(MaskReport):
     object_values: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     object_areas: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
+    def replace_values(self, values: NDArray[Any], *, is_rgb: bool) -> NDArray[np.intp]:
+        index = super().replace_values(values, is_rgb=is_rgb)
+        self.object_values = index[self.object_values]
+        return index
+
     @property
     def too_many(self) -> bool:
         return len(self.values) > MAX_LEVELS
@@ -110,10 +118,25 @@ def inspect_pair(sample: Sample, split: str) -> InspectedPair:
     if gray is not None and levels is not None and image.size == mask.size:
         pair.agreement = agreement(gray, levels)
         if image.header.transpose is not None:
-            transposed = np.asarray(Image.fromarray(levels).transpose(image.header.transpose))
+            unrotated = _levels_without_exif(pair, levels)
+            transposed = np.asarray(Image.fromarray(unrotated).transpose(image.header.transpose))
             if transposed.shape == gray.shape:
                 pair.exif_agreement = agreement(gray, transposed)
     return pair
+
+
+def _levels_without_exif(pair: InspectedPair, levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the levels that the mask would have if it were made on the image without its EXIF.
+
+    Polygons are rasterized to the size of the stored image; other masks stay as they are.
+    """
+    mask = pair.sample.mask
+    if isinstance(mask, RegionMask) and pair.image.header.swaps_sides:
+        with suppress(InputError):  # run-length encoded regions have a size of their own
+            stored = replace(mask, size=None, frame=None).read(pair.image.size[::-1])
+            found = to_levels(stored, pair.mask)
+            return levels if found is None else found
+    return levels
 
 
 def to_display(raw: RawImage, summary: PixelSummary | None = None) -> NDArray[np.uint8]:

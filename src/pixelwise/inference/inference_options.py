@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.crf import CRFParameters, find_parameters
+from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes import EXPORTED, TORCH
 from pixelwise.inference.tiling.tiled_model import check_tile
@@ -34,6 +35,8 @@ class InferenceOptions:
         scales: Test-time augmentation (TTA): scales of the image, 0.1 to 10, whose
             probabilities are averaged.
         flip: TTA: also average over the mirrored image.
+        value_range: For networks of 8-bit images: the values of 16-bit and floating-point images
+            that become 0 and 255. Without it such images are refused.
 
     Raises:
         InputError: If a value is not allowed, two options exclude each other, or a CRF is
@@ -46,6 +49,7 @@ class InferenceOptions:
     tile: int | str = AUTO
     scales: Sequence[float] = (1.0,)
     flip: bool = False
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.runtime not in RUNTIME_NAMES:
@@ -59,6 +63,10 @@ class InferenceOptions:
         scales = tuple(float(scale) for scale in self.scales) or (1.0,)
         object.__setattr__(self, "scales", scales)
         _ = self.tta  # validates the scales
+        if self.value_range is not None:
+            low, high = (float(value) for value in self.value_range)
+            object.__setattr__(self, "value_range", (low, high))
+            _ = PixelFormat(value_range=(low, high))  # validates it
         if self.crf is not None:
             object.__setattr__(self, "crf", find_parameters(self.crf))
             require_numba("the dense CRF")

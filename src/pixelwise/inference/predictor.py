@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.crf import CRFParameters, dense_crf, find_parameters
+from pixelwise.data.channel_statistics import find_range
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_decoding import upright
 from pixelwise.data.image_files import read_raw
-from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, as_shown
+from pixelwise.data.pixel_format import (
+    RGB,
+    PixelFormat,
+    Pixels,
+    RawImage,
+    as_shown,
+    to_8_bits,
+)
 from pixelwise.errors import InputError
 from pixelwise.inference.inference_options import AUTO, InferenceOptions
 from pixelwise.inference.load_model import load_model
@@ -62,6 +71,12 @@ class Predictor:
         self.network_id = network_id
         self.network = TiledModel(runtime, tile=self.options.tile)
         self.tta = self.options.tta
+        self.path = ""
+        if self.options.value_range is not None and not pixels.is_bytes:
+            raise InputError(
+                f"value range {list(self.options.value_range)}: the network was trained on "
+                f"{pixels} and has its own range: omit it"
+            )
         crf = self.options.crf
         self.crf = None if crf is None else find_parameters(crf)
 
@@ -76,6 +91,7 @@ class Predictor:
         tile: int | str = AUTO,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        value_range: tuple[float, float] | None = None,
     ) -> Predictor:
         """Load a predictor from a bundle or an export.
 
@@ -87,12 +103,14 @@ class Predictor:
             tile: Largest side of a tile, "auto" or "none".
             scales: TTA scales.
             flip: TTA with mirrored images.
+            value_range: Values of deeper images that become 0 and 255.
 
         Raises:
             InputError: If the file is not a complete bundle or export, the runtime is not
                 available, or an option is not allowed.
         """
-        return cls.from_options(path, InferenceOptions(runtime, device, crf, tile, scales, flip))
+        options = InferenceOptions(runtime, device, crf, tile, scales, flip, value_range)
+        return cls.from_options(path, options)
 
     @classmethod
     def from_options(
@@ -111,6 +129,7 @@ class Predictor:
         """
         model = load_model(Path(path), options, prefer_tiling=prefer_tiling)
         predictor = cls(**vars(model), options=options)
+        predictor.path = str(path)
         predictor.network.check_tile_side()
         return predictor
 
@@ -175,7 +194,7 @@ class Predictor:
         Raises:
             InputError: As for a call.
         """
-        return as_pixels(image, self.pixels)
+        return as_pixels(image, self.pixels, value_range=self.options.value_range, bundle=self.path)
 
     def predict_prepared(self, image: Pixels) -> Prediction:
         """Predict an image from `prepare` or from a dataset."""
@@ -249,12 +268,29 @@ def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.log(np.maximum(probabilities, smallest))
 
 
-def as_pixels(image: ImageLike, pixels: PixelFormat = RGB) -> Pixels:
+def _map_to_8_bits(raw: RawImage, path: Path, bundle: str) -> str:
+    """Return the remedy for an image of more than 8 bits, with a range that fits its values."""
+    low, high = find_range(raw.dtype, raw.pixels.astype(np.float32).reshape(-1))[0]
+    if not bundle:
+        return f"save it as an 8-bit PNG, or pass value_range=({low:g}, {high:g})"
+    command = f"pixelwise predict {shlex.quote(bundle)} {shlex.quote(str(path))}"
+    return f"`{command} --value-range={low:g},{high:g}` maps its values to 8 bits"
+
+
+def as_pixels(
+    image: ImageLike,
+    pixels: PixelFormat = RGB,
+    *,
+    value_range: tuple[float, float] | None = None,
+    bundle: str = "",
+) -> Pixels:
     """Read or convert an image to (H, W, C) in units of 0..255, upright.
 
     Args:
         image: A path, a PIL image or an array, as for `Predictor.__call__`.
         pixels: The format that the image must have.
+        value_range: The stored values of a file of more than 8 bits that become 0 and 255.
+        bundle: The file of the network, for the command that a message gives.
 
     Raises:
         InputError: If the image cannot be read or has another format.
@@ -262,7 +298,13 @@ def as_pixels(image: ImageLike, pixels: PixelFormat = RGB) -> Pixels:
     remedy = "" if pixels == RGB else "give images like those that the network was trained on"
     if isinstance(image, str | Path):
         path = Path(image)
-        return pixels.scale(pixels.select(read_raw(path), path, remedy=remedy))
+        raw = read_raw(path)
+        if pixels.is_bytes and raw.dtype != pixels.dtype and raw.channels == pixels.channels:
+            if value_range is None:
+                remedy = _map_to_8_bits(raw, path, bundle)
+            else:
+                raw = to_8_bits(raw, value_range)
+        return pixels.scale(pixels.select(raw, path, remedy=remedy))
     if isinstance(image, Image.Image):
         if pixels != RGB:
             raise InputError(

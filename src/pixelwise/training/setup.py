@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pixelwise.data.dataset import SegmentationData, open_dataset
-from pixelwise.data.dataset_spec import DatasetSpec
+from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_statistics import usual_crop
 from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.distributed.context import DistributedContext, check_batch_size
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_folder
 from pixelwise.models import Segmenter, backbone_name, count_parameters
+from pixelwise.planning.training_data import SPLITS, open_training_data
 from pixelwise.progress import duration
 from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, ResolvedRecipe
 from pixelwise.training.apply_plan import plan_run
@@ -119,7 +119,7 @@ def set_up(
 
 
 def _check_output(out: Path, recipe: Recipe, source: Data, *, overwrite: bool) -> None:
-    data = Path(source) if isinstance(source, str | Path) else None
+    data = source.root if isinstance(source, SegmentationData) else Path(source)
     check_out(out, overwrite=overwrite, data=data)
     check_folder(out)
     if recipe.tensorboard:
@@ -205,24 +205,12 @@ def open_data(
 
 
 def _open_data(source: Data, recipe: Recipe, callback: Callback) -> SegmentationData:
-    splits = ("train", "val")
     if not isinstance(source, SegmentationData):
-        settings = recipe.data
-        return open_dataset(
-            Path(source),
-            splits=splits,
-            val_fraction=settings.val_fraction,
-            seed=recipe.seed,
-            cache_bytes=settings.cache_mib << 20,
-            progress=callback.on_dataset_progress,
-            channels=None if settings.channels == "auto" else settings.channels,
-            value_range=None if settings.value_range == "auto" else settings.value_range,
-            spec=DatasetSpec(settings.images, settings.masks),
-        )
-    for split in splits:
+        return open_training_data(source, recipe, callback.on_dataset_progress)
+    for split in SPLITS:
         if split not in source.splits:
             raise InputError(f"{source.root}: the dataset has no {split} split: training needs it")
-    return replace(source, splits={split: source.splits[split] for split in splits})
+    return replace(source, splits={split: source.splits[split] for split in SPLITS})
 
 
 def describe_data(data: SegmentationData) -> str:

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.data.file_resolver import nfc
-from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images, read_mask
+from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.folder_pairs import folder_pairs
 from pixelwise.data.layouts.layout_classes import BACKGROUND
 from pixelwise.data.layouts.pairing import sample_name
+from pixelwise.data.mask_files import MaskReading, read_stored_mask
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import Fault, InputError, raise_problems
 
@@ -65,8 +66,7 @@ class ClassMasks:
 
 def _read_binary(path: Path) -> NDArray[np.bool_]:
     """Read a black and white mask as (H, W), True where it is white."""
-    stored = read_mask(path)
-    gray = stored if stored.ndim == 2 else stored.max(axis=2)
+    gray = read_stored_mask(path).read_by(MaskReading.COLORS, path).max(axis=2)
     values = np.unique(gray)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
         raise InputError(

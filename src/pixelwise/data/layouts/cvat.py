@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pixelwise.data.class_tables import find_table
 from pixelwise.data.folder_listing import list_files, walk_files
-from pixelwise.data.image_files import IMAGE_SUFFIXES, mask_palette, read_mask
+from pixelwise.data.image_files import IMAGE_SUFFIXES
 from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.listed_pairs import ListedPairs
 from pixelwise.data.layouts.pairing import MASK_LIKE
 from pixelwise.data.layouts.split_lists import read_entries
-from pixelwise.data.source import Sample, Source
+from pixelwise.data.mask_files import MaskReading
+from pixelwise.data.source import MaskFile, Sample, Source
 from pixelwise.errors import InputError, raise_problems
 
 DESCRIPTION = "CVAT segmentation mask 1.1: labelmap.txt, SegmentationClass/, ImageSets/ and images"
@@ -26,23 +22,9 @@ _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs")
 _OTHER_FOLDERS = {"SegmentationClass", "SegmentationObject", "ImageSets"}
 
 
-@dataclass(frozen=True)
-class ColorFile:
-    """A mask whose colors identify the classes, in its pixels or in its palette."""
-
-    path: Path
-
-    def read(self, size: tuple[int, int]) -> NDArray[Any]:
-        stored = read_mask(self.path)
-        palette = mask_palette(self.path) if stored.ndim == 2 else None
-        if palette is None:
-            return stored
-        if stored.max(initial=0) >= len(palette):
-            raise InputError(
-                f"{self.path}: value {stored.max()} is not in its palette of {len(palette)} "
-                "colors: export the masks again"
-            )
-        return np.asarray(palette[stored])
+def _color_mask(path: Path) -> MaskFile:
+    """A mask whose colors identify the classes, in its pixels, its palette or its gray tones."""
+    return MaskFile(path, MaskReading.COLORS)
 
 
 def detect(root: Path) -> bool:
@@ -66,7 +48,7 @@ def read(root: Path) -> Source:
             f"into {root / 'JPEGImages'}"
         )
     pairs = ListedPairs(
-        root, image_folder, root / "SegmentationClass", MASK_LIKE, ColorFile, images
+        root, image_folder, root / "SegmentationClass", MASK_LIKE, _color_mask, images
     )
     splits: dict[str, list[Sample]] = {}
     without_mask: list[str] = []

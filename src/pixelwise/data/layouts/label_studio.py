@@ -15,11 +15,12 @@ from pixelwise.data import json_yaml
 from pixelwise.data.classes import listed, normalize_name
 from pixelwise.data.file_resolver import Claims, FileResolver, path_parts, reference_paths
 from pixelwise.data.folder_listing import list_files, walk_files
-from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images, read_mask
+from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images
 from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
+from pixelwise.data.mask_files import read_stored_mask
 from pixelwise.data.polygons import Ellipse, Polygons, Rectangle, Region, RegionMask, as_ring
 from pixelwise.data.rle import BrushRLE, whole_numbers
 from pixelwise.data.source import Sample, Source
@@ -52,7 +53,8 @@ class BrushMask:
     path: Path
 
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        stored = read_mask(self.path)
+        file = read_stored_mask(self.path)
+        stored = file.values if file.top == 255 else file.gray_tones(file.values)
         if stored.shape != size:
             raise InputError(
                 f"{self.path.name} is {'x'.join(map(str, stored.shape[1::-1]))} but the image is "
@@ -132,7 +134,8 @@ def read(root: Path) -> Source:
         rectangles += sum(isinstance(region, Rectangle) for region in regions)
         # The JSON export keeps the order of the regions; the names of PNG files do not.
         by_area = any(isinstance(region, BrushMask) for region in regions)
-        mask = RegionMask(path, task.image.name, tuple(regions), by_area=by_area)
+        frame = _recorded_size(task.regions)
+        mask = RegionMask(path, task.image.name, tuple(regions), by_area=by_area, frame=frame)
         samples.append(Sample(sample_name(root, task.image), task.image, mask))
     raise_problems(problems)
     order = ("smaller", "larger") if brush_masks else ("later", "earlier")
@@ -336,6 +339,16 @@ def _shape(result: dict[str, Any]) -> str | None:
         return "ellipse"
     if {"width", "height"} <= value.keys() or "rectanglelabels" in value or kind == "rectangle":
         return "rectangle"
+    return None
+
+
+def _recorded_size(results: list[tuple[str, Any]]) -> tuple[int, int] | None:
+    """Return (height, width) of the image as it was annotated, if the export records it."""
+    for _, result in results:
+        if isinstance(result, dict):
+            height, width = result.get("original_height"), result.get("original_width")
+            if isinstance(height, int) and isinstance(width, int):
+                return height, width
     return None
 
 

@@ -141,7 +141,11 @@ def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str])
         notes.append(f"skipped, not an image: {folder / others[0]}{more}")
     allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
     text = f"has an unsupported format (allowed: {allowed}): convert it or remove it"
-    return [Fault("unsupported-format", path, text) for path in unsupported]
+    is_folder = "is a folder with the name of an image: rename or remove it"
+    return [
+        Fault("unsupported-format", path, is_folder if path.is_dir() else text)
+        for path in unsupported
+    ]
 
 
 def _images_below(folder: Path) -> list[str]:

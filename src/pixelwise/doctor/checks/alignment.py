@@ -15,7 +15,7 @@ from pixelwise.doctor.pair_inspection import InspectedPair, Scan, to_display, to
 from pixelwise.errors import InputError
 
 EXIF_UNTURNED = Kind(
-    "exif-unturned-mask", Severity.WARNING, "Masks drawn on the image without its EXIF rotation"
+    "exif-unturned-mask", Severity.ERROR, "Masks drawn on the image without its EXIF rotation"
 )
 SHIFTED_SET = Kind("shifted-masks", Severity.WARNING, "All masks are shifted")
 SHIFTED = Kind("shifted-mask", Severity.WARNING, "Shifted masks")
@@ -65,7 +65,8 @@ def exif_mismatches(scan: Scan) -> Iterator[Finding]:
         if transposed.at_zero >= AGREES and transposed.at_zero > stored.at_zero + MARGIN:
             yield EXIF_UNTURNED.found(
                 [pair.mask.path, pair.image.path],
-                "fits its image as it is stored, but the EXIF orientation rotates the image",
+                f"fits its image {pair.image.path.name} as it is stored, but the EXIF orientation "
+                "rotates the image",
                 remedy="rotate the mask the same way, or save the image upright without EXIF and "
                 "draw the mask on it",
             )

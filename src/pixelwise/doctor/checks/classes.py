@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.classes import IGNORE
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
 from pixelwise.doctor.pair_inspection import Scan
 
@@ -17,6 +18,8 @@ ABSENT = {
     "val": Kind("absent-from-val", Severity.WARNING, "Classes that are missing in val"),
     "test": Kind("absent-from-test", Severity.NOTE, "Classes that are missing in test"),
 }
+UNLABELED = Kind("unlabeled-split", Severity.ERROR, "Splits without a labeled pixel")
+ONE_CLASS_SPLIT = Kind("one-class-split", Severity.ERROR, "Splits with a single class")
 RARE_CLASS = Kind("rare-class", Severity.WARNING, "Very rare classes", by_example=True)
 FEW_IMAGES_OF_CLASS = Kind(
     "few-images-of-class", Severity.WARNING, "Classes in very few images", by_example=True
@@ -73,25 +76,64 @@ def shared_colors(scan: Scan) -> Iterator[Finding]:
 
 
 def absent_classes(scan: Scan) -> Iterator[Finding]:
-    if scan.classes is None:
+    classes = scan.classes
+    if classes is None:
         return
-    for split, kind in ABSENT.items():
-        counts = count_pixels(scan, split)[: len(scan.classes)]
-        if np.count_nonzero(counts) < min(2, len(counts)):
-            continue  # nothing is labeled, or one class is everywhere: other checks report it
-        for name, count in zip(scan.classes.names, counts, strict=True):
-            if count:
-                continue
-            message = f"{name} is in no mask of {split}"
-            if split == "train":
-                message += ": the network cannot learn it"
-                remedy = f"add images of {name} to train, or remove the class from the table"
-            else:
-                message += ": its score is undefined"
-                remedy = f"move some images of {name} into {split}"
-                if scan.source.val_drawn:
-                    remedy += ", as folders train/ and val/, or draw others: --seed N"
-            yield kind.found([], message, remedy=remedy)
+    found = {split: count_pixels(scan, split) for split in scan.splits}
+    total = sum(found.values(), np.zeros(256, dtype=np.int64))[: len(classes)]
+    for split, counts in found.items():
+        present = np.flatnonzero(counts[: len(classes)])
+        if len(present) == 0 and counts[IGNORE]:
+            yield UNLABELED.found(
+                [],
+                f"all pixels of {split} are ignored: nothing can be learned or scored on them",
+                remedy=f"label the masks{ignored_hint(scan)}",
+                stops=split == "train",
+            )
+        if len(present) == 1 and np.count_nonzero(total) > 1:
+            remedy = f"move images with other classes into {split}"
+            yield ONE_CLASS_SPLIT.found(
+                [],
+                f"{split} holds only {classes.names[present[0]]}, but the dataset has "
+                f"{np.count_nonzero(total)} classes",
+                remedy=remedy + _redraw(scan),
+            )
+        if len(present) > 1 and split in ABSENT:
+            yield from _absent(scan, split, counts, total)
+
+
+def _absent(
+    scan: Scan, split: str, counts: NDArray[np.int64], total: NDArray[np.int64]
+) -> Iterator[Finding]:
+    assert scan.classes is not None
+    for index, name in enumerate(scan.classes.names):
+        if counts[index]:
+            continue
+        message = f"{name} is in no mask of {split}"
+        if split == "train":
+            message += ": the network cannot learn it"
+            remedy = f"add images of {name} to train, or remove the class from the table"
+            remedy += "" if total[index] else ignored_hint(scan, name)
+        else:
+            message += ": its score is undefined"
+            remedy = f"move some images of {name} into {split}{_redraw(scan)}"
+        yield ABSENT[split].found([], message, remedy=remedy)
+
+
+def _redraw(scan: Scan) -> str:
+    return ", as folders train/ and val/, or draw others: --seed N" if scan.source.val_drawn else ""
+
+
+def ignored_hint(scan: Scan, name: str = "a class") -> str:
+    """Return the remedy for an object that is lost because its value is ignored; "" if none is."""
+    classes = scan.classes
+    ignored = sum(int(scan.class_counts(pair.mask)[IGNORE]) for pair in scan.usable())
+    if classes is None or classes.ignore is None or not ignored:
+        return ""
+    return (
+        f"; if the ignored value {classes.ignore} is {name}, remove `ignore` from "
+        f"{scan.root / 'classes.toml'} and write `value = {classes.ignore}` for the class"
+    )
 
 
 def rare_classes(scan: Scan) -> Iterator[Finding]:

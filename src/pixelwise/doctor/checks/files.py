@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pixelwise.data.array_files import ARRAY_SUFFIXES
+from pixelwise.data.file_content import NO_IMAGES
 from pixelwise.data.image_decoding import FORMAT_OF_SUFFIX
 from pixelwise.doctor.checks.folder import split_line
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
@@ -12,6 +13,7 @@ from pixelwise.doctor.pair_inspection import InspectedImage, InspectedMask, Scan
 
 EMPTY = stopping("empty-file", "Empty files")
 DENIED = stopping("unreadable-file", "Files without read permission")
+NO_IMAGE = stopping("not-an-image", "Files that hold something else than an image")
 CORRUPT_IMAGE = stopping("corrupt-image", "Damaged images")
 CORRUPT_MASK = stopping("corrupt-mask", "Damaged masks")
 WRONG_EXTENSION = stopping("wrong-extension", "Files whose content differs from their extension")
@@ -55,6 +57,8 @@ def _classify(file: InspectedImage | InspectedMask, scan: Scan) -> tuple[Kind, s
         return (IMAGE_16_BIT, None) if deep else (DEPTH, "save all images with the same bit depth")
     if is_mask and header.content == "JPEG":
         return JPEG_MASK, "export the masks again as PNG: converting a JPEG does not restore it"
+    if header.content in NO_IMAGES:
+        return NO_IMAGE, None
     expected = _format_of_suffix(file)
     if header.content is not None and header.content != expected:
         return WRONG_EXTENSION, f"the file is {header.content}: convert it to {expected}"
@@ -62,9 +66,10 @@ def _classify(file: InspectedImage | InspectedMask, scan: Scan) -> tuple[Kind, s
         return (MASK_16_BIT if is_mask else IMAGE_16_BIT), None
     if is_mask and mode in {"RGBA", "LA", "PA"}:
         return TRANSPARENT_MASK, "save the masks without an alpha channel, every pixel a class"
-    if mode and "damaged" not in "".join(file.problems):
+    damaged = "damaged" in "".join(file.problems)
+    if mode and not damaged:
         return (UNSUPPORTED_MASK if is_mask else UNSUPPORTED_IMAGE), None
-    return (CORRUPT_MASK if is_mask else CORRUPT_IMAGE), _RESTORE
+    return (CORRUPT_MASK if is_mask else CORRUPT_IMAGE), _RESTORE if damaged else None
 
 
 def _format_of_suffix(file: InspectedImage | InspectedMask) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pixelwise.data.classes import IGNORE, unpack_rgb
+from pixelwise.doctor.checks.classes import ignored_hint
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity, stopping
 from pixelwise.doctor.pair_inspection import MAX_LEVELS, Scan
 
@@ -85,7 +86,7 @@ def one_class(scan: Scan) -> Iterator[Finding]:
         yield ONE_CLASS_EVERYWHERE.found(
             [finding.files[0] for finding in findings],
             f"all {labeled} masks hold only {scan.classes.names[index]}",
-            remedy="export the masks again, with a value for each class",
+            remedy=f"export the masks again, with a value for each class{ignored_hint(scan)}",
         )
         return
     for findings in single.values():

@@ -14,7 +14,6 @@ UNKNOWN_COLOR = stopping("unknown-color", "Mask colors outside the class table")
 UNCLEAR_VALUES = stopping("unclear-values", "Mask values that cannot be classes")
 BINARY_255 = Kind("binary-255", Severity.NOTE, "Binary masks of 0 and 255")
 IGNORED_255 = Kind("ignored-255", Severity.NOTE, "Value 255 is ignored")
-MIXED_BINARY = Kind("mixed-binary", Severity.WARNING, "Masks of 0/255 beside masks of 0/1")
 LEARNED_COLORS = Kind("learned-colors", Severity.NOTE, "Classes inferred from colors")
 OFF_BY_ONE = Kind("off-by-one", Severity.WARNING, "No mask holds 0")
 VALUE_GAPS = Kind("value-gaps", Severity.WARNING, "Mask values with gaps between them")
@@ -129,17 +128,6 @@ def assumptions(scan: Scan) -> Iterator[Finding]:
 
 def _about_255(scan: Scan, values: list[int]) -> Iterator[Finding]:
     masks = _index_masks(scan)
-    with_255 = [mask for mask in masks if mask.values.tolist() in ([0, 255], [255])]
-    with_1 = [mask for mask in masks if mask.values.tolist() in ([0, 1], [1])]
-    binary = all(len(mask.values) <= 2 for mask in masks)
-    if values == [0, 1, 255] and with_255 and with_1 and binary:
-        yield MIXED_BINARY.found(
-            [with_255[0].path, with_1[0].path],
-            f"and {len(with_255) - 1} more use 255 for the object, {len(with_1)} masks use 1: 255 "
-            "would be ignored and those objects lost",
-            remedy="save all masks with 0 and 1, or all with 0 and 255",
-        )
-        return
     counts = [int(mask.counts[mask.values == 255].sum()) for mask in masks]
     share = sum(counts) / sum(int(mask.counts.sum()) for mask in masks)
     yield IGNORED_255.found(

@@ -84,7 +84,7 @@ def predict_large_images(
 
     def predict(path: Path) -> None:
         stamp = file_stamp(path)
-        with TiffSource.open(path, predictor.pixels) as image:
+        with TiffSource.open(path, predictor.pixels, predictor.options.value_range) as image:
             key = json.dumps([journal.header, str(path.resolve()), stamp.size, stamp.modified])
             side = journal.reserve()
             with (
@@ -148,7 +148,7 @@ def predict_large_image(
             predictor needs the full image, as a CRF and TTA do.
     """
     _check_options(predictor)
-    with TiffSource.open(path, predictor.pixels) as image:
+    with TiffSource.open(path, predictor.pixels, predictor.options.value_range) as image:
         _check_not_itself(out, path)
         with atomic(out) as side:
             _write_mask(predictor, image, side, progress)

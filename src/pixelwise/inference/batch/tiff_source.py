@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.pixel_format import RGB as RGB_BYTES
-from pixelwise.data.pixel_format import PixelFormat, Pixels, RawImage
+from pixelwise.data.pixel_format import PixelFormat, Pixels, RawImage, to_8_bits
+from pixelwise.data.tiff_reading import check_jpeg_components
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,8 +65,16 @@ class TiffSource:
         georeference: Tags that locate the image on the earth, to be copied to the mask.
     """
 
-    def __init__(self, path: Path, file: TiffFile, page: TiffPage, pixels: PixelFormat) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file: TiffFile,
+        page: TiffPage,
+        pixels: PixelFormat,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
         self.path, self.file, self.page, self.pixels = path, file, page, pixels
+        self.value_range = value_range
         self.size = (page.imagelength, page.imagewidth)
         self.planes = page.samplesperpixel if page.planarconfig == 2 else 1
         self.tiled = page.is_tiled
@@ -76,7 +85,8 @@ class TiffSource:
         )
         self.cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self.cached_bytes = 0
-        self.palette = None if page.colormap is None else (page.colormap >> 8).astype(np.uint8).T
+        colors = page.colormap if page.photometric == PALETTE else None
+        self.palette = None if colors is None else (colors >> 8).astype(np.uint8).T
         extra = [*page.extrasamples]
         has_alpha = bool(extra) and extra[-1] in {ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA}
         # Programs declare a fourth channel as alpha, whatever it contains.
@@ -91,12 +101,19 @@ class TiffSource:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, pixels: PixelFormat = RGB_BYTES) -> Iterator[TiffSource]:
+    def open(
+        cls,
+        path: Path,
+        pixels: PixelFormat = RGB_BYTES,
+        value_range: tuple[float, float] | None = None,
+    ) -> Iterator[TiffSource]:
         """Open a TIFF file.
 
         Args:
             path: The file.
             pixels: The format that the network was trained on.
+            value_range: For a network of 8-bit images: the values of deeper ones that become 0 and
+                255.
 
         Raises:
             InputError: If the file is not a TIFF, is truncated, cannot be read in windows, or has
@@ -117,7 +134,7 @@ class TiffSource:
                 raise InputError(
                     f"{path}: contains {len(pages)} images (pages): save one of them separately"
                 )
-            yield cls(path, file, pages[0], pixels)
+            yield cls(path, file, pages[0], pixels, value_range)
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
         """Read a window (height, width, C) in units of 0..255.
@@ -133,7 +150,7 @@ class TiffSource:
             samples = self.palette[samples[..., 0]]
         if self.page.photometric == MINISWHITE:
             samples = 255 - samples
-        raw = RawImage(_supported(samples), self.alpha)
+        raw = self._to_network_depth(RawImage(_supported(samples), self.alpha))
         window = self.pixels.scale(self.pixels.select(raw, self.path))
         if not self.pixels.is_bytes:
             missing = self.missing(top, left, height, width)
@@ -142,6 +159,9 @@ class TiffSource:
             self._check_finite(window, top, left)
         contiguous: Pixels = np.ascontiguousarray(window)  # type: ignore[assignment]
         return contiguous
+
+    def _to_network_depth(self, raw: RawImage) -> RawImage:
+        return raw if self.value_range is None else to_8_bits(raw, self.value_range)
 
     def missing(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_] | None:
         """Return a mask (height, width) of the pixels without data in a window.
@@ -188,9 +208,12 @@ class TiffSource:
                 f"{path}: has the color space {_name(page.photometric)}; supported are gray, RGB "
                 "and 8-bit palettes: convert it to RGB"
             )
+        check_jpeg_components(path, page)
         channels = page.samplesperpixel if self.palette is None else 3
         self.pixels.select(
-            RawImage(_supported(np.empty((1, 1, channels), page.dtype)), self.alpha),
+            self._to_network_depth(
+                RawImage(_supported(np.zeros((1, 1, channels), page.dtype)), self.alpha)
+            ),
             path,
             remedy=CONVERT_TO_RGB if self.pixels == RGB_BYTES else LIKE_THE_TRAINING,
         )
@@ -313,6 +336,11 @@ class TiffSource:
                     f"{self.path}: is compressed with {_name(page.compression)}, which needs "
                     "imagecodecs: `pip install imagecodecs`"
                 ) from error
+            if page.compression in JPEGS and self.planes > 1:
+                raise InputError(
+                    f"{self.path}: stores its JPEG-compressed channels in planes, which cannot be "
+                    f"read in windows: {REWRITE}"
+                ) from error
             raise self._damaged(f"{type(error).__name__}: {error}") from error
         _, rows, columns, samples = shape
         if decoded is None:  # a sparse file omits segments without data
@@ -385,6 +413,6 @@ CONVERT = (
 )
 CONVERT_TO_RGB = (
     "convert it, for example with `gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 -colorinterp "
-    "red,green,blue IN OUT`"
+    "red,green,blue IN OUT`, or, if its depth is the only difference, add --value-range LOW,HIGH"
 )
 LIKE_THE_TRAINING = "give images like those that the network was trained on"
