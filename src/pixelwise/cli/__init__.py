@@ -26,7 +26,7 @@ from pixelwise.cli import (
 )
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
-from pixelwise.process_settings import limit_omp_spin
+from pixelwise.process_settings import limit_omp_spin, limit_threads
 
 app = typer.Typer(
     name="pixelwise",
@@ -81,6 +81,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 def main() -> None:
     """Run the `pixelwise` command."""
     limit_omp_spin()
+    limit_threads()
     try:
         code = app(prog_name="pixelwise", standalone_mode=False)
     except _UsageError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pixelwise.data.image_files import write_mask
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic, atomic_folder, make_folder
+from pixelwise.process_settings import cores
 
 WRITTEN = ("images", "masks", "classes.toml")
 
@@ -92,7 +92,7 @@ def _write(data: SegmentationData, folder: Path, progress: ProgressCallback | No
         for kind in ("images", "masks"):
             make_folder(folder / kind / subfolder)
         jobs += [(subfolder, name, s) for name, s in zip(_names(samples), samples, strict=True)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for done, _ in enumerate(pool.map(write, jobs), start=1):
             if progress is not None:
                 progress(done, len(jobs))

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pixelwise.crf import CRFParameters, dense_crf, find_parameters
 from pixelwise.data.classes import Classes
-from pixelwise.data.image_decoding import upright
-from pixelwise.data.image_files import read_raw
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, as_shown
-from pixelwise.errors import InputError
 from pixelwise.inference.inference_options import AUTO, InferenceOptions
+from pixelwise.inference.input_image import ImageLike, as_pixels
 from pixelwise.inference.load_model import load_model
 from pixelwise.inference.results import Prediction, Segmentation, label_map, softmax
 from pixelwise.inference.runtimes import Runtime, supports_tiling
@@ -27,11 +24,11 @@ if TYPE_CHECKING:
 
     from pixelwise.weights.normalization import Normalization
 
-ImageLike = str | Path | Image.Image | NDArray[Any]
-
 
 class Predictor:
     """Predicts masks with a trained network: `Predictor.load(path)(image)`.
+
+    Threads may share a predictor. It can be pickled and copied, and used in a forked process.
 
     Args:
         runtime: What runs the network.
@@ -151,7 +148,7 @@ class Predictor:
         Args:
             image: A path, a PIL image, or a uint8 RGB array (H, W, 3). For a network that was
                 trained on other channels or data types, an array (H, W, C) of the values that
-                such files hold.
+                such files hold. The result does not share its memory.
 
         Returns:
             The mask with its probabilities.
@@ -247,43 +244,3 @@ class Predictor:
 def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
     return np.log(np.maximum(probabilities, smallest))
-
-
-def as_pixels(image: ImageLike, pixels: PixelFormat = RGB) -> Pixels:
-    """Read or convert an image to (H, W, C) in units of 0..255, upright.
-
-    Args:
-        image: A path, a PIL image or an array, as for `Predictor.__call__`.
-        pixels: The format that the image must have.
-
-    Raises:
-        InputError: If the image cannot be read or has another format.
-    """
-    remedy = "" if pixels == RGB else "give images like those that the network was trained on"
-    if isinstance(image, str | Path):
-        path = Path(image)
-        return pixels.scale(pixels.select(read_raw(path), path, remedy=remedy))
-    if isinstance(image, Image.Image):
-        if pixels != RGB:
-            raise InputError(
-                f"image of type Image, mode {image.mode}: the network was trained on {pixels}: "
-                "give a path or an array"
-            )
-        return np.asarray(upright(image).convert("RGB"))
-    if (
-        not isinstance(image, np.ndarray)
-        or str(image.dtype) != pixels.dtype
-        or image.ndim != 3
-        or image.shape[2] != pixels.channels
-        or 0 in image.shape
-    ):
-        shape = getattr(image, "shape", None)
-        colors = " in RGB" if pixels.channels == 3 else ""
-        raise InputError(
-            f"image of type {type(image).__name__}, {getattr(image, 'dtype', 'no dtype')}, shape "
-            f"{shape}: give a path, a PIL image or a {pixels.dtype} array of shape (H, W, "
-            f"{pixels.channels}){colors}"
-        )
-    if image.dtype == np.float32 and not np.isfinite(image).all():
-        raise InputError("image has values that are not finite: replace them with a number")
-    return pixels.scale(image)

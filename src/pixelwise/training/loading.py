@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.transforms import Augmentation
 from pixelwise.distributed.shard import BatchShard
+from pixelwise.process_settings import cores
 from pixelwise.recipes.schema import ResolvedAugmentationRecipe
 
 MAX_WORKERS = 8
@@ -138,4 +138,4 @@ def auto_workers(device: torch.device, *, processes: int = 1) -> int:
     """
     if device.type == "cpu":
         return 0
-    return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) // processes - 1))
+    return min(MAX_WORKERS, max(1, cores() // processes - 1))
