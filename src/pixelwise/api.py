@@ -52,6 +52,7 @@ def load(
     tile: int | str = "auto",
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    image_size: tuple[int, int] | None = None,
 ) -> Predictor:
     """Load a trained network for prediction.
 
@@ -69,6 +70,8 @@ def load(
             that need more than 2 GiB, "none" never tiles.
         scales: Image scales of test-time augmentation, whose predictions are averaged.
         flip: Whether to average with the prediction for the mirrored image.
+        image_size: Usual height and width of the images, for which "auto" measures the runtimes.
+            Defaults to 360x480.
 
     Returns:
         The predictor.
@@ -77,11 +80,10 @@ def load(
         InputError: If the file is damaged or of another kind, the runtime or device is not
             available, or an option is invalid.
     """
-    from pixelwise.inference import Predictor
+    from pixelwise.inference import InferenceOptions, Predictor
 
-    return Predictor.load(
-        path, runtime=runtime, device=device, crf=crf, tile=tile, scales=scales, flip=flip
-    )
+    options = InferenceOptions(runtime, device, crf, tile, scales, flip)
+    return Predictor.from_options(path, options, image_size=image_size)
 
 
 @_explained
@@ -114,8 +116,13 @@ def predict_folder(
         StoppedError: After Ctrl-C or SIGTERM.
     """
     from pixelwise import inference
+    from pixelwise.inference.output_names import find_images, typical_size
 
-    predictor = load(model) if isinstance(model, str | Path) else model
+    if isinstance(model, str | Path):
+        size = typical_size(find_images(images))
+        predictor = load(model, image_size=size)
+    else:
+        predictor = model
     with Bar("predicting", quiet=quiet) as bar:
         return inference.predict_folder(
             predictor, images, out, overlay=overlay, overwrite=overwrite, progress=bar

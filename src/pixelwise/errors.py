@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+
+_ADDRESS = re.compile(r"\b(https?|ftp|s3|gs|file):/(?=[^/\s])")
 
 
 class PixelwiseError(Exception):
@@ -19,8 +22,12 @@ class PixelwiseError(Exception):
     exit_code = 1
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        # A `Path` drops a slash of an address: show it as it was given.
+        self.problems = tuple(
+            problem if isinstance(problem, Fault) else _ADDRESS.sub(r"\1://", problem)
+            for problem in problems
+        )
+        super().__init__("\n".join(self.problems))
 
 
 class InputError(PixelwiseError, ValueError):

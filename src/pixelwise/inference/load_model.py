@@ -30,6 +30,7 @@ from pixelwise.inference.runtimes import (
     supports_tiling,
 )
 from pixelwise.inference.runtimes.autoselect import latency, select_fastest
+from pixelwise.inference.runtimes.tile_geometry import Size
 from pixelwise.weights.bundle_header import bundle_digest
 
 # Runtimes that "auto" leaves out because the cost of their rounding has not been measured.
@@ -56,7 +57,11 @@ class LoadedModel:
 
 
 def load_model(
-    path: Path, options: InferenceOptions, *, prefer_tiling: bool = False
+    path: Path,
+    options: InferenceOptions,
+    *,
+    prefer_tiling: bool = False,
+    image_size: Size | None = None,
 ) -> LoadedModel:
     """Load the network that `Predictor.from_options` runs; see there for arguments and errors."""
     runtime, device = options.runtime, options.device
@@ -71,7 +76,7 @@ def load_model(
     if runtime == AUTO and not exports:
         return _load_torch(path, None)
     if runtime == AUTO:
-        return _load_fastest(path, exports, prefer_tiling=prefer_tiling)
+        return _load_fastest(path, exports, prefer_tiling=prefer_tiling, size=image_size)
     entry = EXPORTED[runtime]
     if entry.export not in exports:
         target, _, precision = entry.export.partition("-")
@@ -83,7 +88,9 @@ def load_model(
     return _load_fresh(exports[entry.export], path, bundle_digest(path), runtime)
 
 
-def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) -> LoadedModel:
+def _load_fastest(
+    path: Path, exports: dict[str, Path], *, prefer_tiling: bool, size: Size | None
+) -> LoadedModel:
     """Load the bundle with the fastest of the runtimes that are installed and exported for."""
     digest = bundle_digest(path)
     loaders: dict[str, Callable[[], LoadedModel]] = {
@@ -106,11 +113,12 @@ def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) 
         }
         loaders = tiling or loaders
 
-    def measure(model: LoadedModel) -> float:
-        return latency(model.runtime, model.pixels)
+    def measure(model: LoadedModel, measured: Size) -> float:
+        return latency(model.runtime, model.pixels, measured)
 
-    fastest = select_fastest(digest, loaders, measure)
-    name, model = fastest
+    folders = [exports[EXPORTED[name].export] for name in loaders if name != TORCH]
+    manifests = [sha256(folder / MANIFEST) for folder in folders]
+    name, model = select_fastest("|".join([digest, *manifests]), loaders, measure, size=size)
     return model or loaders[name]()
 
 

@@ -73,6 +73,7 @@ class Predictor:
         tile: int | str = AUTO,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        image_size: tuple[int, int] | None = None,
     ) -> Predictor:
         """Load a predictor from a bundle or an export.
 
@@ -84,16 +85,23 @@ class Predictor:
             tile: Largest side of a tile, "auto" or "none".
             scales: TTA scales.
             flip: TTA with mirrored images.
+            image_size: See `from_options`.
 
         Raises:
             InputError: If the file is not a complete bundle or export, the runtime is not
                 available, or an option is not allowed.
         """
-        return cls.from_options(path, InferenceOptions(runtime, device, crf, tile, scales, flip))
+        options = InferenceOptions(runtime, device, crf, tile, scales, flip)
+        return cls.from_options(path, options, image_size=image_size)
 
     @classmethod
     def from_options(
-        cls, path: str | Path, options: InferenceOptions, *, prefer_tiling: bool = False
+        cls,
+        path: str | Path,
+        options: InferenceOptions,
+        *,
+        prefer_tiling: bool = False,
+        image_size: tuple[int, int] | None = None,
     ) -> Predictor:
         """Load a predictor like `load`, with the options in one object.
 
@@ -102,11 +110,13 @@ class Predictor:
             options: All options of prediction.
             prefer_tiling: With runtime "auto", choose among the runtimes whose tiles match a
                 single pass, if there are any.
+            image_size: Usual height and width of the images, for which the runtime "auto" finds
+                the fastest one. Defaults to 360x480.
 
         Raises:
             InputError: As for `load`.
         """
-        model = load_model(Path(path), options, prefer_tiling=prefer_tiling)
+        model = load_model(Path(path), options, prefer_tiling=prefer_tiling, image_size=image_size)
         predictor = cls(**vars(model), options=options)
         predictor.network.check_tile_side()
         return predictor
