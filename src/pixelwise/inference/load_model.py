@@ -144,11 +144,15 @@ def _load_export(export: ExportManifest, runtime: str | None) -> LoadedModel:
 
 
 def _load_torch(path: Path, device: str | None) -> LoadedModel:
+    import torch
+
     from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime, find_device
     from pixelwise.weights.bundle import Bundle
 
     chosen = find_device(device)  # reports an unknown device before the bundle is read
     bundle = Bundle.load(path)
-    runtime = TorchRuntime(bundle.build(), bundle.normalization, device=chosen)
+    with torch.random.fork_rng(devices=[]):  # the random numbers of the program stay the same
+        model = bundle.build()
+    runtime = TorchRuntime(model, bundle.normalization, device=chosen)
     network_id = f"{bundle_digest(path)} on {chosen}"
     return LoadedModel(runtime, network_id, bundle.classes, bundle.recipe, bundle.pixels)
