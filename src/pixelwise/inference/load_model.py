@@ -118,7 +118,8 @@ def _load_fastest(
 
     folders = [exports[EXPORTED[name].export] for name in loaders if name != TORCH]
     manifests = [sha256(folder / MANIFEST) for folder in folders]
-    name, model = select_fastest("|".join([digest, *manifests]), loaders, measure, size=size)
+    fastest = select_fastest("|".join([digest, *manifests]), loaders, measure, size=size)
+    name, model = fastest
     return model or loaders[name]()
 
 
