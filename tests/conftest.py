@@ -101,6 +101,19 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with an OpenVINO export and an ONNX export next to it. Tests must not modify it."""
+    from networks import EXPORTED_CLASSES, write_bundle
+    from pixelwise.exporters import export
+
+    path = tmp_path_factory.mktemp("exports") / "net.safetensors"
+    write_bundle(path, "deeplab_v3plus", EXPORTED_CLASSES, backbone="tiny")
+    for target in ("openvino", "onnx"):
+        export(path, to=target)
+    return path
+
+
 @pytest.fixture
 def run_cli(tmp_path: Path) -> Callable[..., Result]:
     """Run a command, as in `run_cli("predict", bundle, ...)`, in a new process in `tmp_path`."""

@@ -1,14 +1,20 @@
-"""Helpers for tests of networks: random weights, a distance, and overfitting four images."""
+"""Helpers for tests of networks: random weights, bundles, a distance, overfitting four images."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelwise.models import Segmenter
+from pixelwise.data.classes import Classes
+from pixelwise.models import Segmenter, create_model
+from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.normalization import IMAGENET
+
+EXPORTED_CLASSES = Classes.make(["soil", "plant", "stone"], values=[0, 10, 200], ignore=255)
 
 
 def randomize(model: nn.Module, seed: int = 0) -> Any:
@@ -62,3 +68,21 @@ def overfit(model: Segmenter, *, rate: float, steps: int, side: int = 65) -> flo
         optimizer.step()
     with torch.no_grad():
         return (model(images).argmax(1) == labels).float().mean().item()
+
+
+def write_bundle(path: Path, name: str, classes: Classes, **options: object) -> Path:
+    """Write a network with random weights and statistics."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=len(classes), **options)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if (
+                not parameter.any()
+            ):  # FCN initializes its score layers to 0, and equal logits prove nothing
+                parameter.normal_(0, 0.05)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.8, 1.2)
+    Bundle(name, options, classes, IMAGENET, model.state_dict()).save(path)
+    return path

@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pixelwise
+from networks import EXPORTED_CLASSES as CLASSES
+from networks import write_bundle
 from pixelwise import processor
 from pixelwise.cli.export import _facts
 from pixelwise.cli.flags import parse_options
-from pixelwise.data.classes import Classes
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.pixel_format import RGB
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
@@ -38,39 +39,7 @@ from pixelwise.inference import InferenceOptions, Predictor, load_model
 from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes import Runtime, TileView, autoselect, supports_tiling
 from pixelwise.inference.tiling.tiled_model import margin_of
-from pixelwise.models import MODELS, create_model
-from pixelwise.weights.bundle import Bundle
-from pixelwise.weights.normalization import IMAGENET
-
-CLASSES = Classes.make(["soil", "plant", "stone"], values=[0, 10, 200], ignore=255)
-
-
-def write_bundle(path: Path, name: str, classes: Classes, **options: object) -> Path:
-    """Write a network with random weights and statistics."""
-    torch.manual_seed(0)
-    model = create_model(name, num_classes=len(classes), **options)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if (
-                not parameter.any()
-            ):  # FCN initializes its score layers to 0, and equal logits prove nothing
-                parameter.normal_(0, 0.05)
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.uniform_(-0.1, 0.1)
-                module.running_var.uniform_(0.8, 1.2)
-    Bundle(name, options, classes, IMAGENET, model.state_dict()).save(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with an OpenVINO export and an ONNX export next to it."""
-    path = tmp_path_factory.mktemp("exports") / "net.safetensors"
-    write_bundle(path, "deeplab_v3plus", CLASSES, backbone="tiny")
-    for target in ("openvino", "onnx"):
-        export(path, to=target)
-    return path
+from pixelwise.models import MODELS
 
 
 @pytest.fixture
@@ -392,7 +361,10 @@ def test_the_fastest_runtime_is_measured_once(monkeypatch: pytest.MonkeyPatch) -
 
         return open_runtime
 
-    fastest = partial(autoselect.select_fastest, measure=lambda slow: autoselect.latency(slow, RGB))
+    def measure(slow: Slow, size: tuple[int, int]) -> float:
+        return autoselect.latency(slow, RGB, size)
+
+    fastest = partial(autoselect.select_fastest, measure=measure)
     seconds = {"a": 3.0, "b": 1.0, "c": 2.0}
     candidates = {name: candidate(name, value) for name, value in seconds.items()}
     name, runtime = fastest("digest", candidates)
@@ -405,20 +377,28 @@ def test_the_fastest_runtime_is_measured_once(monkeypatch: pytest.MonkeyPatch) -
     cache = autoselect.cache_folder() / "runtimes.json"
     (record, *_) = json.loads(cache.read_text()).values()
     assert record["fastest"] == "b"  # the key that version 0.1 wrote
+    assert record["size"] == [360, 480]
     cache.write_text("{")  # damaged
     assert fastest("digest", candidates)[0] == "b"
 
 
 def test_auto_selects_the_fastest_runtime(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[list[str]] = []
+    sizes: list[tuple[int, int] | None] = []
 
-    def fastest(digest: str, candidates: dict[str, object], _: object) -> tuple[str, None]:
+    def fastest(
+        digest: str, candidates: dict[str, object], _: object, *, size: tuple[int, int] | None
+    ) -> tuple[str, None]:
         measured.append(list(candidates))
+        sizes.append(size)
         return list(candidates)[1], None
 
     monkeypatch.setattr(load_model, "select_fastest", fastest)
     assert pixelwise.load(copy).runtime.name == "onnx"
     assert measured == [["openvino", "onnx", "torch"]]  # bf16 only on request
+    pixelwise.load(copy, image_size=(70, 80))
+    assert sizes == [None, (70, 80)]
+    del measured[1:]
     Predictor.from_options(copy, InferenceOptions(), prefer_tiling=True)
     assert measured.pop() == ["openvino", "onnx", "torch"]
     remove_requirements(copy.with_name("net-onnx"))  # it then does not support tiling
@@ -428,6 +408,68 @@ def test_auto_selects_the_fastest_runtime(copy: Path, monkeypatch: pytest.Monkey
         shutil.rmtree(copy.with_name(name))
     assert pixelwise.load(copy).runtime.name == "torch"
     assert len(measured) == 1
+
+
+def test_runtimes_are_measured_at_the_size_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    def measure(name: str, size: tuple[int, int]) -> float:
+        sizes.append(size)
+        # "a" has a cost per call, "b" one per pixel.
+        return 0.1 if name == "a" else size[0] * size[1] * 1e-6
+
+    def fastest(size: tuple[int, int] | None, digest: str = "digest") -> str:
+        names = {"a": lambda: "a", "b": lambda: "b"}
+        return autoselect.select_fastest(digest, names, measure, size=size)[0]
+
+    assert fastest((100, 100)) == "b"
+    assert fastest((500, 500)) == "a"
+    assert sizes == [(100, 100)] * 2 + [(500, 500)] * 2
+    assert fastest((110, 95)) == "b"  # about as large as before
+    assert fastest((520, 490)) == "a"
+    assert len(sizes) == 4
+    assert fastest((4000, 8000)) == "a"
+    assert sizes[-1] == (724, 1448)  # the same shape, with a million pixels
+    assert fastest(None) == "a"
+    assert sizes[-1] == (360, 480)
+    count = len(sizes)
+    fastest((100, 100), digest="another export")
+    assert len(sizes) == count + 2
+    monkeypatch.setattr(autoselect, "processor", lambda: ["another one"])
+    fastest((100, 100))
+    assert len(sizes) == count + 4
+
+
+@pytest.mark.parametrize("folder", ["no home", "a file"])
+def test_without_a_cache_runtimes_are_measured_again(
+    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if folder == "no home":
+        monkeypatch.delenv("PIXELWISE_CACHE")
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no account")))
+    else:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("PIXELWISE_CACHE", str(tmp_path / "file"))
+    names = {"a": lambda: "a", "b": lambda: "b"}
+    for _ in range(2):
+        name, opened = autoselect.select_fastest(
+            "digest", names, lambda name, _: {"a": 2, "b": 1}[name]
+        )
+        assert (name, opened) == ("b", "b")
+
+
+def test_a_command_measures_at_the_size_of_its_images(
+    copy: Path, tmp_path: Path, cli: Callable[..., object]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, size in enumerate([(40, 60), (48, 64), (400, 300)]):
+        Image.fromarray(photo(*size)).save(folder / f"{number}.png")
+    (folder / "damaged.png").write_bytes(b"no image")
+    cli("predict", copy, folder, "--no-overlay")
+    (record,) = json.loads((autoselect.cache_folder() / "runtimes.json").read_text()).values()
+    assert record["size"] == [48, 64]
+    assert set(record["milliseconds"]) == {"torch", "openvino", "onnx"}
 
 
 # --- int8

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +173,128 @@ def test_a_notebook_shows_the_overlay_and_escapes_names(bundle: Path) -> None:
 def test_anything_but_an_image_is_refused(bundle: Path, image: object) -> None:
     with pytest.raises(InputError, match="uint8 array of shape"):
         pixelwise.load(bundle)(image)  # type: ignore[arg-type]
+
+
+def pillow_image(mode: str) -> Image.Image:
+    """Return an image with colors and, if the mode has it, transparency."""
+    color = Image.fromarray(photo(20, 31))
+    if mode in {"RGBA", "RGBa", "LA", "La", "PA"}:
+        color.putalpha(Image.fromarray(photo(20, 31, seed=1)[..., 0]))
+    if mode in {"La", "RGBa"}:
+        return color.convert({"La": "LA", "RGBa": "RGBA"}[mode]).convert(mode)
+    if mode == "PA":
+        return color.convert("RGB").convert("P").convert("PA")
+    return color.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK"])
+def test_pillow_images_give_the_mask_of_their_colors(bundle: Path, mode: str) -> None:
+    predictor, image = pixelwise.load(bundle), pillow_image(mode)
+    result = predictor(image)
+    np.testing.assert_array_equal(result.image, np.asarray(image.convert("RGB")))
+    assert len(np.unique(result.image)) > 1
+    np.testing.assert_array_equal(result.labels, predictor(result.image).labels)
+
+
+@pytest.mark.parametrize("mode", ["La", "RGBa", "YCbCr", "HSV"])
+def test_pillow_images_of_rare_modes_are_converted(bundle: Path, mode: str) -> None:
+    image = pillow_image(mode)
+    through = {"La": "LA", "RGBa": "RGBA"}.get(mode, "RGB")
+    expected = np.asarray(image.convert(through).convert("RGB"))
+    np.testing.assert_array_equal(pixelwise.load(bundle).prepare(image), expected)
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16", "I;16B", "LAB"])
+def test_pillow_images_that_rgb_cannot_hold_are_refused(
+    bundle: Path, mode: str, tmp_path: Path
+) -> None:
+    """The same values in a file are refused, too."""
+    values = photo(20, 31)[..., 0].astype(np.int32) * 100
+    if mode == "LAB":
+        image = Image.new("LAB", (31, 20))
+    elif mode == "F":
+        image = Image.fromarray(values.astype(np.float32))
+    else:
+        image = Image.fromarray(values).convert(mode)
+    assert image.mode == mode
+    predictor = pixelwise.load(bundle)
+    with pytest.raises(InputError, match=f"image of mode {mode}: "):
+        predictor(image)
+    image.save(tmp_path / "deep.tif")
+    with pytest.raises(InputError, match=r"deep\.tif: "):
+        predictor(tmp_path / "deep.tif")
+
+
+def test_pillow_images_whose_file_has_16_bits_are_refused(bundle: Path, tmp_path: Path) -> None:
+    """Pillow would open the file as 8-bit RGB."""
+    rows = b"".join(b"\0" + photo(20, 31 * 2)[row].tobytes() for row in range(20))
+    header = struct.pack(">IIBBBBB", 31, 20, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+    path = tmp_path / "deep.png"
+    path.write_bytes(data)
+    predictor = pixelwise.load(bundle)
+    with Image.open(path) as image:
+        for given in (path, image):
+            with pytest.raises(InputError, match="16 bits"):
+                predictor(given)
+
+
+def test_damaged_and_empty_pillow_images_are_refused(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    Image.fromarray(photo(40, 40)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    predictor = pixelwise.load(bundle)
+    refused = pytest.raises(InputError, match="image of mode RGB: is damaged or cut off")
+    with Image.open(path) as image, refused:
+        predictor(image)
+    with pytest.raises(InputError, match="has no pixels"):
+        predictor(Image.new("RGB", (0, 5)))
+
+
+def test_threads_may_share_an_image_that_is_not_loaded_yet(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photo(300, 200)).save(path, exif=exif)
+    predictor = pixelwise.load(bundle)
+    expected = predictor.prepare(path)
+    assert expected.shape == (200, 300, 3)
+    for _ in range(5):
+        with Image.open(path) as image, ThreadPoolExecutor(8) as pool:
+            for found in pool.map(predictor.prepare, [image] * 8):
+                np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "dtype", [*"?bhHiIlLqQefdgFDGSUVOmM", ">u2", ">f4", "i1,i1"], ids=lambda dtype: f"dtype {dtype}"
+)
+def test_arrays_of_other_types_are_refused(bundle: Path, dtype: str) -> None:
+    with pytest.raises(InputError, match="uint8 array of shape"):
+        pixelwise.load(bundle)(np.zeros((4, 4, 3), dtype))
+
+
+def test_views_and_masked_arrays(bundle: Path) -> None:
+    predictor, image = pixelwise.load(bundle), photo(20, 31)
+    view = image[::-1, ::2, ::-1]
+    np.testing.assert_array_equal(predictor.logits(view), predictor.logits(view.copy()))
+    np.testing.assert_array_equal(predictor(view).image, view)
+    whole = np.ma.masked_array(image)
+    assert type(predictor(whole).image) is np.ndarray
+    whole[3, 4] = np.ma.masked
+    with pytest.raises(InputError, match="masked values"):
+        predictor(whole)
+
+
+def test_an_address_is_shown_as_it_was_given(bundle: Path) -> None:
+    for address in ("https://example.org/a.png", "s3://bucket/a.png"):
+        for use in (pixelwise.load(bundle), pixelwise.load):
+            with pytest.raises(InputError, match=f"^{address}: ") as refused:
+                use(address)
+            assert refused.value.problems[0].startswith(f"{address}: ")
 
 
 @pytest.mark.parametrize("name", ["fcn_resnet_dilated", "deeplab_v3"])

@@ -6,8 +6,11 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from pixelwise import process_settings
 
 
 def run(code: str, **variables: str) -> str:
@@ -82,3 +85,44 @@ def test_the_command_limits_omp_spin() -> None:
     code = "import os, sys; from pixelwise.cli import main; sys.argv = ['pixelwise', '--version']\n"
     code += "try: main()\nexcept SystemExit: print(os.environ['GOMP_SPINCOUNT'])"
     assert run(code).splitlines()[-1] == "10000"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000"}, 2),
+        ("0::/docker/a\n", {"docker/a/cpu.max": "max 100000", "docker/cpu.max": "50000 100000"}, 1),
+        ("0::/docker/a\n", {"cpu.max": "300000 100000"}, 3),  # seen from inside the container
+        ("1:cpu,cpuacct:/x\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "100000"}, 1),
+        ("1:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1"}, 8),
+        ("1:memory:/\n", {"cpu/cpu.cfs_quota_us": "100000"}, 8),
+        ("0::/\n", {"cpu.max": "9000000 100000"}, 8),
+        ("0::/\n", {"cpu.max": "damaged"}, 8),
+        ("0::/\n", {}, 8),
+    ],
+)
+def test_cores_are_counted_within_the_quota_of_control_groups(
+    own: str,
+    files: dict[str, str],
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own").write_text(own)
+    for name, content in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        (path.parent / "cpu.cfs_period_us").write_text("100000")
+    monkeypatch.setattr(process_settings, "_CONTROL_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(process_settings, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(process_settings, "_affinity", lambda: 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert process_settings.cores() == expected
+    assert process_settings.thread_limit() == (expected if expected < 8 else 0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    process_settings.limit_threads()
+    assert os.environ.pop("OMP_NUM_THREADS", None) == (str(expected) if expected < 8 else None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    process_settings.limit_threads()
+    assert os.environ["OMP_NUM_THREADS"] == "5"

@@ -55,6 +55,7 @@ def load(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     value_range: tuple[float, float] | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> Predictor:
     """Load a trained network for prediction.
 
@@ -74,6 +75,8 @@ def load(
         flip: Whether to average with the prediction for the mirrored image.
         value_range: For a network of 8-bit images: the values of 16-bit and floating-point images
             that become 0 and 255. Without it such images are refused.
+        image_size: Usual height and width of the images, for which "auto" measures the runtimes.
+            Defaults to 360x480.
 
     Returns:
         The predictor.
@@ -82,18 +85,10 @@ def load(
         InputError: If the file is damaged or of another kind, the runtime or device is not
             available, or an option is invalid.
     """
-    from pixelwise.inference import Predictor
+    from pixelwise.inference import InferenceOptions, Predictor
 
-    return Predictor.load(
-        path,
-        runtime=runtime,
-        device=device,
-        crf=crf,
-        tile=tile,
-        scales=scales,
-        flip=flip,
-        value_range=value_range,
-    )
+    options = InferenceOptions(runtime, device, crf, tile, scales, flip, value_range)
+    return Predictor.from_options(path, options, image_size=image_size)
 
 
 @_explained
@@ -128,8 +123,13 @@ def predict_folder(
         StoppedError: After Ctrl-C or SIGTERM.
     """
     from pixelwise import inference
+    from pixelwise.inference.output_names import find_images, typical_size
 
-    predictor = load(model) if isinstance(model, str | Path) else model
+    if isinstance(model, str | Path):
+        size = typical_size(find_images(images))
+        predictor = load(model, image_size=size)
+    else:
+        predictor = model
     with Bar("predicting", quiet=quiet) as bar:
         return inference.predict_folder(
             predictor, images, out, overlay=overlay, overwrite=overwrite, progress=bar

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+_ADDRESS = re.compile(r"\b(https?|ftp|s3|gs|file):/(?=[^/\s])")
+
 
 class PixelwiseError(Exception):
     """Base class of all errors that pixelwise raises on purpose.
@@ -20,8 +22,12 @@ class PixelwiseError(Exception):
     exit_code = 1
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(collapse(problems)))
-        self.problems = problems
+        # A `Path` drops a slash of an address: show it as it was given.
+        self.problems = tuple(
+            problem if isinstance(problem, Fault) else _ADDRESS.sub(r"\1://", problem)
+            for problem in problems
+        )
+        super().__init__("\n".join(collapse(self.problems)))
 
 
 class InputError(PixelwiseError, ValueError):

@@ -28,7 +28,7 @@ from pixelwise.cli.console import complain
 from pixelwise.cli.standard_streams import standard_streams
 from pixelwise.errors import InputError
 from pixelwise.file_io import set_missing_home
-from pixelwise.process_settings import limit_omp_spin
+from pixelwise.process_settings import limit_omp_spin, limit_threads
 
 app = typer.Typer(
     name="pixelwise",
@@ -83,6 +83,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 def main() -> None:
     """Run the `pixelwise` command."""
     limit_omp_spin()
+    limit_threads()
     set_missing_home()
     with standard_streams():
         try:

@@ -137,15 +137,17 @@ def _parse_range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def load_predictor(bundle: Path, options: InferenceOptions) -> Predictor:
-    """Load a predictor and compile the CRF if it needs one."""
+def load_predictor(
+    bundle: Path, options: InferenceOptions, *, image_size: tuple[int, int] | None = None
+) -> Predictor:
+    """Load a predictor for images of about this size, and compile the CRF if it needs one."""
     from pixelwise.process_settings import tune_allocator
 
     tune_allocator()
     from pixelwise.inference import Predictor
 
     with console.status(LOADING):
-        predictor = Predictor.from_options(bundle, options)
+        predictor = Predictor.from_options(bundle, options, image_size=image_size)
     if predictor.crf is not None:
         compile_crf()
     return predictor

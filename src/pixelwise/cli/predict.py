@@ -84,14 +84,16 @@ def predict_files(
     """Predict images and videos into `out` and print a summary; exit with 1 if one failed."""
     from pixelwise.inference import InferenceOptions, predict_folder
     from pixelwise.inference.batch.video import is_video, require_av
-    from pixelwise.inference.output_names import find_images, output_names
+    from pixelwise.inference.output_names import find_images, output_names, typical_size
 
     videos = [path for path in images if is_video(path) and path.is_file()]
     paths = find_images([path for path in images if path not in videos])
     output_names(paths, out, overlay=overlay)  # reports faults before anything is loaded
     if videos:
         require_av(videos[0])
-    predictor = flags.load_predictor(bundle, options or InferenceOptions())
+    predictor = flags.load_predictor(
+        bundle, options or InferenceOptions(), image_size=typical_size(paths)
+    )
     succeeded = True
     if paths:
         with Bar("predicting") as bar:
@@ -148,13 +150,15 @@ def _predict_large(
     """Predict TIFF files in tiles and print a summary; exit with 1 if one failed."""
     from pixelwise.inference import Predictor
     from pixelwise.inference.batch.large_images import predict_large_images
-    from pixelwise.inference.output_names import find_images
+    from pixelwise.inference.output_names import find_images, typical_size
     from pixelwise.inference.runtimes import supports_tiling
 
     paths = find_images(images)
     # Without `tune_allocator`: a heap that keeps freed memory grows from tile to tile.
     with console.status(flags.LOADING):
-        predictor = Predictor.from_options(bundle, options, prefer_tiling=True)
+        predictor = Predictor.from_options(
+            bundle, options, prefer_tiling=True, image_size=typical_size(paths)
+        )
     if not supports_tiling(predictor.runtime):
         print_line(
             f"runtime {predictor.runtime.name} evaluates each tile as a separate image, so labels "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pixelwise.data.image_files import write_mask
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic, atomic_folder, make_folder
+from pixelwise.process_settings import cores
 
 WRITTEN = ("images", "masks", "classes.toml")
 
@@ -137,7 +137,7 @@ def _write(
     for kind in ("images", "masks"):
         for split in data.splits:
             make_folder(folder / kind / ("" if split == "all" else split))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for done, _ in enumerate(pool.map(write, jobs), start=1):
             if progress is not None:
                 progress(done, len(jobs))

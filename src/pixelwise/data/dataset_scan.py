@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pixelwise.data.pair_report import MaskReport, PairReport
 from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError
+from pixelwise.process_settings import cores
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -119,7 +119,7 @@ def scan_dataset(
     has_class_table = source.classes is not None
     if classes is not None:
         _use_bundle_classes(classes, source)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or cores()) as pool:
         pairs = _inspect_pairs(source, inspect, pool, cache_bytes=cache_bytes, progress=progress)
     scan = DatasetScan(source, pairs, has_class_table)
     if pixels is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes import Runtime, open_export
+from pixelwise.process_settings import without_telemetry
 
 OUTPUTS = ("labels", "logits")
 
@@ -73,7 +73,8 @@ class QuantizableFormat(Protocol):
 
 def load_format(name: str) -> ExportFormat:
     """Import an export format: NAME_format.py of this package defines it as `FORMAT`."""
-    module: Any = import_module(f"pixelwise.exporters.{name.replace('-', '_')}_format")
+    with without_telemetry():
+        module: Any = import_module(f"pixelwise.exporters.{name.replace('-', '_')}_format")
     loaded: ExportFormat = module.FORMAT
     return loaded
 
@@ -92,21 +93,12 @@ def require_packages(packages: tuple[str, ...], *, purpose: str) -> None:
 
 @contextmanager
 def silence_converters() -> Iterator[None]:
-    """Suppress the converters' warnings, log messages and usage reports.
-
-    OpenVINO and NNCF send telemetry unless CI is set.
-    """
-    ci = os.environ.get("CI")
-    os.environ["CI"] = "true"
+    """Suppress the converters' warnings, log messages and usage reports."""
     disabled_level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with without_telemetry(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled_level)
-        if ci is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = ci

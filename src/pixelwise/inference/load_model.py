@@ -30,6 +30,7 @@ from pixelwise.inference.runtimes import (
     supports_tiling,
 )
 from pixelwise.inference.runtimes.autoselect import latency, select_fastest
+from pixelwise.inference.runtimes.tile_geometry import Size
 from pixelwise.weights.bundle_header import bundle_digest
 
 # Runtimes that "auto" leaves out because the cost of their rounding has not been measured.
@@ -56,7 +57,11 @@ class LoadedModel:
 
 
 def load_model(
-    path: Path, options: InferenceOptions, *, prefer_tiling: bool = False
+    path: Path,
+    options: InferenceOptions,
+    *,
+    prefer_tiling: bool = False,
+    image_size: Size | None = None,
 ) -> LoadedModel:
     """Load the network that `Predictor.from_options` runs; see there for arguments and errors."""
     runtime, device = options.runtime, options.device
@@ -71,7 +76,7 @@ def load_model(
     if runtime == AUTO and not exports:
         return _load_torch(path, None)
     if runtime == AUTO:
-        return _load_fastest(path, exports, prefer_tiling=prefer_tiling)
+        return _load_fastest(path, exports, prefer_tiling=prefer_tiling, size=image_size)
     entry = EXPORTED[runtime]
     if entry.export not in exports:
         target, _, precision = entry.export.partition("-")
@@ -83,7 +88,9 @@ def load_model(
     return _load_fresh(exports[entry.export], path, bundle_digest(path), runtime)
 
 
-def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) -> LoadedModel:
+def _load_fastest(
+    path: Path, exports: dict[str, Path], *, prefer_tiling: bool, size: Size | None
+) -> LoadedModel:
     """Load the bundle with the fastest of the runtimes that are installed and exported for."""
     digest = bundle_digest(path)
     loaders: dict[str, Callable[[], LoadedModel]] = {
@@ -106,10 +113,12 @@ def _load_fastest(path: Path, exports: dict[str, Path], *, prefer_tiling: bool) 
         }
         loaders = tiling or loaders
 
-    def measure(model: LoadedModel) -> float:
-        return latency(model.runtime, model.pixels)
+    def measure(model: LoadedModel, measured: Size) -> float:
+        return latency(model.runtime, model.pixels, measured)
 
-    fastest = select_fastest(digest, loaders, measure)
+    folders = [exports[EXPORTED[name].export] for name in loaders if name != TORCH]
+    manifests = [sha256(folder / MANIFEST) for folder in folders]
+    fastest = select_fastest("|".join([digest, *manifests]), loaders, measure, size=size)
     name, model = fastest
     return model or loaders[name]()
 
@@ -136,11 +145,15 @@ def _load_export(export: ExportManifest, runtime: str | None) -> LoadedModel:
 
 
 def _load_torch(path: Path, device: str | None) -> LoadedModel:
+    import torch
+
     from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime, find_device
     from pixelwise.weights.bundle import Bundle
 
     chosen = find_device(device)  # reports an unknown device before the bundle is read
     bundle = Bundle.load(path)
-    runtime = TorchRuntime(bundle.build(), bundle.normalization, device=chosen)
+    with torch.random.fork_rng(devices=[]):  # the random numbers of the program stay the same
+        model = bundle.build()
+    runtime = TorchRuntime(model, bundle.normalization, device=chosen)
     network_id = f"{bundle_digest(path)} on {chosen}"
     return LoadedModel(runtime, network_id, bundle.classes, bundle.recipe, bundle.pixels)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from pixelwise.data.image_decoding import IMAGE_FORMATS, BeyondPillowError, open_image
 from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images
 from pixelwise.errors import InputError
+
+SAMPLED = 20  # images whose size is read
 
 
 def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -38,6 +42,21 @@ def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
     if problems:
         raise InputError(*problems)
     return list(dict.fromkeys(paths))
+
+
+def typical_size(paths: Sequence[Path]) -> tuple[int, int] | None:
+    """Return the median size (height, width) of images, by their number of pixels.
+
+    Only some headers are read. None: no size could be read.
+    """
+    sizes = []
+    for path in paths[:: max(1, len(paths) // SAMPLED)][:SAMPLED]:
+        # Files that cannot be read are reported when they are predicted.
+        header = open_image(path, IMAGE_FORMATS, decode=False, deep=True)
+        with suppress(InputError, BeyondPillowError), header as image:
+            sizes.append((image.height, image.width))
+    sizes.sort(key=lambda size: size[0] * size[1])
+    return sizes[len(sizes) // 2] if sizes else None
 
 
 def result_names(name: str, *, overlay: bool = True) -> tuple[str, ...]:

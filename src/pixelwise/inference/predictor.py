@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pixelwise.crf import CRFParameters, dense_crf, find_parameters
-from pixelwise.data.channel_statistics import find_range
 from pixelwise.data.classes import Classes
-from pixelwise.data.image_decoding import upright
-from pixelwise.data.image_files import read_raw
-from pixelwise.data.pixel_format import (
-    RGB,
-    PixelFormat,
-    Pixels,
-    RawImage,
-    as_shown,
-    to_8_bits,
-)
+from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
 from pixelwise.inference.inference_options import AUTO, InferenceOptions
+from pixelwise.inference.input_image import ImageLike, as_pixels
 from pixelwise.inference.load_model import load_model
 from pixelwise.inference.results import Prediction, Segmentation, label_map, softmax
 from pixelwise.inference.runtimes import Runtime, supports_tiling
@@ -36,11 +25,11 @@ if TYPE_CHECKING:
 
     from pixelwise.weights.normalization import Normalization
 
-ImageLike = str | Path | Image.Image | NDArray[Any]
-
 
 class Predictor:
     """Predicts masks with a trained network: `Predictor.load(path)(image)`.
+
+    Threads may share a predictor. It can be pickled and copied, and used in a forked process.
 
     Args:
         runtime: What runs the network.
@@ -92,6 +81,7 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         value_range: tuple[float, float] | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> Predictor:
         """Load a predictor from a bundle or an export.
 
@@ -104,17 +94,23 @@ class Predictor:
             scales: TTA scales.
             flip: TTA with mirrored images.
             value_range: Values of deeper images that become 0 and 255.
+            image_size: See `from_options`.
 
         Raises:
             InputError: If the file is not a complete bundle or export, the runtime is not
                 available, or an option is not allowed.
         """
         options = InferenceOptions(runtime, device, crf, tile, scales, flip, value_range)
-        return cls.from_options(path, options)
+        return cls.from_options(path, options, image_size=image_size)
 
     @classmethod
     def from_options(
-        cls, path: str | Path, options: InferenceOptions, *, prefer_tiling: bool = False
+        cls,
+        path: str | Path,
+        options: InferenceOptions,
+        *,
+        prefer_tiling: bool = False,
+        image_size: tuple[int, int] | None = None,
     ) -> Predictor:
         """Load a predictor like `load`, with the options in one object.
 
@@ -123,11 +119,13 @@ class Predictor:
             options: All options of prediction.
             prefer_tiling: With runtime "auto", choose among the runtimes whose tiles match a
                 single pass, if there are any.
+            image_size: Usual height and width of the images, for which the runtime "auto" finds
+                the fastest one. Defaults to 360x480.
 
         Raises:
             InputError: As for `load`.
         """
-        model = load_model(Path(path), options, prefer_tiling=prefer_tiling)
+        model = load_model(Path(path), options, prefer_tiling=prefer_tiling, image_size=image_size)
         predictor = cls(**vars(model), options=options)
         predictor.path = str(path)
         predictor.network.check_tile_side()
@@ -170,7 +168,7 @@ class Predictor:
         Args:
             image: A path, a PIL image, or a uint8 RGB array (H, W, 3). For a network that was
                 trained on other channels or data types, an array (H, W, C) of the values that
-                such files hold.
+                such files hold. The result does not share its memory.
 
         Returns:
             The mask with its probabilities.
@@ -266,66 +264,3 @@ class Predictor:
 def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
     return np.log(np.maximum(probabilities, smallest))
-
-
-def _map_to_8_bits(raw: RawImage, path: Path, bundle: str) -> str:
-    """Return the remedy for an image of more than 8 bits, with a range that fits its values."""
-    low, high = find_range(raw.dtype, raw.pixels.astype(np.float32).reshape(-1))[0]
-    if not bundle:
-        return f"save it as an 8-bit PNG, or pass value_range=({low:g}, {high:g})"
-    command = f"pixelwise predict {shlex.quote(bundle)} {shlex.quote(str(path))}"
-    return f"`{command} --value-range={low:g},{high:g}` maps its values to 8 bits"
-
-
-def as_pixels(
-    image: ImageLike,
-    pixels: PixelFormat = RGB,
-    *,
-    value_range: tuple[float, float] | None = None,
-    bundle: str = "",
-) -> Pixels:
-    """Read or convert an image to (H, W, C) in units of 0..255, upright.
-
-    Args:
-        image: A path, a PIL image or an array, as for `Predictor.__call__`.
-        pixels: The format that the image must have.
-        value_range: The stored values of a file of more than 8 bits that become 0 and 255.
-        bundle: The file of the network, for the command that a message gives.
-
-    Raises:
-        InputError: If the image cannot be read or has another format.
-    """
-    remedy = "" if pixels == RGB else "give images like those that the network was trained on"
-    if isinstance(image, str | Path):
-        path = Path(image)
-        raw = read_raw(path)
-        if pixels.is_bytes and raw.dtype != pixels.dtype and raw.channels == pixels.channels:
-            if value_range is None:
-                remedy = _map_to_8_bits(raw, path, bundle)
-            else:
-                raw = to_8_bits(raw, value_range)
-        return pixels.scale(pixels.select(raw, path, remedy=remedy))
-    if isinstance(image, Image.Image):
-        if pixels != RGB:
-            raise InputError(
-                f"image of type Image, mode {image.mode}: the network was trained on {pixels}: "
-                "give a path or an array"
-            )
-        return np.asarray(upright(image).convert("RGB"))
-    if (
-        not isinstance(image, np.ndarray)
-        or str(image.dtype) != pixels.dtype
-        or image.ndim != 3
-        or image.shape[2] != pixels.channels
-        or 0 in image.shape
-    ):
-        shape = getattr(image, "shape", None)
-        colors = " in RGB" if pixels.channels == 3 else ""
-        raise InputError(
-            f"image of type {type(image).__name__}, {getattr(image, 'dtype', 'no dtype')}, shape "
-            f"{shape}: give a path, a PIL image or a {pixels.dtype} array of shape (H, W, "
-            f"{pixels.channels}){colors}"
-        )
-    if image.dtype == np.float32 and not np.isfinite(image).all():
-        raise InputError("image has values that are not finite: replace them with a number")
-    return pixels.scale(image)

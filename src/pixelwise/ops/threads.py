@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
+
+from pixelwise.process_settings import cores
 
 
 class Threads:
@@ -17,12 +20,15 @@ class Threads:
     none is left that a fork would lose. Outside the block everything runs in the caller's thread.
 
     Args:
-        count: Number of threads. Defaults to NUMBA_NUM_THREADS, by default the number of cores
-            that this process may use.
+        count: Number of threads. Defaults to the environment variable NUMBA_NUM_THREADS, or the
+            number of cores that this process may use.
     """
 
     def __init__(self, count: int | None = None) -> None:
-        self.count: int = numba.config.NUMBA_NUM_THREADS if count is None else count
+        if count is None:
+            configured = "NUMBA_NUM_THREADS" in os.environ
+            count = numba.config.NUMBA_NUM_THREADS if configured else cores()
+        self.count: int = count
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Threads:

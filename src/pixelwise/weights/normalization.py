@@ -38,8 +38,11 @@ class Normalization:
             float32 tensor of the same shape and memory format, its channels in `order`.
         """
         shape = [self.channels if axis == channel_axis else 1 for axis in range(4)]
-        mean = torch.tensor(self.mean, device=images.device).view(shape) * 255
-        scale = 1 / (torch.tensor(self.std, device=images.device).view(shape) * 255)
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=images.device).view(shape) * 255
+            for values in (self.mean, self.std)
+        )
+        scale = 1 / std
         if self.order == "bgr":
             images, mean, scale = (_swap_rgb(each, channel_axis) for each in (images, mean, scale))
         return (images.float() - mean) * scale

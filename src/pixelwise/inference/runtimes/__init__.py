@@ -21,6 +21,7 @@ from pixelwise.inference.runtimes.runtime import (
     supports_tiling,
 )
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
+from pixelwise.process_settings import without_telemetry
 
 __all__ = [
     "EXPORTED",
@@ -32,6 +33,7 @@ __all__ = [
     "available",
     "installed",
     "open_export",
+    "reopen_export",
     "runs_concurrently",
     "supports_tiling",
 ]
@@ -106,6 +108,22 @@ def open_export(export: ExportManifest, name: str | None = None) -> Runtime:
             f"{export.folder}: needs {entry.package}, which is not installed: "
             f"`pip install {entry.package}`"
         )
-    module = import_module(f"pixelwise.inference.runtimes.{entry.module}.{entry.module}_runtime")
+    with without_telemetry():
+        module = import_module(
+            f"pixelwise.inference.runtimes.{entry.module}.{entry.module}_runtime"
+        )
     open_with_options: Callable[..., Runtime] = module.open_export
     return open_with_options(export, **entry.options)
+
+
+def reopen_export(export: ExportManifest, name: str) -> Runtime:
+    """Open the export of a runtime that was pickled or copied.
+
+    Raises:
+        InputError: If the export has changed since, besides the errors of `open_export`.
+    """
+    if ExportManifest.load(export.folder) != export:
+        raise InputError(
+            f"{export.folder}: has changed since the predictor was loaded: load the predictor again"
+        )
+    return open_export(export, name)

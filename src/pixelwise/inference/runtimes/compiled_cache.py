@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from threading import Lock
 from typing import Generic, TypeVar
 
+from pixelwise.inference.runtimes.forking import ProcessLock, forget_after_fork, keep_forever
 from pixelwise.inference.runtimes.tile_geometry import Size
 
 Compiled = TypeVar("Compiled")
@@ -22,7 +22,7 @@ class CompiledCache(Generic[Compiled]):
 
     A model compiled for one size is faster than a dynamic one. The first size and every size that
     occurs often get a static model; the most recently used ones are kept. Methods may be called
-    from any thread.
+    from any thread. A forked process compiles its own models.
 
     Args:
         any_size: Whether a dynamic model is possible. If not, every size gets a static model, and
@@ -31,10 +31,18 @@ class CompiledCache(Generic[Compiled]):
 
     def __init__(self, *, any_size: bool = True) -> None:
         self._any_size = any_size
-        self._lock = Lock()
+        self._lock = ProcessLock()
         self._requests: Counter[Size] = Counter()
         self._static: OrderedDict[tuple[Size, str], Compiled] = OrderedDict()
         self._dynamic: dict[str, Compiled] = {}
+        forget_after_fork(self)
+
+    def forget(self) -> None:
+        """Forget the models, but not which sizes have one of their own."""
+        for size in self.sizes:
+            self._requests[size] = max(self._requests[size], COMPILE_AFTER)
+        keep_forever((self._static, self._dynamic))
+        self._static, self._dynamic = OrderedDict(), {}
 
     def get(
         self, size: Size, output: str, build: Callable[[str, Size | None], Compiled]

@@ -16,7 +16,8 @@ class Runtime(Protocol):
     """A network that is ready to run, including normalization and upsampling.
 
     Images are (H, W, C) arrays of any size with values in 0..255, uint8 or float32; see
-    `pixelwise.data.pixel_format`.
+    `pixelwise.data.pixel_format`. Methods may be called from any threads at the same time and give
+    the same results as one after the other. Runtimes can be pickled and copied.
 
     Attributes:
         name: Name of the runtime, as in `--runtime`.

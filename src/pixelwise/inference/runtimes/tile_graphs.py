@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.pixel_format import Pixels
+from pixelwise.inference.runtimes.forking import ProcessLock
 from pixelwise.inference.runtimes.runtime import TileView
 from pixelwise.inference.runtimes.tile_geometry import (
     MapSizes,
@@ -47,6 +48,10 @@ class GraphTiling(ABC):
     _graphs: TileGraphs
     _geometry: TileGeometry
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._one_tile_at_a_time = ProcessLock()
+
     @abstractmethod
     def _infer_tile(self, size: Size, pooling: int | None, inputs: Inputs) -> NDArray[Any]:
         """Run the graph for tiles of `size`.
@@ -57,21 +62,23 @@ class GraphTiling(ABC):
             inputs: Arrays by input name; may hold more than the graph needs.
 
         Returns:
-            An array (1, C, h, w) that is valid until the next call.
+            An array (1, C, h, w) that is valid until the next call. There is one call at a time.
         """
 
     def tile_logits(self, tile: Pixels, view: TileView) -> NDArray[np.float32]:
         """Return the logits (C, h, w) of a tile, see `TilingRuntime`."""
-        logits: NDArray[np.float32] = self._run_tile(tile, view, None)[0].copy()
+        with self._one_tile_at_a_time:
+            logits: NDArray[np.float32] = self._run_tile(tile, view, None)[0].copy()
         return logits
 
     def tile_sums(
         self, tile: Pixels, view: TileView, own: tuple[slice, slice]
     ) -> tuple[NDArray[np.float64], int]:
         """Sum a tile's own positions of the next pooled map, see `TilingRuntime`."""
-        rows, columns = self._geometry.own_positions(size_of(tile), view, own)
-        features = self._run_tile(tile, view, len(view.pooled))[0, :, rows, columns]
-        sums: NDArray[np.float64] = features.sum(axis=(1, 2), dtype=np.float64)
+        with self._one_tile_at_a_time:
+            rows, columns = self._geometry.own_positions(size_of(tile), view, own)
+            features = self._run_tile(tile, view, len(view.pooled))[0, :, rows, columns]
+            sums: NDArray[np.float64] = features.sum(axis=(1, 2), dtype=np.float64)
         return sums, features.shape[1] * features.shape[2]
 
     def _run_tile(self, tile: Pixels, view: TileView, pooling: int | None) -> NDArray[Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import isqrt
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pixelwise.inference.runtimes import (
     runs_concurrently,
     supports_tiling,
 )
+from pixelwise.inference.runtimes.forking import ProcessLock
 from pixelwise.inference.tiling.image_source import ArraySource, ImageSource, PaddedSource
 from pixelwise.inference.tiling.tile_grid import Block, Span, blend, cut, smallest_tile
 from pixelwise.inference.tiling.tile_progress import PoolingSums, TileProgress
@@ -81,7 +82,7 @@ class TiledModel:
         self.runtime = runtime
         self.tile = tile
         self.memory = memory
-        self._one_at_a_time = Lock()
+        self._one_at_a_time = ProcessLock()
 
     @property
     def requirements(self) -> TilingRequirements:
@@ -116,12 +117,14 @@ class TiledModel:
         """Map an image (H, W, C) in units of 0..255 to logits (classes, H, W) float32."""
         height, width = image.shape[:2]
         if self.in_one_pass((height, width)):
-            return self.runtime.logits(image)
+            with self._turn((height, width)):
+                return self.runtime.logits(image)
         logits: NDArray[np.float32] | None = None
-        for block in self.blocks(ArraySource(image)):
-            if logits is None:
-                logits = np.empty((len(block.scores), height, width), np.float32)
-            block.paste(block.scores, logits)
+        with self._one_at_a_time:
+            for block in self.blocks(ArraySource(image)):
+                if logits is None:
+                    logits = np.empty((len(block.scores), height, width), np.float32)
+                block.paste(block.scores, logits)
         assert logits is not None
         return logits
 
@@ -129,10 +132,12 @@ class TiledModel:
         """Map an image (H, W, C) to class indices (H, W), without keeping all of the logits."""
         height, width = image.shape[:2]
         if self.in_one_pass((height, width), labels=True):
-            return self.runtime.predict_labels(image)
+            with self._turn((height, width), labels=True):
+                return self.runtime.predict_labels(image)
         index = np.empty((height, width), np.uint8)
-        for block in self.blocks(ArraySource(image)):
-            block.paste(block.scores.argmax(axis=0), index)
+        with self._one_at_a_time:
+            for block in self.blocks(ArraySource(image)):
+                block.paste(block.scores.argmax(axis=0), index)
         return index
 
     def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
@@ -145,11 +150,23 @@ class TiledModel:
         if (
             runs_concurrently(self.runtime)
             and self.in_one_pass((height, width), labels=True)
-            and height * width * self.concurrency <= self._max_pixels(labels=True)
+            and self._fits_together((height, width), labels=True)
         ):
             return self.runtime.predict_labels_concurrently(image)
         with self._one_at_a_time:
             return self.predict_labels(image)
+
+    def _turn(
+        self, size: tuple[int, int], *, labels: bool = False
+    ) -> AbstractContextManager[object]:
+        """Return what a thread must hold for one pass: nothing if several fit into memory."""
+        # Other runtimes let one thread at a time compute anyway.
+        together = not runs_concurrently(self.runtime) or self._fits_together(size, labels=labels)
+        return nullcontext() if together else self._one_at_a_time
+
+    def _fits_together(self, size: tuple[int, int], *, labels: bool = False) -> bool:
+        """Return whether `concurrency` images take no more than `memory`."""
+        return size[0] * size[1] * self.concurrency <= self._max_pixels(labels=labels)
 
     def blocks(
         self,

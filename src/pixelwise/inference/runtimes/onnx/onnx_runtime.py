@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from functools import partial
 from importlib.util import find_spec
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.export_manifest import ExportManifest
+from pixelwise.inference.runtimes import reopen_export
+from pixelwise.inference.runtimes.forking import Latest
 from pixelwise.inference.runtimes.onnx.onnx_tile_graphs import ONNXTileGraphs, open_session
 from pixelwise.inference.runtimes.tile_geometry import Size, TileGeometry
 from pixelwise.inference.runtimes.tile_graphs import GraphTiling, Inputs
@@ -32,34 +33,37 @@ class ONNXRuntime:
     def __init__(self, export: ExportManifest) -> None:
         self.name = export.name
         self.concurrency = cores()
-        self._path = export.path
-        self._session = self._open_session()
-        self._opening = Lock()
+        self._export = export
+        self._sessions = Latest[onnxruntime.InferenceSession]()
+        self._single_core_sessions = Latest[onnxruntime.InferenceSession]()
+        self._session()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopen_export, (self._export, self.name)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """Return the logits (C, H, W) of an image (H, W, N)."""
-        return infer(self._session, image, "logits")
+        return infer(self._session(), image, "logits")
 
     def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices (H, W) of an image (H, W, N)."""
-        return infer(self._session, image, "labels")
+        return infer(self._session(), image, "labels")
 
     def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices on a single core, see `ConcurrentRuntime`."""
-        with self._opening:
-            session = self._single_core_session
+        session = self._single_core_sessions.get(None, partial(self._open_session, threads=1))
         return infer(session, image, "labels")
 
-    @cached_property
-    def _single_core_session(self) -> onnxruntime.InferenceSession:
-        return self._open_session(threads=1)
+    def _session(self) -> onnxruntime.InferenceSession:
+        return self._sessions.get(None, self._open_session)
 
     def _open_session(self, threads: int = 0) -> onnxruntime.InferenceSession:
+        path = self._export.path
         try:
-            return open_session(self._path, threads=threads)
+            return open_session(path, threads=threads)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{self._path}: ONNX Runtime cannot read it ({reason})") from error
+            raise InputError(f"{path}: ONNX Runtime cannot read it ({reason})") from error
 
 
 def infer(session: onnxruntime.InferenceSession, image: Pixels, output: str) -> NDArray[Any]:
@@ -78,13 +82,12 @@ class TilingONNXRuntime(GraphTiling, ONNXRuntime):
         self.requirements = replace(requirements, rounded=export.precision == "int8")
         self._graphs: ONNXTileGraphs = ONNXTileGraphs(export.path)
         self._geometry = TileGeometry(self._graphs.sizes)
-        self._tile_session: tuple[int | None, onnxruntime.InferenceSession] | None = None
+        self._tile_sessions = Latest[onnxruntime.InferenceSession]()
 
     def _infer_tile(self, size: Size, pooling: int | None, inputs: Inputs) -> NDArray[Any]:
-        if self._tile_session is None or self._tile_session[0] != pooling:
-            self._tile_session = None  # free its memory before the next one is opened
-            self._tile_session = (pooling, open_session(self._graphs.model(pooling)))
-        session = self._tile_session[1]
+        session = self._tile_sessions.get(
+            pooling, lambda: open_session(self._graphs.model(pooling))
+        )
         (output,) = session.run(
             None, {port.name: inputs[port.name] for port in session.get_inputs()}
         )

@@ -15,6 +15,7 @@ import onnxruntime
 
 from pixelwise.inference.runtimes.tile_geometry import MapSizes, Size
 from pixelwise.inference.runtimes.tile_graphs import SPATIAL_AXES, resize_input_names
+from pixelwise.process_settings import thread_limit
 
 
 class ONNXTileGraphs:
@@ -126,10 +127,10 @@ class ONNXTileGraphs:
 
 
 def open_session(model: Path | bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Open a model from a file or from bytes, with `threads` per image (0 for all cores)."""
+    """Open a model from a file or from bytes, with `threads` per image; 0: all usable cores."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only, which are also raised as exceptions
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or thread_limit()
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

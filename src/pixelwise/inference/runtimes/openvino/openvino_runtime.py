@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.export_manifest import ExportManifest
+from pixelwise.inference.runtimes import reopen_export
 from pixelwise.inference.runtimes.compiled_cache import CompiledCache
+from pixelwise.inference.runtimes.forking import Latest, ProcessLock
 from pixelwise.inference.runtimes.openvino.dilated_convolutions import (
     crop_dilated_kernels,
     has_slow_convolutions,
@@ -25,9 +27,10 @@ from pixelwise.inference.runtimes.openvino.winograd import apply_winograd
 from pixelwise.inference.runtimes.tile_geometry import Size, TileGeometry, size_of
 from pixelwise.inference.runtimes.tile_graphs import GraphTiling, Inputs
 from pixelwise.inference.tiling.tiling_requirements import TilingRequirements
-from pixelwise.process_settings import cores
+from pixelwise.process_settings import cores, thread_limit
 
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
+WAITING = 1  # images that wait for a stream with their input ready, so that it is never idle
 # Peak memory relative to PyTorch's, with and without logits. Measured: 0.5 to 0.75, 0.27 to 0.32.
 MEMORY_RATIO, LABEL_MEMORY_RATIO = 0.75, 0.32
 
@@ -49,7 +52,9 @@ class OpenVINORuntime:
 
     def __init__(self, export: ExportManifest, *, precision: str = "f32") -> None:
         self.name = export.name if precision == "f32" else f"{export.name}-{precision}"
+        self._export = export
         self._core = ov.Core()
+        self._cloning = ProcessLock()
         try:
             self._model = self._core.read_model(export.path)
         except RuntimeError as error:
@@ -57,8 +62,7 @@ class OpenVINORuntime:
             raise InputError(f"{export.path}: OpenVINO cannot read it ({reason})") from error
         self._precision = precision
         self._streams = cores()
-        # One more image than streams, so that no stream waits for its next image.
-        self.concurrency = self._streams + 1 if self._streams > 1 else 1
+        self.concurrency = self._streams + WAITING if self._streams > 1 else 1
         # With AMX, OpenVINO 2026.4 crashes on int8 graphs that are compiled for any size:
         # https://github.com/openvinotoolkit/openvino/issues/37577.
         # Split convolutions round differently, and they need a known size: with a dynamic model,
@@ -66,8 +70,11 @@ class OpenVINORuntime:
         any_size = export.precision != "int8" and not (
             precision == "bf16" and has_slow_convolutions(self._model)
         )
-        self._single = CompiledCache[ov.InferRequest](any_size=any_size)
-        self._concurrent = CompiledCache[SimpleQueue[ov.InferRequest]](any_size=any_size)
+        self._single = CompiledCache[_Requests](any_size=any_size)
+        self._concurrent = CompiledCache[_Requests](any_size=any_size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopen_export, (self._export, self.name)
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """Return the logits (C, H, W) of an image (H, W, N)."""
@@ -79,32 +86,25 @@ class OpenVINORuntime:
 
     def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices on a single core, see `ConcurrentRuntime`."""
-        requests = self._concurrent.get(size_of(image), "labels", self._create_requests)
-        request = requests.get()
-        try:
-            return _infer(request, image)
-        finally:
-            requests.put(request)
+        requests = self._concurrent.get(size_of(image), "labels", self._compile_for_streams)
+        return requests.infer(image)
 
     def _run(self, image: Pixels, output: str) -> NDArray[Any]:
-        return _infer(self._single.get(size_of(image), output, self._create_request), image)
+        return self._single.get(size_of(image), output, self._compile_for_one).infer(image)
 
-    def _create_request(self, output: str, size: Size | None) -> ov.InferRequest:
+    def _compile_for_one(self, output: str, size: Size | None) -> _Requests:
         """Compile a model that uses all cores for one image."""
-        return self._compile(self._model_for(output, size)).create_infer_request()
+        return _Requests(self._compile(self._model_for(output, size)), 1 + WAITING)
 
-    def _create_requests(self, output: str, size: Size | None) -> SimpleQueue[ov.InferRequest]:
-        """Compile a model for several images in parallel, with a request for each."""
+    def _compile_for_streams(self, output: str, size: Size | None) -> _Requests:
+        """Compile a model for several images in parallel."""
         options = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self._streams}
-        model = self._compile(self._model_for(output, size), options)
-        requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
-        for _ in range(self.concurrency):
-            requests.put(model.create_infer_request())
-        return requests
+        return _Requests(self._compile(self._model_for(output, size), options), self.concurrency)
 
     def _model_for(self, output: str, size: Size | None) -> ov.Model:
         """Return the graph that computes only `output`, for one size or for any."""
-        clone = self._model.clone()
+        with self._cloning:
+            clone = self._model.clone()
         results = [result for result in clone.results if output in result.output(0).names]
         model = ov.Model(results, clone.get_parameters(), "pixelwise")
         if size is not None:
@@ -119,8 +119,37 @@ class OpenVINORuntime:
             crop_dilated_kernels(model)
             if self._precision == "bf16":
                 split_dilated_convolutions(model)
-        precision = {"INFERENCE_PRECISION_HINT": self._precision}
-        return self._core.compile_model(model, "CPU", {**options, **precision})
+        settings: dict[str, Any] = {**options, "INFERENCE_PRECISION_HINT": self._precision}
+        if limit := thread_limit():
+            settings["INFERENCE_NUM_THREADS"] = limit
+        return self._core.compile_model(model, "CPU", settings)
+
+
+class _Requests:
+    """The inference requests of a compiled model, each of which serves one thread at a time.
+
+    Args:
+        model: The compiled model.
+        most: The number of requests. They are created when threads need them.
+    """
+
+    def __init__(self, model: ov.CompiledModel, most: int) -> None:
+        self._model = model
+        self._free: LifoQueue[ov.InferRequest | None] = LifoQueue()
+        for _ in range(most):
+            self._free.put(None)
+
+    def infer(self, image: Pixels) -> NDArray[Any]:
+        """Return the model's only output for one image, without the batch axis."""
+        request = self._free.get()
+        try:
+            if request is None:
+                request = self._model.create_infer_request()
+            request.infer({0: np.ascontiguousarray(image)[None]}, share_inputs=True)
+            output: NDArray[Any] = request.get_output_tensor(0).data[0].copy()
+            return output
+        finally:
+            self._free.put(request)
 
 
 class TilingOpenVINORuntime(GraphTiling, OpenVINORuntime):
@@ -138,15 +167,13 @@ class TilingOpenVINORuntime(GraphTiling, OpenVINORuntime):
         )
         self._graphs: OpenVINOTileGraphs = OpenVINOTileGraphs(self._model_for("logits", None))
         self._geometry = TileGeometry(self._graphs.sizes)
-        self._tile_request: tuple[tuple[Size, int | None], ov.InferRequest] | None = None
+        self._tile_request = Latest[ov.InferRequest]()
 
     def _infer_tile(self, size: Size, pooling: int | None, inputs: Inputs) -> NDArray[Any]:
-        key = (size, pooling)
-        if self._tile_request is None or self._tile_request[0] != key:
-            self._tile_request = None  # free its memory before the next one is compiled
-            model = self._graphs.model(size, pooling)
-            self._tile_request = (key, self._compile(model).create_infer_request())
-        request = self._tile_request[1]
+        request = self._tile_request.get(
+            (size, pooling),
+            lambda: self._compile(self._graphs.model(size, pooling)).create_infer_request(),
+        )
         names = {name for port in request.model_inputs for name in port.names}
         request.infer({name: inputs[name] for name in names}, share_inputs=True)
         output: NDArray[Any] = request.get_output_tensor(0).data
@@ -164,10 +191,3 @@ def open_export(export: ExportManifest, *, precision: str = "f32") -> OpenVINORu
     if export.requirements is None:
         return OpenVINORuntime(export, precision=precision)
     return TilingOpenVINORuntime(export, export.requirements, precision=precision)
-
-
-def _infer(request: ov.InferRequest, image: Pixels) -> NDArray[Any]:
-    """Return the request's only output for one image, without the batch axis."""
-    request.infer({0: np.ascontiguousarray(image)[None]}, share_inputs=True)
-    output: NDArray[Any] = request.get_output_tensor(0).data[0].copy()
-    return output

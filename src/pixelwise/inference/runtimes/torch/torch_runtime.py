@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
+from pixelwise.inference.runtimes.forking import ProcessLock, stop_openmp_before_forks
 from pixelwise.inference.runtimes.runtime import TileView
 from pixelwise.inference.runtimes.tile_geometry import MapSizes, Size, TileGeometry, size_of
 from pixelwise.inference.runtimes.torch.simplify import simplify
@@ -24,10 +26,14 @@ LAYER_OVERHEAD = 1.15  # workspace of layers relative to their feature maps, see
 IMAGE_OVERHEAD = 100  # bytes per pixel outside the network: the image as floats, copied logits
 
 
+stop_openmp_before_forks(lambda: torch.set_num_threads(1))
+
+
 class TorchRuntime:
     """Run a network with eager PyTorch.
 
     The network is simplified and converted to channels_last, which changes logits by rounding only.
+    It uses all cores for one image, so threads take turns.
 
     Args:
         model: The network.
@@ -49,10 +55,14 @@ class TorchRuntime:
     ) -> None:
         self.device = find_device(device)
         self.normalization = normalization
+        self._one_at_a_time = ProcessLock()
         self._step = tile_alignment(model)
         self._geometry = TileGeometry(self._trace)
         simplified = simplify(model, in_channels=normalization.channels)
-        self.model = simplified.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # The data type matters where the program has set another default.
+        self.model = simplified.to(  # type: ignore[call-overload]
+            device=self.device, dtype=torch.float32, memory_format=torch.channels_last
+        )
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         """Return the logits (C, H, W) of an image (H, W, N)."""
@@ -68,12 +78,13 @@ class TorchRuntime:
     def requirements(self) -> TilingRequirements:
         """What the network requires of tiles."""
         step, channels = self._step, self.normalization.channels
-        receptive_radius, pooled_receptive_radius = measure_receptive_radius(
-            self.model, step=step, in_channels=channels
-        )
         side = -(-PROBE_SIZE // step) * step
-        poolings = len(self._geometry.sizes((side, side)).pooled)
-        peak = peak_bytes(self.model, height=side, width=side, in_channels=channels)
+        with self._turn():
+            receptive_radius, pooled_receptive_radius = measure_receptive_radius(
+                self.model, step=step, in_channels=channels
+            )
+            poolings = len(self._geometry.sizes((side, side)).pooled)
+            peak = peak_bytes(self.model, height=side, width=side, in_channels=channels)
         memory = LAYER_OVERHEAD * peak / side**2 + IMAGE_OVERHEAD
         return TilingRequirements(
             step, receptive_radius, pooled_receptive_radius, poolings, memory, memory
@@ -114,17 +125,29 @@ class TorchRuntime:
 
     def _trace(self, size: Size) -> MapSizes:
         height, width = size
-        sizes = trace_sizes(
-            self.model, height=height, width=width, in_channels=self.normalization.channels
-        )
+        with self._turn():
+            sizes = trace_sizes(
+                self.model, height=height, width=width, in_channels=self.normalization.channels
+            )
         return MapSizes(tuple(sizes.resized), tuple(sizes.pooled))
 
-    @torch.inference_mode()
     def _run(self, image: Pixels) -> torch.Tensor:
-        # An (H, W, C) array viewed as (C, H, W) is already channels_last: nothing is reordered.
-        batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
-        out: torch.Tensor = self.model(self.normalization(batch))[0].float()
+        with self._turn():
+            # An (H, W, C) array viewed as (C, H, W) is already channels_last: nothing is reordered.
+            batch = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None]
+            out: torch.Tensor = self.model(self.normalization(batch))[0].float()
         return out
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let no other thread use the network, and ignore the settings of the calling program.
+
+        Networks compute constants when a size first occurs, and the shapes of their maps with
+        parameters replaced by empty ones.
+        """
+        autocast = torch.autocast(self.device.type, enabled=False)
+        with self._one_at_a_time, torch.inference_mode(), autocast:
+            yield
 
 
 def find_device(name: str | torch.device | None) -> torch.device:

@@ -1,0 +1,279 @@
+"""A predictor gives the same results in threads, forks, pickles, copies and any host program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import itertools
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pixelwise
+from networks import EXPORTED_CLASSES, randomize
+from pixelwise.errors import InputError
+from pixelwise.inference import InferenceOptions, Predictor
+from pixelwise.inference.runtimes import supports_tiling
+from pixelwise.models import create_model
+from pixelwise.weights.normalization import IMAGENET
+
+THREADS = 8
+RUNTIMES = ("torch", "openvino", "onnx")
+IMAGES = np.random.default_rng(0).integers(0, 256, (THREADS, 64, 96, 3), dtype=np.uint8)
+
+METHODS: dict[str, Callable[[Predictor, Any], Any]] = {
+    "call": lambda predictor, image: predictor(image).logits,
+    "probabilities": lambda predictor, image: predictor(image).probabilities,
+    "segment": lambda predictor, image: predictor.segment(image).mask,
+    "prepare": lambda predictor, image: predictor.prepare(image),
+    "predict_prepared": lambda predictor, image: predictor.predict_prepared(image).mask,
+    "segment_prepared": lambda predictor, image: predictor.segment_prepared(image).mask,
+    "segment_concurrently": lambda predictor, image: predictor.segment_concurrently(image).mask,
+    "logits": lambda predictor, image: predictor.logits(image),
+    "refined_logits": lambda predictor, image: predictor.refined_logits(image),
+    "predict_labels": lambda predictor, image: predictor.predict_labels(image),
+    "stream": lambda predictor, image: next(iter(predictor.stream([image]))).mask,
+}
+
+
+def assert_threads_agree(
+    shared: Predictor, alone: Predictor, images: Any, methods: list[str], calls: int
+) -> None:
+    """Compare `calls` calls of each method in THREADS threads with those of another predictor.
+
+    All threads begin at once: the first call of each method is concurrent, too.
+    """
+    expected = {name: [METHODS[name](alone, image) for image in images] for name in methods}
+    begin = Barrier(THREADS)
+
+    def work(thread: int) -> None:
+        begin.wait()
+        for name, number in itertools.product(methods, range(-(-calls // THREADS))):
+            index = (thread + number) % len(images)
+            found = METHODS[name](shared, images[index])
+            np.testing.assert_array_equal(found, expected[name][index], err_msg=name)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(work, thread) for thread in range(THREADS)]:
+            done.result()
+
+
+def load_twice(path: Path, **options: Any) -> tuple[Predictor, Predictor]:
+    one, other = (pixelwise.load(path, **options) for _ in range(2))
+    return one, other
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_share_a_predictor(exported: Path, runtime: str) -> None:
+    shared, alone = load_twice(exported, runtime=runtime)
+    assert_threads_agree(shared, alone, IMAGES, list(METHODS), 24)
+    sizes = [(64, 96), (40, 50), (64, 96), (33, 70)]
+    several = [
+        image[:height, :width] for image, (height, width) in zip(IMAGES, sizes, strict=False)
+    ]
+    assert_threads_agree(shared, alone, several, ["call", "segment", "segment_concurrently"], 32)
+
+
+@pytest.mark.parametrize("options", [{"crf": "camvid"}, {"scales": (1, 0.5), "flip": True}])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_share_a_predictor_with_crf_or_tta(
+    exported: Path, runtime: str, options: dict[str, Any]
+) -> None:
+    shared, alone = load_twice(exported, runtime=runtime, **options)
+    assert_threads_agree(shared, alone, IMAGES, ["call", "segment"], 8)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_share_a_predictor_whose_images_are_tiled(exported: Path, runtime: str) -> None:
+    shared, alone = load_twice(exported, runtime=runtime, tile=1024)
+    assert supports_tiling(shared.runtime)
+    rng = np.random.default_rng(1)
+    sizes = [(33, 1040), (50, 1060)]  # each needs models of its own
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    assert_threads_agree(shared, alone, [*images, IMAGES[0]], ["call", "segment"], 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_share_a_predictor_for_thousands_of_calls(exported: Path, runtime: str) -> None:
+    shared, alone = load_twice(exported, runtime=runtime)
+    assert_threads_agree(shared, alone, IMAGES, list(METHODS), 4000)
+    assert_threads_agree(pickle.loads(pickle.dumps(shared)), alone, IMAGES, list(METHODS), 4000)
+    refining = load_twice(exported, runtime=runtime, crf="camvid")
+    assert_threads_agree(*refining, IMAGES, list(METHODS), 200)
+
+
+def test_threads_compute_the_constants_of_new_sizes_together() -> None:
+    model = randomize(create_model("fcn8s", num_classes=3))
+    one, other = (Predictor.from_model(model, EXPORTED_CLASSES, IMAGENET) for _ in range(2))
+    images = [IMAGES[0][: 20 + side, : 30 + side] for side in range(3)]
+    assert_threads_agree(one, other, images, ["logits"], 16)
+
+
+def test_the_first_measurement_of_memory_does_not_disturb_other_threads(exported: Path) -> None:
+    """It propagates shapes through the network with its parameters replaced by empty ones."""
+    shared, alone = load_twice(exported, runtime="torch")
+    expected = alone.logits(IMAGES[0])
+    with ThreadPoolExecutor(2) as pool:
+        requirements = type(shared.runtime).requirements.func  # not cached
+        measured = pool.submit(lambda: [requirements(shared.runtime) for _ in range(3)])
+        while not measured.done():
+            np.testing.assert_array_equal(shared.logits(IMAGES[0]), expected)
+        measured.result()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_asynchronous_server_shares_a_predictor(exported: Path, runtime: str) -> None:
+    shared, alone = load_twice(exported, runtime=runtime)
+
+    async def serve() -> list[Any]:
+        requests = (asyncio.to_thread(shared.segment, IMAGES[i % THREADS]) for i in range(32))
+        return await asyncio.gather(*requests)
+
+    expected = [alone.segment(image).mask for image in IMAGES]
+    for i, result in enumerate(asyncio.run(serve())):
+        np.testing.assert_array_equal(result.mask, expected[i % THREADS])
+        np.testing.assert_array_equal(result.image, IMAGES[i % THREADS])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+)
+def test_a_predictor_is_pickled_and_copied(
+    exported: Path, runtime: str, duplicate: Callable[[Any], Any]
+) -> None:
+    original = pixelwise.load(exported, runtime=runtime, scales=(1, 0.75), crf="camvid")
+    expected = original(IMAGES[0]).logits
+    other = duplicate(original)
+    assert (other.to_json(), other.classes) == (original.to_json(), original.classes)
+    assert other.runtime is not original.runtime
+    np.testing.assert_array_equal(other(IMAGES[0]).logits, expected)
+    result = duplicate(original(IMAGES[0]))
+    np.testing.assert_array_equal(result.probabilities, original(IMAGES[0]).probabilities)
+
+
+def test_an_export_that_has_changed_is_not_opened_from_a_pickle(
+    exported: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for file in exported.with_name("net-onnx").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    pickled = pickle.dumps(pixelwise.load(folder))
+    manifest = folder / "export.json"
+    manifest.write_text(manifest.read_text().replace('"plant"', '"tree"'))
+    with pytest.raises(InputError, match="has changed since the predictor was loaded"):
+        pickle.loads(pickled)
+
+
+FORK = """
+import os, sys
+import numpy as np
+import pixelwise
+
+image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+predictor = pixelwise.load(sys.argv[1], runtime=sys.argv[2])
+
+def compare(expected):
+    pid = os.fork()
+    if pid == 0:
+        found = [predictor(image).logits, predictor.segment_concurrently(image).labels]
+        same = all(np.array_equal(*pair) for pair in zip(found, expected))
+        os._exit(0 if same else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+if len(sys.argv) == 3:  # the parent has only loaded
+    pid = os.fork()
+    if pid == 0:
+        os._exit(predictor(image).labels.shape != (300, 400))
+    assert os.waitpid(pid, 0)[1] == 0
+else:
+    expected = [predictor.logits(image), predictor.predict_labels(image)]
+    predictor.segment_concurrently(image)
+    compare(expected)
+    compare(expected)
+    assert np.array_equal(predictor.logits(image), expected[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a fork that is safe without exec")
+@pytest.mark.parametrize("when", [(), ("predicted",)], ids=["loaded", "predicted"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_forked_process_predicts(exported: Path, runtime: str, when: tuple[str, ...]) -> None:
+    """A server such as gunicorn --preload loads once and forks its workers; some predict before."""
+    command = [sys.executable, "-W", "ignore", "-c", FORK, str(exported), runtime, *when]
+    subprocess.run(command, check=True, timeout=120)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Any:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+HOSTS: dict[str, Callable[[], Any]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "float64": lambda: default_dtype(torch.float64),
+    "enable_grad": torch.enable_grad,
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_settings_of_the_host_program_do_not_change_results(exported: Path, host: str) -> None:
+    predictor = pixelwise.load(exported, runtime="torch")
+    expected = predictor(IMAGES[0]).logits
+    with HOSTS[host]():
+        np.testing.assert_array_equal(predictor(IMAGES[0]).logits, expected)
+        loaded = pixelwise.load(exported, runtime="torch")
+        found = loaded(IMAGES[0]).logits
+    # Folding in double precision rounds differently.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 if host == "float64" else 0)
+    for other in (loaded, copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
+        np.testing.assert_array_equal(other(IMAGES[0]).logits, found)
+
+
+def test_loading_does_not_advance_the_random_numbers_of_the_host_program(exported: Path) -> None:
+    before = torch.get_rng_state()
+    pixelwise.load(exported, runtime="torch").segment(IMAGES[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_runtimes_print_nothing_and_send_no_reports(exported: Path, runtime: str) -> None:
+    """They warn if the home folder is not writable."""
+    code = (
+        "import os, sys, numpy, pixelwise; os.environ.pop('CI', None)\n"
+        "os.environ['HOME'] = '/proc/self'\n"
+        "pixelwise.load(sys.argv[1], runtime=sys.argv[2]).segment(numpy.zeros((9, 9, 3), 'B'))\n"
+        "assert 'CI' not in os.environ\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(exported), runtime], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_results_do_not_share_memory_with_the_caller(exported: Path) -> None:
+    predictor = Predictor.from_options(exported, InferenceOptions(runtime="torch"))
+    image = IMAGES[0].copy()
+    results = [predictor(image), predictor.segment(image), *predictor.stream([image])]
+    image[:] = 0
+    for result in results:
+        np.testing.assert_array_equal(result.image, IMAGES[0])
