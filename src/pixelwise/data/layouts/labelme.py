@@ -194,7 +194,13 @@ def _extract(embedded: str, stem: str) -> Path:
     suffix = next((s for s, start in _FILE_STARTS.items() if content.startswith(start)), None)
     if suffix is None:
         raise InputError("its imageData is not an image: put the image beside the JSON file")
-    folder = cache_folder() / "labelme" / hashlib.sha256(content).hexdigest()[:32]
+    cache = cache_folder()
+    if cache is None:
+        raise InputError(
+            "its image is only in imageData, and there is no home folder to extract it to: set "
+            "PIXELWISE_CACHE to a folder"
+        )
+    folder = cache / "labelme" / hashlib.sha256(content).hexdigest()[:32]
     file = folder / f"{stem}{suffix}"
     if not file.is_file():
         make_folder(folder)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -276,8 +276,8 @@ class _VideoReader:
             for frame in self.container.decode(self.stream):
                 number += 1
                 damaged += frame.is_corrupt
-                pixels = frame.to_ndarray(format="rgb24")
-                matrix = frame.side_data.get("DISPLAYMATRIX")
+                pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
+                matrix: Any = frame.side_data.get("DISPLAYMATRIX")
                 upright, transposed = _turn(pixels, None if matrix is None else bytes(matrix))
                 if frame.pts is None:  # old AVI files have no timestamps, only a constant rate
                     time = round((number - 1) / self.rate / self.time_base)
