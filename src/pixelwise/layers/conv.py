@@ -75,7 +75,8 @@ class ConvNormAct(nn.Sequential):
         eps: float = 1e-5,
         tensorflow_padding: bool = False,
     ) -> None:
-        convolution = TensorFlowConv2d if tensorflow_padding else nn.Conv2d
+        # At stride 1 both pad alike, and padding inside the convolution is faster.
+        convolution = TensorFlowConv2d if tensorflow_padding and stride > 1 else nn.Conv2d
         layers: list[nn.Module] = [
             convolution(
                 in_channels,
