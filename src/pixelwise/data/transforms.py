@@ -30,6 +30,9 @@ class Augmentation:
             applies to the first three channels, and to none if the image has fewer.
         contrast: As `brightness`.
         saturation: As `brightness`.
+        rare_crops: Probability that a crop must contain a pixel of a class that is drawn from those
+            of the mask by `class_weights`. Matters where crops are smaller than scaled images.
+        class_weights: Weight of each class in that draw (C,).
         fill: Value of each channel where the crop extends beyond the image. The mask is IGNORE
             there.
     """
@@ -40,6 +43,8 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    rare_crops: float = 0.0
+    class_weights: tuple[float, ...] = ()
     fill: tuple[float, ...] = (124, 116, 104)
 
     def __call__(
@@ -60,8 +65,11 @@ class Augmentation:
         crop = self.crop
         if crop is None:
             crop = (max(1, round(mask.shape[0] * factor)), max(1, round(mask.shape[1] * factor)))
-        rows = _draw_span(mask.shape[0], crop[0], factor, rng)
-        columns = _draw_span(mask.shape[1], crop[1], factor, rng)
+        row = column = None
+        if self.rare_crops and rng.random() < self.rare_crops:
+            row, column = self._draw_rare_pixel(mask, rng)
+        rows = _draw_span(mask.shape[0], crop[0], factor, rng, contains=row)
+        columns = _draw_span(mask.shape[1], crop[1], factor, rng, contains=column)
         # Only the source pixels of the crop are resized: a crop of an image scaled by 2 costs no
         # more than one of an image scaled by 0.5.
         box = (columns.source[0], rows.source[0], columns.source[1], rows.source[1])
@@ -85,6 +93,19 @@ class Augmentation:
         if rng.random() < self.flip:
             out_image, out_mask = out_image[:, ::-1], out_mask[:, ::-1]
         return np.ascontiguousarray(out_image), np.ascontiguousarray(out_mask)
+
+    def _draw_rare_pixel(
+        self, mask: NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[int, int] | tuple[None, None]:
+        """Draw a class of the mask by its weight, and the (row, column) of one of its pixels."""
+        counts = np.bincount(mask.ravel(), minlength=256)[: len(self.class_weights)]
+        weights = np.where(counts > 0, self.class_weights, 0)
+        if weights.sum() == 0:  # only ignored pixels
+            return None, None
+        drawn = rng.choice(len(weights), p=weights / weights.sum())
+        pixels = np.flatnonzero(mask == drawn)
+        row, column = divmod(int(rng.choice(pixels)), mask.shape[1])
+        return row, column
 
     def _jitter(self, layers: list[Image.Image], rng: np.random.Generator) -> Pixels:
         """Jitter the colors and stack the layers to (H, W, C)."""
@@ -131,16 +152,25 @@ class _Span:
     length: int
 
 
-def _draw_span(extent: int, crop: int, factor: float, rng: np.random.Generator) -> _Span:
-    """Draw the part of an axis of `extent` pixels that `crop` pixels show at scale `factor`."""
-    if factor == 1 and crop <= extent:  # a whole pixel: a fraction would resample the image
-        start = int(rng.integers(0, extent - crop + 1))
-        return _Span((start, start + crop), 0, crop)
+def _draw_span(
+    extent: int, crop: int, factor: float, rng: np.random.Generator, *, contains: int | None = None
+) -> _Span:
+    """Draw the part of an axis of `extent` pixels that `crop` pixels show at scale `factor`.
+
+    The part contains the pixel `contains`, if one is given.
+    """
     covered = crop / factor
+    low, high = 0.0, extent - covered
+    if contains is not None:
+        high = min(high, float(contains))
+        low = min(max(low, contains + 1 - covered), high)
+    if factor == 1 and crop <= extent:  # a whole pixel: a fraction would resample the image
+        start = int(rng.integers(int(low), int(high) + 1))
+        return _Span((start, start + crop), 0, crop)
     if covered <= extent:
         # Fractions of a pixel: with whole ones the nearest neighbors at scale 0.5 would all be
         # ties, and the mask would be shifted against the image by half a pixel.
-        first = float(rng.uniform(0, extent - covered))
+        first = float(rng.uniform(low, high))
         return _Span((first, min(first + covered, extent)), 0, crop)
     length = min(crop, max(1, round(extent * factor)))
     return _Span((0, extent), int(rng.integers(0, crop - length + 1)), length)

@@ -19,6 +19,7 @@ CUSTOM_MODEL = "custom"
 """The model name in the recipe of a run that trains a user's own `nn.Module`."""
 
 MIN_CROP = 8
+MAX_ADAMW_RATE = 0.003
 
 ClassWeights = tuple[float, ...] | Literal["none", "median_frequency", "root_median_frequency"]
 MemoryFormat = Literal["channels_last", "contiguous"]
@@ -93,6 +94,13 @@ class AugmentationRecipe(_Section):
     scale: tuple[float, float] = Field(
         default=(0.5, 2.0), description="smallest and largest factor, drawn log-uniformly"
     )
+    rare_crops: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability that a crop must contain a pixel of a class that is drawn from "
+        "those of the image, rare ones more often",
+    )
     flip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip")
     brightness: float = Field(default=0.2, ge=0, lt=1, description="factor: 1 - this to 1 + this")
     contrast: float = Field(default=0.2, ge=0, lt=1, description="as brightness")
@@ -111,11 +119,14 @@ class AugmentationRecipe(_Section):
 
 
 class OptimizerRecipe(_Section):
-    """SGD with momentum and a decreasing learning rate.
+    """SGD with momentum, or AdamW, and a decreasing learning rate.
 
-    Schedule `poly`: learning_rate * (1 - step / steps) ** power. Schedule `stages`: the run has
-    `stages` parts of equal length, and each part has a tenth of the learning rate of the previous.
+    Schedule `poly`: learning_rate * (1 - step / steps) ** power. Schedule `cosine`: learning_rate *
+    (1 + cos(pi * step / steps)) / 2. Schedule `stages`: the run has `stages` parts of equal length,
+    and each part has a tenth of the learning rate of the previous.
     """
+
+    name: Literal["sgd", "adamw"] = Field(default="sgd", description="the optimizer")
 
     learning_rate: float = Field(default=0.01, gt=0, description="learning rate of the backbone")
     head_multiplier: float = Field(
@@ -132,9 +143,11 @@ class OptimizerRecipe(_Section):
     accumulate: int = Field(
         default=1, ge=1, description="number of batches whose gradients are averaged for an update"
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum; first beta of AdamW")
     weight_decay: float = Field(default=1e-4, ge=0, description="applied to convolution kernels")
-    schedule: Literal["poly", "stages"] = Field(default="poly", description="how the rate decays")
+    schedule: Literal["poly", "cosine", "stages"] = Field(
+        default="poly", description="how the rate decays"
+    )
     power: float = Field(default=0.9, ge=0, description="exponent of poly; 0: constant rate")
     stages: int = Field(default=3, ge=1, description="number of stages")
     ema_decay: float = Field(
@@ -144,6 +157,15 @@ class OptimizerRecipe(_Section):
         description="decay of the moving average of the weights, which is validated and saved in "
         "place of the weights; 0: no average",
     )
+
+    @model_validator(mode="after")
+    def _check_rate_fits_adamw(self) -> OptimizerRecipe:
+        if self.name == "adamw" and self.learning_rate > MAX_ADAMW_RATE:
+            raise ValueError(
+                f"name = 'adamw' with learning_rate = {self.learning_rate:g}: must be at most "
+                f"{MAX_ADAMW_RATE:g}, such as 0.0003"
+            )
+        return self
 
 
 class LossRecipe(_Section):

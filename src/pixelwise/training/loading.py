@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -99,13 +100,20 @@ class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
 
 
 def make_augmentation(
-    recipe: ResolvedAugmentationRecipe, *, fill: tuple[float, ...]
+    recipe: ResolvedAugmentationRecipe, *, fill: tuple[float, ...], counts: NDArray[np.int64]
 ) -> Augmentation:
-    """Return the augmentation of a recipe. `fill` is the pixel value outside of images."""
+    """Return the augmentation of a recipe.
+
+    Args:
+        recipe: The augmentation section of the recipe.
+        fill: Pixel value outside of images.
+        counts: Number of training pixels of each class (C,).
+    """
     settings = dict(recipe)
     if recipe.crop == "image":
         settings["crop"] = None
-    return Augmentation(**settings, fill=fill)
+    weights = tuple((1 / np.maximum(counts, 1)).tolist())  # inverse frequencies
+    return Augmentation(**settings, class_weights=weights, fill=fill)
 
 
 def make_loader(

@@ -104,7 +104,11 @@ class Trainer:
             rank=self.group.rank,
             world_size=self.group.world_size,
         )
-        augmentation = make_augmentation(recipe.augmentation, fill=self.run.normalization.fill())
+        augmentation = make_augmentation(
+            recipe.augmentation,
+            fill=self.run.normalization.fill(),
+            counts=data.pixel_counts["train"],
+        )
         self.train_dataset = AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
         workers = recipe.data.workers
         if workers == "auto":
