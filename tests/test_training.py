@@ -20,6 +20,7 @@ import pixelwise
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.dataset_statistics import median_frequency, root_median_frequency
 from pixelwise.data.scenes import write_scenes
+from pixelwise.data.distortion import Distortion
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
@@ -215,7 +216,9 @@ def test_an_epoch_holds_each_image_once_in_batches_of_similar_size(
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
     data = open_dataset(scenes, splits=("train",))
-    augmentation = Augmentation(crop=(32, 48), brightness=0.2, saturation=0.2)
+    augmentation = Augmentation(
+        crop=(32, 48), distortion=Distortion(brightness=0.2, saturation=0.2, noise=4)
+    )
     results = []
     for workers in (0, 2):
         order = BatchOrder(5, batch_size=2, seed=4)

@@ -47,6 +47,10 @@ def train(
             help="Size of training crops, or one number for a square; image: no cropping.",
         ),
     ] = None,
+    augment: Annotated[
+        str | None,
+        Option(help="Augmentation for a kind of images: street, aerial, microscopy, documents."),
+    ] = None,
     epochs: Annotated[int | None, Option(help="Number of passes over the training images.")] = None,
     batch_size: Annotated[int | None, Option(help="Images per step, over all devices.")] = None,
     learning_rate: Annotated[
@@ -75,6 +79,10 @@ def train(
     plan_only: Annotated[
         bool, Option("--plan-only", help="Check everything, print the plan and stop.")
     ] = False,
+    preview: Annotated[
+        bool,
+        Option("--preview", help="Write a page with twelve augmented samples, and stop."),
+    ] = False,
 ) -> None:
     """Train a network on a folder of images and masks.
 
@@ -92,16 +100,19 @@ def train(
     if data is None:
         raise InputError("Missing argument 'data', or --resume RUN: see `pixelwise train --help`")
     folder = out or Path("runs") / data.resolve().name
-    if not plan_only:
+    if plan_only and preview:
+        raise InputError("--plan-only with --preview: give only one of them")
+    if not (plan_only or preview):
         _start_processes(devices, nodes, run=folder)
     from pixelwise.distributed.environment import report_once
     from pixelwise.recipes.load_recipe import load_recipe
 
     with report_once():
         loaded = load_recipe(recipe, _merge_overrides(ctx, settings or []))
-    if plan_only:
+    if plan_only or preview:
         processes = (devices or 1) * (nodes or 1)
-        _plan(data, folder, loaded, overwrite=overwrite, processes=processes)
+        page = folder.with_name(f"{folder.name}_preview.html") if preview else None
+        _plan(data, folder, loaded, overwrite=overwrite, processes=processes, preview=page)
         return
     from pixelwise.cli.training_display import run_with_display
     from pixelwise.training import train as train_run
@@ -117,6 +128,7 @@ _KEYS = {
     "output_stride": "model.options.output_stride",
     "weights": "model.weights",
     "crop": "augmentation.crop",
+    "augment": "augmentation.preset",
     "epochs": "epochs",
     "batch_size": "batch_size",
     "learning_rate": "optimizer.learning_rate",
@@ -174,15 +186,30 @@ def _merge_overrides(ctx: Context, settings: list[str]) -> dict[str, Any]:
     return overrides
 
 
-def _plan(data: Path, out: Path, recipe: Recipe, *, overwrite: bool, processes: int) -> None:
-    """Check everything and print the plan."""
+def _plan(
+    data: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    overwrite: bool,
+    processes: int,
+    preview: Path | None,
+) -> None:
+    """Check everything and print the plan, and write the page `preview` if given."""
+    from pixelwise.cli.console import print_line
     from pixelwise.cli.training_display import PrintedDisplay
     from pixelwise.process_settings import tune_allocator
+    from pixelwise.report.augmentation_preview import write_preview
     from pixelwise.training import plan_training
 
     tune_allocator()  # as in a run, so that measurements agree
     with PrintedDisplay() as display:
-        plan_training(data, out, recipe, overwrite=overwrite, callback=display, processes=processes)
+        run = plan_training(
+            data, out, recipe, overwrite=overwrite, callback=display, processes=processes
+        )
+    if preview is not None:
+        write_preview(run, preview)
+        print_line(f"preview      {preview}")
 
 
 def _start_processes(devices: int | None, nodes: int | None, *, run: Path) -> None:

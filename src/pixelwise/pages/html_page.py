@@ -21,12 +21,15 @@ from pixelwise.file_io import atomic
 NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 
-def write_page(path: Path, *, package: str, **values: Any) -> None:
-    """Render `page.html.j2` of a package to a file, atomically.
+def write_page(
+    path: Path, *, package: str, template: str = "page.html.j2", **values: Any
+) -> None:
+    """Render a template of a package to a file, atomically.
 
     Args:
         path: The HTML file to write.
         package: Name of the package with the template.
+        template: Name of the template.
         values: Variables of the template.
 
     Raises:
@@ -40,7 +43,7 @@ def write_page(path: Path, *, package: str, **values: Any) -> None:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    page = environment.get_template("page.html.j2").render(**values)
+    page = environment.get_template(template).render(**values)
     with atomic(path) as temporary:
         # File names may hold characters that UTF-8 cannot encode.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")

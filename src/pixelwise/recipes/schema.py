@@ -13,6 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pixelwise.errors import InputError
+from pixelwise.recipes.augmentation_presets import PRESETS
 from pixelwise.recipes.loss_terms import SUPPORTS_LABEL_SMOOTHING, SUPPORTS_SUM, parse_terms
 
 CUSTOM_MODEL = "custom"
@@ -84,8 +85,14 @@ class DataRecipe(_Section):
 
 
 class AugmentationRecipe(_Section):
-    """Random scale, crop, flip and color."""
+    """Random scale, crop, rotation, flips and changes of the pixel values.
 
+    A preset sets several keys for a kind of images; keys that are given take precedence.
+    """
+
+    preset: Literal["none", "street", "aerial", "microscopy", "documents"] = Field(
+        default="none", description="values for a kind of images; each can be overridden"
+    )
     crop: tuple[int, int] | Literal["auto", "image"] = Field(
         default="auto",
         description="[height, width]; auto: the median image size, at most 512 per side; image: "
@@ -102,9 +109,49 @@ class AugmentationRecipe(_Section):
         "those of the image, rare ones more often",
     )
     flip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip")
+    vertical_flip: float = Field(
+        default=0.0, ge=0, le=1, description="probability of a vertical flip"
+    )
+    quarter_turns: float = Field(
+        default=0.0, ge=0, le=1, description="probability of a turn by 90, 180 or 270 degrees"
+    )
+    rotation: float = Field(
+        default=0.0, ge=0, le=45, description="largest angle in degrees, in both directions"
+    )
     brightness: float = Field(default=0.2, ge=0, lt=1, description="factor: 1 - this to 1 + this")
     contrast: float = Field(default=0.2, ge=0, lt=1, description="as brightness")
     saturation: float = Field(default=0.2, ge=0, lt=1, description="as brightness")
+    hue: float = Field(
+        default=0.0, ge=0, le=0.5, description="largest shift, in turns of the color circle"
+    )
+    gamma: float = Field(
+        default=0.0, ge=0, le=4, description="exponent: 1 / (1 + this) to 1 + this"
+    )
+    blur: float = Field(
+        default=0.0, ge=0, le=8, description="largest standard deviation of the blur, in pixels"
+    )
+    noise: float = Field(
+        default=0.0, ge=0, le=128, description="largest standard deviation, in units of 0..255"
+    )
+    jpeg: int = Field(
+        default=0,
+        ge=0,
+        le=95,
+        description="lowest quality of a JPEG compression; 0: no compression",
+    )
+    cutout: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="largest side of an ignored square, relative to the shorter side of the crop",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("preset"), str):
+            return {**PRESETS.get(values["preset"], {}), **values}
+        return values
 
     @model_validator(mode="after")
     def _check_scale_and_crop(self) -> AugmentationRecipe:
@@ -305,6 +352,9 @@ class Recipe(_Section):
 
     def _dump_with(self, values: Mapping[str, Any]) -> dict[str, Any]:
         table = self.model_dump()
+        preset = values.get("augmentation.preset")
+        if isinstance(preset, str):  # only given keys take precedence, not those of this recipe
+            table["augmentation"] |= PRESETS.get(preset, {})
         for key, value in values.items():
             set_value(table, key, value)
         return table

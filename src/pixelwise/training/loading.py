@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -13,9 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.distortion import Distortion
+from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.data.transforms import Augmentation
 from pixelwise.distributed.shard import BatchShard
+from pixelwise.errors import InputError
 from pixelwise.recipes.schema import ResolvedAugmentationRecipe
+from pixelwise.training.run_folder import Run
 
 MAX_WORKERS = 8
 
@@ -100,7 +105,11 @@ class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
 
 
 def make_augmentation(
-    recipe: ResolvedAugmentationRecipe, *, fill: tuple[float, ...], counts: NDArray[np.int64]
+    recipe: ResolvedAugmentationRecipe,
+    *,
+    fill: tuple[float, ...],
+    counts: NDArray[np.int64],
+    pixels: PixelFormat = RGB,
 ) -> Augmentation:
     """Return the augmentation of a recipe.
 
@@ -108,12 +117,35 @@ def make_augmentation(
         recipe: The augmentation section of the recipe.
         fill: Pixel value outside of images.
         counts: Number of training pixels of each class (C,).
+        pixels: Format of the images.
+
+    Raises:
+        InputError: If the recipe has JPEG compression, and the images cannot be compressed.
     """
-    settings = dict(recipe)
+    if recipe.jpeg and (pixels.channels not in (1, 3) or not pixels.is_bytes):
+        raise InputError(
+            f"augmentation.jpeg = {recipe.jpeg}: the images are {pixels}: JPEG holds 8-bit images "
+            "with 1 or 3 channels: set augmentation.jpeg = 0"
+        )
+    settings = {key: value for key, value in recipe if key != "preset"}
     if recipe.crop == "image":
         settings["crop"] = None
+    names = [each.name for each in fields(Distortion)]
+    distortion = Distortion(**{name: settings.pop(name) for name in names})
     weights = tuple((1 / np.maximum(counts, 1)).tolist())  # inverse frequencies
-    return Augmentation(**settings, class_weights=weights, fill=fill)
+    return Augmentation(**settings, distortion=distortion, class_weights=weights, fill=fill)
+
+
+def augmented_train_split(run: Run) -> AugmentedSplit:
+    """Return the training images of a run as it augments them."""
+    data, recipe = run.data, run.recipe
+    augmentation = make_augmentation(
+        recipe.augmentation,
+        fill=run.normalization.fill(),
+        counts=data.pixel_counts["train"],
+        pixels=data.pixels,
+    )
+    return AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
 
 
 def make_loader(

@@ -29,10 +29,9 @@ from pixelwise.training.custom_model import make_predictor
 from pixelwise.training.ema import make_ema
 from pixelwise.training.kernel_selection import KernelConfig
 from pixelwise.training.loading import (
-    AugmentedSplit,
     BatchOrder,
+    augmented_train_split,
     auto_workers,
-    make_augmentation,
     make_loader,
 )
 from pixelwise.training.optimizer import make_optimizer, make_schedule
@@ -104,12 +103,7 @@ class Trainer:
             rank=self.group.rank,
             world_size=self.group.world_size,
         )
-        augmentation = make_augmentation(
-            recipe.augmentation,
-            fill=self.run.normalization.fill(),
-            counts=data.pixel_counts["train"],
-        )
-        self.train_dataset = AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
+        self.train_dataset = augmented_train_split(self.run)
         workers = recipe.data.workers
         if workers == "auto":
             local_processes = self.group.distributed_env.local_world_size
