@@ -40,6 +40,7 @@ def from_files_by_workers() -> tuple[harness.Work, int]:
 def _batches(*, workers: int, cache_bytes: int) -> tuple[harness.Work, int]:
     import atexit
 
+    import numpy as np
     from PIL import Image
 
     from pixelwise.data.dataset import open_dataset

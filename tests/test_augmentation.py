@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import colorsys
 import io
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from test_transforms import FILL, PAINT, away_from_edges, blocks, random_image, rng
 
 from pixelwise.data.classes import IGNORE
 from pixelwise.data.distortion import Distortion, blur, compress, shift_hue
+from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.data.rotation import rotate, rotated_extent
+from pixelwise.data.scenes import write_scenes
 from pixelwise.data.transforms import Augmentation
+from pixelwise.errors import InputError
+from pixelwise.recipes.augmentation_presets import PRESETS
+from pixelwise.recipes.load_recipe import load_recipe
+from pixelwise.recipes.schema import ResolvedAugmentationRecipe
+from pixelwise.report.augmentation_preview import write_preview
+from pixelwise.training import plan_training
+from pixelwise.training.loading import BatchOrder, augmented_train_split, make_augmentation
+from test_transforms import FILL, PAINT, away_from_edges, blocks, random_image, rng
 
 PLAIN: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0, "fill": FILL}
 
@@ -43,7 +56,8 @@ def test_image_and_mask_turn_together(options: dict[str, Any], crop: tuple[int, 
     for seed in range(12):
         image, out = augment(PAINT[mask], mask, rng(seed))
         assert crop is None or (out.shape == crop and image.shape == (*crop, 3))
-        assert image.flags.writeable and out.flags.writeable  # PyTorch needs this
+        assert image.flags.writeable  # PyTorch needs this
+        assert out.flags.writeable
         inside = away_from_edges(out) & (out != IGNORE)
         np.testing.assert_array_equal(image[inside], PAINT[out[inside]])
         compared += inside.sum()
@@ -90,7 +104,7 @@ def test_all_turns_are_equally_likely_and_a_crop_keeps_its_shape() -> None:
     mask = np.zeros((40, 40), np.uint8)
     mask[:4, :4] = 1
     augment = Augmentation(**{**PLAIN, "crop": (40, 40), "quarter_turns": 0.75})
-    counts = {corner: 0 for corner in ((0, 0), (0, 39), (39, 0), (39, 39))}
+    counts = dict.fromkeys(((0, 0), (0, 39), (39, 0), (39, 39)), 0)
     generator = rng()
     for _ in range(400):
         _, out = augment(PAINT[mask], mask, generator)
@@ -256,3 +270,71 @@ def test_channels_beyond_the_color_keep_their_hue() -> None:
     np.testing.assert_array_equal(changed[..., 3:], image[..., 3:])
     two = image[..., :2]
     np.testing.assert_array_equal(Distortion(hue=0.3, saturation=0.3)(two, rng(2)), two)
+
+
+# --- Recipes
+
+
+def test_a_preset_sets_values_and_given_ones_take_precedence() -> None:
+    default = load_recipe().augmentation
+    assert default.preset == "none"
+    for name, values in PRESETS.items():
+        chosen = load_recipe(None, {"augmentation.preset": name}).augmentation
+        for key, value in dict(default).items():
+            expected = {**dict(default), **values, "preset": name}[key]
+            assert getattr(chosen, key) == expected, key
+            assert value is not None
+    mixed = load_recipe(None, {"augmentation.preset": "aerial", "augmentation.hue": 0.0})
+    assert (mixed.augmentation.hue, mixed.augmentation.vertical_flip) == (0.0, 0.5)
+    again = load_recipe().replace({"augmentation.preset": "aerial", "augmentation.hue": 0.0})
+    assert again == mixed
+    assert mixed.replace({"epochs": 3}).augmentation == mixed.augmentation
+    with pytest.raises(InputError, match="'street', 'aerial', 'microscopy' or 'documents'"):
+        load_recipe(None, {"augmentation.preset": "xray"})
+
+
+@pytest.mark.parametrize(
+    "pixels", [PixelFormat(4), PixelFormat(3, "uint16"), PixelFormat(2), PixelFormat(1, "float32")]
+)
+def test_jpeg_compression_of_other_images_is_refused(pixels: PixelFormat) -> None:
+    settings: dict[str, Any] = {"fill": (0.0,) * pixels.channels, "counts": np.ones(2, np.int64)}
+    recipe = ResolvedAugmentationRecipe(crop=(32, 32), jpeg=40)
+    with pytest.raises(InputError, match=r"augmentation\.jpeg = 40: the images are .* 8-bit"):
+        make_augmentation(recipe, pixels=pixels, **settings)
+    make_augmentation(ResolvedAugmentationRecipe(crop=(32, 32)), pixels=pixels, **settings)
+    assert make_augmentation(recipe, **settings).distortion == Distortion(
+        brightness=0.2, contrast=0.2, saturation=0.2, jpeg=40
+    )
+
+
+def test_the_preview_shows_what_the_network_will_see(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    scenes = write_scenes(tmp_path / "scenes", train=5, val=2, height=64, width=96)
+    settings = {"model.weights": "none", "model.options.backbone": "tiny", "epochs": 2}
+    settings["memory_format"] = "contiguous"
+    settings |= {"augmentation.preset": "aerial", "augmentation.crop": [32, 64], "batch_size": 2}
+    run = plan_training(scenes, tmp_path / "run", load_recipe(None, settings))
+    write_preview(run, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    masks = re.findall(r'class="mask" src="data:image/png;base64,([^"]+)"', page)
+    images = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert (len(images), len(masks)) == (12, 12)
+    trained = augmented_train_split(run)
+    order = BatchOrder(5, batch_size=2, seed=run.recipe.seed)
+    order.begin(1)
+    first = [key for batch in order for key in batch]
+    for key, image, mask in zip(first, images, masks, strict=False):
+        pixels, labels = (tensor.numpy() for tensor in trained[key])
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(mask))))
+        np.testing.assert_array_equal(shown, labels)
+        decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(image)))).astype(float)
+        assert np.abs(decoded - pixels.transpose(1, 2, 0)).mean() < 6  # JPEG
+    assert "augmentation.quarter_turns" in page
+
+    small = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    done = cli("train", scenes, "--out", "mine", "--preview", *small)
+    assert (done.code, done.err) == (0, "")
+    assert "mine_preview.html" in done.out
+    refused = cli("train", scenes, "--preview", "--plan-only")
+    assert (refused.code, "give only one of them" in refused.err) == (2, True)

@@ -24,9 +24,9 @@ from pixelwise.data.channel_statistics import (
 )
 from pixelwise.data.classes import Classes
 from pixelwise.data.dataset import open_dataset
+from pixelwise.data.distortion import Distortion
 from pixelwise.data.image_files import read_image, read_mask, read_raw
 from pixelwise.data.pixel_format import RGB, PixelFormat, RawImage, as_shown
-from pixelwise.data.distortion import Distortion
 from pixelwise.data.transforms import Augmentation
 from pixelwise.doctor import examine
 from pixelwise.errors import InputError

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import noise, randomize, relative_difference
 from torch import Tensor
 
+from networks import noise, randomize, relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
 from pixelwise.models import count_multiply_adds, count_parameters, create_model

@@ -19,8 +19,8 @@ from PIL import Image
 import pixelwise
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.dataset_statistics import median_frequency, root_median_frequency
-from pixelwise.data.scenes import write_scenes
 from pixelwise.data.distortion import Distortion
+from pixelwise.data.scenes import write_scenes
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
@@ -255,6 +255,35 @@ def test_the_learning_rate_follows_the_polynomial() -> None:
         assert schedule.get_last_lr()[0] == pytest.approx(0.01 * (1 - step / 10) ** 0.9)
         optimizer.step()
         schedule.step()
+
+
+def test_the_learning_rate_follows_half_a_cosine() -> None:
+    model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
+    recipe = load_recipe(None, {"optimizer.schedule": "cosine"})
+    optimizer = make_optimizer(model, recipe)
+    schedule = make_schedule(optimizer, recipe, steps=8)
+    rates = []
+    for _ in range(9):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[4] == pytest.approx(0.005)
+    assert rates[8] == pytest.approx(0, abs=1e-12)
+    drops = np.diff(rates)
+    assert drops.argmin() in (3, 4)  # steepest in the middle
+    assert (drops < 0).all()
+
+
+def test_adamw_decays_kernels_and_needs_a_small_rate() -> None:
+    model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
+    settings = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3}
+    optimizer = make_optimizer(model, load_recipe(None, settings))
+    assert type(optimizer) is torch.optim.AdamW
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 1e-4}
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 1e-2}
+    with pytest.raises(InputError, match=r"learning_rate = 0\.01: must be at most 0\.003"):
+        load_recipe(None, {"optimizer.name": "adamw"})
 
 
 def test_kernel_selection_changes_neither_model_nor_random_state() -> None:

@@ -221,7 +221,9 @@ def test_color_changes_the_image_and_nothing_else(name: str) -> None:
     image, mask = random_image(30, 40), blocks(30, 40, side=5, seed=0)
     geometry: dict[str, Any] = {"crop": (50, 50), "scale": (0.7, 0.7), "fill": FILL}
     plain, plain_mask = Augmentation(**geometry)(image, mask, rng())
-    other, other_mask = Augmentation(**geometry, distortion=Distortion(**{name: 0.4}))(image, mask, rng())
+    other, other_mask = Augmentation(**geometry, distortion=Distortion(**{name: 0.4}))(
+        image, mask, rng()
+    )
     np.testing.assert_array_equal(plain_mask, other_mask)
     padding = (plain == FILL).all(axis=2)
     assert not np.array_equal(plain, other)

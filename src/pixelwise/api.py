@@ -134,6 +134,7 @@ def train(
     weights: str | Path | None = None,
     crop: int | tuple[int, int] | Literal["auto", "image"] | None = None,
     epochs: int | None = None,
+    minutes: float | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     seed: int | None = None,
@@ -160,6 +161,8 @@ def train(
         crop: Size of the training crops in pixels: a side or (height, width). "image" trains on
             whole images in batches of one.
         epochs: Number of passes over the training images.
+        minutes: Time for the run, in place of `epochs`: the speed is measured, and crop and
+            backbone are chosen as well if they are not given.
         batch_size: Images per optimization step, over all devices.
         learning_rate: Learning rate of the backbone. The head uses `optimizer.head_multiplier`
             times this.
@@ -190,6 +193,7 @@ def train(
         "model.weights": None if weights is None else str(weights),
         "augmentation.crop": (crop, crop) if isinstance(crop, int) else crop,
         "epochs": epochs,
+        "minutes": minutes,
         "batch_size": batch_size,
         "optimizer.learning_rate": learning_rate,
         "seed": seed,

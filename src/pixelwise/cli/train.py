@@ -52,6 +52,12 @@ def train(
         Option(help="Augmentation for a kind of images: street, aerial, microscopy, documents."),
     ] = None,
     epochs: Annotated[int | None, Option(help="Number of passes over the training images.")] = None,
+    minutes: Annotated[
+        float | None,
+        Option(
+            min=0.1, help="Time for the run; chooses epochs, and crop and backbone if you do not."
+        ),
+    ] = None,
     batch_size: Annotated[int | None, Option(help="Images per step, over all devices.")] = None,
     learning_rate: Annotated[
         float | None,
@@ -130,6 +136,7 @@ _KEYS = {
     "crop": "augmentation.crop",
     "augment": "augmentation.preset",
     "epochs": "epochs",
+    "minutes": "minutes",
     "batch_size": "batch_size",
     "learning_rate": "optimizer.learning_rate",
     "seed": "seed",

@@ -18,6 +18,8 @@ from pixelwise.data.rotation import rotate, rotated_extent
 
 Mask = NDArray[np.uint8]
 
+UNDISTORTED = Distortion()
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -52,12 +54,10 @@ class Augmentation:
     rare_crops: float = 0.0
     class_weights: tuple[float, ...] = ()
     cutout: float = 0.0
-    distortion: Distortion = Distortion()
+    distortion: Distortion = UNDISTORTED
     fill: tuple[float, ...] = (124, 116, 104)
 
-    def __call__(
-        self, image: Pixels, mask: Mask, rng: np.random.Generator
-    ) -> tuple[Pixels, Mask]:
+    def __call__(self, image: Pixels, mask: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
         """Augment one image and its mask.
 
         Args:

@@ -21,9 +21,7 @@ from pixelwise.file_io import atomic
 NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 
-def write_page(
-    path: Path, *, package: str, template: str = "page.html.j2", **values: Any
-) -> None:
+def write_page(path: Path, *, package: str, template: str = "page.html.j2", **values: Any) -> None:
     """Render a template of a package to a file, atomically.
 
     Args:

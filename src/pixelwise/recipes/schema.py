@@ -281,6 +281,12 @@ class Recipe(_Section):
     epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="auto: from the number of images"
     )
+    minutes: float = Field(
+        default=0.0,
+        ge=0,
+        description="time for training and validation, into which epochs, crop and backbone are "
+        "fitted if they are auto; 0: no limit",
+    )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
         description="images per step, over all devices; auto: from the crop size, the memory and "
@@ -322,6 +328,15 @@ class Recipe(_Section):
             raise ValueError(
                 "kernels = 'compiled' with memory_format = 'contiguous': compiled kernels need "
                 "channels_last"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_minutes_choose_the_epochs(self) -> Recipe:
+        if self.minutes and self.epochs != "auto":
+            raise ValueError(
+                f"minutes = {self.minutes:g} with epochs = {self.epochs}: the minutes choose the "
+                "epochs: give only one of them"
             )
         return self
 

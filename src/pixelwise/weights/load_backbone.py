@@ -14,7 +14,13 @@ from pixelwise.errors import InputError
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import first_kernel_name, widen
 from pixelwise.weights.import_weights import ImportedWeights, import_weights
-from pixelwise.weights.normalization import CAFFE, EFFICIENTNET_LITE, GOOGLENET, IMAGENET, Normalization
+from pixelwise.weights.normalization import (
+    CAFFE,
+    EFFICIENTNET_LITE,
+    GOOGLENET,
+    IMAGENET,
+    Normalization,
+)
 from pixelwise.weights.publishers import find_publication
 from pixelwise.weights.weight_mapping import map_weights, source_names
 
