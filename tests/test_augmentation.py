@@ -25,7 +25,7 @@ from pixelwise.errors import InputError
 from pixelwise.recipes.augmentation_presets import PRESETS
 from pixelwise.recipes.load_recipe import load_recipe
 from pixelwise.recipes.schema import ResolvedAugmentationRecipe
-from pixelwise.report.augmentation_preview import write_preview
+from pixelwise.report import write_preview
 from pixelwise.training import plan_training
 from pixelwise.training.loading import BatchOrder, augmented_train_split, make_augmentation
 from test_transforms import FILL, PAINT, away_from_edges, blocks, random_image, rng

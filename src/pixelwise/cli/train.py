@@ -206,7 +206,7 @@ def _plan(
     from pixelwise.cli.console import print_line
     from pixelwise.cli.training_display import PrintedDisplay
     from pixelwise.process_settings import tune_allocator
-    from pixelwise.report.augmentation_preview import write_preview
+    from pixelwise.report import write_preview
     from pixelwise.training import plan_training
 
     tune_allocator()  # as in a run, so that measurements agree
