@@ -243,14 +243,12 @@ def test_blur_equals_the_filter_of_scipy() -> None:
     np.testing.assert_array_equal(blur(image, 0.0), image)
 
 
-def test_noise_has_a_mean_of_zero_and_the_drawn_deviation() -> None:
+def test_noise_has_a_mean_of_zero_and_the_drawn_std() -> None:
     image = np.full((64, 64, 4), 128, np.float32)
-    deviations = [
-        float((Distortion(noise=10.0)(image, rng(seed)) - image).std()) for seed in range(60)
-    ]
-    assert max(deviations) <= 10.3
-    assert max(deviations) > 8
-    assert min(deviations) < 2
+    stds = [float((Distortion(noise=10.0)(image, rng(seed)) - image).std()) for seed in range(60)]
+    assert max(stds) <= 10.3
+    assert max(stds) > 8
+    assert min(stds) < 2
     noisy = Distortion(noise=10.0)(image, rng(1))
     assert abs(float(noisy.mean()) - 128) < 0.5
 

@@ -503,7 +503,8 @@ def test_the_ablation_page_shows_the_recorded_results() -> None:
     from importlib.util import module_from_spec, spec_from_file_location
 
     spec = spec_from_file_location("ablation_table", ROOT / "benchmarks/ablation_table.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     table = module_from_spec(spec)
     spec.loader.exec_module(table)
     page = table.PAGE.read_text("utf-8")

@@ -94,7 +94,8 @@ class EfficientNetLite(Backbone):
     def published_prefixes(self) -> dict[str, str]:
         """Return the prefixes of the published tensors by ours, for `source_names`."""
         prefixes = {"features.0.0.": "_conv_stem.", "features.0.1.": "_bn0."}
-        for number, block in enumerate(self.features[1:]):
+        for number, block in enumerate(list(self.features)[1:]):
+            assert isinstance(block, InvertedResidual)
             expand = number > 0  # the first block has no expansion
             layers = ["_expand_conv", "_bn0"] * expand + ["_depthwise_conv", "_bn1"]
             ours = [f"conv.{n // 2}.{n % 2}." for n in range(len(layers))]

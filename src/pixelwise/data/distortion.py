@@ -31,8 +31,8 @@ class Distortion:
         saturation: As `brightness`.
         hue: Largest shift of the hue in both directions, in turns of the color circle.
         gamma: The exponent is drawn log-uniformly from 1 / (1 + gamma) to 1 + gamma.
-        blur: Largest standard deviation of a Gaussian blur, in pixels.
-        noise: Largest standard deviation of Gaussian noise, in units of 0..255.
+        blur: Largest std of a Gaussian blur, in pixels.
+        noise: Largest std of Gaussian noise, in units of 0..255.
         jpeg: Lowest quality of a JPEG compression, 1..95; the highest is 95. 0: no compression. For
             8-bit images with one or three channels.
     """
@@ -51,7 +51,8 @@ class Distortion:
         image = self._jitter(image, rng)
         if self.hue and image.shape[2] >= 3:
             colors = shift_hue(image[..., :3], rng.uniform(-self.hue, self.hue))
-            image = np.dstack([_as_type(colors, image), image[..., 3:]])
+            image = image.copy()
+            image[..., :3] = _as_type(colors, image)
         if self.gamma:
             limit = math.log(1 + self.gamma)
             exponent = math.exp(rng.uniform(-limit, limit))
@@ -117,11 +118,11 @@ def shift_hue(colors: Pixels, turns: float) -> NDArray[np.float32]:
     return shifted
 
 
-def blur(image: Pixels, deviation: float) -> NDArray[np.float32]:
-    """Blur an image (H, W, C) with a Gaussian of a standard deviation in pixels."""
-    radius = math.ceil(3 * deviation)
+def blur(image: Pixels, std: float) -> NDArray[np.float32]:
+    """Blur an image (H, W, C) with a Gaussian with a std in pixels."""
+    radius = math.ceil(3 * std)
     offsets = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (offsets / max(deviation, 1e-6)) ** 2)
+    kernel = np.exp(-0.5 * (offsets / max(std, 1e-6)) ** 2)
     kernel = (kernel / kernel.sum()).astype(np.float32)
     blurred = image.astype(np.float32)
     for axis in (0, 1):
@@ -148,5 +149,7 @@ def compress(image: NDArray[Any], *, quality: int) -> NDArray[np.uint8]:
 def _as_type(values: NDArray[Any], like: Pixels) -> Pixels:
     """Convert float values to the type of an image; 8 bits are rounded and clipped."""
     if like.dtype == np.uint8:
-        return np.rint(values).clip(0, 255).astype(np.uint8)
-    return values.astype(np.float32, copy=False)
+        rounded: Pixels = np.rint(values).clip(0, 255).astype(np.uint8)
+        return rounded
+    floats: Pixels = values.astype(np.float32, copy=False)
+    return floats

@@ -70,7 +70,7 @@ class Augmentation:
         """
         low, high = self.scale
         factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        turns = angle = 0
+        turns, angle = 0, 0.0
         if self.quarter_turns and rng.random() < self.quarter_turns:
             turns = int(rng.integers(1, 4))
         if self.rotation:
@@ -84,16 +84,20 @@ class Augmentation:
         if angle:
             pixels, labels = rotate(pixels, labels, crop, angle)
         if turns:
-            pixels, labels = np.rot90(pixels, turns), np.rot90(labels, turns)
+            pixels = np.rot90(pixels, turns)
+            labels = np.rot90(labels, turns)
         if rng.random() < self.flip:
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         if self.vertical_flip and rng.random() < self.vertical_flip:
             pixels, labels = pixels[::-1], labels[::-1]
-        pixels, labels = np.ascontiguousarray(pixels), np.ascontiguousarray(labels)
+        return self._cut_out(np.ascontiguousarray(pixels), np.ascontiguousarray(labels), rng)
+
+    def _cut_out(self, image: Pixels, mask: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
+        """Fill and ignore a square, in place."""
         if self.cutout:
-            hole = _draw_square(labels.shape, self.cutout, rng)
-            pixels[hole], labels[hole] = self._fill_for(pixels), IGNORE
-        return pixels, labels
+            hole = _draw_square(mask.shape, self.cutout, rng)
+            image[hole], mask[hole] = self._fill_for(image), IGNORE
+        return image, mask
 
     def _scaled_crop(
         self,

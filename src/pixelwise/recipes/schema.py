@@ -127,12 +127,8 @@ class AugmentationRecipe(_Section):
     gamma: float = Field(
         default=0.0, ge=0, le=4, description="exponent: 1 / (1 + this) to 1 + this"
     )
-    blur: float = Field(
-        default=0.0, ge=0, le=8, description="largest standard deviation of the blur, in pixels"
-    )
-    noise: float = Field(
-        default=0.0, ge=0, le=128, description="largest standard deviation, in units of 0..255"
-    )
+    blur: float = Field(default=0.0, ge=0, le=8, description="largest std of the blur, in pixels")
+    noise: float = Field(default=0.0, ge=0, le=128, description="largest std, in units of 0..255")
     jpeg: int = Field(
         default=0,
         ge=0,
