@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import pixelwise
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
+from pixelwise.models import count_parameters, create_model
 from pixelwise.planning.time_budget import (
     MAX_EPOCHS,
     MIN_STEPS,
@@ -23,6 +26,7 @@ from pixelwise.planning.time_budget import (
 )
 from pixelwise.training import load_recipe, plan_training
 from pixelwise.training.kernel_selection import KERNEL_CONFIGS, KernelChoice
+from pixelwise.training.time_budget import plan_timed_run
 
 CROP = (352, 480)
 WORK = Workload(train=367, batch=8, val=101, val_pixels=360 * 480)
@@ -126,6 +130,30 @@ def test_a_given_crop_and_network_are_kept(
     assert run.recipe.model.options["backbone"] == "tiny"
     with pytest.raises(InputError, match="one epoch takes about"):
         plan_training(scenes, tmp_path / "run", load_recipe(None, {**settings, "minutes": 0.1}))
+
+
+def test_an_open_network_gets_a_backbone_that_fits(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def select(model: Any, *, crop: tuple[int, int], **options: Any) -> KernelChoice:
+        is_tiny = count_parameters(model) < 2_000_000
+        return KernelChoice(KERNEL_CONFIGS[0], "invented", 0.1 if is_tiny else 10.0)
+
+    monkeypatch.setattr("pixelwise.training.time_budget.select_kernels", select)
+    monkeypatch.setattr("pixelwise.training.time_budget.BACKBONES", ("mobilenet_v2", "tiny"))
+    monkeypatch.setattr("pixelwise.training.time_budget.find_imagenet_weights", str)
+    data = pixelwise.open_dataset(scenes)
+    for minutes, backbone in ((60 * 24, "mobilenet_v2"), (10, "tiny")):
+        recipe, _ = plan_timed_run(
+            load_recipe(None, {"minutes": minutes}),
+            data,
+            torch.device("cpu"),
+            make_network=lambda model: create_model(
+                model.name, num_classes=len(data.classes), **model.options
+            ),
+        )
+        assert recipe.model.options.get("backbone", "mobilenet_v2") == backbone
+        assert recipe.augmentation.crop == (64, 96)
 
 
 def test_minutes_exclude_epochs(scenes: Path, cli: Callable[..., Any]) -> None:
