@@ -161,12 +161,20 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 3), st.sampled_from([1, 16, 63, 64, 130]), sides, sides, st.integers(2, 14))
+@given(
+    st.integers(1, 3),
+    st.sampled_from([1, 16, 63, 64, 130]),
+    sides,
+    sides,
+    st.integers(2, 14),
+    st.sampled_from([3, 5]),
+)
 def test_dilated_depthwise_convolutions_have_pytorchs_gradients(
-    batch: int, channels: int, height: int, width: int, rate: int
+    batch: int, channels: int, height: int, width: int, rate: int, side: int
 ) -> None:
+    padding = side // 2 * rate
     layer = nn.Conv2d(
-        channels, channels, 3, padding=rate, dilation=rate, groups=channels, bias=False
+        channels, channels, side, padding=padding, dilation=rate, groups=channels, bias=False
     )
     assert is_dilated_depthwise(layer)
     x, grad_output = (
@@ -178,7 +186,7 @@ def test_dilated_depthwise_convolutions_have_pytorchs_gradients(
     found = [out, *torch.autograd.grad(out, (leaf, layer.weight), grad_output)]
     expected = gradients(
         lambda x, weight: F.conv2d(
-            x.double(), weight.double(), padding=rate, dilation=rate, groups=channels
+            x.double(), weight.double(), padding=padding, dilation=rate, groups=channels
         ),
         x,
         layer.weight,
