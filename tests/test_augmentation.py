@@ -26,7 +26,7 @@ from pixelwise.recipes.augmentation_presets import PRESETS
 from pixelwise.recipes.load_recipe import load_recipe
 from pixelwise.recipes.schema import ResolvedAugmentationRecipe
 from pixelwise.report import write_preview
-from pixelwise.training import plan_training
+from pixelwise.training import plan_training, train
 from pixelwise.training.loading import BatchOrder, augmented_train_split, make_augmentation
 from test_transforms import FILL, PAINT, away_from_edges, blocks, random_image, rng
 
@@ -303,6 +303,21 @@ def test_jpeg_compression_of_other_images_is_refused(pixels: PixelFormat) -> Non
     assert make_augmentation(recipe, **settings).distortion == Distortion(
         brightness=0.2, contrast=0.2, saturation=0.2, jpeg=40
     )
+
+
+def test_jpeg_compression_that_does_not_fit_is_refused_before_the_run_begins(
+    tmp_path: Path, make_folder_data: Any
+) -> None:
+    root = make_folder_data(tmp_path / "data", splits={"train": 4, "val": 2})
+    for path in (root / "images").rglob("*.png"):  # RGB and another channel, which is no alpha
+        pixels = np.asarray(Image.open(path).convert("RGBA"))
+        np.save(path.with_suffix(".npy"), pixels)
+        path.unlink()
+    settings = {"model.weights": "none", "model.options.backbone": "tiny"}
+    settings |= {"augmentation.preset": "street", "memory_format": "contiguous"}
+    with pytest.raises(InputError, match=r"augmentation\.jpeg = 50: the images are 4 channels"):
+        train(root, tmp_path / "run", load_recipe(None, settings))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_preview_shows_what_the_network_will_see(

@@ -170,7 +170,6 @@ class OptimizerRecipe(_Section):
     """
 
     name: Literal["sgd", "adamw"] = Field(default="sgd", description="the optimizer")
-
     learning_rate: float = Field(default=0.01, gt=0, description="learning rate of the backbone")
     head_multiplier: float = Field(
         default=10.0, gt=0, description="learning rate of the head, relative to the backbone"

@@ -21,6 +21,7 @@ from pixelwise.training.callbacks import Callback
 from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
 from pixelwise.training.initial_model import InitialModel, create_initial_model, create_network
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
+from pixelwise.training.loading import augmented_train_split
 from pixelwise.training.losses import SegmentationLoss
 from pixelwise.training.run_folder import Run, check_out, fingerprint
 from pixelwise.training.tensorboard import import_summary_writer
@@ -114,6 +115,7 @@ def set_up(
     )
     facts = {**decisions.facts, "processes": str(group)}
     run = Run(out, decisions.recipe, data, decisions.normalization, facts)
+    group.on_all_ranks(lambda: augmented_train_split(run))  # raises if it does not fit the images
     return TrainingSetup(run, model, loss)
 
 
