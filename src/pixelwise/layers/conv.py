@@ -104,9 +104,9 @@ class ConvNormAct(nn.Sequential):
 
 def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a convolution, with the compiled kernel if one exists for it."""
-    from pixelwise.ops.depthwise_conv import depthwise, is_dilated_depthwise
+    from pixelwise.ops.depthwise_conv import depthwise, is_slow_depthwise
 
-    if x.dtype == torch.float32 and x.device.type == "cpu" and is_dilated_depthwise(layer):
+    if x.dtype == torch.float32 and x.device.type == "cpu" and is_slow_depthwise(layer):
         return depthwise(x, cast(nn.Conv2d, layer))
     out: Tensor = layer(x)
     return out

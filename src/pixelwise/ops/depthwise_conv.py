@@ -1,7 +1,8 @@
 """Depthwise convolution with a compiled gradient of its weights.
 
-oneDNN computes this gradient up to ten times more slowly for dilated kernels. The gradient of the
-input is a convolution with flipped kernels, which oneDNN computes fast.
+oneDNN computes this gradient up to ten times more slowly for dilated kernels, and up to three times
+for 5x5 kernels. The gradient of the input is a convolution with flipped kernels, which oneDNN
+computes fast.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from pixelwise.ops.memory_format import channels_last
 from pixelwise.ops.thread_pool import run_parallel
 
 
-def is_dilated_depthwise(layer: nn.Module) -> bool:
-    """Return whether `depthwise` can compute a layer."""
+def is_slow_depthwise(layer: nn.Module) -> bool:
+    """Return whether `depthwise` can compute a layer, and faster than PyTorch."""
     if not isinstance(layer, nn.Conv2d):
         return False
     rate, side = layer.dilation[0], layer.kernel_size[0]
     return (
-        rate > 1
+        (rate > 1 or side > 3)
         and layer.groups == layer.in_channels == layer.out_channels
         and layer.kernel_size == (side, side)
         and side % 2 == 1
