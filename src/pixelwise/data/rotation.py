@@ -52,4 +52,4 @@ def rotate(
         for layer in to_layers(image)
     ]
     labels = Image.fromarray(mask).transform(shape, affine, lines, Image.Resampling.NEAREST)
-    return from_layers(layers).copy(), np.array(labels)  # copies can be modified
+    return from_layers(layers), np.asarray(labels)

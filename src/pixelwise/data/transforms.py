@@ -90,7 +90,8 @@ class Augmentation:
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         if self.vertical_flip and rng.random() < self.vertical_flip:
             pixels, labels = pixels[::-1], labels[::-1]
-        return self._cut_out(np.ascontiguousarray(pixels), np.ascontiguousarray(labels), rng)
+        # Copies are contiguous and can be modified.
+        return self._cut_out(pixels.copy(), labels.copy(), rng)
 
     def _cut_out(self, image: Pixels, mask: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
         """Fill and ignore a square, in place."""
