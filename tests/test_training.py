@@ -75,7 +75,7 @@ def test_overrides_take_precedence_over_the_file(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         ({"epoch": 3}, "unknown key 'epoch': allowed are epochs"),
-        ({"optimizer.rate": 3}, "unknown key 'optimizer.rate': allowed are learning_rate"),
+        ({"optimizer.rate": 3}, "unknown key 'optimizer.rate': allowed are name, learning_rate"),
         ({"epochs": 0}, "epochs = 0"),
         ({"epochs": "many"}, "epochs = 'many'"),
         ({"augmentation.scale": [2, 1]}, "ascending order"),
