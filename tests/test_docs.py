@@ -147,7 +147,8 @@ def small(words: list[str], *, tiny: bool) -> list[str]:
     """Change the arguments of a command so that it takes little time."""
     command = words[0]
     if command == "train" and "--resume" not in words:
-        words = [*words, "--epochs", "1", "--overwrite"]
+        epochs = [] if "--minutes" in words else ["--epochs", "1"]
+        words = [*words, *epochs, "--overwrite"]
         if tiny:
             words = without(words, "--backbone")
             words += TINY[:2] if "--weights" in words else TINY
@@ -495,3 +496,17 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     run_process([sys.executable, "-m", *words], ROOT)
     for page in PAGES[1:]:
         assert (tmp_path / f"{page.stem}.html").exists()
+
+
+def test_the_ablation_page_shows_the_recorded_results() -> None:
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("ablation_table", ROOT / "benchmarks/ablation_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    table = module_from_spec(spec)
+    spec.loader.exec_module(table)
+    page = table.PAGE.read_text("utf-8")
+    assert page == table.render(page, table.load_results())
+    for result in table.load_results():
+        assert f"| {result['name']} | {100 * result['last']['mean_iou']:.1f} |" in page
