@@ -18,6 +18,7 @@ export class Viewer {
   show(item) {
     this.item = item;
     this.cursor = null;
+    this.stage.style.aspectRatio = `${item.width} / ${item.height}`;
     this.paintMask();
     this.fit();
   }
