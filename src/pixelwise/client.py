@@ -159,8 +159,9 @@ def _encode(stored: NDArray[Any], output: str) -> tuple[bytes, int]:
 def _decode(body: bytes, header_length: int | None) -> NDArray[Any]:
     """Return the only tensor of an answer."""
     (tensor,) = json.loads(body[:header_length])["outputs"]
-    dtype = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}[tensor["datatype"]]
-    return np.frombuffer(body[header_length:], dtype).reshape(tensor["shape"])
+    dtype = {"UINT8": "u1", "FP32": "<f4"}[tensor["datatype"]]
+    values: NDArray[Any] = np.frombuffer(body[header_length:], np.dtype(dtype))
+    return values.reshape(tensor["shape"])
 
 
 def _explain(url: str, error: urllib.error.HTTPError) -> PixelwiseError:

@@ -84,7 +84,7 @@ def make_router(service: Service) -> APIRouter:
                 raise HTTPException(422, error.problems[0]) from error
 
         def finish(result: Segmentation) -> dict[str, NDArray[Any]]:
-            arrays = {"mask": result.mask}
+            arrays: dict[str, NDArray[Any]] = {"mask": result.mask}
             if isinstance(result, Prediction):
                 arrays["probabilities"] = result.probabilities
             return {output: arrays[output] for output in wanted}

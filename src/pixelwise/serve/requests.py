@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastapi import HTTPException
 from PIL import Image
@@ -94,7 +93,7 @@ async def read_images(request: Request, options: ServeOptions) -> list[SentImage
 
 
 async def _read_form(request: Request, body: bytes) -> list[SentImage]:
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes]:
         yield body
 
     parser = MultiPartParser(request.headers, stream(), max_files=MAX_IMAGES, max_fields=16)
@@ -103,21 +102,11 @@ async def _read_form(request: Request, body: bytes) -> list[SentImage]:
     except (MultiPartException, KeyError, ValueError, AssertionError) as error:
         reason = getattr(error, "message", None) or "it is not valid"
         raise HTTPException(400, f"the form cannot be read: {reason}") from error
-    async with form_closed(form):
-        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    try:
         return [SentImage.named(file.filename or "", await file.read()) for file in files]
-
-
-class form_closed:  # noqa: N801
-    """Close the temporary files of a form."""
-
-    def __init__(self, form: Any) -> None:
-        self.form = form
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.form.close()
+    finally:
+        await form.close()
 
 
 def decode(image: SentImage, predictor: Predictor, options: ServeOptions) -> Pixels:
