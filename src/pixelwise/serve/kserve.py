@@ -20,82 +20,84 @@ from pixelwise.errors import InputError
 from pixelwise.inference import Prediction, Segmentation
 from pixelwise.serve.answers import JSON
 from pixelwise.serve.requests import check_pixels, read_body
-from pixelwise.serve.service import Service
+from pixelwise.serve.service import ServiceOf
 
 HEADER_LENGTH = "inference-header-content-length"
 DTYPES = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}
 OUTPUTS = {"mask": "UINT8", "probabilities": "FP32"}
 
 
-def make_router(service: Service) -> APIRouter:
-    """Make the routes of a service."""
-    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
-    @router.get("")
-    async def server() -> dict[str, Any]:
-        extensions = ["binary_tensor_data"]
-        return {"name": "pixelwise", "version": pixelwise.__version__, "extensions": extensions}
 
-    @router.get("/health/live")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
+@router.get("")
+async def server() -> dict[str, Any]:
+    extensions = ["binary_tensor_data"]
+    return {"name": "pixelwise", "version": pixelwise.__version__, "extensions": extensions}
 
-    @router.get("/health/ready")
-    async def ready() -> dict[str, bool]:
-        return {"ready": True}
 
-    @router.get("/models/{name}")
-    async def metadata(name: str) -> dict[str, Any]:
-        model = service.model(name)
-        pixels = model.predictor.pixels
-        shape = [-1, -1, pixels.channels]
-        return {
-            "name": model.name,
-            "versions": [str(model.version)],
-            "platform": f"pixelwise_{model.predictor.runtime.name}",
-            "inputs": [{"name": "image", "datatype": DTYPES[str(pixels.dtype)], "shape": shape}],
-            "outputs": [
-                {"name": "mask", "datatype": "UINT8", "shape": [-1, -1]},
-                {
-                    "name": "probabilities",
-                    "datatype": "FP32",
-                    "shape": [len(model.predictor.classes), -1, -1],
-                },
-            ],
-        }
+@router.get("/health/live")
+async def live() -> dict[str, bool]:
+    return {"live": True}
 
-    @router.get("/models/{name}/ready")
-    async def model_ready(name: str) -> dict[str, Any]:
-        return {"name": service.model(name).name, "ready": True}
 
-    @router.post("/models/{name}/infer", response_class=Response)
-    async def infer(name: str, request: Request) -> Response:
-        model = service.model(name)
-        body = await read_body(request, service.options)
-        content, binary = _split(body, request.headers.get(HEADER_LENGTH))
-        image = _image(content, binary, DTYPES[str(model.predictor.pixels.dtype)])
-        check_pixels(image.shape[1], image.shape[0], service.options)
-        wanted = _wanted(content)
+@router.get("/health/ready")
+async def ready() -> dict[str, bool]:
+    return {"ready": True}
 
-        def prepare() -> Pixels:
-            try:
-                return model.predictor.prepare(image)
-            except InputError as error:
-                raise HTTPException(422, error.problems[0]) from error
 
-        def finish(result: Segmentation) -> dict[str, NDArray[Any]]:
-            arrays: dict[str, NDArray[Any]] = {"mask": result.mask}
-            if isinstance(result, Prediction):
-                arrays["probabilities"] = result.probabilities
-            return {output: arrays[output] for output in wanted}
+@router.get("/models/{name}")
+async def metadata(service: ServiceOf, name: str) -> dict[str, Any]:
+    model = service.model(name)
+    pixels = model.predictor.pixels
+    shape = [-1, -1, pixels.channels]
+    return {
+        "name": model.name,
+        "versions": [str(model.version)],
+        "platform": f"pixelwise_{model.predictor.runtime.name}",
+        "inputs": [{"name": "image", "datatype": DTYPES[str(pixels.dtype)], "shape": shape}],
+        "outputs": [
+            {"name": "mask", "datatype": "UINT8", "shape": [-1, -1]},
+            {
+                "name": "probabilities",
+                "datatype": "FP32",
+                "shape": [len(model.predictor.classes), -1, -1],
+            },
+        ],
+    }
 
-        probabilities = "probabilities" in wanted
-        arrays = await service.run(
-            request, model, prepare, finish, image.nbytes, probabilities=probabilities
-        )
-        return _response(content, model.name, str(model.version), arrays, wanted)
 
-    return router
+@router.get("/models/{name}/ready")
+async def model_ready(service: ServiceOf, name: str) -> dict[str, Any]:
+    return {"name": service.model(name).name, "ready": True}
+
+
+@router.post("/models/{name}/infer", response_class=Response)
+async def infer(service: ServiceOf, name: str, request: Request) -> Response:
+    model = service.model(name)
+    body = await read_body(request, service.options)
+    content, binary = _split(body, request.headers.get(HEADER_LENGTH))
+    image = _image(content, binary, DTYPES[str(model.predictor.pixels.dtype)])
+    check_pixels(image.shape[1], image.shape[0], service.options)
+    wanted = _wanted(content)
+
+    def prepare() -> Pixels:
+        try:
+            return model.predictor.prepare(image)
+        except InputError as error:
+            raise HTTPException(422, error.problems[0]) from error
+
+    def finish(result: Segmentation) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {"mask": result.mask}
+        if isinstance(result, Prediction):
+            arrays["probabilities"] = result.probabilities
+        return {output: arrays[output] for output in wanted}
+
+    probabilities = "probabilities" in wanted
+    arrays = await service.run(
+        request, model, prepare, finish, image.nbytes, probabilities=probabilities
+    )
+    return _response(content, model.name, str(model.version), arrays, wanted)
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], bytes]:

@@ -18,7 +18,7 @@ from pixelwise.data.png_encoding import encode_rgb
 from pixelwise.serve.answers import JSON, OUTPUTS, PNG, Answer
 from pixelwise.serve.models import HostedModel
 from pixelwise.serve.requests import FORM, MAX_IMAGES, read_images
-from pixelwise.serve.service import Service
+from pixelwise.serve.service import ServiceOf
 
 PAGE = Path(__file__).parent / "page"
 PAGE_FILES = {path.name: path for path in sorted(PAGE.iterdir()) if path.is_file()}
@@ -50,85 +50,88 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_router(service: Service) -> APIRouter:
-    """Make the routes of a service."""
-    router = APIRouter()
+router = APIRouter()
 
-    @router.get("/v1/models", tags=["v1"], summary="List the models", responses={401: _ERRORS[401]})
-    async def models() -> list[dict[str, Any]]:
-        return [describe(model) for model in service.store.models]
 
-    @router.post(
-        "/v1/segment",
-        tags=["v1"],
-        summary="Segment an image",
-        description=(
-            "With one image and one output, the response is the output itself. With several "
-            "outputs it is a JSON object, with binary outputs in base64; with several images a "
-            "list of these, in the order of the form, with `error` for an image that failed."
-        ),
-        openapi_extra=_BODY,
-        response_class=Response,
-        responses={
-            200: {"content": {"image/png": {}, JSON: {}, "application/geo+json": {}}},
-            **_ERRORS,
-        },
+@router.get("/v1/models", tags=["v1"], summary="List the models", responses={401: _ERRORS[401]})
+async def models(service: ServiceOf) -> list[dict[str, Any]]:
+    return [describe(model) for model in service.store.models]
+
+
+@router.post(
+    "/v1/segment",
+    tags=["v1"],
+    summary="Segment an image",
+    description=(
+        "With one image and one output, the response is the output itself. With several "
+        "outputs it is a JSON object, with binary outputs in base64; with several images a "
+        "list of these, in the order of the form, with `error` for an image that failed."
+    ),
+    openapi_extra=_BODY,
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}, JSON: {}, "application/geo+json": {}}},
+        **_ERRORS,
+    },
+)
+async def segment(
+    service: ServiceOf,
+    request: Request,
+    model: Annotated[str | None, Query(description="A model; the first by default.")] = None,
+    output: Annotated[
+        str, Query(description=f"One or more of {', '.join(OUTPUTS)}, with commas.")
+    ] = "mask",
+) -> Response:
+    hosted = service.model(model)
+    names = _outputs(output)
+    images = await read_images(request, service.options)
+    if len(images) == 1:
+        answers = await service.answer(request, hosted, images[0], names)
+        if len(names) == 1:
+            (answer,) = answers.values()
+            return Response(answer.body, media_type=answer.media_type)
+        return Response(json.dumps(_to_json(answers)), media_type=JSON)
+    results = await asyncio.gather(
+        *(service.answer(request, hosted, image, names) for image in images),
+        return_exceptions=True,
     )
-    async def segment(
-        request: Request,
-        model: Annotated[str | None, Query(description="A model; the first by default.")] = None,
-        output: Annotated[
-            str, Query(description=f"One or more of {', '.join(OUTPUTS)}, with commas.")
-        ] = "mask",
-    ) -> Response:
-        hosted = service.model(model)
-        names = _outputs(output)
-        images = await read_images(request, service.options)
-        if len(images) == 1:
-            answers = await service.answer(request, hosted, images[0], names)
-            if len(names) == 1:
-                (answer,) = answers.values()
-                return Response(answer.body, media_type=answer.media_type)
-            return Response(json.dumps(_to_json(answers)), media_type=JSON)
-        results = await asyncio.gather(
-            *(service.answer(request, hosted, image, names) for image in images),
-            return_exceptions=True,
-        )
-        entries = []
-        for image, result in zip(images, results, strict=True):
-            if isinstance(result, HTTPException) and result.status_code == 422:
-                entries.append({"name": image.name, "error": result.detail})
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                entries.append({"name": image.name, **_to_json(result)})
-        return Response(json.dumps(entries), media_type=JSON)
+    entries = []
+    for image, result in zip(images, results, strict=True):
+        if isinstance(result, HTTPException) and result.status_code == 422:
+            entries.append({"name": image.name, "error": result.detail})
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            entries.append({"name": image.name, **_to_json(result)})
+    return Response(json.dumps(entries), media_type=JSON)
 
-    @router.get(
-        "/v1/sample",
-        tags=["v1"],
-        summary="A generated street scene, to try the service",
-        response_class=Response,
-        responses={200: {"content": {PNG: {}}}, 401: _ERRORS[401]},
-    )
-    async def sample() -> Response:
-        return Response(await asyncio.to_thread(_sample), media_type=PNG)
 
-    @router.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(service.metrics.expose(), media_type=service.metrics.media_type)
+@router.get(
+    "/v1/sample",
+    tags=["v1"],
+    summary="A generated street scene, to try the service",
+    response_class=Response,
+    responses={200: {"content": {PNG: {}}}, 401: _ERRORS[401]},
+)
+async def sample() -> Response:
+    return Response(await asyncio.to_thread(_sample), media_type=PNG)
 
-    @router.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE_FILES["index.html"])
 
-    @router.get("/page/{name}", include_in_schema=False)
-    async def page_file(name: str) -> FileResponse:
-        if name not in PAGE_FILES:
-            raise HTTPException(404, "this file does not exist")
-        return FileResponse(PAGE_FILES[name])
+@router.get("/metrics", include_in_schema=False)
+async def metrics(service: ServiceOf) -> Response:
+    return Response(service.metrics.expose(), media_type=service.metrics.media_type)
 
-    return router
+
+@router.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    return FileResponse(PAGE_FILES["index.html"])
+
+
+@router.get("/page/{name}", include_in_schema=False)
+async def page_file(name: str) -> FileResponse:
+    if name not in PAGE_FILES:
+        raise HTTPException(404, "this file does not exist")
+    return FileResponse(PAGE_FILES[name])
 
 
 def describe(model: HostedModel) -> dict[str, Any]:

@@ -58,8 +58,9 @@ def create_app(store: ModelStore, options: ServeOptions | None = None) -> FastAP
         docs_url=None,  # FastAPI's page loads its scripts from another host
         redoc_url=None,
     )
-    app.include_router(routes.make_router(service))
-    app.include_router(kserve.make_router(service))
+    app.state.service = service
+    app.include_router(routes.router)
+    app.include_router(kserve.router)
 
     @app.middleware("http")
     async def add_headers(request, call_next):  # type: ignore[no-untyped-def]

@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from fastapi import HTTPException
+from fastapi import Depends, HTTPException
 from starlette.requests import Request
 
 from pixelwise.data.pixel_format import Pixels
@@ -109,6 +109,15 @@ class Service:
             watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await watcher
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceOf = Annotated[Service, Depends(_service)]
+"""The service of the application that handles a request, as a parameter of a route."""
 
 
 async def _cancel_if_gone(request: Request, job: Job) -> None:
