@@ -15,6 +15,7 @@ const t = (key, ...values) => {
   return typeof text === "function" ? text(...values) : text;
 };
 const viewer = new Viewer($("stage"), $("canvas"), showPixel);
+window.viewer = viewer; // for the console and the tests
 
 function translate() {
   document.documentElement.lang = language;
