@@ -57,11 +57,12 @@ class Scheduler:
 
     Args:
         limit: Largest number of jobs that wait or run.
+        longest_wait: Largest expected time in seconds that a new job may have to wait.
         concurrency: Largest number of networks that run at the same time.
     """
 
-    def __init__(self, *, limit: int, concurrency: int) -> None:
-        self.limit = limit
+    def __init__(self, *, limit: int, longest_wait: float, concurrency: int) -> None:
+        self.limit, self.longest_wait = limit, longest_wait
         self._concurrency = max(1, concurrency)
         self._slots = threading.Semaphore(self._concurrency)
         # Two more than networks: one image is decoded and another encoded meanwhile.
@@ -86,9 +87,10 @@ class Scheduler:
             OverloadedError: If the queue is full.
         """
         with self._lock:
-            full = self._pending >= self.limit
+            wait = self._pending * self._seconds
+            full = self._pending >= self.limit or (self._pending and wait > self.longest_wait)
             if full or (self._pending and self._pending_bytes + size > PENDING_BYTES):
-                raise OverloadedError(max(1, round(self._pending * self._seconds)))
+                raise OverloadedError(max(1, round(wait)))
             self._pending += 1
             self._pending_bytes += size
         job = Job()

@@ -34,7 +34,10 @@ class Service:
     def __init__(self, store: ModelStore, options: ServeOptions) -> None:
         self.store, self.options = store, options
         concurrency = max(model.predictor.concurrency for model in store.models)
-        self.scheduler = Scheduler(limit=options.queue, concurrency=concurrency)
+        # Half of the time limit, because the expected time of a job is only an estimate.
+        self.scheduler = Scheduler(
+            limit=options.queue, longest_wait=options.timeout / 2, concurrency=concurrency
+        )
         self.metrics = Metrics(lambda: self.scheduler.pending)
 
     def model(self, name: str | None) -> HostedModel:
