@@ -11,6 +11,7 @@ The public functions and classes:
 - `load`, `Predictor`, `InferenceOptions`: predict single images.
 - `predict_folder`: write the masks of many images.
 - `train`, `resume`, `evaluate`: train a network and score it.
+- `Client`: the same with a running `pixelwise serve`.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         resume,
         train,
     )
+    from pixelwise.client import Client
     from pixelwise.data.custom_dataset import from_datasets
     from pixelwise.inference import Predictor
     from pixelwise.inference.inference_options import InferenceOptions
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Client",
     "InferenceOptions",
     "InputError",
     "PixelwiseError",
@@ -69,6 +72,7 @@ __all__ = [
 
 # Where each name that is not imported above lives, if not in pixelwise.api.
 _MODULES = {
+    "Client": "pixelwise.client",
     "InferenceOptions": "pixelwise.inference.inference_options",
     "Predictor": "pixelwise.inference",
     "create_model": "pixelwise.weights.create_model",
