@@ -149,7 +149,8 @@ def _image(content: dict[str, Any], binary: bytes, datatype: str) -> NDArray[Any
 
 def _from_json(data: Any, dtype: str) -> NDArray[Any]:
     wide = np.asarray(data, dtype=np.float64)
-    values = wide.astype(dtype)
+    with np.errstate(invalid="ignore", over="ignore"):  # such values are refused below
+        values = wide.astype(dtype)
     if not (values == wide).all() and dtype != "float32":
         raise ValueError(f"a value is not a {dtype}")
     return np.asarray(values)
