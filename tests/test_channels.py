@@ -507,7 +507,9 @@ def test_a_predictor_accepts_the_format_its_network_was_trained_on(tmp_path: Pat
         assert result.overlay().tobytes() == plain.overlay().tobytes()
     line = one_problem(lambda: of_deep(eight))
     assert "a uint16 array of shape (H, W, 3)" in line
-    with pytest.raises(InputError, match="give a path or an array"):
+    with pytest.raises(
+        InputError, match="image of mode RGB: has 3 channels of 8 bits, but 3 channels of 16 bits"
+    ):
         of_deep(Image.fromarray(eight))
     bundle_of(2, PixelFormat(2, "float32", (0, 1))).save(tmp_path / "two.safetensors")
     two = pixelwise.load(tmp_path / "two.safetensors")

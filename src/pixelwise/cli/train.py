@@ -9,7 +9,7 @@ from typer import Argument, Context, Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import Bar, command
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, check_training_packages
 
 if TYPE_CHECKING:
     from pixelwise.data.dataset import SegmentationData
@@ -212,6 +212,7 @@ def _open_early(data: Path, folder: Path, recipe: Recipe) -> Path | Segmentation
     from pixelwise.planning.training_data import open_training_data
     from pixelwise.process_settings import tune_allocator
 
+    check_training_packages()
     if folder.exists() or read_distributed_env() is not None:
         return data
     tune_allocator()  # as in the run that follows
