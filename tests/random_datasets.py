@@ -35,6 +35,9 @@ from pixelwise.errors import InputError
 VOID = 255
 _STEP = 24  # distance between the mean colors of two images; JPEG changes a mean by less than 3
 
+_WORDS = ("images ", "train", "A", "a", "001", "0001", "\u00c4 b", "\u732b", "mask_", "x.1_")
+"""Names that are parts of each other, or have a meaning in the paths of datasets."""
+
 Mask = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -121,6 +124,7 @@ class Writer:
                 "comma",
                 "upload",
                 "date",
+                "words",
             )
         )
         stems = []
@@ -136,6 +140,7 @@ class Writer:
                     "dots": f"cam.{index}.v{token}",
                     "comma": f"plot {token}, view {index}",
                     "upload": f"{self.rng.integers(1 << 32):08x}-leaf_{index}",
+                    "words": f"{_WORDS[token % len(_WORDS)]}{index}",
                     "date": f"2023{index % 12 + 1:02d}{index % 28 + 1:02d}-scan{index % 2}",
                 }[style]
             )
@@ -200,6 +205,16 @@ class Writer:
                 found.append((value, value % 3, top, width - value % 5 - 1, top + strip))
         return sorted(found, key=lambda o: -(o[3] - o[1]) * (o[4] - o[2]))
 
+    def note_ambiguous_values(self, scenes: list[Scene]) -> None:
+        """Note masks without a class table whose values have another meaning as well."""
+        values = [np.unique(scene.mask[scene.mask > 0]).tolist() for scene in scenes]
+        of_classes = [[v for v in found if v != VOID] for found in values]
+        counted = [found[-1] <= 1.2 * len(found) for found in of_classes if found]
+        if all(counted) and max(map(len, of_classes)) > 2:
+            self.faults.append("values like numbers of objects")
+        if {1, VOID} == {v for found in values for v in found} and not [1, VOID] in values:
+            self.faults.append("masks of 0 and 1 beside masks of 0 and 255")
+
     def write_image(self, path: Path, scene: Scene) -> None:
         """Write noise around a mean color that identifies the scene."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,9 +232,11 @@ class Writer:
         """Write the images, and what goes wrong with image files."""
         if len(scenes) > 2 and self.fault("image deleted", 0.06):
             self.choose(scenes[1:]).lost = True
+        other_form = self.chance(0.2)
         for scene in scenes:
             if not scene.lost:
-                self.write_image(folder(scene) / scene.file, scene)
+                file = _other_form(scene.file) if other_form else scene.file
+                self.write_image(folder(scene) / file, scene)
         if self.fault("second image with the same stem", 0.06):
             scene = self.choose(scenes)
             other = ".bmp" if scene.suffix.lower() != ".bmp" else ".png"
@@ -235,6 +252,16 @@ class Writer:
             extra.annotated = False
             scenes.append(extra)
             self.write_image(folder(extra) / extra.file, extra)
+        if self.fault("copy in a folder below", 0.06):
+            numbers = {scene.number for scene in scenes}
+            number = next(n for n in range(1000) if n not in numbers)
+            scene = scenes[0]
+            copy = Scene(number, scene.split, scene.name, scene.suffix, scene.size, [])
+            copy.annotated = False
+            scenes.append(copy)
+            self.write_image(
+                (folder(scene) / scene.file).parent / "again" / Path(scene.file).name, copy
+            )
         if self.fault("hidden files", 0.3):
             self.write_hidden(folder(scenes[0]))
 
@@ -248,6 +275,12 @@ class Writer:
             for name in (".ipynb_checkpoints", ".thumbnails", "@eaDir"):
                 (folder / name).mkdir(exist_ok=True)
                 (folder / name / path.name).write_bytes(path.read_bytes())
+
+
+def _other_form(name: str) -> str:
+    """The name in the other Unicode form, as another operating system stores it."""
+    form = "NFC" if unicodedata.is_normalized("NFD", name) else "NFD"
+    return unicodedata.normalize(form, name)
 
 
 def gray_png(mask: Mask, bits: int) -> bytes:
@@ -323,6 +356,7 @@ def folders(writer: Writer) -> Dataset:
     masks = writer.choose(("masks", "labels", "annotations", "gt"))
     ending = writer.choose(("", "_mask", "_gt"))
     kind = _mask_kind(writer, classes, void)
+    writer.note_ambiguous_values(scenes)
 
     def folder(scene: Scene, name: str) -> Path:
         part = {"val": "valid" if masks == "gt" else "val"}.get(scene.split, scene.split)
@@ -367,9 +401,10 @@ def class_masks(writer: Writer) -> Dataset:
 
 def _lists(writer: Writer, folder: Path, scenes: list[Scene]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = writer.fault("suffixes in the list", 0.1)
+    style = writer.choose(("name", "name", "name", *_STYLES))
     for split in ("train", "val"):
-        lines = [s.file if suffix else s.name for s in scenes if s.split == split]
+        own = [scene for scene in scenes if scene.split == split]
+        lines = [s.name if style == "name" else _reference(writer, s, style, "x") for s in own]
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -446,9 +481,7 @@ def _reference(writer: Writer, scene: Scene, style: str, folder: str) -> str:
         "drive": f"C:\\data\\{folder}\\{file}".replace("/", "\\"),
         "home": f"/home/ana/{folder}/{file}",
         "above": f"../../{folder}/{file}",
-        "other form": unicodedata.normalize(
-            "NFC" if unicodedata.is_normalized("NFD", file) else "NFD", file
-        ),
+        "other form": _other_form(file),
     }[style]
 
 
@@ -461,12 +494,13 @@ def coco(writer: Writer) -> Dataset:
     ids = {value: 3 * value + 1 for value in range(1, len(written))}
     style = writer.choose(_STYLES)
     split_folders = writer.chance(0.5)
+    images = writer.choose(("images", "data", "JPEGImages", "x"))
     (writer.root / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
         content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
         content["categories"] = [{"id": key, "name": written[v]} for v, key in ids.items()]
         own = [scene for scene in scenes if scene.split == split]
-        folder = f"images/{split}" if split_folders else "images"
+        folder = f"{images}/{split}" if split_folders else images
         for number, scene in enumerate(own):
             if number == 1 and writer.fault("two images share an id", 0.06):
                 number = 0
@@ -499,8 +533,8 @@ def coco(writer: Writer) -> Dataset:
                 )
         path = writer.root / "annotations" / f"instances_{split}.json"
         path.write_text(json.dumps(content))
-    images = writer.root / "images"
-    writer.write_images(lambda s: images / s.split if split_folders else images, scenes)
+    base = writer.root / images
+    writer.write_images(lambda s: base / s.split if split_folders else base, scenes)
     return Dataset(writer.root, f"coco {style}", scenes, expected, background=True)
 
 
@@ -508,7 +542,6 @@ def yolo(writer: Writer) -> Dataset:
     names = ["background", "yes", "1.10", "010", "tree"][: int(writer.rng.integers(2, 6))]
     scenes = writer.scenes(len(names), nested=True, same_suffix=False)
     suffix = ".TXT" if writer.fault("upper-case label suffix", 0.08) else ".txt"
-    decomposed = writer.fault("label names in another Unicode form", 0.08)
     flat = writer.fault("labels less deep than images", 0.05)
     lost_folder = writer.fault("no labels of a split", 0.05)
     for scene in scenes:
@@ -519,14 +552,19 @@ def yolo(writer: Writer) -> Dataset:
             corners = " ".join(f"{x / width:.12g} {y / height:.12g}" for x, y in ring)
             lines.append(f"{value - 1} {corners}")
         name = scene.name.rpartition("/")[2] if flat else scene.name
-        if decomposed:
-            form = "NFC" if unicodedata.is_normalized("NFD", name) else "NFD"
-            name = unicodedata.normalize(form, name)
         path = writer.root / "labels" / scene.split / f"{name}{suffix}"
         if (lines or writer.chance(0.5)) and not (lost_folder and scene.split == "train"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(lines) + "\n")
-    text = "train: images/train\nval: images/val\nnames: "
+    paths = "train: images/train\nval: images/val\n"
+    if writer.chance(0.3):
+        style = writer.choose(("folder", "windows", "drive", "home"))
+        paths = "train: train.txt\nval: val.txt\n"
+        for split in ("train", "val"):
+            own = [scene for scene in scenes if scene.split == split]
+            lines = [_reference(writer, scene, style, f"images/{split}") for scene in own]
+            (writer.root / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = f"{paths}names: "
     if writer.chance(0.5):
         text += "[" + ", ".join(names[1:]) + "]\n"
     else:
@@ -565,6 +603,8 @@ def labelme(writer: Writer) -> Dataset:
     scenes = writer.scenes(len(names), nested=writer.chance(0.3), same_suffix=False)
     style = writer.choose(("base", "base", "windows", "drive", "home", "other form"))
     beside = writer.chance(0.5)
+    if writer.chance(0.3):
+        (writer.root / "labels.txt").write_text("\n".join(names[1:]))
     padded = writer.fault("space after a label", 0.1)
     for index, scene in enumerate(scenes):
         shapes = []
@@ -608,7 +648,15 @@ def label_studio(writer: Writer) -> Dataset:
             corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
             points = [[100 * x / width, 100 * y / height] for x, y in corners]
             content: dict[str, Any] = {"points": points, "polygonlabels": [names[value]]}
-            if writer.chance(0.5):
+            kind = writer.choose(("polygon", "rectangle", "brush"))
+            if kind == "rectangle":
+                area = {"x": points[0][0], "y": points[0][1]}
+                area |= {
+                    "width": points[2][0] - points[0][0],
+                    "height": points[2][1] - points[0][1],
+                }
+                content = {**area, "rectanglelabels": [names[value]]}
+            elif kind == "brush":
                 content = {"format": "rle", "brushlabels": [names[value]], "rle": rle}
             result = {"value": content, "original_width": width, "original_height": height}
             results.append({**result, "type": [key for key in content if "labels" in key][0]})
@@ -685,6 +733,7 @@ def ade20k(writer: Writer) -> Dataset:
 def own_training_folders(writer: Writer) -> Dataset:
     """A user's images/training and annotations/training, which is not ADE20K."""
     scenes = writer.scenes(int(writer.rng.integers(2, 6)))
+    writer.note_ambiguous_values(scenes)
     folders = {"train": "training", "val": "validation"}
     for scene in scenes:
         folder = writer.root / "annotations" / folders[scene.split]
@@ -737,14 +786,18 @@ def make_dataset(root: Path, seed: int) -> Dataset:
     return dataset
 
 
-def misread(dataset: Dataset) -> tuple[list[str], InputError | None]:
+def misread(dataset: Dataset, root: Path | None = None) -> tuple[list[str], InputError | None]:
     """Open a dataset and compare it with the truth.
+
+    Args:
+        dataset: The dataset.
+        root: Its folder, if it was converted to another one.
 
     Returns:
         What was read wrongly, and the error if the dataset was refused.
     """
     try:
-        data = open_dataset(dataset.root, draw_val=False)
+        data = open_dataset(root or dataset.root, draw_val=False)
         read = [(split, s, *data.read(s)) for split, group in data.splits.items() for s in group]
     except InputError as error:
         return [], error
