@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
 from miniatures import (
     CAMVID32,
     CITYSCAPES,
@@ -27,8 +29,6 @@ from miniatures import (
     voc_colors,
     write_mask,
 )
-from PIL import Image
-
 from pixelwise.data.dataset import open_dataset
 from pixelwise.errors import InputError
 
@@ -212,7 +212,7 @@ class Writer:
         counted = [found[-1] <= 1.2 * len(found) for found in of_classes if found]
         if all(counted) and max(map(len, of_classes)) > 2:
             self.faults.append("values like numbers of objects")
-        if {1, VOID} == {v for found in values for v in found} and not [1, VOID] in values:
+        if {1, VOID} == {v for found in values for v in found} and [1, VOID] not in values:
             self.faults.append("masks of 0 and 1 beside masks of 0 and 255")
 
     def write_image(self, path: Path, scene: Scene) -> None:
@@ -659,7 +659,7 @@ def label_studio(writer: Writer) -> Dataset:
             elif kind == "brush":
                 content = {"format": "rle", "brushlabels": [names[value]], "rle": rle}
             result = {"value": content, "original_width": width, "original_height": height}
-            results.append({**result, "type": [key for key in content if "labels" in key][0]})
+            results.append({**result, "type": next(key for key in content if "labels" in key)})
         base = scene.name.rpartition("/")[2] + scene.suffix
         upload = f"{writer.rng.integers(1 << 32):08x}-{base}" if hashed else base
         local = f"/data/local-files/?d=project/{scene.file}"

@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from random_datasets import LAYOUTS, make_dataset, misread
 
 from pixelwise.data import layouts
 from pixelwise.data.convert_dataset import convert_data
+from random_datasets import LAYOUTS, make_dataset, misread
 
 FEW, MANY = 80, 2000
 
@@ -29,7 +29,8 @@ def check(folder: Path, seeds: range) -> Counter[str]:
         if refused is None:
             outcomes["read"] += 1
         else:
-            assert refused.problems and all("\n" not in line for line in refused.problems)
+            assert refused.problems
+            assert all("\n" not in line for line in refused.problems)
             outcomes["refused"] += 1
             # A clean dataset must be opened.
             assert dataset.faults, (seed, dataset.layout, refused.problems)
