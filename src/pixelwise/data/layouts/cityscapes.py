@@ -7,12 +7,13 @@ from pathlib import Path
 from pixelwise.data.class_tables import Table
 from pixelwise.data.classes import read_classes_toml
 from pixelwise.data.file_resolver import nfc
+from pixelwise.data.folder_listing import walk_files
 from pixelwise.data.image_files import list_images
 from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.layout_classes import class_table
 from pixelwise.data.layouts.pairing import mask_source, sample_name
 from pixelwise.data.source import Sample, Source
-from pixelwise.errors import InputError
+from pixelwise.errors import Fault, InputError, raise_problems
 
 DESCRIPTION = "Cityscapes: leftImg8bit/SPLIT/CITY/ and gtFine/SPLIT/CITY/ (or gtCoarse/)"
 
@@ -47,6 +48,7 @@ def read(root: Path) -> Source:
                 for sample in missing
             )
         )
+    _check_masks_have_images(splits, mask_root, ids)
     table = class_table(root, notes)
     if table is None:
         table = Table(_CLASSES[ids], False, root)
@@ -54,6 +56,20 @@ def read(root: Path) -> Source:
         if "test" in splits:
             notes.append("test: the published masks are empty; the benchmark keeps the labels")
     return Source(root, "cityscapes", splits, table.classes, table.has_colors, notes)
+
+
+def _check_masks_have_images(splits: _Splits, mask_root: Path, ids: str) -> None:
+    """Report masks of the splits that have no image."""
+    used = {sample.mask.path for samples in splits.values() for sample in samples}
+    folders = sorted({mask_root / path.relative_to(mask_root).parts[0] for path in used})
+    raise_problems(
+        [
+            Fault("mask-without-image", path, "has no image: add it, or remove the mask")
+            for folder in folders
+            for path in walk_files(folder, {".png"})
+            if path.stem.endswith(f"_{ids}") and path not in used
+        ]
+    )
 
 
 def _city_images(

@@ -81,7 +81,10 @@ def detect(root: Path) -> bool:
 
 
 def _masks_by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:
-    """Mask of each class by image stem; empty if the folders do not have this layout."""
+    """Mask of each class by image stem; empty if the folders do not have this layout.
+
+    Masks in class folders may have no image: `read` reports them.
+    """
     stems = {nfc(Path(name).stem) for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
     if not stems or not masks.is_dir():
         return {}
@@ -91,9 +94,8 @@ def _masks_by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:
     if class_folders and not names:
         for folder in class_folders:
             for path in list_images(folder, MASK_SUFFIXES):
-                if nfc(path.stem) in stems:
-                    _add(by_image.setdefault(nfc(path.stem), {}), folder.name, path)
-        return by_image
+                _add(by_image.setdefault(nfc(path.stem), {}), folder.name, path)
+        return by_image if stems & by_image.keys() else {}
     for name in names:
         stem = nfc(Path(name).stem)
         cut = next((i for i in range(len(stem)) if _splits_at(stem, i, stems)), None)
@@ -140,7 +142,22 @@ def read(root: Path) -> Source:
             files = tuple((value_of[name], path) for name, path in sorted(masks.items()))
             mask = ClassMasks(files[0][1], files, uncovered)
             splits.setdefault(split, []).append(Sample(sample_name(root, image), image, mask))
+        problems += _without_image(images, masks_of[split])
     raise_problems(problems)
     meaning = "background" if background is None else "ignored"
     notes = [f"one mask per class: {len(classes)} classes; uncovered pixels are {meaning}"]
     return Source(root, "class-masks", splits, classes, False, notes)
+
+
+def _without_image(images: Path, masks: dict[str, dict[str, Path]]) -> list[str]:
+    stems = {nfc(image.stem) for image in list_images(images)}
+    return [
+        Fault(
+            "mask-without-image",
+            path,
+            f"has no image: add {images / path.stem}.jpg or .png, or remove the mask",
+        )
+        for stem, by_class in masks.items()
+        if stem not in stems
+        for path in by_class.values()
+    ]

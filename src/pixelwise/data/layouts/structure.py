@@ -282,13 +282,31 @@ def _without_names(part: str) -> str:
 
 
 def _template(paths: list[_Parts], varying: list[str]) -> list[str]:
-    """One path for several: a name in braces where they differ, ** if their lengths differ."""
-    if len({len(path) for path in paths}) > 1:
+    """One path for several: a name in braces where they differ, ** if their lengths differ.
+
+    The name of the split stays, wherever it is.
+    """
+    if len({len(path) for path in paths}) == 1:
+        return [_name_template(names, varying) for names in zip(*paths, strict=True)]
+    at = [next((i for i, name in enumerate(path) if _SPLIT in name), None) for path in paths]
+    if None in at:
         return ["**"]
+    found = [(path[:i], path[i], path[i:][1:]) for path, i in zip(paths, at, strict=True)]
+    before, names, after = ([part[k] for part in found] for k in range(3))
     return [
-        names[0] if len(set(names)) == 1 else f"{{{varying.pop(0)}}}"
-        for names in zip(*paths, strict=True)
+        *_template(before, varying),
+        _name_template(names, varying),
+        *_template(after, varying),
     ]
+
+
+def _name_template(names: Sequence[str], varying: list[str]) -> str:
+    if len(set(names)) == 1:
+        return names[0]
+    if not all(_SPLIT in name for name in names):
+        return f"{{{varying.pop(0)}}}"
+    sides = zip(*(name.split(_SPLIT) for name in names), strict=True)
+    return _SPLIT.join(_name_template(side, varying) for side in sides)
 
 
 def _best(readings: list[Reading]) -> list[Reading]:
