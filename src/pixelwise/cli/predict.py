@@ -83,17 +83,17 @@ def predict_files(
 ) -> None:
     """Predict images and videos into `out` and print a summary; exit with 1 if one failed."""
     from pixelwise.inference import InferenceOptions, predict_folder
-    from pixelwise.inference.batch.video import is_video, require_av
+    from pixelwise.inference.batch.video import frame_size, is_video, require_av
     from pixelwise.inference.output_names import find_images, output_names, typical_size
 
     videos = [path for path in images if is_video(path) and path.is_file()]
     paths = find_images([path for path in images if path not in videos])
     output_names(paths, out, overlay=overlay)  # reports faults before anything is loaded
+    size = typical_size(paths)
     if videos:
         require_av(videos[0])
-    predictor = flags.load_predictor(
-        bundle, options or InferenceOptions(), image_size=typical_size(paths)
-    )
+        size = frame_size(videos[0]) or size  # a video has more frames than there are images
+    predictor = flags.load_predictor(bundle, options or InferenceOptions(), image_size=size)
     succeeded = True
     if paths:
         with Bar("predicting") as bar:

@@ -80,6 +80,8 @@ LAYOUTS = (
 """All layouts, in the order in which they are tried."""
 
 
+_ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
+
 STRUCTURE = "structure"
 """Layout name of a dataset in which only the structure of the folders was detected."""
 
@@ -101,7 +103,10 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"{root}: {what}: give the folder that holds the images and masks")
+        remedy = "give the folder that holds the images and masks"
+        if root.suffix.lower() in _ARCHIVES and root.exists():
+            what, remedy = "is an archive", "unpack it, and give the folder"
+        raise InputError(f"{root}: {what}: {remedy}")
     toml = read_data_toml(root)
     spec = spec or DatasetSpec()
     if spec.from_run and not matches(root, spec):

@@ -14,7 +14,7 @@ from pixelwise.data.source import MaskFile, MaskSource, Sample
 from pixelwise.errors import Fault, InputError, raise_problems
 
 # JPEG masks are listed so that reading them reports why they are refused.
-MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg"}
+MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg", ".jfif"}
 _UNSUPPORTED_IMAGES = frozenset(
     {".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".dng", ".npz", ".psd", ".exr"}
 )
@@ -139,7 +139,9 @@ def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str])
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         notes.append(f"skipped, not an image: {folder / others[0]}{more}")
-    allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
+    allowed = ", ".join(
+        sorted(suffixes - {".jpg", ".jpeg", ".jfif"} if suffixes == MASK_LIKE else suffixes)
+    )
     text = f"has an unsupported format (allowed: {allowed}): convert it or remove it"
     is_folder = "is a folder with the name of an image: rename or remove it"
     return [

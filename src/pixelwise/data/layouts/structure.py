@@ -321,12 +321,10 @@ def _best(readings: list[Reading]) -> list[Reading]:
 
 
 def files_outside(root: Path, used: Collection[Path]) -> dict[Path, int]:
-    """The number of images and masks in each folder that is not among `used`."""
-    return Counter(
-        path.parent
-        for path in walk_files(root, IMAGE_SUFFIXES | MASK_FILES)
-        if path.parent not in used
-    )
+    """The number of images and masks in each folder that is not among `used`, nor a link to one."""
+    counts = Counter(path.parent for path in walk_files(root, IMAGE_SUFFIXES | MASK_FILES))
+    real = {os.path.realpath(folder) for folder in used}
+    return {f: count for f, count in counts.items() if os.path.realpath(f) not in real}
 
 
 def with_other_partners(
@@ -343,14 +341,15 @@ def with_other_partners(
         The readings among which the user has to choose; none if there is no other one.
     """
     image_of = {mask: image for image, mask in pairs.items()}
+    mask_at, image_at = _real(pairs), _real(image_of)
     others = [
         reading
         for reading in readings
         if reading.sure
         and len(reading.pairs) >= MIN_MATCHED * len(pairs)
         and any(
-            pairs.get(image, mask) != mask or image_of.get(mask, image) != image
-            for image, mask in reading.pairs.items()
+            mask_at.get(image, mask) != mask or image_at.get(mask, image) != image
+            for image, mask in _real(reading.pairs).items()
         )
     ]
     if not others:
@@ -363,3 +362,8 @@ def with_other_partners(
         )
         own = Reading(images, masks, pairs)
     return [own, *others]
+
+
+def _real(pairs: Mapping[Path, Path]) -> dict[str, str]:
+    """The pairs without links: a folder may be listed under several names."""
+    return {os.path.realpath(one): os.path.realpath(other) for one, other in pairs.items()}
