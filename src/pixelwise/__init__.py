@@ -10,7 +10,7 @@ The public functions and classes:
 
 - `load`, `Predictor`, `InferenceOptions`: predict single images.
 - `predict_folder`: write the masks of many images.
-- `train`, `resume`, `evaluate`: train a network and score it.
+- `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
@@ -29,6 +29,7 @@ from pixelwise.errors import InputError, PixelwiseError, explain_missing_package
 
 if TYPE_CHECKING:
     from pixelwise.api import (
+        calibrate,
         evaluate,
         examine,
         export,
@@ -53,6 +54,7 @@ __all__ = [
     "PixelwiseError",
     "Predictor",
     "__version__",
+    "calibrate",
     "create_model",
     "evaluate",
     "examine",

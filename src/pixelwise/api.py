@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pixelwise.data.dataset import SegmentationData
     from pixelwise.data.dataset_spec import DatasetSpec
     from pixelwise.doctor import Diagnosis
-    from pixelwise.evaluation import Evaluation
+    from pixelwise.evaluation import CalibrationReport, Evaluation
     from pixelwise.inference import FolderResult, Predictor
     from pixelwise.inference.export_manifest import ExportManifest
     from pixelwise.training import Callback, Run
@@ -295,25 +295,52 @@ def evaluate(
         InputError: If the data has other classes than the network, lacks the split, or is damaged.
     """
     from pixelwise import evaluation
-    from pixelwise.evaluation.open_splits import open_splits
-    from pixelwise.inference.export_manifest import is_export
 
-    predictor = model
-    if isinstance(predictor, str | Path):
-        predictor = load(predictor, runtime="auto" if is_export(Path(predictor)) else "torch")
-    if isinstance(data, str | Path):
-        with Bar("checking the data", quiet=quiet) as bar:
-            spec = _spec(images, masks)
-            data = open_splits(predictor, Path(data), split, progress=bar, spec=spec)
-    elif split not in data.splits:
-        raise InputError(f"{data.root}: has no split {split!r}: it has {', '.join(data.splits)}")
-    elif data.classes.names != predictor.classes.names:
-        raise InputError(
-            f"{data.root}: its classes are {', '.join(data.classes.names)}, the network's are "
-            f"{', '.join(predictor.classes.names)}: evaluate on data with the network's classes"
-        )
+    predictor = _load_to_score(model) if isinstance(model, str | Path) else model
+    data = _open_split(predictor, data, split, _spec(images, masks), quiet=quiet)
     with Bar(f"scoring {split}", quiet=quiet) as bar:
         return evaluation.evaluate(predictor, data, split, details=details, progress=bar)
+
+
+@_explained
+def calibrate(
+    bundle: str | Path,
+    data: str | Path | SegmentationData,
+    *,
+    split: str = "val",
+    images: str | None = None,
+    masks: str | None = None,
+    quiet: bool = False,
+) -> CalibrationReport:
+    """Make the probabilities of a network agree with how often it is right.
+
+    Fits a temperature, and the limit by which images unlike the data are flagged, to a split that
+    was not trained on. Both are stored with the bundle and its exports next to it, which stay valid
+    otherwise. Labels and masks stay the same.
+
+    Args:
+        bundle: A bundle, or the folder of an export.
+        data: Folder of images and masks, or an open dataset with the network's classes.
+        split: "train", "val" or "test". If the folder has no val, it is divided as in training.
+        images: Folder or pattern of the images in `data`, as in `evaluate`.
+        masks: The same for the masks.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        What was stored, and the errors of the probabilities before and after.
+
+    Raises:
+        InputError: If the data has other classes than the network or fewer than two labeled images
+            in the split, or the bundle cannot be written.
+    """
+    from pixelwise import evaluation
+
+    predictor = _load_to_score(bundle)
+    data = _open_split(predictor, data, split, _spec(images, masks), quiet=quiet)
+    with Bar(f"predicting {split}", quiet=quiet) as bar:
+        report = evaluation.calibrate(predictor, data, split, progress=bar)
+    evaluation.store_calibration(Path(bundle), report.stored)
+    return report
 
 
 @_explained
@@ -449,6 +476,37 @@ def examine(
             progress=bar,
             spec=_spec(images, masks),
         )
+
+
+def _load_to_score(path: str | Path) -> Predictor:
+    """Load a network in the precision of its file: a bundle runs with PyTorch."""
+    from pixelwise.inference.export_manifest import is_export
+
+    return load(path, runtime="auto" if is_export(Path(path)) else "torch")
+
+
+def _open_split(
+    predictor: Predictor,
+    data: str | Path | SegmentationData,
+    split: str,
+    spec: DatasetSpec | None,
+    *,
+    quiet: bool,
+) -> SegmentationData:
+    """Return a dataset with a split and the classes of the network; raise InputError otherwise."""
+    from pixelwise.evaluation.open_splits import open_splits
+
+    if isinstance(data, str | Path):
+        with Bar("checking the data", quiet=quiet) as bar:
+            return open_splits(predictor, Path(data), split, progress=bar, spec=spec)
+    if split not in data.splits:
+        raise InputError(f"{data.root}: has no split {split!r}: it has {', '.join(data.splits)}")
+    if data.classes.names != predictor.classes.names:
+        raise InputError(
+            f"{data.root}: its classes are {', '.join(data.classes.names)}, the network's are "
+            f"{', '.join(predictor.classes.names)}: evaluate on data with the network's classes"
+        )
+    return data
 
 
 def _spec(images: str | None, masks: str | None) -> DatasetSpec | None:

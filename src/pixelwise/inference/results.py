@@ -108,14 +108,35 @@ class Prediction(Segmentation):
     Args:
         logits: (C, H, W) float32 scores before the softmax. With a CRF or TTA, the logarithm of
             the resulting probabilities.
+        temperature: Divides the logits before the softmax; 1 for a network that was not calibrated.
+        lowest_familiarity: The least familiarity of ordinary images; None if it is not known.
     """
 
     logits: NDArray[np.float32]
+    temperature: float = 1.0
+    lowest_familiarity: float | None = None
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """(C, H, W) float32 in 0..1, summing to one over the classes."""
-        return softmax(self.logits)
+        if self.temperature == 1:
+            return softmax(self.logits)
+        return softmax(self.logits / np.float32(self.temperature))
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """(H, W) float32 in 0..1: the probability of the label of each pixel."""
+        return np.take_along_axis(self.probabilities, self.labels[None].astype(np.intp), axis=0)[0]
+
+    @property
+    def flagged(self) -> bool | None:
+        """Whether the image is unlike the data that the network was calibrated on.
+
+        None if the network was not calibrated, or with a CRF or TTA, which hide its logits.
+        """
+        if self.lowest_familiarity is None:
+            return None
+        return familiarity(self.logits) < self.lowest_familiarity
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -123,6 +144,15 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     weights: NDArray[np.float32] = np.exp(logits - logits.max(axis=0, keepdims=True))
     weights /= weights.sum(axis=0, keepdims=True)
     return weights
+
+
+def familiarity(logits: NDArray[np.float32]) -> float:
+    """Return the mean over the pixels of log(sum(exp(logits))).
+
+    It is the negative energy of arXiv:2010.03759, and low for images unlike those of the training.
+    """
+    highest = logits.max(axis=0)
+    return float((highest + np.log(np.exp(logits - highest).sum(axis=0))).mean())
 
 
 def label_map(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
