@@ -9,7 +9,7 @@
 The public functions and classes:
 
 - `load`, `Predictor`, `InferenceOptions`: predict single images.
-- `predict_folder`: write the masks of many images.
+- `predict_folder`, `AnswerOptions`: write the masks, tables and polygons of many images.
 - `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from pixelwise.data.custom_dataset import from_datasets
     from pixelwise.inference import Predictor
+    from pixelwise.inference.answer_options import AnswerOptions
     from pixelwise.inference.inference_options import InferenceOptions
     from pixelwise.models import list_models
     from pixelwise.training import load_custom_model
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnswerOptions",
     "InferenceOptions",
     "InputError",
     "PixelwiseError",
@@ -71,6 +73,7 @@ __all__ = [
 
 # Where each name that is not imported above lives, if not in pixelwise.api.
 _MODULES = {
+    "AnswerOptions": "pixelwise.inference.answer_options",
     "InferenceOptions": "pixelwise.inference.inference_options",
     "Predictor": "pixelwise.inference",
     "create_model": "pixelwise.weights.create_model",

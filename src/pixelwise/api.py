@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pixelwise.data.dataset_spec import DatasetSpec
     from pixelwise.doctor import Diagnosis
     from pixelwise.evaluation import CalibrationReport, Evaluation
-    from pixelwise.inference import FolderResult, Predictor
+    from pixelwise.inference import AnswerOptions, FolderResult, Predictor
     from pixelwise.inference.export_manifest import ExportManifest
     from pixelwise.training import Callback, Run
 
@@ -98,6 +98,11 @@ def predict_folder(
     out: str | Path = "predictions",
     *,
     overlay: bool = True,
+    table: str | Path | None = None,
+    polygons: bool = False,
+    min_area: float | str = 0,
+    fill_holes: bool = False,
+    answers: AnswerOptions | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> FolderResult:
@@ -110,21 +115,37 @@ def predict_folder(
         images: An image, a folder of images, or several of both.
         out: Output folder for NAME.png and NAME_overlay.png.
         overlay: Whether to write the overlays.
+        table: File for a table of the areas of all classes: .csv, .json or .parquet.
+        polygons: Whether to write NAME.geojson with the outlines of the components.
+        min_area: Merge smaller components into their surroundings, in all results: a number of
+            pixels, or of square meters as text such as "2.5m2".
+        fill_holes: Fill components of the class `background` that a single class encloses.
+        answers: All options of this kind in one object, in place of the four before.
         overwrite: Whether to predict images again that an interrupted call has finished, and to
             replace files that prediction did not write.
         quiet: Whether to hide the progress bar.
 
     Returns:
-        How many images were written or kept, and one line for each that failed.
+        How many images were written or kept, one line for each that failed, the rows of the
+        table, and the images that are unlike the data of a calibrated network.
 
     Raises:
         InputError: If no image could be predicted, names collide, a file that prediction did not
-            write is in the way, or `out` cannot be used.
+            write is in the way, `out` cannot be used, or an option or a package for it is missing.
         StoppedError: After Ctrl-C or SIGTERM.
     """
     from pixelwise import inference
     from pixelwise.inference.output_names import find_images, typical_size
 
+    if answers is None:
+        answers = inference.AnswerOptions(
+            table=None if table is None else Path(table),
+            polygons=".geojson" if polygons else None,
+            min_area=min_area,
+            fill_holes=fill_holes,
+        )
+    elif table is not None or polygons or min_area or fill_holes:
+        raise InputError("answers: holds table, polygons, min_area and fill_holes: omit those")
     if isinstance(model, str | Path):
         size = typical_size(find_images(images))
         predictor = load(model, image_size=size)
@@ -132,7 +153,13 @@ def predict_folder(
         predictor = model
     with Bar("predicting", quiet=quiet) as bar:
         return inference.predict_folder(
-            predictor, images, out, overlay=overlay, overwrite=overwrite, progress=bar
+            predictor,
+            images,
+            out,
+            overlay=overlay,
+            answers=answers,
+            overwrite=overwrite,
+            progress=bar,
         )
 
 

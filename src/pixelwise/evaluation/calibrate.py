@@ -1,8 +1,8 @@
 """Calibrate a network: the temperature of its probabilities, and which images are unlike its data.
 
-The temperature divides all logits, so it changes confidences but no label (arXiv:1706.04599, section
-4.2). Both results are measured by cross-validation over two halves of the images, and then determined
-from all of them.
+The temperature divides all logits, so it changes confidences but no label (arXiv:1706.04599,
+section 4.2). Both results are measured by cross-validation over two halves of the images, and then
+determined from all of them.
 """
 
 from __future__ import annotations
