@@ -9,6 +9,7 @@
 The public functions and classes:
 
 - `load`, `Predictor`, `InferenceOptions`: predict single images.
+- `Client`: the same with a running `pixelwise serve`.
 - `predict_folder`, `AnswerOptions`: write the masks, tables and polygons of many images.
 - `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         resume,
         train,
     )
+    from pixelwise.client import Client
     from pixelwise.data.custom_dataset import from_datasets
     from pixelwise.inference import Predictor
     from pixelwise.inference.answer_options import AnswerOptions
@@ -51,6 +53,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnswerOptions",
+    "Client",
     "InferenceOptions",
     "InputError",
     "PixelwiseError",
@@ -74,6 +77,7 @@ __all__ = [
 # Where each name that is not imported above lives, if not in pixelwise.api.
 _MODULES = {
     "AnswerOptions": "pixelwise.inference.answer_options",
+    "Client": "pixelwise.client",
     "InferenceOptions": "pixelwise.inference.inference_options",
     "Predictor": "pixelwise.inference",
     "create_model": "pixelwise.weights.create_model",

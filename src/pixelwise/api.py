@@ -174,7 +174,9 @@ def train(
     output_stride: int | None = None,
     weights: str | Path | None = None,
     crop: int | tuple[int, int] | Literal["auto", "image"] | None = None,
+    augment: str | None = None,
     epochs: int | None = None,
+    minutes: float | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     seed: int | None = None,
@@ -202,7 +204,10 @@ def train(
         weights: Initial weights: "imagenet", "none", or a file of weights or a bundle.
         crop: Size of the training crops in pixels: a side or (height, width). "image" trains on
             whole images in batches of one.
+        augment: Augmentation for a kind of images: "street", "aerial", "microscopy" or "documents".
         epochs: Number of passes over the training images.
+        minutes: Time for the run, in place of `epochs`: the speed is measured, and crop and
+            backbone are chosen as well if they are not given.
         batch_size: Images per optimization step, over all devices.
         learning_rate: Learning rate of the backbone. The head uses `optimizer.head_multiplier`
             times this.
@@ -236,7 +241,9 @@ def train(
         "model.options.output_stride": output_stride,
         "model.weights": None if weights is None else str(weights),
         "augmentation.crop": (crop, crop) if isinstance(crop, int) else crop,
+        "augmentation.preset": augment,
         "epochs": epochs,
+        "minutes": minutes,
         "batch_size": batch_size,
         "optimizer.learning_rate": learning_rate,
         "seed": seed,
