@@ -144,6 +144,7 @@ def write_polygons(
                 np.array(confidence, dtype=np.float64),
             ],
             ["class", "pixels", "confidence"],
+            layer="polygons",
             driver=driver,
             geometry_type="Polygon",
             crs=None if georeference is None else georeference.crs,

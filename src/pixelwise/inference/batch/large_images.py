@@ -86,16 +86,13 @@ def predict_large_images(
     """
     options = answers or AnswerOptions()
     _check_options(predictor)
-    _check_answers(options)
+    _check_answers(options, overwrite=overwrite)
     paths, out = find_images(images), Path(out)
     names = {p: f"{n}.tif" for p, n in zip(paths, output_names(paths, out), strict=True)}
     for path, name in names.items():
         _check_not_itself(out / name, path)
     settings = answer_settings(predictor, options)
     journal = make_journal(predictor, out, overwrite=overwrite, large=True, **settings)
-    if options.table is not None:
-        check_replaced(options.table, overwrite=overwrite)
-    rows: tuple[dict[str, Any], ...] = ()
     failed: list[InputError] = []
     written = 0
 
@@ -122,11 +119,7 @@ def predict_large_images(
                     side.unlink(missing_ok=True)  # the other images may need the room
                     raise
                 journal.seal(side)
-                answer = None
-                if areas is not None:
-                    found = areas.finish(find_place(path, options).pixel_area)
-                    answer = make_answer(found, options, flagged=None)
-                journal.add(path, stamp, {names[path]: side}, answer)
+                journal.add(path, stamp, {names[path]: side}, _answer(areas, path, options))
                 journal.commit()
 
     try:
@@ -223,15 +216,23 @@ def _measured(
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield strips of a mask and add them to `areas`."""
     index_of = np.full(256, IGNORE, np.uint8)
-    indices = np.arange(len(classes), dtype=np.uint8)
-    index_of[classes.to_value(indices)] = indices
+    index_of[list(classes.written_values)] = range(len(classes))
     for strip in strips:
         areas.add(index_of[strip])
         yield strip
 
 
-def _check_answers(options: AnswerOptions) -> None:
-    """Raise InputError if an answer needs the full image."""
+def _answer(
+    areas: StreamedAreas | None, path: Path, options: AnswerOptions
+) -> dict[str, Any] | None:
+    if areas is None:
+        return None
+    found = areas.finish(find_place(path, options).pixel_area)
+    return make_answer(found, options, flagged=None)
+
+
+def _check_answers(options: AnswerOptions, *, overwrite: bool) -> None:
+    """Raise InputError if an answer needs the full image, or cannot be written."""
     for given, option in (
         (options.cleans, "--min-area or --fill-holes"),
         (options.polygons is not None, "--polygons"),
@@ -242,6 +243,8 @@ def _check_answers(options: AnswerOptions) -> None:
                 f"{option}: needs the full image in memory, which --large avoids: leave one of "
                 "them out"
             )
+    if options.table is not None:
+        check_replaced(options.table, overwrite=overwrite)
 
 
 def _check_not_itself(out: Path, path: Path) -> None:
