@@ -10,6 +10,7 @@ import typer
 import pixelwise
 from pixelwise.cli import (
     benchmark,
+    calibrate,
     compare,
     convert,
     data,
@@ -44,6 +45,7 @@ for function in (
     train.train,
     sweep.sweep,
     evaluate.evaluate,
+    calibrate.calibrate,
     compare.compare,
     predict.predict,
     tune_crf.tune_crf,

@@ -7,12 +7,13 @@ polygon with holes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, MissingPackageError
 
 Labels = NDArray[np.uint8]
 
@@ -40,9 +41,11 @@ def find_components(labels: Labels) -> Components:
 
     Args:
         labels: (H, W) class indices and IGNORE.
-    """
-    from scipy import ndimage
 
+    Raises:
+        MissingPackageError: If scipy is not installed.
+    """
+    ndimage = require_ndimage()
     ids = np.zeros(labels.shape, np.int32)
     component_labels: list[int] = []
     for value in np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)):
@@ -52,6 +55,17 @@ def find_components(labels: Labels) -> Components:
         component_labels += [int(value)] * count
     sizes = np.bincount(ids.reshape(-1), minlength=len(component_labels)).astype(np.int64)
     return Components(ids, np.array(component_labels, np.uint8), sizes)
+
+
+def require_ndimage() -> Any:
+    """Return scipy.ndimage; raise MissingPackageError if it is not installed."""
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise MissingPackageError(
+            "connected components need scipy, which is not installed: pip install 'pixelwise[geo]'"
+        ) from error
+    return ndimage
 
 
 def clean_labels(labels: Labels, *, min_area: int = 0, holes_of: int | None = None) -> Labels:

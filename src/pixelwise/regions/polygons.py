@@ -41,6 +41,17 @@ class ClassPolygon:
     confidence: float | None = None
 
 
+def background_index(classes: Classes, name: str) -> int:
+    """Return the index of the background class; raise InputError if there is no such class."""
+    for index, other in enumerate(classes.names):
+        if other == name or other.casefold() == name == BACKGROUND:
+            return index
+    raise InputError(
+        f"background {name!r}: is no class of the network: name one of "
+        f"{', '.join(classes.names)} as the background"
+    )
+
+
 def find_polygons(
     labels: Labels,
     classes: Classes,
@@ -93,7 +104,11 @@ def find_polygons(
 
 
 def write_polygons(
-    path: Path, polygons: Sequence[ClassPolygon], georeference: Georeference | None = None
+    path: Path,
+    polygons: Sequence[ClassPolygon],
+    georeference: Georeference | None = None,
+    *,
+    description: str = "",
 ) -> None:
     """Write polygons with the fields `class`, `pixels` and `confidence`.
 
@@ -102,6 +117,7 @@ def write_polygons(
         polygons: The polygons.
         georeference: The reference system of the coordinates; None for pixels, x to the right and
             y downward.
+        description: Text that the file keeps as the description of the polygons.
 
     Raises:
         InputError: If the suffix is not supported.
@@ -128,9 +144,11 @@ def write_polygons(
                 np.array(confidence, dtype=np.float64),
             ],
             ["class", "pixels", "confidence"],
+            layer="polygons",
             driver=driver,
             geometry_type="Polygon",
             crs=None if georeference is None else georeference.crs,
+            layer_options={"DESCRIPTION": description} if description else None,
         )
 
 
@@ -144,6 +162,15 @@ def _indices(classes: Classes, names: Sequence[str] | None) -> list[int]:
             f"{', '.join(classes.names)}"
         )
     return [classes.names.index(name) for name in names]
+
+
+def check_packages() -> None:
+    """Raise MissingPackageError if polygons cannot be found or written."""
+    _require_packages()
+    try:
+        import pyogrio  # noqa: F401
+    except ImportError as error:
+        raise _missing("pyogrio") from error
 
 
 def _require_packages() -> tuple[Any, Any]:
