@@ -348,9 +348,9 @@ def folders(writer: Writer) -> Dataset:
     """Image and mask folders without a class table."""
     classes = int(writer.rng.integers(2, 7))
     void = writer.chance(0.3)
-    arrangement = writer.choose(("split inside", "split outside", "flat", "one folder", "list"))
-    has_splits = arrangement in ("split inside", "split outside", "list")
-    nested = arrangement in ("flat", "split inside")
+    structure = writer.choose(("split inside", "split outside", "flat", "one folder", "list"))
+    has_splits = structure in ("split inside", "split outside", "list")
+    nested = structure in ("flat", "split inside")
     scenes = writer.scenes(classes, void=void, nested=nested)
     images = writer.choose(("images", "imgs", "JPEGImages"))
     masks = writer.choose(("masks", "labels", "annotations", "gt"))
@@ -365,9 +365,9 @@ def folders(writer: Writer) -> Dataset:
             "split inside": inside,
             "split outside": writer.root / part / name,
             "one folder": writer.root,
-        }.get(arrangement, writer.root / name)
+        }.get(structure, writer.root / name)
 
-    if arrangement == "one folder":
+    if structure == "one folder":
         ending = ending or "_mask"
     colors = [(0, 0, 0), (200, 10, 30), (3, 160, 40), (9, 70, 230), (250, 200, 1), (8, 190, 190)]
     colors += [(7, 8, 9)] * (255 - len(colors)) + [(224, 224, 192)]
@@ -380,7 +380,7 @@ def folders(writer: Writer) -> Dataset:
         lines[scene.split].append(f"{images}/{scene.file}\t{written.relative_to(writer.root)}")
         if index == 1 and writer.fault("second mask with the same stem", 0.04):
             write_mask(path.with_suffix(".bmp"), 1 - np.minimum(scene.mask, 1))
-    if arrangement == "list":
+    if structure == "list":
         for split, text in lines.items():
             (writer.root / f"{split}.txt").write_text("\n".join(text) + "\n", encoding="utf-8")
     writer.write_images(lambda scene: folder(scene, images), scenes)

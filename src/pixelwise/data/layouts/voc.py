@@ -71,7 +71,7 @@ def _has_voc_classes(year: Path) -> bool:
     """
     if year.name.casefold().startswith("voc20"):
         return True
-    names = first_names(year / "JPEGImages", {".jpg"})
+    names = first_names(year / "JPEGImages", frozenset({".jpg"}))
     if any(_VOC_NAME.fullmatch(name) for name in names):
         return True
     masks = [mask for name in _MASK_FOLDERS for mask in sampled_masks(year / name)]
