@@ -22,7 +22,7 @@ DESCRIPTION = "PASCAL VOC: JPEGImages/, SegmentationClass/ (or ...Aug), ImageSet
 
 _MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 _VOC_NAME = re.compile(r"(20\d\d_)?\d{6}\.jpg")
-_TOLD = 3
+_COMPARED = 3
 """Number of palette entries that are compared: files may store those in use only."""
 _LISTS = {"train": ("train_aug", "trainaug", "train"), "val": ("val",), "test": ("test",)}
 
@@ -75,10 +75,10 @@ def _has_voc_classes(year: Path) -> bool:
     if any(_VOC_NAME.fullmatch(name) for name in names):
         return True
     masks = [mask for name in _MASK_FOLDERS for mask in sampled_masks(year / name)]
-    colors = np.array(VOC_CLASSES.colors[:_TOLD])
+    colors = np.array(VOC_CLASSES.colors[:_COMPARED])
     return not masks or any(
         mask.values.ndim == 3
-        or (mask.palette is not None and np.array_equal(mask.palette[:_TOLD], colors))
+        or (mask.palette is not None and np.array_equal(mask.palette[:_COMPARED], colors))
         for mask in masks
     )
 
