@@ -151,6 +151,8 @@ def _read_known(root: Path) -> Source | None:
 def _read_folders(root: Path) -> Source:
     """Read folders of common names, unless other folders fit the same images or masks."""
     source = folders.read(root)
+    if (root / "class_names.txt").is_file():  # labelme exports each mask in several formats
+        return source
     pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
     others = files_outside(root, {path.parent for pair in pairs.items() for path in pair})
     if others:
