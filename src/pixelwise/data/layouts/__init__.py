@@ -156,7 +156,7 @@ def _read_folders(root: Path) -> Source:
     pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
     others = files_outside(root, {path.parent for pair in pairs.items() for path in pair})
     if others:
-        readings = find_readings(root)
+        readings = [] if folders.is_labelme_export(root) else find_readings(root)
         if len(readings) == 1 and pairs.items() < readings[0].pairs.items():
             return read_patterns(root, *as_patterns(readings[0]), STRUCTURE)
         alternatives = with_other_partners(readings, root, pairs)

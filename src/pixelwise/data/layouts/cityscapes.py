@@ -8,7 +8,7 @@ from pixelwise.data.class_tables import Table
 from pixelwise.data.classes import read_classes_toml
 from pixelwise.data.file_resolver import nfc
 from pixelwise.data.folder_listing import walk_files
-from pixelwise.data.image_files import list_images
+from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images
 from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.layout_classes import class_table
 from pixelwise.data.layouts.pairing import mask_source, sample_name
@@ -90,10 +90,13 @@ def _city_images(
         if not masks.is_dir():
             notes.append(f"{name} is skipped: {masks} does not exist")
             continue
-        for city in sorted(folders_in(folder).values()):
-            images = [(image, masks / city.name) for image in list_images(city)]
-            if images:
-                pairs.setdefault(_SPLITS[name], []).extend(images)
+        found = [image for city in folders_in(folder).values() for image in list_images(city)]
+        text = f"is not directly in a folder of {folder.name}/: move it into {folder.name}/CITY/"
+        stray = set(walk_files(folder, IMAGE_SUFFIXES)) - set(found)
+        raise_problems([Fault("stray-file", path, text) for path in sorted(stray)])
+        if found:
+            images = [(image, masks / image.parent.name) for image in sorted(found)]
+            pairs.setdefault(_SPLITS[name], []).extend(images)
     if not pairs:
         raise InputError(
             f"{image_root}: contains no images: put them into SPLIT/CITY/ (train, val, test)"

@@ -15,7 +15,7 @@ from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_image
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.folder_pairs import folder_pairs
 from pixelwise.data.layouts.layout_classes import BACKGROUND
-from pixelwise.data.layouts.pairing import sample_name
+from pixelwise.data.layouts.pairing import images_below, sample_name
 from pixelwise.data.mask_files import MaskReading, read_stored_mask
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import Fault, InputError, raise_problems
@@ -142,6 +142,7 @@ def read(root: Path) -> Source:
             files = tuple((value_of[name], path) for name, path in sorted(masks.items()))
             mask = ClassMasks(files[0][1], files, uncovered)
             splits.setdefault(split, []).append(Sample(sample_name(root, image), image, mask))
+        problems += images_below(images)
         problems += _without_image(images, masks_of[split])
     raise_problems(problems)
     meaning = "background" if background is None else "ignored"

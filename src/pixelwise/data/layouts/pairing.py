@@ -64,7 +64,7 @@ def pair(
     else:
         problems = _check_other_files(images, IMAGE_SUFFIXES, notes)
         problems += _check_other_files(masks, MASK_LIKE, notes)
-    problems += _images_below(images)
+    problems += images_below(images)
     image_of = _by_name(image_files, image_ending, "rename one and its mask", problems)
     mask_of = _by_name(mask_files, mask_ending, "keep one mask per image", problems)
     if not image_of and not problems:
@@ -150,7 +150,7 @@ def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str])
     ]
 
 
-def _images_below(folder: Path) -> list[str]:
+def images_below(folder: Path) -> list[str]:
     """Report images in subfolders, which would otherwise be skipped silently."""
     text = f"is in a subfolder of {folder.name}/, which holds images itself: move it beside them"
     return [

@@ -66,10 +66,10 @@ def read(root: Path) -> Source:
 def _has_voc_classes(year: Path) -> bool:
     """Whether a dataset without a class table has the classes of VOC.
 
-    Other datasets have the same folders. The masks of VOC have its palette or its colors, and its
-    images have numbers as names; masks from other sources may be gray.
+    Other datasets have the same folders. VOC also has masks of the objects, and its images have
+    numbers as names; masks have its palette or its colors, but those from other sources are gray.
     """
-    if year.name.casefold().startswith("voc20"):
+    if year.name.casefold().startswith("voc20") or (year / "SegmentationObject").is_dir():
         return True
     names = first_names(year / "JPEGImages", frozenset({".jpg"}))
     if any(_VOC_NAME.fullmatch(name) for name in names):
