@@ -1,4 +1,4 @@
-"""Tables, polygons, rasters of probabilities and cleaned masks, from Python and the command line."""
+"""Tables, polygons, rasters of probabilities and cleaned masks, in Python and in commands."""
 
 from __future__ import annotations
 

@@ -288,15 +288,14 @@ def _template(paths: list[_Parts], varying: list[str]) -> list[str]:
     """
     if len({len(path) for path in paths}) == 1:
         return [_name_template(names, varying) for names in zip(*paths, strict=True)]
-    at = [next((i for i, name in enumerate(path) if _SPLIT in name), None) for path in paths]
-    if None in at:
+    at = [next((i for i, name in enumerate(path) if _SPLIT in name), -1) for path in paths]
+    if -1 in at:
         return ["**"]
-    found = [(path[:i], path[i], path[i:][1:]) for path, i in zip(paths, at, strict=True)]
-    before, names, after = ([part[k] for part in found] for k in range(3))
+    pairs = list(zip(paths, at, strict=True))
     return [
-        *_template(before, varying),
-        _name_template(names, varying),
-        *_template(after, varying),
+        *_template([path[:i] for path, i in pairs], varying),
+        _name_template([path[i] for path, i in pairs], varying),
+        *_template([path[i + 1 :] for path, i in pairs], varying),
     ]
 
 
