@@ -127,7 +127,7 @@ def work_size(predictor: Predictor, options: AnswerOptions, pixels: Pixels) -> i
     if not options.needs_probabilities:
         return int(pixels.nbytes)
     values = pixels.shape[0] * pixels.shape[1] * len(predictor.classes)
-    return int(pixels.nbytes) + 2 * 4 * values  # logits and probabilities
+    return int(pixels.nbytes + 2 * 4 * values)  # logits and probabilities
 
 
 def find_place(path: Path, options: AnswerOptions) -> Place:
