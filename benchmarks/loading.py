@@ -40,6 +40,7 @@ def from_files_by_workers() -> tuple[harness.Work, int]:
 def _batches(*, workers: int, cache_bytes: int) -> tuple[harness.Work, int]:
     import atexit
 
+    import numpy as np
     from PIL import Image
 
     from pixelwise.data.dataset import open_dataset
@@ -67,7 +68,7 @@ def _batches(*, workers: int, cache_bytes: int) -> tuple[harness.Work, int]:
             path.unlink()
     data = open_dataset(folder, splits=("train",), cache_bytes=cache_bytes)
     recipe = ResolvedAugmentationRecipe(crop=(HEIGHT, WIDTH))
-    augmentation = make_augmentation(recipe, fill=IMAGENET.fill())
+    augmentation = make_augmentation(recipe, fill=IMAGENET.fill(), counts=np.ones(1, np.int64))
     order = BatchOrder(IMAGES, batch_size=BATCH, seed=0)
     loader = make_loader(
         AugmentedSplit(data, "train", augmentation, seed=0), order, workers=workers

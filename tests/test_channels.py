@@ -24,6 +24,7 @@ from pixelwise.data.channel_statistics import (
 )
 from pixelwise.data.classes import Classes
 from pixelwise.data.dataset import open_dataset
+from pixelwise.data.distortion import Distortion
 from pixelwise.data.image_files import read_image, read_mask, read_raw
 from pixelwise.data.pixel_format import RGB, PixelFormat, RawImage, as_shown
 from pixelwise.data.transforms import Augmentation
@@ -338,9 +339,8 @@ def test_all_channels_are_cropped_alike(channels: int, dtype: str) -> None:
 def test_color_jitter_is_the_same_for_floats_and_bytes_and_skips_other_channels() -> None:
     image = (noise(5) // 4 + 90).astype(np.uint8)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    color = Augmentation(
-        crop=None, scale=(1, 1), flip=0, brightness=0.2, contrast=0.2, saturation=0.2
-    )
+    jitter = Distortion(brightness=0.2, contrast=0.2, saturation=0.2)
+    color = Augmentation(crop=None, scale=(1, 1), flip=0, distortion=jitter)
     for seed in range(5):
         of_bytes, _ = color(image, mask, np.random.default_rng(seed))
         of_floats, _ = color(image.astype(np.float32), mask, np.random.default_rng(seed))
@@ -507,7 +507,9 @@ def test_a_predictor_accepts_the_format_its_network_was_trained_on(tmp_path: Pat
         assert result.overlay().tobytes() == plain.overlay().tobytes()
     line = one_problem(lambda: of_deep(eight))
     assert "a uint16 array of shape (H, W, 3)" in line
-    with pytest.raises(InputError, match="give a path or an array"):
+    with pytest.raises(
+        InputError, match="image of mode RGB: has 3 channels of 8 bits, but 3 channels of 16 bits"
+    ):
         of_deep(Image.fromarray(eight))
     bundle_of(2, PixelFormat(2, "float32", (0, 1))).save(tmp_path / "two.safetensors")
     two = pixelwise.load(tmp_path / "two.safetensors")

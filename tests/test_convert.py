@@ -596,9 +596,11 @@ def test_classes_can_be_named(tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, 
     assert cli("convert", *NET, "--classes", "mine.toml").code == 0
     assert Bundle.load(tmp_path / "b.safetensors").classes == named
     write_classes_toml(tmp_path / "mine.toml", Classes.make(["sky", "road"]))
-    line = conversion_error(cli, tmp_path, *NET, "--classes", "mine.toml")
+    line = conversion_error(cli, tmp_path, *NET, "--classes", "mine.toml", "--overwrite")
     assert line.startswith("net.caffemodel: has 21 classes, but 2 are named")
-    assert "absent.toml" in conversion_error(cli, tmp_path, *NET, "--classes", "absent.toml")
+    assert "absent.toml" in conversion_error(
+        cli, tmp_path, *NET, "--classes", "absent.toml", "--overwrite"
+    )
 
 
 Layers = dict[str, Blobs]

@@ -847,7 +847,7 @@ def test_other_classes_can_be_named(tmp_path: Path, cli: Cli) -> None:
     result = cli("convert", *TF)
     assert "class_0 to class_18: the file has no names" in result.out
     write_classes_toml(tmp_path / "mine.toml", Classes.make([f"thing {i}" for i in range(19)]))
-    assert "19, as given" in cli("convert", *TF, "--classes", "mine.toml").out
+    assert "19, as given" in cli("convert", *TF, "--classes", "mine.toml", "--overwrite").out
     write_classes_toml(tmp_path / "mine.toml", Classes.make(["sky", "road"]))
     (tmp_path / "b.safetensors").unlink()
     line = conversion_error(cli, tmp_path, *TF, "--classes", "mine.toml")

@@ -147,7 +147,8 @@ def small(words: list[str], *, tiny: bool) -> list[str]:
     """Change the arguments of a command so that it takes little time."""
     command = words[0]
     if command == "train" and "--resume" not in words:
-        words = [*words, "--epochs", "1", "--overwrite"]
+        epochs = [] if "--minutes" in words else ["--epochs", "1"]
+        words = [*words, *epochs, "--overwrite"]
         if tiny:
             words = without(words, "--backbone")
             words += TINY[:2] if "--weights" in words else TINY
@@ -243,8 +244,42 @@ def run_process(words: list[str], folder: Path) -> None:
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
 
 
-def run_shell(block: Block, folder: Path, *, slow: bool, tiny: bool) -> None:
+@contextlib.contextmanager
+def running_server(words: list[str], folder: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run `pixelwise serve` on a free port, which clients of port 8000 are given instead."""
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra `serve`)")
+    command = [sys.executable, "-m", "pixelwise", *words, "--port", "0"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    assert process.stdout is not None
+    with process.stdout as stream:
+        line = stream.readline()
+        assert " at http" in line, (folder / "log").read_text()
+        url = line.split(" at ")[1].split()[0]
+        real = pixelwise.Client
+        patch.setattr(pixelwise, "Client", lambda _, **options: real(url, **options))
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+
+
+def run_shell(
+    block: Block,
+    folder: Path,
+    servers: contextlib.ExitStack,
+    patch: pytest.MonkeyPatch,
+    *,
+    slow: bool,
+    tiny: bool,
+) -> None:
     for command in read_commands(block):
+        if command.startswith("pixelwise serve"):
+            servers.enter_context(running_server(shlex.split(command)[1:], folder, patch))
+            continue
         if is_not_run(command) or (is_slow(command) and not slow):
             continue
         program, _, rest = command.partition(" ")
@@ -276,13 +311,14 @@ def run_page(
     monkeypatch.setattr("pixelwise.process_settings.tune_allocator", lambda: None)
     monkeypatch.setattr(pixelwise, "train", small_train(pixelwise.train, tiny=tiny))
     names: dict[str, Any] = {"__name__": "__main__"}
-    for block in read_blocks(page):
-        if block.language not in languages:
-            continue
-        if block.language == "python":
-            exec(compile(block.code, block.place, "exec"), names)
-        elif block.language in RUN:
-            run_shell(block, folder, slow=slow, tiny=tiny)
+    with contextlib.ExitStack() as servers:
+        for block in read_blocks(page):
+            if block.language not in languages:
+                continue
+            if block.language == "python":
+                exec(compile(block.code, block.place, "exec"), names)
+            elif block.language in RUN:
+                run_shell(block, folder, servers, monkeypatch, slow=slow, tiny=tiny)
 
 
 def page_name(page: Path) -> str:
@@ -495,3 +531,17 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     run_process([sys.executable, "-m", *words], ROOT)
     for page in PAGES[1:]:
         assert (tmp_path / f"{page.stem}.html").exists()
+
+
+def test_the_ablation_page_shows_the_recorded_results() -> None:
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("ablation_table", ROOT / "benchmarks/ablation_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    table = module_from_spec(spec)
+    spec.loader.exec_module(table)
+    page = table.PAGE.read_text("utf-8")
+    assert page == table.render(page, table.load_results())
+    for result in table.load_results():
+        assert f"| {result['name']} | {100 * result['last']['mean_iou']:.1f} |" in page

@@ -662,6 +662,8 @@ def test_every_network_can_be_exported(tmp_path: Path, name: str, target: str) -
         pytest.param(
             "deeplab_v3plus", {"tensorflow": True, "align_corners": True}, marks=pytest.mark.slow
         ),
+        pytest.param("deeplab_v3plus", {"backbone": "efficientnet_lite0"}, marks=pytest.mark.slow),
+        ("deeplab_v3plus", {"backbone": "tiny", "stride_2_skip": True, "input_scale": 1.25}),
     ],
 )
 def test_exported_sizes_are_dynamic(name: str, options: dict[str, object], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from networks import randomize, relative_difference
+from networks import noise, randomize, relative_difference
 from pixelwise.backbones import BACKBONES, Backbone, create_backbone
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
 from pixelwise.errors import InputError
@@ -173,6 +174,51 @@ def test_logits_match_the_image_size_and_every_parameter_gets_a_gradient(
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+@pytest.mark.parametrize("scale", [0.5, 1.25, 2.0])
+@pytest.mark.parametrize("size", [(48, 64), (33, 65)])
+def test_an_input_scale_resizes_the_image_and_the_logits(
+    scale: float, size: tuple[int, int]
+) -> None:
+    options: dict[str, Any] = {"num_classes": 3, "backbone": "tiny"}
+    plain = randomize(create_model("deeplab_v3plus", **options))
+    scaled = create_model("deeplab_v3plus", **options, input_scale=scale).eval()
+    scaled.load_state_dict(plain.state_dict())
+    image = noise(1, 3, *size)
+    inner = (int(size[0] * scale), int(size[1] * scale))
+    with torch.no_grad():
+        coarse = plain.coarse_logits(F.interpolate(image, inner, mode="bilinear"))
+        expected = F.interpolate(coarse, size, mode="bilinear")
+        assert relative_difference(scaled(image), expected) < 1e-5
+        assert relative_difference(scaled.training_logits(image)[0], expected) < 1e-5
+        (small,) = scaled.training_logits(image, upsample=False)
+    assert relative_difference(small, coarse) < 1e-5
+
+
+def test_the_stride_2_skip_matches_an_independent_forward() -> None:
+    model = randomize(
+        create_model("deeplab_v3plus", num_classes=3, backbone="tiny", stride_2_skip=True)
+    )
+    image, state = noise(1, 3, 66, 97), model.state_dict()
+
+    def block(x: Tensor, name: str, **options: int) -> Tensor:
+        name = f"head.refine.{name}"
+        return conv_bn(state, x, f"{name}.0", f"{name}.1", "relu", **options)
+
+    with torch.no_grad():
+        features = model.backbone(image)
+        head: Any = model.head
+        detail = head.detail(features["c2"])
+        context = F.interpolate(head.context(features["c5"]), detail.shape[2:], mode="bilinear")
+        fused = head.fuse(torch.cat([context, detail], dim=1))
+        coarse = F.interpolate(block(fused, "reduce"), features["c1"].shape[2:], mode="bilinear")
+        both = torch.cat([coarse, block(features["c1"], "detail")], dim=1)
+        assert both.shape[1] == 64
+        refined = block(block(both, "fuse.0", groups=64, padding=1), "fuse.1")
+        expected = F.conv2d(refined, state["head.classify.weight"], state["head.classify.bias"])
+        assert expected.shape[2:] == (33, 49)
+        assert relative_difference(model.coarse_logits(image), expected) < 1e-5
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([8, 16]))
 def test_output_has_the_size_of_the_image(height: int, width: int, output_stride: int) -> None:
@@ -253,6 +299,16 @@ def test_conv_norm_act_keeps_the_size() -> None:
         (
             lambda: create_backbone("mobilenet_v2", output_stride=4),
             "output_stride 4: must be one of 8, 16, 32",
+        ),
+        (
+            lambda: create_model("deeplab_v3plus", num_classes=2, input_scale=5.0),
+            "input_scale 5: must be from 0.25 to 4",
+        ),
+        (
+            lambda: create_model(
+                "deeplab_v3plus", num_classes=2, decoder=False, stride_2_skip=True
+            ),
+            "stride_2_skip: is a part of the decoder",
         ),
     ],
 )

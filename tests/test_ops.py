@@ -9,7 +9,7 @@ from math import inf
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from pixelwise.ops import resize_gradient
 
 numba = pytest.importorskip("numba")
 
-from pixelwise.ops.depthwise_conv import depthwise, is_dilated_depthwise  # noqa: E402
+from pixelwise.ops.depthwise_conv import depthwise, is_slow_depthwise  # noqa: E402
 from pixelwise.ops.fused_batch_norm import normalize  # noqa: E402
 
 TOLERANCE = 1e-5
@@ -161,14 +161,23 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 3), st.sampled_from([1, 16, 63, 64, 130]), sides, sides, st.integers(2, 14))
-def test_dilated_depthwise_convolutions_have_pytorchs_gradients(
-    batch: int, channels: int, height: int, width: int, rate: int
+@given(
+    st.integers(1, 3),
+    st.sampled_from([1, 16, 63, 64, 130]),
+    sides,
+    sides,
+    st.integers(1, 14),
+    st.sampled_from([3, 5]),
+)
+def test_slow_depthwise_convolutions_have_pytorchs_gradients(
+    batch: int, channels: int, height: int, width: int, rate: int, side: int
 ) -> None:
+    assume(rate > 1 or side > 3)
+    padding = side // 2 * rate
     layer = nn.Conv2d(
-        channels, channels, 3, padding=rate, dilation=rate, groups=channels, bias=False
+        channels, channels, side, padding=padding, dilation=rate, groups=channels, bias=False
     )
-    assert is_dilated_depthwise(layer)
+    assert is_slow_depthwise(layer)
     x, grad_output = (
         feature_map(batch, channels, height, width),
         feature_map(batch, channels, height, width, seed=1),
@@ -178,7 +187,7 @@ def test_dilated_depthwise_convolutions_have_pytorchs_gradients(
     found = [out, *torch.autograd.grad(out, (leaf, layer.weight), grad_output)]
     expected = gradients(
         lambda x, weight: F.conv2d(
-            x.double(), weight.double(), padding=rate, dilation=rate, groups=channels
+            x.double(), weight.double(), padding=padding, dilation=rate, groups=channels
         ),
         x,
         layer.weight,
@@ -198,7 +207,7 @@ def test_other_convolutions_are_not_replaced() -> None:
         nn.Conv2d(8, 16, 3, padding=2, dilation=2, groups=8, bias=False),
         nn.Conv2d(8, 8, 5, padding=2, dilation=2, groups=8, bias=False),
     ]
-    assert [is_dilated_depthwise(kind) for kind in kinds] == [False] * len(kinds)
+    assert [is_slow_depthwise(kind) for kind in kinds] == [False] * len(kinds)
 
 
 # --- Networks

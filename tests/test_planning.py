@@ -273,7 +273,7 @@ def test_a_run_saves_the_plan_and_resume_does_not_plan_again(
     assert run.facts["batch"].startswith("2: several steps per epoch")
     assert run.facts["epochs"] == "1: set by you"
     assert repr(run).startswith(f"Run({str(run.folder)!r}: 1 of 1 epochs, best val mIoU ")
-    monkeypatch.setattr("pixelwise.training.setup.plan_run", None)
+    monkeypatch.setattr("pixelwise.training.setup.plan_timed_run", None)
     again = resume(tmp_path / "run")
     assert again.recipe == run.recipe
     assert again.facts["batch"] == run.facts["batch"]

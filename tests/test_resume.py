@@ -167,10 +167,32 @@ def test_a_run_stops_only_after_an_update_of_accumulated_gradients(
     assert_same_bundles(out, expected.folder)
 
 
+AUGMENTATION = {
+    "vertical_flip": 0.5,
+    "quarter_turns": 0.5,
+    "rotation": 10.0,
+    "rare_crops": 0.5,
+    "hue": 0.1,
+    "gamma": 0.3,
+    "blur": 1.0,
+    "noise": 8.0,
+    "jpeg": 40,
+    "cutout": 0.3,
+}
+ADAMW = {"optimizer.name": "adamw", "optimizer.learning_rate": 0.001}
+
+
 @pytest.mark.parametrize(
-    "settings", [{"optimizer.ema_decay": 0.9}, {"precision": "bf16-mixed"}], ids=str
+    "settings",
+    [
+        {"optimizer.ema_decay": 0.9},
+        {"precision": "bf16-mixed"},
+        {**ADAMW, "optimizer.schedule": "cosine"},
+        {f"augmentation.{key}": value for key, value in AUGMENTATION.items()},
+    ],
+    ids=["ema", "bf16", "adamw", "augmentation"],
 )
-def test_moving_averages_and_mixed_precision_resume_exactly(
+def test_other_settings_resume_exactly(
     settings: dict[str, Any], scenes: Path, tmp_path: Path
 ) -> None:
     run_recipe = recipe(epochs=2, **settings)
@@ -343,7 +365,7 @@ def test_a_loss_that_is_not_finite_saves_batch_and_state(scenes: Path, tmp_path:
 def test_the_learning_rate_schedule_resumes() -> None:
     from pixelwise.models import create_model
 
-    for schedule in ("poly", "stages"):
+    for schedule in ("poly", "cosine", "stages"):
         settings = recipe(**{"optimizer.schedule": schedule})
         model = create_model("fcn32s", num_classes=2, width=1 / 32)
         optimizer = make_optimizer(model, settings)

@@ -31,6 +31,7 @@ RANK = {
     "pages": 4,
     "planning": 4,
     "doctor": 5,
+    "regions": 5,
     "layers": 4,
     "backbones": 5,
     "models": 6,
@@ -41,11 +42,13 @@ RANK = {
     "exporters": 10,
     "benchmark": 10,
     "report": 11,
+    "client": 11,
     "api": 12,
+    "serve": 12,
     "cli": 13,
     "__main__": 14,
 }
-TORCH_FREE = ("data", "planning", "doctor", "recipes", "pages")
+TORCH_FREE = ("data", "planning", "doctor", "recipes", "pages", "regions")
 
 
 def parse(path: Path) -> ast.Module:

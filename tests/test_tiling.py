@@ -198,6 +198,8 @@ NETWORKS = [
     ("deeplab_v3plus", {"backbone": "tiny"}),
     ("deeplab_v3plus", {**SMALL, "align_corners": True}),
     ("deeplab_v3plus", {"tensorflow": True, "decoder": False, "aspp": False, "width": 0.1}),
+    pytest.param("deeplab_v3plus", {"backbone": "efficientnet_lite0"}, marks=pytest.mark.slow),
+    ("deeplab_v3plus", {"backbone": "tiny", "stride_2_skip": True, "input_scale": 1.25}),
     ("deeplab_v3", {"backbone": "tiny", "output_stride": 8}),
     ("deeplab_v1", {"width": 0.02, "hidden": 16, "multi_scale": True}),
     ("fcn8s", {"width": 0.02}),

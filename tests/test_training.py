@@ -19,6 +19,7 @@ from PIL import Image
 import pixelwise
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.dataset_statistics import median_frequency, root_median_frequency
+from pixelwise.data.distortion import Distortion
 from pixelwise.data.scenes import write_scenes
 from pixelwise.data.transforms import Augmentation
 from pixelwise.errors import InputError
@@ -74,7 +75,7 @@ def test_overrides_take_precedence_over_the_file(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         ({"epoch": 3}, "unknown key 'epoch': allowed are epochs"),
-        ({"optimizer.rate": 3}, "unknown key 'optimizer.rate': allowed are learning_rate"),
+        ({"optimizer.rate": 3}, "unknown key 'optimizer.rate': allowed are name, learning_rate"),
         ({"epochs": 0}, "epochs = 0"),
         ({"epochs": "many"}, "epochs = 'many'"),
         ({"augmentation.scale": [2, 1]}, "ascending order"),
@@ -215,7 +216,9 @@ def test_an_epoch_holds_each_image_once_in_batches_of_similar_size(
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
     data = open_dataset(scenes, splits=("train",))
-    augmentation = Augmentation(crop=(32, 48), brightness=0.2, saturation=0.2)
+    augmentation = Augmentation(
+        crop=(32, 48), distortion=Distortion(brightness=0.2, saturation=0.2, noise=4)
+    )
     results = []
     for workers in (0, 2):
         order = BatchOrder(5, batch_size=2, seed=4)
@@ -252,6 +255,35 @@ def test_the_learning_rate_follows_the_polynomial() -> None:
         assert schedule.get_last_lr()[0] == pytest.approx(0.01 * (1 - step / 10) ** 0.9)
         optimizer.step()
         schedule.step()
+
+
+def test_the_learning_rate_follows_half_a_cosine() -> None:
+    model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
+    recipe = load_recipe(None, {"optimizer.schedule": "cosine"})
+    optimizer = make_optimizer(model, recipe)
+    schedule = make_schedule(optimizer, recipe, steps=8)
+    rates = []
+    for _ in range(9):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[4] == pytest.approx(0.005)
+    assert rates[8] == pytest.approx(0, abs=1e-12)
+    drops = np.diff(rates)
+    assert drops.argmin() in (3, 4)  # steepest in the middle
+    assert (drops < 0).all()
+
+
+def test_adamw_decays_kernels_and_needs_a_small_rate() -> None:
+    model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
+    settings = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3}
+    optimizer = make_optimizer(model, load_recipe(None, settings))
+    assert type(optimizer) is torch.optim.AdamW
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 1e-4}
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 1e-2}
+    with pytest.raises(InputError, match=r"learning_rate = 0\.01: must be at most 0\.003"):
+        load_recipe(None, {"optimizer.name": "adamw"})
 
 
 def test_kernel_selection_changes_neither_model_nor_random_state() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
+from pixelwise.data.distortion import Distortion
 from pixelwise.data.transforms import Augmentation
 
 FILL = (11, 22, 33)
@@ -209,7 +210,7 @@ COLOR: dict[str, Any] = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
 
 def test_the_same_state_gives_the_same_result() -> None:
     image, mask = random_image(50, 70), blocks(50, 70, side=5, seed=0)
-    augment = Augmentation(crop=(40, 40), **COLOR)
+    augment = Augmentation(crop=(40, 40), distortion=Distortion(**COLOR))
     for one, other in zip(augment(image, mask, rng(3)), augment(image, mask, rng(3)), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not np.array_equal(augment(image, mask, rng(3))[0], augment(image, mask, rng(4))[0])
@@ -220,7 +221,9 @@ def test_color_changes_the_image_and_nothing_else(name: str) -> None:
     image, mask = random_image(30, 40), blocks(30, 40, side=5, seed=0)
     geometry: dict[str, Any] = {"crop": (50, 50), "scale": (0.7, 0.7), "fill": FILL}
     plain, plain_mask = Augmentation(**geometry)(image, mask, rng())
-    other, other_mask = Augmentation(**geometry, **{name: 0.4})(image, mask, rng())
+    other, other_mask = Augmentation(**geometry, distortion=Distortion(**{name: 0.4}))(
+        image, mask, rng()
+    )
     np.testing.assert_array_equal(plain_mask, other_mask)
     padding = (plain == FILL).all(axis=2)
     assert not np.array_equal(plain, other)
@@ -240,4 +243,4 @@ def test_the_inputs_are_not_modified() -> None:
     image, mask = random_image(20, 20), blocks(20, 20, side=4, seed=0)
     image.setflags(write=False)
     mask.setflags(write=False)
-    Augmentation(crop=(16, 16), flip=1.0, **COLOR)(image, mask, rng())
+    Augmentation(crop=(16, 16), flip=1.0, distortion=Distortion(**COLOR))(image, mask, rng())

@@ -9,8 +9,9 @@
 The public functions and classes:
 
 - `load`, `Predictor`, `InferenceOptions`: predict single images.
-- `predict_folder`: write the masks of many images.
-- `train`, `resume`, `evaluate`: train a network and score it.
+- `Client`: the same with a running `pixelwise serve`.
+- `predict_folder`, `AnswerOptions`: write the masks, tables and polygons of many images.
+- `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
@@ -29,6 +30,7 @@ from pixelwise.errors import InputError, PixelwiseError, explain_missing_package
 
 if TYPE_CHECKING:
     from pixelwise.api import (
+        calibrate,
         evaluate,
         examine,
         export,
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
         resume,
         train,
     )
+    from pixelwise.client import Client
     from pixelwise.data.custom_dataset import from_datasets
     from pixelwise.inference import Predictor
+    from pixelwise.inference.answer_options import AnswerOptions
     from pixelwise.inference.inference_options import InferenceOptions
     from pixelwise.models import list_models
     from pixelwise.training import load_custom_model
@@ -48,11 +52,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnswerOptions",
+    "Client",
     "InferenceOptions",
     "InputError",
     "PixelwiseError",
     "Predictor",
     "__version__",
+    "calibrate",
     "create_model",
     "evaluate",
     "examine",
@@ -69,6 +76,8 @@ __all__ = [
 
 # Where each name that is not imported above lives, if not in pixelwise.api.
 _MODULES = {
+    "AnswerOptions": "pixelwise.inference.answer_options",
+    "Client": "pixelwise.client",
     "InferenceOptions": "pixelwise.inference.inference_options",
     "Predictor": "pixelwise.inference",
     "create_model": "pixelwise.weights.create_model",

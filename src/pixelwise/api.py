@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pixelwise.data.dataset import SegmentationData
     from pixelwise.data.dataset_spec import DatasetSpec
     from pixelwise.doctor import Diagnosis
-    from pixelwise.evaluation import Evaluation
-    from pixelwise.inference import FolderResult, Predictor
+    from pixelwise.evaluation import CalibrationReport, Evaluation
+    from pixelwise.inference import AnswerOptions, FolderResult, Predictor
     from pixelwise.inference.export_manifest import ExportManifest
     from pixelwise.training import Callback, Run
 
@@ -98,6 +98,11 @@ def predict_folder(
     out: str | Path = "predictions",
     *,
     overlay: bool = True,
+    table: str | Path | None = None,
+    polygons: bool = False,
+    min_area: float | str = 0,
+    fill_holes: bool = False,
+    answers: AnswerOptions | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> FolderResult:
@@ -110,21 +115,37 @@ def predict_folder(
         images: An image, a folder of images, or several of both.
         out: Output folder for NAME.png and NAME_overlay.png.
         overlay: Whether to write the overlays.
+        table: File for a table of the areas of all classes: .csv, .json or .parquet.
+        polygons: Whether to write NAME.geojson with the outlines of the components.
+        min_area: Merge smaller components into their surroundings, in all results: a number of
+            pixels, or of square meters as text such as "2.5m2".
+        fill_holes: Fill components of the class `background` that a single class encloses.
+        answers: All options of this kind in one object, in place of the four before.
         overwrite: Whether to predict images again that an interrupted call has finished, and to
             replace files that prediction did not write.
         quiet: Whether to hide the progress bar.
 
     Returns:
-        How many images were written or kept, and one line for each that failed.
+        How many images were written or kept, one line for each that failed, the rows of the
+        table, and the images that are unlike the data of a calibrated network.
 
     Raises:
         InputError: If no image could be predicted, names collide, a file that prediction did not
-            write is in the way, or `out` cannot be used.
+            write is in the way, `out` cannot be used, or an option or a package for it is missing.
         StoppedError: After Ctrl-C or SIGTERM.
     """
     from pixelwise import inference
     from pixelwise.inference.output_names import find_images, typical_size
 
+    if answers is None:
+        answers = inference.AnswerOptions(
+            table=None if table is None else Path(table),
+            polygons=".geojson" if polygons else None,
+            min_area=min_area,
+            fill_holes=fill_holes,
+        )
+    elif table is not None or polygons or min_area or fill_holes:
+        raise InputError("answers: holds table, polygons, min_area and fill_holes: omit those")
     if isinstance(model, str | Path):
         size = typical_size(find_images(images))
         predictor = load(model, image_size=size)
@@ -132,7 +153,13 @@ def predict_folder(
         predictor = model
     with Bar("predicting", quiet=quiet) as bar:
         return inference.predict_folder(
-            predictor, images, out, overlay=overlay, overwrite=overwrite, progress=bar
+            predictor,
+            images,
+            out,
+            overlay=overlay,
+            answers=answers,
+            overwrite=overwrite,
+            progress=bar,
         )
 
 
@@ -147,7 +174,9 @@ def train(
     output_stride: int | None = None,
     weights: str | Path | None = None,
     crop: int | tuple[int, int] | Literal["auto", "image"] | None = None,
+    augment: str | None = None,
     epochs: int | None = None,
+    minutes: float | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     seed: int | None = None,
@@ -175,7 +204,10 @@ def train(
         weights: Initial weights: "imagenet", "none", or a file of weights or a bundle.
         crop: Size of the training crops in pixels: a side or (height, width). "image" trains on
             whole images in batches of one.
+        augment: Augmentation for a kind of images: "street", "aerial", "microscopy" or "documents".
         epochs: Number of passes over the training images.
+        minutes: Time for the run, in place of `epochs`: the speed is measured, and crop and
+            backbone are chosen as well if they are not given.
         batch_size: Images per optimization step, over all devices.
         learning_rate: Learning rate of the backbone. The head uses `optimizer.head_multiplier`
             times this.
@@ -209,7 +241,9 @@ def train(
         "model.options.output_stride": output_stride,
         "model.weights": None if weights is None else str(weights),
         "augmentation.crop": (crop, crop) if isinstance(crop, int) else crop,
+        "augmentation.preset": augment,
         "epochs": epochs,
+        "minutes": minutes,
         "batch_size": batch_size,
         "optimizer.learning_rate": learning_rate,
         "seed": seed,
@@ -295,25 +329,52 @@ def evaluate(
         InputError: If the data has other classes than the network, lacks the split, or is damaged.
     """
     from pixelwise import evaluation
-    from pixelwise.evaluation.open_splits import open_splits
-    from pixelwise.inference.export_manifest import is_export
 
-    predictor = model
-    if isinstance(predictor, str | Path):
-        predictor = load(predictor, runtime="auto" if is_export(Path(predictor)) else "torch")
-    if isinstance(data, str | Path):
-        with Bar("checking the data", quiet=quiet) as bar:
-            spec = _spec(images, masks)
-            data = open_splits(predictor, Path(data), split, progress=bar, spec=spec)
-    elif split not in data.splits:
-        raise InputError(f"{data.root}: has no split {split!r}: it has {', '.join(data.splits)}")
-    elif data.classes.names != predictor.classes.names:
-        raise InputError(
-            f"{data.root}: its classes are {', '.join(data.classes.names)}, the network's are "
-            f"{', '.join(predictor.classes.names)}: evaluate on data with the network's classes"
-        )
+    predictor = _load_to_score(model) if isinstance(model, str | Path) else model
+    data = _open_split(predictor, data, split, _spec(images, masks), quiet=quiet)
     with Bar(f"scoring {split}", quiet=quiet) as bar:
         return evaluation.evaluate(predictor, data, split, details=details, progress=bar)
+
+
+@_explained
+def calibrate(
+    bundle: str | Path,
+    data: str | Path | SegmentationData,
+    *,
+    split: str = "val",
+    images: str | None = None,
+    masks: str | None = None,
+    quiet: bool = False,
+) -> CalibrationReport:
+    """Make the probabilities of a network agree with how often it is right.
+
+    Fits a temperature, and the limit by which images unlike the data are flagged, to a split that
+    was not trained on. Both are stored with the bundle and its exports next to it, which stay valid
+    otherwise. Labels and masks stay the same.
+
+    Args:
+        bundle: A bundle, or the folder of an export.
+        data: Folder of images and masks, or an open dataset with the network's classes.
+        split: "train", "val" or "test". If the folder has no val, it is divided as in training.
+        images: Folder or pattern of the images in `data`, as in `evaluate`.
+        masks: The same for the masks.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        What was stored, and the errors of the probabilities before and after.
+
+    Raises:
+        InputError: If the data has other classes than the network or fewer than two labeled images
+            in the split, or the bundle cannot be written.
+    """
+    from pixelwise import evaluation
+
+    predictor = _load_to_score(bundle)
+    data = _open_split(predictor, data, split, _spec(images, masks), quiet=quiet)
+    with Bar(f"predicting {split}", quiet=quiet) as bar:
+        report = evaluation.calibrate(predictor, data, split, progress=bar)
+    evaluation.store_calibration(Path(bundle), report.stored)
+    return report
 
 
 @_explained
@@ -449,6 +510,37 @@ def examine(
             progress=bar,
             spec=_spec(images, masks),
         )
+
+
+def _load_to_score(path: str | Path) -> Predictor:
+    """Load a network in the precision of its file: a bundle runs with PyTorch."""
+    from pixelwise.inference.export_manifest import is_export
+
+    return load(path, runtime="auto" if is_export(Path(path)) else "torch")
+
+
+def _open_split(
+    predictor: Predictor,
+    data: str | Path | SegmentationData,
+    split: str,
+    spec: DatasetSpec | None,
+    *,
+    quiet: bool,
+) -> SegmentationData:
+    """Return a dataset with a split and the classes of the network; raise InputError otherwise."""
+    from pixelwise.evaluation.open_splits import open_splits
+
+    if isinstance(data, str | Path):
+        with Bar("checking the data", quiet=quiet) as bar:
+            return open_splits(predictor, Path(data), split, progress=bar, spec=spec)
+    if split not in data.splits:
+        raise InputError(f"{data.root}: has no split {split!r}: it has {', '.join(data.splits)}")
+    if data.classes.names != predictor.classes.names:
+        raise InputError(
+            f"{data.root}: its classes are {', '.join(data.classes.names)}, the network's are "
+            f"{', '.join(predictor.classes.names)}: evaluate on data with the network's classes"
+        )
+    return data
 
 
 def _spec(images: str | None, masks: str | None) -> DatasetSpec | None:

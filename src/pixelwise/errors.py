@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 
 _ADDRESS = re.compile(r"\b(https?|ftp|s3|gs|file):/(?=[^/\s])")
@@ -173,3 +174,11 @@ def explain_missing_packages() -> Iterator[None]:
             f"this needs {package}, which is not installed: run pip install '.[train]' in the "
             "clone of pixelwise"
         ) from error
+
+
+def check_training_packages() -> None:
+    """Raise MissingPackageError without importing PyTorch if a package of `train` is missing."""
+    with explain_missing_packages():
+        for name in _TRAINING_PACKAGES:
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)

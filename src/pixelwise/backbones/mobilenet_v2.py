@@ -34,7 +34,7 @@ TENSORFLOW_EPS = 1e-3
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise and 1x1 projection without activation (section 3.3).
+    """1x1 expansion, depthwise convolution and 1x1 projection without activation (section 3.3).
 
     A shortcut is added if input and output have the same shape.
 
@@ -44,6 +44,7 @@ class InvertedResidual(nn.Module):
         expansion: Factor of the expansion; 1 leaves the expansion out.
         stride: Stride of the depthwise convolution.
         dilation: Dilation of the depthwise convolution.
+        kernel_size: Side of the depthwise kernel.
         eps: Value added to the variance in every normalization.
         tensorflow_padding: Pad the depthwise convolution as TensorFlow does.
     """
@@ -56,6 +57,7 @@ class InvertedResidual(nn.Module):
         expansion: int,
         stride: int,
         dilation: int,
+        kernel_size: int = 3,
         eps: float = 1e-5,
         tensorflow_padding: bool = False,
     ) -> None:
@@ -67,6 +69,7 @@ class InvertedResidual(nn.Module):
         depthwise = conv(
             hidden,
             hidden,
+            kernel_size=kernel_size,
             stride=stride,
             dilation=dilation,
             groups=hidden,
@@ -112,7 +115,7 @@ class MobileNetV2(Backbone):
         form: dict[str, Any] = (
             {"eps": TENSORFLOW_EPS, "tensorflow_padding": True} if tensorflow else {}
         )
-        channels = _scaled(32, width)
+        channels = scale_channels(32, width)
         blocks: list[nn.Module] = [
             ConvNormAct(in_channels, channels, stride=2, activation=nn.ReLU6, **form)
         ]
@@ -121,7 +124,7 @@ class MobileNetV2(Backbone):
         for expansion, base, repeats, stride in STAGES:
             for repeat in range(repeats):
                 step, dilation = schedule.step(stride if repeat == 0 else 1)
-                inputs, channels = channels, _scaled(base, width)
+                inputs, channels = channels, scale_channels(base, width)
                 if len(blocks) in TAPS:
                     self.channels[TAPS[len(blocks)]] = channels
                     self.strides[TAPS[len(blocks)]] = schedule.stride
@@ -142,7 +145,7 @@ class MobileNetV2(Backbone):
         return maps
 
 
-def _scaled(channels: int, width: float) -> int:
+def scale_channels(channels: int, width: float) -> int:
     """Round `width * channels` to a multiple of 8 that is at most a tenth below it."""
     exact = channels * width
     scaled = max(8, int(exact + 4) // 8 * 8)

@@ -10,6 +10,7 @@ import typer
 import pixelwise
 from pixelwise.cli import (
     benchmark,
+    calibrate,
     compare,
     convert,
     data,
@@ -20,6 +21,7 @@ from pixelwise.cli import (
     models,
     predict,
     recipe,
+    serve,
     sweep,
     train,
     tune_crf,
@@ -43,6 +45,7 @@ for function in (
     train.train,
     sweep.sweep,
     evaluate.evaluate,
+    calibrate.calibrate,
     compare.compare,
     predict.predict,
     tune_crf.tune_crf,
@@ -50,6 +53,7 @@ for function in (
     models.models,
     convert.convert,
     export.export,
+    serve.serve,
     benchmark.benchmark,
     data.convert_data,
     recipe.recipe,

@@ -108,13 +108,13 @@ def parse_options(ctx: Context, runtime: str) -> InferenceOptions:
     if runtime.endswith("-bf16") and (missing := missing_instructions("bf16")):
         print(f"pixelwise: {missing}", file=sys.stderr)
     given = ctx.params
-    scales, tile = given["scales"], given["tile"]
+    scales, tile = given.get("scales", "1"), given["tile"]
     try:
         numbers = tuple(float(text) for text in scales.split(","))
     except ValueError as error:
         example = "give numbers separated by commas, e.g. 0.75,1,1.25"
         raise InputError(f"scales {scales!r}: {example}") from error
-    parameters = given["crf_set"] or (DEFAULT_PARAMETERS if given["crf"] else None)
+    parameters = given.get("crf_set") or (DEFAULT_PARAMETERS if given.get("crf") else None)
     side = int(tile) if tile.isascii() and tile.isdigit() else tile
     return InferenceOptions(
         runtime,
@@ -122,7 +122,7 @@ def parse_options(ctx: Context, runtime: str) -> InferenceOptions:
         parameters,
         side,
         numbers,
-        given["flip"],
+        given.get("flip", False),
         _parse_range(given.get("value_range")),
     )
 

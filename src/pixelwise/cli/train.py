@@ -9,7 +9,7 @@ from typer import Argument, Context, Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import Bar, command
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, check_training_packages
 
 if TYPE_CHECKING:
     from pixelwise.data.dataset import SegmentationData
@@ -51,7 +51,17 @@ def train(
             help="Size of training crops, or one number for a square; image: no cropping.",
         ),
     ] = None,
+    augment: Annotated[
+        str | None,
+        Option(help="Augmentation for a kind of images: street, aerial, microscopy, documents."),
+    ] = None,
     epochs: Annotated[int | None, Option(help="Number of passes over the training images.")] = None,
+    minutes: Annotated[
+        float | None,
+        Option(
+            min=0.1, help="Time for the run; chooses epochs, and crop and backbone if you do not."
+        ),
+    ] = None,
     batch_size: Annotated[int | None, Option(help="Images per step, over all devices.")] = None,
     learning_rate: Annotated[
         float | None,
@@ -81,6 +91,10 @@ def train(
     plan_only: Annotated[
         bool, Option("--plan-only", help="Check everything, print the plan and stop.")
     ] = False,
+    preview: Annotated[
+        bool,
+        Option("--preview", help="Write a page with twelve augmented samples, and stop."),
+    ] = False,
 ) -> None:
     """Train a network on a folder of images and masks.
 
@@ -98,7 +112,9 @@ def train(
     if data is None:
         raise InputError("Missing argument 'data', or --resume RUN: see `pixelwise train --help`")
     folder = out or Path("runs") / data.resolve().name
-    if not plan_only:
+    if plan_only and preview:
+        raise InputError("--plan-only with --preview: give only one of them")
+    if not (plan_only or preview):
         _start_processes(devices, nodes, run=folder)
     from pixelwise.distributed.environment import report_once
     from pixelwise.recipes.load_recipe import load_recipe
@@ -106,9 +122,10 @@ def train(
     with report_once():
         loaded = load_recipe(recipe, _merge_overrides(ctx, settings or []))
     source = _open_early(data, folder, loaded)
-    if plan_only:
+    if plan_only or preview:
         processes = (devices or 1) * (nodes or 1)
-        _plan(source, folder, loaded, overwrite=overwrite, processes=processes)
+        page = folder.with_name(f"{folder.name}_preview.html") if preview else None
+        _plan(source, folder, loaded, overwrite=overwrite, processes=processes, preview=page)
         return
     from pixelwise.cli.training_display import run_with_display
     from pixelwise.training import train as train_run
@@ -124,7 +141,9 @@ _KEYS = {
     "output_stride": "model.options.output_stride",
     "weights": "model.weights",
     "crop": "augmentation.crop",
+    "augment": "augmentation.preset",
     "epochs": "epochs",
+    "minutes": "minutes",
     "batch_size": "batch_size",
     "learning_rate": "optimizer.learning_rate",
     "seed": "seed",
@@ -193,6 +212,7 @@ def _open_early(data: Path, folder: Path, recipe: Recipe) -> Path | Segmentation
     from pixelwise.planning.training_data import open_training_data
     from pixelwise.process_settings import tune_allocator
 
+    check_training_packages()
     if folder.exists() or read_distributed_env() is not None:
         return data
     tune_allocator()  # as in the run that follows
@@ -201,16 +221,31 @@ def _open_early(data: Path, folder: Path, recipe: Recipe) -> Path | Segmentation
 
 
 def _plan(
-    data: Path | SegmentationData, out: Path, recipe: Recipe, *, overwrite: bool, processes: int
+    data: Path | SegmentationData,
+    out: Path,
+    recipe: Recipe,
+    *,
+    overwrite: bool,
+    processes: int,
+    preview: Path | None,
 ) -> None:
-    """Check everything and print the plan."""
+    """Check everything and print the plan, and write the page `preview` if given."""
+    from pixelwise.cli.console import print_line
     from pixelwise.cli.training_display import PrintedDisplay
+    from pixelwise.overwriting import check_output, html_mark
     from pixelwise.process_settings import tune_allocator
+    from pixelwise.report import write_preview
     from pixelwise.training import plan_training
 
     tune_allocator()  # as in a run, so that measurements agree
     with PrintedDisplay() as display:
-        plan_training(data, out, recipe, overwrite=overwrite, callback=display, processes=processes)
+        run = plan_training(
+            data, out, recipe, overwrite=overwrite, callback=display, processes=processes
+        )
+    if preview is not None:
+        check_output(preview, mark=html_mark("report"), overwrite=overwrite)
+        write_preview(run, preview)
+        print_line(f"preview      {preview}")
 
 
 def _start_processes(devices: int | None, nodes: int | None, *, run: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.classes import Classes, distinct_colors, listed, pack_rgb, unpack_rgb
+from pixelwise.data.classes import IGNORE, Classes, distinct_colors, listed, pack_rgb, unpack_rgb
 from pixelwise.data.instance_ids import check_instance_ids
 from pixelwise.data.mask_readings import choose_readings
 from pixelwise.data.pair_report import PairReport
@@ -125,12 +125,17 @@ def _classes_from_values(
         if ignore is not None:
             assumed += "; 255 is ignored"
     colors = distinct_colors(len(values))
+    ignore_color = (0, 0, 0)
     if palette is not None and len(palette) > max(values):
-        stored = [(int(r), int(g), int(b)) for r, g, b in palette[values]]
-        if len(set(stored)) == len(stored):
-            colors = tuple(stored)
+        stored = unpack_rgb(pack_rgb(palette))
+        in_use = [stored[value] for value in values]
+        if len(set(in_use)) == len(in_use):
+            colors = tuple(in_use)
+            ignore_color = stored[255] if len(stored) > 255 else ignore_color
     source.notes.append(f"assumed {assumed}; to change this, write {table} with the class names")
-    return Classes.make(names, colors=colors, values=values, ignore=ignore)
+    return Classes.make(
+        names, colors=colors, values=values, ignore=ignore, ignore_color=ignore_color
+    )
 
 
 def _may_be_tones(values: list[int]) -> bool:
@@ -152,24 +157,35 @@ def _classes_from_colors(source: Source, pairs: Sequence[PairReport]) -> Classes
     rgb = unpack_rgb(colors)
     names = [f"color_{number}" for number in range(1, len(rgb) + 1)]
     numbers = _palette_numbers(pairs, colors)
+    ignored = None
     if numbers is not None:
-        order = np.argsort(numbers)
+        order = np.argsort(numbers).tolist()
+        if numbers[order[-1]] == 255 and len(order) > 1:
+            ignored = rgb[order.pop()]
         rgb, names = [rgb[i] for i in order], [f"class_{numbers[i]}" for i in order]
     shown = ", ".join(f"{name} {color}" for name, color in zip(names, rgb, strict=True))
+    if ignored is not None:
+        shown += f"; {ignored}, which is value 255 in every palette, is ignored"
     source.notes.append(
         f"assumed {len(rgb)} classes from the colors of the RGB masks: {shown}; to change this, "
         f"write {table} with a name and a color for each class"
     )
-    return Classes.make(names, colors=rgb)
+    if ignored is None:
+        return Classes.make(names, colors=rgb)
+    return Classes.make(names, colors=rgb, ignore=IGNORE, ignore_color=ignored)
 
 
 def _palette_numbers(pairs: Sequence[PairReport], colors: NDArray[np.uint32]) -> list[int] | None:
-    """Return the value of each color in the first palette that has it; None if they clash."""
-    numbers: dict[int, int] = {}
+    """Return the value of each color in the first palette that has it; None if they clash.
+
+    255 is only the value of a color that has it in all masks, since it marks ignored pixels.
+    """
+    found: dict[int, list[int]] = {color: [] for color in colors.tolist()}
     for pair in pairs:
         if pair.mask.palette is None:
             return None
         packed = pack_rgb(pair.mask.palette).tolist()
-        numbers = {color: packed.index(color) for color in set(packed)} | numbers
-    found = [numbers[color] for color in colors.tolist()]
-    return found if len(set(found)) == len(found) else None
+        for color in pair.mask.values.tolist():
+            found[color].append(packed.index(color))
+    numbers = [next((n for n in of_color if n != 255), 255) for of_color in found.values()]
+    return numbers if len(set(numbers)) == len(numbers) else None

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.classes import UNKNOWN, Classes, listed, unpack_rgb
+from pixelwise.data.classes import IGNORE, UNKNOWN, Classes, listed, unpack_rgb
 from pixelwise.data.mask_files import MaskReading
 from pixelwise.data.pair_report import MaskReport, PairReport, reread
 from pixelwise.data.source import MaskFile, Source
@@ -160,14 +160,20 @@ def _by_palette(
 def _table_decides(palettes: list[PairReport], classes: Classes, conflict: str) -> bool:
     """Whether the colors of palettes, which the class table contains, contradict the numbers."""
     masks = [pair.mask for pair in palettes]
-    by_color = [classes.find_colors(mask.values_by(MaskReading.COLORS)) for mask in masks]
-    if all((found != UNKNOWN).all() for found in by_color):
-        by_value = [classes.find_values(mask.values) for mask in masks]
+    colors = [mask.values_by(MaskReading.COLORS) for mask in masks]
+    by_value = [classes.find_values(mask.values) for mask in masks]
+    by_color = [classes.find_colors(found) for found in colors]
+    # Ignored pixels often have the color of a class, black: such colors decide nothing.
+    tell = all(len(np.unique(found)) == len(found) for found in colors) and not (
+        classes.ignore_color in classes.colors and any((v == IGNORE).any() for v in by_value)
+    )
+    if tell and all((found != UNKNOWN).all() for found in by_color):
         return any((a != b).any() for a, b in zip(by_color, by_value, strict=True))
     if conflict:
         raise InputError(
-            f"{conflict}, and the class table does not contain all colors: if the colors identify "
-            "the classes, add them to the table; if the numbers do, save all masks with one palette"
+            f"{conflict}, and the class table does not tell all their colors apart: if the colors "
+            "identify the classes, write them into the table; if the numbers do, save all masks "
+            "with one palette"
         )
     return False
 

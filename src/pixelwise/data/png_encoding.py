@@ -38,6 +38,13 @@ def encode_palette(indices: NDArray[np.uint8], palette: bytes) -> bytes:
     return _file(width, height, _PALETTE, rows, _chunk(b"PLTE", palette))
 
 
+def add_text(png: bytes, key: str, text: str) -> bytes:
+    """Add text to a PNG file; characters beyond ASCII are escaped."""
+    end = len(png) - len(_chunk(b"IEND", b""))
+    content = f"{key}\0{text}".encode("ascii", "backslashreplace")
+    return b"".join((png[:end], _chunk(b"tEXt", content), png[end:]))
+
+
 def _file(
     width: int, height: int, color_type: int, rows: NDArray[np.uint8], palette: bytes = b""
 ) -> bytes:

@@ -1,23 +1,29 @@
-"""Joint augmentation of image and mask: the papers' scale, crop and flip, and color jitter."""
+"""Random augmentation for training: geometry of image and mask, and distortion of the image."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from pixelwise.data.classes import IGNORE
+from pixelwise.data.distortion import Distortion
+from pixelwise.data.image_layers import from_layers, to_layers
 from pixelwise.data.pixel_format import Pixels
+from pixelwise.data.rotation import rotate, rotated_extent
 
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""ITU-R BT.601 weights of red, green and blue, as in Pillow's conversion to gray."""
+Mask = NDArray[np.uint8]
+
+UNDISTORTED = Distortion()
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, horizontal flip and color jitter in one call.
+    """Random scale, crop, rotation, flips and changes of the pixel values in one call.
 
     Image and mask are sampled at the same positions: the image by bilinear interpolation, the mask
     by nearest neighbor. At scale 1 a crop starts at a whole pixel, so that both are exact copies.
@@ -25,26 +31,33 @@ class Augmentation:
     Args:
         crop: (height, width) of the output; None for the whole scaled image.
         scale: Smallest and largest factor, drawn log-uniformly: halving is as likely as doubling.
+        rotation: Largest angle in degrees, in both directions.
         flip: Probability of a horizontal flip.
-        brightness: The factor is drawn from 1 - brightness to 1 + brightness. Color jitter
-            applies to the first three channels, and to none if the image has fewer.
-        contrast: As `brightness`.
-        saturation: As `brightness`.
+        vertical_flip: Probability of a vertical flip.
+        quarter_turns: Probability of a turn by 90, 180 or 270 degrees.
+        rare_crops: Probability that a crop must contain a pixel of a class that is drawn from those
+            of the mask by `class_weights`. Matters where crops are smaller than scaled images.
+        class_weights: Weight of each class in that draw (C,).
+        cutout: Largest side of a square that is replaced by `fill`, relative to the shorter side of
+            the crop. The mask is IGNORE there.
+        distortion: Random changes of the pixel values.
         fill: Value of each channel where the crop extends beyond the image. The mask is IGNORE
             there.
     """
 
     crop: tuple[int, int] | None
     scale: tuple[float, float] = (0.5, 2.0)
+    rotation: float = 0.0
     flip: float = 0.5
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
+    vertical_flip: float = 0.0
+    quarter_turns: float = 0.0
+    rare_crops: float = 0.0
+    class_weights: tuple[float, ...] = ()
+    cutout: float = 0.0
+    distortion: Distortion = UNDISTORTED
     fill: tuple[float, ...] = (124, 116, 104)
 
-    def __call__(
-        self, image: Pixels, mask: NDArray[np.uint8], rng: np.random.Generator
-    ) -> tuple[Pixels, NDArray[np.uint8]]:
+    def __call__(self, image: Pixels, mask: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
         """Augment one image and its mask.
 
         Args:
@@ -57,19 +70,58 @@ class Augmentation:
         """
         low, high = self.scale
         factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        turns, angle = 0, 0.0
+        if self.quarter_turns and rng.random() < self.quarter_turns:
+            turns = int(rng.integers(1, 4))
+        if self.rotation:
+            angle = math.radians(rng.uniform(-self.rotation, self.rotation))
         crop = self.crop
         if crop is None:
             crop = (max(1, round(mask.shape[0] * factor)), max(1, round(mask.shape[1] * factor)))
-        rows = _draw_span(mask.shape[0], crop[0], factor, rng)
-        columns = _draw_span(mask.shape[1], crop[1], factor, rng)
+        elif turns % 2:
+            crop = crop[::-1]
+        pixels, labels = self._scaled_crop(image, mask, rotated_extent(crop, angle), factor, rng)
+        if angle:
+            pixels, labels = rotate(pixels, labels, crop, angle)
+        if turns:
+            pixels = np.rot90(pixels, turns)
+            labels = np.rot90(labels, turns)
+        if rng.random() < self.flip:
+            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+        if self.vertical_flip and rng.random() < self.vertical_flip:
+            pixels, labels = pixels[::-1], labels[::-1]
+        # Copies are contiguous and can be modified.
+        return self._cut_out(pixels.copy(), labels.copy(), rng)
+
+    def _cut_out(self, image: Pixels, mask: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
+        """Fill and ignore a square, in place."""
+        if self.cutout:
+            hole = _draw_square(mask.shape, self.cutout, rng)
+            image[hole], mask[hole] = self._fill_for(image), IGNORE
+        return image, mask
+
+    def _scaled_crop(
+        self,
+        image: Pixels,
+        mask: Mask,
+        crop: tuple[int, int],
+        factor: float,
+        rng: np.random.Generator,
+    ) -> tuple[Pixels, Mask]:
+        """Draw a crop, scale and distort its part of the image, and fill the rest."""
+        row = column = None
+        if self.rare_crops and rng.random() < self.rare_crops:
+            row, column = self._draw_rare_pixel(mask, rng)
+        rows = _draw_span(mask.shape[0], crop[0], factor, rng, contains=row)
+        columns = _draw_span(mask.shape[1], crop[1], factor, rng, contains=column)
         # Only the source pixels of the crop are resized: a crop of an image scaled by 2 costs no
         # more than one of an image scaled by 0.5.
         box = (columns.source[0], rows.source[0], columns.source[1], rows.source[1])
         size = (columns.length, rows.length)
         layers = [
-            layer.resize(size, Image.Resampling.BILINEAR, box=box) for layer in _to_layers(image)
+            layer.resize(size, Image.Resampling.BILINEAR, box=box) for layer in to_layers(image)
         ]
-        pixels = self._jitter(layers, rng)
+        pixels = self.distortion(from_layers(layers), rng)
         labels = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST, box=box)
         inside = (
             slice(rows.offset, rows.offset + rows.length),
@@ -78,48 +130,36 @@ class Augmentation:
         out_image = np.empty((*crop, image.shape[2]), dtype=image.dtype)
         out_mask = np.full(crop, IGNORE, dtype=np.uint8)
         if size != (crop[1], crop[0]):
-            fill = np.array(self.fill)
-            out_image[:] = np.rint(fill).clip(0, 255) if image.dtype == np.uint8 else fill
+            out_image[:] = self._fill_for(image)
         out_image[inside] = pixels
         out_mask[inside] = np.asarray(labels)
-        if rng.random() < self.flip:
-            out_image, out_mask = out_image[:, ::-1], out_mask[:, ::-1]
-        return np.ascontiguousarray(out_image), np.ascontiguousarray(out_mask)
+        return out_image, out_mask
 
-    def _jitter(self, layers: list[Image.Image], rng: np.random.Generator) -> Pixels:
-        """Jitter the colors and stack the layers to (H, W, C)."""
-        brightness, contrast, saturation = (
-            float(rng.uniform(1 - x, 1 + x))
-            for x in (self.brightness, self.contrast, self.saturation)
-        )
-        if layers[0].mode == "RGB":
-            rgb = layers[0]
-            if self.brightness:
-                rgb = ImageEnhance.Brightness(rgb).enhance(brightness)
-            if self.contrast:
-                rgb = ImageEnhance.Contrast(rgb).enhance(contrast)
-            if self.saturation:
-                rgb = ImageEnhance.Color(rgb).enhance(saturation)
-            layers = [rgb, *layers[1:]]
-        arrays = [np.asarray(layer) for layer in layers]
-        pixels: Pixels = np.dstack(arrays) if len(arrays) > 1 else np.atleast_3d(arrays[0])
-        if pixels.dtype == np.float32 and pixels.shape[2] >= 3:
-            # The same operations as Pillow's, which supports 8-bit images only.
-            colors = pixels[..., :3]
-            colors *= np.float32(brightness)
-            mean = np.float32((colors @ _LUMA).mean())
-            colors += (mean - colors) * np.float32(1 - contrast)
-            gray = (colors @ _LUMA)[..., None]
-            colors += (gray - colors) * np.float32(1 - saturation)
-        return pixels
+    def _fill_for(self, image: Pixels) -> NDArray[Any]:
+        fill = np.array(self.fill)
+        return np.rint(fill).clip(0, 255) if image.dtype == np.uint8 else fill
+
+    def _draw_rare_pixel(
+        self, mask: Mask, rng: np.random.Generator
+    ) -> tuple[int, int] | tuple[None, None]:
+        """Draw a class of the mask by its weight, and the (row, column) of one of its pixels."""
+        counts = np.bincount(mask.ravel(), minlength=256)[: len(self.class_weights)]
+        weights = np.where(counts > 0, self.class_weights, 0)
+        if weights.sum() == 0:  # only ignored pixels
+            return None, None
+        drawn = rng.choice(len(weights), p=weights / weights.sum())
+        pixels = np.flatnonzero(mask == drawn)
+        row, column = divmod(int(rng.choice(pixels)), mask.shape[1])
+        return row, column
 
 
-def _to_layers(image: Pixels) -> list[Image.Image]:
-    """Split an image into layers that Pillow can resize: 8-bit RGB together, others singly."""
-    colors = 3 if image.dtype == np.uint8 and image.shape[2] >= 3 else 0
-    first = [np.ascontiguousarray(image[..., :3])] if colors else []
-    others = (np.ascontiguousarray(image[..., c]) for c in range(colors, image.shape[2]))
-    return [Image.fromarray(layer) for layer in (*first, *others)]
+def _draw_square(
+    shape: tuple[int, ...], largest: float, rng: np.random.Generator
+) -> tuple[slice, slice]:
+    """Draw a square inside a map, with a side of up to `largest` of the shorter side."""
+    side = round(rng.uniform(0, largest) * min(shape))
+    row, column = (int(rng.integers(0, length - side + 1)) for length in shape[:2])
+    return slice(row, row + side), slice(column, column + side)
 
 
 @dataclass(frozen=True)
@@ -131,16 +171,25 @@ class _Span:
     length: int
 
 
-def _draw_span(extent: int, crop: int, factor: float, rng: np.random.Generator) -> _Span:
-    """Draw the part of an axis of `extent` pixels that `crop` pixels show at scale `factor`."""
-    if factor == 1 and crop <= extent:  # a whole pixel: a fraction would resample the image
-        start = int(rng.integers(0, extent - crop + 1))
-        return _Span((start, start + crop), 0, crop)
+def _draw_span(
+    extent: int, crop: int, factor: float, rng: np.random.Generator, *, contains: int | None = None
+) -> _Span:
+    """Draw the part of an axis of `extent` pixels that `crop` pixels show at scale `factor`.
+
+    The part contains the pixel `contains`, if one is given.
+    """
     covered = crop / factor
+    low, high = 0.0, extent - covered
+    if contains is not None:
+        high = min(high, float(contains))
+        low = min(max(low, contains + 1 - covered), high)
+    if factor == 1 and crop <= extent:  # a whole pixel: a fraction would resample the image
+        start = int(rng.integers(int(low), int(high) + 1))
+        return _Span((start, start + crop), 0, crop)
     if covered <= extent:
         # Fractions of a pixel: with whole ones the nearest neighbors at scale 0.5 would all be
         # ties, and the mask would be shifted against the image by half a pixel.
-        first = float(rng.uniform(0, extent - covered))
+        first = float(rng.uniform(low, high))
         return _Span((first, min(first + covered, extent)), 0, crop)
     length = min(crop, max(1, round(extent * factor)))
     return _Span((0, extent), int(rng.integers(0, crop - length + 1)), length)

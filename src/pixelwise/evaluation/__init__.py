@@ -1,5 +1,6 @@
 """Scores of a network on a dataset: IoU and other metrics, boundaries, calibration, intervals."""
 
+from pixelwise.evaluation.calibrate import CalibrationReport, calibrate, store_calibration
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.crf_search import CRFSearch, search_crf
 from pixelwise.evaluation.evaluate import Evaluation, evaluate, merge_shards
@@ -7,11 +8,14 @@ from pixelwise.evaluation.image_counts import ImageCounts
 
 __all__ = [
     "CRFSearch",
+    "CalibrationReport",
     "ConfusionMatrix",
     "Evaluation",
     "ImageCounts",
     "Scores",
+    "calibrate",
     "evaluate",
     "merge_shards",
     "search_crf",
+    "store_calibration",
 ]

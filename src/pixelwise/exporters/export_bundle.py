@@ -27,6 +27,7 @@ from pixelwise.overwriting import files_of_others
 from pixelwise.processor import missing_instructions
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.bundle_header import bundle_digest
+from pixelwise.weights.stored_calibration import FILE, read_calibration, write_calibration
 
 PACKAGES = ("torch", "openvino", "onnx", "onnxruntime", "nncf")
 
@@ -83,6 +84,7 @@ def export(
     if data is None:
         with atomic_folder(folder) as temporary:
             exporter.write_float(temporary)
+            _copy_calibration(path, temporary)
             _check_folder(folder, overwrite=overwrite)  # it may have changed meanwhile
     else:
         if not isinstance(data, SegmentationData):
@@ -99,6 +101,7 @@ def export(
                     describe=exporter.describe,
                     progress=exporter.progress,
                 )
+                _copy_calibration(path, temporary)
                 _check_folder(folder, overwrite=overwrite)
     return ExportManifest.load(folder)
 
@@ -126,7 +129,7 @@ def _check_folder(folder: Path, *, overwrite: bool) -> None:
     files = manifest_files(folder)
     if files is None:
         raise InputError(f"{folder}: exists and is not an export: choose another --out")
-    inside = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST]
+    inside = [path for path in sorted(folder.iterdir()) if path.name not in {MANIFEST, FILE}]
     others = [path for path in inside if path.name not in files]
     if others:
         raise InputError(
@@ -136,6 +139,13 @@ def _check_folder(folder: Path, *, overwrite: bool) -> None:
     changed = [path for path in inside if sha256(path) != files[path.name]]
     if changed and not overwrite:
         raise files_of_others(changed, folder)
+
+
+def _copy_calibration(bundle: Path, folder: Path) -> None:
+    """Copy the calibration of a bundle, which no digest includes, to its complete export."""
+    calibration = read_calibration(bundle)
+    if calibration is not None:
+        write_calibration(folder, calibration)
 
 
 class _Exporter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from pixelwise.inference.runtimes import (
 from pixelwise.inference.runtimes.autoselect import latency, select_fastest
 from pixelwise.inference.runtimes.tile_geometry import Size
 from pixelwise.weights.bundle_header import bundle_digest
+from pixelwise.weights.stored_calibration import StoredCalibration, read_calibration
 
 # Runtimes that "auto" leaves out because the cost of their rounding has not been measured.
 NOT_MEASURED = ("openvino-bf16",)
@@ -47,6 +48,7 @@ class LoadedModel:
         classes: The classes that the network distinguishes.
         recipe: The recipe of its training, as plain JSON.
         pixels: The format of its images.
+        calibration: What `pixelwise calibrate` stored with the file, or None.
     """
 
     runtime: Runtime
@@ -54,6 +56,7 @@ class LoadedModel:
     classes: Classes
     recipe: dict[str, Any]
     pixels: PixelFormat
+    calibration: StoredCalibration | None
 
 
 def load_model(
@@ -131,7 +134,9 @@ def _load_fresh(folder: Path, bundle: Path, digest: str, runtime: str) -> Loaded
             f"{folder}: was made from another version of {bundle.name}: {REMEDY}, or "
             "predict with --runtime torch"
         )
-    return _load_export(export, runtime)
+    model = _load_export(export, runtime)
+    # An export of an earlier version has none.
+    return replace(model, calibration=model.calibration or read_calibration(bundle))
 
 
 def _load_export(export: ExportManifest, runtime: str | None) -> LoadedModel:
@@ -141,6 +146,7 @@ def _load_export(export: ExportManifest, runtime: str | None) -> LoadedModel:
         export.classes,
         export.recipe,
         export.pixels,
+        read_calibration(export.folder),
     )
 
 
@@ -156,4 +162,11 @@ def _load_torch(path: Path, device: str | None) -> LoadedModel:
         model = bundle.build()
     runtime = TorchRuntime(model, bundle.normalization, device=chosen)
     network_id = f"{bundle_digest(path)} on {chosen}"
-    return LoadedModel(runtime, network_id, bundle.classes, bundle.recipe, bundle.pixels)
+    return LoadedModel(
+        runtime,
+        network_id,
+        bundle.classes,
+        bundle.recipe,
+        bundle.pixels,
+        read_calibration(path),
+    )

@@ -59,9 +59,18 @@ def typical_size(paths: Sequence[Path]) -> tuple[int, int] | None:
     return sizes[len(sizes) // 2] if sizes else None
 
 
-def result_names(name: str, *, overlay: bool = True) -> tuple[str, ...]:
-    """Return the names of the files of one result: the mask and, on request, the overlay."""
-    return (f"{name}.png", f"{name}_overlay.png") if overlay else (f"{name}.png",)
+def result_names(
+    name: str, *, overlay: bool = True, suffixes: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return the names of the files of one result.
+
+    Args:
+        name: The base name.
+        overlay: Whether there is an overlay besides the mask.
+        suffixes: What follows the base name in the names of further files.
+    """
+    first = (".png", "_overlay.png") if overlay else (".png",)
+    return tuple(name + suffix for suffix in (*first, *suffixes))
 
 
 def base_names(paths: Sequence[Path]) -> list[str]:
@@ -70,13 +79,16 @@ def base_names(paths: Sequence[Path]) -> list[str]:
     return [path.stem if stems[path.stem] == 1 else path.name for path in paths]
 
 
-def output_names(paths: Sequence[Path], out: Path, *, overlay: bool = True) -> list[str]:
+def output_names(
+    paths: Sequence[Path], out: Path, *, overlay: bool = True, suffixes: Sequence[str] = ()
+) -> list[str]:
     """Return a base name for the result of each image, and check the files it stands for.
 
     Args:
         paths: The images.
         out: The output folder.
         overlay: Whether overlays are also written.
+        suffixes: As for `result_names`.
 
     Raises:
         InputError: If two results would have the same name, or one would replace an image.
@@ -86,7 +98,7 @@ def output_names(paths: Sequence[Path], out: Path, *, overlay: bool = True) -> l
     inputs = {path.resolve() for path in paths}
     problems = []
     for path, name in zip(paths, names, strict=True):
-        for file in result_names(name, overlay=overlay):
+        for file in result_names(name, overlay=overlay, suffixes=suffixes):
             if file in owner:
                 problems.append(
                     f"{path}: its result {file} has the same name as that of {owner[file]}: rename "

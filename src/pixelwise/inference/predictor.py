@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pixelwise.weights.normalization import Normalization
+    from pixelwise.weights.stored_calibration import StoredCalibration
 
 
 class Predictor:
@@ -40,6 +41,7 @@ class Predictor:
         pixels: The number of channels, data type and value range that images must have.
         network_id: Identifies the weights and the device, so that an interrupted run is only
             resumed with the same network; "" for a network that does not come from a file.
+        calibration: How probabilities follow from the logits, as found by `pixelwise calibrate`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Predictor:
         recipe: dict[str, Any] | None = None,
         pixels: PixelFormat = RGB,
         network_id: str = "",
+        calibration: StoredCalibration | None = None,
     ) -> None:
         self.runtime = runtime
         self.classes = classes
@@ -58,6 +61,7 @@ class Predictor:
         self.recipe = recipe or {}
         self.pixels = pixels
         self.network_id = network_id
+        self.calibration = calibration
         self.network = TiledModel(runtime, tile=self.options.tile)
         self.tta = self.options.tta
         self.path = ""
@@ -197,7 +201,12 @@ class Predictor:
     def predict_prepared(self, image: Pixels) -> Prediction:
         """Predict an image from `prepare` or from a dataset."""
         logits = self.refined_logits(image)
-        return Prediction(image, label_map(logits), self.classes, logits)
+        result = Prediction(image, label_map(logits), self.classes, logits)
+        if self.calibration is not None:
+            result.temperature = self.calibration.temperature
+            if self._skip_logits:  # otherwise these are not the logits of the network
+                result.lowest_familiarity = self.calibration.lowest_familiarity
+        return result
 
     def segment_prepared(self, image: Pixels) -> Segmentation:
         """Segment an image from `prepare` or from a dataset."""

@@ -75,7 +75,8 @@ class ConvNormAct(nn.Sequential):
         eps: float = 1e-5,
         tensorflow_padding: bool = False,
     ) -> None:
-        convolution = TensorFlowConv2d if tensorflow_padding else nn.Conv2d
+        # At stride 1 both pad alike, and padding inside the convolution is faster.
+        convolution = TensorFlowConv2d if tensorflow_padding and stride > 1 else nn.Conv2d
         layers: list[nn.Module] = [
             convolution(
                 in_channels,
@@ -103,9 +104,9 @@ class ConvNormAct(nn.Sequential):
 
 def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a convolution, with the compiled kernel if one exists for it."""
-    from pixelwise.ops.depthwise_conv import depthwise, is_dilated_depthwise
+    from pixelwise.ops.depthwise_conv import depthwise, is_slow_depthwise
 
-    if x.dtype == torch.float32 and x.device.type == "cpu" and is_dilated_depthwise(layer):
+    if x.dtype == torch.float32 and x.device.type == "cpu" and is_slow_depthwise(layer):
         return depthwise(x, cast(nn.Conv2d, layer))
     out: Tensor = layer(x)
     return out

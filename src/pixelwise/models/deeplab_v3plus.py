@@ -30,6 +30,8 @@ class DeepLabV3PlusHead(nn.Module):
         rates: Dilation rates of the ASPP.
         separable: Make all 3x3 convolutions depthwise separable.
         align_corners: Align corners when the context is upsampled.
+        stride_2_skip: Refine the result at stride 2 with c1 (B, C1, H/2, W/2), for thin objects;
+            the logits then have c1's size.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class DeepLabV3PlusHead(nn.Module):
         rates: tuple[int, ...],
         separable: bool,
         align_corners: bool = False,
+        stride_2_skip: bool = False,
     ) -> None:
         super().__init__()
         self.align_corners = align_corners
@@ -48,7 +51,8 @@ class DeepLabV3PlusHead(nn.Module):
         self.detail = ConvNormAct(channels["c2"], 48, kernel_size=1)
         conv: type[nn.Module] = SeparableConv if separable else ConvNormAct
         self.fuse = nn.Sequential(conv(256 + 48, 256), conv(256, 256))
-        self.classify = nn.Conv2d(256, num_classes, kernel_size=1)
+        self.refine = Refinement(256, channels["c1"]) if stride_2_skip else None
+        self.classify = nn.Conv2d(64 if stride_2_skip else 256, num_classes, kernel_size=1)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         detail = self.detail(features["c2"])
@@ -57,8 +61,34 @@ class DeepLabV3PlusHead(nn.Module):
             size=(detail.shape[2], detail.shape[3]),
             align_corners=self.align_corners,
         )
-        logits: Tensor = self.classify(self.fuse(torch.cat([context, detail], dim=1)))
+        fused = self.fuse(torch.cat([context, detail], dim=1))
+        if self.refine is not None:
+            fused = self.refine(fused, features["c1"], align_corners=self.align_corners)
+        logits: Tensor = self.classify(fused)
         return logits
+
+
+class Refinement(nn.Module):
+    """Combine a map with the features at stride 2, in few channels: most of its cost is pixels.
+
+    (B, C, H/4, W/4) and c1 (B, C1, H/2, W/2) to (B, 64, H/2, W/2). Not part of the paper.
+
+    Args:
+        channels: Number of channels of the map.
+        fine_channels: Number of channels of c1.
+    """
+
+    def __init__(self, channels: int, fine_channels: int) -> None:
+        super().__init__()
+        self.reduce = ConvNormAct(channels, 48, kernel_size=1)
+        self.detail = ConvNormAct(fine_channels, 16, kernel_size=1)
+        self.fuse = SeparableConv(48 + 16, 64)
+
+    def forward(self, x: Tensor, fine: Tensor, *, align_corners: bool) -> Tensor:
+        size = (fine.shape[2], fine.shape[3])
+        coarse = resize(self.reduce(x), size=size, align_corners=align_corners)
+        refined: Tensor = self.fuse(torch.cat([coarse, self.detail(fine)], dim=1))
+        return refined
 
 
 def deeplab_v3plus(
@@ -75,6 +105,8 @@ def deeplab_v3plus(
     align_corners: bool = False,
     tensorflow: bool = False,
     width: float = 1.0,
+    stride_2_skip: bool = False,
+    input_scale: float = 1.0,
 ) -> Segmenter:
     """DeepLabV3+ with random weights.
 
@@ -96,12 +128,17 @@ def deeplab_v3plus(
         align_corners: Align corners in every resize.
         tensorflow: Use MobileNetV2 in the form of the authors' weights.
         width: Multiplier of MobileNetV2's channels; weights were also published for 0.5.
+        stride_2_skip: Refine the decoder's result with the features at stride 2, for thin objects.
+        input_scale: Resize images by this factor first; above 1 the maps are finer and the network
+            is slower. The logits keep the size of the image.
 
     Raises:
         InputError: If an option is not allowed, for instance `tensorflow` or `width` with another
             backbone than MobileNetV2.
     """
     check_output_stride("DeepLabV3+", output_stride)
+    if stride_2_skip and not decoder:
+        raise InputError("stride_2_skip: is a part of the decoder: leave out decoder = false")
     options: dict[str, Any] = {}
     if tensorflow:
         options["tensorflow"] = True
@@ -129,9 +166,10 @@ def deeplab_v3plus(
             rates=rates,
             separable=separable,
             align_corners=align_corners,
+            stride_2_skip=stride_2_skip,
         )
     else:
         head = DeepLabV3Head(
             features.channels["c5"], num_classes=num_classes, rates=rates, separable=separable
         )
-    return Segmenter(features, head, align_corners=align_corners)
+    return Segmenter(features, head, align_corners=align_corners, input_scale=input_scale)

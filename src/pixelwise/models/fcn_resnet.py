@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pixelwise.backbones import Backbone, create_backbone
+from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
 from pixelwise.layers import BatchNorm2d, Dropout, crop, make_upsampling
 from pixelwise.models.segmenter import Segmenter
@@ -93,7 +93,9 @@ def fcn_resnet(
     Raises:
         InputError: If `backbone` or `upsampling` is not allowed.
     """
-    features = _create_resnet(backbone, output_stride=32, in_channels=in_channels)
+    if not backbone.startswith("resnet"):
+        raise InputError(f"backbone {backbone!r}: must be a ResNet, such as resnet50")
+    features = create_backbone(backbone, output_stride=32, in_channels=in_channels)
     head = FCN32sHead(features.channels["c5"], num_classes=num_classes, upsampling=upsampling)
     return Segmenter(features, head)
 
@@ -111,21 +113,15 @@ def fcn_resnet_dilated(
     Args:
         num_classes: Number of classes.
         in_channels: Number of image channels.
-        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152".
+        backbone: A key of `backbones.BACKBONES`; torchvision has ResNets.
         output_stride: Stride of the logits before upsampling: 8, 16 or 32.
         auxiliary: Add a second head on c4, whose loss helps training.
 
     Raises:
         InputError: If `backbone` or `output_stride` is not allowed.
     """
-    features = _create_resnet(backbone, output_stride=output_stride, in_channels=in_channels)
+    features = create_backbone(backbone, output_stride=output_stride, in_channels=in_channels)
     channels = features.channels
     head = FCNHead(channels["c5"], num_classes=num_classes, source="c5")
     second = FCNHead(channels["c4"], num_classes=num_classes, source="c4") if auxiliary else None
     return Segmenter(features, head, auxiliary=second)
-
-
-def _create_resnet(backbone: str, *, output_stride: int, in_channels: int) -> Backbone:
-    if not backbone.startswith("resnet"):
-        raise InputError(f"backbone {backbone!r}: must be a ResNet, such as resnet50")
-    return create_backbone(backbone, output_stride=output_stride, in_channels=in_channels)

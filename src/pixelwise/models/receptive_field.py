@@ -28,7 +28,10 @@ def tile_alignment(model: nn.Module) -> int:
         return DEFAULT_ALIGNMENT
     segmenter: Any = model
     strides: Mapping[str, int] = segmenter.backbone.strides
-    scales = [Fraction(scale).limit_denominator(MAX_DENOMINATOR) for scale in segmenter.scales]
+    scales = [
+        Fraction(scale).limit_denominator(MAX_DENOMINATOR)
+        for scale in (segmenter.input_scale, *segmenter.scales)
+    ]
     return max(strides.values()) * lcm(*(scale.denominator for scale in scales))
 
 

@@ -225,6 +225,8 @@ MODELS: dict[str, ModelEntry] = {
                 decoder=False,
                 aspp=False,
             ),
+            *(_variant(f"efficientnet_lite{n}", 16) for n in (0, 1, 2)),
+            _variant("efficientnet_lite0", 8),
             _variant("xception65", 16, "79.79 val; 82.20 pretrained on COCO (paper)"),
             _variant("xception65", 16, "79.93 val (paper)", separable=False),
             _variant("xception65", 16, "79.17 val (paper)", separable=False, decoder=False),

@@ -31,6 +31,7 @@ class Segmenter(nn.Module):
             over all scales wins (DeepLab v2, arXiv:1606.00915, section 4.1.2, with 0.5 and 0.75).
         align_corners: Align corners in every resize, as Caffe and TensorFlow do; needed by weights
             that were trained so.
+        input_scale: Images are resized by this factor first; the logits keep the size of the image.
 
     Raises:
         InputError: If a scale is not above 0.
@@ -44,22 +45,28 @@ class Segmenter(nn.Module):
         auxiliary: nn.Module | None = None,
         scales: Sequence[float] = (),
         align_corners: bool = False,
+        input_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if not all(0 < scale < inf for scale in scales):
             raise InputError(f"scales {list(scales)}: all must be numbers above 0")
+        if not 0.25 <= input_scale <= 4:
+            raise InputError(f"input_scale {input_scale:g}: must be from 0.25 to 4")
         self.backbone: nn.Module = backbone  # inference may replace it by an equivalent module
         self.head = head
         self.auxiliary = auxiliary
         self.scales = tuple(scales)
         self.align_corners = align_corners
+        self.input_scale = input_scale
 
     def forward(self, images: Tensor) -> Tensor:
         size = _size(images)
-        return self._upsample(self.coarse_logits(images), input_size=size, size=size)
+        (input_size,) = self._scaled_sizes(size, (self.input_scale,))
+        return self._upsample(self.coarse_logits(images), input_size=input_size, size=size)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Compute the logits at the resolution of the head, before upsampling."""
+        images = self._scale_input(images)
         logits: Tensor = self.head(self.backbone(images))
         return self._largest([logits, *self._logits_at_scales(images)])
 
@@ -75,12 +82,14 @@ class Segmenter(nn.Module):
             the original size first; and the auxiliary head's logits if there is one.
         """
         size = _size(images)
+        images = self._scale_input(images)
+        input_size = _size(images)
         features = self.backbone(images)
-        logits, input_sizes = [self.head(features)], [size]
+        logits, input_sizes = [self.head(features)], [input_size]
         if self.scales:
             logits += self._logits_at_scales(images)
             logits = [self._largest(logits), *logits]
-            input_sizes = [size, size, *self._scaled_sizes(size)]
+            input_sizes = [input_size, input_size, *self._scaled_sizes(input_size, self.scales)]
         if upsample:
             logits = [
                 self._upsample(each, input_size=input_size, size=size)
@@ -91,10 +100,14 @@ class Segmenter(nn.Module):
             logits.append(self._resize(extra, size) if upsample else extra)
         return tuple(logits)
 
-    def _scaled_sizes(self, size: Size) -> list[Size]:
+    def _scale_input(self, images: Tensor) -> Tensor:
+        (size,) = self._scaled_sizes(_size(images), (self.input_scale,))
+        return self._resize(images, size)
+
+    def _scaled_sizes(self, size: Size, scales: Sequence[float]) -> list[Size]:
         """The image's size at each scale; with aligned corners, sizes 8k + 1 stay of that form."""
         corner = int(self.align_corners)
-        fractions = [Fraction(scale).limit_denominator(MAX_DENOMINATOR) for scale in self.scales]
+        fractions = [Fraction(scale).limit_denominator(MAX_DENOMINATOR) for scale in scales]
         return [
             (_scaled_side(size[0], scale, corner), _scaled_side(size[1], scale, corner))
             for scale in fractions
@@ -102,7 +115,7 @@ class Segmenter(nn.Module):
 
     def _logits_at_scales(self, images: Tensor) -> list[Tensor]:
         """The head's logits of the image at each of the scales."""
-        sizes = self._scaled_sizes(_size(images))
+        sizes = self._scaled_sizes(_size(images), self.scales)
         return [self.head(self.backbone(self._resize(images, size))) for size in sizes]
 
     def _largest(self, logits: list[Tensor]) -> Tensor:

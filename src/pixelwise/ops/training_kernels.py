@@ -19,7 +19,7 @@ from pixelwise.ops.jit import compiled, inlined
 
 BLOCK = 256
 CHANNEL_BLOCK = 64
-"""Channels of a depthwise convolution at a time: nine rows of sums fit in the L1 cache."""
+"""Channels of a depthwise convolution at a time: 25 rows of sums fit in the L1 cache."""
 
 Floats = NDArray[np.float32]
 
@@ -141,24 +141,28 @@ def depthwise_weight_gradient(
     end: int,
     x: Floats,
     gradient: Floats,
+    side: int,
     rate: int,
     out: Floats,
 ) -> None:
-    """Compute the gradient of dilated depthwise 3x3 kernels at stride 1 with padding = rate.
+    """Compute the gradient of dilated depthwise kernels at stride 1 that keep the map's size.
 
-    `x` and `gradient` are (images, height, width, channels), and `out` is (images, 9, channels)
-    with the gradient of each image. The items are blocks of channels, image by image.
+    The kernels are `side` x `side`, with an odd `side`. `x` and `gradient` are (images, height,
+    width, channels), and `out` is (images, side * side, channels) with the gradient of each image.
+    The items are blocks of channels, image by image.
     """
     height, width, channels = x.shape[1:]
     blocks = (channels + CHANNEL_BLOCK - 1) // CHANNEL_BLOCK
-    sums = np.empty((9, CHANNEL_BLOCK), np.float32)
+    positions, middle = side * side, side // 2
+    sums = np.empty((positions, CHANNEL_BLOCK), np.float32)
     for item in range(begin, end):
         image, first = item // blocks, item % blocks * CHANNEL_BLOCK
         count = min(CHANNEL_BLOCK, channels - first)
         sums[:] = 0
         for row in range(height):
-            for position in range(9):
-                down, across = (position // 3 - 1) * rate, (position % 3 - 1) * rate
+            for position in range(positions):
+                down = (position // side - middle) * rate
+                across = (position % side - middle) * rate
                 if row + down < 0 or row + down >= height:
                     continue
                 total = sums[position]

@@ -21,12 +21,13 @@ from pixelwise.file_io import atomic
 NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 
-def write_page(path: Path, *, package: str, **values: Any) -> None:
-    """Render `page.html.j2` of a package to a file, atomically.
+def write_page(path: Path, *, package: str, template: str = "page.html.j2", **values: Any) -> None:
+    """Render a template of a package to a file, atomically.
 
     Args:
         path: The HTML file to write.
         package: Name of the package with the template.
+        template: Name of the template.
         values: Variables of the template.
 
     Raises:
@@ -41,7 +42,7 @@ def write_page(path: Path, *, package: str, **values: Any) -> None:
     )
     environment.filters["percent"] = percent
     generator = package.rpartition(".")[2]  # as in `pixelwise.overwriting.html_mark`
-    page = environment.get_template("page.html.j2").render(generator=generator, **values)
+    page = environment.get_template(template).render(generator=generator, **values)
     with atomic(path) as temporary:
         # File names may hold characters that UTF-8 cannot encode.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")

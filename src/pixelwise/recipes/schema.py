@@ -13,12 +13,14 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pixelwise.errors import InputError
+from pixelwise.recipes.augmentation_presets import PRESETS
 from pixelwise.recipes.loss_terms import SUPPORTS_LABEL_SMOOTHING, SUPPORTS_SUM, parse_terms
 
 CUSTOM_MODEL = "custom"
 """The model name in the recipe of a run that trains a user's own `nn.Module`."""
 
 MIN_CROP = 8
+MAX_ADAMW_RATE = 0.003
 
 ClassWeights = tuple[float, ...] | Literal["none", "median_frequency", "root_median_frequency"]
 MemoryFormat = Literal["channels_last", "contiguous"]
@@ -90,8 +92,14 @@ class DataRecipe(_Section):
 
 
 class AugmentationRecipe(_Section):
-    """Random scale, crop, flip and color."""
+    """Random scale, crop, rotation, flips and changes of the pixel values.
 
+    A preset sets several keys for a kind of images; keys that are given take precedence.
+    """
+
+    preset: Literal["none", "street", "aerial", "microscopy", "documents"] = Field(
+        default="none", description="values for a kind of images; each can be overridden"
+    )
     crop: tuple[int, int] | Literal["auto", "image"] = Field(
         default="auto",
         description="[height, width]; auto: the median image size, at most 512 per side; image: "
@@ -100,10 +108,53 @@ class AugmentationRecipe(_Section):
     scale: tuple[float, float] = Field(
         default=(0.5, 2.0), description="smallest and largest factor, drawn log-uniformly"
     )
+    rare_crops: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability that a crop must contain a pixel of a class that is drawn from "
+        "those of the image, rare ones more often",
+    )
     flip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip")
+    vertical_flip: float = Field(
+        default=0.0, ge=0, le=1, description="probability of a vertical flip"
+    )
+    quarter_turns: float = Field(
+        default=0.0, ge=0, le=1, description="probability of a turn by 90, 180 or 270 degrees"
+    )
+    rotation: float = Field(
+        default=0.0, ge=0, le=45, description="largest angle in degrees, in both directions"
+    )
     brightness: float = Field(default=0.2, ge=0, lt=1, description="factor: 1 - this to 1 + this")
     contrast: float = Field(default=0.2, ge=0, lt=1, description="as brightness")
     saturation: float = Field(default=0.2, ge=0, lt=1, description="as brightness")
+    hue: float = Field(
+        default=0.0, ge=0, le=0.5, description="largest shift, in turns of the color circle"
+    )
+    gamma: float = Field(
+        default=0.0, ge=0, le=4, description="exponent: 1 / (1 + this) to 1 + this"
+    )
+    blur: float = Field(default=0.0, ge=0, le=8, description="largest std of the blur, in pixels")
+    noise: float = Field(default=0.0, ge=0, le=128, description="largest std, in units of 0..255")
+    jpeg: int = Field(
+        default=0,
+        ge=0,
+        le=95,
+        description="lowest quality of a JPEG compression; 0: no compression",
+    )
+    cutout: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="largest side of an ignored square, relative to the shorter side of the crop",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("preset"), str):
+            return {**PRESETS.get(values["preset"], {}), **values}
+        return values
 
     @model_validator(mode="after")
     def _check_scale_and_crop(self) -> AugmentationRecipe:
@@ -118,12 +169,14 @@ class AugmentationRecipe(_Section):
 
 
 class OptimizerRecipe(_Section):
-    """SGD with momentum and a decreasing learning rate.
+    """SGD with momentum, or AdamW, and a decreasing learning rate.
 
-    Schedule `poly`: learning_rate * (1 - step / steps) ** power. Schedule `stages`: the run has
-    `stages` parts of equal length, and each part has a tenth of the learning rate of the previous.
+    Schedule `poly`: learning_rate * (1 - step / steps) ** power. Schedule `cosine`: learning_rate *
+    (1 + cos(pi * step / steps)) / 2. Schedule `stages`: the run has `stages` parts of equal length,
+    and each part has a tenth of the learning rate of the previous.
     """
 
+    name: Literal["sgd", "adamw"] = Field(default="sgd", description="the optimizer")
     learning_rate: float = Field(default=0.01, gt=0, description="learning rate of the backbone")
     head_multiplier: float = Field(
         default=10.0, gt=0, description="learning rate of the head, relative to the backbone"
@@ -139,9 +192,11 @@ class OptimizerRecipe(_Section):
     accumulate: int = Field(
         default=1, ge=1, description="number of batches whose gradients are averaged for an update"
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum; first beta of AdamW")
     weight_decay: float = Field(default=1e-4, ge=0, description="applied to convolution kernels")
-    schedule: Literal["poly", "stages"] = Field(default="poly", description="how the rate decays")
+    schedule: Literal["poly", "cosine", "stages"] = Field(
+        default="poly", description="how the rate decays"
+    )
     power: float = Field(default=0.9, ge=0, description="exponent of poly; 0: constant rate")
     stages: int = Field(default=3, ge=1, description="number of stages")
     ema_decay: float = Field(
@@ -151,6 +206,15 @@ class OptimizerRecipe(_Section):
         description="decay of the moving average of the weights, which is validated and saved in "
         "place of the weights; 0: no average",
     )
+
+    @model_validator(mode="after")
+    def _check_rate_fits_adamw(self) -> OptimizerRecipe:
+        if self.name == "adamw" and self.learning_rate > MAX_ADAMW_RATE:
+            raise ValueError(
+                f"name = 'adamw' with learning_rate = {self.learning_rate:g}: must be at most "
+                f"{MAX_ADAMW_RATE:g}, such as 0.0003"
+            )
+        return self
 
 
 class LossRecipe(_Section):
@@ -219,6 +283,12 @@ class Recipe(_Section):
     epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="auto: from the number of images"
     )
+    minutes: float = Field(
+        default=0.0,
+        ge=0,
+        description="time for training and validation, into which epochs, crop and backbone are "
+        "fitted if they are auto; 0: no limit",
+    )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
         description="images per step, over all devices; auto: from the crop size, the memory and "
@@ -264,6 +334,15 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
+    def _check_minutes_choose_the_epochs(self) -> Recipe:
+        if self.minutes and self.epochs != "auto":
+            raise ValueError(
+                f"minutes = {self.minutes:g} with epochs = {self.epochs}: the minutes choose the "
+                "epochs: give only one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_uncropped_images_come_one_by_one(self) -> Recipe:
         if self.augmentation.crop == "image" and self.batch_size not in ("auto", 1):
             raise ValueError(
@@ -290,6 +369,9 @@ class Recipe(_Section):
 
     def _dump_with(self, values: Mapping[str, Any]) -> dict[str, Any]:
         table = self.model_dump()
+        preset = values.get("augmentation.preset")
+        if isinstance(preset, str):  # only given keys take precedence, not those of this recipe
+            table["augmentation"] |= PRESETS.get(preset, {})
         for key, value in values.items():
             set_value(table, key, value)
         return table

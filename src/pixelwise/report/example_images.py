@@ -61,7 +61,7 @@ def panels(example: Example, classes: Classes) -> dict[str, Any]:
     )
     palette = classes.color_table()
     images = (
-        ("Image", "the image", _jpeg(Image.fromarray(image))),
+        ("Image", "the image", image_source(image)),
         ("Ground truth", "the true classes", _png(_indexed(truth, palette))),
         ("Prediction", "the predicted classes", _png(_indexed(predicted, palette))),
         (words.capitalize(), summary, _png(Image.fromarray(_error_map(image, truth, marks)))),
@@ -109,9 +109,14 @@ def _indexed(mask: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Image.Image
     return image
 
 
-def _jpeg(image: Image.Image) -> str:
-    """Encode a photo as JPEG, which is several times smaller than PNG."""
-    return data_url(image, kind="JPEG", quality=90, subsampling=0)
+def image_source(image: NDArray[np.uint8]) -> str:
+    """Encode a photo (H, W, 3) as JPEG, which is several times smaller than PNG."""
+    return data_url(Image.fromarray(image), kind="JPEG", quality=90, subsampling=0)
+
+
+def mask_source(mask: NDArray[np.uint8], classes: Classes) -> str:
+    """Encode a mask (H, W) of class indices in the colors of the classes."""
+    return _png(_indexed(mask, classes.color_table()))
 
 
 def _png(image: Image.Image) -> str:

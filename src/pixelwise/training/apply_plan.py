@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pixelwise.data.dataset import SegmentationData
+from pixelwise.errors import InputError
 from pixelwise.models import count_activations, create_model
 from pixelwise.planning.machine import Machine, this_machine
 from pixelwise.planning.plan import PLANNED, DatasetStats, Network, make_plan
@@ -33,8 +34,12 @@ def plan_run(
         The recipe with the chosen values, and a description of each value of PLANNED.
 
     Raises:
-        InputError: For an unknown network.
+        InputError: For an unknown network, or a recipe with `minutes`: see `plan_timed_run`.
     """
+    if recipe.minutes:
+        raise InputError(
+            f"minutes = {recipe.minutes:g}: only a single run is fitted into a time: set epochs"
+        )
     fixed = {key: value for key in PLANNED if (value := recipe.value(key)) != "auto"}
     dataset_stats = DatasetStats(
         train=len(data.splits["train"]),

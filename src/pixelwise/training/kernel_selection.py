@@ -91,6 +91,7 @@ def select_kernels(
     memory_format: MemoryFormat | Literal["auto"] = "auto",
     kernels: Kernels | Literal["auto"] = "auto",
     precision: str = "32-true",
+    measure: bool = False,
 ) -> KernelChoice:
     """Return the configuration that is asked for, or the fastest of those that fit.
 
@@ -105,6 +106,7 @@ def select_kernels(
         memory_format: The memory format, or "auto" to measure.
         kernels: The kernels, or "auto" to measure.
         precision: A precision of Fabric.
+        measure: Whether to measure even if there is no choice.
 
     Raises:
         InputError: If the kernels cannot be used here.
@@ -123,7 +125,7 @@ def select_kernels(
         and kernels in ("auto", config.kernels)
         and (config.kernels == "plain" or use_numba)
     ]
-    if len(candidates) == 1:
+    if len(candidates) == 1 and not measure:
         return KernelChoice(candidates[0], "set by you")
     time_step = _step_timer(model, (TIMED_IMAGES, channels, *crop), num_classes, device)
     seconds = {config: min(time_step(config) for _ in range(2)) for config in candidates}

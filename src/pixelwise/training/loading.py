@@ -6,21 +6,26 @@ import math
 import shutil
 import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from pixelwise.data.dataset import SegmentationData
+from pixelwise.data.distortion import Distortion
+from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.data.transforms import Augmentation
 from pixelwise.distributed.context import DistributedContext
 from pixelwise.distributed.shard import BatchShard
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.process_settings import cores
 from pixelwise.recipes.schema import ResolvedAugmentationRecipe
+from pixelwise.training.run_folder import Run
 
 MAX_WORKERS = 8
 SHARED_MEMORY = Path("/dev/shm")  # where PyTorch puts the tensors of workers on Linux
@@ -126,13 +131,47 @@ class AugmentedSplit(Dataset[tuple[Tensor, Tensor]]):
 
 
 def make_augmentation(
-    recipe: ResolvedAugmentationRecipe, *, fill: tuple[float, ...]
+    recipe: ResolvedAugmentationRecipe,
+    *,
+    fill: tuple[float, ...],
+    counts: NDArray[np.int64],
+    pixels: PixelFormat = RGB,
 ) -> Augmentation:
-    """Return the augmentation of a recipe. `fill` is the pixel value outside of images."""
-    settings = dict(recipe)
+    """Return the augmentation of a recipe.
+
+    Args:
+        recipe: The augmentation section of the recipe.
+        fill: Pixel value outside of images.
+        counts: Number of training pixels of each class (C,).
+        pixels: Format of the images.
+
+    Raises:
+        InputError: If the recipe has JPEG compression, and the images cannot be compressed.
+    """
+    if recipe.jpeg and (pixels.channels not in (1, 3) or not pixels.is_bytes):
+        raise InputError(
+            f"augmentation.jpeg = {recipe.jpeg}: the images are {pixels}: JPEG holds 8-bit images "
+            "with 1 or 3 channels: set augmentation.jpeg = 0"
+        )
+    settings = {key: value for key, value in recipe if key != "preset"}
     if recipe.crop == "image":
         settings["crop"] = None
-    return Augmentation(**settings, fill=fill)
+    names = [each.name for each in fields(Distortion)]
+    distortion = Distortion(**{name: settings.pop(name) for name in names})
+    weights = tuple((1 / np.maximum(counts, 1)).tolist())  # inverse frequencies
+    return Augmentation(**settings, distortion=distortion, class_weights=weights, fill=fill)
+
+
+def augmented_train_split(run: Run) -> AugmentedSplit:
+    """Return the training images of a run as it augments them."""
+    data, recipe = run.data, run.recipe
+    augmentation = make_augmentation(
+        recipe.augmentation,
+        fill=run.normalization.fill(),
+        counts=data.pixel_counts["train"],
+        pixels=data.pixels,
+    )
+    return AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
 
 
 def make_loader(dataset: AugmentedSplit, order: BatchOrder, *, workers: int) -> DataLoader[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -11,8 +13,8 @@ from pixelwise.recipes.schema import Recipe
 _NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Create SGD with momentum.
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Create the optimizer of a recipe.
 
     The heads of a `Segmenter` have multiples of the backbone's learning rate; all parameters of
     another module have the backbone's. Weight decay applies to kernels, not to biases and
@@ -37,6 +39,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
             {"params": biases, "lr": rate * settings.bias_multiplier, "weight_decay": 0.0},
             {"params": norms, "lr": rate, "weight_decay": 0.0},
         ]
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999))
     return torch.optim.SGD(groups, momentum=settings.momentum)
 
 
@@ -57,11 +61,16 @@ def make_schedule(
     """Create the learning rate schedule, to be stepped after each of the `steps` updates.
 
     `poly` is the schedule of DeepLab v2 (arXiv:1606.00915, section 4.1). `stages` is that of v1:
-    each stage has a tenth of the learning rate of the one before.
+    each stage has a tenth of the learning rate of the one before. `cosine` is half a period of a
+    cosine (arXiv:1608.03983, equation 5, without restarts).
     """
     settings = recipe.optimizer
     if settings.schedule == "stages":
         return torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: 0.1 ** min(step * settings.stages // steps, settings.stages - 1)
+        )
+    if settings.schedule == "cosine":
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
         )
     return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=settings.power)

@@ -230,7 +230,7 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
     progress = state.progress
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     optimizer = state.optimizer.state_dict()
-    for index, values in optimizer["state"].items():  # only tensors: the momentum of SGD
+    for index, values in optimizer["state"].items():  # only tensors, such as the momentum
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items()}
     averaged = 0
     if state.ema is not None:
@@ -314,7 +314,8 @@ def _restore_optimizer(
     # round the same sums differently.
     for weight, values in optimizer.state.items():
         for name, value in values.items():
-            values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+            if value.shape == weight.shape:  # the step counter of AdamW is a single number
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _nan_to_none(value: float) -> float | None:

@@ -18,16 +18,16 @@ from pixelwise.models import Segmenter, backbone_name, count_parameters
 from pixelwise.planning.training_data import SPLITS, open_training_data
 from pixelwise.progress import duration
 from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, ResolvedRecipe
-from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.class_pixels import check_class_pixels
 from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
 from pixelwise.training.initial_model import InitialModel, create_initial_model, create_network
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
-from pixelwise.training.loading import count_workers
+from pixelwise.training.loading import augmented_train_split, count_workers
 from pixelwise.training.losses import SegmentationLoss
 from pixelwise.training.run_folder import Run, check_out, fingerprint
 from pixelwise.training.tensorboard import import_summary_writer
+from pixelwise.training.time_budget import plan_timed_run
 from pixelwise.weights.normalization import Normalization
 from pixelwise.worker_start import check_workers_start
 
@@ -88,14 +88,20 @@ def set_up(
     group.on_rank_zero(lambda: check_class_pixels(data))
 
     def plan() -> tuple[Recipe, dict[str, str]]:
-        planned = plan_run(recipe, data, device, processes=world_size)
+        planned = plan_timed_run(
+            recipe,
+            data,
+            device,
+            make_network=lambda chosen: make_network(chosen, data, module),
+            processes=world_size,
+        )
         check_batch_size(planned[0].value("batch_size"), world_size)
         return planned
 
     planned_recipe, facts = group.on_rank_zero(plan)
     start = group.on_rank_zero_without_broadcast(
         lambda: create_initial_model(
-            recipe.model,
+            planned_recipe.model,
             data.classes,
             module=module,
             pixels=data.pixels,
@@ -108,13 +114,14 @@ def set_up(
     )
     data = replace(data, pixels=decisions.pixels)
     # The other ranks receive the weights when Fabric wraps the model.
-    model = make_network(recipe.model, data, module) if start is None else start.model
+    model = make_network(planned_recipe.model, data, module) if start is None else start.model
     torch.set_rng_state(decisions.rng_state)
     loss = group.on_all_ranks(
         lambda: SegmentationLoss(decisions.recipe.loss, data.pixel_counts["train"], device=device)
     )
     facts = {**decisions.facts, "processes": str(group)}
     run = Run(out, decisions.recipe, data, decisions.normalization, facts)
+    group.on_all_ranks(lambda: augmented_train_split(run))  # raises if it does not fit the images
     return TrainingSetup(run, model, loss)
 
 

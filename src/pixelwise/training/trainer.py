@@ -29,12 +29,11 @@ from pixelwise.training.custom_model import make_predictor
 from pixelwise.training.ema import make_ema
 from pixelwise.training.kernel_selection import KernelConfig
 from pixelwise.training.loading import (
-    AugmentedSplit,
     BatchOrder,
+    augmented_train_split,
     count_workers,
     iterate,
     lost_worker,
-    make_augmentation,
     make_loader,
 )
 from pixelwise.training.optimizer import make_optimizer, make_schedule
@@ -106,13 +105,9 @@ class Trainer:
             rank=self.group.rank,
             world_size=self.group.world_size,
         )
-        augmentation = make_augmentation(recipe.augmentation, fill=self.run.normalization.fill())
-        self.train_dataset = AugmentedSplit(data, "train", augmentation, seed=recipe.seed)
-        self.loader = make_loader(
-            self.train_dataset,
-            self.batch_sampler,
-            workers=count_workers(recipe.data.workers, self.group),
-        )
+        self.train_dataset = augmented_train_split(self.run)
+        workers = count_workers(recipe.data.workers, self.group)
+        self.loader = make_loader(self.train_dataset, self.batch_sampler, workers=workers)
 
     def _make_model_and_optimizer(self) -> None:
         """Wrap the network with Fabric; create optimizer, schedule and moving average."""

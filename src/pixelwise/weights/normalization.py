@@ -119,5 +119,7 @@ IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GOOGLENET = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # Networks trained with TensorFlow: -1 to 1 (DeepLab's feature_extractor.py).
 TENSORFLOW = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# EfficientNet-Lite: (value - 127) / 128 (efficientnet_lite_builder.py).
+EFFICIENTNET_LITE = Normalization((127 / 255,) * 3, (128 / 255,) * 3)
 # FCN's reference code on PASCAL VOC (voc-fcn*/net.py): the mean of ImageNet.
 CAFFE = caffe_normalization(104.00699, 116.66877, 122.67892)

@@ -80,6 +80,8 @@ LAYOUTS = (
 """All layouts, in the order in which they are tried."""
 
 
+_ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
+
 STRUCTURE = "structure"
 """Layout name of a dataset in which only the structure of the folders was detected."""
 
@@ -101,7 +103,10 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"{root}: {what}: give the folder that holds the images and masks")
+        remedy = "give the folder that holds the images and masks"
+        if root.suffix.lower() in _ARCHIVES and root.exists():
+            what, remedy = "is an archive", "unpack it, and give the folder"
+        raise InputError(f"{root}: {what}: {remedy}")
     toml = read_data_toml(root)
     spec = spec or DatasetSpec()
     if spec.from_run and not matches(root, spec):
@@ -146,10 +151,12 @@ def _read_known(root: Path) -> Source | None:
 def _read_folders(root: Path) -> Source:
     """Read folders of common names, unless other folders fit the same images or masks."""
     source = folders.read(root)
+    if (root / "class_names.txt").is_file():  # labelme exports each mask in several formats
+        return source
     pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
     others = files_outside(root, {path.parent for pair in pairs.items() for path in pair})
     if others:
-        readings = find_readings(root)
+        readings = [] if folders.is_labelme_export(root) else find_readings(root)
         if len(readings) == 1 and pairs.items() < readings[0].pairs.items():
             return read_patterns(root, *as_patterns(readings[0]), STRUCTURE)
         alternatives = with_other_partners(readings, root, pairs)

@@ -59,6 +59,7 @@ class _Entry:
         modified: Its modification time before it was read.
         files: The size of each result, by its final name.
         staged: The temporary name of each result, by its final name, until it is renamed.
+        answer: What the run also wants to know about the image, as plain JSON.
     """
 
     image: str
@@ -66,6 +67,7 @@ class _Entry:
     modified: int
     files: dict[str, int]
     staged: dict[str, str]
+    answer: dict[str, Any] | None = None
 
     def line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
@@ -95,6 +97,7 @@ class Journal:
         self.path = out / f"{NAME}.jsonl"
         self.tile_progress = out / f"{NAME}.tiles"
         self.header = json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True) + "\n"
+        self._answers: dict[str, dict[str, Any]] = {}
         self.outdated = False
         self._starts_over = self._overwrite = overwrite
         self._lock = FolderLock(out, "predict")
@@ -135,6 +138,8 @@ class Journal:
             for path, files in wanted.items()
             if _key(path) in entries and self._is_valid(entries[_key(path)], path, files)
         }
+        for entry in finished.values():
+            self._answers[entry.image] = entry.answer or {}
         rest = [name for path, files in wanted.items() if path not in finished for name in files]
         listed = {name for entry in entries.values() for name in entry.files}
         damaged = {name for name in rest if name in listed and is_cut_off(self.out / name)}
@@ -163,16 +168,19 @@ class Journal:
         """Return whether there is a file that prediction did not write."""
         return os.path.lexists(self.out / name) and not is_result(self.out / name)
 
-    def reserve(self) -> Path:
+    def reserve(self, suffix: str = ".part") -> Path:
         """Return a temporary path for a result that the caller writes and flushes to disk.
 
         Any thread may call this. The first call creates the folder.
+
+        Args:
+            suffix: End of the name, for writers that derive the format from it.
 
         Raises:
             InputError: If the folder cannot be created.
         """
         self._start()
-        return self.out / f"{NAME}.{next(self._numbers)}.part"
+        return self.out / f"{NAME}.{next(self._numbers)}{suffix}"
 
     def stage(self, data: bytes) -> Path:
         """Write a PNG file under a temporary path and flush it; any thread may call this."""
@@ -189,22 +197,31 @@ class Journal:
         return side
 
     def seal(self, side: Path) -> None:
-        """Mark and flush a TIFF or MP4 file that the caller wrote under a temporary path."""
+        """Mark and flush another file that the caller wrote under a temporary path."""
         mark_file(side)
         with side.open("rb+") as stream:
             os.fsync(stream.fileno())
 
-    def add(self, image: Path, stamp: FileStamp, results: Mapping[str, Path]) -> None:
+    def add(
+        self,
+        image: Path,
+        stamp: FileStamp,
+        results: Mapping[str, Path],
+        answer: dict[str, Any] | None = None,
+    ) -> None:
         """Record a finished image.
 
         Args:
             image: The image.
             stamp: Its stamp before it was read.
             results: The temporary path of each result, by its final name.
+            answer: What the run also wants to know about the image, as plain JSON.
         """
         files = {name: side.stat().st_size for name, side in results.items()}
         staged = {name: side.relative_to(self.out).as_posix() for name, side in results.items()}
-        self._waiting.append(_Entry(_key(image), stamp.size, stamp.modified, files, staged))
+        entry = _Entry(_key(image), stamp.size, stamp.modified, files, staged, answer)
+        self._answers[entry.image] = answer or {}
+        self._waiting.append(entry)
         if time.monotonic() - self._committed >= COMMIT_SECONDS:
             self.commit()
 
@@ -218,6 +235,10 @@ class Journal:
                 self._rename(entry)
             flush_folder(self.out)
         self._committed = time.monotonic()
+
+    def answer(self, image: Path) -> dict[str, Any] | None:
+        """Return what was recorded for an image; None if it is not finished."""
+        return self._answers.get(_key(image))
 
     def finish(self) -> None:
         """Commit and remove the journal, because the run is complete."""

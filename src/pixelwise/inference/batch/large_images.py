@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic
+from pixelwise.inference.answer_options import AnswerOptions
+from pixelwise.inference.batch.image_work import file_stamp, find_place, make_answer
 from pixelwise.inference.batch.mask_tiff import write_mask_tiff
 from pixelwise.inference.batch.predict_folder import (
     FolderResult,
     Images,
+    answer_settings,
     disk_error,
-    file_stamp,
+    finish_table,
     make_journal,
     stopped,
     summarize,
@@ -28,9 +34,11 @@ from pixelwise.inference.batch.tile_progress_file import TileProgressFile
 from pixelwise.inference.output_names import find_images, output_names
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.results import label_map
+from pixelwise.inference.tables import check_replaced
 from pixelwise.inference.tiling.tile_grid import Block
 from pixelwise.inference.tiling.tiled_model import NONE, TiledModel
 from pixelwise.interrupts import Interrupts
+from pixelwise.regions.streamed_areas import StreamedAreas
 
 MEMORY = 9 << 27
 """Bytes that one pass may take, 1.1 GiB: with PyTorch, the tiles of the image, the logits of two
@@ -48,6 +56,7 @@ def predict_large_images(
     images: Images,
     out: str | Path = "predictions",
     *,
+    answers: AnswerOptions | None = None,
     overwrite: bool = False,
     watch: Watch = _no_watch,
 ) -> FolderResult:
@@ -61,6 +70,7 @@ def predict_large_images(
         predictor: Predicts the masks, without a CRF or TTA.
         images: A folder, a file, or several of these.
         out: The folder for the masks.
+        answers: A table of areas, without confidences; nothing else is possible in tiles.
         overwrite: Predict all images again instead of resuming, and replace files that prediction
             did not write.
         watch: Called with an image and its size (height, width), and entered while that image is
@@ -69,16 +79,20 @@ def predict_large_images(
 
     Raises:
         InputError: If no image can be predicted, two results have the same name, a result would
-            replace a file that prediction did not write, or `out` cannot be used.
+            replace a file that prediction did not write, `out` cannot be used, or an option needs
+            the full image.
         PredictionError: If the disk is full.
         StoppedError: After Ctrl-C or SIGTERM.
     """
+    options = answers or AnswerOptions()
     _check_options(predictor)
+    _check_answers(options, overwrite=overwrite)
     paths, out = find_images(images), Path(out)
     names = {p: f"{n}.tif" for p, n in zip(paths, output_names(paths, out), strict=True)}
     for path, name in names.items():
         _check_not_itself(out / name, path)
-    journal = make_journal(predictor, out, overwrite=overwrite, large=True)
+    settings = answer_settings(predictor, options)
+    journal = make_journal(predictor, out, overwrite=overwrite, large=True, **settings)
     failed: list[InputError] = []
     written = 0
 
@@ -98,13 +112,14 @@ def predict_large_images(
                         state = f"{path}: stopped with {done} of {total} tiles done"
                         raise stopped(state, interrupts, overwrite=overwrite)
 
+                areas = None if options.table is None else StreamedAreas(predictor.classes)
                 try:
-                    _write_mask(predictor, image, side, report, tile_progress)
+                    _write_mask(predictor, image, side, report, tile_progress, areas)
                 except InputError:
                     side.unlink(missing_ok=True)  # the other images may need the room
                     raise
                 journal.seal(side)
-                journal.add(path, stamp, {names[path]: side})
+                journal.add(path, stamp, {names[path]: side}, _answer(areas, path, options))
                 journal.commit()
 
     try:
@@ -121,10 +136,12 @@ def predict_large_images(
                     failed.append(fault)
                 else:
                     written += 1
+            rows = finish_table(journal, paths, options, settings, overwrite=overwrite)
             journal.finish()
     except OSError as error:
         raise disk_error(out, error, overwrite=overwrite) from error
-    return summarize(journal, written=written, kept=len(kept), failed=failed)
+    result = summarize(journal, written=written, kept=len(kept), failed=failed)
+    return replace(result, rows=rows)
 
 
 def predict_large_image(
@@ -160,8 +177,11 @@ def _write_mask(
     path: Path,
     progress: ProgressCallback | None,
     tile_progress: TileProgressFile | None = None,
+    areas: StreamedAreas | None = None,
 ) -> None:
     """Write the mask of an open image, resuming at `tile_progress`; an error leaves half of it.
+
+    The rows of the mask are also added to `areas`.
 
     Raises InputError if the image is damaged, and OSError if a file cannot be written.
     """
@@ -179,14 +199,52 @@ def _write_mask(
             yield block, mask
 
     strips = _strips(masks(), width=image.size[1])
+    if tile_progress is not None:
+        strips = tile_progress.record(strips)
     write_mask_tiff(
         path,
-        strips if tile_progress is None else tile_progress.record(strips),
+        strips if areas is None else _measured(strips, areas, classes),
         size=image.size,
         palette=classes.palette(),
         nodata=ignore if sparse else None,
         georeference=image.georeference,
     )
+
+
+def _measured(
+    strips: Iterator[NDArray[np.uint8]], areas: StreamedAreas, classes: Classes
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield strips of a mask and add them to `areas`."""
+    index_of = np.full(256, IGNORE, np.uint8)
+    index_of[list(classes.written_values)] = range(len(classes))
+    for strip in strips:
+        areas.add(index_of[strip])
+        yield strip
+
+
+def _answer(
+    areas: StreamedAreas | None, path: Path, options: AnswerOptions
+) -> dict[str, Any] | None:
+    if areas is None:
+        return None
+    found = areas.finish(find_place(path, options).pixel_area)
+    return make_answer(found, options, flagged=None)
+
+
+def _check_answers(options: AnswerOptions, *, overwrite: bool) -> None:
+    """Raise InputError if an answer needs the full image, or cannot be written."""
+    for given, option in (
+        (options.cleans, "--min-area or --fill-holes"),
+        (options.polygons is not None, "--polygons"),
+        (options.probabilities or options.confidence, "--probabilities or --confidence"),
+    ):
+        if given:
+            raise InputError(
+                f"{option}: needs the full image in memory, which --large avoids: leave one of "
+                "them out"
+            )
+    if options.table is not None:
+        check_replaced(options.table, overwrite=overwrite)
 
 
 def _check_not_itself(out: Path, path: Path) -> None:

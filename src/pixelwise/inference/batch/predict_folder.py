@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pixelwise
-from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.inference.batch.folder_journal import FileStamp, Journal
+from pixelwise.inference.answer_options import AnswerOptions
+from pixelwise.inference.batch.folder_journal import Journal
+from pixelwise.inference.batch.image_work import ImageWork, predict_pixels, work_size
 from pixelwise.inference.batch.pipeline import overlapped
 from pixelwise.inference.output_names import find_images, output_names, result_names
 from pixelwise.inference.predictor import Predictor
-from pixelwise.inference.results import Segmentation
+from pixelwise.inference.tables import check_replaced, write_table
 from pixelwise.interrupts import Interrupts, StoppedError
 
 Images = str | Path | Sequence[str | Path]
@@ -37,6 +39,9 @@ class FolderResult:
             another bundle or other options.
         replaced: The number of predicted images of which there were masks already, written by an
             earlier run, whose options are not known any more. 0 for TIFF files read in tiles.
+        rows: The rows of the table of areas, if there is one.
+        flagged: The images that are unlike the data that the network was calibrated on. None are
+            found unless probabilities are computed.
     """
 
     written: int
@@ -44,6 +49,8 @@ class FolderResult:
     faults: tuple[str, ...]
     outdated: bool = field(repr=False)
     replaced: int = 0
+    rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    flagged: tuple[str, ...] = ()
 
 
 def predict_folder(
@@ -52,6 +59,7 @@ def predict_folder(
     out: str | Path = "predictions",
     *,
     overlay: bool = True,
+    answers: AnswerOptions | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderResult:
@@ -65,6 +73,8 @@ def predict_folder(
         images: A folder, a file, or several of these.
         out: The folder for the results.
         overlay: Whether overlays are written.
+        answers: What is written besides, and how masks are cleaned. A table is written once all
+            images are finished.
         overwrite: Predict all images again instead of resuming, and replace files that prediction
             did not write.
         progress: Called with the number of finished images and the number of all images.
@@ -75,49 +85,49 @@ def predict_folder(
         PredictionError: If the disk is full.
         StoppedError: After Ctrl-C or SIGTERM.
     """
+    options = answers or AnswerOptions()
+    options.check_classes(predictor.classes)
     paths, out = find_images(images), Path(out)
-    names = zip(paths, output_names(paths, out, overlay=overlay), strict=True)
-    files = {path: result_names(name, overlay=overlay) for path, name in names}
-    journal = make_journal(predictor, out, overwrite=overwrite)
-    stamps: dict[Path, FileStamp] = {}
+    suffixes = options.suffixes
+    names = zip(paths, output_names(paths, out, overlay=overlay, suffixes=suffixes), strict=True)
+    files = {p: result_names(name, overlay=overlay, suffixes=suffixes) for p, name in names}
+    settings = answer_settings(predictor, options)
+    journal = make_journal(predictor, out, overwrite=overwrite, **settings)
+    work = ImageWork(predictor, options, journal, files, overlay=overlay)
     failed: list[InputError] = []
     written = 0
-
-    def decode(path: Path) -> Pixels:
-        stamps[path] = file_stamp(path)  # before reading, so that a change meanwhile is noticed
-        return predictor.prepare(path)
-
-    def encode(path: Path, result: Segmentation) -> dict[str, Path]:
-        encoded = zip(files[path], result.encode(overlay=overlay), strict=True)
-        return {name: journal.stage(data) for name, data in encoded}
-
+    rows: tuple[dict[str, Any], ...] = ()
+    if options.table is not None:
+        check_replaced(options.table, overwrite=overwrite)
     try:
         with journal, Interrupts() as interrupts:
             kept = journal.begin(files)
             remaining = [path for path in paths if path not in kept]
             replaced = sum((out / files[path][0]).exists() for path in remaining)
             # With fewer images than threads, each image gets all cores.
-            concurrent = 1 < predictor.concurrency <= len(remaining)
+            concurrent = 1 < work.concurrency <= len(remaining)
             steps = overlapped(
                 remaining,
-                prepare=decode,
-                work=predictor.segment_concurrently if concurrent else predictor.segment_prepared,
-                finish=encode,
-                size=lambda pixels: pixels.nbytes,
+                prepare=work.read,
+                work=partial(predict_pixels, predictor, options, concurrently=concurrent),
+                finish=work.finish,
+                size=partial(work_size, predictor, options),
                 stop=lambda: interrupts.requested is not None,
-                concurrency=predictor.concurrency if concurrent else 1,
+                concurrency=work.concurrency if concurrent else 1,
             )
             with closing(steps):
                 for done in steps:
                     if done.fault is not None:
                         failed.append(done.fault)
                     elif done.result is not None:
-                        journal.add(done.item, stamps.pop(done.item), done.result)
+                        stamp = work.stamps.pop(done.item)
+                        journal.add(done.item, stamp, done.result.files, done.result.answer)
                         written += 1
                     if progress is not None:
                         progress(len(kept) + written + len(failed), len(paths))
             complete = len(kept) + written + len(failed) == len(paths)
             if complete:
+                rows = finish_table(journal, paths, options, settings, overwrite=overwrite)
                 journal.finish()
     except OSError as error:
         raise disk_error(out, error, overwrite=overwrite) from error
@@ -125,7 +135,42 @@ def predict_folder(
         state = f"{out}: stopped with {len(kept) + written} of {len(paths)} images finished"
         raise stopped(state, interrupts, overwrite=overwrite)
     result = summarize(journal, written=written, kept=len(kept), failed=failed)
-    return replace(result, replaced=replaced)
+    return replace(result, replaced=replaced, rows=rows, flagged=find_flagged(journal, paths))
+
+
+def answer_settings(predictor: Predictor, options: AnswerOptions) -> dict[str, Any]:
+    """Return what decides the answers, for the journal; {} without any option."""
+    values = options.to_json()
+    if values and options.needs_probabilities and predictor.calibration is not None:
+        values["calibration"] = predictor.calibration.to_json()
+    return {"answers": values} if values else {}
+
+
+def finish_table(
+    journal: Journal,
+    paths: Sequence[Path],
+    options: AnswerOptions,
+    settings: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> tuple[dict[str, Any], ...]:
+    """Write the table of all finished images, if there is to be one, and return its rows."""
+    if options.table is None:
+        return ()
+    journal.commit()
+    answers = [(path, journal.answer(path)) for path in paths]
+    rows = tuple(
+        {"image": str(path), **row} for path, answer in answers if answer for row in answer["rows"]
+    )
+    if rows:  # otherwise no image could be predicted
+        about = settings["answers"]
+        write_table(options.table, rows, options=about, overwrite=overwrite)
+    return rows
+
+
+def find_flagged(journal: Journal, paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return the images whose answer says that they are unlike the data of the network."""
+    return tuple(str(path) for path in paths if (journal.answer(path) or {}).get("flagged"))
 
 
 def make_journal(predictor: Predictor, out: Path, *, overwrite: bool, **settings: Any) -> Journal:
@@ -160,13 +205,3 @@ def disk_error(out: Path, error: OSError, *, overwrite: bool) -> PredictionError
 def how_to_resume(*, overwrite: bool) -> str:
     same = "the same command without --overwrite" if overwrite else "the same command"
     return f"{same} resumes from there"
-
-
-def file_stamp(path: Path) -> FileStamp:
-    """Return the stamp of an image; raise InputError if the file cannot be read."""
-    try:
-        return FileStamp.of(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}): check the path and its permissions"
-        ) from error

@@ -2,8 +2,8 @@
 
 A mark holds the SHA-256 of the rest of the file. A mask that was corrected by hand therefore counts
 as somebody else's file, whatever the program that wrote it has kept of the original. In PNG files
-the mark is a text chunk before the last chunk; in TIFF and MP4 files it is a box at the end, which
-MP4 defines and TIFF ignores.
+the mark is a text chunk before the last chunk, and in GeoJSON the last member. In TIFF, MP4 and
+GeoPackage files it is a box at the end, which MP4 defines and the others ignore.
 """
 
 from __future__ import annotations
@@ -14,27 +14,36 @@ import zlib
 from pathlib import Path
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-TEXT = b"Software\0pixelwise predict; SHA-256 of the rest of the file: "
+GEOJSON_END = b"\n}\n"
+TAILS = {".png": PNG_END, ".geojson": GEOJSON_END}
+"""What follows the mark."""
+NOTE = b"pixelwise predict; SHA-256 of the rest of the file: "
+TEXT = b"Software\0" + NOTE
 CHUNK_BYTES = 1 << 20
 
 
 def mark_png(data: bytes) -> bytes:
     """Return a PNG file with a mark."""
-    mark = _mark(hashlib.sha256(data).hexdigest(), is_png=True)
+    mark = _mark(hashlib.sha256(data).hexdigest(), ".png")
     return data[: -len(PNG_END)] + mark + PNG_END
 
 
 def mark_file(path: Path) -> None:
-    """Append a mark to a TIFF or MP4 file."""
+    """Append a mark to a TIFF, MP4 or GeoPackage file, or insert one into a GeoJSON file."""
+    if path.suffix == ".geojson":
+        content = path.read_bytes().rstrip().removesuffix(b"}").rstrip()
+        digest = hashlib.sha256(content + GEOJSON_END).hexdigest()
+        path.write_bytes(content + _mark(digest, path.suffix) + GEOJSON_END)
+        return
     digest = _digest(path, path.stat().st_size)
     with path.open("ab") as stream:
-        stream.write(_mark(digest, is_png=False))
+        stream.write(_mark(digest, path.suffix))
 
 
 def is_result(path: Path) -> bool:
     """Return whether prediction wrote a file and nobody has changed it since."""
-    tail = PNG_END if path.suffix == ".png" else b""
-    length = len(_mark("0" * 64, is_png=bool(tail)))
+    tail = TAILS.get(path.suffix, b"")
+    length = len(_mark("0" * 64, path.suffix))
     try:
         end = path.stat().st_size - len(tail) - length
         if end < 0:
@@ -42,7 +51,7 @@ def is_result(path: Path) -> bool:
         with path.open("rb") as stream:
             stream.seek(end)
             mark = stream.read(length)
-        return TEXT in mark and mark == _mark(_digest(path, end, tail), is_png=bool(tail))
+        return NOTE in mark and mark == _mark(_digest(path, end, tail), path.suffix)
     except OSError:
         return False
 
@@ -52,9 +61,11 @@ def is_cut_off(path: Path) -> bool:
     return path.suffix == ".png" and path.is_file() and not path.read_bytes().endswith(PNG_END)
 
 
-def _mark(digest: str, *, is_png: bool) -> bytes:
+def _mark(digest: str, suffix: str) -> bytes:
     text = TEXT + digest.encode()
-    if is_png:
+    if suffix == ".geojson":
+        return b',\n"written_by": "' + NOTE + digest.encode() + b'"'
+    if suffix == ".png":
         chunk = b"tEXt" + text
         return struct.pack(">I", len(text)) + chunk + struct.pack(">I", zlib.crc32(chunk))
     return struct.pack(">I", 8 + len(text)) + b"free" + text

@@ -51,6 +51,25 @@ GEOREFERENCE = (
 )
 
 
+def georeference_tags(path: Path) -> list[tuple[Any, ...]]:
+    """Return the tags that locate an image on the earth; none for other files than TIFF."""
+    from tifffile import TiffFile, TiffFileError
+
+    try:
+        with TiffFile(path) as file:
+            return _georeference(file.pages.first)
+    except (TiffFileError, OSError):
+        return []
+
+
+def _georeference(page: TiffPage) -> list[tuple[Any, ...]]:
+    return [
+        (tag.code, int(tag.dtype), tag.count, tag.value, True)
+        for code in GEOREFERENCE
+        if (tag := page.tags.get(code)) is not None
+    ]
+
+
 class TiffSource:
     """A TIFF file as an `ImageSource`, opened with `open`.
 
@@ -93,11 +112,7 @@ class TiffSource:
         self.alpha = has_alpha and pixels.channels < page.samplesperpixel
         self._check()
         self.nodata = self._nodata()
-        self.georeference = [
-            (tag.code, int(tag.dtype), tag.count, tag.value, True)
-            for code in GEOREFERENCE
-            if (tag := page.tags.get(code)) is not None
-        ]
+        self.georeference = _georeference(page)
 
     @classmethod
     @contextmanager

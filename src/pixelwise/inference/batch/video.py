@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,16 @@ from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
 from pixelwise.file_io import flush_tree, not_writable
 from pixelwise.inference import overlay
+from pixelwise.inference.answer_options import AnswerOptions
 from pixelwise.inference.batch.folder_journal import FileStamp, Journal
+from pixelwise.inference.batch.image_work import (
+    Place,
+    clean,
+    encode,
+    find_answer,
+    predict_pixels,
+    work_size,
+)
 from pixelwise.inference.batch.pipeline import overlapped
 from pixelwise.inference.batch.result_mark import mark_png
 from pixelwise.inference.predictor import Predictor
@@ -37,6 +47,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 ENCODER = "libx264"
 MAX_RATIO = 65535  # H.264 stores the pixel aspect ratio in twice 16 bits
+_Answer = dict[str, Any] | None  # of one frame, from `find_answer`
 QUALITY = {"crf": "18", "preset": "veryfast"}  # x264: 18 is visually close to lossless
 
 
@@ -48,6 +59,8 @@ class VideoResult:
         overlay: The video with overlays.
         masks: The folder of the masks, if requested.
         frames: The number of frames in the results.
+        rows: The rows of the frames in the table of areas, if there is one.
+        flagged: The number of frames that are unlike the data of a calibrated network.
         notes: Remarks for the user, one line each.
         faults: Why the results lack frames of a damaged or truncated video, one line each.
     """
@@ -55,8 +68,26 @@ class VideoResult:
     overlay: Path
     masks: Path | None
     frames: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    flagged: int = 0
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+    def add_frame(self, path: Path, number: int, answer: _Answer) -> None:
+        self.frames += 1
+        if answer is not None:
+            about = {"image": str(path), "frame": number}
+            self.rows += [about | row for row in answer["rows"]]
+            self.flagged += bool(answer["flagged"])
+
+
+def check_video_options(options: AnswerOptions) -> None:
+    """Raise InputError for answers that are not available for videos."""
+    if options.polygons is not None or options.probabilities or options.confidence:
+        raise InputError(
+            "polygons and rasters of probabilities are written for images, not for videos: omit "
+            "them, or give the frames as images"
+        )
 
 
 def is_video(path: Path) -> bool:
@@ -70,6 +101,7 @@ def predict_video(
     *,
     name: str | None = None,
     masks: bool = False,
+    answers: AnswerOptions | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> VideoResult:
@@ -86,16 +118,24 @@ def predict_video(
         out: The folder for the results. Earlier results of the same name are replaced.
         name: The base name of the results; the video's stem by default.
         masks: Whether to write a mask for each frame.
+        answers: Whether the areas of each frame are measured, and how masks are cleaned. The
+            caller writes the table.
         overwrite: Whether to replace files that prediction did not write.
         progress: Called with the number of finished frames and the number of all frames, which is
             0 if the video does not declare it.
 
     Raises:
         InputError: If PyAV is not installed, the video cannot be read, or the results cannot be
-            written or would replace files that prediction did not write.
+            written or would replace files that prediction did not write, or the options ask for
+            polygons or rasters.
         StoppedError: After Ctrl-C or SIGTERM; no files are left.
     """
     require_av(path)
+    options = answers or AnswerOptions()
+    check_video_options(options)
+    options.check_classes(predictor.classes)
+    area = None if options.pixel_size is None else options.pixel_size**2
+    place = Place(None, area, options.min_pixels(area))
     name = path.stem if name is None else name
     result = VideoResult(out / f"{name}_overlay.mp4", out / f"{name}_masks" if masks else None)
     if result.overlay.exists() and result.overlay.samefile(path):
@@ -108,28 +148,31 @@ def predict_video(
         interrupts = stack.enter_context(Interrupts())
         with closing(_VideoWriter(results.overlay, reader, first, predictor.classes)) as writer:
 
-            def finish(frame: _Frame, segmentation: Segmentation) -> Image.Image:
+            def finish(frame: _Frame, segmentation: Segmentation) -> tuple[Image.Image, _Answer]:
+                segmentation = clean(segmentation, options, place)
                 if results.masks is not None:
-                    (mask,) = segmentation.encode(overlay=False)
+                    (mask,) = encode(segmentation, options, overlay=False)
                     (results.masks / f"{frame.number:06d}.png").write_bytes(mark_png(mask))
-                return segmentation.overlay(legend=False)
+                answer = find_answer(segmentation, options, place)
+                return segmentation.overlay(legend=False), answer
 
             steps = overlapped(
                 chain([first], reader.frames),
                 prepare=lambda frame: predictor.prepare(frame.pixels),
-                work=predictor.segment_concurrently,
+                work=partial(predict_pixels, predictor, options, concurrently=True),
                 finish=finish,
-                size=lambda pixels: pixels.nbytes,
+                size=partial(work_size, predictor, options),
                 stop=lambda: interrupts.requested is not None,
-                concurrency=predictor.concurrency,
+                concurrency=1 if options.needs_probabilities else predictor.concurrency,
             )
             with closing(steps):
                 for done in steps:
                     if done.fault is not None:
                         raise done.fault
                     assert done.result is not None
-                    writer.write(done.result, done.item.time)
-                    result.frames += 1
+                    image, answer = done.result
+                    writer.write(image, done.item.time)
+                    result.add_frame(path, done.item.number, answer)
                     if progress is not None:
                         progress(result.frames, reader.expected)
         if interrupts.requested is not None:

@@ -1,0 +1,1 @@
+"""What a mask says in numbers and shapes: connected components, areas, polygons."""

@@ -1,0 +1,139 @@
+"""Encodes a prediction in the form that a client asks for."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.data.png_encoding import encode_palette, encode_rgb
+from pixelwise.inference import Prediction, Segmentation
+from pixelwise.regions.areas import measure_areas
+from pixelwise.regions.polygons import find_polygons
+
+PNG, JSON, NPY, GEOJSON = (
+    "image/png",
+    "application/json",
+    "application/x-npy",
+    "application/geo+json",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The body of a response and its media type."""
+
+    body: bytes
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """A form of result.
+
+    Attributes:
+        encode: Makes the answer.
+        needs_probabilities: Whether the network's probabilities are needed beside the mask.
+        suffix: Suffix of a file that holds the answer.
+    """
+
+    encode: Callable[[Any], Answer]
+    needs_probabilities: bool
+    suffix: str
+
+
+def _mask(result: Segmentation) -> Answer:
+    return Answer(encode_palette(result.mask, result.classes.palette()), PNG)
+
+
+def _labels(result: Segmentation) -> Answer:
+    """Class indices, 255 for ignored pixels, as an 8-bit gray image."""
+    return Answer(_gray(result.labels), PNG)
+
+
+def _overlay(result: Segmentation) -> Answer:
+    return Answer(encode_rgb(np.asarray(result.overlay(legend=False))), PNG)
+
+
+def _confidence(result: Prediction) -> Answer:
+    """The probability of the label of each pixel, 0..255 for 0..1."""
+    return Answer(_gray(np.rint(result.probabilities.max(axis=0) * 255).astype(np.uint8)), PNG)
+
+
+def _probabilities(result: Prediction) -> Answer:
+    """A NumPy file with (C, H, W) float16."""
+    stream = io.BytesIO()
+    np.save(stream, result.probabilities.astype(np.float16))
+    return Answer(stream.getvalue(), NPY)
+
+
+def _rle(result: Segmentation) -> Answer:
+    """Uncompressed RLE of each class that occurs, as in COCO: column by column, zeros first."""
+    height, width = result.labels.shape
+    flat = result.labels.T.reshape(-1)
+    segments = []
+    for index in np.unique(flat).tolist():
+        if index >= len(result.classes):
+            continue
+        covered = np.concatenate([[False], flat == index, [False]])
+        edges = np.flatnonzero(covered[1:] != covered[:-1])
+        counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+        if counts[-1] == 0:
+            counts.pop()
+        name = result.classes.names[index]
+        segments.append({"class": name, "size": [height, width], "counts": counts})
+    return _json({"height": height, "width": width, "segments": segments})
+
+
+def _table(result: Prediction) -> Answer:
+    confidence = result.probabilities.max(axis=0)
+    areas = measure_areas(result.labels, result.classes, confidence=confidence)
+    height, width = result.labels.shape
+    rows = [area.to_json() for area in areas]
+    return _json({"height": height, "width": width, "classes": rows})
+
+
+def _polygons(result: Prediction) -> Answer:
+    import shapely
+
+    confidence = result.probabilities.max(axis=0)
+    features = [
+        {
+            "type": "Feature",
+            "geometry": json.loads(shapely.to_geojson(polygon.outline)),
+            "properties": {
+                "class": polygon.name,
+                "pixels": polygon.pixels,
+                "confidence": polygon.confidence,
+            },
+        }
+        for polygon in find_polygons(result.labels, result.classes, confidence=confidence)
+    ]
+    content = {"type": "FeatureCollection", "features": features}
+    return Answer(json.dumps(content).encode(), GEOJSON)
+
+
+def _gray(values: NDArray[np.uint8]) -> bytes:
+    return encode_palette(values, bytes(value for value in range(256) for _ in range(3)))
+
+
+def _json(content: Any) -> Answer:
+    return Answer(json.dumps(content, ensure_ascii=False).encode(), JSON)
+
+
+OUTPUTS = {
+    "mask": Output(_mask, False, ".png"),
+    "labels": Output(_labels, False, ".png"),
+    "overlay": Output(_overlay, False, ".png"),
+    "rle": Output(_rle, False, ".json"),
+    "polygons": Output(_polygons, True, ".geojson"),
+    "table": Output(_table, True, ".json"),
+    "confidence": Output(_confidence, True, ".png"),
+    "probabilities": Output(_probabilities, True, ".npy"),
+}
+"""All forms of results, by name."""
