@@ -213,7 +213,8 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda root: edit_json(
             coco_file(root), lambda c: c["images"][0].update(height=56, width=40)
         ),
-        "the file gives 40x56 for photo_0.jpg, but the image is 56x40: its EXIF orientation rotates it",
+        "the file gives 40x56 for photo_0.jpg, but the image is 56x40: its EXIF orientation "
+        "rotates it",
     ),
     "coco: no categories": (
         "coco",
