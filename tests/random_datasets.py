@@ -238,7 +238,7 @@ class Writer:
                 file = _other_form(scene.file) if other_form else scene.file
                 self.write_image(folder(scene) / file, scene)
         if self.fault("second image with the same stem", 0.06):
-            scene = self.choose(scenes)
+            scene = self.choose([scene for scene in scenes if not scene.lost])
             other = ".bmp" if scene.suffix.lower() != ".bmp" else ".png"
             twin = Scene(999 - scene.number, scene.split, scene.name, other, scene.size, [])
             if twin.number not in [s.number for s in scenes]:
@@ -544,6 +544,7 @@ def yolo(writer: Writer) -> Dataset:
     suffix = ".TXT" if writer.fault("upper-case label suffix", 0.08) else ".txt"
     flat = writer.fault("labels less deep than images", 0.05)
     lost_folder = writer.fault("no labels of a split", 0.05)
+    labeled = []
     for scene in scenes:
         height, width = scene.size
         lines = []
@@ -556,6 +557,7 @@ def yolo(writer: Writer) -> Dataset:
         if (lines or writer.chance(0.5)) and not (lost_folder and scene.split == "train"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(lines) + "\n")
+            labeled.append(scene)
     paths = "train: images/train\nval: images/val\n"
     if writer.chance(0.3):
         style = writer.choose(("folder", "windows", "drive", "home"))
@@ -571,6 +573,7 @@ def yolo(writer: Writer) -> Dataset:
         text += "\n" + "".join(f"  {i}: {name}\n" for i, name in enumerate(names[1:]))
     (writer.root / "data.yaml").write_text(text)
     writer.write_images(lambda s: writer.root / "images" / s.split, scenes)
+    scenes = [scene for scene in scenes if not scene.lost or scene in labeled]
     return Dataset(writer.root, "yolo", scenes, names, background=True)
 
 

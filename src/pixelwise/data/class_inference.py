@@ -154,38 +154,36 @@ def _classes_from_colors(source: Source, pairs: Sequence[PairReport]) -> Classes
             "too many for classes (soft edges, or images?): export the masks without smoothing, or "
             f"write {table} with a name and a color for each class"
         )
-    rgb = unpack_rgb(colors)
+    values = _palette_values(pairs)
+    ignored = [color for color in colors.tolist() if set(values.get(color, ())) == {255}][
+        : len(colors) - 1
+    ]
+    rgb = unpack_rgb(colors[~np.isin(colors, ignored)])
     names = [f"color_{number}" for number in range(1, len(rgb) + 1)]
-    numbers = _palette_numbers(pairs, colors)
-    ignored = None
-    if numbers is not None:
-        order = np.argsort(numbers).tolist()
-        if numbers[order[-1]] == 255 and len(order) > 1:
-            ignored = rgb[order.pop()]
+    # Names that the user knows: the first values of the colors, if they differ.
+    numbers = [values[color][0] for color in colors.tolist() if color in values.keys() - {*ignored}]
+    if len(set(numbers)) == len(rgb):
+        order = np.argsort(numbers)
         rgb, names = [rgb[i] for i in order], [f"class_{numbers[i]}" for i in order]
     shown = ", ".join(f"{name} {color}" for name, color in zip(names, rgb, strict=True))
-    if ignored is not None:
-        shown += f"; {ignored}, which is value 255 in every palette, is ignored"
+    ignore_color = unpack_rgb(np.array(ignored or [0], dtype=np.uint32))[0]
+    if ignored:
+        shown += f"; {ignore_color}, which is value 255 in every palette, is ignored"
     source.notes.append(
         f"assumed {len(rgb)} classes from the colors of the RGB masks: {shown}; to change this, "
         f"write {table} with a name and a color for each class"
     )
-    if ignored is None:
-        return Classes.make(names, colors=rgb)
-    return Classes.make(names, colors=rgb, ignore=IGNORE, ignore_color=ignored)
+    ignore = IGNORE if ignored else None
+    return Classes.make(names, colors=rgb, ignore=ignore, ignore_color=ignore_color)
 
 
-def _palette_numbers(pairs: Sequence[PairReport], colors: NDArray[np.uint32]) -> list[int] | None:
-    """Return the value of each color in the first palette that has it; None if they clash.
-
-    255 is only the value of a color that has it in all masks, since it marks ignored pixels.
-    """
-    found: dict[int, list[int]] = {color: [] for color in colors.tolist()}
+def _palette_values(pairs: Sequence[PairReport]) -> dict[int, list[int]]:
+    """Return the values that each packed color has in masks with a palette; {} without palettes."""
+    found: dict[int, list[int]] = {}
     for pair in pairs:
         if pair.mask.palette is None:
-            return None
+            return {}
         packed = pack_rgb(pair.mask.palette).tolist()
         for color in pair.mask.values.tolist():
-            found[color].append(packed.index(color))
-    numbers = [next((n for n in of_color if n != 255), 255) for of_color in found.values()]
-    return numbers if len(set(numbers)) == len(numbers) else None
+            found.setdefault(color, []).append(packed.index(color))
+    return found

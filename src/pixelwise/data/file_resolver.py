@@ -42,9 +42,8 @@ def fold(text: str) -> str:
 
 _Form = Callable[[str], str]
 
-_FORMS: tuple[tuple[_Form, ...], ...] = ((str, nfc), (fold,))
-"""The forms in which names are compared, from strict to loose. Those in one group are the same name
-to a user, so that none of them is worth looking in another folder for."""
+_FORMS: tuple[_Form, ...] = (nfc, fold)
+"""The forms in which names are compared, from strict to loose."""
 
 _Index = tuple[dict[str, list[Path]], dict[str, list[Path]]]
 """Files by path, and files by name."""
@@ -99,14 +98,13 @@ class FileResolver:
             return [outside]
         texts = reference_paths(reference)
         for without_suffix in (False, True):
-            for forms in _FORMS:
+            for form in _FORMS:
                 for match in (self._match_near, self._match_end):
-                    for form in forms:
-                        found: dict[Path, None] = {}
-                        for text in texts:
-                            found |= dict.fromkeys(match(text, near, form, without_suffix))
-                        if found:
-                            return list(found)
+                    found: dict[Path, None] = {}
+                    for text in texts:
+                        found |= dict.fromkeys(match(text, near, form, without_suffix))
+                    if found:
+                        return _in_exact_form(list(found), texts)
         return []
 
     def ambiguous(self, reference: str, files: Sequence[Path]) -> str:
@@ -126,7 +124,7 @@ class FileResolver:
         for folder in folders[:1] if Path(reference).is_absolute() else folders:
             file = Path(os.path.normpath(folder / reference))
             if not file.is_relative_to(self.root) and is_file(file):
-                same = (f for f in self._index(str, False)[1].get(file.name, []))
+                same = (f for f in self._index(nfc, False)[1].get(nfc(file.name), []))
                 return next((f for f in same if f.resolve() == file.resolve()), file)
         return None
 
@@ -229,6 +227,13 @@ def path_parts(path: str) -> list[str]:
         elif part not in {"", "."} and not _DRIVE.fullmatch(part):
             parts.append(part)
     return parts
+
+
+def _in_exact_form(files: list[Path], texts: Collection[str]) -> list[Path]:
+    """Of files whose names differ in the Unicode form alone, those with the form of the texts."""
+    if len(files) < 2 or len({nfc(str(file)) for file in files}) > 1:
+        return files
+    return [f for f in files if any(f.stem in text for text in texts)] or files
 
 
 def _texts(path: str, without_suffix: bool) -> list[str]:

@@ -46,6 +46,7 @@ from pixelwise.data.layouts import (
     yolo,
 )
 from pixelwise.data.layouts.data_toml import DataToml, read_data_toml
+from pixelwise.data.layouts.folder_names import data_yaml
 from pixelwise.data.layouts.stated import (
     as_patterns,
     assign_stated_splits,
@@ -130,8 +131,11 @@ def _detect(root: Path, toml: DataToml | None) -> Source:
     source = _read_known(root) or _read_structure(root, toml)
     if source is not None:
         return source
+    # Reading reports what is missing.
+    if data_yaml(root) is not None:
+        return yolo.read(root)
     if folders.detect(root) or folders.is_incomplete(root):
-        return folders.read(root)  # which reports what is missing
+        return folders.read(root)
     raise unknown(root, ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1]))
 
 
