@@ -187,7 +187,7 @@ def _halves(names: Sequence[str]) -> tuple[set[int], set[int]]:
     """Divide images, given in the order of their names, into two halves of whole sequences."""
     sequences: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        sequences.setdefault(re.sub(r"[\d_-]+$", "", Path(name).stem) or name, []).append(index)
+        sequences.setdefault(re.sub(r"[\d_-]+$", "", Path(name).stem), []).append(index)
     if len(sequences) == 1:
         middle = len(names) // 2
         return set(range(middle)), set(range(middle, len(names)))
@@ -232,8 +232,8 @@ def _of_truth(values: NDArray[np.float32], image: _Image) -> NDArray[np.float32]
 
 
 def _lowest(images: Sequence[_Image]) -> float:
-    """The familiarity below which FALSE_ALARMS of the images lie, at most."""
-    return float(np.quantile([image.familiarity for image in images], FALSE_ALARMS, method="lower"))
+    """The familiarity below which FALSE_ALARMS of the images lie; none if there are few images."""
+    return sorted(image.familiarity for image in images)[int(FALSE_ALARMS * len(images))]
 
 
 class _Errors:
