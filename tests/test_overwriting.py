@@ -136,7 +136,7 @@ WRITING: dict[str, list[Case]] = {
         case("data get camvid --to o", "o/x", "o/images/x.png"),
     ],
 }
-NOTHING = {"models", "recipe", "data list"}
+NOTHING = {"models", "recipe", "serve", "data list"}
 """Commands that write no files."""
 
 
