@@ -341,6 +341,9 @@ def test_polygons_of_a_geotiff_lie_where_the_image_lies(tmp_path: Path) -> None:
         result = predict_folder(predictor(), tmp_path / "field.tif", tmp_path, answers=options)
         meta, _, geometry, fields = pyogrio.read(tmp_path / f"field{suffix}")
         assert rasterio.crs.CRS.from_user_input(meta["crs"]).to_epsg() == 32633
+        for outline in shapely.from_wkb(geometry):
+            assert outline.exterior.is_ccw
+            assert not any(hole.is_ccw for hole in outline.interiors)
         values = [CLASSES.names.index(name) for name in fields[list(meta["fields"]).index("class")]]
         shapes = zip(shapely.from_wkb(geometry), values, strict=True)
         mask = np.asarray(Image.open(tmp_path / "field.png"))

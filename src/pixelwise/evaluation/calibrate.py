@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.errors import InputError
 from pixelwise.evaluation.calibration import Calibration
 from pixelwise.evaluation.confusion import to_plain
+from pixelwise.file_io import check_writable
 from pixelwise.inference import Predictor
 from pixelwise.inference.export_manifest import ExportManifest, find_exports, is_export
 from pixelwise.inference.results import familiarity
 from pixelwise.weights.bundle_header import bundle_digest
-from pixelwise.weights.stored_calibration import StoredCalibration, write_calibration
+from pixelwise.weights.stored_calibration import FILE, StoredCalibration, write_calibration
 
 FALSE_ALARMS = 0.05
 """The fraction of ordinary images that may be flagged."""
@@ -145,17 +147,21 @@ def store_calibration(path: Path, stored: StoredCalibration) -> tuple[Path, ...]
     """Store a calibration in a bundle and in its exports next to it, or in one export.
 
     Returns:
-        The files and folders that it was stored in. Exports of another version of the bundle are
-        left out.
+        The files and folders that it was stored in. Exports that are damaged or of another version
+        of the bundle are left out.
 
     Raises:
-        InputError: If a file cannot be written, or an export is damaged.
+        InputError: If a file cannot be written.
     """
     places = [path]
     if not is_export(path):
         digest = bundle_digest(path)
-        exports = [ExportManifest.load(folder) for folder in find_exports(path).values()]
-        places += [export.folder for export in exports if export.bundle == digest]
+        for folder in find_exports(path).values():
+            with suppress(InputError):  # damaged: nothing can be predicted with it
+                if ExportManifest.load(folder).bundle == digest:
+                    places.append(folder)
+    for place in places:
+        check_writable(place / FILE if place.is_dir() else place)
     for place in places:
         write_calibration(place, stored)
     return tuple(places)
