@@ -210,7 +210,8 @@ class Prediction(Segmentation):
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
         """(H, W) float32 in 0..1: the probability of the label of each pixel."""
-        return np.take_along_axis(self.probabilities, self.labels[None].astype(np.intp), axis=0)[0]
+        index = self.labels[None].astype(np.intp)
+        return np.asarray(np.take_along_axis(self.probabilities, index, axis=0)[0])
 
     def _confidence(self) -> NDArray[np.float32]:
         return self.confidence

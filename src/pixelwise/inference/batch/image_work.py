@@ -124,10 +124,10 @@ def predict_pixels(
 
 def work_size(predictor: Predictor, options: AnswerOptions, pixels: Pixels) -> int:
     """Return the number of bytes of an image with what is predicted for it."""
-    if not options.needs_probabilities:
-        return pixels.nbytes
-    values = pixels.shape[0] * pixels.shape[1] * len(predictor.classes)
-    return pixels.nbytes + 2 * 4 * values  # logits and probabilities
+    values = 0
+    if options.needs_probabilities:  # logits and probabilities
+        values = 2 * pixels.shape[0] * pixels.shape[1] * len(predictor.classes)
+    return int(pixels.nbytes + 4 * values)
 
 
 def find_place(path: Path, options: AnswerOptions) -> Place:
@@ -180,7 +180,7 @@ def make_answer(
     areas: Sequence[ClassArea], options: AnswerOptions, *, flagged: bool | None
 ) -> dict[str, Any]:
     """Return the rows of an image in the table, and whether it is flagged."""
-    common = {"flagged": flagged}
+    common: dict[str, Any] = {"flagged": flagged}
     if options.cleans:
         common["cleaned"] = options.description
     return {"rows": [area.to_json() | common for area in areas], "flagged": flagged}
