@@ -1,4 +1,4 @@
-"""Tables, polygons, rasters of probabilities and cleaned masks, in Python and in commands."""
+"""Tables, polygons, rasters of probabilities and cleaned masks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from pixelwise.data.classes import Classes
 from pixelwise.inference import Segmentation, predict_folder
 from pixelwise.inference.batch import folder_journal
 from pixelwise.inference.batch.image_work import ImageWork
+from pixelwise.inference.batch.large_images import predict_large_images
 from pixelwise.inference.batch.result_mark import is_result
 from pixelwise.interrupts import StoppedError
+from pixelwise.regions import streamed_areas
+from pixelwise.regions.areas import measure_areas
 from pixelwise.weights.stored_calibration import StoredCalibration
 
 ndimage = pytest.importorskip("scipy.ndimage")
@@ -338,6 +341,9 @@ def test_polygons_of_a_geotiff_lie_where_the_image_lies(tmp_path: Path) -> None:
         result = predict_folder(predictor(), tmp_path / "field.tif", tmp_path, answers=options)
         meta, _, geometry, fields = pyogrio.read(tmp_path / f"field{suffix}")
         assert rasterio.crs.CRS.from_user_input(meta["crs"]).to_epsg() == 32633
+        for outline in shapely.from_wkb(geometry):
+            assert outline.exterior.is_ccw
+            assert not any(hole.is_ccw for hole in outline.interiors)
         values = [CLASSES.names.index(name) for name in fields[list(meta["fields"]).index("class")]]
         shapes = zip(shapely.from_wkb(geometry), values, strict=True)
         mask = np.asarray(Image.open(tmp_path / "field.png"))
@@ -465,3 +471,65 @@ def test_images_and_videos_need_tables_of_their_own(
     done = cli("predict", tiny_bundle, "data/images", "clip.mp4", "--table", "a.csv")
     assert done.code == 2
     assert "predict them in two calls" in done.err
+
+
+# --- large images and videos -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_areas_of_strips_equal_those_of_the_whole(
+    rows: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Components that wind through several strips are counted once."""
+    monkeypatch.setattr(streamed_areas, "STRIP_PIXELS", 5 * 30)
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(np.array([0, 1, 2, 255], np.uint8), (40, 30), p=(0.5, 0.4, 0.05, 0.05))
+    areas = streamed_areas.StreamedAreas(CLASSES)
+    for top in range(0, 40, rows):
+        areas.add(labels[top : top + rows])
+    assert areas.finish(0.25) == measure_areas(labels, CLASSES, pixel_area=0.25)
+
+
+def test_a_large_image_has_the_same_areas(tmp_path: Path) -> None:
+    pytest.importorskip("tifffile")
+    image, labels = draw(2)
+    write_geotiff(tmp_path / "field.tif", image)
+    options = AnswerOptions(table=tmp_path / "areas.json")
+    result = predict_large_images(
+        predictor(), tmp_path / "field.tif", tmp_path / "o", answers=options
+    )
+    assert len(result.rows) == 3
+    for index, row in enumerate(json.loads(options.table.read_text())["rows"]):
+        found = row["pixels"], row["components"], row["largest_component"]
+        assert found == counted(labels, index)
+        assert row["mean_confidence"] is None
+        assert row["square_meters"] == pytest.approx(row["pixels"] * 0.25, rel=1e-3)
+
+
+def test_a_table_of_a_video_has_one_row_per_frame_and_class(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    from pixelwise.inference.batch.video import predict_video
+
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=5, options={"crf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv444p"
+        for seed in range(3):
+            frame = av.VideoFrame.from_ndarray(draw(seed)[0], format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    options = AnswerOptions(table=tmp_path / "areas.csv", min_area=4)
+    result = predict_video(
+        predictor(), tmp_path / "clip.mp4", tmp_path / "o", masks=True, answers=options
+    )
+    assert [(row["frame"], row["class"]) for row in result.rows] == [
+        (number, name) for number in (1, 2, 3) for name in CLASSES.names
+    ]
+    for row in result.rows:
+        mask = np.asarray(Image.open(tmp_path / "o" / "clip_masks" / f"{row['frame']:06d}.png"))
+        found = row["pixels"], row["components"], row["largest_component"]
+        assert found == counted(mask, CLASSES.names.index(row["class"]))
+        assert not 0 < row["largest_component"] < 4
+    for wrong in (AnswerOptions(polygons=".geojson"), AnswerOptions(confidence=True)):
+        with pytest.raises(InputError, match="not for videos"):
+            predict_video(predictor(), tmp_path / "clip.mp4", tmp_path / "p", answers=wrong)

@@ -52,6 +52,27 @@ WRITING: dict[str, list[Case]] = {
         case("predict b.safetensors data/images --out o --no-overlay", "o/000.png"),
         case("predict b.safetensors data/images --out data/masks --overlay", "data/masks/001.png"),
         case("predict b.safetensors photos/x.jpg --out photos", "photos/x.png"),
+        case("predict b.safetensors data/images --table a.csv --out o", "a.csv", needs="scipy"),
+        case("predict b.safetensors data/images --table a.json --out o", "a.json", needs="scipy"),
+        case(
+            "predict b.safetensors data/images --table a.parquet --out o",
+            "a.parquet",
+            needs="pyarrow",
+        ),
+        case(
+            "predict b.safetensors data/images --confidence --probabilities --out o",
+            "o/000_confidence.tif",
+            "o/000_probabilities.tif",
+            needs="tifffile",
+        ),
+        case(
+            "predict b.safetensors data/images --polygons --out o", "o/000.geojson", needs="pyogrio"
+        ),
+        case(
+            "predict b.safetensors data/images --polygons --geopackage --out o",
+            "o/000.gpkg",
+            needs="pyogrio",
+        ),
         case("predict b.safetensors tiff --large --out o", "o/a.tif", needs="tifffile"),
         case("predict b.safetensors clip.mp4 --out o", "o/clip_overlay.mp4", needs="av"),
         case(
@@ -65,6 +86,7 @@ WRITING: dict[str, list[Case]] = {
         case("evaluate b.safetensors data --json o.json", "o.json"),
         case("evaluate b.safetensors data --images o.safetensors", "o.safetensors"),
     ],
+    "calibrate": [case("calibrate b.safetensors data --json o.json", "o.json")],
     "compare": [case("compare run run --json o.json", "o.json")],
     "benchmark": [case("benchmark b.safetensors --json o.json", "o.json")],
     "tune-crf": [case("tune-crf b.safetensors data --json o.json", "o.json")],
@@ -114,7 +136,7 @@ WRITING: dict[str, list[Case]] = {
         case("data get camvid --to o", "o/x", "o/images/x.png"),
     ],
 }
-NOTHING = {"models", "recipe", "data list"}
+NOTHING = {"models", "recipe", "serve", "data list"}
 """Commands that write no files."""
 
 

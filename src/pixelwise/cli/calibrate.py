@@ -60,8 +60,8 @@ def calibrate(
     if not output.alone:
         for note in dataset.notes:
             print_line(note)
-        title = f"{split}: {stored.images} images, {report.pixels} pixels, each half with the "
-        table = make_table(f"{title}temperature of the other", [""], ["before", "after"])
+        title = f"{split}: {report.pixels} pixels of {stored.images} images"
+        table = make_table(title, ["each half with the other's temperature"], ["before", "after"])
         before, after = report.before, report.after
         table.add_row(
             "negative log-likelihood",
@@ -74,7 +74,11 @@ def calibrate(
             percent(after.expected_calibration_error),
         )
         console.print(table)
-        print_line(f"temperature {stored.temperature:.3f}, from all images")
+        print_line(
+            f"temperature {stored.temperature:.3f}, from all images"
+            if stored.temperature != 1
+            else "temperature 1: none lowers the negative log-likelihood of the other half"
+        )
         print_line(
             f"images with a familiarity below {stored.lowest_familiarity:.3f} are flagged: "
             f"{percent(stored.false_alarms)} % of the ordinary ones, measured like this (aim: "

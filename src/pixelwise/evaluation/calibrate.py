@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.errors import InputError
 from pixelwise.evaluation.calibration import Calibration
 from pixelwise.evaluation.confusion import to_plain
+from pixelwise.file_io import check_writable
 from pixelwise.inference import Predictor
 from pixelwise.inference.export_manifest import ExportManifest, find_exports, is_export
 from pixelwise.inference.results import familiarity
 from pixelwise.weights.bundle_header import bundle_digest
-from pixelwise.weights.stored_calibration import StoredCalibration, write_calibration
+from pixelwise.weights.stored_calibration import FILE, StoredCalibration, write_calibration
 
 FALSE_ALARMS = 0.05
 """The fraction of ordinary images that may be flagged."""
@@ -145,17 +147,21 @@ def store_calibration(path: Path, stored: StoredCalibration) -> tuple[Path, ...]
     """Store a calibration in a bundle and in its exports next to it, or in one export.
 
     Returns:
-        The files and folders that it was stored in. Exports of another version of the bundle are
-        left out.
+        The files and folders that it was stored in. Exports that are damaged or of another version
+        of the bundle are left out.
 
     Raises:
-        InputError: If a file cannot be written, or an export is damaged.
+        InputError: If a file cannot be written.
     """
     places = [path]
     if not is_export(path):
         digest = bundle_digest(path)
-        exports = [ExportManifest.load(folder) for folder in find_exports(path).values()]
-        places += [export.folder for export in exports if export.bundle == digest]
+        for folder in find_exports(path).values():
+            with suppress(InputError):  # damaged: nothing can be predicted with it
+                if ExportManifest.load(folder).bundle == digest:
+                    places.append(folder)
+    for place in places:
+        check_writable(place / FILE if place.is_dir() else place)
     for place in places:
         write_calibration(place, stored)
     return tuple(places)
@@ -187,7 +193,7 @@ def _halves(names: Sequence[str]) -> tuple[set[int], set[int]]:
     """Divide images, given in the order of their names, into two halves of whole sequences."""
     sequences: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        sequences.setdefault(re.sub(r"[\d_-]+$", "", Path(name).stem) or name, []).append(index)
+        sequences.setdefault(re.sub(r"[\d_-]+$", "", Path(name).stem), []).append(index)
     if len(sequences) == 1:
         middle = len(names) // 2
         return set(range(middle)), set(range(middle, len(names)))
@@ -232,8 +238,8 @@ def _of_truth(values: NDArray[np.float32], image: _Image) -> NDArray[np.float32]
 
 
 def _lowest(images: Sequence[_Image]) -> float:
-    """The familiarity below which FALSE_ALARMS of the images lie, at most."""
-    return float(np.quantile([image.familiarity for image in images], FALSE_ALARMS, method="lower"))
+    """The familiarity below which FALSE_ALARMS of the images lie; none if there are few images."""
+    return sorted(image.familiarity for image in images)[int(FALSE_ALARMS * len(images))]
 
 
 class _Errors:

@@ -96,6 +96,7 @@ def find_polygons(
             outline = outline.simplify(tolerance, preserve_topology=True)
         if georeference is not None:
             outline = shapely.transform(outline, georeference.to_ground)
+        outline = shapely.orient_polygons(outline)  # as RFC 7946 requires: holes clockwise
         size = int(components.sizes[number])
         mean = None if sums is None else float(sums[number] / size)
         name = classes.names[components.labels[number]]

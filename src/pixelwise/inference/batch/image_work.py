@@ -124,10 +124,10 @@ def predict_pixels(
 
 def work_size(predictor: Predictor, options: AnswerOptions, pixels: Pixels) -> int:
     """Return the number of bytes of an image with what is predicted for it."""
-    if not options.needs_probabilities:
-        return int(pixels.nbytes)
-    values = pixels.shape[0] * pixels.shape[1] * len(predictor.classes)
-    return int(pixels.nbytes + 2 * 4 * values)  # logits and probabilities
+    values = 0
+    if options.needs_probabilities:  # logits and probabilities
+        values = 2 * pixels.shape[0] * pixels.shape[1] * len(predictor.classes)
+    return int(pixels.nbytes + 4 * values)
 
 
 def find_place(path: Path, options: AnswerOptions) -> Place:
