@@ -52,6 +52,14 @@ WRITING: dict[str, list[Case]] = {
         case("predict b.safetensors data/images --out o --no-overlay", "o/000.png"),
         case("predict b.safetensors data/images --out data/masks --overlay", "data/masks/001.png"),
         case("predict b.safetensors photos/x.jpg --out photos", "photos/x.png"),
+        case("predict b.safetensors data/images --out o --table o.csv", "o.csv"),
+        case("predict b.safetensors data/images --out o --polygons", "o/000.geojson"),
+        case("predict b.safetensors data/images --out o --polygons --geopackage", "o/000.gpkg"),
+        case(
+            "predict b.safetensors data/images --out o --probabilities --confidence",
+            "o/000_probabilities.tif",
+            "o/002_confidence.tif",
+        ),
         case("predict b.safetensors tiff --large --out o", "o/a.tif", needs="tifffile"),
         case("predict b.safetensors clip.mp4 --out o", "o/clip_overlay.mp4", needs="av"),
         case(
@@ -63,8 +71,9 @@ WRITING: dict[str, list[Case]] = {
     ],
     "evaluate": [
         case("evaluate b.safetensors data --json o.json", "o.json"),
-        case("evaluate b.safetensors data --images o.safetensors", "o.safetensors"),
+        case("evaluate b.safetensors data --image-scores o.safetensors", "o.safetensors"),
     ],
+    "calibrate": [case("calibrate b.safetensors data --json o.json", "o.json")],
     "compare": [case("compare run run --json o.json", "o.json")],
     "benchmark": [case("benchmark b.safetensors --json o.json", "o.json")],
     "tune-crf": [case("tune-crf b.safetensors data --json o.json", "o.json")],
@@ -114,7 +123,7 @@ WRITING: dict[str, list[Case]] = {
         case("data get camvid --to o", "o/x", "o/images/x.png"),
     ],
 }
-NOTHING = {"models", "recipe", "data list"}
+NOTHING = {"models", "recipe", "data list", "serve"}
 """Commands that write no files."""
 
 
@@ -220,7 +229,7 @@ OVERWRITING = [
     ),
     case("doctor data --json o/o.json --overwrite", "o/o.json"),
     case("doctor data --html o/o.html --overwrite", "o/o.html"),
-    case("evaluate b.safetensors data --images o/o.bin --overwrite", "o/o.bin"),
+    case("evaluate b.safetensors data --image-scores o/o.bin --overwrite", "o/o.bin"),
 ]
 
 
