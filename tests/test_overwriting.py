@@ -84,7 +84,7 @@ WRITING: dict[str, list[Case]] = {
     ],
     "evaluate": [
         case("evaluate b.safetensors data --json o.json", "o.json"),
-        case("evaluate b.safetensors data --images o.safetensors", "o.safetensors"),
+        case("evaluate b.safetensors data --image-scores o.safetensors", "o.safetensors"),
     ],
     "calibrate": [case("calibrate b.safetensors data --json o.json", "o.json")],
     "compare": [case("compare run run --json o.json", "o.json")],
@@ -242,7 +242,7 @@ OVERWRITING = [
     ),
     case("doctor data --json o/o.json --overwrite", "o/o.json"),
     case("doctor data --html o/o.html --overwrite", "o/o.html"),
-    case("evaluate b.safetensors data --images o/o.bin --overwrite", "o/o.bin"),
+    case("evaluate b.safetensors data --image-scores o/o.bin --overwrite", "o/o.bin"),
 ]
 
 
