@@ -276,6 +276,17 @@ masks = "annotations"
 """
 
 
+def test_folders_that_number_their_classes_differently_are_refused(tmp_path: Path) -> None:
+    """The folders that labelme writes for each JSON file."""
+    for number, names in enumerate(("apple\npea", "pea", "pea\napple")):
+        folder = tmp_path / f"photo_{number}_json"
+        write_image(folder / "img.png", number)
+        write_mask(folder / "label.png", blobs(number, 3))
+        (folder / "label_names.txt").write_text(f"_background_\n{names}")
+    with pytest.raises(InputError, match=r"label_names\.txt: lists other classes than .*JSON"):
+        open_dataset(tmp_path, draw_val=False)
+
+
 def test_penn_fudan_is_refused_with_a_mapping_that_works(tmp_path: Path) -> None:
     structures.penn_fudan(tmp_path)
     with pytest.raises(InputError) as raised:

@@ -12,13 +12,14 @@ import shutil
 import unicodedata
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from miniatures import MINIATURES, Expected, write_image
+from miniatures import MINIATURES, Expected, blobs, samples, write_image, write_mask
 from pixelwise.data import layouts
 from pixelwise.data.dataset import open_dataset
 from pixelwise.errors import InputError
@@ -26,6 +27,27 @@ from pixelwise.errors import InputError
 APPLE_DOUBLE = bytes([0, 5, 22, 7, 0, 2, 0, 0]) + b"Mac OS X" + bytes([0xB0]) * 40
 PREFIX = "é 1, "
 
+
+def structure(root: Path) -> Expected:
+    """Folders that no layout knows."""
+    expected = Expected("structure", ["class_0", "class_1", "class_2"])
+    for split, number, stem in samples():
+        mask = blobs(number, 3)
+        write_image(root / "img_dir" / split / f"{stem}.png", number)
+        write_mask(root / "ann_dir" / split / f"{stem}_gt.png", mask)
+        expected.add(split, stem, mask)
+    return expected
+
+
+def stated(root: Path) -> Expected:
+    """The same folders, described by data.toml."""
+    expected = structure(root)
+    patterns = "images = 'img_dir/{split}/{id}'\nmasks = 'ann_dir/{split}/{id}_gt'\n"
+    (root / "data.toml").write_text(patterns)
+    return replace(expected, layout="stated")
+
+
+ALL = {**MINIATURES, "structure": structure, "stated": stated}
 
 Made = tuple[str, Path, Expected, list[Path]]
 Originals = Callable[[str], tuple[Path, Expected]]
@@ -66,7 +88,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
     def write(name: str) -> tuple[Path, Expected]:
         root = tmp_path_factory.mktemp("kinds") / "data"
         root.mkdir()
-        return root, MINIATURES[name](root)
+        return root, ALL[name](root)
 
     return write
 
@@ -76,7 +98,7 @@ def copy_of(name: str, originals: Originals, tmp_path: Path) -> tuple[Path, Expe
     return Path(shutil.copytree(original, tmp_path / "data")), deepcopy(expected)
 
 
-@pytest.fixture(params=MINIATURES)
+@pytest.fixture(params=ALL)
 def made(request: pytest.FixtureRequest, originals: Originals, tmp_path: Path) -> Made:
     """Name, folder and expected masks of a copy of a miniature, and its images."""
     root, expected = copy_of(request.param, originals, tmp_path)
@@ -108,6 +130,8 @@ OUTCOMES = {
     "yolo": ("refused", "refused", "refused"),
     "class-masks": ("refused", "refused", "refused"),
     "folders": ("refused", "refused", "refused"),
+    "structure": ("refused", "refused", "refused"),
+    "stated": ("refused", "read", "refused"),
     "pair lists": ("read", "read", "read"),  # a miniature of `folders` that names files in full
 }
 
@@ -118,7 +142,7 @@ def outcome(name: str, expected: Expected, kind: int) -> str:
 
 def test_every_layout_has_outcomes() -> None:
     modules = {layout.__name__.split(".")[-1].replace("_", "-") for layout in layouts.LAYOUTS}
-    assert modules == OUTCOMES.keys() - {"pair lists"}
+    assert modules == OUTCOMES.keys() - {"pair lists", "structure", "stated"}
 
 
 def test_hidden_files_change_nothing(made: Made) -> None:
@@ -170,7 +194,8 @@ def test_a_second_image_in_another_folder(made: Made) -> None:
     name, root, expected, images = made
     second = images[0].parent / "other" / images[0].name
     write_image(second, 88)
-    read_or_refused(root, expected, outcome(name, expected, 1), [str(second)])
+    named = "/other/" if expected.layout == "structure" else str(second)
+    read_or_refused(root, expected, outcome(name, expected, 1), [named])
 
 
 def add_annotation(root: Path, expected: Expected, image: Path) -> list[str]:

@@ -47,6 +47,7 @@ from pixelwise.data.layouts import (
 )
 from pixelwise.data.layouts.data_toml import DataToml, read_data_toml
 from pixelwise.data.layouts.folder_names import data_yaml
+from pixelwise.data.layouts.layout_classes import check_numbering
 from pixelwise.data.layouts.stated import (
     as_patterns,
     assign_stated_splits,
@@ -119,6 +120,7 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
     if toml is not None:
         assign_stated_splits(source, toml)
     _check_unique(source)
+    check_numbering(s.mask.path for samples in source.splits.values() for s in samples)
     if toml is not None:
         toml.set_classes(source)
         source.stated = toml.to_json()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.class_tables import Table, find_table
+from pixelwise.data.class_tables import Table, find_table, read_lines
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_files import MASK_SUFFIXES
 from pixelwise.data.layouts.error_handling import error_context
@@ -89,3 +90,21 @@ def classes_above_background(path: Path, names: list[str]) -> tuple[Classes, dic
             ignore_color=voc_color(255),
         )
     return classes, values
+
+
+def check_numbering(masks: Iterable[Path]) -> None:
+    """Check that the masks number their classes alike, where each folder lists its own names.
+
+    labelme writes a folder for each image, in which the classes are numbered by their first use.
+
+    Raises:
+        InputError: If two folders list other names.
+    """
+    lists = (folder / "label_names.txt" for folder in dict.fromkeys(path.parent for path in masks))
+    present = [path for path in lists if path.is_file()]
+    for path in present[1:]:
+        if read_lines(path) != read_lines(present[0]):
+            raise InputError(
+                f"{path}: lists other classes than {present[0]}, so that equal mask values mean "
+                "different classes: give the JSON files of labelme instead of the masks"
+            )

@@ -136,6 +136,17 @@ class _Candidate:
         after = _template([place.after for place in self.places], varying)
         name = affixes.prefix if affixes.constant else f"{affixes.prefix}{{id}}{affixes.suffix}"
         types = {path.suffix.lower() for path in files}
+        # Of two files with the same name, neither may be chosen: the pattern matches both.
+        used = {path.with_suffix("") for path in files}
+        leaves = [place.leaves[side].files for place in self.places]
+        present = [
+            path for of_split in leaves for names in of_split.values() for path in names.values()
+        ]
+        types |= {
+            path.suffix.lower()
+            for path in present
+            if path.with_suffix("") in used and not affixes.type
+        }
         return "/".join(
             [*before, *self.slots[side], *after, name + (types.pop() if len(types) == 1 else ".*")]
         )
