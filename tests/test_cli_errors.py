@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -613,3 +614,51 @@ def test_no_arguments_show_the_help(cli: Cli) -> None:
     assert result.code == 2
     assert "Usage: pixelwise" in result.out + result.err
     assert "error" not in result.out + result.err
+
+
+@pytest.fixture
+def unwritable(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Set the home and temporary folders to a folder that nobody can write."""
+    nowhere = "/proc/self"
+    if not Path(nowhere).is_dir():
+        pytest.skip("needs /proc")
+    for name in ("HOME", "TMPDIR"):
+        monkeypatch.setenv(name, nowhere)
+    monkeypatch.delenv("PIXELWISE_CACHE", raising=False)
+    return nowhere
+
+
+def test_commands_do_without_a_home_and_the_usual_temporary_folder(
+    unwritable: str, run_cli: Cli, tmp_path: Path, tiny_bundle: Path, make_folder_data: MakeData
+) -> None:
+    data = make_folder_data(tmp_path / "data", splits={"train": 2, "val": 1})
+    quick = (*QUICK, "--epochs", "1", "--batch-size", "2", "--out", "run")
+    for arguments in (
+        ("train", data, *quick, "--set", "data.workers=1"),
+        ("export", "run/best.safetensors", "--to", "onnx"),
+        ("predict", "run/best.safetensors", data / "images" / "val", "--crf"),
+    ):
+        result = run_cli(*arguments)
+        assert (result.code, result.err) == (0, ""), result
+    assert len(list((tmp_path / "predictions").glob("*_overlay.png"))) == 1
+
+
+def test_without_any_temporary_folder_a_command_works_or_names_the_variable(
+    unwritable: str,
+    cli: Cli,
+    tmp_path: Path,
+    tiny_bundle: Path,
+    make_folder_data: MakeData,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = make_folder_data(tmp_path / "data", splits={"train": 2, "val": 1})
+    bundle = shutil.copy(tiny_bundle, tmp_path / "b.safetensors")
+    with monkeypatch.context() as context:
+        context.setattr(tempfile, "tempdir", None)
+        context.setattr(tempfile, "_candidate_tempdir_list", lambda: [unwritable])
+        predicted = cli("predict", bundle, data / "images" / "val", "--crf")
+        tuned = cli("tune-crf", bundle, data)
+    assert (predicted.code, predicted.err) == (0, "")
+    assert tuned.code == 1
+    (line,) = tuned.err.splitlines()
+    assert line.endswith(": set the variable TMPDIR to a folder that can be written")

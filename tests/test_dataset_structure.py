@@ -274,12 +274,29 @@ masks = "annotations"
 "#ff0000" = "weed"
 "0,255,0" = "crop"
 """
+
+
+def test_penn_fudan_is_refused_with_a_mapping_that_works(tmp_path: Path) -> None:
+    structures.penn_fudan(tmp_path)
+    with pytest.raises(InputError) as raised:
+        open_dataset(tmp_path, draw_val=False)
+    (line,) = raised.value.problems
+    mapping = re.search(r"write (\S+data\.toml) with (values = \{[^}]*\})", line)
+    assert mapping, line
+    Path(mapping[1]).write_text(mapping[2])
+    data = open_dataset(tmp_path, draw_val=False)
+    assert data.classes.names == ("background", "object")
+    (samples,) = data.splits.values()
+    for number, sample in enumerate(samples):
+        np.testing.assert_array_equal(data.read(sample)[1], structures.persons(number) > 0)
+
+
 STATED: dict[str, tuple[Callable[[Path], None], str, list[str], Callable[[int], Any]]] = {
     "Penn-Fudan": (
         structures.penn_fudan,
         PENN_FUDAN,
         ["background", "person"],
-        lambda n: blobs(n, 3 + n) > 0,
+        lambda n: structures.persons(n) > 0,
     ),
     "CrackForest": (
         structures.crack_forest,
@@ -321,7 +338,10 @@ def test_a_stated_dataset_has_the_right_masks_everywhere(
 TINY = {"model.weights": "none", "model.options.backbone": "tiny", "memory_format": "contiguous"}
 
 
-@pytest.mark.parametrize("name", STATED)
+@pytest.mark.parametrize(
+    "name",
+    ["Penn-Fudan", *(pytest.param(n, marks=pytest.mark.slow) for n in ("CrackForest", "CWFID"))],
+)
 def test_a_stated_dataset_is_trained_resumed_and_evaluated_in_the_same_way(
     name: str, tmp_path: Path
 ) -> None:

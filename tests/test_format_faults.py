@@ -213,7 +213,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda root: edit_json(
             coco_file(root), lambda c: c["images"][0].update(height=56, width=40)
         ),
-        "the file gives 40x56 for photo_0.jpg, but the image is 56x40: the EXIF orientation",
+        "the file gives 40x56 for photo_0.jpg, but the image is 56x40: its EXIF orientation",
     ),
     "coco: no categories": (
         "coco",

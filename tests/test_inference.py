@@ -364,6 +364,7 @@ def test_options_resolve_names_and_are_plain_json() -> None:
         "tile": 500,
         "scales": [1.0, 0.5],
         "flip": False,
+        "value_range": None,
     }
     assert options == InferenceOptions(crf=PARAMETER_SETS["camvid"], scales=(1, 0.5), tile=500)
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import hostile
 from conftest import Result
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_files import read_image
@@ -359,6 +360,12 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
         "is not a TIFF file that can be read in windows.*convert it, for example with `vips",
     ),
     "empty": (lambda p: p.write_bytes(b"") or p, "is not a TIFF file"),
+    "pages without end": (
+        lambda p: (
+            p.write_bytes(hostile.tiff(hostile.tiff_tags(9, 9, 3), after=8, data=bytes(999))) and p
+        ),
+        r"is damaged \(its list of pages has no end\)",
+    ),
     "missing": (lambda p: p, "does not exist: check the path"),
     "a folder": (lambda p: p.mkdir() or p, "is a folder, not an image"),
 }

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset13
 
+import pixelwise
+from pixelwise import processor
+from pixelwise.exporters.openvino_format import lower_argmax
 from pixelwise.inference.runtimes.compiled_cache import (
     COMPILE_AFTER,
     MAX_SMALL_STATIC,
@@ -23,6 +31,7 @@ from pixelwise.inference.runtimes.openvino.dilated_convolutions import (
     crop_dilated_kernels,
     split_dilated_convolutions,
 )
+from pixelwise.inference.runtimes.openvino.kernel_choice import prefers_blocked_kernels
 from pixelwise.inference.runtimes.openvino.winograd import apply_winograd
 
 
@@ -209,3 +218,80 @@ def test_only_large_plain_convolutions_are_rewritten(
     model = ov.Model([opset13.relu(result)], [maps], "convolution")
     apply_winograd(model)
     assert node_types(model).count("Convolution") == (6 if rewritten else 1)
+
+
+def argmax_of(shape: list[int]) -> ov.Model:
+    """Return a model from logits (1, C, H, W) to labels (1, H, W), as the converter writes it."""
+    logits = opset13.parameter(shape, np.float32)
+    best = opset13.topk(
+        logits, np.array(1), 1, "max", "value", index_element_type="i64", stable=True
+    )
+    labels = opset13.convert(opset13.squeeze(best.output(1), np.array([1])), "u8")
+    return ov.Model([labels], [logits], "argmax")
+
+
+@given(classes=st.integers(1, 40), height=st.integers(1, 30), width=st.integers(1, 30))
+@settings(max_examples=10, deadline=None)
+def test_the_lowered_argmax_gives_the_first_of_the_largest_logits(
+    classes: int, height: int, width: int
+) -> None:
+    static, dynamic = argmax_of([1, classes, height, width]), argmax_of([1, classes, -1, -1])
+    for model in (static, dynamic):
+        lower_argmax(model)
+        (best,) = (node for node in model.get_ops() if node.get_type_name() == "TopK")
+        assert best.get_attributes()["axis"] == 0  # classes first: whole vectors of pixels
+    rng = np.random.default_rng(0)
+    logits = rng.integers(-2, 3, (1, classes, height, width)).astype(np.float32)  # many ties
+    for model in (static, dynamic):
+        assert (compute(model, logits) == logits.argmax(axis=1)).all()
+
+
+CONVOLUTIONS = """
+import json, sys
+import numpy as np, pixelwise
+predictor = pixelwise.load(sys.argv[1], runtime="openvino")
+image = np.load(sys.argv[2])
+np.save(sys.argv[3], predictor.logits(image))
+runtime = predictor.runtime
+nodes = runtime._compile(runtime._model_for("logits", None)).get_runtime_model().get_ops()
+facts = [{key: node.rt_info[key].astype(str) for key in ("layerType", "primitiveType")}
+         for node in nodes]
+print(json.dumps([fact["primitiveType"] for fact in facts if "Convol" in fact["layerType"]]))
+"""
+
+
+@pytest.mark.skipif("avx2" not in processor.processor_flags(), reason="the processor has no AVX2")
+def test_without_avx512_float32_uses_the_kernels_for_blocks_of_channels(
+    exported: Path, tmp_path: Path
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (65, 91, 3), dtype=np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    files = [str(tmp_path / name) for name in ("image.npy", "logits.npy")]
+    command = [sys.executable, "-c", CONVOLUTIONS, str(exported), *files]
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    kernels = json.loads(done.stdout.splitlines()[-1])
+    assert any(kernel.startswith("jit_avx2_1x1") for kernel in kernels)
+    assert not [kernel for kernel in kernels if kernel.startswith("brgconv")]
+    expected = pixelwise.load(exported, runtime="torch").logits(image)
+    difference = np.abs(np.load(files[1]) - expected).max()
+    assert 0 < difference <= 1e-5 * np.ptp(expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "preferred"),
+    [
+        ({"avx2"}, "", True),
+        ({"avx2", "avx512f"}, "", False),
+        ({"avx2", "avx512f"}, "AVX2", True),
+        ({"avx2", "avx512f"}, "AVX512_CORE", False),
+        (set(), "", False),  # another architecture, or a system that does not list them
+    ],
+)
+def test_the_kernels_follow_the_processor(
+    flags: set[str], limit: str, preferred: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "pixelwise.inference.runtimes.openvino.kernel_choice.processor_flags"
+    monkeypatch.setattr(name, lambda: frozenset(flags))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert prefers_blocked_kernels() is preferred

@@ -232,17 +232,21 @@ HOSTS: dict[str, Callable[[], Any]] = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "float64": lambda: default_dtype(torch.float64),
     "enable_grad": torch.enable_grad,
+    "meta": lambda: torch.device("meta"),
 }
 
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_settings_of_the_host_program_do_not_change_results(exported: Path, host: str) -> None:
     predictor = pixelwise.load(exported, runtime="torch")
-    expected = predictor(IMAGES[0]).logits
+    expected, mask = predictor(IMAGES[0]).logits, predictor(IMAGES[0]).mask
     with HOSTS[host]():
         np.testing.assert_array_equal(predictor(IMAGES[0]).logits, expected)
         loaded = pixelwise.load(exported, runtime="torch")
         found = loaded(IMAGES[0]).logits
+        for each in (predictor, loaded):
+            np.testing.assert_array_equal(each(IMAGES[0]).mask, mask)
+            np.testing.assert_array_equal(each.segment(IMAGES[0]).mask, mask)
     # Folding in double precision rounds differently.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 if host == "float64" else 0)
     for other in (loaded, copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from killed_prediction import CLASSES, Brightness
 from pixelwise.data.image_files import read_mask
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
-from pixelwise.inference.batch.video import predict_video
+from pixelwise.inference.batch.video import frame_size, predict_video
 from pixelwise.inference.output_names import base_names
 from pixelwise.interrupts import StoppedError
 
@@ -303,3 +304,19 @@ def test_the_command_accepts_videos_and_images(
     ]
     names = sorted(path.name for path in (tmp_path / "predictions").iterdir())
     assert names == ["clip_masks", "clip_overlay.mp4", "photo.png", "photo_overlay.png"]
+
+
+def test_a_runtime_is_chosen_for_the_size_of_the_frames(
+    make_video: Callable[..., Path],
+    exported: Path,
+    tmp_path: Path,
+    cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PIXELWISE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "damaged.mp4").write_bytes(b"no video")
+    Image.new("RGB", (300, 400)).save(tmp_path / "photo.png")  # there are more frames than images
+    assert cli("predict", exported, make_video(), "photo.png", "--out", "out").code == 0
+    (record,) = json.loads((tmp_path / "cache" / "runtimes.json").read_text()).values()
+    assert record["size"] == [HEIGHT, WIDTH]
+    assert frame_size(tmp_path / "damaged.mp4") is None

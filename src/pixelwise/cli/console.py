@@ -57,6 +57,10 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 def _describe(error: OSError) -> PixelwiseError:
     """Return the error for a file that the system cannot read or write."""
+    if "temporary directory" in str(error):  # raised by tempfile
+        return PixelwiseError(
+            f"{error.strerror}: set the variable TMPDIR to a folder that can be written"
+        )
     path = f"{error.filename}: " if error.filename else ""
     return PixelwiseError(
         f"{path}{error.strerror or error}: check the path, its permissions and the free disk "

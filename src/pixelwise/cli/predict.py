@@ -97,7 +97,12 @@ def predict_files(
 ) -> None:
     """Predict images and videos into `out` and print a summary; exit with 1 if one failed."""
     from pixelwise.inference import AnswerOptions, InferenceOptions, predict_folder
-    from pixelwise.inference.batch.video import check_video_options, is_video, require_av
+    from pixelwise.inference.batch.video import (
+        check_video_options,
+        frame_size,
+        is_video,
+        require_av,
+    )
     from pixelwise.inference.output_names import find_images, output_names, typical_size
 
     videos = [path for path in images if is_video(path) and path.is_file()]
@@ -105,6 +110,7 @@ def predict_files(
     wanted = answer_options or AnswerOptions()
     # Faults are reported before anything is loaded.
     output_names(paths, out, overlay=overlay, suffixes=wanted.suffixes)
+    size = typical_size(paths)
     if videos:
         require_av(videos[0])
         check_video_options(wanted)
@@ -113,9 +119,8 @@ def predict_files(
                 f"{wanted.table}: a table has rows for images or for frames of videos, not for "
                 "both: predict them in two calls"
             )
-    predictor = flags.load_predictor(
-        bundle, options or InferenceOptions(), image_size=typical_size(paths)
-    )
+        size = frame_size(videos[0]) or size  # a video has more frames than there are images
+    predictor = flags.load_predictor(bundle, options or InferenceOptions(), image_size=size)
     succeeded = True
     if paths:
         with Bar("predicting") as bar:

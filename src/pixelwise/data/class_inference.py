@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.classes import Classes, distinct_colors, listed, pack_rgb, unpack_rgb
+from pixelwise.data.classes import IGNORE, Classes, distinct_colors, listed, pack_rgb, unpack_rgb
 from pixelwise.data.instance_ids import check_instance_ids
 from pixelwise.data.mask_readings import choose_readings
 from pixelwise.data.pair_report import PairReport
@@ -125,12 +125,17 @@ def _classes_from_values(
         if ignore is not None:
             assumed += "; 255 is ignored"
     colors = distinct_colors(len(values))
+    ignore_color = (0, 0, 0)
     if palette is not None and len(palette) > max(values):
-        stored = [(int(r), int(g), int(b)) for r, g, b in palette[values]]
-        if len(set(stored)) == len(stored):
-            colors = tuple(stored)
+        stored = unpack_rgb(pack_rgb(palette))
+        in_use = [stored[value] for value in values]
+        if len(set(in_use)) == len(in_use):
+            colors = tuple(in_use)
+            ignore_color = stored[255] if len(stored) > 255 else ignore_color
     source.notes.append(f"assumed {assumed}; to change this, write {table} with the class names")
-    return Classes.make(names, colors=colors, values=values, ignore=ignore)
+    return Classes.make(
+        names, colors=colors, values=values, ignore=ignore, ignore_color=ignore_color
+    )
 
 
 def _may_be_tones(values: list[int]) -> bool:
@@ -149,27 +154,36 @@ def _classes_from_colors(source: Source, pairs: Sequence[PairReport]) -> Classes
             "too many for classes (soft edges, or images?): export the masks without smoothing, or "
             f"write {table} with a name and a color for each class"
         )
-    rgb = unpack_rgb(colors)
+    values = _palette_values(pairs)
+    ignored = [color for color in colors.tolist() if set(values.get(color, ())) == {255}][
+        : len(colors) - 1
+    ]
+    rgb = unpack_rgb(colors[~np.isin(colors, ignored)])
     names = [f"color_{number}" for number in range(1, len(rgb) + 1)]
-    numbers = _palette_numbers(pairs, colors)
-    if numbers is not None:
+    # Names that the user knows: the first values of the colors, if they differ.
+    numbers = [values[color][0] for color in colors.tolist() if color in values.keys() - {*ignored}]
+    if len(set(numbers)) == len(rgb):
         order = np.argsort(numbers)
         rgb, names = [rgb[i] for i in order], [f"class_{numbers[i]}" for i in order]
     shown = ", ".join(f"{name} {color}" for name, color in zip(names, rgb, strict=True))
+    ignore_color = unpack_rgb(np.array(ignored or [0], dtype=np.uint32))[0]
+    if ignored:
+        shown += f"; {ignore_color}, which is value 255 in every palette, is ignored"
     source.notes.append(
         f"assumed {len(rgb)} classes from the colors of the RGB masks: {shown}; to change this, "
         f"write {table} with a name and a color for each class"
     )
-    return Classes.make(names, colors=rgb)
+    ignore = IGNORE if ignored else None
+    return Classes.make(names, colors=rgb, ignore=ignore, ignore_color=ignore_color)
 
 
-def _palette_numbers(pairs: Sequence[PairReport], colors: NDArray[np.uint32]) -> list[int] | None:
-    """Return the value of each color in the first palette that has it; None if they clash."""
-    numbers: dict[int, int] = {}
+def _palette_values(pairs: Sequence[PairReport]) -> dict[int, list[int]]:
+    """Return the values that each packed color has in masks with a palette; {} without palettes."""
+    found: dict[int, list[int]] = {}
     for pair in pairs:
         if pair.mask.palette is None:
-            return None
+            return {}
         packed = pack_rgb(pair.mask.palette).tolist()
-        numbers = {color: packed.index(color) for color in set(packed)} | numbers
-    found = [numbers[color] for color in colors.tolist()]
-    return found if len(set(found)) == len(found) else None
+        for color in pair.mask.values.tolist():
+            found.setdefault(color, []).append(packed.index(color))
+    return found

@@ -68,6 +68,13 @@ def explain_non_image(head: bytes) -> str | None:
     return None
 
 
+def check_no_pointer(path: Path, text: str) -> None:
+    """Raise InputError if the beginning of a text file shows that its content is elsewhere."""
+    content = recognize(text[:HEAD_BYTES].encode())
+    if content == LFS_POINTER:
+        raise InputError(f"{path}: is a {content} instead of the file: {NO_IMAGES[content]}")
+
+
 def missing_file(path: Path) -> InputError:
     """Return the error for a path without a file."""
     if path.is_symlink():

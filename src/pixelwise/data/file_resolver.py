@@ -40,7 +40,9 @@ def fold(text: str) -> str:
     return nfc(nfc(text).casefold())
 
 
-_FORMS: tuple[Callable[[str], str], ...] = (str, nfc, fold)
+_Form = Callable[[str], str]
+
+_FORMS: tuple[_Form, ...] = (nfc, fold)
 """The forms in which names are compared, from strict to loose."""
 
 _Index = tuple[dict[str, list[Path]], dict[str, list[Path]]]
@@ -83,7 +85,7 @@ class FileResolver:
 
         The readings, in this order: the path relative to a folder of `near`; the file with the same
         name whose folders have the longest common end with those of the reference. Both are tried
-        in the exact spelling, in the same Unicode form, and in any letter case; then again without
+        in the exact spelling or another Unicode form, then in any letter case; then again without
         the suffix.
 
         Args:
@@ -97,12 +99,12 @@ class FileResolver:
         texts = reference_paths(reference)
         for without_suffix in (False, True):
             for form in _FORMS:
-                found: dict[Path, None] = {}
-                for text in texts:
-                    matches = self._match(text, near, form, without_suffix=without_suffix)
-                    found |= dict.fromkeys(matches)
-                if found:
-                    return list(found)
+                for match in (self._match_near, self._match_end):
+                    found: dict[Path, None] = {}
+                    for text in texts:
+                        found |= dict.fromkeys(match(text, near, form, without_suffix))
+                    if found:
+                        return _in_exact_form(list(found), texts)
         return []
 
     def ambiguous(self, reference: str, files: Sequence[Path]) -> str:
@@ -122,11 +124,11 @@ class FileResolver:
         for folder in folders[:1] if Path(reference).is_absolute() else folders:
             file = Path(os.path.normpath(folder / reference))
             if not file.is_relative_to(self.root) and is_file(file):
-                same = (f for f in self._index(str, False)[1].get(file.name, []))
+                same = (f for f in self._index(nfc, False)[1].get(nfc(file.name), []))
                 return next((f for f in same if f.resolve() == file.resolve()), file)
         return None
 
-    def _make_index(self, form: Callable[[str], str], without_suffix: bool) -> _Index:
+    def _make_index(self, form: _Form, without_suffix: bool) -> _Index:
         by_path: dict[str, list[Path]] = defaultdict(list)
         by_name: dict[str, list[Path]] = defaultdict(list)
         for file in self.files:
@@ -135,28 +137,27 @@ class FileResolver:
             by_name[form(named.name)].append(file)
         return by_path, by_name
 
-    def _match(
-        self,
-        text: str,
-        near: Sequence[Sequence[Path]],
-        form: Callable[[str], str],
-        *,
-        without_suffix: bool,
+    def _match_near(
+        self, text: str, near: Sequence[Sequence[Path]], form: _Form, without_suffix: bool
     ) -> list[Path]:
-        by_path, by_name = self._index(form, without_suffix)
-        paths = [text]
-        if without_suffix:
-            stem, dot, suffix = text.rpartition(".")
-            # Names contain dots too: only the suffixes of images are suffixes.
-            paths += [stem] if dot + suffix.lower() in IMAGE_SUFFIXES else []
+        """The files at a path relative to a folder of the first group in which there is one."""
+        by_path, _ = self._index(form, without_suffix)
         for group in near:
+            paths = _texts(text, without_suffix)
             joined = {_join(folder, path) for folder in group for path in paths}
             found = [file for path in sorted(joined) for file in by_path.get(form(path), [])]
             if found:
                 return found
+        return []
+
+    def _match_end(
+        self, text: str, near: Sequence[Sequence[Path]], form: _Form, without_suffix: bool
+    ) -> list[Path]:
+        """The files of the same name whose folders have the longest common end with the path's."""
+        _, by_name = self._index(form, without_suffix)
         best: list[Path] = []
         longest = (0, 0)
-        for path in paths:
+        for path in _texts(text, without_suffix):
             *folders, name = path_parts(path) or [""]
             # If the folder exists and the file is not in it, a file elsewhere is another file.
             least = int(any(fold(folder) in self._folder_names for folder in folders[-1:]))
@@ -228,12 +229,25 @@ def path_parts(path: str) -> list[str]:
     return parts
 
 
+def _in_exact_form(files: list[Path], texts: Collection[str]) -> list[Path]:
+    """Of files whose names differ in the Unicode form alone, those with the form of the texts."""
+    if len(files) < 2 or len({nfc(str(file)) for file in files}) > 1:
+        return files
+    return [f for f in files if any(f.stem in text for text in texts)] or files
+
+
+def _texts(path: str, without_suffix: bool) -> list[str]:
+    """The path, and that without suffix. Names contain dots too: only those of images count."""
+    stem, dot, suffix = path.rpartition(".")
+    return [path, stem] if without_suffix and dot + suffix.lower() in IMAGE_SUFFIXES else [path]
+
+
 def _join(folder: Path, path: str) -> str:
     """The normalized text of a path; several times as fast as joining paths."""
     return os.path.normpath(path if path.startswith("/") else f"{folder}/{path}")
 
 
-def _common_end(folders: Collection[str], others: Sequence[str], form: Callable[[str], str]) -> int:
+def _common_end(folders: Collection[str], others: Sequence[str], form: _Form) -> int:
     """How many of the last folders are the same."""
     length = 0
     for one, other in zip(reversed([*folders]), reversed(others), strict=False):

@@ -27,6 +27,7 @@ MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jfif": "JPEG",
     ".png": "PNG",
     ".bmp": "BMP",
     ".webp": "WEBP",

@@ -7,6 +7,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from pixelwise.data.file_content import check_no_pointer, missing_file
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_regular, read_text
 
@@ -26,6 +27,7 @@ _BRIEF.maxstring, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxlevel = 200, 3, 3, 2
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises InputError if it cannot be read."""
     text = read_text(path)
+    check_no_pointer(path, text)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # also for numbers with thousands of digits
@@ -38,13 +40,19 @@ def top_keys(path: Path) -> set[str]:
     """Return the keys of the outermost object in the first HEAD characters of a JSON file.
 
     For a list: the keys of its first object, and "[]". Empty if the file is not JSON.
+
+    Raises:
+        InputError: For a link without its file, or a Git LFS pointer.
     """
+    if path.is_symlink() and not path.exists():
+        raise missing_file(path)
     try:
         check_regular(path)
         with path.open(encoding="utf-8-sig") as stream:
             text = stream.read(HEAD)
     except (OSError, UnicodeDecodeError):
         return set()
+    check_no_pointer(path, text)
     keys: set[str] = set()
     start = text.lstrip()
     level = 1
@@ -92,6 +100,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             return super().construct_mapping(node, deep)
 
     text = read_text(path)
+    check_no_pointer(path, text)
     try:
         content = yaml.load(text, TextLoader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:

@@ -94,7 +94,7 @@ def read_stored_mask(path: Path) -> StoredMask:
             for transparent pixels; and for gray files whose zero is white, if it is unclear whether
             their numbers or their tones are meant.
     """
-    if path.suffix.lower() in {".jpg", ".jpeg"}:
+    if path.suffix.lower() in {".jpg", ".jpeg", ".jfif"}:
         raise jpeg_mask(path)
     try:
         with open_image(path, MASK_FORMATS, decode=False) as image:

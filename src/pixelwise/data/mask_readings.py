@@ -8,12 +8,11 @@ Where two readings are possible, the dataset is refused and both are named.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.classes import UNKNOWN, Classes, listed, unpack_rgb
+from pixelwise.data.classes import IGNORE, UNKNOWN, Classes, listed, pack_rgb, unpack_rgb
 from pixelwise.data.mask_files import MaskReading
 from pixelwise.data.pair_report import MaskReport, PairReport, reread
 from pixelwise.data.source import MaskFile, Source
@@ -123,22 +122,11 @@ def _by_palette(
     """
     if not all(_has_colors(pair.mask) for pair in palettes):
         return False
-    seen: dict[int, tuple[int, Path]] = {}
-    conflict = ""
-    colors: set[int] = set()
-    matches = True
-    for pair in palettes:
-        found = pair.mask.values_by(MaskReading.COLORS)
-        colors |= set(found.tolist())
-        matches = matches and len(set(found.tolist())) == len(found)
-        for value, color in zip(pair.mask.values.tolist(), found.tolist(), strict=True):
-            first, path = seen.setdefault(value, (color, pair.mask.path))
-            if first != color and not conflict:
-                shown = [unpack_rgb(np.array([each]))[0] for each in (first, color)]
-                conflict = (
-                    f"{pair.mask.path}: the palette gives value {value} the color {shown[1]}, but "
-                    f"that of {path} gives it {shown[0]}"
-                )
+    conflict = _palette_conflict(palettes)
+    by_color = [pair.mask.values_by(MaskReading.COLORS) for pair in palettes]
+    matches = all(len(np.unique(found)) == len(found) for found in by_color)
+    colors = {color for found in by_color for color in found.tolist()}
+    values = {value for pair in palettes for value in pair.mask.values.tolist()}
     if classes is not None:
         return _table_decides(palettes, classes, conflict)
     if source.classes is None:
@@ -146,7 +134,7 @@ def _by_palette(
         rgb = {color for p in others if p.mask.is_rgb for color in p.mask.values.tolist()}
         if others and all(pair.mask.is_rgb for pair in others):  # only colors are in all masks
             return matches and colors <= rgb
-        if conflict and matches and not others and len(colors) <= len(seen):
+        if conflict and matches and not others and len(colors) <= len(values):
             return True
     if conflict:
         table = source.root / "classes.toml"
@@ -157,17 +145,52 @@ def _by_palette(
     return False
 
 
+def _palette_conflict(palettes: list[PairReport]) -> str:
+    """Say where two palettes give a value different colors, or a color different values."""
+    of_value: dict[int, tuple[int, PairReport]] = {}
+    of_color: dict[int, tuple[int, PairReport]] = {}
+    for pair in palettes:
+        found = pair.mask.values_by(MaskReading.COLORS).tolist()
+        for value, color in zip(pair.mask.values.tolist(), found, strict=True):
+            other, first = of_value.setdefault(value, (color, pair))
+            if other != color:
+                shown = [unpack_rgb(np.array([each]))[0] for each in (color, other)]
+                return (
+                    f"{pair.mask.path}: the palette gives value {value} the color {shown[0]}, but "
+                    f"that of {first.mask.path} gives it {shown[1]}"
+                )
+            other, first = of_color.setdefault(color, (value, pair))
+            if other != value and _color_of(pair, other) != color:  # one palette may have it twice
+                shown = unpack_rgb(np.array([color]))
+                return (
+                    f"{pair.mask.path}: the palette gives the color {shown[0]} the value {value}, "
+                    f"but that of {first.mask.path} gives it {other}"
+                )
+    return ""
+
+
+def _color_of(pair: PairReport, value: int) -> int | None:
+    palette = pair.mask.palette
+    return int(pack_rgb(palette[value])) if palette is not None and value < len(palette) else None
+
+
 def _table_decides(palettes: list[PairReport], classes: Classes, conflict: str) -> bool:
     """Whether the colors of palettes, which the class table contains, contradict the numbers."""
     masks = [pair.mask for pair in palettes]
-    by_color = [classes.find_colors(mask.values_by(MaskReading.COLORS)) for mask in masks]
-    if all((found != UNKNOWN).all() for found in by_color):
-        by_value = [classes.find_values(mask.values) for mask in masks]
+    colors = [mask.values_by(MaskReading.COLORS) for mask in masks]
+    by_value = [classes.find_values(mask.values) for mask in masks]
+    by_color = [classes.find_colors(found) for found in colors]
+    # Ignored pixels often have the color of a class, black: such colors decide nothing.
+    tell = all(len(np.unique(found)) == len(found) for found in colors) and not (
+        classes.ignore_color in classes.colors and any((v == IGNORE).any() for v in by_value)
+    )
+    if tell and all((found != UNKNOWN).all() for found in by_color):
         return any((a != b).any() for a, b in zip(by_color, by_value, strict=True))
     if conflict:
         raise InputError(
-            f"{conflict}, and the class table does not contain all colors: if the colors identify "
-            "the classes, add them to the table; if the numbers do, save all masks with one palette"
+            f"{conflict}, and the class table does not tell all their colors apart: if the colors "
+            "identify the classes, write them into the table; if the numbers do, save all masks "
+            "with one palette"
         )
     return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,7 @@ def _read(path: Path) -> StoredTiff:
             f"{INSTALL}"
         ) from error
     with tifffile.TiffFile(path) as file:
-        pages = [
-            p for page in file.pages if not (p := page.aspage()).subfiletype & (REDUCED | MASK)
-        ]
+        pages = [page for page in all_pages(file) if not page.subfiletype & (REDUCED | MASK)]
         if not pages:
             raise InputError(f"{path}: has no image in it: restore the file or remove it")
         first = pages[0]
@@ -118,6 +117,20 @@ def _read(path: Path) -> StoredTiff:
         palette=None if colors is None else (colors >> 8).astype(np.uint8).T,
         lossy=int(first.compression) in image_decoding.JPEGS,
     )
+
+
+def all_pages(file: Any) -> Iterator[Any]:
+    """Yield each page of a file that tifffile has opened, overviews included.
+
+    Raises:
+        ValueError: If the list of pages is damaged, so that it leads back to an earlier page.
+    """
+    offsets = set()
+    for page in file.pages:
+        if page.offset in offsets:
+            raise ValueError("its list of pages has no end")
+        offsets.add(page.offset)
+        yield page.aspage()
 
 
 def _check(path: Path, page: Any, axes: str, shape: tuple[int, ...]) -> None:

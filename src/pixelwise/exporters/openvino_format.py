@@ -106,22 +106,28 @@ def lower_max_pools(model: ov.Model) -> None:
 
 
 def lower_argmax(model: ov.Model) -> None:
-    """Compute argmax with 32-bit indices, in place: this takes half the time of 64 bits."""
+    """Compute the argmax over classes (axis 1) with 32-bit indices and classes first, in place.
+
+    Convolutions leave the values of a pixel side by side, where OpenVINO searches each pixel on its
+    own. With classes first, a whole vector of pixels is compared at once, which takes a fifth of
+    the time, and 32-bit indices take half the time of 64 bits. The result is the same.
+    """
     for node in model.get_ops():
         attributes = node.get_attributes()
         if node.get_type_name() != "TopK" or attributes["index_element_type"] != "i64":
             continue
-        if node.output(0).get_target_inputs():  # the values are used as well
+        if attributes["axis"] != 1 or node.output(0).get_target_inputs():  # the values are used
             continue
+        swap = np.array([1, 0, 2, 3], np.int32)
         lowered = opset13.topk(
-            node.input_value(0),
+            opset13.transpose(node.input_value(0), swap),
             node.input_value(1),
-            attributes["axis"],
+            0,
             attributes["mode"],
             attributes["sort"],
             index_element_type="i32",
             stable=attributes["stable"],
         )
-        indices = opset13.convert(lowered.output(1), "i64")
+        indices = opset13.convert(opset13.transpose(lowered.output(1), swap), "i64")
         for user in node.output(1).get_target_inputs():
             user.replace_source_output(indices.output(0))

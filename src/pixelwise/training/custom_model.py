@@ -18,6 +18,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.errors import InputError
 from pixelwise.inference import InferenceOptions, Predictor
+from pixelwise.inference.runtimes.forking import ProcessLock
 from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime, find_device
 from pixelwise.layers import resize
 from pixelwise.weights.bundle import Bundle
@@ -66,6 +67,7 @@ class CustomRuntime(TorchRuntime):
     ) -> None:
         self.model = model.to(device).eval()
         self.normalization, self.device = normalization, device
+        self._one_at_a_time = ProcessLock()
 
 
 def make_predictor(

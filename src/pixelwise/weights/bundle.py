@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pixelwise.data.classes import Classes, listed
@@ -87,12 +88,13 @@ class Bundle:
                 "pixelwise.load_custom_model(path, module)"
             )
         try:
-            model = create_model(
-                self.model,
-                num_classes=len(self.classes),
-                in_channels=self.pixels.channels,
-                **self.options,
-            )
+            with torch.device("cpu"):  # the program's default may be "meta", which drops weights
+                model = create_model(
+                    self.model,
+                    num_classes=len(self.classes),
+                    in_channels=self.pixels.channels,
+                    **self.options,
+                )
             model.load_state_dict(dict(self.weights))
         except InputError as error:
             raise InputError(f"{origin}: {error}") from error

@@ -46,6 +46,7 @@ from pixelwise.data.layouts import (
     yolo,
 )
 from pixelwise.data.layouts.data_toml import DataToml, read_data_toml
+from pixelwise.data.layouts.folder_names import data_yaml
 from pixelwise.data.layouts.stated import (
     as_patterns,
     assign_stated_splits,
@@ -80,6 +81,8 @@ LAYOUTS = (
 """All layouts, in the order in which they are tried."""
 
 
+_ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
+
 STRUCTURE = "structure"
 """Layout name of a dataset in which only the structure of the folders was detected."""
 
@@ -101,7 +104,10 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"{root}: {what}: give the folder that holds the images and masks")
+        remedy = "give the folder that holds the images and masks"
+        if root.suffix.lower() in _ARCHIVES and root.exists():
+            what, remedy = "is an archive", "unpack it, and give the folder"
+        raise InputError(f"{root}: {what}: {remedy}")
     toml = read_data_toml(root)
     spec = spec or DatasetSpec()
     if spec.from_run and not matches(root, spec):
@@ -125,8 +131,11 @@ def _detect(root: Path, toml: DataToml | None) -> Source:
     source = _read_known(root) or _read_structure(root, toml)
     if source is not None:
         return source
+    # Reading reports what is missing.
+    if data_yaml(root) is not None:
+        return yolo.read(root)
     if folders.detect(root) or folders.is_incomplete(root):
-        return folders.read(root)  # which reports what is missing
+        return folders.read(root)
     raise unknown(root, ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1]))
 
 
@@ -151,7 +160,7 @@ def _read_folders(root: Path) -> Source:
     pairs = {s.image: s.mask.path for samples in source.splits.values() for s in samples}
     others = files_outside(root, {path.parent for pair in pairs.items() for path in pair})
     if others:
-        readings = find_readings(root)
+        readings = [] if folders.is_labelme_export(root) else find_readings(root)
         if len(readings) == 1 and pairs.items() < readings[0].pairs.items():
             return read_patterns(root, *as_patterns(readings[0]), STRUCTURE)
         alternatives = with_other_partners(readings, root, pairs)

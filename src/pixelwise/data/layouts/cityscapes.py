@@ -7,12 +7,13 @@ from pathlib import Path
 from pixelwise.data.class_tables import Table
 from pixelwise.data.classes import read_classes_toml
 from pixelwise.data.file_resolver import nfc
-from pixelwise.data.image_files import list_images
+from pixelwise.data.folder_listing import walk_files
+from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images
 from pixelwise.data.layouts.folder_names import folders_in
 from pixelwise.data.layouts.layout_classes import class_table
 from pixelwise.data.layouts.pairing import mask_source, sample_name
 from pixelwise.data.source import Sample, Source
-from pixelwise.errors import InputError
+from pixelwise.errors import Fault, InputError, raise_problems
 
 DESCRIPTION = "Cityscapes: leftImg8bit/SPLIT/CITY/ and gtFine/SPLIT/CITY/ (or gtCoarse/)"
 
@@ -47,6 +48,7 @@ def read(root: Path) -> Source:
                 for sample in missing
             )
         )
+    _check_masks_have_images(splits, mask_root, ids)
     table = class_table(root, notes)
     if table is None:
         table = Table(_CLASSES[ids], False, root)
@@ -54,6 +56,20 @@ def read(root: Path) -> Source:
         if "test" in splits:
             notes.append("test: the published masks are empty; the benchmark keeps the labels")
     return Source(root, "cityscapes", splits, table.classes, table.has_colors, notes)
+
+
+def _check_masks_have_images(splits: _Splits, mask_root: Path, ids: str) -> None:
+    """Report masks of the splits that have no image."""
+    used = {sample.mask.path for samples in splits.values() for sample in samples}
+    folders = sorted({mask_root / path.relative_to(mask_root).parts[0] for path in used})
+    raise_problems(
+        [
+            Fault("mask-without-image", path, "has no image: add it, or remove the mask")
+            for folder in folders
+            for path in walk_files(folder, {".png"})
+            if path.stem.endswith(f"_{ids}") and path not in used
+        ]
+    )
 
 
 def _city_images(
@@ -74,10 +90,13 @@ def _city_images(
         if not masks.is_dir():
             notes.append(f"{name} is skipped: {masks} does not exist")
             continue
-        for city in sorted(folders_in(folder).values()):
-            images = [(image, masks / city.name) for image in list_images(city)]
-            if images:
-                pairs.setdefault(_SPLITS[name], []).extend(images)
+        found = [image for city in folders_in(folder).values() for image in list_images(city)]
+        text = f"is not directly in a folder of {folder.name}/: move it into {folder.name}/CITY/"
+        stray = set(walk_files(folder, IMAGE_SUFFIXES)) - set(found)
+        raise_problems([Fault("stray-file", path, text) for path in sorted(stray)])
+        if found:
+            images = [(image, masks / image.parent.name) for image in sorted(found)]
+            pairs.setdefault(_SPLITS[name], []).extend(images)
     if not pairs:
         raise InputError(
             f"{image_root}: contains no images: put them into SPLIT/CITY/ (train, val, test)"

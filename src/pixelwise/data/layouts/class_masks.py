@@ -15,7 +15,7 @@ from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_image
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.folder_pairs import folder_pairs
 from pixelwise.data.layouts.layout_classes import BACKGROUND
-from pixelwise.data.layouts.pairing import sample_name
+from pixelwise.data.layouts.pairing import images_below, sample_name
 from pixelwise.data.mask_files import MaskReading, read_stored_mask
 from pixelwise.data.source import SPLITS, Sample, Source
 from pixelwise.errors import Fault, InputError, raise_problems
@@ -81,7 +81,10 @@ def detect(root: Path) -> bool:
 
 
 def _masks_by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:
-    """Mask of each class by image stem; empty if the folders do not have this layout."""
+    """Mask of each class by image stem; empty if the folders do not have this layout.
+
+    Masks in class folders may have no image: `read` reports them.
+    """
     stems = {nfc(Path(name).stem) for name in first_names(images, IMAGE_SUFFIXES, limit=None)}
     if not stems or not masks.is_dir():
         return {}
@@ -91,9 +94,8 @@ def _masks_by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:
     if class_folders and not names:
         for folder in class_folders:
             for path in list_images(folder, MASK_SUFFIXES):
-                if nfc(path.stem) in stems:
-                    _add(by_image.setdefault(nfc(path.stem), {}), folder.name, path)
-        return by_image
+                _add(by_image.setdefault(nfc(path.stem), {}), folder.name, path)
+        return by_image if stems & by_image.keys() else {}
     for name in names:
         stem = nfc(Path(name).stem)
         cut = next((i for i in range(len(stem)) if _splits_at(stem, i, stems)), None)
@@ -140,7 +142,23 @@ def read(root: Path) -> Source:
             files = tuple((value_of[name], path) for name, path in sorted(masks.items()))
             mask = ClassMasks(files[0][1], files, uncovered)
             splits.setdefault(split, []).append(Sample(sample_name(root, image), image, mask))
+        problems += images_below(images)
+        problems += _without_image(images, masks_of[split])
     raise_problems(problems)
     meaning = "background" if background is None else "ignored"
     notes = [f"one mask per class: {len(classes)} classes; uncovered pixels are {meaning}"]
     return Source(root, "class-masks", splits, classes, False, notes)
+
+
+def _without_image(images: Path, masks: dict[str, dict[str, Path]]) -> list[str]:
+    stems = {nfc(image.stem) for image in list_images(images)}
+    return [
+        Fault(
+            "mask-without-image",
+            path,
+            f"has no image: add {images / path.stem}.jpg or .png, or remove the mask",
+        )
+        for stem, by_class in masks.items()
+        if stem not in stems
+        for path in by_class.values()
+    ]

@@ -65,6 +65,12 @@ def is_incomplete(root: Path) -> bool:
     return (root / "images").is_dir() or (root / "masks").is_dir()
 
 
+def is_labelme_export(root: Path) -> bool:
+    """Whether the masks are in several folders, as arrays, as PNG, and drawn over the images."""
+    others = [root / f"SegmentationClass{kind}" for kind in ("PNG", "Npy", "Visualization")]
+    return (root / "class_names.txt").is_file() and any(folder.is_dir() for folder in others)
+
+
 def _shared_folders(root: Path) -> dict[str, tuple[Path, Path]]:
     """The folder with both NAME.jpg and NAME_mask.png, as a pair, by split (or `all`)."""
     folders = {"all": root} if has_images(root) else split_folders(root)

@@ -17,10 +17,11 @@ from pixelwise.data import json_yaml
 from pixelwise.data.class_tables import read_lines
 from pixelwise.data.classes import listed, normalize_name
 from pixelwise.data.file_resolver import Claims, FileResolver
-from pixelwise.data.folder_listing import walk_files
+from pixelwise.data.folder_listing import walk_files, walk_folders
 from pixelwise.data.image_files import IMAGE_SUFFIXES
 from pixelwise.data.layouts.error_handling import collect_errors, error_context
 from pixelwise.data.layouts.folder_names import first_names, folders_in, split_folders
+from pixelwise.data.layouts.folder_pairs import folder_pairs, has_masks
 from pixelwise.data.layouts.layout_classes import classes_above_background
 from pixelwise.data.layouts.pairing import sample_name
 from pixelwise.data.polygons import Disc, Polygons, Region, RegionMask, as_ring
@@ -61,7 +62,7 @@ class _Annotation:
 
 
 def detect(root: Path) -> bool:
-    return any(_has_labelme_files(folder) for folder in _json_folders(root).values())
+    return bool(_json_folders(root))
 
 
 def _has_labelme_files(folder: Path) -> bool:
@@ -69,18 +70,27 @@ def _has_labelme_files(folder: Path) -> bool:
     return bool(names) and bool(json_yaml.top_keys(folder / min(names)) & _KEYS)
 
 
+def _has_nested_labelme_files(folder: Path) -> bool:
+    return any(_has_labelme_files(each) for each in walk_folders(folder))
+
+
 def _json_folders(root: Path) -> dict[str, Path]:
-    """The folder with the JSON files of each split; `all` if the folder is not split."""
+    """The folder with the JSON files of each split; `all` if the folder is not split.
+
+    The files may be in folders below it, unless the dataset has masks.
+    """
     present = folders_in(root)
     candidates = [root, *(present[name] for name in (*_JSON_FOLDERS, "images") if name in present)]
-    for folder in candidates:
-        if _has_labelme_files(folder):
-            return {"all": folder}
-    for folder in candidates:
-        splits = {s: f for s, f in split_folders(folder).items() if _has_labelme_files(f)}
-        if splits:
-            return splits
-    return {}
+    found = next((folder for folder in candidates if _has_labelme_files(folder)), None)
+    if found is not None:
+        return {"all": found}
+    nested = not any(has_masks(masks) for _, masks in folder_pairs(root).values())
+    for has_files in (_has_labelme_files, *([_has_nested_labelme_files] if nested else [])):
+        for folder in candidates:
+            splits = {s: f for s, f in split_folders(folder).items() if has_files(f)}
+            if splits:
+                return splits
+    return {"all": root} if nested and _has_nested_labelme_files(root) else {}
 
 
 def read(root: Path) -> Source:

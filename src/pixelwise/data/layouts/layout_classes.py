@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from pixelwise.data.class_tables import Table, find_table
 from pixelwise.data.classes import Classes
-from pixelwise.data.image_files import MASK_SUFFIXES, read_mask
+from pixelwise.data.image_files import MASK_SUFFIXES
 from pixelwise.data.layouts.error_handling import error_context
 from pixelwise.data.layouts.folder_names import first_names
+from pixelwise.data.mask_files import StoredMask, read_stored_mask
 from pixelwise.data.voc_palette import voc_color
 from pixelwise.errors import InputError
 
@@ -41,18 +43,21 @@ def make_table(
         return Table(Classes.make(names, values=values, ignore=ignore), False, path)
 
 
+def sampled_masks(folder: Path) -> list[StoredMask]:
+    """A few masks of a folder, without those that cannot be read."""
+    masks = []
+    for name in sorted(first_names(folder, MASK_SUFFIXES))[:_SAMPLED_MASKS]:
+        with suppress(InputError):  # reading the dataset reports it
+            masks.append(read_stored_mask(folder / name))
+    return masks
+
+
 def sampled_values(folder: Path) -> set[int]:
     """The values in a few index masks of a folder; empty if it holds other masks."""
-    values: set[int] = set()
-    for name in sorted(first_names(folder, MASK_SUFFIXES))[:_SAMPLED_MASKS]:
-        try:
-            stored = read_mask(folder / name)
-        except InputError:  # reading the dataset reports it
-            continue
-        if stored.ndim != 2:
-            return set()
-        values.update(np.unique(stored).tolist())
-    return values
+    masks = sampled_masks(folder)
+    if any(mask.values.ndim != 2 for mask in masks):
+        return set()
+    return {value for mask in masks for value in np.unique(mask.values).tolist()}
 
 
 def classes_above_background(path: Path, names: list[str]) -> tuple[Classes, dict[str, int]]:

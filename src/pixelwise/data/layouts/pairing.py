@@ -14,7 +14,7 @@ from pixelwise.data.source import MaskFile, MaskSource, Sample
 from pixelwise.errors import Fault, InputError, raise_problems
 
 # JPEG masks are listed so that reading them reports why they are refused.
-MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg"}
+MASK_LIKE = MASK_SUFFIXES | ARRAY_SUFFIXES | {".jpg", ".jpeg", ".jfif"}
 _UNSUPPORTED_IMAGES = frozenset(
     {".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".dng", ".npz", ".psd", ".exr"}
 )
@@ -64,7 +64,7 @@ def pair(
     else:
         problems = _check_other_files(images, IMAGE_SUFFIXES, notes)
         problems += _check_other_files(masks, MASK_LIKE, notes)
-    problems += _images_below(images)
+    problems += images_below(images)
     image_of = _by_name(image_files, image_ending, "rename one and its mask", problems)
     mask_of = _by_name(mask_files, mask_ending, "keep one mask per image", problems)
     if not image_of and not problems:
@@ -139,7 +139,9 @@ def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str])
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         notes.append(f"skipped, not an image: {folder / others[0]}{more}")
-    allowed = ", ".join(sorted(suffixes - {".jpg", ".jpeg"} if suffixes == MASK_LIKE else suffixes))
+    allowed = ", ".join(
+        sorted(suffixes - {".jpg", ".jpeg", ".jfif"} if suffixes == MASK_LIKE else suffixes)
+    )
     text = f"has an unsupported format (allowed: {allowed}): convert it or remove it"
     is_folder = "is a folder with the name of an image: rename or remove it"
     return [
@@ -148,7 +150,7 @@ def _check_other_files(folder: Path, suffixes: frozenset[str], notes: list[str])
     ]
 
 
-def _images_below(folder: Path) -> list[str]:
+def images_below(folder: Path) -> list[str]:
     """Report images in subfolders, which would otherwise be skipped silently."""
     text = f"is in a subfolder of {folder.name}/, which holds images itself: move it beside them"
     return [

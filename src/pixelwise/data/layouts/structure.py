@@ -282,13 +282,30 @@ def _without_names(part: str) -> str:
 
 
 def _template(paths: list[_Parts], varying: list[str]) -> list[str]:
-    """One path for several: a name in braces where they differ, ** if their lengths differ."""
-    if len({len(path) for path in paths}) > 1:
+    """One path for several: a name in braces where they differ, ** if their lengths differ.
+
+    The name of the split stays, wherever it is.
+    """
+    if len({len(path) for path in paths}) == 1:
+        return [_name_template(names, varying) for names in zip(*paths, strict=True)]
+    at = [next((i for i, name in enumerate(path) if _SPLIT in name), -1) for path in paths]
+    if -1 in at:
         return ["**"]
+    pairs = list(zip(paths, at, strict=True))
     return [
-        names[0] if len(set(names)) == 1 else f"{{{varying.pop(0)}}}"
-        for names in zip(*paths, strict=True)
+        *_template([path[:i] for path, i in pairs], varying),
+        _name_template([path[i] for path, i in pairs], varying),
+        *_template([path[i + 1 :] for path, i in pairs], varying),
     ]
+
+
+def _name_template(names: Sequence[str], varying: list[str]) -> str:
+    if len(set(names)) == 1:
+        return names[0]
+    if not all(_SPLIT in name for name in names):
+        return f"{{{varying.pop(0)}}}"
+    sides = zip(*(name.split(_SPLIT) for name in names), strict=True)
+    return _SPLIT.join(_name_template(side, varying) for side in sides)
 
 
 def _best(readings: list[Reading]) -> list[Reading]:
@@ -303,12 +320,10 @@ def _best(readings: list[Reading]) -> list[Reading]:
 
 
 def files_outside(root: Path, used: Collection[Path]) -> dict[Path, int]:
-    """The number of images and masks in each folder that is not among `used`."""
-    return Counter(
-        path.parent
-        for path in walk_files(root, IMAGE_SUFFIXES | MASK_FILES)
-        if path.parent not in used
-    )
+    """The number of images and masks in each folder that is not among `used`, nor a link to one."""
+    counts = Counter(path.parent for path in walk_files(root, IMAGE_SUFFIXES | MASK_FILES))
+    real = {os.path.realpath(folder) for folder in used}
+    return {f: count for f, count in counts.items() if os.path.realpath(f) not in real}
 
 
 def with_other_partners(
@@ -325,14 +340,15 @@ def with_other_partners(
         The readings among which the user has to choose; none if there is no other one.
     """
     image_of = {mask: image for image, mask in pairs.items()}
+    mask_at, image_at = _real(pairs), _real(image_of)
     others = [
         reading
         for reading in readings
         if reading.sure
         and len(reading.pairs) >= MIN_MATCHED * len(pairs)
         and any(
-            pairs.get(image, mask) != mask or image_of.get(mask, image) != image
-            for image, mask in reading.pairs.items()
+            mask_at.get(image, mask) != mask or image_at.get(mask, image) != image
+            for image, mask in _real(reading.pairs).items()
         )
     ]
     if not others:
@@ -345,3 +361,8 @@ def with_other_partners(
         )
         own = Reading(images, masks, pairs)
     return [own, *others]
+
+
+def _real(pairs: Mapping[Path, Path]) -> dict[str, str]:
+    """The pairs without links: a folder may be listed under several names."""
+    return {os.path.realpath(one): os.path.realpath(other) for one, other in pairs.items()}

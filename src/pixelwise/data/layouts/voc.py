@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+import numpy as np
 
 from pixelwise.data.class_tables import Table
 from pixelwise.data.folder_listing import list_files
-from pixelwise.data.layouts.folder_names import folders_in
-from pixelwise.data.layouts.layout_classes import class_table
+from pixelwise.data.layouts.folder_names import first_names, folders_in
+from pixelwise.data.layouts.layout_classes import class_table, sampled_masks
 from pixelwise.data.layouts.listed_pairs import ListedPairs
 from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source
 from pixelwise.data.layouts.split_lists import read_entries
@@ -17,6 +20,10 @@ from pixelwise.errors import InputError, raise_problems
 
 DESCRIPTION = "PASCAL VOC: JPEGImages/, SegmentationClass/ (or ...Aug), ImageSets/Segmentation/"
 
+_MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
+_VOC_NAME = re.compile(r"(20\d\d_)?\d{6}\.jpg")
+_COMPARED = 3
+"""Number of palette entries that are compared: files may store those in use only."""
 _LISTS = {"train": ("train_aug", "trainaug", "train"), "val": ("val",), "test": ("test",)}
 
 
@@ -47,10 +54,33 @@ def read(root: Path) -> Source:
     notes: list[str] = []
     splits = _read_lists(root, years[0], notes)
     table = class_table(years[0], notes)
+    if table is None and not _has_voc_classes(years[0]):
+        notes.append("the masks are not those of PASCAL VOC: their classes are inferred")
+        return Source(root, "voc", splits, notes=notes)
     if table is None:
         table = Table(VOC_CLASSES, True, years[0])
         notes.append("PASCAL VOC: 21 classes; 255 is void and ignored")
     return Source(root, "voc", splits, table.classes, table.has_colors, notes)
+
+
+def _has_voc_classes(year: Path) -> bool:
+    """Whether a dataset without a class table has the classes of VOC.
+
+    Other datasets have the same folders. VOC also has masks of the objects, and its images have
+    numbers as names; masks have its palette or its colors, but those from other sources are gray.
+    """
+    if year.name.casefold().startswith("voc20") or (year / "SegmentationObject").is_dir():
+        return True
+    names = first_names(year / "JPEGImages", frozenset({".jpg"}))
+    if any(_VOC_NAME.fullmatch(name) for name in names):
+        return True
+    masks = [mask for name in _MASK_FOLDERS for mask in sampled_masks(year / name)]
+    colors = np.array(VOC_CLASSES.colors[:_COMPARED])
+    return not masks or any(
+        mask.values.ndim == 3
+        or (mask.palette is not None and np.array_equal(mask.palette[:_COMPARED], colors))
+        for mask in masks
+    )
 
 
 def _read_lists(root: Path, year: Path, notes: list[str]) -> dict[str, list[Sample]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.pixel_format import RGB as RGB_BYTES
 from pixelwise.data.pixel_format import PixelFormat, Pixels, RawImage, to_8_bits
-from pixelwise.data.tiff_reading import check_jpeg_components
+from pixelwise.data.tiff_reading import all_pages, check_jpeg_components
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,8 +143,7 @@ class TiffSource:
                 "`pip install 'tifffile>=2025.5.10' imagecodecs`"
             ) from error
         with open_file(tifffile, path) as file:
-            all_pages = (page.aspage() for page in file.pages)
-            pages = [page for page in all_pages if not page.subfiletype & (REDUCED | MASK)]
+            pages = [page for page in all_pages(file) if not page.subfiletype & (REDUCED | MASK)]
             if len(pages) != 1:
                 raise InputError(
                     f"{path}: contains {len(pages)} images (pages): save one of them separately"
@@ -403,8 +402,8 @@ def open_file(tifffile: Any, path: Path) -> Iterator[TiffFile]:
     try:
         file = tifffile.TiffFile(path)
         try:
-            len(file.pages)
-            file.pages[0].aspage()
+            if not list(all_pages(file)):
+                raise ValueError("it has no pages")
         except Exception:
             file.close()
             raise

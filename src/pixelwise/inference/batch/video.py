@@ -6,7 +6,7 @@ PyAV (FFmpeg), an optional dependency, decodes and encodes. Sound is not copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -245,6 +245,14 @@ class _Results:
 def _names(folder: Path) -> list[str]:
     """Return the names of the masks in a folder."""
     return sorted(file.name for file in folder.glob("*.png"))
+
+
+def frame_size(path: Path) -> tuple[int, int] | None:
+    """Return the height and width of a video's first frame, upright; None if it cannot be read."""
+    with suppress(InputError), closing(_VideoReader(path, VideoResult(path, None))) as reader:
+        height, width, _ = reader.first_frame().pixels.shape
+        return height, width
+    return None  # the fault is reported when the video is predicted
 
 
 def require_av(path: Path) -> None:

@@ -22,6 +22,10 @@ from pixelwise.inference.runtimes.openvino.dilated_convolutions import (
     has_slow_convolutions,
     split_dilated_convolutions,
 )
+from pixelwise.inference.runtimes.openvino.kernel_choice import (
+    prefers_blocked_kernels,
+    read_with_blocked_kernels,
+)
 from pixelwise.inference.runtimes.openvino.openvino_tile_graphs import OpenVINOTileGraphs
 from pixelwise.inference.runtimes.openvino.winograd import apply_winograd
 from pixelwise.inference.runtimes.tile_geometry import Size, TileGeometry, size_of
@@ -55,8 +59,12 @@ class OpenVINORuntime:
         self._export = export
         self._core = ov.Core()
         self._cloning = ProcessLock()
+        float32 = export.precision == "float32" and precision == "f32"
         try:
-            self._model = self._core.read_model(export.path)
+            if float32 and prefers_blocked_kernels():
+                self._model = read_with_blocked_kernels(self._core, export.path)
+            else:
+                self._model = self._core.read_model(export.path)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"{export.path}: OpenVINO cannot read it ({reason})") from error
