@@ -17,7 +17,7 @@ import pixelwise
 from pixelwise import AnswerOptions, InputError, Predictor
 from pixelwise.data.classes import Classes
 from pixelwise.inference import Segmentation, predict_folder
-from pixelwise.inference.batch import folder_journal
+from pixelwise.inference.batch import folder_journal, large_images
 from pixelwise.inference.batch.image_work import ImageWork
 from pixelwise.inference.batch.large_images import predict_large_images
 from pixelwise.inference.batch.result_mark import is_result
@@ -505,6 +505,32 @@ def test_a_large_image_has_the_same_areas(tmp_path: Path) -> None:
         assert found == counted(labels, index)
         assert row["mean_confidence"] is None
         assert row["square_meters"] == pytest.approx(row["pixels"] * 0.25, rel=1e-3)
+
+
+def test_a_resumed_large_image_has_the_areas_of_all_strips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The strips that an earlier run finished are not predicted again, but they are measured."""
+    pytest.importorskip("tifffile")
+    image, labels = draw(2)
+    write_geotiff(tmp_path / "field.tif", image)
+    options = AnswerOptions(table=tmp_path / "areas.json")
+
+    def fill_the_disk(path: Path, strips: Any, **_: Any) -> None:
+        assert sum(len(strip) for strip in strips) == SIZE[0]
+        raise OSError(28, "No space left on device")
+
+    call = (tmp_path / "field.tif", tmp_path / "o")
+    with monkeypatch.context() as patch:
+        patch.setattr(large_images, "write_mask_tiff", fill_the_disk)
+        with pytest.raises(pixelwise.PixelwiseError, match="cannot be written"):
+            predict_large_images(predictor(), *call, answers=options)
+    assert not options.table.exists()
+    other = predictor()
+    monkeypatch.setattr(other.runtime, "logits", None)
+    for index, row in enumerate(predict_large_images(other, *call, answers=options).rows):
+        found = row["pixels"], row["components"], row["largest_component"]
+        assert found == counted(labels, index)
 
 
 def test_a_table_of_a_video_has_one_row_per_frame_and_class(tmp_path: Path) -> None:
