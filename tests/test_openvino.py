@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 from openvino import opset13
 
 import pixelwise
+from networks import EXPORTED_CLASSES as CLASSES
+from networks import write_bundle
 from pixelwise import processor
+from pixelwise.exporters import export
 from pixelwise.exporters.openvino_format import lower_argmax
 from pixelwise.inference.runtimes.compiled_cache import (
     COMPILE_AFTER,
@@ -31,7 +34,10 @@ from pixelwise.inference.runtimes.openvino.dilated_convolutions import (
     crop_dilated_kernels,
     split_dilated_convolutions,
 )
-from pixelwise.inference.runtimes.openvino.kernel_choice import prefers_blocked_kernels
+from pixelwise.inference.runtimes.openvino.kernel_choice import (
+    is_separable,
+    prefers_blocked_kernels,
+)
 from pixelwise.inference.runtimes.openvino.winograd import apply_winograd
 
 
@@ -262,18 +268,20 @@ print(json.dumps([fact["primitiveType"] for fact in facts if "Convol" in fact["l
 
 @pytest.mark.skipif("avx2" not in processor.processor_flags(), reason="the processor has no AVX2")
 def test_without_avx512_float32_uses_the_kernels_for_blocks_of_channels(
-    exported: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    bundle = write_bundle(tmp_path / "net.safetensors", "deeplab_v3plus", CLASSES, width=0.25)
+    export(bundle, to="openvino")
     image = np.random.default_rng(0).integers(0, 256, (65, 91, 3), dtype=np.uint8)
     np.save(tmp_path / "image.npy", image)
     files = [str(tmp_path / name) for name in ("image.npy", "logits.npy")]
-    command = [sys.executable, "-c", CONVOLUTIONS, str(exported), *files]
+    command = [sys.executable, "-c", CONVOLUTIONS, str(bundle), *files]
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     kernels = json.loads(done.stdout.splitlines()[-1])
     assert any(kernel.startswith("jit_avx2_1x1") for kernel in kernels)
     assert not [kernel for kernel in kernels if kernel.startswith("brgconv")]
-    expected = pixelwise.load(exported, runtime="torch").logits(image)
+    expected = pixelwise.load(bundle, runtime="torch").logits(image)
     difference = np.abs(np.load(files[1]) - expected).max()
     assert 0 < difference <= 1e-5 * np.ptp(expected)
 
@@ -295,3 +303,24 @@ def test_the_kernels_follow_the_processor(
     monkeypatch.setattr(name, lambda: frozenset(flags))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert prefers_blocked_kernels() is preferred
+
+
+@pytest.mark.parametrize(
+    ("shape", "separable"),
+    [
+        ((16, 3, 3, 3), True),  # reads the image
+        ((16, 8, 1, 1), True),
+        ((8, 1, 1, 5, 5), True),
+        ((16, 8, 3, 3), False),
+        ((4, 2, 2, 3, 3), False),  # grouped, but not depthwise
+    ],
+)
+def test_only_separable_networks_change_their_kernels(
+    shape: tuple[int, ...], separable: bool
+) -> None:
+    channels = shape[0] * shape[2] if len(shape) == 5 else shape[1]
+    maps = opset13.parameter([1, channels, 20, 20], np.float32)
+    build_layer = opset13.group_convolution if len(shape) == 5 else opset13.convolution
+    weights = opset13.constant(np.zeros(shape, np.float32))
+    result = build_layer(maps, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+    assert is_separable(ov.Model([result], [maps], "layer")) is separable

@@ -23,6 +23,7 @@ from pixelwise.inference.runtimes.openvino.dilated_convolutions import (
     split_dilated_convolutions,
 )
 from pixelwise.inference.runtimes.openvino.kernel_choice import (
+    is_separable,
     prefers_blocked_kernels,
     read_with_blocked_kernels,
 )
@@ -61,10 +62,9 @@ class OpenVINORuntime:
         self._cloning = ProcessLock()
         float32 = export.precision == "float32" and precision == "f32"
         try:
-            if float32 and prefers_blocked_kernels():
+            self._model = self._core.read_model(export.path)
+            if float32 and prefers_blocked_kernels() and is_separable(self._model):
                 self._model = read_with_blocked_kernels(self._core, export.path)
-            else:
-                self._model = self._core.read_model(export.path)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"{export.path}: OpenVINO cannot read it ({reason})") from error
