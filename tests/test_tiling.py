@@ -198,7 +198,7 @@ NETWORKS = [
     ("deeplab_v3plus", {"backbone": "tiny"}),
     ("deeplab_v3plus", {**SMALL, "align_corners": True}),
     ("deeplab_v3plus", {"tensorflow": True, "decoder": False, "aspp": False, "width": 0.1}),
-    pytest.param("deeplab_v3plus", {"backbone": "efficientnet_lite0"}, marks=pytest.mark.slow),
+    ("deeplab_v3plus", {"backbone": "efficientnet_lite0"}),
     ("deeplab_v3plus", {"backbone": "tiny", "stride_2_skip": True, "input_scale": 1.25}),
     ("deeplab_v3", {"backbone": "tiny", "output_stride": 8}),
     ("deeplab_v1", {"width": 0.02, "hidden": 16, "multi_scale": True}),
@@ -210,7 +210,13 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(*one, marks=pytest.mark.slow if "efficientnet_lite0" in str(one) else ())
+        for one in NETWORKS
+    ],
+)
 def test_tiles_with_full_margins_equal_one_pass(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

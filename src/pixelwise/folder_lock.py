@@ -23,7 +23,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from weakref import WeakSet
 
 from pixelwise.errors import InputError
 from pixelwise.file_io import make_folder, not_writable
@@ -265,7 +264,7 @@ def _started(process: object) -> str | None:
     return ""
 
 
-_held: WeakSet[FolderLock] = WeakSet()
+_held: set[FolderLock] = set()
 
 
 def _forget_all() -> None:

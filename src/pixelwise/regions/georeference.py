@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.errors import InputError
 
 _EQUAL_AREA = "EPSG:6933"  # areas in it are those on the WGS 84 ellipsoid
@@ -48,11 +48,10 @@ def read_georeference(path: Path) -> Georeference | None:
     """
     try:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+        from rasterio.errors import RasterioIOError
     except ImportError:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with warnings_silenced:
         try:
             with rasterio.open(path) as image:
                 if image.crs is None or image.transform.is_identity:
