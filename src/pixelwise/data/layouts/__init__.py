@@ -164,7 +164,7 @@ def _read_folders(root: Path) -> Source:
     if others:
         readings = [] if folders.is_labelme_export(root) else find_readings(root)
         if len(readings) == 1 and pairs.items() < readings[0].pairs.items():
-            return read_patterns(root, *as_patterns(readings[0]), STRUCTURE)
+            return read_patterns(root, *as_patterns(readings[0]), STRUCTURE, stated=False)
         alternatives = with_other_partners(readings, root, pairs)
         if alternatives:
             raise ambiguous(root, alternatives)
@@ -179,7 +179,7 @@ def _read_structure(root: Path, toml: DataToml | None) -> Source | None:
         raise ambiguous(root, readings)
     if not readings:
         return None
-    return read_patterns(root, *as_patterns(readings[0]), STRUCTURE, toml=toml)
+    return read_patterns(root, *as_patterns(readings[0]), STRUCTURE, toml=toml, stated=False)
 
 
 def _check_unique(source: Source) -> None:

@@ -26,6 +26,7 @@ def pair_patterns(
     *,
     notes: list[str],
     variable: str | None = None,
+    stated: bool = True,
 ) -> dict[str, list[Sample]]:
     """Pair the files of two patterns that agree in all names which both contain.
 
@@ -37,6 +38,8 @@ def pair_patterns(
         notes: Receives a note about files that match neither pattern, and about a test split
             without masks.
         variable: Variable of .mat and .npz masks.
+        stated: Whether the user states the patterns. Detected ones must match every image and mask
+            in their folders, because the ones that they leave out may have lost their partners.
 
     Returns:
         The samples of each split; of `all` alone if no pattern contains `{split}`.
@@ -65,8 +68,14 @@ def pair_patterns(
         if key not in image_of:
             text = f"has no image: add {root / images.fill(match.values)}, or remove the mask"
             problems.append(Fault("mask-without-image", match.path, text))
-    if files.others:
+    if files.others and stated:
         notes.append(_skipped(root, files.others))
+    elif files.others:
+        text = (
+            f"does not fit the detected structure, images {images.text} and masks {masks.text}: "
+            "add its partner, move it away, or state the structure with --images and --masks"
+        )
+        problems += [Fault("stray-file", path, text) for path in files.others]
     raise_problems(problems)
     splits: dict[str, list[Sample]] = {}
     for key, (image, *_) in image_of.items():

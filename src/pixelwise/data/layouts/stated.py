@@ -57,11 +57,12 @@ def read_patterns(
     layout: str,
     *,
     toml: DataToml | None = None,
+    stated: bool = True,
 ) -> Source:
     """Read a dataset by two patterns. Splits in lists are used if nothing else states them."""
     variable = toml.variable if toml else None
     notes = [f"{layout}: images {images.text}, masks {masks.text}"]
-    splits = pair_patterns(root, images, masks, notes=notes, variable=variable)
+    splits = pair_patterns(root, images, masks, notes=notes, variable=variable, stated=stated)
     if (toml is None or toml.splits is None) and "all" in splits:
         folders = {root, root / images.base, root / masks.base}
         folders |= {(root / pattern.base).parent for pattern in (images, masks)}
