@@ -35,7 +35,7 @@ LIMITS = {
 SIZE, CLASSES, PRODUCT = (360, 480), 11, 1024
 EAGER, PRODUCT_NAME = ("eager", "eager channels_last"), "matrix product"
 VARIANTS = {
-    "openvino, before": ("plain", False),
+    "openvino, converter's argmax, default kernels": ("plain", False),
     "openvino, argmax with classes first": ("argmax", False),
     "openvino, kernels for blocks": ("plain", True),
     "openvino": ("argmax", True),
