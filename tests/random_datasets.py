@@ -357,6 +357,8 @@ def folders(writer: Writer) -> Dataset:
     ending = writer.choose(("", "_mask", "_gt"))
     kind = _mask_kind(writer, classes, void)
     writer.note_ambiguous_values(scenes)
+    if len({scene.name.count("/") for scene in scenes}) > 1:
+        writer.faults.append("folders of different depth")  # one pattern may not describe them
 
     def folder(scene: Scene, name: str) -> Path:
         part = {"val": "valid" if masks == "gt" else "val"}.get(scene.split, scene.split)
@@ -558,6 +560,9 @@ def yolo(writer: Writer) -> Dataset:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(lines) + "\n")
             labeled.append(scene)
+    folders = [{(s.split, Path(s.name).parent) for s in group} for group in (scenes, labeled)]
+    if folders[0] - folders[1]:  # these labels may be elsewhere
+        writer.faults.append("no labels of a folder")
     paths = "train: images/train\nval: images/val\n"
     if writer.chance(0.3):
         style = writer.choose(("folder", "windows", "drive", "home"))
