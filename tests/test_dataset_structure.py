@@ -73,6 +73,24 @@ def test_an_ambiguous_folder_is_refused_with_commands_that_work(name: str, tmp_p
     assert len(readings) == len(commands)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_every_command_of_the_error_for_an_ambiguous_folder_runs(
+    name: str, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    root = tmp_path / "data"
+    AMBIGUOUS[name](root)
+    with pytest.raises(InputError) as raised:
+        layouts.read(root)
+    tiny = ("--set", "model.options.backbone=tiny", "--set", "model.weights=none")
+    for command in re.findall("`(.*?)`", str(raised.value)):
+        _, *words = shlex.split(command)
+        result = cli(*words, "--plan-only", "--out", "run", *tiny)
+        assert (result.code, result.err) == (0, ""), command
+        images = words[words.index("--images") + 1]
+        assert f"images {images}" in " ".join(result.out.split()), result.out
+
+
 def _numbers(path: str) -> str:
     return re.findall(r"\d+", Path(path).stem)[0]
 
