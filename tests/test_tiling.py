@@ -350,6 +350,7 @@ class TwicePooled(nn.Module):
     """A network whose second image pooling depends on the first."""
 
     scales = ()
+    input_scale = 1.0
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,6 +30,8 @@ from pixelwise.file_io import make_folder, not_writable
 NAME = ".pixelwise.lock"
 RENEW_SECONDS = 20.0
 STALE_SECONDS = 120.0
+FORK_SECONDS = 1.0
+"""How long to wait for a process that was forked from a killed owner to close its handle."""
 DOUBT_SECONDS = 0.5
 """How long to wait, where the kernel cannot decide, to see which of two processes came last."""
 
@@ -104,6 +106,7 @@ class FolderLock:
             self._handle = None
 
     def _take(self) -> int:
+        deadline = time.monotonic() + FORK_SECONDS
         while True:
             try:
                 handle, is_new = _open(self.path)
@@ -112,7 +115,13 @@ class FolderLock:
             try:
                 decided = _lock_by_kernel(handle)
                 if decided is None:
-                    raise self._busy(_read_owner(handle))
+                    owner = _read_owner(handle)
+                    gone = not _is_alive(owner, self._age(handle), decided=False)
+                    if gone and time.monotonic() < deadline:
+                        os.close(handle)
+                        time.sleep(FORK_SECONDS / 20)
+                        continue
+                    raise self._busy(owner)
                 if not _is_same_file(self.path, handle):
                     os.close(handle)
                     continue
