@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from pixelwise.data.png_encoding import encode_palette, encode_rgb
 from pixelwise.inference import Prediction, Segmentation
-from pixelwise.regions.areas import measure_areas
-from pixelwise.regions.polygons import find_polygons
 
 PNG, JSON, NPY, GEOJSON = (
     "image/png",
@@ -39,12 +37,10 @@ class Output:
     Attributes:
         encode: Makes the answer.
         needs_probabilities: Whether the network's probabilities are needed beside the mask.
-        suffix: Suffix of a file that holds the answer.
     """
 
     encode: Callable[[Any], Answer]
     needs_probabilities: bool
-    suffix: str
 
 
 def _mask(result: Segmentation) -> Answer:
@@ -62,7 +58,7 @@ def _overlay(result: Segmentation) -> Answer:
 
 def _confidence(result: Prediction) -> Answer:
     """The probability of the label of each pixel, 0..255 for 0..1."""
-    return Answer(_gray(np.rint(result.probabilities.max(axis=0) * 255).astype(np.uint8)), PNG)
+    return Answer(_gray(np.rint(result.confidence * 255).astype(np.uint8)), PNG)
 
 
 def _probabilities(result: Prediction) -> Answer:
@@ -91,17 +87,13 @@ def _rle(result: Segmentation) -> Answer:
 
 
 def _table(result: Prediction) -> Answer:
-    confidence = result.probabilities.max(axis=0)
-    areas = measure_areas(result.labels, result.classes, confidence=confidence)
     height, width = result.labels.shape
-    rows = [area.to_json() for area in areas]
-    return _json({"height": height, "width": width, "classes": rows})
+    return _json({"height": height, "width": width, "classes": result.table()})
 
 
 def _polygons(result: Prediction) -> Answer:
     import shapely
 
-    confidence = result.probabilities.max(axis=0)
     features = [
         {
             "type": "Feature",
@@ -112,7 +104,7 @@ def _polygons(result: Prediction) -> Answer:
                 "confidence": polygon.confidence,
             },
         }
-        for polygon in find_polygons(result.labels, result.classes, confidence=confidence)
+        for polygon in result.polygons()
     ]
     content = {"type": "FeatureCollection", "features": features}
     return Answer(json.dumps(content).encode(), GEOJSON)
@@ -127,13 +119,13 @@ def _json(content: Any) -> Answer:
 
 
 OUTPUTS = {
-    "mask": Output(_mask, False, ".png"),
-    "labels": Output(_labels, False, ".png"),
-    "overlay": Output(_overlay, False, ".png"),
-    "rle": Output(_rle, False, ".json"),
-    "polygons": Output(_polygons, True, ".geojson"),
-    "table": Output(_table, True, ".json"),
-    "confidence": Output(_confidence, True, ".png"),
-    "probabilities": Output(_probabilities, True, ".npy"),
+    "mask": Output(_mask, False),
+    "labels": Output(_labels, False),
+    "overlay": Output(_overlay, False),
+    "rle": Output(_rle, False),
+    "polygons": Output(_polygons, True),
+    "table": Output(_table, True),
+    "confidence": Output(_confidence, True),
+    "probabilities": Output(_probabilities, True),
 }
 """All forms of results, by name."""

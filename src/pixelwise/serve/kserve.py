@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 import pixelwise
 from pixelwise.data.pixel_format import Pixels
-from pixelwise.errors import InputError
 from pixelwise.inference import Prediction, Segmentation
 from pixelwise.serve.answers import JSON
 from pixelwise.serve.requests import check_pixels, read_body
@@ -82,10 +81,7 @@ async def infer(service: ServiceOf, name: str, request: Request) -> Response:
     wanted = _wanted(content)
 
     def prepare() -> Pixels:
-        try:
-            return model.predictor.prepare(image)
-        except InputError as error:
-            raise HTTPException(422, error.problems[0]) from error
+        return model.predictor.prepare(image)
 
     def finish(result: Segmentation) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {"mask": result.mask}

@@ -25,7 +25,6 @@ class ServeOptions:
         max_pixels: Largest number of pixels of an image.
         timeout: Seconds after which a request is answered with status 504, and a body that is still
             being sent with 408.
-        docs: Whether /docs shows the interface.
 
     Raises:
         InputError: If a value is out of range.
@@ -38,7 +37,6 @@ class ServeOptions:
     max_bytes: int = 32 * MEBIBYTE
     max_pixels: int = 50_000_000
     timeout: float = 60.0
-    docs: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from pixelwise.data.pixel_format import Pixels
 from pixelwise.inference import Predictor, Segmentation
 from pixelwise.process_settings import cores
 
@@ -98,19 +99,17 @@ class Scheduler:
         future.add_done_callback(lambda _: self._release(size))
         return job, future
 
-    def segment(self, predictor: Predictor, job: Job, pixels: object) -> Segmentation:
-        """Predict a mask when a network may run."""
+    def predict(
+        self, predictor: Predictor, job: Job, pixels: Pixels, *, probabilities: bool
+    ) -> Segmentation:
+        """Predict a mask, with or without probabilities, when a network may run."""
         with self._slots:
             job.check()
+            if probabilities:
+                return predictor.predict_prepared(pixels)
             if self.pending > 1 and predictor.concurrency > 1:
-                return predictor.segment_concurrently(pixels)  # type: ignore[arg-type]
-            return predictor.segment_prepared(pixels)  # type: ignore[arg-type]
-
-    def predict(self, predictor: Predictor, job: Job, pixels: object) -> Segmentation:
-        """Predict a mask with probabilities when a network may run."""
-        with self._slots:
-            job.check()
-            return predictor.predict_prepared(pixels)  # type: ignore[arg-type]
+                return predictor.segment_concurrently(pixels)
+            return predictor.segment_prepared(pixels)
 
     def close(self) -> None:
         """Finish the accepted jobs."""

@@ -84,8 +84,9 @@ class Service:
             start = time.perf_counter()
             pixels = prepare()
             job.check()
-            run = self.scheduler.predict if probabilities else self.scheduler.segment
-            result = finish(run(model.predictor, job, pixels))
+            result = finish(
+                self.scheduler.predict(model.predictor, job, pixels, probabilities=probabilities)
+            )
             self.metrics.images.labels(model.name).inc()
             self.metrics.prediction.labels(model.name).observe(time.perf_counter() - start)
             return result
