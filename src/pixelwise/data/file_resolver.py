@@ -84,9 +84,8 @@ class FileResolver:
         """Return the files that a reference can name by the first reading that fits any.
 
         The readings, in this order: the path relative to a folder of `near`; the file with the same
-        name whose folders have the longest common end with those of the reference. Both are tried
-        in the exact spelling or another Unicode form, then in any letter case; then again without
-        the suffix.
+        name whose path ends like the reference for the most folders. Both are tried in the exact
+        spelling or another Unicode form, then in any letter case; then again without the suffix.
 
         Args:
             reference: A path of any operating system, a URL, or a name, with or without suffix.
@@ -153,7 +152,7 @@ class FileResolver:
     def _match_end(
         self, text: str, near: Sequence[Sequence[Path]], form: _Form, without_suffix: bool
     ) -> list[Path]:
-        """The files of the same name whose folders have the longest common end with the path's."""
+        """The files of the same name that share the most trailing folders with the reference."""
         _, by_name = self._index(form, without_suffix)
         best: list[Path] = []
         longest = (0, 0)

@@ -73,7 +73,7 @@ class Side:
 
 
 def _has_word(names: Iterable[str], tokens: re.Pattern[str], parts: re.Pattern[str]) -> bool:
-    """Whether a name contains one of the tokens as a word of its own, or one of the parts."""
+    """Whether a name contains one of the tokens as a whole word, or one of the parts."""
     return any(
         parts.search(name) or any(tokens.fullmatch(token) for token in _TOKEN.findall(name))
         for name in names

@@ -19,8 +19,8 @@ _SPLIT_OF = {alias: split for split, aliases in ALIASES.items() for alias in ali
 ANY_SPLIT = "|".join((*(f"(?i:{alias})" for alias in _SPLIT_OF), *_SHORT))
 """A regular expression that matches the name of any split."""
 
-# A name of a split is a word of its own: it may touch digits, and words that say what a folder
-# holds, but no other letters. Short names are only read in `imagesTr` and in `NAME-TR`.
+# The name of a split must be a whole word: digits, and words that say what a folder holds, may
+# touch it, but no other letters. Short names are only read in `imagesTr` and in `NAME-TR`.
 _ROLES = r"(?i:annot|ann|images?|imgs?|masks?|labels?|gt|set|data)"
 _WORD = re.compile(
     rf"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))(?P<split>(?i:{'|'.join(_SPLIT_OF)}))"
