@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -236,3 +237,12 @@ def test_unknown_classes_and_tolerances_are_refused() -> None:
 def test_the_reference_system_may_be_rotated() -> None:
     georeference = Georeference("EPSG:32633", (0.0, 2.0, 10.0, 3.0, 0.0, 20.0), 6.0)
     np.testing.assert_array_equal(georeference.to_ground(np.array([[1.0, 2.0]])), [[14.0, 23.0]])
+
+
+def test_threads_trace_polygons_without_a_warning() -> None:
+    """rasterio itself hides a warning in a way that works for one thread at a time."""
+    labels = (np.random.default_rng(0).random((40, 40)) > 0.5).astype(np.uint8)
+    expected = len(find_polygons(labels, CLASSES, names=["cell"]))
+    with ThreadPoolExecutor(8) as pool:
+        counts = pool.map(lambda _: len(find_polygons(labels, CLASSES, names=["cell"])), range(200))
+        assert set(counts) == {expected}

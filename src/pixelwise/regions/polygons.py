@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 BACKGROUND = "background"
 DRIVERS = {".geojson": "GeoJSON", ".gpkg": "GPKG"}
+# rasterio hides a warning with warnings.catch_warnings, which works for one thread at a time.
+_RASTERIO = Lock()
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,10 @@ def find_polygons(
     if confidence is not None:
         sums = np.bincount(components.ids.reshape(-1), weights=confidence.reshape(-1))
     polygons: dict[int, ClassPolygon] = {}
-    shapes = rasterio_features.shapes(components.ids, mask=traced[components.ids], connectivity=4)
+    with _RASTERIO:
+        shapes = list(
+            rasterio_features.shapes(components.ids, mask=traced[components.ids], connectivity=4)
+        )
     for geometry, value in shapes:
         number = int(value)
         outline = shapely.geometry.shape(geometry)
