@@ -310,6 +310,12 @@ class Recipe(_Section):
         description="plain: PyTorch's kernels; compiled: some by numba, on a CPU with "
         "channels_last; auto: the faster ones, measured",
     )
+    validate_every: int = Field(
+        default=1,
+        ge=1,
+        description="validate, and write the bundles, after every this many epochs and after the "
+        "last",
+    )
     checkpoint_minutes: float = Field(
         default=5.0,
         ge=0,
