@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -290,8 +292,8 @@ class Server:
         assert " at http" in line, (line, Path(self.log.name).read_text())
         self.url = line.split(" at ")[1].split()[0]
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
         code = self.process.wait(60)
         self.log.close()
         assert self.process.stdout is not None
@@ -361,6 +363,68 @@ def test_a_server_reloads_a_replaced_bundle_and_finishes_requests(
     assert any(line.get("path") == "/v2/models/road/infer" for line in lines)
     with pytest.raises(ServiceError, match="cannot be reached"):
         Client(server.url, retries=0)
+
+
+@pytest.mark.slow
+def test_a_client_loses_nothing_when_the_server_is_killed_under_load(
+    start: Callable[..., Server], tiny_bundle: Path, predictor: Predictor
+) -> None:
+    """Killed without warning five times, while eight clients send requests all the time."""
+    server = start(tiny_bundle, "--port", 0, "--runtime", "torch", "--queue", 4)
+    port = server.url.rpartition(":")[2]
+    expected = [predictor.segment(photo(seed)).labels for seed in range(8)]
+    remote = Client(server.url, retries=60, timeout=60)
+    done = threading.Event()
+
+    def ask(number: int) -> int:
+        answered = 0
+        while not done.is_set():
+            seed = (number + answered) % len(expected)
+            labels = remote.segment(photo(seed)).labels
+            np.testing.assert_array_equal(labels, expected[seed])
+            answered += 1
+        return answered
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask, number) for number in range(8)]
+        for _ in range(5):
+            time.sleep(2)
+            assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+            server = start(tiny_bundle, "--port", port, "--runtime", "torch", "--queue", 4)
+        time.sleep(2)
+        done.set()
+        counts = [each.result() for each in asking]
+    assert min(counts) >= 1, counts
+    assert sum(counts) >= 40, counts
+
+
+def test_a_client_waits_whatever_a_proxy_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restarting proxy may drop connections, or send the time of day in Retry-After."""
+    answers: list[str | None] = ["Wed, 21 Oct 2026 07:28:00 GMT", None, "-5", "nan", "3"]
+    waits: list[float] = []
+    monkeypatch.setattr("pixelwise.client.time.sleep", waits.append)
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not answers:
+                self.send_error(500, "over")
+                return
+            value = answers.pop(0)
+            if value is None:
+                self.close_connection = True  # without an answer
+                return
+            self.send_response(503)
+            self.send_header("Retry-After", value)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with pytest.raises(ServiceError, match=r"status 500 \(over\)"):
+            Client(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert waits == [0.25, 0.5, 1.0, 2.0, 3.0]
 
 
 def test_without_a_bundle_the_newest_run_is_served(

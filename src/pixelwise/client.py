@@ -143,7 +143,9 @@ class Client:
             except urllib.error.HTTPError as error:
                 if error.code not in RETRIED or attempt == self.retries:
                     raise _explain(self.url, error) from error
-                wait = min(float(error.headers.get("Retry-After") or wait), LONGEST_WAIT)
+                stated = error.headers.get("Retry-After") or ""
+                if stated.isdecimal():  # it may also be a date
+                    wait = min(float(stated), LONGEST_WAIT)
             except (OSError, http.client.HTTPException) as error:
                 if attempt == self.retries:
                     reason = getattr(error, "reason", error)

@@ -160,6 +160,8 @@ const percent = (share) => (share > 0 && share < 0.001 ? "<0.1 %" : `${(100 * sh
 function describe() {
   $("stage").setAttribute("aria-label", t("alternative", current.name));
   $("flagged").hidden = !current.flagged;
+  $("min-area").value = current.options.min_area;
+  $("fill-holes").checked = "fill_holes" in current.options;
   $("fill-holes-row").hidden = background(current.classes) === undefined;
   const rows = current.table.map((row, index) => ({ ...row, index })).filter(({ pixels }) => pixels);
   rows.sort((a, b) => b.pixels - a.pixels);
