@@ -204,6 +204,32 @@ def test_cleaning_changes_the_mask_the_table_and_the_downloads(
     page.context.close()
 
 
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>
+</rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("place", ["exif", "xmp"])
+def test_a_mask_is_not_drawn_over_an_image_that_the_browser_turns_otherwise(
+    browser: Browser, url: str, photo: Path, tiny_bundle: Path, tmp_path: Path, place: str
+) -> None:
+    """Browsers apply the orientation of EXIF, but not that of XMP, which the service reads, too."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / "turned.jpg"
+    Image.open(photo).save(turned, **{place: exif if place == "exif" else XMP.encode()})
+    page = open_page(browser, url)
+    drop(page, turned)
+    result = Predictor.load(tiny_bundle, runtime="torch")(turned)
+    assert result.labels.shape == (64, 48)
+    colors = result.classes.color_table()[result.labels]
+    np.testing.assert_array_equal(overlay_pixels(page)[..., :3], colors)
+    assert page.evaluate("() => viewer.item.bitmap === null") is (place == "xmp")
+    assert ("the mask is shown alone" in page.locator("#status").inner_text()) is (place == "xmp")
+    page.context.close()
+
+
 def test_an_unusual_image_is_flagged(browser: Browser, photo: Path, calibrated_url: str) -> None:
     page = open_page(browser, calibrated_url)
     drop(page, photo)

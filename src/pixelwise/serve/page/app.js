@@ -91,7 +91,9 @@ async function predict(file, modelName = $("model").value) {
   const answer = await response.json();
   const labels = await decodeGray(answer.labels);
   const confidence = await decodeGray(answer.confidence);
-  const bitmap = await createImageBitmap(file).catch(() => null);
+  let bitmap = await createImageBitmap(file).catch(() => null);
+  // The service may turn an image that this browser leaves as it is.
+  if (bitmap?.width !== labels.width || bitmap.height !== labels.height) bitmap = null;
   const seconds = ((performance.now() - start) / 1000).toFixed(2);
   $("status").textContent = t("done", name, seconds) + (bitmap ? "" : ` ${t("noPreview")}`);
   return {
