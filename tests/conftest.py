@@ -86,29 +86,19 @@ def _write_folder_data(
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the tiny backbone with random weights, for CLASSES. Tests must not modify it."""
-    import torch
+    from networks import write_varied_bundle
 
-    from pixelwise.models import create_model
-    from pixelwise.weights.bundle import Bundle
-    from pixelwise.weights.normalization import IMAGENET
-
-    options = {"backbone": "tiny", "output_stride": 16}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = create_model("deeplab_v3plus", num_classes=len(CLASSES), **options)
-    path = tmp_path_factory.mktemp("bundle") / "tiny.safetensors"
-    Bundle("deeplab_v3plus", options, CLASSES, IMAGENET, model.state_dict()).save(path)
-    return path
+    return write_varied_bundle(tmp_path_factory.mktemp("bundle") / "tiny.safetensors", CLASSES)
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with an OpenVINO export and an ONNX export next to it. Tests must not modify it."""
-    from networks import EXPORTED_CLASSES, write_bundle
+    from networks import EXPORTED_CLASSES, write_varied_bundle
     from pixelwise.exporters import export
 
     path = tmp_path_factory.mktemp("exports") / "net.safetensors"
-    write_bundle(path, "deeplab_v3plus", EXPORTED_CLASSES, backbone="tiny")
+    write_varied_bundle(path, EXPORTED_CLASSES)
     for target in ("openvino", "onnx"):
         export(path, to=target)
     return path

@@ -40,6 +40,20 @@ def randomize(model: nn.Module, seed: int = 0) -> Any:
     return model.eval()
 
 
+def write_varied_bundle(path: Path, classes: Classes) -> Path:
+    """Write a tiny DeepLab v3+ with random weights whose masks have all classes.
+
+    The mask of a random network usually has one class only, and equal masks would prove nothing.
+    """
+    options = {"backbone": "tiny", "output_stride": 16}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model = randomize(create_model("deeplab_v3plus", num_classes=len(classes), **options))
+        logits = model(noise(1, 3, 64, 96))
+        model.head.classify.bias -= logits.mean((0, 2, 3))
+    Bundle("deeplab_v3plus", options, classes, IMAGENET, model.state_dict()).save(path)
+    return path
+
+
 def noise(*size: int, seed: int = 1) -> Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 

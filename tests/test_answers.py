@@ -353,6 +353,37 @@ def test_polygons_of_a_geotiff_lie_where_the_image_lies(tmp_path: Path) -> None:
             assert row["square_meters"] == pytest.approx(row["pixels"] * 0.25, rel=1e-3)
 
 
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg"])
+@pytest.mark.parametrize("reader", ["geopandas", "fiona"])
+def test_other_readers_find_the_class_of_each_pixel_at_its_place(
+    tmp_path: Path, reader: str, suffix: str
+) -> None:
+    """The center of each pixel lies in a polygon of its class, and no other."""
+    package, rasterio, shapely = map(pytest.importorskip, (reader, "rasterio", "shapely"))
+    write_geotiff(tmp_path / "field.tif", draw(0)[0])
+    options = AnswerOptions(polygons=suffix, tolerance=0, min_area=3)
+    predict_folder(predictor(), tmp_path / "field.tif", tmp_path, answers=options)
+    path = tmp_path / f"field{suffix}"
+    if reader == "geopandas":
+        frame = package.read_file(path)
+        crs, outlines, names = frame.crs, list(frame.geometry), list(frame["class"])
+    else:
+        with package.open(path) as file:
+            crs, rows = file.crs.to_wkt(), list(file)
+        outlines = [shapely.geometry.shape(row["geometry"]) for row in rows]
+        names = [row["properties"]["class"] for row in rows]
+    assert rasterio.crs.CRS.from_user_input(crs).to_epsg() == 32633
+    mask = np.asarray(Image.open(tmp_path / "field.png"))
+    rows, columns = np.indices(mask.shape)
+    with rasterio.open(tmp_path / "field.tif") as file:
+        points = shapely.points(*file.xy(rows.ravel(), columns.ravel()))
+    within = np.stack([shapely.contains(outline, points) for outline in outlines])
+    found = within.T @ np.array([CLASSES.names.index(name) for name in names])
+    assert within.sum(0).max() == 1
+    assert np.array_equal(found.reshape(mask.shape), mask)
+    assert set(np.unique(mask)) == set(range(len(CLASSES)))
+
+
 def test_a_geopackage_stays_a_sound_database_and_is_recognized(
     images: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import signal
@@ -628,18 +629,37 @@ def unwritable(monkeypatch: pytest.MonkeyPatch) -> str:
     return nowhere
 
 
+ONE_AFTER_ANOTHER = """
+import json, sys
+from pixelwise.cli import main
+if __name__ == "__main__":
+    for sys.argv in json.load(sys.stdin):
+        try:
+            main()
+        except SystemExit as end:
+            assert end.code == 0, sys.argv
+"""
+
+
 def test_commands_do_without_a_home_and_the_usual_temporary_folder(
-    unwritable: str, run_cli: Cli, tmp_path: Path, tiny_bundle: Path, make_folder_data: MakeData
+    unwritable: str, tmp_path: Path, make_folder_data: MakeData
 ) -> None:
+    """In one process, because importing PyTorch three times takes long."""
     data = make_folder_data(tmp_path / "data", splits={"train": 2, "val": 1})
     quick = (*QUICK, "--epochs", "1", "--batch-size", "2", "--out", "run")
-    for arguments in (
+    commands = [
         ("train", data, *quick, "--set", "data.workers=1"),
         ("export", "run/best.safetensors", "--to", "onnx"),
         ("predict", "run/best.safetensors", data / "images" / "val", "--crf"),
-    ):
-        result = run_cli(*arguments)
-        assert (result.code, result.err) == (0, ""), result
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_ANOTHER],
+        input=json.dumps([["pixelwise", *map(str, arguments)] for arguments in commands]),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
     assert len(list((tmp_path / "predictions").glob("*_overlay.png"))) == 1
 
 

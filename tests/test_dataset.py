@@ -468,6 +468,23 @@ def test_a_value_outside_the_classes_is_reported(
     )
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_masks_with_255_and_a_table_without_ignore_are_one_problem(
+    tmp_path: Path, make_folder_data: MakeData, count: int
+) -> None:
+    make_folder_data(tmp_path, classes=Classes.make(["sky", "road", "car"]))
+    for number in range(count):
+        mask = np.full((24, 32), 255)
+        mask[:4] = 1
+        save_mask(tmp_path / "masks" / f"00{number}.png", mask)
+    holders = "this mask holds" if count == 1 else "3 masks hold"
+    assert problem(tmp_path) == (
+        f"{tmp_path / 'masks' / '000.png'}: mask value 255 is not among the classes (0..2); "
+        f"{holders} it: write `ignore = 255` into {tmp_path / 'classes.toml'} if it marks pixels "
+        "to ignore, or correct the masks"
+    )
+
+
 def test_a_color_outside_the_table_is_reported(tmp_path: Path, make_folder_data: MakeData) -> None:
     make_folder_data(tmp_path)
     save_mask(tmp_path / "masks" / "003.png", np.full((24, 32, 3), (1, 2, 3)))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -306,31 +307,22 @@ def test_an_export_with_different_logits_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_export_command_and_predicting_with_its_exports(copy: Path, tmp_path: Path) -> None:
+def test_the_export_command_and_predicting_with_its_exports(
+    copy: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
     Image.fromarray(photo(30, 41)).save(tmp_path / "a.png")
-
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "pixelwise", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    out = run("export", str(copy), "--to", "torch-export")
-    assert "at 97x131" in out
-    assert "net-torch-export" in out
+    done = cli("export", copy, "--to", "torch-export")
+    assert (done.code, done.err) == (0, "")
+    assert "at 97x131" in done.out
+    assert "net-torch-export" in done.out
     masks = {}
     for runtime in ("torch", "openvino", "onnx", "auto"):
         folder = tmp_path / runtime
-        run(
-            "predict",
-            str(copy),
-            str(tmp_path / "a.png"),
-            "--runtime",
-            runtime,
-            "--out",
-            str(folder),
-        )
+        assert cli("predict", copy, "a.png", "--runtime", runtime, "--out", folder).code == 0
         with Image.open(folder / "a.png") as mask:
             masks[runtime] = np.asarray(mask)
     assert all((mask == masks["torch"]).all() for mask in masks.values())
+    assert len(np.unique(masks["torch"])) == len(CLASSES)
 
 
 # --- selecting the fastest runtime

@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from pixelwise.inference import InferenceOptions, Predictor
 from pixelwise.serve.models import ModelStore, model_names
 from pixelwise.serve.options import ServeOptions
 from pixelwise.serve.server import create_app
+from pixelwise.weights.stored_calibration import StoredCalibration, write_calibration
 
 
 def photo(seed: int = 0, size: tuple[int, int] = (48, 64)) -> np.ndarray:
@@ -117,6 +120,54 @@ def test_several_outputs_and_images_come_in_one_answer(
         mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(entry["mask"]))))
         np.testing.assert_array_equal(mask, predictor(photo(seed)).mask)
         assert sum(row["pixels"] for row in entry["table"]["classes"]) == mask.size
+
+
+def test_masks_tables_and_polygons_are_cleaned_alike(
+    client: TestClient, predictor: Predictor
+) -> None:
+    query = {"min_area": 40, "fill_holes": True, "background": "road"}
+    raw = predictor(photo())
+    expected = raw.clean(**query)
+    assert (expected.labels != raw.labels).any()
+    outputs = {"output": "labels,table,polygons,confidence"}
+    answer = client.post("/v1/segment", params={**outputs, **query}, content=png(photo())).json()
+    labels = Image.open(io.BytesIO(base64.b64decode(answer["labels"]))).convert("L")
+    np.testing.assert_array_equal(np.asarray(labels), expected.labels)
+    assert answer["table"]["classes"] == expected.table()
+    found = [feature["properties"]["pixels"] for feature in answer["polygons"]["features"]]
+    assert found == [polygon.pixels for polygon in expected.polygons()]
+    assert min(found) >= 40
+    confidence = Image.open(io.BytesIO(base64.b64decode(answer["confidence"]))).convert("L")
+    assert np.abs(np.asarray(confidence) / 255 - expected.confidence).max() <= 0.5 / 255 + 1e-6
+    for wrong in ({"min_area": -1}, {"min_area": "1m2"}, {"fill_holes": True}):
+        response = client.post("/v1/segment", params=wrong, content=png(photo()))
+        assert response.status_code == 422
+    assert "name one of sky, road, car" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("limit", [-1e9, 1e9])
+def test_images_unlike_the_data_of_a_calibrated_model_are_flagged(
+    tiny_bundle: Path, tmp_path: Path, limit: float
+) -> None:
+    bundle = tmp_path / "road.safetensors"
+    shutil.copy(tiny_bundle, bundle)
+    write_calibration(bundle, StoredCalibration(2.5, limit, 0.05, 20))
+    store = ModelStore([bundle], InferenceOptions(runtime="torch"))
+    with TestClient(create_app(store, ServeOptions())) as client:
+        response = client.post("/v1/segment", params={"output": "table"}, content=png(photo()))
+        assert response.json()["flagged"] is (limit > 0)
+        image = photo()
+        tensor = {"name": "image", "shape": list(image.shape), "datatype": "UINT8"}
+        content: dict[str, Any] = {
+            "inputs": [{**tensor, "data": image.reshape(-1).tolist()}],
+            "outputs": [{"name": "probabilities"}],
+        }
+        answer = client.post("/v2/models/road/infer", json=content).json()
+        assert answer["parameters"] == {
+            "temperature": 2.5,
+            "lowest_familiarity": limit,
+            "flagged": limit > 0,
+        }
 
 
 def test_the_inference_protocol_in_json_and_binary(
@@ -241,8 +292,8 @@ class Server:
         assert " at http" in line, (line, Path(self.log.name).read_text())
         self.url = line.split(" at ")[1].split()[0]
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
         code = self.process.wait(60)
         self.log.close()
         assert self.process.stdout is not None
@@ -265,17 +316,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 def test_a_server_reloads_a_replaced_bundle_and_finishes_requests(
-    start: Callable[..., Server], tiny_bundle: Path, predictor: Predictor, tmp_path: Path
+    start: Callable[..., Server], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "road.safetensors"
     shutil.copy(tiny_bundle, bundle)
+    write_calibration(bundle, StoredCalibration(2.5, 1e9, 0.05, 20))
     server = start(bundle, "--port", 0, "--runtime", "torch")
     remote = Client(server.url)
-    expected = predictor(photo())
+    expected = Predictor.load(bundle, runtime="torch")(photo())
     result = remote(photo())
     np.testing.assert_array_equal(result.labels, expected.labels)
-    np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=1e-6)
+    np.testing.assert_array_equal(result.logits, expected.logits)
+    np.testing.assert_array_equal(result.probabilities, expected.probabilities)
     assert result.classes == expected.classes
+    assert result.flagged is expected.flagged is True
     np.testing.assert_array_equal(remote.segment(photo()).labels, expected.labels)
     path = tmp_path / "photo.png"
     path.write_bytes(png(photo()))
@@ -309,6 +363,68 @@ def test_a_server_reloads_a_replaced_bundle_and_finishes_requests(
     assert any(line.get("path") == "/v2/models/road/infer" for line in lines)
     with pytest.raises(ServiceError, match="cannot be reached"):
         Client(server.url, retries=0)
+
+
+@pytest.mark.slow
+def test_a_client_loses_nothing_when_the_server_is_killed_under_load(
+    start: Callable[..., Server], tiny_bundle: Path, predictor: Predictor
+) -> None:
+    """Killed without warning five times, while eight clients send requests all the time."""
+    server = start(tiny_bundle, "--port", 0, "--runtime", "torch", "--queue", 4)
+    port = server.url.rpartition(":")[2]
+    expected = [predictor.segment(photo(seed)).labels for seed in range(8)]
+    remote = Client(server.url, retries=60, timeout=60)
+    done = threading.Event()
+
+    def ask(number: int) -> int:
+        answered = 0
+        while not done.is_set():
+            seed = (number + answered) % len(expected)
+            labels = remote.segment(photo(seed)).labels
+            np.testing.assert_array_equal(labels, expected[seed])
+            answered += 1
+        return answered
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask, number) for number in range(8)]
+        for _ in range(5):
+            time.sleep(2)
+            assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+            server = start(tiny_bundle, "--port", port, "--runtime", "torch", "--queue", 4)
+        time.sleep(2)
+        done.set()
+        counts = [each.result() for each in asking]
+    assert min(counts) >= 1, counts
+    assert sum(counts) >= 40, counts
+
+
+def test_a_client_waits_whatever_a_proxy_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restarting proxy may drop connections, or send the time of day in Retry-After."""
+    answers: list[str | None] = ["Wed, 21 Oct 2026 07:28:00 GMT", None, "-5", "nan", "3"]
+    waits: list[float] = []
+    monkeypatch.setattr("pixelwise.client.time.sleep", waits.append)
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not answers:
+                self.send_error(500, "over")
+                return
+            value = answers.pop(0)
+            if value is None:
+                self.close_connection = True  # without an answer
+                return
+            self.send_response(503)
+            self.send_header("Retry-After", value)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with pytest.raises(ServiceError, match=r"status 500 \(over\)"):
+            Client(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert waits == [0.25, 0.5, 1.0, 2.0, 3.0]
 
 
 def test_without_a_bundle_the_newest_run_is_served(

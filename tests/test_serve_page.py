@@ -15,6 +15,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,14 @@ from pixelwise.inference import InferenceOptions, Predictor
 from pixelwise.serve.models import ModelStore
 from pixelwise.serve.options import ServeOptions
 from pixelwise.serve.server import create_app
+from pixelwise.weights.stored_calibration import StoredCalibration, write_calibration
 
 CHROMIUM = shutil.which("chromium")
 
 
-@pytest.fixture(scope="module")
-def url(tiny_bundle: Path) -> Iterator[str]:
-    store = ModelStore([tiny_bundle], InferenceOptions(runtime="torch"))
+@contextmanager
+def serve(bundle: Path) -> Iterator[str]:
+    store = ModelStore([bundle], InferenceOptions(runtime="torch"))
     config = uvicorn.Config(create_app(store, ServeOptions()), port=0, log_level="error")
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign]
@@ -52,6 +54,22 @@ def url(tiny_bundle: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def url(tiny_bundle: Path) -> Iterator[str]:
+    with serve(tiny_bundle) as address:
+        yield address
+
+
+@pytest.fixture
+def calibrated_url(tiny_bundle: Path, tmp_path: Path) -> Iterator[str]:
+    """The address of a service that flags every image."""
+    bundle = tmp_path / "strict.safetensors"
+    shutil.copy(tiny_bundle, bundle)
+    write_calibration(bundle, StoredCalibration(1.5, 1e9, 0.05, 20))
+    with serve(bundle) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +175,67 @@ def test_every_download_is_that_of_the_service(
     assert len(lines) == 1 + len(result.classes)
     counts = [int(line.split(",")[1]) for line in lines[1:]]
     assert counts == [int((result.labels == i).sum()) for i in range(len(result.classes))]
+    page.context.close()
+
+
+def test_cleaning_changes_the_mask_the_table_and_the_downloads(
+    browser: Browser, url: str, photo: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    page = open_page(browser, url)
+    drop(page, photo)
+    assert page.locator("#fill-holes-row").is_hidden()  # no class is called background
+    assert page.locator("#flagged").is_hidden()  # the model is not calibrated
+    result = Predictor.load(tiny_bundle, runtime="torch")(photo).clean(min_area=40)
+    colors = result.classes.color_table()[result.labels]
+    assert (overlay_pixels(page)[..., :3] != colors).any()
+    with page.expect_response("**/v1/segment*"):
+        page.locator("#min-area").fill("40")
+        page.locator("#min-area").press("Enter")
+    page.wait_for_function("() => viewer.item.options.min_area === 40")
+    np.testing.assert_array_equal(overlay_pixels(page)[..., :3], colors)
+    fractions = result.class_fractions().values()
+    shares = [row.inner_text().split()[-2] for row in page.locator("#classes li").all()]
+    assert shares == [f"{100 * share:.1f}" for share in fractions]
+    with page.expect_download() as download:
+        page.locator("[data-download=mask]").click()
+    mask = tmp_path / "mask.png"
+    download.value.save_as(mask)
+    np.testing.assert_array_equal(np.asarray(Image.open(mask)), result.mask)
+    page.context.close()
+
+
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>
+</rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("place", ["exif", "xmp"])
+def test_a_mask_is_not_drawn_over_an_image_that_the_browser_turns_otherwise(
+    browser: Browser, url: str, photo: Path, tiny_bundle: Path, tmp_path: Path, place: str
+) -> None:
+    """Browsers apply the orientation of EXIF, but not that of XMP, which the service reads, too."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / "turned.jpg"
+    Image.open(photo).save(turned, **{place: exif if place == "exif" else XMP.encode()})
+    page = open_page(browser, url)
+    drop(page, turned)
+    result = Predictor.load(tiny_bundle, runtime="torch")(turned)
+    assert result.labels.shape == (64, 48)
+    colors = result.classes.color_table()[result.labels]
+    np.testing.assert_array_equal(overlay_pixels(page)[..., :3], colors)
+    assert page.evaluate("() => viewer.item.bitmap === null") is (place == "xmp")
+    assert ("the mask is shown alone" in page.locator("#status").inner_text()) is (place == "xmp")
+    page.context.close()
+
+
+def test_an_unusual_image_is_flagged(browser: Browser, photo: Path, calibrated_url: str) -> None:
+    page = open_page(browser, calibrated_url)
+    drop(page, photo)
+    page.get_by_text("This image is unlike the data of the model").wait_for()
+    page.locator("#language").select_option("zh")
+    page.get_by_text("此图像与模型的数据差异较大").wait_for()
     page.context.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -91,14 +92,19 @@ def runtime(
     return exported(balanced, "deeplab_v3plus", SMALL, request.param, folder)
 
 
+PROGRAMS: dict[nn.Module, tuple[ExportedProgram, TilingRequirements]] = {}
+"""Captured networks, which are converted to each target."""
+
+
 def exported(
     model: nn.Module, name: str, options: dict[str, Any], target: str, folder: Path
 ) -> TilingRuntime:
     """Export and load a network as `pixelwise export` and `Predictor.load` do."""
-    bundle = Bundle(name, options, CLASSES, IMAGENET, model.state_dict())
-    with silence_converters():
-        program = capture(bundle)
-    return opened(program, TorchRuntime(model, IMAGENET).requirements, target, folder)
+    if model not in PROGRAMS:
+        bundle = Bundle(name, options, CLASSES, IMAGENET, model.state_dict())
+        with silence_converters():
+            PROGRAMS[model] = capture(bundle), TorchRuntime(model, IMAGENET).requirements
+    return opened(*PROGRAMS[model], target, folder)
 
 
 def opened(
@@ -225,24 +231,25 @@ def test_tiles_with_full_margins_equal_one_pass(
 
 
 QUICK = {0, 2, 5}  # to export
+shared_network = cache(lambda number: network(NETWORKS[number][0], **NETWORKS[number][1]))
 
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
 @pytest.mark.parametrize(
-    ("name", "options"),
+    "number",
     [
-        pytest.param(*one, marks=() if number in QUICK else pytest.mark.slow)
+        pytest.param(
+            number,
+            marks=() if number in QUICK else pytest.mark.slow,
+            id=f"{one[0]}-options{number}",
+        )
         for number, one in enumerate(NETWORKS)
     ],
 )
 def test_tiles_of_an_export_equal_its_one_pass(
-    name: str,
-    options: dict[str, Any],
-    target: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    number: int, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = exported(network(name, **options), name, options, target, tmp_path)
+    runtime = exported(shared_network(number), *NETWORKS[number], target, tmp_path)
     assert_tiles_equal_one_pass(runtime, monkeypatch)
 
 

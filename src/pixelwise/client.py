@@ -84,9 +84,15 @@ class Client:
             ServiceError: If the service cannot be reached or fails.
         """
         stored = self._stored(image)
-        probabilities = self._infer(stored, "probabilities")
-        logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
-        return Prediction(self.pixels.scale(stored), label_map(logits), self.classes, logits)
+        logits, parameters = self._infer(stored, "logits")
+        return Prediction(
+            self.pixels.scale(stored),
+            label_map(logits),
+            self.classes,
+            logits,
+            parameters["temperature"],
+            parameters.get("lowest_familiarity"),
+        )
 
     def segment(self, image: ImageLike) -> Segmentation:
         """Predict the mask alone, which is faster.
@@ -96,11 +102,15 @@ class Client:
             ServiceError: If the service cannot be reached or fails.
         """
         stored = self._stored(image)
-        labels = self._label_of[self._infer(stored, "mask")]
+        labels = self._label_of[self._infer(stored, "mask")[0]]
         return Segmentation(self.pixels.scale(stored), labels, self.classes)
 
-    def _infer(self, stored: NDArray[Any], output: str) -> NDArray[Any]:
-        """Send an image as a binary tensor of the Open Inference Protocol; return an output."""
+    def _infer(self, stored: NDArray[Any], output: str) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Send an image as a binary tensor of the Open Inference Protocol.
+
+        Returns:
+            An output, and the parameters of the answer.
+        """
         name = urllib.parse.quote(self.model, safe="")
         body, length = _encode(stored, output)
         return _decode(*self._send(f"/v2/models/{name}/infer", body, length))
@@ -133,7 +143,9 @@ class Client:
             except urllib.error.HTTPError as error:
                 if error.code not in RETRIED or attempt == self.retries:
                     raise _explain(self.url, error) from error
-                wait = min(float(error.headers.get("Retry-After") or wait), LONGEST_WAIT)
+                stated = error.headers.get("Retry-After") or ""
+                if stated.isdecimal():  # it may also be a date
+                    wait = min(float(stated), LONGEST_WAIT)
             except (OSError, http.client.HTTPException) as error:
                 if attempt == self.retries:
                     reason = getattr(error, "reason", error)
@@ -156,12 +168,13 @@ def _encode(stored: NDArray[Any], output: str) -> tuple[bytes, int]:
     return head + data, len(head)
 
 
-def _decode(body: bytes, header_length: int | None) -> NDArray[Any]:
-    """Return the only tensor of an answer."""
-    (tensor,) = json.loads(body[:header_length])["outputs"]
+def _decode(body: bytes, header_length: int | None) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Return the only tensor of an answer, and the parameters of the answer."""
+    head = json.loads(body[:header_length])
+    (tensor,) = head["outputs"]
     dtype = {"UINT8": "u1", "FP32": "<f4"}[tensor["datatype"]]
     values: NDArray[Any] = np.frombuffer(body[header_length:], np.dtype(dtype))
-    return values.reshape(tensor["shape"])
+    return values.reshape(tensor["shape"]), head.get("parameters", {})
 
 
 def _explain(url: str, error: urllib.error.HTTPError) -> PixelwiseError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data import layouts
 from pixelwise.data.channel_statistics import ChannelStatistics, compute_statistics
-from pixelwise.data.classes import IGNORE, Classes, listed
+from pixelwise.data.classes import IGNORE, UNKNOWN, Classes, listed
 from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_dataset
 from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.folds import assign_folds
@@ -231,6 +231,7 @@ def _checked_classes(scan: DatasetScan[PairReport]) -> Classes:
     """Return the classes. Raises InputError with all problems of the dataset."""
     table = scan.root / "classes.toml"
     other = "" if table.exists() else f", or write {table} with your own classes"
+    undecided = []
     for pair in scan.pairs:
         mask = pair.mask
         if pair.problems:
@@ -241,6 +242,9 @@ def _checked_classes(scan: DatasetScan[PairReport]) -> Classes:
                 f"write {table} with a name and a color for each class, or save index masks"
             )
         elif scan.classes is not None and not scan.is_known(mask):
+            if _only_255_is_unknown(mask, scan.classes):
+                undecided.append(mask)
+                continue
             try:
                 (scan.classes.colors_to_index if mask.is_rgb else scan.classes.to_index)(
                     mask.values
@@ -249,10 +253,24 @@ def _checked_classes(scan: DatasetScan[PairReport]) -> Classes:
                 mask.problems.append(
                     f"{mask.path}: {error}: correct the mask or the class table{other}"
                 )
+    if undecided and scan.classes is not None:
+        first, count = undecided[0], len(undecided)
+        holders = "this mask holds" if count == 1 else f"{count} masks hold"
+        first.problems.append(
+            f"{first.path}: mask value 255 is not among the classes ({scan.classes.allowed()}); "
+            f"{holders} it: write `ignore = 255`{' and the classes' if other else ''} into {table} "
+            "if it marks pixels to ignore, or correct the masks"
+        )
     problems = [line for pair in scan.pairs for line in pair.problems] or scan.class_problems
     if problems or scan.classes is None:
         raise InputError(*problems)
     return scan.classes
+
+
+def _only_255_is_unknown(mask: MaskReport, classes: Classes) -> bool:
+    if mask.is_rgb or classes.ignore is not None:
+        return False
+    return bool(mask.values[classes.find_values(mask.values) == UNKNOWN].tolist() == [255])
 
 
 def _to_data(

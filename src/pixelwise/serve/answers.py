@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.png_encoding import encode_palette, encode_rgb
 from pixelwise.inference import Prediction, Segmentation
+from pixelwise.regions.polygons import BACKGROUND
 
 PNG, JSON, NPY, GEOJSON = (
     "image/png",
@@ -28,6 +29,18 @@ class Answer:
 
     body: bytes
     media_type: str
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """How masks are cleaned before they are encoded: the arguments of `Segmentation.clean`."""
+
+    min_area: int = 0
+    fill_holes: bool = False
+    background: str = BACKGROUND
+
+    def apply(self, result: Segmentation) -> Segmentation:
+        return result.clean(**vars(self)) if self.min_area or self.fill_holes else result
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,8 @@ def _rle(result: Segmentation) -> Answer:
 
 def _table(result: Prediction) -> Answer:
     height, width = result.labels.shape
-    return _json({"height": height, "width": width, "classes": result.table()})
+    about = {"height": height, "width": width, "flagged": result.flagged}
+    return _json({**about, "classes": result.table()})
 
 
 def _polygons(result: Prediction) -> Answer:

@@ -1,7 +1,9 @@
 """The routes of the Open Inference Protocol (KServe v2), with JSON and binary tensors.
 
 A model has the input `image`, UINT8 (height, width, channels), and the outputs `mask`, UINT8
-(height, width) in the values of the mask files, and `probabilities`, FP32 (classes, height, width).
+(height, width) in the values of the mask files, and `probabilities` and `logits`, FP32 (classes,
+height, width). With one of the latter, the answer has the parameters `temperature`, by which the
+logits are divided, and `flagged` and `lowest_familiarity` of a calibrated model.
 https://github.com/kserve/open-inference-protocol
 """
 
@@ -23,7 +25,8 @@ from pixelwise.serve.service import ServiceOf
 
 HEADER_LENGTH = "inference-header-content-length"
 DTYPES = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}
-OUTPUTS = {"mask": "UINT8", "probabilities": "FP32"}
+SCORES = ("probabilities", "logits")
+OUTPUTS = {"mask": "UINT8", **dict.fromkeys(SCORES, "FP32")}
 
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
@@ -57,11 +60,14 @@ async def metadata(service: ServiceOf, name: str) -> dict[str, Any]:
         "inputs": [{"name": "image", "datatype": DTYPES[str(pixels.dtype)], "shape": shape}],
         "outputs": [
             {"name": "mask", "datatype": "UINT8", "shape": [-1, -1]},
-            {
-                "name": "probabilities",
-                "datatype": "FP32",
-                "shape": [len(model.predictor.classes), -1, -1],
-            },
+            *(
+                {
+                    "name": name,
+                    "datatype": "FP32",
+                    "shape": [len(model.predictor.classes), -1, -1],
+                }
+                for name in SCORES
+            ),
         ],
     }
 
@@ -83,17 +89,25 @@ async def infer(service: ServiceOf, name: str, request: Request) -> Response:
     def prepare() -> Pixels:
         return model.predictor.prepare(image)
 
-    def finish(result: Segmentation) -> dict[str, NDArray[Any]]:
-        arrays: dict[str, NDArray[Any]] = {"mask": result.mask}
+    def finish(result: Segmentation) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        parameters: dict[str, Any] = {}
         if isinstance(result, Prediction):
-            arrays["probabilities"] = result.probabilities
-        return {output: arrays[output] for output in wanted}
+            parameters["temperature"] = result.temperature
+            if result.lowest_familiarity is not None:
+                parameters["lowest_familiarity"] = result.lowest_familiarity
+                parameters["flagged"] = result.flagged
+        return {output: getattr(result, output) for output in wanted}, parameters
 
-    probabilities = "probabilities" in wanted
-    arrays = await service.run(
+    probabilities = any(output in SCORES for output in wanted)
+    arrays, parameters = await service.run(
         request, model, prepare, finish, image.nbytes, probabilities=probabilities
     )
-    return _response(content, model.name, str(model.version), arrays, wanted)
+    head: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
+    if isinstance(content.get("id"), str):
+        head["id"] = content["id"]
+    if parameters:
+        head["parameters"] = parameters
+    return _response(head, arrays, wanted)
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], bytes]:
@@ -172,11 +186,7 @@ def _wanted(content: dict[str, Any]) -> dict[str, bool]:
 
 
 def _response(
-    content: dict[str, Any],
-    name: str,
-    version: str,
-    arrays: dict[str, NDArray[Any]],
-    wanted: dict[str, bool],
+    head: dict[str, Any], arrays: dict[str, NDArray[Any]], wanted: dict[str, bool]
 ) -> Response:
     tensors: list[dict[str, Any]] = []
     binary = b""
@@ -190,10 +200,7 @@ def _response(
         else:
             tensor["data"] = array.reshape(-1).tolist()
         tensors.append(tensor)
-    head: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": tensors}
-    if isinstance(content.get("id"), str):
-        head["id"] = content["id"]
-    text = json.dumps(head).encode()
+    text = json.dumps({**head, "outputs": tensors}).encode()
     if not binary:
         return Response(text, media_type=JSON)
     headers = {HEADER_LENGTH: str(len(text))}

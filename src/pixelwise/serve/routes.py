@@ -15,7 +15,8 @@ from fastapi.responses import FileResponse
 import pixelwise
 from pixelwise.data.classes import Classes
 from pixelwise.data.png_encoding import encode_rgb
-from pixelwise.serve.answers import JSON, OUTPUTS, PNG, Answer
+from pixelwise.regions.polygons import BACKGROUND
+from pixelwise.serve.answers import JSON, OUTPUTS, PNG, Answer, Cleaning
 from pixelwise.serve.models import HostedModel
 from pixelwise.serve.requests import FORM, MAX_IMAGES, read_images
 from pixelwise.serve.service import ServiceOf
@@ -81,18 +82,26 @@ async def segment(
     output: Annotated[
         str, Query(description=f"One or more of {', '.join(OUTPUTS)}, with commas.")
     ] = "mask",
+    min_area: Annotated[
+        int, Query(ge=0, description="Merge areas of fewer pixels into their surroundings.")
+    ] = 0,
+    fill_holes: Annotated[
+        bool, Query(description="Fill areas of the background that one class encloses.")
+    ] = False,
+    background: Annotated[str, Query(description="The class that is the background.")] = BACKGROUND,
 ) -> Response:
     hosted = service.model(model)
     names = _outputs(output)
+    cleaning = Cleaning(min_area, fill_holes, background)
     images = await read_images(request, service.options)
     if len(images) == 1:
-        answers = await service.answer(request, hosted, images[0], names)
+        answers = await service.answer(request, hosted, images[0], names, cleaning)
         if len(names) == 1:
             (answer,) = answers.values()
             return Response(answer.body, media_type=answer.media_type)
         return Response(json.dumps(_to_json(answers)), media_type=JSON)
     results = await asyncio.gather(
-        *(service.answer(request, hosted, image, names) for image in images),
+        *(service.answer(request, hosted, image, names, cleaning) for image in images),
         return_exceptions=True,
     )
     entries = []

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError, MissingPackageError
 from pixelwise.inference import Segmentation
-from pixelwise.serve.answers import OUTPUTS, Answer
+from pixelwise.serve.answers import OUTPUTS, Answer, Cleaning
 from pixelwise.serve.metrics import Metrics
 from pixelwise.serve.models import HostedModel, ModelStore
 from pixelwise.serve.options import ServeOptions
@@ -49,15 +49,21 @@ class Service:
         return model
 
     async def answer(
-        self, request: Request, model: HostedModel, image: SentImage, outputs: Sequence[str]
+        self,
+        request: Request,
+        model: HostedModel,
+        image: SentImage,
+        outputs: Sequence[str],
+        cleaning: Cleaning,
     ) -> dict[str, Answer]:
-        """Predict an image and encode it in each form of `outputs`."""
+        """Predict an image, clean its mask, and encode it in each form of `outputs`."""
 
         def prepare() -> Pixels:
             return decode(image, model.predictor, self.options)
 
         def finish(result: Segmentation) -> dict[str, Answer]:
-            return {name: OUTPUTS[name].encode(result) for name in outputs}
+            cleaned = cleaning.apply(result)
+            return {name: OUTPUTS[name].encode(cleaned) for name in outputs}
 
         probabilities = any(OUTPUTS[name].needs_probabilities for name in outputs)
         size = len(image.body)

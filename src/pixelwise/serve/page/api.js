@@ -35,9 +35,9 @@ export async function fetchSample() {
   return (await send("v1/sample")).blob();
 }
 
-// Segments an image; waits and tries again while the service is busy.
-export async function segment(file, model, output, onBusy = () => {}) {
-  const query = new URLSearchParams({ model, output });
+// Segments an image; waits and tries again while the service is busy. The options are those of the request.
+export async function segment(file, options, output, onBusy = () => {}) {
+  const query = new URLSearchParams({ ...options, output });
   // The form carries the file name, by which formats such as .npy are known.
   const form = new FormData();
   form.append("image", file, file.name || "image");

@@ -69,22 +69,36 @@ async function decodeGray(text) {
   return { gray, width: bitmap.width, height: bitmap.height };
 }
 
-async function predict(file) {
-  const model = models.find(({ name }) => name === $("model").value) ?? models[0];
+const background = (classes) => classes.find(({ name }) => name.toLowerCase() === "background")?.name;
+
+function cleaning(classes) {
+  const fill = $("fill-holes").checked && background(classes) !== undefined;
+  return {
+    min_area: Math.max(0, Math.floor($("min-area").valueAsNumber || 0)),
+    ...(fill ? { fill_holes: true, background: background(classes) } : {}),
+  };
+}
+
+async function predict(file, modelName = $("model").value) {
+  const model = models.find(({ name }) => name === modelName) ?? models[0];
+  const options = { model: model.name, ...cleaning(model.classes) };
   const name = file.name || "image";
   $("error").textContent = "";
   $("status").textContent = t("working", name);
   const start = performance.now();
   const busy = () => { $("status").textContent = t("busy"); };
-  const response = await segment(file, model.name, "labels,confidence,table", busy);
+  const response = await segment(file, options, "labels,confidence,table", busy);
   const answer = await response.json();
   const labels = await decodeGray(answer.labels);
   const confidence = await decodeGray(answer.confidence);
-  const bitmap = await createImageBitmap(file).catch(() => null);
+  let bitmap = await createImageBitmap(file).catch(() => null);
+  // The service may turn an image that this browser leaves as it is.
+  if (bitmap?.width !== labels.width || bitmap.height !== labels.height) bitmap = null;
   const seconds = ((performance.now() - start) / 1000).toFixed(2);
   $("status").textContent = t("done", name, seconds) + (bitmap ? "" : ` ${t("noPreview")}`);
   return {
-    file, name, bitmap, model: model.name, classes: model.classes, table: answer.table.classes,
+    file, name, bitmap, options, classes: model.classes, table: answer.table.classes,
+    flagged: answer.table.flagged,
     labels: labels.gray, width: labels.width, height: labels.height, confidence: confidence.gray,
     visible: model.classes.map(() => true),
   };
@@ -102,6 +116,19 @@ async function add(files) {
       fail(error);
       if (error.status === 401) return;
     }
+  }
+}
+
+// Segments the current image again after an option has changed.
+async function again() {
+  const before = current;
+  if (!before) return;
+  try {
+    const item = { ...await predict(before.file, before.options.model), visible: before.visible };
+    items[items.indexOf(before)] = item;
+    if (current === before) select(item);
+  } catch (error) {
+    fail(error);
   }
 }
 
@@ -134,6 +161,10 @@ const percent = (share) => (share > 0 && share < 0.001 ? "<0.1 %" : `${(100 * sh
 // The classes from the largest to the smallest; absent ones are left out.
 function describe() {
   $("stage").setAttribute("aria-label", t("alternative", current.name));
+  $("flagged").hidden = !current.flagged;
+  $("min-area").value = current.options.min_area;
+  $("fill-holes").checked = "fill_holes" in current.options;
+  $("fill-holes-row").hidden = background(current.classes) === undefined;
   const rows = current.table.map((row, index) => ({ ...row, index })).filter(({ pixels }) => pixels);
   rows.sort((a, b) => b.pixels - a.pixels);
   $("classes").replaceChildren(...rows.map((row) => {
@@ -180,14 +211,14 @@ const cell = (value) => {
 };
 
 async function download(kind) {
-  const { file, name, model, table } = current;
+  const { file, name, options, table } = current;
   const stem = name.replace(/\.[^.]*$/, "");
   let blob;
   if (kind === "table") {
     const lines = [CSV_COLUMNS, ...table.map((row) => CSV_COLUMNS.map((column) => row[column]))];
     blob = new Blob([lines.map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" });
   } else {
-    blob = await (await segment(file, model, kind)).blob();
+    blob = await (await segment(file, options, kind)).blob();
   }
   const suffix = { mask: ".png", overlay: "_overlay.png", polygons: ".geojson", table: ".csv" }[kind];
   const link = document.createElement("a");
@@ -231,6 +262,7 @@ $("divider").addEventListener("input", ({ target }) => {
   viewer.divider = target.value / 100;
   viewer.draw();
 });
+for (const id of ["min-area", "fill-holes"]) $(id).addEventListener("change", again);
 $("zoom-in").addEventListener("click", () => viewer.zoom(1.25));
 $("zoom-out").addEventListener("click", () => viewer.zoom(0.8));
 $("zoom-fit").addEventListener("click", () => viewer.fit());
