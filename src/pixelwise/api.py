@@ -99,7 +99,7 @@ def predict_folder(
     *,
     overlay: bool = True,
     table: str | Path | None = None,
-    polygons: bool = False,
+    to: str | None = None,
     min_area: float | str = 0,
     fill_holes: bool = False,
     answers: AnswerOptions | None = None,
@@ -116,7 +116,9 @@ def predict_folder(
         out: Output folder for NAME.png and NAME_overlay.png.
         overlay: Whether to write the overlays.
         table: File for a table of the areas of all classes: .csv, .json or .parquet.
-        polygons: Whether to write NAME.geojson with the outlines of the components.
+        to: "labelme", "coco", "cvat", "label-studio" or "yolo" writes the annotations of this tool
+            in place of masks and overlays, as a dataset that `train` reads; "geojson" also writes
+            NAME.geojson with the outlines of the components.
         min_area: Merge smaller components into their surroundings, in all results: a number of
             pixels, or of square meters as text such as "2.5m2".
         fill_holes: Fill components of the class `background` that a single class encloses.
@@ -140,12 +142,12 @@ def predict_folder(
     if answers is None:
         answers = inference.AnswerOptions(
             table=None if table is None else Path(table),
-            polygons=".geojson" if polygons else None,
+            to=to,
             min_area=min_area,
             fill_holes=fill_holes,
         )
-    elif table is not None or polygons or min_area or fill_holes:
-        raise InputError("answers: holds table, polygons, min_area and fill_holes: omit those")
+    elif table is not None or to is not None or min_area or fill_holes:
+        raise InputError("answers: holds table, to, min_area and fill_holes: omit those")
     if isinstance(model, str | Path):
         size = typical_size(find_images(images))
         predictor = load(model, image_size=size)

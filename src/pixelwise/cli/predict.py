@@ -52,7 +52,8 @@ def predict(
         ),
     ] = False,
     table: answers.Table = None,
-    polygons: answers.Polygons = False,
+    to: answers.To = None,
+    shapes: answers.Shapes = None,
     geopackage: answers.GeoPackage = False,
     tolerance: answers.Tolerance = 1.0,
     probabilities: answers.Probabilities = False,
@@ -109,7 +110,8 @@ def predict_files(
     paths = find_images([path for path in images if path not in videos])
     wanted = answer_options or AnswerOptions()
     # Faults are reported before anything is loaded.
-    output_names(paths, out, overlay=overlay, suffixes=wanted.suffixes)
+    if not wanted.annotates:
+        output_names(paths, out, overlay=overlay, suffixes=wanted.suffixes)
     size = typical_size(paths)
     if videos:
         require_av(videos[0])
@@ -134,6 +136,8 @@ def predict_files(
                 progress=bar,
             )
         what = "masks and overlays" if overlay else "masks"
+        if wanted.annotates:
+            what = f"images and their annotations ({wanted.to}, {wanted.shape_kind})"
         succeeded = _report(result, out, wanted, total=len(paths), what=what, predictor=predictor)
     if videos:
         complete = _predict_videos(

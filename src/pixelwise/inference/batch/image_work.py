@@ -91,7 +91,7 @@ class ImageWork:
         assert isinstance(result, Prediction)
         side = self.journal.reserve(suffix)
         options = self.options
-        if suffix == options.polygons:
+        if suffix == options.outlines:
             names = [name for name in result.classes.names if not options.is_background(name)]
             polygons = result.polygons(
                 tolerance=options.tolerance, georeference=place.georeference, names=names
