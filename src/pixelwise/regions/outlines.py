@@ -7,7 +7,7 @@ outlines of a coverage must not have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ def trace_outlines(
         int(number): [np.array(ring[:-1], dtype=np.int64) for ring in geometry["coordinates"]]
         for geometry, number in shapes
     }
-    if tolerance > 0:
+    if tolerance > 0 and rings:
         return _simplify(rings, _junctions(ids), sizes, tolerance)
     return {number: shapely.Polygon(own[0], own[1:]) for number, own in rings.items()}
 
@@ -128,62 +128,75 @@ def _simplify(
     """Simplify all arcs, but keep those of a component that would change too much."""
     _, shapely = require_packages()
     arcs: dict[_Key, Ring] = {}
-    paths = {number: [_cut(ring, junctions, arcs) for ring in own] for number, own in rings.items()}
+    with_junctions = _insert_junctions([ring for own in rings.values() for ring in own], junctions)
+    paths = {
+        number: [_cut(*next(with_junctions), arcs) for _ in own] for number, own in rings.items()
+    }
     count = [len(arc) for arc in arcs.values()]
     lines = shapely.linestrings(
         np.concatenate([*arcs.values()]), indices=np.repeat(np.arange(len(arcs)), count)
     )
     simple = shapely.simplify(lines, tolerance, preserve_topology=False)
-    short = dict(zip(arcs, (shapely.get_coordinates(line) for line in simple), strict=True))
+    corners, owner = shapely.get_coordinates(simple, return_index=True)
+    parts = np.split(corners, np.flatnonzero(np.diff(owner)) + 1)
+    short: dict[_Key, Ring] = dict(zip(arcs, parts, strict=True))
     outlines: dict[int, Polygon] = {}
-    changed = set(paths)
+    changed = [*paths]
     while changed:
-        outlines |= {number: _join(paths[number], short) for number in changed}
+        new = [_join(paths[number], short) for number in changed]
+        outlines |= zip(changed, new, strict=True)
+        gain = np.abs(shapely.area(new) - sizes[changed])
+        distorted = ~shapely.is_valid(new) | (gain > MAX_CHANGE * sizes[changed])
         exact: set[_Key] = set()
-        for number in changed:
+        for number in np.array(changed)[distorted].tolist():
             keys = {key for path in paths[number] for key, _ in path}
-            if _is_distorted(outlines[number], int(sizes[number])):
-                exact |= {key for key in keys if short[key] is not arcs[key]}
+            exact |= {key for key in keys if short[key] is not arcs[key]}
         short |= {key: arcs[key] for key in exact}
-        changed = {
+        changed = [
             n for n, own in paths.items() if any(k in exact for path in own for k, _ in path)
-        }
+        ]
     return outlines
 
 
-def _is_distorted(outline: Polygon, size: int) -> bool:
-    return not outline.is_valid or abs(outline.area - size) > MAX_CHANGE * size
+def _insert_junctions(
+    rings: Sequence[Ring], junctions: NDArray[np.bool_]
+) -> Iterator[tuple[Ring, NDArray[np.bool_]]]:
+    """Yield each ring with the junctions on its edges, and which of its points are junctions."""
+    corners = np.concatenate(rings)
+    after = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    lengths = np.abs(after - corners).sum(axis=1)
+    # Whole numbers along the edges: every point where a junction can be.
+    places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    points = np.repeat(corners, lengths, axis=0)
+    points += places[:, None] * np.repeat(np.sign(after - corners), lengths, axis=0)
+    found = junctions[points[:, 1], points[:, 0]]
+    owner = np.repeat(np.repeat(np.arange(len(rings)), [*map(len, rings)]), lengths)
+    kept = found | (places == 0)
+    points, found, owner = points[kept], found[kept], owner[kept]
+    cuts = np.flatnonzero(np.diff(owner)) + 1
+    yield from zip(np.split(points, cuts), np.split(found, cuts), strict=True)
 
 
 def _cut(
-    ring: Ring, junctions: NDArray[np.bool_], arcs: dict[_Key, Ring]
+    points: Ring, junctions: NDArray[np.bool_], arcs: dict[_Key, Ring]
 ) -> list[tuple[_Key, bool]]:
     """Cut a ring into arcs, add them to `arcs`, and return the key of each and if it is reversed.
 
     The direction of an arc does not depend on the ring, so that both sides simplify it alike.
     """
-    steps = np.roll(ring, -1, axis=0) - ring
-    lengths = np.abs(steps).sum(axis=1)
-    places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    points = np.repeat(ring, lengths, axis=0)
-    points += places[:, None] * np.repeat(np.sign(steps), lengths, axis=0)
-    ends = np.flatnonzero(junctions[points[:, 1], points[:, 0]])
+    ends = np.flatnonzero(junctions)
     if ends.size == 0:  # an island: two arcs between points that do not depend on the ring
         first = np.lexsort((points[:, 0], points[:, 1]))[0]
         distance = np.square(points - points[first]).sum(axis=1)
         ends = np.sort([first, np.lexsort((points[:, 0], points[:, 1], -distance))[0]])
-    points = np.roll(points, -int(ends[0]), axis=0)
-    points = np.concatenate([points, points[:1]])
-    bounds = [*(ends - ends[0]).tolist(), len(points) - 1]
+    start = int(ends[0])
+    points = np.concatenate([points[start:], points[: start + 1]])
     keys = []
-    for start, end in pairwise(bounds):
-        arc = points[start : end + 1]
-        reverse = (*arc[-1], *arc[-2]) < (*arc[0], *arc[1])
-        arc = arc[::-1] if reverse else arc
-        key = (*arc[0].tolist(), *arc[1].tolist())
-        turns = (np.diff(arc, n=2, axis=0) != 0).any(axis=1)
-        arcs.setdefault(key, arc[np.concatenate([[True], turns, [True]])])
-        keys.append((key, bool(reverse)))
+    for begin, end in pairwise([*(ends - start).tolist(), len(points) - 1]):
+        arc = points[begin : end + 1]
+        key, other = ((*a.tolist(), *b.tolist()) for a, b in ((arc[0], arc[1]), (arc[-1], arc[-2])))
+        arcs.setdefault(min(key, other), arc if key <= other else arc[::-1])
+        keys.append((min(key, other), other < key))
     return keys
 
 
