@@ -336,7 +336,11 @@ def test_polygons_of_a_geotiff_lie_where_the_image_lies(tmp_path: Path) -> None:
     transform = write_geotiff(tmp_path / "field.tif", image)
     for suffix in (".geojson", ".gpkg"):
         options = AnswerOptions(
-            table=tmp_path / "areas.json", to="geojson", geopackage=suffix == ".gpkg", tolerance=0, min_area="0.5m2"
+            table=tmp_path / "areas.json",
+            to="geojson",
+            geopackage=suffix == ".gpkg",
+            tolerance=0,
+            min_area="0.5m2",
         )
         result = predict_folder(predictor(), tmp_path / "field.tif", tmp_path, answers=options)
         meta, _, geometry, fields = pyogrio.read(tmp_path / f"field{suffix}")

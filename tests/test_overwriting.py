@@ -66,7 +66,9 @@ WRITING: dict[str, list[Case]] = {
             needs="tifffile",
         ),
         case(
-            "predict b.safetensors data/images --to geojson --out o", "o/000.geojson", needs="pyogrio"
+            "predict b.safetensors data/images --to geojson --out o",
+            "o/000.geojson",
+            needs="pyogrio",
         ),
         case(
             "predict b.safetensors data/images --to geojson --geopackage --out o",

@@ -6,7 +6,7 @@ Each wraps the function of the same name in its own package, where the work is d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
@@ -46,7 +46,7 @@ def _explained(function: Callable[P, R]) -> Callable[P, R]:
 
 @_explained
 def load(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     runtime: str = "auto",
     device: str | None = None,
@@ -63,7 +63,8 @@ def load(
     object, use `Predictor.from_options`.
 
     Args:
-        path: A bundle (.safetensors) or the folder of an export.
+        path: A bundle (.safetensors) or the folder of an export. Several of these make an ensemble,
+            which predicts their mean probabilities; they must have the same classes.
         runtime: "torch", or a runtime that the bundle was exported for, such as "openvino".
             "auto" measures the available ones on first use and takes the fastest.
         device: PyTorch device, such as "cpu" or "cuda". None takes a GPU if there is one.
@@ -302,7 +303,7 @@ def resume(
 
 @_explained
 def evaluate(
-    model: str | Path | Predictor,
+    model: str | Path | Predictor | Sequence[str | Path],
     data: str | Path | SegmentationData,
     *,
     split: str = "val",
@@ -315,7 +316,7 @@ def evaluate(
 
     Args:
         model: A bundle, an export, or a predictor from `load`, which accepts all options. A bundle
-            runs with PyTorch.
+            runs with PyTorch. Several bundles are scored as an ensemble and each on its own.
         data: Folder of images and masks, or an open dataset with the network's classes.
         split: "train", "val" or "test". If the folder has no val, it is divided as in training.
         details: Whether to score boundaries and calibration as well, which takes longer.
@@ -325,17 +326,24 @@ def evaluate(
         quiet: Whether to hide the progress bar.
 
     Returns:
-        The evaluation, with `scores` (IoU, accuracy, Dice, ...), `intervals` and `details`.
+        The evaluation, with `scores` (IoU, accuracy, Dice, ...), `intervals` and `details`; of
+        several bundles also with `members` and `gain`.
 
     Raises:
         InputError: If the data has other classes than the network, lacks the split, or is damaged.
     """
     from pixelwise import evaluation
+    from pixelwise.inference import Predictor
 
-    predictor = _load_to_score(model) if isinstance(model, str | Path) else model
+    predictor = model if isinstance(model, Predictor) else _load_to_score(model)
     data = _open_split(predictor, data, split, _spec(images, masks), quiet=quiet)
     with Bar(f"scoring {split}", quiet=quiet) as bar:
-        return evaluation.evaluate(predictor, data, split, details=details, progress=bar)
+        if isinstance(model, str | Path | Predictor) or len(model) == 1:
+            return evaluation.evaluate(predictor, data, split, details=details, progress=bar)
+        members = {str(path): partial(_load_to_score, path) for path in model}
+        return evaluation.evaluate_ensemble(
+            predictor, members, data, split, details=details, progress=bar
+        )
 
 
 @_explained
@@ -514,11 +522,11 @@ def examine(
         )
 
 
-def _load_to_score(path: str | Path) -> Predictor:
+def _load_to_score(path: str | Path | Sequence[str | Path]) -> Predictor:
     """Load a network in the precision of its file: a bundle runs with PyTorch."""
-    from pixelwise.inference.export_manifest import is_export
+    from pixelwise.inference.export_manifest import scoring_runtime
 
-    return load(path, runtime="auto" if is_export(Path(path)) else "torch")
+    return load(path, runtime=scoring_runtime([path] if isinstance(path, str | Path) else path))
 
 
 def _open_split(

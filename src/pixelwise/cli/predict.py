@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 def predict(
     ctx: Context,
     bundle: flags.BundleOrExport,
-    images: Annotated[list[Path], Argument(help="Images, folders of images, or videos.")],
+    images: Annotated[
+        list[Path],
+        Argument(
+            help="Images, folders of images, or videos. Further bundles before them make an "
+            "ensemble, which predicts the mean of the probabilities."
+        ),
+    ],
     out: Annotated[Path, Option(help="Folder for masks and overlays.")] = Path("predictions"),
     runtime: flags.Runtime = "auto",
     device: flags.Device = None,
@@ -70,11 +76,12 @@ def predict(
     """
     options = flags.parse_options(ctx, runtime)
     wanted = answers.parse_answers(ctx)
+    bundles, images = flags.split_bundles(bundle, images)
     if large:
-        _predict_large(bundle, images, out, options, wanted, overwrite=overwrite)
+        _predict_large(bundles, images, out, options, wanted, overwrite=overwrite)
     else:
         predict_files(
-            bundle,
+            bundles,
             images,
             out,
             options=options,
@@ -86,7 +93,7 @@ def predict(
 
 
 def predict_files(
-    bundle: Path,
+    bundles: Path | Sequence[Path],
     images: Sequence[Path],
     out: Path,
     *,
@@ -122,7 +129,7 @@ def predict_files(
                 "both: predict them in two calls"
             )
         size = frame_size(videos[0]) or size  # a video has more frames than there are images
-    predictor = flags.load_predictor(bundle, options or InferenceOptions(), image_size=size)
+    predictor = flags.load_predictor(bundles, options or InferenceOptions(), image_size=size)
     succeeded = True
     if paths:
         with Bar("predicting") as bar:
@@ -202,7 +209,7 @@ def _predict_videos(
 
 
 def _predict_large(
-    bundle: Path,
+    bundles: Sequence[Path],
     images: Sequence[Path],
     out: Path,
     options: InferenceOptions,
@@ -220,7 +227,7 @@ def _predict_large(
     # Without `tune_allocator`: a heap that keeps freed memory grows from tile to tile.
     with console.status(flags.LOADING):
         predictor = Predictor.from_options(
-            bundle, options, prefer_tiling=True, image_size=typical_size(paths)
+            bundles, options, prefer_tiling=True, image_size=typical_size(paths)
         )
     if not supports_tiling(predictor.runtime):
         print_line(
