@@ -361,6 +361,24 @@ def test_the_command_writes_what_train_reads(
 
 
 @pytest.mark.parametrize(
+    "to", [to if to == "coco" else pytest.param(to, marks=pytest.mark.slow) for to in WRITERS]
+)
+def test_train_takes_the_folder_as_it_is(to: str, images: Path, tmp_path: Path) -> None:
+    predict_folder(predictor(), images, tmp_path / "out", answers=AnswerOptions(to=to))
+    run = pixelwise.train(
+        tmp_path / "out",
+        out=tmp_path / "run",
+        backbone="tiny",
+        weights="none",
+        epochs=1,
+        batch_size=1,
+        crop=(32, 32),
+        quiet=True,
+    )
+    assert pixelwise.load(run.best, runtime="torch").classes.names == NAMES
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"to": "svg"}, "to 'svg': allowed are labelme, coco, cvat, label-studio, yolo, geojson"),
