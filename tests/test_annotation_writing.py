@@ -419,6 +419,21 @@ def test_pycocotools_draws_the_same_objects(kind: str, tmp_path: Path) -> None:
     assert (drawn != labels).mean() <= (0 if kind == MASKS else 0.05)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_an_object_of_cvat_has_one_class(seed: int, tmp_path: Path) -> None:
+    """With at most 255 objects, each is a component; with more, small ones share a number."""
+    rng = np.random.default_rng(0)
+    labels = blobs(1) if seed else rng.integers(0, 4, (48, 64)).astype(np.uint8)
+    image = save_image(tmp_path / "a.png", labels.shape)
+    write(tmp_path / "out", "cvat", {image: labels})
+    with Image.open(tmp_path / "out" / "SegmentationObject" / "a.png") as file:
+        _, objects = np.unique(np.asarray(file).reshape(-1, 3), axis=0, return_inverse=True)
+    pairs = np.unique(np.stack([objects, labels.reshape(-1)]), axis=1)
+    assert len({*pairs[0].tolist()}) == pairs.shape[1] <= 256
+    count = sum(int(ndimage.label(labels == value)[1]) for value in (1, 2, 3, IGNORE))
+    assert pairs.shape[1] == min(count, 255) + 1
+
+
 @given(arrays(np.bool_, SIZE))
 def test_encoded_runs_are_decoded(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
     size = mask.shape

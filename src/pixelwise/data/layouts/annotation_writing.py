@@ -59,11 +59,16 @@ class Shape:
 
     def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         """Return the pixels (H, W) of a mask in an image of `size` (height, width)."""
+        covered = np.zeros(size, bool)
+        self.paint(covered, 1)
+        return covered
+
+    def paint(self, numbers: NDArray[Any], value: int) -> None:
+        """Set the pixels of a mask in `numbers` (H, W) to a value."""
         assert self.crop is not None
         left, top = self.corner
-        covered = np.zeros(size, bool)
-        covered[top : top + self.crop.shape[0], left : left + self.crop.shape[1]] = self.crop
-        return covered
+        box = numbers[top : top + self.crop.shape[0], left : left + self.crop.shape[1]]
+        box[self.crop] = value
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from pixelwise.data.layouts.annotation_writing import (
     MASKS,
     AnnotatedImage,
     AnnotationNames,
+    Shape,
     to_values,
     write_file,
 )
@@ -24,6 +25,7 @@ from pixelwise.data.voc_palette import voc_color
 from pixelwise.errors import InputError
 
 LIST = "ImageSets/Segmentation/default.txt"
+_OBJECTS = 255
 _COLORS = np.array([voc_color(value) for value in range(256)], np.uint8)
 
 
@@ -55,10 +57,9 @@ class CvatWriter:
         self._listed.append(image.name)
         self._write("SegmentationClass", image.name, to_values(image.labels, self._names))
         objects = np.zeros(image.labels.shape, np.uint8)
-        if len(image.shapes) < 256:  # else CVAT makes one object of each class
-            for number, shape in enumerate(image.shapes, start=1):
-                objects[shape.cover(objects.shape)] = number
-            self._write("SegmentationObject", image.name, objects)
+        for number, shape in zip(_object_numbers(image.shapes), image.shapes, strict=True):
+            shape.paint(objects, number)
+        self._write("SegmentationObject", image.name, objects)
 
     def finish(self) -> None:
         names = {0: BACKGROUND} | {self._names.value_of[name]: name for name in self._names.shown}
@@ -70,3 +71,16 @@ class CvatWriter:
 
     def _write(self, folder: str, name: str, numbers: NDArray[np.uint8]) -> None:
         write_file(self._folder / folder / f"{name}.png", encode_rgb(_COLORS[numbers]))
+
+
+def _object_numbers(shapes: Sequence[Shape]) -> list[int]:
+    """Return a number from 1 to 255 for each shape, because CVAT knows the colors of these only.
+
+    If there are more shapes, the smallest ones of each class are one object.
+    """
+    names = sorted({shape.name for shape in shapes})
+    own = _OBJECTS if len(shapes) <= _OBJECTS else _OBJECTS - len(names)
+    shared = {name: number for number, name in enumerate(names, start=own + 1)}
+    by_size = sorted(range(len(shapes)), key=lambda i: -shapes[i].pixels)
+    numbers = {i: number for number, i in enumerate(by_size[:own], start=1)}
+    return [numbers.get(i, shared[shape.name]) for i, shape in enumerate(shapes)]
