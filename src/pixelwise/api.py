@@ -154,7 +154,8 @@ def predict_folder(
         predictor = load(model, image_size=size)
     else:
         predictor = model
-    with Bar("predicting", quiet=quiet) as bar:
+    unit = "steps" if answers.annotates else "images"
+    with Bar("predicting", unit=unit, quiet=quiet) as bar:
         return inference.predict_folder(
             predictor,
             images,

@@ -132,7 +132,7 @@ def predict_files(
     predictor = flags.load_predictor(bundles, options or InferenceOptions(), image_size=size)
     succeeded = True
     if paths:
-        with Bar("predicting") as bar:
+        with Bar("predicting", unit="steps" if wanted.annotates else "images") as bar:
             result = predict_folder(
                 predictor,
                 paths,
@@ -277,5 +277,7 @@ def _report(
         done = result.written + result.kept
         print_line(f"{done} of {total} images predicted into {out}")
         return False
-    print_line(f"{result.written} {what} written to {out} (runtime {predictor.runtime.name})")
+    # Annotations are those of all images; an earlier run has written the other results it kept.
+    written = result.written + (result.kept if wanted.annotates else 0)
+    print_line(f"{written} {what} written to {out} (runtime {predictor.runtime.name})")
     return True

@@ -261,7 +261,11 @@ def unique_names(images: Sequence[Path]) -> list[str]:
             name if count[_fold(name)] == 1 else form(number, path)
             for number, (path, name) in enumerate(zip(images, names, strict=True), start=1)
         ]
+    first: dict[str, Path] = {}
     for path, name in zip(images, names, strict=True):
+        other = first.setdefault(_fold(name), path)
+        if other != path:
+            raise InputError(f"{path}: would be {name} like {other}: rename one of them")
         if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in name):
             raise InputError(
                 f"{os.fspath(path)!r}: its name cannot be written into annotations: rename the file"
