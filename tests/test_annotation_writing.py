@@ -295,6 +295,36 @@ def predictor(values: tuple[int, ...] = (0, 1, 2, 3)) -> Predictor:
     return Predictor(FromColors(), classes, network_id="colors")
 
 
+@pytest.mark.parametrize("georeferenced", [False, True])
+def test_outlines_beside_masks_are_a_dataset_too(
+    georeferenced: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images are where they were; the masks and overlays beside the outlines are no images."""
+    monkeypatch.chdir(tmp_path)
+    if georeferenced:
+        rasterio = pytest.importorskip("rasterio")
+        transform = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_400_000)
+        for path in sorted(images.iterdir()):
+            pixels = np.moveaxis(np.asarray(Image.open(path)), 2, 0)
+            about = {"width": 64, "height": 48, "count": 3, "dtype": "uint8", "driver": "GTiff"}
+            about |= {"crs": "EPSG:32633", "transform": transform}
+            with rasterio.open(path.with_suffix(".tif"), "w", **about) as file:
+                file.write(pixels)
+            path.unlink()
+    options = AnswerOptions(to="geojson", tolerance=0)
+    predict_folder(predictor(), "images", "out", answers=options)
+    found, classes = read_back(Path("out"), "geojson")
+    assert classes.names == NAMES
+    for seed in range(3):
+        np.testing.assert_array_equal(found[str(seed)], blobs(seed) % 4)
+    shutil.move(tmp_path / "out", tmp_path / "moved" / "out")  # the images cannot be found now
+    with pytest.raises(InputError, match=r"0\.geojson: its image '.*/0\..*' does not exist"):
+        read_layout(Path("moved/out"))
+    shutil.copytree("images", "moved/out/images")
+    found, _ = read_back(Path("moved/out"), "geojson")
+    np.testing.assert_array_equal(found["1"], blobs(1) % 4)
+
+
 @pytest.mark.parametrize("to", WRITERS)
 def test_predictions_become_a_dataset(to: str, images: Path, tmp_path: Path) -> None:
     out, table = tmp_path / "out", tmp_path / "areas.json"

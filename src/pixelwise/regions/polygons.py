@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,7 @@ def write_polygons(
     georeference: Georeference | None = None,
     *,
     description: str = "",
+    members: Mapping[str, Any] | None = None,
 ) -> None:
     """Write polygons with the fields `class`, `pixels` and `confidence`.
 
@@ -116,6 +118,7 @@ def write_polygons(
         georeference: The reference system of the coordinates; None for pixels, x to the right and
             y downward.
         description: Text that the file keeps as the description of the polygons.
+        members: Further members of a GeoJSON file.
 
     Raises:
         InputError: If the suffix is not supported.
@@ -148,6 +151,10 @@ def write_polygons(
             crs=None if georeference is None else georeference.crs,
             layer_options={"DESCRIPTION": description} if description else None,
         )
+    if members and driver == "GeoJSON":
+        content = path.read_bytes().rstrip().removesuffix(b"}").rstrip()
+        added = json.dumps(dict(members), indent=0)[1:-1].encode()
+        path.write_bytes(content + b"," + added + b"}\n")
 
 
 def _indices(classes: Classes, names: Sequence[str] | None) -> list[int]:
