@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_scan import ProgressCallback
@@ -48,16 +49,20 @@ def evaluate_ensemble(
     division = _division(ensemble)
     for path, load in members.items():
         member = load()
-        if drawn and _division(member) != division:
+        other = _division(member)
+        if other != division and (drawn or other["fold"] != division["fold"]):
             data.notes.append(
-                f"{path} was trained with another val, because the dataset has none and its seed "
-                "or val fraction differs: its score and that of the ensemble are too high"
+                f"{path} was trained with another val, which depends on the seed and the fold if "
+                "the dataset has none: its score and that of the ensemble are too high"
             )
         scored[path] = evaluate(member, data, split, progress=count)
     result = evaluate(ensemble, data, split, details=details, progress=count)
     return replace(result, members=scored)
 
 
-def _division(predictor: Predictor) -> tuple[int, float]:
+def _division(predictor: Predictor) -> dict[str, Any]:
+    """Return what decides how the dataset of a network was divided."""
     recipe = load_bundle_recipe(predictor.recipe)
-    return recipe.seed, recipe.data.val_fraction
+    settings = recipe.data.model_dump()
+    keys = ("val_fraction", "group_by", "fold")
+    return {"seed": recipe.seed, **{key: settings.get(key) for key in keys}}
