@@ -542,6 +542,35 @@ def labelme(root: Path) -> Expected:
     return expected
 
 
+def geojson(root: Path) -> Expected:
+    """NAME.geojson for each image; every second file has lost the members beside its features."""
+    expected = Expected("geojson", ["background", CAR, TREE, "pole", ROAD])
+    for _, number, stem in samples():
+        write_image(root / "images" / f"{stem}.jpg", number)
+        features = [
+            {
+                "type": "Feature",
+                "properties": {"class": name, "confidence": 0.5},
+                "geometry": {"type": "Polygon", "coordinates": [[*map(list, ring), list(ring[0])]]},
+            }
+            for name, ring in polygons(number)
+        ]
+        squares = [[[x, 30], [x, 36], [x + 6, 36], [x + 6, 30]] for x in (2, 12)]
+        hole = [[4, 32], [4, 34], [6, 34], [6, 32]]
+        pole = {"type": "MultiPolygon", "coordinates": [[squares[0], hole], [squares[1]]]}
+        features.append({"type": "Feature", "properties": {"class": "pole"}, "geometry": pole})
+        content: dict[str, Any] = {"type": "FeatureCollection", "features": features}
+        if number % 2 == 0:
+            content |= {"image": f"images/{stem}.jpg", "classes": [CAR, TREE]}
+        (root / f"{stem}.geojson").write_text(json.dumps(content))
+        mask = polygon_mask(number, {CAR: 1, ROAD: 4, TREE: 2})
+        under = mask[32:34, 4:6].copy()
+        mask[30:36, 2:8] = mask[30:36, 12:18] = 3
+        mask[32:34, 4:6] = under
+        expected.add("all", stem, mask)
+    return expected
+
+
 def cvat(root: Path, *, palette: bool = False) -> Expected:
     """labelmap.txt in an arbitrary order; the masks are RGB or have a palette."""
     colors = {"background": (0, 0, 0), "car": (250, 50, 83), "road": (52, 209, 183)}
@@ -741,6 +770,7 @@ MINIATURES: dict[str, Callable[[Path], Expected]] = {
     "coco beside": coco_beside,
     "coco-stuff": coco_stuff,
     "labelme": labelme,
+    "geojson": geojson,
     "cvat": cvat,
     "cvat palette": lambda root: cvat(root, palette=True),
     "roboflow": roboflow,

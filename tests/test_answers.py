@@ -235,7 +235,7 @@ def test_small_components_and_holes_disappear_from_all_results(
     pytest.importorskip("tifffile")
     out = tmp_path / "out"
     options = AnswerOptions(
-        table=tmp_path / "areas.json", polygons=".geojson", tolerance=0, min_area=4, fill_holes=True
+        table=tmp_path / "areas.json", to="geojson", tolerance=0, min_area=4, fill_holes=True
     )
     result = predict_folder(predictor(), images, out, answers=options)
     for seed in range(4):
@@ -286,14 +286,14 @@ def test_holes_need_a_background() -> None:
         ({"min_area": "-1"}, "min area -1"),
         ({"min_area": "5km2"}, "min area 5km2"),
         ({"min_area": "nan"}, "min area nan"),
-        ({"polygons": ".shp"}, "allowed are .geojson, .gpkg"),
-        ({"polygons": ".geojson", "tolerance": -1.0}, "tolerance -1.0"),
+        ({"to": "shp"}, "allowed are labelme, coco, cvat, label-studio, yolo, geojson"),
+        ({"to": "geojson", "tolerance": -1.0}, "tolerance -1.0"),
         ({"tolerance": 2.0}, "has no effect without polygons"),
         ({"raster_type": "float16"}, "has no effect without rasters"),
         ({"confidence": True, "raster_type": "int8"}, "allowed are uint8 and float16"),
         ({"pixel_size": 1.0}, "has no effect without a table"),
         ({"table": "x.csv", "pixel_size": 0.0}, "pixel size 0.0"),
-        ({"background": "sky"}, "has no effect without polygons or fill holes"),
+        ({"background": "sky"}, "has no effect without to geojson or fill holes"),
         ({"table": "areas.xlsx"}, "suffix of a table must be .csv, .json, .parquet"),
         ({"table": "no/such/folder/areas.csv"}, "cannot be written"),
     ],
@@ -336,7 +336,11 @@ def test_polygons_of_a_geotiff_lie_where_the_image_lies(tmp_path: Path) -> None:
     transform = write_geotiff(tmp_path / "field.tif", image)
     for suffix in (".geojson", ".gpkg"):
         options = AnswerOptions(
-            table=tmp_path / "areas.json", polygons=suffix, tolerance=0, min_area="0.5m2"
+            table=tmp_path / "areas.json",
+            to="geojson",
+            geopackage=suffix == ".gpkg",
+            tolerance=0,
+            min_area="0.5m2",
         )
         result = predict_folder(predictor(), tmp_path / "field.tif", tmp_path, answers=options)
         meta, _, geometry, fields = pyogrio.read(tmp_path / f"field{suffix}")
@@ -388,7 +392,7 @@ def test_a_geopackage_stays_a_sound_database_and_is_recognized(
     images: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("pyogrio")
-    options = AnswerOptions(polygons=".gpkg", min_area=2)
+    options = AnswerOptions(to="geojson", geopackage=True, min_area=2)
     for _ in range(2):  # the second run replaces the files of the first
         predict_folder(predictor(), images, tmp_path / "out", answers=options)
     path = tmp_path / "out" / "0.gpkg"
@@ -406,7 +410,7 @@ def test_a_geopackage_stays_a_sound_database_and_is_recognized(
 
 def test_corrected_polygons_are_not_replaced(images: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyogrio")
-    options = AnswerOptions(polygons=".geojson")
+    options = AnswerOptions(to="geojson")
     predict_folder(predictor(), images, tmp_path, answers=options)
     path = tmp_path / "2.geojson"
     assert json.loads(path.read_text())["type"] == "FeatureCollection"
@@ -465,9 +469,9 @@ def test_predict_prints_a_summary(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--geopackage",), "--geopackage: has no effect without --polygons"),
+        (("--geopackage",), "geopackage: has no effect without to geojson"),
         (("--large", "--min-area", "5"), "--min-area or --fill-holes: needs the full image"),
-        (("--large", "--polygons"), "--polygons: needs the full image"),
+        (("--large", "--to", "geojson"), "--to geojson: needs the full image"),
         (("--large", "--confidence"), "--probabilities or --confidence: needs the full image"),
         (("--fill-holes",), "background 'background': is no class of the network"),
         (("--table", "a.txt"), "a.txt: the suffix of a table must be"),
@@ -587,6 +591,6 @@ def test_a_table_of_a_video_has_one_row_per_frame_and_class(tmp_path: Path) -> N
         found = row["pixels"], row["components"], row["largest_component"]
         assert found == counted(mask, CLASSES.names.index(row["class"]))
         assert not 0 < row["largest_component"] < 4
-    for wrong in (AnswerOptions(polygons=".geojson"), AnswerOptions(confidence=True)):
+    for wrong in (AnswerOptions(to="geojson"), AnswerOptions(confidence=True)):
         with pytest.raises(InputError, match="not for videos"):
             predict_video(predictor(), tmp_path / "clip.mp4", tmp_path / "p", answers=wrong)

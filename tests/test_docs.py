@@ -60,6 +60,10 @@ NOT_RUN = {
         "needs published weights; test_convert.py, test_convert_deeplab.py and "
         "test_deeplab_weights.py make such files"
     ),
+    r"pixelwise train corrections": (
+        "the network of this test predicts a single class, which cannot be trained on; "
+        "test_annotation_writing.py trains on every format"
+    ),
     r"pixelwise export .*--int8": ("takes minutes; see test_export.py"),
 }
 SLOW = (

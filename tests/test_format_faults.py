@@ -248,6 +248,34 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         ),
         r"shape 0 \(road\): shape_type 'linestrip' is not supported \(allowed: polygon, ",
     ),
+    "geojson: a line": (
+        "geojson",
+        lambda root: edit_json(
+            root / "photo_1.geojson",
+            lambda c: c["features"][0]["geometry"].update(type="LineString"),
+        ),
+        "a feature is a 'LineString': draw polygons, or remove it",
+    ),
+    "geojson: no class": (
+        "geojson",
+        lambda root: edit_json(
+            root / "photo_1.geojson", lambda c: c["features"][0]["properties"].clear()
+        ),
+        "feature 0: class = None",
+    ),
+    "geojson: image absent": (
+        "geojson",
+        lambda root: root / f"{remove(root / 'images' / 'photo_1.jpg').stem}.geojson",
+        "its image 'photo_1' does not exist",
+    ),
+    "geojson: on the ground": (
+        "geojson",
+        lambda root: edit_json(
+            root / "photo_1.geojson",
+            lambda c: c.update(crs={"properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}),
+        ),
+        "is in urn:ogc:def:crs:EPSG::32633, but .*photo_1.jpg has no georeference",
+    ),
     "labelme: cut off": (
         "labelme",
         lambda root: truncate(root / "photo_1.json"),
@@ -399,7 +427,12 @@ def nodes(content: Any, *, depth: int = 0) -> list[tuple[Any, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "pattern"),
-    [("coco", "instances_train.json"), ("labelme", "photo_0.json"), ("label studio", "*.json")],
+    [
+        ("coco", "instances_train.json"),
+        ("labelme", "photo_0.json"),
+        ("label studio", "*.json"),
+        pytest.param("geojson", "photo_0.geojson", marks=pytest.mark.slow),
+    ],
 )
 def test_a_json_file_with_any_damaged_value_is_read_or_refused(
     tmp_path: Path, name: str, pattern: str

@@ -125,6 +125,7 @@ OUTCOMES = {
     "coco-stuff": ("refused", "refused", "refused"),
     "labelme": ("read", "read", "refused"),
     "label-studio": ("read", "read", "refused"),
+    "geojson": ("read", "read", "refused"),
     "roboflow": ("refused", "refused", "refused"),
     "ultralytics": ("refused", "refused", "refused"),
     "yolo": ("refused", "refused", "refused"),
@@ -175,7 +176,7 @@ def test_names_may_have_spaces_commas_and_accents(made: Made, form: str) -> None
                 path.parent / unicodedata.normalize(form if path in images else "NFC", renamed)
             )
     for path in root.rglob("*"):
-        if path.suffix in {".json", ".txt", ".yaml"}:
+        if path.suffix in {".json", ".geojson", ".txt", ".yaml"}:
             text = path.read_text()
             for stem in stems:
                 text = text.replace(stem, PREFIX + stem)
@@ -207,10 +208,12 @@ def add_annotation(root: Path, expected: Expected, image: Path) -> list[str]:
         content["images"].append({**content["images"][0], "id": 4711})
         path.write_text(json.dumps(content))
         return [image.name, "4711"]
-    if expected.layout == "labelme":
+    if expected.layout in {"labelme", "geojson"}:
         path = image.with_suffix(".json")
+        if expected.layout == "geojson":
+            path = root / f"{image.stem}.geojson"
         shutil.copy(path, path.with_stem("copy"))
-        return [image.name, path.name, "copy.json"]
+        return [image.name, path.name, f"copy{path.suffix}"]
     if expected.layout == "label-studio":
         path = next(root.glob("*.json"))
         tasks = json.loads(path.read_text())

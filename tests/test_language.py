@@ -37,7 +37,7 @@ RETIRED = {
     "albums?": "dataset",
     "settle[sd]?|settling": "resolve or choose",
     "traits?": "requirements",
-    "ensembles?": "TTA",
+    "(?:scale|view|flip)s?[- ]ensembles?|ensembles? of (?:scales|views|flips|crops)": "TTA",
     "tall(?:y|ies)": "counts",
     "colours?|coloured|colouring": "color",
     "greys?": "gray",

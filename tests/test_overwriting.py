@@ -66,10 +66,12 @@ WRITING: dict[str, list[Case]] = {
             needs="tifffile",
         ),
         case(
-            "predict b.safetensors data/images --polygons --out o", "o/000.geojson", needs="pyogrio"
+            "predict b.safetensors data/images --to geojson --out o",
+            "o/000.geojson",
+            needs="pyogrio",
         ),
         case(
-            "predict b.safetensors data/images --polygons --geopackage --out o",
+            "predict b.safetensors data/images --to geojson --geopackage --out o",
             "o/000.gpkg",
             needs="pyogrio",
         ),

@@ -10,7 +10,7 @@ The public functions and classes:
 
 - `load`, `Predictor`, `InferenceOptions`: predict single images.
 - `Client`: the same with a running `pixelwise serve`.
-- `predict_folder`, `AnswerOptions`: write the masks, tables and polygons of many images.
+- `predict_folder`, `AnswerOptions`: write the masks, tables or annotations of many images.
 - `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.

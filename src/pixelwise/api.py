@@ -6,7 +6,7 @@ Each wraps the function of the same name in its own package, where the work is d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
@@ -46,7 +46,7 @@ def _explained(function: Callable[P, R]) -> Callable[P, R]:
 
 @_explained
 def load(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     runtime: str = "auto",
     device: str | None = None,
@@ -63,7 +63,8 @@ def load(
     object, use `Predictor.from_options`.
 
     Args:
-        path: A bundle (.safetensors) or the folder of an export.
+        path: A bundle (.safetensors) or the folder of an export. Several of these make an ensemble,
+            which predicts their mean probabilities; they must have the same classes.
         runtime: "torch", or a runtime that the bundle was exported for, such as "openvino".
             "auto" measures the available ones on first use and takes the fastest.
         device: PyTorch device, such as "cpu" or "cuda". None takes a GPU if there is one.
@@ -99,7 +100,7 @@ def predict_folder(
     *,
     overlay: bool = True,
     table: str | Path | None = None,
-    polygons: bool = False,
+    to: str | None = None,
     min_area: float | str = 0,
     fill_holes: bool = False,
     answers: AnswerOptions | None = None,
@@ -116,7 +117,9 @@ def predict_folder(
         out: Output folder for NAME.png and NAME_overlay.png.
         overlay: Whether to write the overlays.
         table: File for a table of the areas of all classes: .csv, .json or .parquet.
-        polygons: Whether to write NAME.geojson with the outlines of the components.
+        to: "labelme", "coco", "cvat", "label-studio" or "yolo" writes the annotations of this tool
+            in place of masks and overlays, as a dataset that `train` reads; "geojson" also writes
+            NAME.geojson with the outlines of the components.
         min_area: Merge smaller components into their surroundings, in all results: a number of
             pixels, or of square meters as text such as "2.5m2".
         fill_holes: Fill components of the class `background` that a single class encloses.
@@ -140,18 +143,19 @@ def predict_folder(
     if answers is None:
         answers = inference.AnswerOptions(
             table=None if table is None else Path(table),
-            polygons=".geojson" if polygons else None,
+            to=to,
             min_area=min_area,
             fill_holes=fill_holes,
         )
-    elif table is not None or polygons or min_area or fill_holes:
-        raise InputError("answers: holds table, polygons, min_area and fill_holes: omit those")
+    elif table is not None or to is not None or min_area or fill_holes:
+        raise InputError("answers: holds table, to, min_area and fill_holes: omit those")
     if isinstance(model, str | Path):
         size = typical_size(find_images(images))
         predictor = load(model, image_size=size)
     else:
         predictor = model
-    with Bar("predicting", quiet=quiet) as bar:
+    unit = "steps" if answers.annotates else "images"
+    with Bar("predicting", unit=unit, quiet=quiet) as bar:
         return inference.predict_folder(
             predictor,
             images,
@@ -300,7 +304,7 @@ def resume(
 
 @_explained
 def evaluate(
-    model: str | Path | Predictor,
+    model: str | Path | Predictor | Sequence[str | Path],
     data: str | Path | SegmentationData,
     *,
     split: str = "val",
@@ -313,7 +317,7 @@ def evaluate(
 
     Args:
         model: A bundle, an export, or a predictor from `load`, which accepts all options. A bundle
-            runs with PyTorch.
+            runs with PyTorch. Several bundles are scored as an ensemble and each on its own.
         data: Folder of images and masks, or an open dataset with the network's classes.
         split: "train", "val" or "test". If the folder has no val, it is divided as in training.
         details: Whether to score boundaries and calibration as well, which takes longer.
@@ -323,17 +327,24 @@ def evaluate(
         quiet: Whether to hide the progress bar.
 
     Returns:
-        The evaluation, with `scores` (IoU, accuracy, Dice, ...), `intervals` and `details`.
+        The evaluation, with `scores` (IoU, accuracy, Dice, ...), `intervals` and `details`; of
+        several bundles also with `members` and `gain`.
 
     Raises:
         InputError: If the data has other classes than the network, lacks the split, or is damaged.
     """
     from pixelwise import evaluation
+    from pixelwise.inference import Predictor
 
-    predictor = _load_to_score(model) if isinstance(model, str | Path) else model
+    predictor = model if isinstance(model, Predictor) else _load_to_score(model)
     data = _open_split(predictor, data, split, _spec(images, masks), quiet=quiet)
     with Bar(f"scoring {split}", quiet=quiet) as bar:
-        return evaluation.evaluate(predictor, data, split, details=details, progress=bar)
+        if isinstance(model, str | Path | Predictor) or len(model) == 1:
+            return evaluation.evaluate(predictor, data, split, details=details, progress=bar)
+        members = {str(path): partial(_load_to_score, path) for path in model}
+        return evaluation.evaluate_ensemble(
+            predictor, members, data, split, details=details, progress=bar
+        )
 
 
 @_explained
@@ -512,11 +523,11 @@ def examine(
         )
 
 
-def _load_to_score(path: str | Path) -> Predictor:
+def _load_to_score(path: str | Path | Sequence[str | Path]) -> Predictor:
     """Load a network in the precision of its file: a bundle runs with PyTorch."""
-    from pixelwise.inference.export_manifest import is_export
+    from pixelwise.inference.export_manifest import scoring_runtime
 
-    return load(path, runtime="auto" if is_export(Path(path)) else "torch")
+    return load(path, runtime=scoring_runtime([path] if isinstance(path, str | Path) else path))
 
 
 def _open_split(

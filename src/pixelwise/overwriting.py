@@ -14,6 +14,8 @@ from pathlib import Path
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_writable
 
+RESULT_NOTE = b"pixelwise predict; SHA-256 of the rest of the file: "
+"""What the results of prediction contain, near their end."""
 MARK_BYTES = 1 << 16
 """A mark is within this number of bytes from the beginning of a file."""
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Context, Option
 
 from pixelwise.cli.console import console, make_table, percent, print_line
-from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
     from pixelwise.inference import AnswerOptions
@@ -23,16 +22,29 @@ Table = Annotated[
         show_default=False,
     ),
 ]
-Polygons = Annotated[
-    bool,
-    Option("--polygons", help="Also write the outlines of connected components as NAME.geojson."),
+To = Annotated[
+    str | None,
+    Option(
+        metavar="FORMAT",
+        help="Annotations: labelme, coco, cvat, label-studio or yolo, as a dataset in place of "
+        "masks and overlays; or geojson, which also writes outlines as NAME.geojson.",
+        show_default=False,
+    ),
 ]
 GeoPackage = Annotated[
-    bool, Option("--geopackage", help="With --polygons: write NAME.gpkg instead.")
+    bool, Option("--geopackage", help="With --to geojson: write NAME.gpkg instead.")
+]
+Shapes = Annotated[
+    str | None,
+    Option(
+        metavar="polygons|masks",
+        help="With --to: by default masks for cvat and label-studio, and polygons for the others.",
+        show_default=False,
+    ),
 ]
 Tolerance = Annotated[
     float,
-    Option(metavar="PIXELS", help="With --polygons: how far outlines may be from the border."),
+    Option(metavar="PIXELS", help="How far polygons may be from the border; 0 is exact."),
 ]
 Probabilities = Annotated[
     bool,
@@ -83,11 +95,9 @@ def parse_answers(ctx: Context) -> AnswerOptions:
     from pixelwise.inference.tables import check_replaced
 
     given = ctx.params
-    if given["geopackage"] and not given["polygons"]:
-        raise InputError("--geopackage: has no effect without --polygons: add it, or omit this")
     options = AnswerOptions(
         given["table"],
-        (".gpkg" if given["geopackage"] else ".geojson") if given["polygons"] else None,
+        given["to"],
         given["tolerance"],
         given["probabilities"],
         given["confidence"],
@@ -96,6 +106,8 @@ def parse_answers(ctx: Context) -> AnswerOptions:
         given["fill_holes"],
         given["background"],
         given["pixel_size"],
+        given["geopackage"],
+        given["shapes"],
     )
     if options.table is not None:
         check_replaced(options.table, overwrite=given["overwrite"])

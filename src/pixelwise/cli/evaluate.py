@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Context, Option
 
 from pixelwise.cli import flags
-from pixelwise.cli.console import Bar, JsonOutput, command, print_line, show_scores
+from pixelwise.cli.console import (
+    Bar,
+    JsonOutput,
+    command,
+    console,
+    make_table,
+    percent,
+    percents,
+    print_line,
+    show_scores,
+)
 
 if TYPE_CHECKING:
+    from pixelwise.evaluation import Evaluation
     from pixelwise.inference import Predictor
 
 
 @command
 def evaluate(
     ctx: Context,
-    bundle: flags.BundleOrExport,
+    bundles: flags.Bundles,
     data: flags.Data,
     split: flags.Split = "val",
     json_file: flags.JsonFile = None,
@@ -41,9 +53,12 @@ def evaluate(
     flip: flags.Flip = False,
     overwrite: flags.Overwrite = False,
 ) -> None:
-    """Score a bundle on a split: IoU, accuracy, Dice, boundary scores and calibration."""
+    """Score a bundle on a split: IoU, accuracy, Dice, boundary scores and calibration.
+
+    Several bundles are scored as an ensemble, and each on its own.
+    """
     from pixelwise.evaluation.image_counts import KEY
-    from pixelwise.inference.export_manifest import is_export
+    from pixelwise.inference.export_manifest import scoring_runtime
     from pixelwise.overwriting import check_output
 
     output = JsonOutput(json_file, "evaluate", overwrite=overwrite)
@@ -51,15 +66,22 @@ def evaluate(
         image_scores, images = Path(images), None  # the former name of --image-scores
     if image_scores is not None:
         check_output(image_scores, mark=KEY, overwrite=overwrite)
-    options = flags.parse_options(ctx, runtime or ("auto" if is_export(bundle) else "torch"))
-    predictor = flags.load_predictor(bundle, options)
+    options = flags.parse_options(ctx, runtime or scoring_runtime(bundles))
+    predictor = flags.load_predictor(bundles, options)
     from pixelwise.evaluation import evaluate as score
+    from pixelwise.evaluation import evaluate_ensemble
 
     dataset = flags.open_split(predictor, data, split, flags.dataset_spec(images, masks))
     with Bar(f"scoring {split}") as bar:
-        result = score(predictor, dataset, split, details=True, progress=bar)
+        if len(bundles) == 1:
+            result = score(predictor, dataset, split, details=True, progress=bar)
+        else:
+            members = {str(path): partial(flags.load_predictor, path, options) for path in bundles}
+            result = evaluate_ensemble(
+                predictor, members, dataset, split, details=True, progress=bar
+            )
     scores = {
-        "bundle": str(bundle),
+        "bundle": " and ".join(map(str, bundles)),
         "data": str(data),
         "split": split,
         "images": len(dataset.splits[split]),
@@ -71,11 +93,30 @@ def evaluate(
     if not output.alone:
         for note in dataset.notes:
             print_line(note)
-        show_scores(scores, title=f"{bundle} on {data}, {split}{_refinements(predictor)}")
+        name = bundles[0] if len(bundles) == 1 else f"ensemble of {len(bundles)}"
+        show_scores(scores, title=f"{name} on {data}, {split}{_refinements(predictor)}")
+        _show_members(result)
     if image_scores is not None:
         check_output(image_scores, mark=KEY, overwrite=overwrite)  # it may have appeared meanwhile
         result.image_counts.save(image_scores, classes=predictor.classes.names, split=split)
     output.write(scores)
+
+
+def _show_members(ensemble: Evaluation) -> None:
+    """Print the mean IoU of the networks of an ensemble, and what it gains over the best one."""
+    if ensemble.gain is None:
+        return
+    table = make_table("networks, in %", ["network"], ["mean IoU", "95 % interval"])
+    for name, result in (*ensemble.members.items(), ("ensemble", ensemble)):
+        interval = result.intervals.values["mean_iou"].tolist()
+        table.add_row(name, percent(result.scores.mean_iou), percents(interval))
+    console.print(table)
+    gain = ensemble.gain
+    print_line(
+        f"gain over {ensemble.best_member}: {100 * gain.mean:+.1f} points of mean IoU (95 % "
+        f"interval {percents(gain.mean_interval.tolist())})"
+        f"{'' if gain.is_significant else ': no more than chance explains'}"
+    )
 
 
 def _refinements(predictor: Predictor) -> str:

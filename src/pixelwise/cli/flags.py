@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,10 @@ Overwrite = Annotated[
     bool, Option("--overwrite", help="Replace files that this command did not write.")
 ]
 BundleOrExport = Annotated[Path, Argument(help="A .safetensors file from train, or an export.")]
+Bundles = Annotated[
+    list[Path],
+    Argument(help="A .safetensors file from train, or an export. Several are an ensemble."),
+]
 Runtime = Annotated[
     str,
     Option(
@@ -138,7 +143,10 @@ def _parse_range(text: str | None) -> tuple[float, float] | None:
 
 
 def load_predictor(
-    bundle: Path, options: InferenceOptions, *, image_size: tuple[int, int] | None = None
+    bundle: Path | Sequence[Path],
+    options: InferenceOptions,
+    *,
+    image_size: tuple[int, int] | None = None,
 ) -> Predictor:
     """Load a predictor for images of about this size, and compile the CRF if it needs one."""
     from pixelwise.process_settings import tune_allocator
@@ -151,6 +159,18 @@ def load_predictor(
     if predictor.crf is not None:
         compile_crf()
     return predictor
+
+
+def split_bundles(first: Path, paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Divide the arguments of predict into the bundles or exports at the beginning, and images."""
+    from pixelwise.inference.export_manifest import is_export
+
+    count = 0
+    while count < len(paths) and (paths[count].suffix == ".safetensors" or is_export(paths[count])):
+        count += 1
+    if count == len(paths):
+        raise InputError(f"{paths[-1]}: is no image: give the images after the bundles")
+    return [first, *paths[:count]], [*paths[count:]]
 
 
 def dataset_spec(images: str | None, masks: str | None) -> DatasetSpec | None:

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 def predict(
     ctx: Context,
     bundle: flags.BundleOrExport,
-    images: Annotated[list[Path], Argument(help="Images, folders of images, or videos.")],
+    images: Annotated[
+        list[Path],
+        Argument(
+            help="Images, folders of images, or videos. Further bundles before them make an "
+            "ensemble, which predicts the mean of the probabilities."
+        ),
+    ],
     out: Annotated[Path, Option(help="Folder for masks and overlays.")] = Path("predictions"),
     runtime: flags.Runtime = "auto",
     device: flags.Device = None,
@@ -52,7 +58,8 @@ def predict(
         ),
     ] = False,
     table: answers.Table = None,
-    polygons: answers.Polygons = False,
+    to: answers.To = None,
+    shapes: answers.Shapes = None,
     geopackage: answers.GeoPackage = False,
     tolerance: answers.Tolerance = 1.0,
     probabilities: answers.Probabilities = False,
@@ -69,11 +76,12 @@ def predict(
     """
     options = flags.parse_options(ctx, runtime)
     wanted = answers.parse_answers(ctx)
+    bundles, images = flags.split_bundles(bundle, images)
     if large:
-        _predict_large(bundle, images, out, options, wanted, overwrite=overwrite)
+        _predict_large(bundles, images, out, options, wanted, overwrite=overwrite)
     else:
         predict_files(
-            bundle,
+            bundles,
             images,
             out,
             options=options,
@@ -85,7 +93,7 @@ def predict(
 
 
 def predict_files(
-    bundle: Path,
+    bundles: Path | Sequence[Path],
     images: Sequence[Path],
     out: Path,
     *,
@@ -109,7 +117,8 @@ def predict_files(
     paths = find_images([path for path in images if path not in videos])
     wanted = answer_options or AnswerOptions()
     # Faults are reported before anything is loaded.
-    output_names(paths, out, overlay=overlay, suffixes=wanted.suffixes)
+    if not wanted.annotates:
+        output_names(paths, out, overlay=overlay, suffixes=wanted.suffixes)
     size = typical_size(paths)
     if videos:
         require_av(videos[0])
@@ -120,10 +129,10 @@ def predict_files(
                 "both: predict them in two calls"
             )
         size = frame_size(videos[0]) or size  # a video has more frames than there are images
-    predictor = flags.load_predictor(bundle, options or InferenceOptions(), image_size=size)
+    predictor = flags.load_predictor(bundles, options or InferenceOptions(), image_size=size)
     succeeded = True
     if paths:
-        with Bar("predicting") as bar:
+        with Bar("predicting", unit="steps" if wanted.annotates else "images") as bar:
             result = predict_folder(
                 predictor,
                 paths,
@@ -134,6 +143,8 @@ def predict_files(
                 progress=bar,
             )
         what = "masks and overlays" if overlay else "masks"
+        if wanted.annotates:
+            what = f"images and their annotations ({wanted.to}, {wanted.shape_kind})"
         succeeded = _report(result, out, wanted, total=len(paths), what=what, predictor=predictor)
     if videos:
         complete = _predict_videos(
@@ -198,7 +209,7 @@ def _predict_videos(
 
 
 def _predict_large(
-    bundle: Path,
+    bundles: Sequence[Path],
     images: Sequence[Path],
     out: Path,
     options: InferenceOptions,
@@ -216,7 +227,7 @@ def _predict_large(
     # Without `tune_allocator`: a heap that keeps freed memory grows from tile to tile.
     with console.status(flags.LOADING):
         predictor = Predictor.from_options(
-            bundle, options, prefer_tiling=True, image_size=typical_size(paths)
+            bundles, options, prefer_tiling=True, image_size=typical_size(paths)
         )
     if not supports_tiling(predictor.runtime):
         print_line(
@@ -266,5 +277,7 @@ def _report(
         done = result.written + result.kept
         print_line(f"{done} of {total} images predicted into {out}")
         return False
-    print_line(f"{result.written} {what} written to {out} (runtime {predictor.runtime.name})")
+    # Annotations are those of all images; an earlier run has written the other results it kept.
+    written = result.written + (result.kept if wanted.annotates else 0)
+    print_line(f"{written} {what} written to {out} (runtime {predictor.runtime.name})")
     return True

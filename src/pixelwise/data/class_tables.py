@@ -12,7 +12,7 @@ from pixelwise.data.classes import Classes, Color, read_classes_toml, toml_has_c
 from pixelwise.errors import InputError
 from pixelwise.file_io import read_text
 
-_VOID = frozenset({"void", "ignore", "ignored", "__ignore__", "unlabeled"})
+VOID = frozenset({"void", "ignore", "ignored", "__ignore__", "unlabeled"})
 """Names that annotation tools give to ignored pixels."""
 
 
@@ -124,7 +124,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def _from_entries(path: Path, entries: list[tuple[str, Color]]) -> Table:
-    void = [value for value, (name, _) in enumerate(entries) if name.casefold() in _VOID]
+    void = [value for value, (name, _) in enumerate(entries) if name.casefold() in VOID]
     values = [value for value in range(len(entries)) if value not in void[:1]]
     try:
         classes = Classes.make(

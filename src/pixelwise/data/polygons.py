@@ -61,6 +61,25 @@ class Polygons:
         return covered
 
 
+@dataclass(frozen=True, eq=False)
+class EvenOdd:
+    """A polygon with holes: the pixels that are inside an odd number of rings.
+
+    Args:
+        value: Value in the mask.
+        rings: (N, 2) corners x, y in pixels, of the outline and of each hole.
+    """
+
+    value: int
+    rings: tuple[NDArray[np.float64], ...]
+
+    def cover(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        covered = np.zeros(size, dtype=bool)
+        for ring in self.rings:
+            covered ^= fill_polygon(ring, size)
+        return covered
+
+
 @dataclass(frozen=True)
 class Disc:
     """A circle; `center` (x, y) and `radius` are in pixels."""

@@ -165,3 +165,41 @@ def whole_numbers(value: Any) -> tuple[int, ...] | None:
     if not isinstance(value, list) or not all(type(item) is int for item in value):
         return None
     return tuple(value)
+
+
+def encode_compressed(covered: NDArray[np.bool_]) -> str:
+    """Encode a mask (H, W) as COCO's compressed string, which `decode_compressed` reads."""
+    flat = covered.reshape(-1, order="F")
+    changes = np.flatnonzero(np.diff(flat, prepend=False))
+    counts = np.diff(changes, prepend=0, append=flat.size)
+    characters = bytearray()
+    for number in np.concatenate([counts[:3], counts[3:] - counts[1:-2]]).tolist():
+        rest = number
+        while True:
+            code, rest = rest & 31, rest >> 5
+            more = rest != (-1 if code & 16 else 0)
+            characters.append(48 + (code | 32 if more else code))
+            if not more:
+                break
+    return characters.decode("ascii")
+
+
+_LENGTHS = (3, 4, 8, 16)
+"""Bits for the length of a run, as Label Studio chooses them."""
+
+
+def encode_brush(covered: NDArray[np.bool_]) -> list[int]:
+    """Encode a mask (H, W) as Label Studio's brush, which `BrushRLE` reads: a list of bytes."""
+    flat = covered.reshape(-1)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
+    most = 1 << _LENGTHS[-1]
+    bits = [f"{4 * flat.size:032b}{8 - 1:05b}", *(f"{length - 1:04b}" for length in _LENGTHS)]
+    for start, pixels in zip(starts.tolist(), np.diff(starts, append=flat.size), strict=True):
+        word = "11111111" if flat[start] else "00000000"
+        for done in range(0, 4 * int(pixels), most):
+            last = min(most, 4 * int(pixels) - done) - 1
+            kind = next(k for k, length in enumerate(_LENGTHS) if last < 1 << length)
+            bits.append(f"1{kind:02b}{last:0{_LENGTHS[kind]}b}{word}")
+    text = "".join(bits)
+    count = -(-len(text) // 8)
+    return list(int(text.ljust(8 * count, "0"), 2).to_bytes(count, "big"))

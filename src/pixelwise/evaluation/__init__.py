@@ -3,6 +3,7 @@
 from pixelwise.evaluation.calibrate import CalibrationReport, calibrate, store_calibration
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.crf_search import CRFSearch, search_crf
+from pixelwise.evaluation.ensemble import evaluate_ensemble
 from pixelwise.evaluation.evaluate import Evaluation, evaluate, merge_shards
 from pixelwise.evaluation.image_counts import ImageCounts
 
@@ -15,6 +16,7 @@ __all__ = [
     "Scores",
     "calibrate",
     "evaluate",
+    "evaluate_ensemble",
     "merge_shards",
     "search_crf",
     "store_calibration",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any
@@ -25,6 +25,7 @@ from pixelwise.evaluation.boundary import (
 from pixelwise.evaluation.calibration import Calibration, confident_errors
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.image_counts import ImageCounts
+from pixelwise.evaluation.paired_comparison import Difference, paired_difference
 from pixelwise.inference import Predictor
 
 
@@ -51,11 +52,13 @@ class Evaluation:
         matrix: Confusion matrix of all pixels.
         image_counts: Pixel counts of each image.
         details: Boundary and calibration scores, if they were requested.
+        members: Of an ensemble, the evaluation of each network by its path.
     """
 
     matrix: ConfusionMatrix
     image_counts: ImageCounts
     details: Details | None = None
+    members: Mapping[str, Evaluation] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Evaluation({len(self.image_counts.names)} images, {self.scores})"
@@ -70,6 +73,19 @@ class Evaluation:
         """Bootstrap confidence intervals of the scores."""
         return score_intervals(self.image_counts.counts)
 
+    @property
+    def best_member(self) -> str | None:
+        """The member with the highest mean IoU; None without members."""
+        return max(self.members, key=lambda path: self.members[path].scores.mean_iou, default=None)
+
+    @cached_property
+    def gain(self) -> Difference | None:
+        """What the ensemble gains over its best member on the same images; None without members."""
+        best = self.best_member
+        if best is None:
+            return None
+        return paired_difference(self.members[best].image_counts, self.image_counts)
+
     def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Return plain JSON: the scores, their intervals, and the details if there are any."""
         scores = self.scores.to_json(names)
@@ -79,6 +95,10 @@ class Evaluation:
             for name, row in boundary.pop("classes").items():
                 scores["classes"][name] |= row
             scores |= boundary | self.details.calibration.to_json()
+        if self.gain is not None:
+            each = {path: member.to_json(names) for path, member in self.members.items()}
+            gain = self.gain.to_json(names) | {"over": self.best_member}
+            scores |= {"members": each, "gain": gain}
         return scores
 
 

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.data.classes import Classes
+from pixelwise.data.layouts.annotation_writing import POLYGONS
 from pixelwise.errors import InputError, MissingPackageError
 from pixelwise.inference.tables import check_table
+from pixelwise.regions.annotations import WRITERS, shape_kind
 from pixelwise.regions.components import require_ndimage
-from pixelwise.regions.polygons import BACKGROUND, DRIVERS, background_index, check_packages
+from pixelwise.regions.outlines import require_packages
+from pixelwise.regions.polygons import BACKGROUND, background_index, check_packages
 
 RASTER_TYPES = ("uint8", "float16")
+GEOJSON = "geojson"
+FORMATS = (*WRITERS, GEOJSON)
+"""The formats of annotations."""
 _AREA = re.compile(r"(\d+\.?\d*|\.\d+)\s*(m2|m²)?")
 
 
@@ -24,8 +30,11 @@ class AnswerOptions:
 
     Args:
         table: File for a table of the areas of all classes in all images: .csv, .json or .parquet.
-        polygons: ".geojson" or ".gpkg": write NAME.geojson or NAME.gpkg with the outline of each
-            connected component.
+        to: "geojson": write NAME.geojson with the outline of each connected component. "labelme",
+            "coco", "cvat", "label-studio" or "yolo": write the annotations of this tool in place
+            of masks and overlays, as a dataset with copies of the images.
+        geopackage: Write NAME.gpkg in place of NAME.geojson.
+        shapes: "polygons" or "masks", in formats that have both; None for the format's own choice.
         tolerance: Largest distance in pixels between an outline and the border of its component.
         probabilities: Write NAME_probabilities.tif, with one band for each class.
         confidence: Write NAME_confidence.tif: the probability of the label of each pixel.
@@ -42,7 +51,7 @@ class AnswerOptions:
     """
 
     table: Path | None = None
-    polygons: str | None = None
+    to: str | None = None
     tolerance: float = 1.0
     probabilities: bool = False
     confidence: bool = False
@@ -51,6 +60,8 @@ class AnswerOptions:
     fill_holes: bool = False
     background: str = BACKGROUND
     pixel_size: float | None = None
+    geopackage: bool = False
+    shapes: str | None = None
 
     def __post_init__(self) -> None:
         match = _AREA.fullmatch(str(self.min_area).strip())
@@ -60,8 +71,8 @@ class AnswerOptions:
                 "2.5m2"
             )
         object.__setattr__(self, "min_area", match[1] + ("m2" if match[2] else ""))
-        if self.polygons not in {None, *DRIVERS}:
-            raise InputError(f"polygons {self.polygons!r}: allowed are {', '.join(DRIVERS)}")
+        if self.to not in {None, *FORMATS}:
+            raise InputError(f"to {self.to!r}: allowed are {', '.join(FORMATS)}")
         if not 0 <= self.tolerance < float("inf"):
             raise InputError(f"tolerance {self.tolerance}: give 0 or a number of pixels above 0")
         if self.raster_type not in RASTER_TYPES:
@@ -78,14 +89,22 @@ class AnswerOptions:
     def _check_use(self) -> None:
         """Raise InputError for an option without the one that it modifies."""
         rasters = self.probabilities or self.confidence
+        if self.annotates and rasters:
+            raise InputError(
+                f"to {self.to}: the folder is a dataset, in which probabilities would be images: "
+                "predict them into another folder"
+            )
+        outlines = self.to == GEOJSON or (self.annotates and self.shape_kind == POLYGONS)
         for given, text, used, by in (
-            (self.tolerance != 1, f"tolerance {self.tolerance}", self.polygons, "polygons"),
+            (self.geopackage, "geopackage", self.to == GEOJSON, f"to {GEOJSON}"),
+            (self.shapes is not None, f"shapes {self.shapes}", self.annotates, "a labeling tool"),
+            (self.tolerance != 1, f"tolerance {self.tolerance}", outlines, "polygons"),
             (self.raster_type != "uint8", f"raster type {self.raster_type}", rasters, "rasters"),
             (
                 self.background != BACKGROUND,
                 f"background {self.background!r}",
-                self.polygons or self.fill_holes,
-                "polygons or fill holes",
+                self.to == GEOJSON or self.fill_holes,
+                f"to {GEOJSON} or fill holes",
             ),
             (
                 self.pixel_size is not None,
@@ -98,10 +117,12 @@ class AnswerOptions:
                 raise InputError(f"{text}: has no effect without {by}: add it, or omit this")
 
     def _check_packages(self) -> None:
-        if self.table is not None or self.cleans or self.polygons is not None:
+        if self.table is not None or self.cleans or self.to is not None:
             require_ndimage()
-        if self.polygons is not None:
+        if self.to == GEOJSON:
             check_packages()
+        elif self.annotates and self.shape_kind == POLYGONS:
+            require_packages()
         if self.probabilities or self.confidence:
             try:
                 import tifffile  # noqa: F401
@@ -112,6 +133,23 @@ class AnswerOptions:
                 ) from error
 
     @property
+    def annotates(self) -> bool:
+        """Whether the result is a dataset for a labeling tool, in place of masks."""
+        return self.to in WRITERS
+
+    @property
+    def shape_kind(self) -> str:
+        """The shapes of such a dataset; raises InputError if the format does not have them."""
+        return shape_kind(str(self.to), self.shapes)
+
+    @property
+    def outlines(self) -> str | None:
+        """The suffix of the files with outlines beside the masks; None for no such files."""
+        if self.to != GEOJSON:
+            return None
+        return ".gpkg" if self.geopackage else ".geojson"
+
+    @property
     def cleans(self) -> bool:
         """Whether the labels of the network are changed."""
         return self.fill_holes or self._area > 0
@@ -119,12 +157,12 @@ class AnswerOptions:
     @property
     def needs_probabilities(self) -> bool:
         """Whether the labels alone are not enough."""
-        return bool(self.table or self.polygons or self.probabilities or self.confidence)
+        return bool(self.table or self.outlines or self.probabilities or self.confidence)
 
     @property
     def needs_place(self) -> bool:
         """Whether the georeference of images matters."""
-        return bool(self.table or self.polygons or self.in_square_meters)
+        return bool(self.table or self.outlines or self.in_square_meters)
 
     @property
     def in_square_meters(self) -> bool:
@@ -139,7 +177,7 @@ class AnswerOptions:
         """What follows the base name in the names of the additional files of an image."""
         rasters = {"_probabilities.tif": self.probabilities, "_confidence.tif": self.confidence}
         chosen = [suffix for suffix, wanted in rasters.items() if wanted]
-        return (*chosen, self.polygons) if self.polygons is not None else tuple(chosen)
+        return (*chosen, self.outlines) if self.outlines is not None else tuple(chosen)
 
     @property
     def description(self) -> str:

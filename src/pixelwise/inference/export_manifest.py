@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,11 @@ class ExportManifest:
 
 def is_export(path: Path) -> bool:
     return (path / MANIFEST).is_file()
+
+
+def scoring_runtime(paths: Sequence[str | Path]) -> str:
+    """Return the runtime that keeps the precision of the files: PyTorch for bundles."""
+    return "auto" if all(is_export(Path(path)) for path in paths) else "torch"
 
 
 def manifest_files(folder: Path) -> dict[str, str] | None:

@@ -13,12 +13,19 @@ from pixelwise.crf import CRFParameters, dense_crf, find_parameters
 from pixelwise.data.classes import Classes
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, as_shown
 from pixelwise.errors import InputError
+from pixelwise.inference.ensemble import load_ensemble
 from pixelwise.inference.inference_options import AUTO, InferenceOptions
 from pixelwise.inference.input_image import ImageLike, as_pixels
 from pixelwise.inference.load_model import load_model
-from pixelwise.inference.results import Prediction, Segmentation, label_map, softmax
+from pixelwise.inference.results import (
+    Prediction,
+    Segmentation,
+    label_map,
+    log_probabilities,
+    softmax,
+)
 from pixelwise.inference.runtimes import Runtime, supports_tiling
-from pixelwise.inference.tiling.tiled_model import TiledModel
+from pixelwise.inference.tiling.tiled_model import NONE, TiledModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,7 +83,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         *,
         runtime: str = AUTO,
         device: str | None = None,
@@ -91,6 +98,7 @@ class Predictor:
 
         Args:
             path: A .safetensors file of `pixelwise train`, or a folder of `pixelwise export`.
+                Several of these make an ensemble, which predicts their mean probabilities.
             runtime: See `InferenceOptions` for this and the following arguments.
             device: PyTorch device.
             crf: Dense CRF that refines the scores.
@@ -110,7 +118,7 @@ class Predictor:
     @classmethod
     def from_options(
         cls,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         options: InferenceOptions,
         *,
         prefer_tiling: bool = False,
@@ -119,7 +127,7 @@ class Predictor:
         """Load a predictor like `load`, with the options in one object.
 
         Args:
-            path: A bundle or an export.
+            path: A bundle, an export, or several of these.
             options: All options of prediction.
             prefer_tiling: With runtime "auto", choose among the runtimes whose tiles match a
                 single pass, if there are any.
@@ -129,9 +137,21 @@ class Predictor:
         Raises:
             InputError: As for `load`.
         """
-        model = load_model(Path(path), options, prefer_tiling=prefer_tiling, image_size=image_size)
+        paths = [Path(each) for each in ([path] if isinstance(path, str | Path) else path)]
+        if len(paths) > 1:
+            if prefer_tiling:
+                raise InputError(f"{paths[1]}: tiles of an image need a single network: omit it")
+            model = load_ensemble(paths, options, image_size=image_size)
+        elif paths:
+            model = load_model(
+                paths[0], options, prefer_tiling=prefer_tiling, image_size=image_size
+            )
+        else:
+            raise InputError("no network: give a bundle or an export")
         predictor = cls(**vars(model), options=options)
-        predictor.path = str(path)
+        predictor.path = str(paths[0])
+        if len(paths) > 1:  # each network has its own tiles
+            predictor.network = TiledModel(model.runtime, tile=NONE)
         predictor.network.check_tile_side()
         return predictor
 
@@ -235,14 +255,14 @@ class Predictor:
         """
         if self.tta.single:
             return self.network.logits(image)
-        return _log(self.tta.probabilities(image, self.network.logits))
+        return log_probabilities(self.tta.probabilities(image, self.network.logits))
 
     def refined_logits(self, image: Pixels) -> NDArray[np.float32]:
         """Compute the logits (classes, H, W); with a CRF, the logarithm of its probabilities."""
         logits = self.logits(image)
         if self.crf is None:
             return logits
-        return _log(dense_crf(as_shown(image), softmax(logits), self.crf))
+        return log_probabilities(dense_crf(as_shown(image), softmax(logits), self.crf))
 
     def predict_labels(self, image: Pixels) -> NDArray[np.uint8]:
         """Compute the class indices (H, W) of an image (H, W, C) in units of 0..255."""
@@ -268,8 +288,3 @@ class Predictor:
     def _skip_logits(self) -> bool:
         """Whether the labels of the network are the result, without a CRF or TTA."""
         return self.crf is None and self.tta.single
-
-
-def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    smallest = np.finfo(np.float32).tiny  # keeps the logarithm of 0 finite
-    return np.log(np.maximum(probabilities, smallest))

@@ -234,6 +234,11 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return weights
 
 
+def log_probabilities(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn probabilities into logits that the softmax turns back into them; 0 stays finite."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+
+
 def familiarity(logits: NDArray[np.float32]) -> float:
     """Return the mean over the pixels of log(sum(exp(logits))).
 

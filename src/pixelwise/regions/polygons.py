@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import Classes
-from pixelwise.errors import InputError, MissingPackageError
+from pixelwise.errors import InputError
 from pixelwise.regions.components import Labels, find_components
 from pixelwise.regions.georeference import Georeference
+from pixelwise.regions.outlines import missing, require_packages, trace_outlines
 
 if TYPE_CHECKING:
     from shapely import Polygon
 
 BACKGROUND = "background"
 DRIVERS = {".geojson": "GeoJSON", ".gpkg": "GPKG"}
-# rasterio hides a warning with warnings.catch_warnings, which works for one thread at a time.
-_RASTERIO = Lock()
 
 
 @dataclass(frozen=True)
@@ -84,30 +83,23 @@ def find_polygons(
     """
     if not 0 <= tolerance < float("inf"):
         raise InputError(f"tolerance {tolerance}: must be 0 or a number of pixels above 0")
-    rasterio_features, shapely = _require_packages()
+    _, shapely = require_packages()
     components = find_components(labels)
     traced = np.isin(components.labels, _indices(classes, names))
     sums = None
     if confidence is not None:
         sums = np.bincount(components.ids.reshape(-1), weights=confidence.reshape(-1))
-    polygons: dict[int, ClassPolygon] = {}
-    with _RASTERIO:
-        shapes = list(
-            rasterio_features.shapes(components.ids, mask=traced[components.ids], connectivity=4)
-        )
-    for geometry, value in shapes:
-        number = int(value)
-        outline = shapely.geometry.shape(geometry)
-        if tolerance:
-            outline = outline.simplify(tolerance, preserve_topology=True)
+    polygons: list[ClassPolygon] = []
+    outlines = trace_outlines(components.ids, traced, components.sizes, tolerance)
+    for number, outline in sorted(outlines.items()):
         if georeference is not None:
             outline = shapely.transform(outline, georeference.to_ground)
         outline = shapely.orient_polygons(outline)  # as RFC 7946 requires: holes clockwise
         size = int(components.sizes[number])
         mean = None if sums is None else float(sums[number] / size)
         name = classes.names[components.labels[number]]
-        polygons[number] = ClassPolygon(name, outline, size, mean)
-    return [polygons[number] for number in sorted(polygons)]
+        polygons.append(ClassPolygon(name, outline, size, mean))
+    return polygons
 
 
 def write_polygons(
@@ -116,6 +108,7 @@ def write_polygons(
     georeference: Georeference | None = None,
     *,
     description: str = "",
+    members: Mapping[str, Any] | None = None,
 ) -> None:
     """Write polygons with the fields `class`, `pixels` and `confidence`.
 
@@ -125,6 +118,7 @@ def write_polygons(
         georeference: The reference system of the coordinates; None for pixels, x to the right and
             y downward.
         description: Text that the file keeps as the description of the polygons.
+        members: Further members of a GeoJSON file.
 
     Raises:
         InputError: If the suffix is not supported.
@@ -136,7 +130,7 @@ def write_polygons(
     try:
         from pyogrio.raw import write
     except ImportError as error:
-        raise _missing("pyogrio") from error
+        raise missing("pyogrio") from error
     import shapely
 
     confidence = [np.nan if p.confidence is None else p.confidence for p in polygons]
@@ -157,6 +151,10 @@ def write_polygons(
             crs=None if georeference is None else georeference.crs,
             layer_options={"DESCRIPTION": description} if description else None,
         )
+    if members and driver == "GeoJSON":
+        content = path.read_bytes().rstrip().removesuffix(b"}").rstrip()
+        added = json.dumps(dict(members), indent=0)[1:-1].encode()
+        path.write_bytes(content + b"," + added + b"}\n")
 
 
 def _indices(classes: Classes, names: Sequence[str] | None) -> list[int]:
@@ -173,25 +171,8 @@ def _indices(classes: Classes, names: Sequence[str] | None) -> list[int]:
 
 def check_packages() -> None:
     """Raise MissingPackageError if polygons cannot be found or written."""
-    _require_packages()
+    require_packages()
     try:
         import pyogrio  # noqa: F401
     except ImportError as error:
-        raise _missing("pyogrio") from error
-
-
-def _require_packages() -> tuple[Any, Any]:
-    try:
-        import shapely
-        import shapely.geometry
-        from rasterio import features
-    except ImportError as error:
-        raise _missing(error.name or "rasterio") from error
-    return features, shapely
-
-
-def _missing(package: str) -> MissingPackageError:
-    return MissingPackageError(
-        f"polygons need {package.partition('.')[0]}, which is not installed: "
-        "pip install 'pixelwise[geo]'"
-    )
+        raise missing("pyogrio") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pixelwise.data.polygons import Ellipse, Polygons, Rectangle, Region, Region
 from pixelwise.data.rle import BrushRLE, whole_numbers
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError, raise_problems
+from pixelwise.file_io import read_text
 
 DESCRIPTION = "Label Studio: a JSON export and images/ (optionally task-...-tag-LABEL-0.png files)"
 
@@ -40,6 +42,10 @@ _UPLOAD = re.compile(r"([0-9a-f]{8})-(.+)")
 _DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])\d\d|[0-3]\d[0-3]\d(19|20)\d\d")
 _STORAGE = re.compile(r"[?&](d|fileuri)=|^(?!https?:)[a-z0-9]+://", re.IGNORECASE)
 """An address in a storage, where files keep their names."""
+
+CONFIG = "label_config.xml"
+"""The labeling configuration of the project, which a JSON export does not contain."""
+_CONFIGURED = re.compile(r"""<Label\s[^<>]*?\bvalue\s*=\s*("[^"]*"|'[^']*')""")
 
 _BrushMasks = dict[int, list[tuple[str, Path]]]
 """(label, PNG file) of each brush mask, by task."""
@@ -122,7 +128,8 @@ def read(root: Path) -> Source:
     brush_masks = _list_brush_masks(brush_folder)
     tasks = _read_tasks(root, path, brush_masks)
     labels = {label for task in tasks.annotated for label, _ in task.regions}
-    classes, value_of = classes_above_background(path, sorted(labels))
+    names = list(dict.fromkeys([*_configured(root / CONFIG), *sorted(labels)]))
+    classes, value_of = classes_above_background(path, names)
     samples = []
     problems: list[str] = []
     rectangles = 0
@@ -141,7 +148,8 @@ def read(root: Path) -> Source:
     order = ("smaller", "larger") if brush_masks else ("later", "earlier")
     empty = sum(not task.regions for task in tasks.annotated)
     notes = [
-        f"Label Studio: {len(classes)} classes from the labels used; unlabeled pixels are "
+        f"Label Studio: {len(classes)} classes from the labels "
+        f"{'in the configuration' if (root / CONFIG).is_file() else 'used'}; unlabeled pixels are "
         f"background; {order[0]} regions are on top of {order[1]} ones"
     ]
     for count, text in (
@@ -154,6 +162,14 @@ def read(root: Path) -> Source:
         if count:
             notes.append(f"{text}: {count}")
     return Source(root, "label-studio", {"all": samples}, classes, False, notes)
+
+
+def _configured(path: Path) -> list[str]:
+    """The names of the labels in a labeling configuration, in order; none without the file."""
+    if not path.is_file():
+        return []
+    values = _CONFIGURED.findall(read_text(path))  # no XML parser, which could expand entities
+    return [normalize_name(unescape(value[1:-1])) for value in values]
 
 
 def _read_tasks(root: Path, path: Path, brush_masks: _BrushMasks) -> _Tasks:

@@ -313,5 +313,10 @@ class Journal:
         return [file for file in files if file not in {self.path, self.tile_progress}]
 
 
+def has_journal(out: Path) -> bool:
+    """Return whether a run into a folder is unfinished."""
+    return (out / f"{NAME}.jsonl").exists()
+
+
 def _key(path: Path) -> str:
     return str(path.resolve())

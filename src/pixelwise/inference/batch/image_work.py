@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,12 +93,19 @@ class ImageWork:
         assert isinstance(result, Prediction)
         side = self.journal.reserve(suffix)
         options = self.options
-        if suffix == options.polygons:
+        if suffix == options.outlines:
             names = [name for name in result.classes.names if not options.is_background(name)]
             polygons = result.polygons(
                 tolerance=options.tolerance, georeference=place.georeference, names=names
             )
-            write_polygons(side, polygons, place.georeference, description=options.description)
+            members = {"image": _relative(path, self.journal.out), "classes": names}
+            write_polygons(
+                side,
+                polygons,
+                place.georeference,
+                description=options.description,
+                members=members,
+            )
         else:
             is_confidence = suffix == "_confidence.tif"
             write_raster(
@@ -109,6 +118,13 @@ class ImageWork:
             )
         self.journal.seal(side)
         return side
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Return the path of an image relative to a folder, or else as it is."""
+    with suppress(ValueError):  # another drive of Windows
+        return Path(os.path.relpath(path, folder)).as_posix()
+    return path.resolve().as_posix()
 
 
 def predict_pixels(

@@ -235,7 +235,7 @@ def _check_answers(options: AnswerOptions, *, overwrite: bool) -> None:
     """Raise InputError if an answer needs the full image, or cannot be written."""
     for given, option in (
         (options.cleans, "--min-area or --fill-holes"),
-        (options.polygons is not None, "--polygons"),
+        (options.to is not None, f"--to {options.to}"),
         (options.probabilities or options.confidence, "--probabilities or --confidence"),
     ):
         if given:

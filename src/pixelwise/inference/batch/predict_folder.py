@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import pixelwise
+from pixelwise.data.classes import IGNORE
+from pixelwise.data.image_files import read_mask
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.inference.answer_options import AnswerOptions
-from pixelwise.inference.batch.folder_journal import Journal
+from pixelwise.inference.batch.folder_journal import Journal, has_journal
 from pixelwise.inference.batch.image_work import ImageWork, predict_pixels, work_size
 from pixelwise.inference.batch.pipeline import overlapped
 from pixelwise.inference.output_names import find_images, output_names, result_names
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.tables import check_replaced, write_table
 from pixelwise.interrupts import Interrupts, StoppedError
+from pixelwise.regions.annotations import AnnotationFolder
 
 Images = str | Path | Sequence[str | Path]
+MASKS = ".pixelwise-annotations.masks"
+"""The folder of the masks from which annotations are made."""
 
 
 class PredictionError(PixelwiseError):
@@ -73,8 +82,8 @@ def predict_folder(
         images: A folder, a file, or several of these.
         out: The folder for the results.
         overlay: Whether overlays are written.
-        answers: What is written besides, and how masks are cleaned. A table is written once all
-            images are finished.
+        answers: What is written besides, and how masks are cleaned. A table, and the annotations of
+            a labeling tool, are written once all images are finished.
         overwrite: Predict all images again instead of resuming, and replace files that prediction
             did not write.
         progress: Called with the number of finished images and the number of all images.
@@ -88,9 +97,80 @@ def predict_folder(
     options = answers or AnswerOptions()
     options.check_classes(predictor.classes)
     paths, out = find_images(images), Path(out)
-    suffixes = options.suffixes
-    names = zip(paths, output_names(paths, out, overlay=overlay, suffixes=suffixes), strict=True)
-    files = {p: result_names(name, overlay=overlay, suffixes=suffixes) for p, name in names}
+    if options.annotates:
+        return _annotate(predictor, paths, out, options, overwrite=overwrite, progress=progress)
+    names = output_names(paths, out, overlay=overlay, suffixes=options.suffixes)
+    named = dict(zip(paths, names, strict=True))
+    return _predict(
+        predictor, named, out, options, overlay=overlay, overwrite=overwrite, progress=progress
+    )
+
+
+def _annotate(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    out: Path,
+    options: AnswerOptions,
+    *,
+    overwrite: bool,
+    progress: Callable[[int, int], None] | None,
+) -> FolderResult:
+    """Write annotations: predict the masks into a hidden folder, from which they are made."""
+    folder = AnnotationFolder(
+        out,
+        str(options.to),
+        paths,
+        predictor.classes,
+        shapes=options.shapes,
+        tolerance=options.tolerance,
+        overwrite=overwrite,
+    )
+    masks = out / MASKS
+    index_of = np.full(256, IGNORE, np.uint8)
+    index_of[list(predictor.classes.written_values)] = np.arange(len(predictor.classes))
+
+    def read(path: Path) -> NDArray[np.uint8]:
+        values = read_mask(masks / result_names(folder.base_names[path])[0])
+        return np.asarray(index_of[values])
+
+    def count(done: int, total: int, *, before: int = 0) -> None:
+        if progress is not None:
+            progress(before + done, 2 * total)
+
+    def write(finished: Sequence[Path]) -> None:
+        folder.write(read, images=finished, progress=partial(count, before=len(finished)))
+
+    masks_only = replace(options, to=None, shapes=None, tolerance=1.0)
+    try:
+        return _predict(
+            predictor,
+            folder.base_names,
+            masks,
+            masks_only,
+            overlay=False,
+            overwrite=overwrite,
+            progress=count,
+            complete=write,
+        )
+    finally:
+        if not has_journal(masks):  # otherwise the next call resumes
+            shutil.rmtree(masks, ignore_errors=True)
+
+
+def _predict(
+    predictor: Predictor,
+    names: Mapping[Path, str],
+    out: Path,
+    options: AnswerOptions,
+    *,
+    overlay: bool,
+    overwrite: bool,
+    progress: Callable[[int, int], None] | None,
+    complete: Callable[[Sequence[Path]], None] | None = None,
+) -> FolderResult:
+    """Predict images by their base names; call `complete` with all finished ones at the end."""
+    paths, suffixes = [*names], options.suffixes
+    files = {p: result_names(name, overlay=overlay, suffixes=suffixes) for p, name in names.items()}
     settings = answer_settings(predictor, options)
     journal = make_journal(predictor, out, overwrite=overwrite, **settings)
     work = ImageWork(predictor, options, journal, files, overlay=overlay)
@@ -125,13 +205,17 @@ def predict_folder(
                         written += 1
                     if progress is not None:
                         progress(len(kept) + written + len(failed), len(paths))
-            complete = len(kept) + written + len(failed) == len(paths)
-            if complete:
+            all_done = len(kept) + written + len(failed) == len(paths)
+            if all_done:
+                journal.commit()
+                finished = [path for path in paths if journal.answer(path) is not None]
+                if complete is not None and finished:
+                    complete(finished)
                 rows = finish_table(journal, paths, options, settings, overwrite=overwrite)
                 journal.finish()
     except OSError as error:
         raise disk_error(out, error, overwrite=overwrite) from error
-    if not complete and interrupts.requested is not None:
+    if not all_done and interrupts.requested is not None:
         state = f"{out}: stopped with {len(kept) + written} of {len(paths)} images finished"
         raise stopped(state, interrupts, overwrite=overwrite)
     result = summarize(journal, written=written, kept=len(kept), failed=failed)

@@ -13,12 +13,13 @@ import struct
 import zlib
 from pathlib import Path
 
+from pixelwise.overwriting import RESULT_NOTE
+
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 GEOJSON_END = b"\n}\n"
 TAILS = {".png": PNG_END, ".geojson": GEOJSON_END}
 """What follows the mark."""
-NOTE = b"pixelwise predict; SHA-256 of the rest of the file: "
-TEXT = b"Software\0" + NOTE
+TEXT = b"Software\0" + RESULT_NOTE
 CHUNK_BYTES = 1 << 20
 
 
@@ -51,7 +52,7 @@ def is_result(path: Path) -> bool:
         with path.open("rb") as stream:
             stream.seek(end)
             mark = stream.read(length)
-        return NOTE in mark and mark == _mark(_digest(path, end, tail), path.suffix)
+        return RESULT_NOTE in mark and mark == _mark(_digest(path, end, tail), path.suffix)
     except OSError:
         return False
 
@@ -64,7 +65,7 @@ def is_cut_off(path: Path) -> bool:
 def _mark(digest: str, suffix: str) -> bytes:
     text = TEXT + digest.encode()
     if suffix == ".geojson":
-        return b',\n"written_by": "' + NOTE + digest.encode() + b'"'
+        return b',\n"written_by": "' + RESULT_NOTE + digest.encode() + b'"'
     if suffix == ".png":
         chunk = b"tEXt" + text
         return struct.pack(">I", len(text)) + chunk + struct.pack(">I", zlib.crc32(chunk))

@@ -83,9 +83,9 @@ class VideoResult:
 
 def check_video_options(options: AnswerOptions) -> None:
     """Raise InputError for answers that are not available for videos."""
-    if options.polygons is not None or options.probabilities or options.confidence:
+    if options.to is not None or options.probabilities or options.confidence:
         raise InputError(
-            "polygons and rasters of probabilities are written for images, not for videos: omit "
+            "annotations and rasters of probabilities are written for images, not for videos: omit "
             "them, or give the frames as images"
         )
 
