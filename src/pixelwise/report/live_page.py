@@ -60,6 +60,7 @@ class LivePage(Callback):
         if done:
             seconds = (row["seconds"] + row["val_seconds"] for row in self.run.history)
             status += f", about {duration((epochs - done) * statistics.median(seconds))} left"
+            status += f". The scores are those of epoch {self.run.best_epoch}, the best so far"
         now = datetime.now().strftime("%H:%M:%S")
         self._write(f"{status}. Written at {now}; this page reloads itself.", reload=True)
 
@@ -67,16 +68,17 @@ class LivePage(Callback):
         run = self.run
         if run is None:  # stopped before its first step
             return
-        evaluation, best = run.evaluation, f"{run.best_epoch}, by validation mIoU"
+        evaluation = run.evaluation
+        best = f"{run.best_epoch} of {len(run.history)}, by validation mIoU"
         write_report(
             run.folder / REPORT,
             title=run_title(run),
             classes=run.data.classes,
             history=run.history,
             scores=evaluation and evaluation.to_json(run.data.classes.names),
-            confusion=evaluation and evaluation.matrix.counts,
+            confusion=None,
             galleries=self.gallery,
-            facts={**run.facts, "best epoch so far": best if run.best_epoch else ""},
+            facts={**run.facts, "best epoch": best if run.best_epoch else ""},
             recipe=run.recipe.to_toml(),
             command=self.command,
             status=status,
