@@ -410,6 +410,7 @@ def export(
     *,
     to: str = "openvino",
     out: str | Path | None = None,
+    size: tuple[int, int] | None = None,
     int8: bool = False,
     data: str | Path | SegmentationData | None = None,
     max_drop: float = 0.3,
@@ -421,8 +422,10 @@ def export(
 
     Args:
         bundle: A bundle (.safetensors).
-        to: "openvino", "onnx" or "torch-export".
+        to: "openvino", "onnx", "tflite" or "torch-export".
         out: Folder to write. By default next to the bundle, where `load(bundle)` finds it.
+        size: For TFLite: height and width of all images. By default the crop of the training. The
+            other formats take images of any size.
         int8: Whether to quantize to 8-bit integers. Needs `data`.
         data: Images and masks for int8: the train split calibrates it, the val split scores it.
         max_drop: Points of validation mIoU that int8 may lose, 0 to 100.
@@ -445,6 +448,7 @@ def export(
             bundle,
             to=to,
             out=out,
+            size=size,
             int8=int8,
             data=data,
             max_drop=max_drop,
