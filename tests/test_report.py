@@ -16,9 +16,10 @@ from PIL import Image
 
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.errors import InputError
+from pixelwise.evaluation.examples import MAX_SIDE
 from pixelwise.report import Example, Gallery, write_report
 from pixelwise.report.confusion_table import MAX_CLASSES, confusion_table
-from pixelwise.report.example_images import MAX_SIDE, WRONG
+from pixelwise.report.example_images import WRONG
 from pixelwise.report.run_report import _best_median_worst
 
 CLASSES = Classes.make(["sky", '<b>road</b> & "kerb"', "car"], ignore=255)

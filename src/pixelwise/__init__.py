@@ -12,6 +12,7 @@ The public functions and classes:
 - `Client`: the same with a running `pixelwise serve`.
 - `predict_folder`, `AnswerOptions`: write the masks, tables or annotations of many images.
 - `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
+- `finish`, `Callback`: end a run early, and receive its events.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         evaluate,
         examine,
         export,
+        finish,
         load,
         open_dataset,
         predict_folder,
@@ -46,13 +48,14 @@ if TYPE_CHECKING:
     from pixelwise.inference.answer_options import AnswerOptions
     from pixelwise.inference.inference_options import InferenceOptions
     from pixelwise.models import list_models
-    from pixelwise.training import load_custom_model
+    from pixelwise.training import Callback, load_custom_model
     from pixelwise.weights.create_model import create_model
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AnswerOptions",
+    "Callback",
     "Client",
     "InferenceOptions",
     "InputError",
@@ -64,6 +67,7 @@ __all__ = [
     "evaluate",
     "examine",
     "export",
+    "finish",
     "from_datasets",
     "list_models",
     "load",
@@ -77,6 +81,7 @@ __all__ = [
 # Where each name that is not imported above lives, if not in pixelwise.api.
 _MODULES = {
     "AnswerOptions": "pixelwise.inference.answer_options",
+    "Callback": "pixelwise.training",
     "Client": "pixelwise.client",
     "InferenceOptions": "pixelwise.inference.inference_options",
     "Predictor": "pixelwise.inference",

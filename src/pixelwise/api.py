@@ -181,6 +181,7 @@ def train(
     augment: str | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
+    patience: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     seed: int | None = None,
@@ -212,6 +213,8 @@ def train(
         epochs: Number of passes over the training images.
         minutes: Time for the run, in place of `epochs`: the speed is measured, and crop and
             backbone are chosen as well if they are not given.
+        patience: End the run after this number of validations in a row without an improvement that
+            exceeds the paired interval. 0 trains all epochs.
         batch_size: Images per optimization step, over all devices.
         learning_rate: Learning rate of the backbone. The head uses `optimizer.head_multiplier`
             times this.
@@ -236,6 +239,7 @@ def train(
     """
     end_import_by_child()  # before PyTorch is imported
     from pixelwise import training
+    from pixelwise.report import LivePage
     from pixelwise.training.callbacks import CallbackList
     from pixelwise.training.display import TrainingDisplay
 
@@ -248,6 +252,7 @@ def train(
         "augmentation.preset": augment,
         "epochs": epochs,
         "minutes": minutes,
+        "patience": patience,
         "batch_size": batch_size,
         "optimizer.learning_rate": learning_rate,
         "seed": seed,
@@ -259,7 +264,7 @@ def train(
     chosen = training.load_recipe(recipe, {**(settings or {}), **given})
     network = None if isinstance(model, str) else model
     with TrainingDisplay(quiet=quiet) as display:
-        callbacks = CallbackList(callback, display)
+        callbacks = CallbackList(callback, display, LivePage())
         return training.train(
             data, Path(out), chosen, overwrite=overwrite, callback=callbacks, model=network
         )
@@ -294,12 +299,34 @@ def resume(
     """
     end_import_by_child()  # before PyTorch is imported
     from pixelwise import training
+    from pixelwise.report import LivePage
     from pixelwise.training.callbacks import CallbackList
     from pixelwise.training.display import TrainingDisplay
 
     with TrainingDisplay(quiet=quiet) as display:
-        callbacks = CallbackList(callback, display)
+        callbacks = CallbackList(callback, display, LivePage())
         return training.resume(Path(folder), data=data, model=model, callback=callbacks)
+
+
+@_explained
+def finish(folder: str | Path) -> str:
+    """Ask the run that trains in a folder to end after its current epoch.
+
+    The process that trains scores the network, writes the bundles, and returns the run as after its
+    last epoch. A callback may call this with the folder of its own run.
+
+    Args:
+        folder: The folder that was given to `train` as `out`.
+
+    Returns:
+        A line that says after which epoch the run ends.
+
+    Raises:
+        InputError: If the folder holds no run, or no process trains there.
+    """
+    from pixelwise.training.ending import finish as request
+
+    return request(Path(folder))
 
 
 @_explained
@@ -394,6 +421,7 @@ def export(
     *,
     to: str = "openvino",
     out: str | Path | None = None,
+    size: tuple[int, int] | None = None,
     int8: bool = False,
     data: str | Path | SegmentationData | None = None,
     max_drop: float = 0.3,
@@ -405,8 +433,10 @@ def export(
 
     Args:
         bundle: A bundle (.safetensors).
-        to: "openvino", "onnx" or "torch-export".
+        to: "openvino", "onnx", "tflite" or "torch-export".
         out: Folder to write. By default next to the bundle, where `load(bundle)` finds it.
+        size: For TFLite: height and width of all images. By default the crop of the training. The
+            other formats take images of any size.
         int8: Whether to quantize to 8-bit integers. Needs `data`.
         data: Images and masks for int8: the train split calibrates it, the val split scores it.
         max_drop: Points of validation mIoU that int8 may lose, 0 to 100.
@@ -429,6 +459,7 @@ def export(
             bundle,
             to=to,
             out=out,
+            size=size,
             int8=int8,
             data=data,
             max_drop=max_drop,

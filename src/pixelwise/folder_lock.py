@@ -98,6 +98,22 @@ class FolderLock:
                 self.path.unlink()
         self.forget()
 
+    def owner(self) -> str:
+        """Return the command of the process that has locked the folder; empty if none has."""
+        try:
+            handle = os.open(self.path, os.O_RDWR)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise not_writable(self.folder, error) from error
+        try:
+            decided = bool(_lock_by_kernel(handle))
+            owner = _read_owner(handle)
+            alive = _is_alive(owner, self._age(handle), decided=decided)
+            return str(owner.get("command", "")) if alive else ""
+        finally:
+            os.close(handle)
+
     def forget(self) -> None:
         """Close the handle without unlocking for other processes that share it, as after a fork."""
         if self._handle is not None:

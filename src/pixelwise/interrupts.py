@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from pixelwise.errors import PixelwiseError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Answer = Literal["stop", "finish", "continue"]
+"""What a run does after Ctrl-C."""
+QUESTION = (
+    "pixelwise: everything is saved. [s]top and resume later, [f]inish: end the run after this "
+    "epoch, or [c]ontinue? [s] "
+)
 
 
 class StoppedError(PixelwiseError):
@@ -49,7 +57,39 @@ class Interrupts:
             os.write(2, b"\npixelwise: stopping after this step; Ctrl-C again stops at once\n")
         self._restore()
 
+    def rearm(self) -> None:
+        """Forget the request, and store the next signal."""
+        self.requested = None
+        self.__enter__()
+
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
+
+
+def ask_after_interrupt() -> Answer:
+    """Ask what to do after Ctrl-C. The answer is "stop" where nobody can answer, or at Ctrl-C."""
+    if not _is_in_foreground():
+        return "stop"
+    answers: dict[str, Answer] = {"s": "stop", "f": "finish", "c": "continue", "": "stop"}
+    try:
+        while True:
+            print(QUESTION, end="", file=sys.stderr, flush=True)
+            line = sys.stdin.readline()
+            if not line:  # the terminal is gone
+                return "stop"
+            answer = answers.get(line.strip().lower()[:1])
+            if answer is not None:
+                return answer
+    except KeyboardInterrupt:
+        return "stop"
+
+
+def _is_in_foreground() -> bool:
+    """Return whether this process can ask on a terminal; in the background, reading suspends it."""
+    try:
+        on_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+        return on_terminal and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (AttributeError, OSError, ValueError):  # Windows, another session, a closed stream
+        return False

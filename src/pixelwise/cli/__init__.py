@@ -18,6 +18,7 @@ from pixelwise.cli import (
     doctor,
     evaluate,
     export,
+    finish,
     models,
     predict,
     recipe,
@@ -43,6 +44,7 @@ app = typer.Typer(
 for function in (
     doctor.doctor,
     train.train,
+    finish.finish,
     sweep.sweep,
     evaluate.evaluate,
     calibrate.calibrate,

@@ -15,7 +15,14 @@ from pixelwise.cli.console import command, console, facts_table, print_line
 @command
 def export(
     bundle: flags.Bundle,
-    to: Annotated[str, Option(help="Format: openvino, onnx or torch-export.")] = "openvino",
+    to: Annotated[str, Option(help="Format: openvino, onnx, tflite or torch-export.")] = "openvino",
+    size: Annotated[
+        str | None,
+        Option(
+            metavar="HEIGHTxWIDTH",
+            help="For tflite: size of all images. Defaults to the crop of the training.",
+        ),
+    ] = None,
     int8: Annotated[
         bool, Option("--int8", help="Quantize to 8 bits. Needs --data.", show_default=False)
     ] = False,
@@ -42,6 +49,7 @@ def export(
         bundle,
         to=to,
         out=out,
+        size=None if size is None else flags.parse_size("--size", size),
         int8=int8,
         data=data,
         max_drop=max_drop,
@@ -55,9 +63,12 @@ def export(
 def _facts(checks: Mapping[str, Any]) -> dict[str, str]:
     """Describe the checks of an export, one line each."""
     facts: dict[str, str] = {}
+    worst: dict[str, dict[str, Any]] = {}  # of each size
     for image in checks.get("parity", ()):
-        height, width = image["size"]
-        facts[f"at {height}x{width}"] = _describe_parity(image)
+        label = "at {}x{}".format(*image["size"])
+        if label not in worst or image["difference"] > worst[label]["difference"]:
+            worst[label] = image
+    facts |= {label: _describe_parity(image) for label, image in worst.items()}
     if "tile" in checks:
         facts["as a tile"] = _describe_parity(checks["tile"])
     if scores := checks.get("val mean IoU"):

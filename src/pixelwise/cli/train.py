@@ -62,6 +62,13 @@ def train(
             min=0.1, help="Time for the run; chooses epochs, and crop and backbone if you do not."
         ),
     ] = None,
+    patience: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            help="End the run if none of the last N validations improved significantly.",
+        ),
+    ] = None,
     batch_size: Annotated[int | None, Option(help="Images per step, over all devices.")] = None,
     learning_rate: Annotated[
         float | None,
@@ -144,6 +151,7 @@ _KEYS = {
     "augment": "augmentation.preset",
     "epochs": "epochs",
     "minutes": "minutes",
+    "patience": "patience",
     "batch_size": "batch_size",
     "learning_rate": "optimizer.learning_rate",
     "seed": "seed",

@@ -12,10 +12,12 @@ from typing import Any
 
 from pixelwise.cli.console import Bar, console, facts_table, percent, print_line, show_scores
 from pixelwise.distributed.environment import read_distributed_env
+from pixelwise.interrupts import Answer, ask_after_interrupt
 from pixelwise.overwriting import check_output, html_mark
 from pixelwise.process_settings import tune_allocator
-from pixelwise.report import write_run_report
+from pixelwise.report import LivePage, write_run_report
 from pixelwise.training import Callback, Run
+from pixelwise.training.callbacks import CallbackList
 from pixelwise.training.display import TrainingDisplay
 from pixelwise.training.run_folder import REPORT
 
@@ -26,11 +28,15 @@ def run_with_display(work: Callable[[Callback], Run]) -> Run:
     distributed_env = read_distributed_env()
     if distributed_env is not None and distributed_env.rank:
         return work(Callback())
+    command = shlex.join(["pixelwise", *sys.argv[1:]])
     with PrintedDisplay() as display:
-        run = work(display)
+        page = LivePage(command=command, report_follows=True)
+        run = work(CallbackList(display, page))
     assert run.evaluation is not None
+    if run.ended_early:
+        print_line(f"ended early  {run.ended_early}")
     scores = run.evaluation.to_json(run.data.classes.names)
-    show_scores(scores, title=f"val, epoch {run.best_epoch} of {display.epochs}")
+    show_scores(scores, title=f"val, epoch {run.best_epoch} of {len(run.history)}")
     with Bar("scoring for the report") as bar:
 
         def show(done: int, total: int) -> None:
@@ -39,7 +45,6 @@ def run_with_display(work: Callable[[Callback], Run]) -> Run:
                 bar.describe("writing the report", unit="images")
 
         check_output(run.folder / REPORT, mark=html_mark("report"))
-        command = shlex.join(["pixelwise", *sys.argv[1:]])
         report = write_run_report(run, command=command, progress=show)
     print_line(f"best bundle  {run.best}")
     print_line(f"report       {report}")
@@ -57,6 +62,16 @@ class PrintedDisplay(TrainingDisplay):
     def on_plan(self, facts: Mapping[str, str], *, epochs: int) -> None:
         super().on_plan(facts, epochs=epochs)
         console.print(facts_table(facts))
+
+    def on_start(self, run: Run) -> None:
+        print_line(f"watch it     {run.folder / REPORT}")
+
+    def on_interrupt(self) -> Answer:
+        self.bar.__exit__()  # it would overwrite the question
+        answer = ask_after_interrupt()
+        if answer == "finish":
+            print_line("the run ends after this epoch")
+        return answer
 
     def on_epoch_end(self, row: Mapping[str, Any]) -> None:
         score = row["val_mean_iou"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_scan import ProgressCallback
+from pixelwise.data.pixel_format import Pixels
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
 from pixelwise.evaluation.bootstrap import Intervals, score_intervals
@@ -27,6 +28,8 @@ from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
 from pixelwise.evaluation.image_counts import ImageCounts
 from pixelwise.evaluation.paired_comparison import Difference, paired_difference
 from pixelwise.inference import Predictor
+
+Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def evaluate(
     *,
     details: bool = False,
     progress: ProgressCallback | None = None,
+    on_image: Callable[[str, Pixels, Labels, Labels], None] | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Evaluation:
     """Predict each image of a split at its own size and score it against its mask.
@@ -119,6 +123,8 @@ def evaluate(
         split: Name of the split.
         details: Whether to score boundaries and calibration as well.
         progress: Called with (done, total) after each image.
+        on_image: Called after each image with its name, the image (H, W, N), and its true and
+            predicted classes (H, W).
         shard: (k, n) evaluates the images k, k + n, k + 2n, ... only. `merge_shards` combines the
             results. `progress` is called equally often in each shard, with numbers of the split.
 
@@ -154,6 +160,8 @@ def evaluate(
             else:
                 predicted = predictor.predict_labels(image)
             own.update(truth, predicted)
+            if on_image is not None:
+                on_image(sample.name, image, truth, predicted)
             matrix.counts += own.counts
             names.append(sample.name)
             counts.append(own.class_counts())

@@ -36,11 +36,14 @@ class DeployedModel(nn.Module):
         return logits.argmax(dim=1).to(torch.uint8), logits
 
 
-def capture(bundle: Bundle, *, quantizable: bool = False) -> ExportedProgram:
+def capture(
+    bundle: Bundle, *, size: tuple[int, int] | None = None, quantizable: bool = False
+) -> ExportedProgram:
     """Capture a bundle's network with dynamic height and width.
 
     Args:
         bundle: The bundle.
+        size: Height and width of all images, in place of dynamic ones.
         quantizable: Capture the form that int8 quantization starts from.
 
     Raises:
@@ -50,9 +53,9 @@ def capture(bundle: Bundle, *, quantizable: bool = False) -> ExportedProgram:
     model = simplify(bundle.build(), every_size=True, quantizable=quantizable, in_channels=channels)
     deployed = DeployedModel(model, bundle.normalization).eval()
     image = torch.zeros(
-        1, *EXAMPLE_SIZE, channels, dtype=getattr(torch, bundle.pixels.network_dtype)
+        1, *(size or EXAMPLE_SIZE), channels, dtype=getattr(torch, bundle.pixels.network_dtype)
     )
-    shapes = {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
+    shapes = None if size else {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
     try:
         with torch.no_grad():
             return torch.export.export(deployed, (image,), dynamic_shapes=shapes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pixelwise.data.dataset import SegmentationData
@@ -13,7 +13,7 @@ from pixelwise.evaluation.open_splits import open_splits
 from pixelwise.exporters.capture import capture
 from pixelwise.exporters.formats import FORMATS, load_format, require_packages, silence_converters
 from pixelwise.exporters.int8 import Int8Settings, quantize
-from pixelwise.exporters.parity import MAX_DIFFERENCE, compare, compare_tiles
+from pixelwise.exporters.parity import MAX_DIFFERENCE, SIZES, compare, compare_tiles
 from pixelwise.file_io import atomic_folder, set_missing_home, sha256
 from pixelwise.inference.export_manifest import (
     MANIFEST,
@@ -29,7 +29,8 @@ from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.bundle_header import bundle_digest
 from pixelwise.weights.stored_calibration import FILE, read_calibration, write_calibration
 
-PACKAGES = ("torch", "openvino", "onnx", "onnxruntime", "nncf")
+PACKAGES = ("torch", "openvino", "onnx", "onnxruntime", "nncf", "ai-edge-litert")
+MIN_SIDE = 32
 
 
 def export(
@@ -37,6 +38,7 @@ def export(
     *,
     to: str = "openvino",
     out: str | Path | None = None,
+    size: tuple[int, int] | None = None,
     int8: bool = False,
     data: str | Path | SegmentationData | None = None,
     max_drop: float = 0.3,
@@ -52,8 +54,10 @@ def export(
 
     Args:
         bundle: A `.safetensors` file written by training.
-        to: "openvino", "onnx" or "torch-export" ("torch_export" is accepted as well).
+        to: "openvino", "onnx", "tflite" or "torch-export" ("torch_export" is accepted as well).
         out: Folder to write. Defaults to a folder next to the bundle, where prediction finds it.
+        size: For TFLite: height and width of all images. Defaults to the crop of the training. The
+            other formats take images of any size.
         int8: Quantize to 8-bit integers. This needs `data` and is possible for OpenVINO and ONNX.
         data: Images and masks for int8: the train split calibrates it and the val split scores it.
         max_drop: Points of validation mean IoU that int8 may lose, 0 to 100.
@@ -76,11 +80,11 @@ def export(
     folder = export_folder(path, name) if out is None else Path(out)
     settings = Int8Settings(max_drop, calibration)
     set_missing_home()
-    _check_request(path, target, int8, data)
+    _check_request(path, target, int8, data, size)
     _check_folder(folder, overwrite=overwrite)
     if int8 and note and (missing := missing_instructions("int8")):
         note(f"{missing}; it is written anyway, since other machines may have them")
-    exporter = _Exporter(path, target, int8, progress or (lambda text: None))
+    exporter = _Exporter(path, target, int8, size, progress or (lambda text: None))
     if data is None:
         with atomic_folder(folder) as temporary:
             exporter.write_float(temporary)
@@ -106,10 +110,16 @@ def export(
     return ExportManifest.load(folder)
 
 
-def _check_request(path: Path, target: str, int8: bool, data: object) -> None:
+def _check_request(
+    path: Path, target: str, int8: bool, data: object, size: tuple[int, int] | None
+) -> None:
     """Raise an InputError for a request that would fail later."""
     if target not in FORMATS:
         raise InputError(f"export format {target!r}: choose one of {', '.join(FORMATS)}")
+    if size is not None and target != "tflite":
+        raise InputError(f"--size: {target} takes images of any size: leave --size out")
+    if size is not None and min(size) < MIN_SIDE:
+        raise InputError(f"--size {size[0]}x{size[1]}: both sides must be at least {MIN_SIDE}")
     require_packages(FORMATS[target], purpose=f"export to {target}")
     if int8:
         if f"{target}-int8" not in EXPORTED:
@@ -152,19 +162,36 @@ class _Exporter:
     """Write exports of one bundle in one format."""
 
     def __init__(
-        self, path: Path, target: str, quantizable: bool, progress: Callable[[str], None]
+        self,
+        path: Path,
+        target: str,
+        quantizable: bool,
+        size: tuple[int, int] | None,
+        progress: Callable[[str], None],
     ) -> None:
         self.path, self.target = path, target
         self.quantizable, self.progress = quantizable, progress
         self.bundle, self.digest = Bundle.load(path), bundle_digest(path)
         self.reference = TorchRuntime(self.bundle.build(), self.bundle.normalization)
         self.format = load_format(target)
+        self.size = size or self._crop() if self.format.has_fixed_size else None
+
+    def _crop(self) -> tuple[int, int]:
+        """Return the crop of the training."""
+        crop = self.bundle.recipe.get("augmentation", {}).get("crop")
+        if not isinstance(crop, Sequence) or isinstance(crop, str):
+            raise InputError(
+                f"{self.path}: {self.target} takes images of one size, and the bundle has no "
+                "training crop: give their size with --size HEIGHTxWIDTH"
+            )
+        height, width = crop
+        return int(height), int(width)
 
     def write_float(self, folder: Path) -> ExportManifest:
         """Write and verify the float32 export."""
         self.progress(f"capturing {self.bundle.model}")
         with silence_converters():
-            program = capture(self.bundle, quantizable=self.quantizable)
+            program = capture(self.bundle, size=self.size, quantizable=self.quantizable)
             self.progress(f"writing it for {self.target}")
             file = self.format.write(program, folder)
         export = self.describe(folder, file, "float32", {})
@@ -174,7 +201,8 @@ class _Exporter:
     def _verify(self, export: ExportManifest) -> dict[str, object]:
         """Compare an export with the bundle and return the measurements."""
         runtime = self.format.open(export)
-        results = compare(runtime, self.reference, self.bundle.pixels)
+        sizes = SIZES if self.size is None else [self.size] * len(SIZES)
+        results = compare(runtime, self.reference, self.bundle.pixels, sizes)
         checks: dict[str, object] = {"parity": [parity.to_json() for parity in results]}
         if supports_tiling(runtime):
             tile = compare_tiles(runtime, self.reference, self.bundle.pixels)

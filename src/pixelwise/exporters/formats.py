@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -30,13 +31,22 @@ Labels = NDArray[np.uint8]
 FORMATS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "tflite": ("litert_torch", "ai_edge_litert"),
     "torch-export": (),
 }
 """The packages besides PyTorch that writing each format needs."""
+CONVERTER_VARIABLE = "PIXELWISE_LITERT_PYTHON"
+"""Environment variable with the Python in whose environment litert-torch is installed."""
 
 
 class ExportFormat(ABC):
-    """A file format for a network."""
+    """A file format for a network.
+
+    Attributes:
+        has_fixed_size: Whether its models take images of one size only.
+    """
+
+    has_fixed_size = False
 
     @abstractmethod
     def write(self, program: ExportedProgram, folder: Path) -> str:
@@ -86,6 +96,13 @@ def require_packages(packages: tuple[str, ...], *, purpose: str) -> None:
         InputError: If one is missing, with the `pip install` command.
     """
     missing = [package for package in packages if find_spec(package) is None]
+    if os.environ.get(CONVERTER_VARIABLE) and "litert_torch" in missing:
+        missing.remove("litert_torch")
+    if "litert_torch" in missing:
+        raise InputError(
+            f"{purpose}: needs litert-torch, not installed: `pip install 'pixelwise[tflite]'`, or "
+            f"set {CONVERTER_VARIABLE} to the python of an environment that has it"
+        )
     if missing:
         names = " ".join(missing)
         raise InputError(f"{purpose}: needs {names}, not installed: `pip install {names}`")

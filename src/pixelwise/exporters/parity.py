@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,13 +39,18 @@ class Parity:
         return asdict(self)
 
 
-def compare(runtime: Runtime, reference: Runtime, pixels: PixelFormat = RGB) -> list[Parity]:
-    """Compare two runtimes on a generated scene at each of SIZES.
+def compare(
+    runtime: Runtime,
+    reference: Runtime,
+    pixels: PixelFormat = RGB,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+) -> list[Parity]:
+    """Compare two runtimes on a generated scene at each of the sizes.
 
     If images have more than three channels, the scene's colors are repeated.
     """
     results = []
-    for seed, (height, width) in enumerate(SIZES):
+    for seed, (height, width) in enumerate(sizes):
         image = _scene(seed, height, width, pixels)
         difference = _relative_difference(runtime.logits(image), reference.logits(image))
         equal = float((runtime.predict_labels(image) == reference.predict_labels(image)).mean())

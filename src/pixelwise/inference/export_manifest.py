@@ -34,7 +34,7 @@ class ExportManifest:
     Args:
         folder: The export's folder.
         file: The name of the model file in it.
-        target: openvino, onnx or torch-export.
+        target: openvino, onnx, tflite or torch-export.
         precision: float32 or int8.
         bundle: The digest of the bundle that was exported.
         model: The network's name in the registry.

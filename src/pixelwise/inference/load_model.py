@@ -34,8 +34,9 @@ from pixelwise.inference.runtimes.tile_geometry import Size
 from pixelwise.weights.bundle_header import bundle_digest
 from pixelwise.weights.stored_calibration import StoredCalibration, read_calibration
 
-# Runtimes that "auto" leaves out because the cost of their rounding has not been measured.
-NOT_MEASURED = ("openvino-bf16",)
+# Runtimes that "auto" leaves out: the cost of bfloat16's rounding has not been measured, and TFLite
+# takes images of one size.
+NOT_MEASURED = ("openvino-bf16", "tflite")
 
 
 @dataclass(frozen=True)

@@ -357,6 +357,12 @@ class Recipe(_Section):
         description="time for training and validation, into which epochs, crop and backbone are "
         "fitted if they are auto; 0: no limit",
     )
+    patience: int = Field(
+        default=0,
+        ge=0,
+        description="end the run after this number of validations in a row without an improvement "
+        "that exceeds the paired interval; 0: train all epochs",
+    )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
         description="images per step, over all devices; auto: from the crop size, the memory and "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,38 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.classes import IGNORE, Classes, Color
+from pixelwise.evaluation.examples import Example, fit
 from pixelwise.pages import data_url, percent
-
-MAX_SIDE = 640
-"""Longest side of the shown images, in pixels. It keeps the page small enough to mail."""
 
 WRONG: Color = (230, 0, 90)
 """Color of wrong pixels in error maps. Color-blind readers can also tell it from gray."""
 
 STRIPES: tuple[Color, Color] = ((250, 250, 250), (190, 190, 190))
 """The two grays that hatch ignored pixels."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A validation image with its true and predicted mask.
-
-    Attributes:
-        name: File name.
-        image: (H, W, 3) uint8 RGB.
-        truth: (H, W) uint8 true classes 0..C-1, IGNORE for pixels left out.
-        predicted: (H, W) uint8 predicted classes.
-        score: Mean IoU over the classes present in this image, 0..1.
-        confident_errors: (H, W) bool, wrong pixels with a high confidence. If given, the error map
-            shows these only.
-    """
-
-    name: str
-    image: NDArray[np.uint8]
-    truth: NDArray[np.uint8]
-    predicted: NDArray[np.uint8]
-    score: float
-    confident_errors: NDArray[np.bool_] | None = None
 
 
 def panels(example: Example, classes: Classes) -> dict[str, Any]:
@@ -54,9 +29,9 @@ def panels(example: Example, classes: Classes) -> dict[str, Any]:
     summary = "no pixel is scored"
     if wrong is not None:
         summary = f"{percent(marked[scored].mean())} of the pixels are {words}"
-    image = _fit(example.image, Image.Resampling.BOX)
+    image = fit(example.image, Image.Resampling.BOX)
     truth, predicted, marks = (
-        _fit(mask, Image.Resampling.NEAREST)
+        fit(mask, Image.Resampling.NEAREST)
         for mask in (example.truth, example.predicted, marked.astype(np.uint8))
     )
     palette = classes.color_table()
@@ -77,16 +52,6 @@ def panels(example: Example, classes: Classes) -> dict[str, Any]:
             for caption, text, source in images
         ],
     }
-
-
-def _fit(pixels: NDArray[np.uint8], resampling: Image.Resampling) -> NDArray[np.uint8]:
-    """Shrink an image whose longest side exceeds MAX_SIDE."""
-    height, width = pixels.shape[:2]
-    scale = MAX_SIDE / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(pixels).resize(size, resampling))
 
 
 def _error_map(

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import Classes
+from pixelwise.evaluation.examples import Example
 from pixelwise.pages import css_color, percent, write_page
 from pixelwise.pages.html_page import NARROW_SPACE, known
 from pixelwise.progress import duration
 from pixelwise.report.charts import curves, reliability
 from pixelwise.report.confusion_table import confusion_table
-from pixelwise.report.example_images import STRIPES, WRONG, Example, panels
+from pixelwise.report.example_images import STRIPES, WRONG, panels
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ def write_report(
     title: str,
     classes: Classes,
     history: Sequence[Mapping[str, Any]],
-    scores: Mapping[str, Any],
+    scores: Mapping[str, Any] | None,
     confusion: NDArray[np.int64] | None,
     galleries: Sequence[Gallery],
     facts: Mapping[str, str],
     recipe: str,
     command: str,
+    status: str = "",
+    reload_seconds: int = 0,
 ) -> None:
     """Write the page, atomically.
 
@@ -50,22 +53,29 @@ def write_report(
         classes: The class table.
         history: One mapping per epoch, with "epoch" (1, 2, ...), "loss", "learning_rate",
             "val_mean_iou" (0..1 or None), "seconds" and "images_per_second".
-        scores: `Evaluation.to_json` or `Scores.to_json`. Scores it lacks are not on the page.
+        scores: `Evaluation.to_json` or `Scores.to_json`. Scores it lacks are not on the page. None:
+            there are none yet.
         confusion: (C, C) pixels by true and predicted class, or None.
         galleries: Example images, in the order to show them. Empty galleries are left out.
         facts: Other information about the run, by label.
         recipe: The recipe as TOML.
-        command: The command that repeats the run.
+        command: The command that repeats the run, or an empty string.
+        status: A line at the top, such as that the run was ended early.
+        reload_seconds: The browser reloads the page after this time. 0: never.
 
     Raises:
         InputError: If the file cannot be written.
     """
+    if scores is None:
+        scores = NO_SCORES
     present = {key for row in scores["classes"].values() for key in row}
     write_page(
         path,
         package="pixelwise.report",
         title=title,
         summary=_summary(history),
+        status=status,
+        reload_seconds=reload_seconds,
         scores=scores,
         headlines=HEADLINES,
         format_interval=_format_interval,
@@ -90,6 +100,7 @@ def write_report(
     )
 
 
+NO_SCORES: dict[str, Any] = {"classes": {}, "pixels": 0}
 HEADLINES = (
     ("mean_iou", "Mean IoU", "intersection over union, averaged over the classes"),
     ("pixel_accuracy", "Pixel accuracy", "fraction of all pixels that are correct"),

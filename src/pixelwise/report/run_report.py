@@ -17,12 +17,13 @@ from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.pixel_format import as_shown
 from pixelwise.evaluation import Evaluation, evaluate
 from pixelwise.evaluation.calibration import CONFIDENT, confident_errors
+from pixelwise.evaluation.examples import Example
 from pixelwise.inference import Predictor
 from pixelwise.peak_memory import peak_memory
 from pixelwise.progress import duration
-from pixelwise.report.example_images import Example
 from pixelwise.report.report_page import Gallery, write_report
 from pixelwise.training import Run
+from pixelwise.training.run_folder import REPORT
 
 EXAMPLES = 3
 """Images in each gallery."""
@@ -43,10 +44,10 @@ def write_run_report(run: Run, *, command: str, progress: ProgressCallback | Non
     """
     predictor = Predictor.load(run.best)
     evaluation = evaluate(predictor, run.data, "val", details=True, progress=progress)
-    path = run.folder / "report.html"
+    path = run.folder / REPORT
     write_report(
         path,
-        title=f"{run.recipe.model.name} on {run.data.root.resolve().name}",
+        title=run_title(run),
         classes=run.data.classes,
         history=run.history,
         scores=evaluation.to_json(run.data.classes.names),
@@ -54,7 +55,8 @@ def write_run_report(run: Run, *, command: str, progress: ProgressCallback | Non
         galleries=_galleries(run, predictor, evaluation),
         facts={
             **run.facts,
-            "best epoch": f"{run.best_epoch} of {run.recipe.epochs}, by validation mIoU",
+            "best epoch": f"{run.best_epoch} of {len(run.history)}, by validation mIoU",
+            "ended early": run.ended_early,
             "time per epoch": _epoch_time(run.history),
             "peak memory": _memory(),
             "created by": f"pixelwise {pixelwise.__version__} on {platform.system()} "
@@ -62,8 +64,19 @@ def write_run_report(run: Run, *, command: str, progress: ProgressCallback | Non
         },
         recipe=run.recipe.to_toml(),
         command=command,
+        status=ending(run.ended_early),
     )
     return path
+
+
+def run_title(run: Run) -> str:
+    """Return the title of a run's page."""
+    return f"{run.recipe.model.name} on {run.data.root.resolve().name}"
+
+
+def ending(ended_early: str) -> str:
+    """Return the line about a run that has ended early; empty if it has not."""
+    return f"The run was ended early, {ended_early}." if ended_early else ""
 
 
 def _galleries(run: Run, predictor: Predictor, evaluation: Evaluation) -> list[Gallery]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pixelwise.training.run_folder import Run
 
-FORMAT = 3
+FORMAT = 4
 KEY = "pixelwise-checkpoint"
 CHECKPOINTS_KEPT = 2
 ENTRIES = {
@@ -44,6 +44,8 @@ ENTRIES = {
     "averaged",
     "scaler",
 }
+RESULTS = {"evaluation", "reference"}
+"""The attributes of `RunProgress` that are tensors."""
 REMEDY = "give a run folder with an undamaged checkpoint, or train again"
 
 
@@ -61,6 +63,10 @@ class RunProgress:
         best_epoch: The epoch that reached it; 0 before the first validation.
         evaluation: The evaluation of that epoch.
         history: The epoch rows of metrics.jsonl.
+        reference_epoch: With a patience, the last epoch that improved by more than the paired
+            interval; 0 before the first validation.
+        reference: The counts of that epoch's validation, or None.
+        ended_early: Why the run ended before its last epoch; empty if it did not.
     """
 
     epoch: int = 1
@@ -72,6 +78,9 @@ class RunProgress:
     best_epoch: int = 0
     evaluation: Evaluation | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    reference_epoch: int = 0
+    reference: ImageCounts | None = None
+    ended_early: str = ""
 
     def begin(self, epoch: int) -> None:
         """Move to the beginning of an epoch."""
@@ -126,7 +135,7 @@ class Checkpoint:
 
     def is_complete(self) -> bool:
         """Return whether the header has all entries: other versions name them differently."""
-        position = {*(entry.name for entry in fields(RunProgress)), "images"} - {"evaluation"}
+        position = {*(entry.name for entry in fields(RunProgress)), "images"} - RESULTS
         return self.header.keys() >= ENTRIES and self.header["progress"].keys() == position
 
     @property
@@ -159,6 +168,8 @@ class Checkpoint:
             matrix.counts += counts
             image_counts = ImageCounts(names, self.tensors["image_counts"].numpy())
             progress.evaluation = Evaluation(matrix, image_counts)
+        if "reference" in self.tensors:
+            progress.reference = ImageCounts(names, self.tensors["reference"].numpy())
         return progress
 
     def restore(self, state: TrainingState) -> None:
@@ -245,11 +256,13 @@ def write_state(path: Path, state: TrainingState, constants: Mapping[str, Any]) 
         tensors["confusion"] = torch.from_numpy(np.array(progress.evaluation.matrix.counts))
         tensors["image_counts"] = torch.from_numpy(progress.evaluation.image_counts.counts)
         names = progress.evaluation.image_counts.names
+    if progress.reference is not None:  # of the same images in the same order
+        tensors["reference"] = torch.tensor(progress.reference.counts)
     header = {
         "format": FORMAT,
         **constants,
         "progress": {
-            **{key: value for key, value in vars(progress).items() if key != "evaluation"},
+            **{key: value for key, value in vars(progress).items() if key not in RESULTS},
             "learning_rate": _nan_to_none(progress.learning_rate),
             "images": names,
         },

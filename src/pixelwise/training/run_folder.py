@@ -6,6 +6,7 @@ RUN/metrics.jsonl            one JSON object per line: start, resume, step, epoc
 RUN/best.safetensors         bundle of the epoch with the highest val mIoU
 RUN/val_images.safetensors   contribution of each val image to the scores of the best bundle
 RUN/last.safetensors         bundle of the last finished epoch
+RUN/finish.json              the request of `pixelwise finish RUN`, until the run has ended
 RUN/checkpoints              what `train --resume RUN` resumes from
 RUN/tensorboard              TensorBoard events, if the recipe enables them
 RUN/not_finite               batch and state before a step whose loss was not finite
@@ -36,19 +37,20 @@ from pixelwise.errors import InputError
 from pixelwise.evaluation import Evaluation
 from pixelwise.evaluation.image_counts import KEY
 from pixelwise.file_io import PART, make_folder, not_writable, write_text
-from pixelwise.overwriting import has_mark, html_mark
+from pixelwise.overwriting import has_mark, html_mark, json_mark
 from pixelwise.recipes.schema import CUSTOM_MODEL, ResolvedRecipe
 from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.training.resume_state import RunProgress
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import Normalization
 
+BEST = "best.safetensors"
 VAL_IMAGES = "val_images.safetensors"
 RUN_FILES = (
     "recipe.toml",
     "data.json",
     "metrics.jsonl",
-    "best.safetensors",
+    BEST,
     "last.safetensors",
     VAL_IMAGES,
 )
@@ -59,6 +61,7 @@ RUN_FOLDERS = {
 }
 """The folders in a run, with patterns of the files that training writes there."""
 REPORT = "report.html"
+FINISH = "finish.json"
 STEP_RECORD_SECONDS = 10.0
 
 
@@ -84,6 +87,8 @@ class Run:
 
     def __repr__(self) -> str:
         finished = f"{self.progress.epoch - 1} of {self.recipe.epochs} epochs"
+        if self.ended_early:
+            finished += ", ended early"
         best = ""
         if self.progress.best >= 0:
             best = f", best val mIoU {100 * self.progress.best:.1f} % in epoch {self.best_epoch}"
@@ -102,7 +107,7 @@ class Run:
     @property
     def best(self) -> Path:
         """Bundle of the best epoch."""
-        return self.folder / "best.safetensors"
+        return self.folder / BEST
 
     @property
     def val_images(self) -> Path:
@@ -123,6 +128,16 @@ class Run:
     def best_epoch(self) -> int:
         """The epoch with the highest val mIoU, from 1; 0 before the first validation."""
         return self.progress.best_epoch
+
+    @property
+    def ended_early(self) -> str:
+        """Why the run ended before its last epoch; empty if it did not."""
+        return self.progress.ended_early
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last epoch is over, or the run was ended early."""
+        return bool(self.ended_early) or self.progress.epoch > self.recipe.epochs
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -177,8 +192,9 @@ def check_out(out: Path, *, overwrite: bool, data: Path | None = None) -> None:
 
 def check_run_files(folder: Path) -> None:
     """Raise InputError if a file that a resumed run would replace is not one of a run."""
-    marks = {"best.safetensors": '"pixelwise"', "last.safetensors": '"pixelwise"'}
+    marks = {BEST: '"pixelwise"', "last.safetensors": '"pixelwise"'}
     marks |= {VAL_IMAGES: KEY, "metrics.jsonl": '"event"', REPORT: html_mark("report")}
+    marks |= {FINISH: json_mark("finish")}
     others = [
         folder / name
         for name, mark in marks.items()
@@ -200,6 +216,8 @@ def begin_run(run: Run, *, processes: int) -> None:
                 path.unlink()
         with suppress(OSError):  # it does not exist, or has files of others
             (out / name).rmdir()
+    if has_mark(out / FINISH, json_mark("finish")):
+        (out / FINISH).unlink(missing_ok=True)
     for name in (*RUN_FILES, REPORT):
         if name != "recipe.toml":  # which shows that there is a run until it is replaced
             (out / name).unlink(missing_ok=True)

@@ -175,7 +175,9 @@ def resume(
             group.on_rank_zero(lambda: write_data_json(folder, opened))
         progress = checkpoint.progress()
         position = f"{checkpoint.path.name}: epoch {progress.epoch}, step {progress.step}"
-        if progress.epoch > recipe.epochs:
+        if progress.ended_early:
+            position = f"the run has ended: {progress.ended_early}"
+        elif progress.epoch > recipe.epochs:
             position = "the run is finished"
         resumed = "; ".join([position, *damaged, *checkpoint.changed_environment()])
         facts = {
@@ -219,5 +221,6 @@ def _fit(
     board = closing(TensorBoard(run.folder / "tensorboard")) if enabled else nullcontext()
     with board as tensorboard:
         callbacks = CallbackList(callback, tensorboard)
+        callbacks.on_start(run)
         Trainer(setup, group, callback=callbacks, checkpoint=checkpoint).fit()
     return run

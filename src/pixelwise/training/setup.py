@@ -21,6 +21,7 @@ from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, Resolved
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.class_pixels import check_class_pixels
 from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
+from pixelwise.training.ending import check_patience
 from pixelwise.training.initial_model import InitialModel, create_initial_model, create_network
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
 from pixelwise.training.loading import augmented_train_split, count_workers
@@ -86,6 +87,7 @@ def set_up(
     data = open_data(source, recipe, callback, group)
 
     group.on_rank_zero(lambda: check_class_pixels(data))
+    group.on_rank_zero(lambda: check_patience(recipe, data))
 
     def plan() -> tuple[Recipe, dict[str, str]]:
         planned = plan_timed_run(

@@ -9,9 +9,11 @@ an uninterrupted one.
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from pixelwise.distributed.context import DistributedContext
 from pixelwise.errors import InputError, PixelwiseError
 from pixelwise.evaluation import Evaluation, evaluate, merge_shards
+from pixelwise.evaluation.examples import Example, ExampleRecorder
 from pixelwise.file_io import make_folder, remove_temporary_files
 from pixelwise.interrupts import Interrupts, StoppedError
 from pixelwise.models import Segmenter
@@ -27,6 +30,7 @@ from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.custom_model import make_predictor
 from pixelwise.training.ema import make_ema
+from pixelwise.training.ending import improves, is_requested, remove_request, write_request
 from pixelwise.training.kernel_selection import KernelConfig
 from pixelwise.training.loading import (
     BatchOrder,
@@ -41,6 +45,9 @@ from pixelwise.training.resume_state import Checkpoint, CheckpointWriter, Traini
 from pixelwise.training.run_folder import Metrics
 from pixelwise.training.setup import TrainingSetup
 from pixelwise.weights.tensor_file import write_tensor_file
+
+EXAMPLES = 6
+"""Number of val images that callbacks receive after each epoch."""
 
 
 class TrainingError(PixelwiseError):
@@ -75,6 +82,7 @@ class Trainer:
         self.recipe, self.progress = self.run.recipe, self.run.progress
         self.metrics = Metrics(self.run.folder, enabled=group.is_rank_zero)
         self.interrupts = Interrupts()
+        self.examples: list[Example] = []
         self._make_loader()
         self._make_model_and_optimizer()
         self.state = TrainingState(
@@ -126,21 +134,25 @@ class Trainer:
         self.validated_model = self.model if self.ema is None else self.ema.module
 
     def fit(self) -> None:
-        """Train to the end of the last epoch.
+        """Train to the end of the last epoch, or of the epoch after which the run is to end.
 
         Raises:
             TrainingError: If the loss is not finite, or a file of the run cannot be written.
             TrainingStoppedError: On Ctrl-C or SIGTERM, after a checkpoint.
         """
-        epochs = self.recipe.epochs
         with self.interrupts, self._explain_lost_workers():
-            for epoch in range(self.progress.epoch, epochs + 1):
+            while not self.run.is_finished:
                 self.train_epoch()
                 self._finish_epoch()
-                if (signal_number := self._stop_signal()) and epoch < epochs:
-                    self._stop(signal_number)
+                if not self.run.is_finished:
+                    self._stop_on(self._stop_signal())
+        ended_early = self.run.ended_early
         with self._explain_write_errors():
-            self.metrics.write("end", {"best_epoch": self.run.best_epoch})
+            more = {"ended_early": ended_early} if ended_early else {}
+            self.metrics.write("end", {"best_epoch": self.run.best_epoch, **more})
+            if self.group.is_rank_zero:
+                remove_request(self.run.folder)
+            self.callback.on_end(ended_early)
 
     def train_epoch(self) -> None:
         """Train from the current step to the end of the epoch."""
@@ -203,7 +215,10 @@ class Trainer:
         return value
 
     def validate(self) -> Evaluation:
-        """Evaluate the network, or the moving average of its weights, on val."""
+        """Evaluate the network, or the moving average of its weights, on val.
+
+        `examples` then holds the predictions of a few images.
+        """
         data = self.run.data
         predictor = make_predictor(
             self.validated_model,
@@ -212,14 +227,24 @@ class Trainer:
             pixels=data.pixels,
             device=self.device,
         )
+        names = [sample.name for sample in data.splits["val"]]
+        recorder = ExampleRecorder(names, count=EXAMPLES)
         part = evaluate(
             predictor,
             data,
             "val",
             progress=self._on_validation_progress,
+            on_image=recorder,
             shard=(self.group.rank, self.group.world_size),
         )
-        return merge_shards(self.group.gather(part))
+        merged = merge_shards(self.group.gather(part))
+        scores = merged.image_counts.mean_iou
+        recorded = [example for part in self.group.gather(recorder.examples) for example in part]
+        self.examples = [
+            replace(example, score=scores[example.name])
+            for example in sorted(recorded, key=lambda example: recorder.order[example.name])
+        ]
+        return merged
 
     def _compute_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         logits, *auxiliary = self.network.training_logits(
@@ -236,13 +261,14 @@ class Trainer:
     def _on_validation_progress(self, done: int, total: int) -> None:
         if signal_number := self._stop_signal():
             self._save()
-            self._stop(signal_number)
+            self._stop_on(signal_number)
         self.callback.on_validation_progress(done, total)
 
     def _finish_epoch(self) -> None:
         """Validate if it is due, write bundles and metrics, and move on to the next epoch."""
         epoch = self.progress.epoch
-        if epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs:
+        is_due = epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs
+        if is_due or self.group.on_rank_zero(lambda: is_requested(self.run.folder)):
             self._record_epoch()
         self.progress.begin(epoch + 1)
         self._save()
@@ -255,8 +281,14 @@ class Trainer:
             images=len(self.run.data.splits["train"]),
             val_seconds=time.perf_counter() - started,
         )
+        if self.recipe.patience and improves(self.progress.reference, evaluation.image_counts):
+            self.progress.reference = evaluation.image_counts
+            self.progress.reference_epoch = self.progress.epoch
         self.group.on_rank_zero(lambda: self._write_epoch(evaluation))
-        self.callback.on_epoch_end(row)
+        with self._explain_write_errors():
+            self.callback.on_examples(self.progress.epoch, self.examples)
+            self.callback.on_epoch_end(row)
+        self.progress.ended_early = self.group.on_rank_zero(self._reason_to_end)
 
     def _write_epoch(self, evaluation: Evaluation) -> None:
         """Write the bundles and the metrics of an epoch; a run killed meanwhile repeats this."""
@@ -270,6 +302,21 @@ class Trainer:
                 evaluation.image_counts.save(run.val_images, classes=names, split="val")
             self.metrics.write("epoch", run.history[-1])
 
+    def _reason_to_end(self) -> str:
+        """Return why the run ends after this epoch, although it is not the last; or nothing."""
+        epoch, epochs, patience = self.progress.epoch, self.recipe.epochs, self.recipe.patience
+        if epoch >= epochs:
+            return ""
+        if is_requested(self.run.folder):
+            return f"after epoch {epoch} of {epochs}, on request"
+        since = self.progress.reference_epoch
+        if patience and epoch - since >= patience * self.recipe.validate_every:
+            return (
+                f"after epoch {epoch} of {epochs}: none of the last {patience} validations "
+                f"improved on epoch {since} by more than the paired interval"
+            )
+        return ""
+
     def _stop_signal(self) -> int:
         """Return the number of the signal that asks any of the processes to stop, or 0."""
         return self.group.all_reduce_max(self.interrupts.requested or 0)[0]
@@ -281,8 +328,7 @@ class Trainer:
         )
         if signal_number or is_due:
             self._save()
-        if signal_number:
-            self._stop(signal_number)
+        self._stop_on(signal_number)
 
     def _save(self) -> None:
         """Save a checkpoint."""
@@ -293,17 +339,29 @@ class Trainer:
 
         self.group.on_rank_zero(write)
 
-    def _stop(self, signal_number: int) -> None:
-        """Raise TrainingStoppedError on all ranks; the checkpoint is saved already."""
+    def _stop_on(self, signal_number: int) -> None:
+        """Stop on a signal, unless the user answers otherwise; the checkpoint is saved already.
+
+        Raises:
+            TrainingStoppedError: On all ranks, if the run stops.
+        """
 
         def stop() -> None:
-            raise TrainingStoppedError(
+            answer = self.callback.on_interrupt() if signal_number == signal.SIGINT else None
+            if answer == "finish":
+                write_request(self.run.folder)
+            if answer in ("finish", "continue"):
+                return
+            reason = (
                 f"stopped in epoch {self.progress.epoch} after step {self.progress.step}; "
-                f"everything is saved: resume with {self.run.how_to_resume}",
-                signal_number=signal_number,
+                f"everything is saved: resume with {self.run.how_to_resume}"
             )
+            self.callback.on_stop(reason)
+            raise TrainingStoppedError(reason, signal_number=signal_number)
 
-        self.group.on_rank_zero(stop)
+        if signal_number:
+            self.group.on_rank_zero(stop)
+            self.interrupts.rearm()
 
     @contextmanager
     def _explain_write_errors(self) -> Iterator[None]:

@@ -65,6 +65,7 @@ EXPORTED = {
     "openvino-int8": ExportedEntry("openvino", "openvino", "openvino-int8"),
     "onnx": ExportedEntry("onnxruntime", "onnx", "onnx"),
     "onnx-int8": ExportedEntry("onnxruntime", "onnx", "onnx-int8"),
+    "tflite": ExportedEntry("ai-edge-litert", "tflite", "tflite"),
 }
 
 
