@@ -15,7 +15,6 @@ from pixelwise.data.channel_statistics import ChannelStatistics, compute_statist
 from pixelwise.data.classes import Classes, listed
 from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_dataset
 from pixelwise.data.dataset_spec import DatasetSpec
-from pixelwise.data.image_files import read_image
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
 from pixelwise.data.source import Sample, Source
@@ -25,6 +24,8 @@ from pixelwise.errors import InputError
 Mask = NDArray[np.uint8]
 
 DEFAULT_CACHE_BYTES = 2 << 30
+RASTER_CACHE_BYTES = 256 << 20
+"""Windows of rasters are kept up to this size, since users expect them to be read when needed."""
 
 
 @dataclass(repr=False)
@@ -84,7 +85,8 @@ class SegmentationData:
         if cached is not None:
             image, mask = cached
             return self.pixels.scale(image), mask
-        image = read_image(sample.image, self.pixels)
+        raw = sample.read_raw()
+        image = self.pixels.scale(self.pixels.select(raw, sample.image))
         return image, _to_index(sample.mask.read(image.shape[:2]), self.classes)
 
 
@@ -133,6 +135,8 @@ def open_dataset(
         draw_validation_split(source, val_fraction=val_fraction, seed=seed)
     if splits is not None:
         _keep_splits(source, splits)
+    if source.has_no_data:
+        cache_bytes = min(cache_bytes, RASTER_CACHE_BYTES)
     scan = scan_dataset(
         source,
         _inspect,
