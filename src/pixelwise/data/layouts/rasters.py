@@ -24,6 +24,8 @@ from pixelwise.data.source import NO_DATA, SPLITS, Sample, Source
 from pixelwise.errors import InputError, raise_problems
 
 LAYOUT = "rasters"
+_MANY = 4
+"""Ratio of the width of a block to that of a window above which reading is slow."""
 _MOST_SCALE = 1.5
 """Ratio of the pixel sizes above which objects have another scale."""
 
@@ -278,6 +280,13 @@ def _add_samples(
             "values, and where the labels lie"
         )
     source.splits = {name: splits[name] for name in (*SPLITS, "all") if name in splits}
+    for raster, found in zip(rasters, windows, strict=True):
+        if raster.block[1] > _MANY * found[0].width:
+            source.notes.append(
+                f"{raster.path.name} is stored in rows of {raster.block[1]} pixels, which are "
+                f"decoded whole for each window: `gdal_translate -co TILED=YES {raster.path.name} "
+                "OUT.tif` makes training faster"
+            )
     count = sum(map(len, splits.values()))
     height, width = np.max([w[2:] for found in windows for w in found], axis=0)
     source.notes.append(

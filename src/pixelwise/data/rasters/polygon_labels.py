@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import listed, normalize_name
+from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.data.rasters.raster_file import (
     Raster,
     Window,
@@ -249,14 +250,16 @@ class PolygonLabels:
 
     def covers(self, window: Window) -> bool:
         """Whether a window may have labeled pixels."""
-        return self.area is None or len(_near(self.trees[1], window)) > 0
+        return self.area is None or len(_near(self.trees[1], window, -0.5)) > 0
 
 
-def _near(tree: Any, window: Window) -> NDArray[np.int64]:
+def _near(tree: Any, window: Window, margin: float = 0) -> NDArray[np.int64]:
+    """The polygons that touch a window, enlarged on all sides, in their order."""
     import shapely
 
     top, left, height, width = window
-    box = shapely.box(left, top, left + width, top + height)
+    bottom, right = top + height, left + width
+    box = shapely.box(left - margin, top - margin, right + margin, bottom + margin)
     return np.sort(tree.query(box, predicate="intersects"))
 
 
@@ -281,7 +284,7 @@ def _burn(
         if polygon.geom_type == "Polygon" and not polygon.is_empty
     ]
     if shapes:
-        with _RASTERIO:
+        with warnings_silenced, _RASTERIO:
             features.rasterize(shapes, out=mask, transform=Affine.translation(left, top))
     return mask
 

@@ -58,6 +58,7 @@ class Raster:
         transform: (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f;
             None if the pixels have no position.
         is_partial: Whether pixels may lack data: a nodata value, a mask or alpha.
+        block: (height, width) of the strips or tiles, which are decoded as a whole.
         palette: (N, 3) color of each value; None if there is no palette.
     """
 
@@ -67,6 +68,7 @@ class Raster:
     crs: str | None
     transform: Transform | None
     is_partial: bool
+    block: tuple[int, int]
     palette: tuple[tuple[int, int, int], ...] | None = None
 
     @classmethod
@@ -110,6 +112,7 @@ class Raster:
                 own,
                 transform,
                 masked,
+                file.block_shapes[0],
                 _palette(file),
             )
 
