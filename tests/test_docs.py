@@ -46,7 +46,7 @@ README = ROOT / "README.md"
 NOTEBOOK = ROOT / "docs/notebooks/from_folder_to_export.ipynb"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 RUN = {"sh", "console", "python"}
-SHOWN = {"text", "toml"}
+SHOWN = {"text", "toml", "bash", "yaml"}  # test_distributed.py runs those of distributed.md
 
 NOT_RUN = {
     r"pip install ": "changes the environment; the extras it names are checked below",
@@ -56,6 +56,7 @@ NOT_RUN = {
     r"pixelwise train .*--devices 4": "needs four GPUs; see test_distributed.py",
     r"pixelwise train --resume runs/photos --devices 2": "needs the run of four GPUs",
     r"MASTER_ADDR=.* pixelwise train .*--nodes 2": "needs two machines; see test_distributed.py",
+    r"torchrun ": "test_distributed.py runs it",
     r"pixelwise convert \S+\.(caffemodel|pth|tar\.gz) ": (
         "needs published weights; test_convert.py, test_convert_deeplab.py and "
         "test_deeplab_weights.py make such files"

@@ -296,7 +296,7 @@ def test_multipolygons_holes_crossing_and_empty_geometries(plain: Path) -> None:
     np.testing.assert_array_equal(mask[:, 60:], want[:, 60:])
     assert (mask[20, :19] == 3).all()
     assert (mask[10, :8] == 3).all()
-    assert mask[5, 20] == 0 and mask[35, 20] == 0  # above and below the crossing
+    assert (mask[[5, 35], 20] == 0).all()  # above and below the crossing
 
 
 def test_pixels_without_data_are_ignored_and_do_not_count(plain: Path) -> None:
@@ -359,7 +359,8 @@ def test_windows_without_data_or_outside_the_area_are_left_out(plain: Path) -> N
     state(plain, TOML + 'area = "area.geojson"\n[windows]\nsize = 100\n')
     mask = assemble(open_dataset(plain))[1]
     assert (mask[100:250, :150] == 0).all()
-    assert (mask[:100] == 99).all() and (mask[250:, :150] == 255).all()
+    assert (mask[:100] == 99).all()
+    assert (mask[250:, :150] == 255).all()
 
 
 def test_a_raster_without_any_data_is_refused(plain: Path) -> None:
@@ -557,7 +558,8 @@ def test_a_pattern_names_rasters_and_their_labels(tmp_path: Path) -> None:
         write_raster(tmp_path / "labels" / f"{name}_mask.tif", expected())
     state(
         tmp_path,
-        '[[rasters]]\nimage = "images/{id}.tif"\nlabels = "labels/{id}_mask.tif"\nsplit = "train"\n',
+        '[[rasters]]\nimage = "images/{id}.tif"\nlabels = "labels/{id}_mask.tif"\n'
+        'split = "train"\n',
     )
     data = open_dataset(tmp_path, draw_val=False)
     np.testing.assert_array_equal(assemble(data, "one")[1], expected())

@@ -211,7 +211,8 @@ def open_tiff(path: Path) -> Iterator[Any]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path}: {what}: correct the path in data.toml")
-    with warnings_silenced:
+    # GDAL's own threads do not survive the fork of a loading process, which would wait for them.
+    with warnings_silenced, rasterio.Env(GDAL_NUM_THREADS="1"):
         try:
             file = rasterio.open(path, driver="GTiff")
         except rasterio.errors.RasterioError as error:
