@@ -6,6 +6,7 @@ The blocks of a page run in order, in a folder of the page's own that holds what
     new_photos/         its test images, without masks
     runs/photos/        a run on it, trained once for all pages
     photo.jpg, video.mp4, orthophoto.tif
+    flight/             two georeferenced rasters with polygons, and data.toml of rasters.md
 
 So that this takes little time, `small` changes the arguments of the commands that train, search or
 measure, and `small_train` those of `pixelwise.train`: one epoch, the tiny backbone with random
@@ -40,6 +41,7 @@ from PIL import Image
 import pixelwise
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
+from raster_files import write_flight
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -188,6 +190,9 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scene.save(folder / "photo.jpg")
     scene.resize((128, 96)).save(folder / "orthophoto.tif")
     write_video(folder / "video.mp4", scene)
+    write_flight(folder / "flight")
+    blocks = (block.code for block in read_blocks(ROOT / "docs/rasters.md"))
+    (folder / "flight/data.toml").write_text(next(blocks))
     run_command("train photos --out runs/photos", folder, tiny=True)
     return folder
 

@@ -19,7 +19,7 @@ from pixelwise.data.rasters.raster_file import Raster, Window
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError
 
-_SIZES = (1024, 512, 256)
+_SIZES = (1024, 512, 256, 128)
 _ENOUGH = 20
 _BLOCKS = {8: _ENOUGH, 4: _ENOUGH, 2: 5, 1: 1}
 """The largest windows and blocks of which there are at least so many are the default."""
