@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import pixelwise
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.data.rasters import raster_file
@@ -521,3 +522,76 @@ def test_a_raster_in_rows_or_huge_tiles_and_a_damaged_one_give_one_line(
     (plain / "a.tif").write_text("no raster")
     with pytest.raises(InputError, match=r"a\.tif: is not a GeoTIFF, or is damaged"):
         open_dataset(plain)
+
+
+def write_scene(root: Path) -> dict[str, Any]:
+    """Write a raster whose polygons can be seen, and return the visible part of each class."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(60, 100, (400, 600, 3), dtype=np.uint8)
+    features, truth = [], {"house": shapely.Polygon(), "barn": shapely.Polygon()}
+    for number in range(40):
+        row, column, side = (int(n) for n in rng.integers((0, 0, 30), (330, 530, 70)))
+        kind = ("house", "barn")[number % 2]
+        area = np.s_[row : row + side, column : column + side]
+        pixels[area] = rng.integers(0, 40, (side, side, 3)) + np.array(
+            (200, 60, 60) if kind == "house" else (40, 200, 40)
+        )
+        shape = square(row, column, side)
+        features.append((shape, {"kind": kind}))
+        truth = {k: v | shape if k == kind else v - shape for k, v in truth.items()}
+    pixels[:, :20] = 0
+    write_raster(root / "a.tif", pixels, nodata=0)
+    write_geojson(root / "labels.geojson", features)
+    state(root, TOML)
+    return truth
+
+
+SETTINGS = {
+    "model.options.backbone": "tiny",
+    "model.options.aspp": False,
+    "model.options.decoder": False,
+    "model.weights": "none",
+    "device": "cpu",
+    "kernels": "plain",
+    "memory_format": "contiguous",
+    "augmentation.crop": [64, 64],
+    "batch_size": 4,
+    "optimizer.learning_rate": 3e-3,
+    "epochs": 12,
+}
+
+
+@pytest.mark.slow
+def test_predicted_polygons_lie_where_the_labels_lie(tmp_path: Path) -> None:
+    """Also: two loading processes give the same network, and a run resumes to the same bits."""
+    pytest.importorskip("torch")
+    from pixelwise.inference.batch.large_images import predict_large_images
+    from pixelwise.training import Callback
+
+    class Stop(Callback):
+        def on_epoch_end(self, row: Any) -> None:
+            raise RuntimeError("stopped")
+
+    truth = write_scene(tmp_path)
+    run, again = tmp_path / "run", tmp_path / "again"
+    pixelwise.train(tmp_path, out=run, settings=SETTINGS, quiet=True)
+    settings = SETTINGS | {"data.workers": 2}
+    with pytest.raises(RuntimeError, match="stopped"):
+        pixelwise.train(tmp_path, out=again, settings=settings, quiet=True, callback=Stop())
+    pixelwise.resume(again, quiet=True)
+    weights = [(folder / "last.safetensors").read_bytes() for folder in (run, again)]
+    assert weights[0][-10_000:] == weights[1][-10_000:]
+
+    options = pixelwise.AnswerOptions(polygons=".gpkg")
+    predictor = pixelwise.load(run / "best.safetensors")
+    predict_large_images(predictor, tmp_path / "a.tif", tmp_path / "o", answers=options)
+    info, _, shapes, (names, *_) = pyogrio.raw.read(tmp_path / "o/a.gpkg")
+    assert info["crs"] == UTM33
+    polygons = shapely.make_valid(shapely.from_wkb(shapes))
+    for kind, wanted in truth.items():
+        found = shapely.union_all(polygons[names == kind])
+        assert found.intersection(wanted).area / found.union(wanted).area > 0.7, kind
+    with rasterio.open(tmp_path / "o/a.tif") as mask:
+        assert mask.crs == UTM33
+        assert mask.bounds.left, mask.bounds.top == ORIGIN
+        assert (mask.read(1)[:, :20] == mask.nodata).all()

@@ -254,7 +254,7 @@ class PolygonLabels:
 
 
 def _near(tree: Any, window: Window, margin: float = 0) -> NDArray[np.int64]:
-    """The polygons that touch a window, enlarged on all sides, in their order."""
+    """The polygons that touch a window with a margin on all sides, in their order."""
     import shapely
 
     top, left, height, width = window

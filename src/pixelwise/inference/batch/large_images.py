@@ -92,11 +92,7 @@ def predict_large_images(
     _check_options(predictor)
     _check_answers(options, overwrite=overwrite)
     paths, out = find_images(images), Path(out)
-    suffixes = (".tif", *options.suffixes)
-    stems = zip(paths, output_names(paths, out), strict=True)
-    names = {path: [f"{stem}{suffix}" for suffix in suffixes] for path, stem in stems}
-    for path, (mask, *_) in names.items():
-        _check_not_itself(out / mask, path)
+    names = _result_names(paths, out, options)
     settings = answer_settings(predictor, options)
     journal = make_journal(predictor, out, overwrite=overwrite, large=True, **settings)
     failed: list[InputError] = []
@@ -125,8 +121,8 @@ def predict_large_images(
                     side.unlink(missing_ok=True)  # the other images may need the room
                     raise
                 journal.seal(side)
-                files = [side, *(_outline(predictor, path, side, options, journal, suffixes[1:]))]
-                staged = dict(zip(names[path], files, strict=True))
+                outlines = _outline(predictor, path, side, options, journal)
+                staged = dict(zip(names[path], [side, *outlines], strict=True))
                 journal.add(path, stamp, staged, _answer(areas, path, options))
                 journal.commit()
 
@@ -230,16 +226,22 @@ def _measured(
         yield strip
 
 
+def _result_names(
+    paths: Sequence[Path], out: Path, options: AnswerOptions
+) -> dict[Path, list[str]]:
+    """The names of the mask of each image, and of its polygons if they are wanted."""
+    names = {}
+    for path, stem in zip(paths, output_names(paths, out), strict=True):
+        names[path] = [f"{stem}{suffix}" for suffix in (".tif", *options.suffixes)]
+        _check_not_itself(out / names[path][0], path)
+    return names
+
+
 def _outline(
-    predictor: Predictor,
-    path: Path,
-    mask: Path,
-    options: AnswerOptions,
-    journal: Journal,
-    suffixes: Sequence[str],
+    predictor: Predictor, path: Path, mask: Path, options: AnswerOptions, journal: Journal
 ) -> Iterator[Path]:
     """Write the polygons of a written mask under a temporary path, if they are wanted."""
-    for suffix in suffixes:
+    for suffix in options.suffixes:
         place = find_place(path, options)
         polygons = trace_mask_file(
             mask,
