@@ -24,7 +24,7 @@ from pixelwise.errors import InputError
 Mask = NDArray[np.uint8]
 
 DEFAULT_CACHE_BYTES = 2 << 30
-RASTER_CACHE_BYTES = 256 << 20
+RASTER_CACHE_BYTES = 64 << 20
 """Windows of rasters are kept up to this size, since users expect them to be read when needed."""
 
 
