@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from itertools import accumulate
 
+from pixelwise.data.groups import find_groups
 from pixelwise.data.rasters.blocks import keep_apart
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError
 
 
-def draw_validation_split(source: Source, *, val_fraction: float, seed: int) -> None:
+def draw_validation_split(
+    source: Source, *, val_fraction: float, seed: int, group_by: str = ""
+) -> None:
     """Move a random part of the training images to `val` if the dataset has no `val` split.
 
     Changes `source.splits` and adds a note. A dataset without any splits is divided into `train`
@@ -20,19 +22,21 @@ def draw_validation_split(source: Source, *, val_fraction: float, seed: int) -> 
         source: The dataset.
         val_fraction: Fraction of the images to draw; at least one image, and never all.
         seed: Random seed.
+        group_by: The rule that names the groups of images that are kept together; see
+            `data.groups`. Empty: each image is drawn for itself.
 
-    Windows of rasters are drawn in blocks, and those of `train` that overlap a window of another
-    split are left out.
+    Windows of rasters are drawn in blocks if there is no rule, and those of `train` that overlap a
+    window of another split are left out.
 
     Raises:
-        InputError: If there are fewer than two images or blocks.
+        InputError: If there are fewer than two images or groups, or the rule cannot be used.
     """
-    _draw(source, val_fraction=val_fraction, seed=seed)
+    _draw(source, val_fraction=val_fraction, seed=seed, group_by=group_by)
     if source.has_no_data:
         keep_apart(source)
 
 
-def _draw(source: Source, *, val_fraction: float, seed: int) -> None:
+def _draw(source: Source, *, val_fraction: float, seed: int, group_by: str) -> None:
     undivided = "all" if "all" in source.splits else "train"
     if "val" in source.splits or undivided not in source.splits:
         return
@@ -42,42 +46,43 @@ def _draw(source: Source, *, val_fraction: float, seed: int) -> None:
             f"{source.root}: the dataset has {len(samples)} image: at least 2 are needed, one for "
             "training and one for validation"
         )
-    if any(sample.group for sample in samples):
-        samples, count = _draw_groups(source, samples, val_fraction=val_fraction, seed=seed)
-    else:
+    groups = find_groups(source.root, samples, group_by)
+    count = min(len(samples) - 1, max(1, round(len(samples) * val_fraction)))
+    if groups is None:
         random.Random(seed).shuffle(samples)
-        count = min(len(samples) - 1, max(1, round(len(samples) * val_fraction)))
+        drawn = {sample.name for sample in samples[:count]}
+    else:
+        drawn = _draw_groups(source, samples, groups, count, seed)
     others = dict(source.splits)
     source.splits.clear()
-    source.splits["train"] = sorted(samples[count:], key=lambda sample: sample.name)
-    source.splits["val"] = sorted(samples[:count], key=lambda sample: sample.name)
+    samples.sort(key=lambda sample: sample.name)
+    source.splits["train"] = [sample for sample in samples if sample.name not in drawn]
+    source.splits["val"] = [sample for sample in samples if sample.name in drawn]
     source.splits.update(others)
     source.val_drawn = True
+    grouped = "" if groups is None else f", whole groups by {group_by or 'block'}"
     source.notes.append(
-        f"no validation split in the dataset: {count} of {len(samples)} images were drawn at "
-        f"random{' by group' if any(s.group for s in samples) else ''} (seed {seed})"
+        f"no validation split in the dataset: {len(drawn)} of {len(samples)} images were drawn at "
+        f"random (seed {seed}{grouped})"
     )
 
 
 def _draw_groups(
-    source: Source, samples: list[Sample], *, val_fraction: float, seed: int
-) -> tuple[list[Sample], int]:
-    """Order samples by groups drawn at random.
-
-    Returns:
-        The samples, and how many of the first ones make up whole groups for `val`: the number of
-        groups whose size is closest to the fraction.
-    """
-    members: dict[str, list[Sample]] = {}
-    for sample in samples:
-        members.setdefault(sample.group or sample.name, []).append(sample)
+    source: Source, samples: list[Sample], groups: list[str], count: int, seed: int
+) -> set[str]:
+    """Draw whole groups with about `count` images, and return the names of these."""
+    members: dict[str, set[str]] = {}
+    for sample, group in zip(samples, groups, strict=True):
+        members.setdefault(group, set()).add(sample.name)
     if len(members) < 2:
         raise InputError(
-            f"{source.root}: all {len(samples)} images belong to one group or block, which cannot "
-            "be divided: at least 2 are needed, one for training and one for validation"
+            f"{source.root}: all {len(samples)} images are of the group {groups[0]!r}: at least 2 "
+            "groups are needed, one for training and one for validation"
         )
-    groups = list(members.values())
-    random.Random(seed).shuffle(groups)
-    ends = list(accumulate(len(group) for group in groups))
-    count = min(ends[:-1], key=lambda end: abs(end - val_fraction * len(samples)))
-    return [sample for group in groups for sample in group], count
+    order = list(members.values())
+    random.Random(seed).shuffle(order)
+    drawn: set[str] = set()
+    for group in order:
+        if len(drawn) + len(group) <= count:
+            drawn |= group
+    return drawn or min(order, key=len)
