@@ -24,6 +24,8 @@ from pixelwise.inference.batch.result_mark import is_result
 from pixelwise.interrupts import StoppedError
 from pixelwise.regions import streamed_areas
 from pixelwise.regions.areas import measure_areas
+from pixelwise.regions.georeference import read_georeference
+from pixelwise.regions.polygons import find_polygons
 from pixelwise.weights.stored_calibration import StoredCalibration
 
 ndimage = pytest.importorskip("scipy.ndimage")
@@ -471,7 +473,7 @@ def test_predict_prints_a_summary(
     [
         (("--geopackage",), "geopackage: has no effect without to geojson"),
         (("--large", "--min-area", "5"), "--min-area or --fill-holes: needs the full image"),
-        (("--large", "--to", "geojson"), "--to geojson: needs the full image"),
+        (("--large", "--to", "labelme"), "--to labelme: needs the full image"),
         (("--large", "--confidence"), "--probabilities or --confidence: needs the full image"),
         (("--fill-holes",), "background 'background': is no class of the network"),
         (("--table", "a.txt"), "a.txt: the suffix of a table must be"),
@@ -540,6 +542,27 @@ def test_a_large_image_has_the_same_areas(tmp_path: Path) -> None:
         assert found == counted(labels, index)
         assert row["mean_confidence"] is None
         assert row["square_meters"] == pytest.approx(row["pixels"] * 0.25, rel=1e-3)
+
+
+@pytest.mark.parametrize("tolerance", [0, 1.0])
+def test_a_large_image_has_the_same_polygons(tmp_path: Path, tolerance: float) -> None:
+    """They are traced from the written mask instead of an array, and have no confidence."""
+    pytest.importorskip("tifffile")
+    shapely = pytest.importorskip("shapely")
+    raw = pytest.importorskip("pyogrio").raw
+    image, labels = draw(2)
+    write_geotiff(tmp_path / "field.tif", image)
+    place = read_georeference(tmp_path / "field.tif")
+    options = AnswerOptions(polygons=".gpkg", tolerance=tolerance)
+    call = (tmp_path / "field.tif", tmp_path / "o")
+    assert predict_large_images(predictor(), *call, answers=options).written == 1
+    info, _, shapes, (names, pixels, confidence) = raw.read(tmp_path / "o" / "field.gpkg")
+    wanted = find_polygons(labels, CLASSES, tolerance=tolerance, georeference=place)
+    assert info["crs"] == place.crs
+    found = zip(names, pixels.tolist(), shapely.normalize(shapely.from_wkb(shapes)), strict=True)
+    same = [(p.name, p.pixels, shapely.normalize(p.outline)) for p in wanted]
+    assert sorted(found, key=str) == sorted(same, key=str)
+    assert np.isnan(confidence).all()
 
 
 def test_a_resumed_large_image_has_the_areas_of_all_strips(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -446,6 +450,99 @@ def test_processes_can_be_started_by_torchrun(scenes: Path, tmp_path: Path) -> N
     assert done.stdout.count("epoch   1/1") == 1
     start = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
     assert start["processes"] == 2
+
+
+SRUN = """#!/bin/sh
+# Two tasks on one machine.
+export SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NUM_NODES=1 SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2
+export SLURM_NNODES=1 SLURM_NODEID=0 SLURM_JOB_ID={job} SLURM_NODELIST=localhost
+SLURM_PROCID=1 SLURM_LOCALID=1 "$@" &
+SLURM_PROCID=0 SLURM_LOCALID=0 "$@" && wait $!
+"""
+
+
+def documented(language: str, containing: str) -> str:
+    """The block of docs/distributed.md in a language that contains a text."""
+    page = Path(__file__).parent.parent / "docs/distributed.md"
+    blocks = re.findall(r"```(\w+)\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    (code,) = [code for name, code in blocks if name == language and containing in code]
+    return str(code)
+
+
+@pytest.fixture
+def programs(scenes: Path, tmp_path: Path) -> Path:
+    """A working folder with `photos`, and the programs that the documentation calls."""
+    (tmp_path / "photos").symlink_to(scenes)
+    recipe = write_recipe(tmp_path, epochs=1)
+    settings = f'case "$*" in *--resume*) ;; *) set -- "$@" --device cpu --recipe {recipe};; esac'
+    run = f"{shlex.quote(sys.executable)} -m"
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    scripts = {
+        "pixelwise": f'{settings}\nexec {run} pixelwise "$@"',
+        "torchrun": f'{settings}\nexec {run} torch.distributed.run "$@"',
+        "srun": SRUN.format(job=10_000 + os.getpid() % 10_000),
+    }
+    for name, text in scripts.items():
+        (folder / name).write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return tmp_path
+
+
+def run_shell(folder: Path, code: str, **variables: str) -> subprocess.Popen[str]:
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        ["sh", "-c", code],
+        cwd=folder,
+        env=os.environ | {"PATH": path} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def check_run(run: Path, *commands: subprocess.Popen[str]) -> None:
+    for command in commands:
+        _, stderr = command.communicate(timeout=120)
+        assert command.returncode == 0, stderr
+    start = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert start["processes"] == 2
+    assert (run / "best.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_documented_torchrun_command_trains_in_two_processes(programs: Path) -> None:
+    code = documented("sh", "torchrun")
+    check_run(programs / "runs/torchrun", run_shell(programs, code))
+
+
+@pytest.mark.slow
+def test_the_documented_slurm_script_trains_in_two_tasks_and_resumes(programs: Path) -> None:
+    code = documented("bash", "srun")
+    check_run(programs / "runs/slurm", run_shell(programs, code))
+    again = run_shell(programs, code)
+    assert again.communicate(timeout=120)[0].count("finished") == 1
+    assert again.returncode == 0
+
+
+@pytest.mark.slow
+def test_the_documented_kubernetes_job_trains_in_two_pods(programs: Path) -> None:
+    """The training operator gives each pod these variables."""
+    job = yaml.safe_load(documented("yaml", "PyTorchJob"))
+    replicas = job["spec"]["pytorchReplicaSpecs"]
+    assert sum(replica["replicas"] for replica in replicas.values()) == 2
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    pods = []
+    for rank, replica in enumerate(replicas.values()):
+        (container,) = replica["template"]["spec"]["containers"]
+        assert container["command"] == ["sh", "-c"]
+        (code,) = container["args"]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 4
+        code = code.replace("--nproc-per-node 4", "--nproc-per-node 1")
+        pods.append(run_shell(programs, code, WORLD_SIZE="2", RANK=str(rank), **address))
+    check_run(programs / "runs/kubernetes", *pods)
 
 
 def test_missing_rendezvous_variables_are_named(tmp_path: Path, cli: Any) -> None:

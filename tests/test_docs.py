@@ -6,6 +6,7 @@ The blocks of a page run in order, in a folder of the page's own that holds what
     new_photos/         its test images, without masks
     runs/photos/        a run on it, trained once for all pages
     photo.jpg, video.mp4, orthophoto.tif
+    flight/             two georeferenced rasters with polygons, and data.toml of rasters.md
 
 So that this takes little time, `small` changes the arguments of the commands that train, search or
 measure, and `small_train` those of `pixelwise.train`: one epoch, the tiny backbone with random
@@ -40,13 +41,14 @@ from PIL import Image
 import pixelwise
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
+from raster_files import write_flight
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 NOTEBOOK = ROOT / "docs/notebooks/from_folder_to_export.ipynb"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 RUN = {"sh", "console", "python"}
-SHOWN = {"text", "toml"}
+SHOWN = {"text", "toml", "bash", "yaml"}  # test_distributed.py runs those of distributed.md
 
 NOT_RUN = {
     r"pip install ": "changes the environment; the extras it names are checked below",
@@ -56,6 +58,7 @@ NOT_RUN = {
     r"pixelwise train .*--devices 4": "needs four GPUs; see test_distributed.py",
     r"pixelwise train --resume runs/photos --devices 2": "needs the run of four GPUs",
     r"MASTER_ADDR=.* pixelwise train .*--nodes 2": "needs two machines; see test_distributed.py",
+    r"torchrun ": "test_distributed.py runs it",
     r"pixelwise convert \S+\.(caffemodel|pth|tar\.gz) ": (
         "needs published weights; test_convert.py, test_convert_deeplab.py and "
         "test_deeplab_weights.py make such files"
@@ -191,6 +194,9 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scene.save(folder / "photo.jpg")
     scene.resize((128, 96)).save(folder / "orthophoto.tif")
     write_video(folder / "video.mp4", scene)
+    write_flight(folder / "flight")
+    blocks = (block.code for block in read_blocks(ROOT / "docs/rasters.md"))
+    (folder / "flight/data.toml").write_text(next(blocks))
     run_command("train photos --out runs/photos", folder, tiny=True)
     return folder
 

@@ -44,8 +44,11 @@ class PixelSummary:
 
 
 def summarize_pixels(raw: RawImage) -> PixelSummary:
-    """Summarize a decoded image."""
+    """Summarize a decoded image; pixels without data are left out."""
     pixels = raw.pixels
+    if raw.missing is not None:
+        pixels = pixels[~raw.missing][None]
+        raw = replace(raw, pixels=raw.pixels[:1, :1], missing=None)
     height, width, stored = pixels.shape
     looks_like_alpha = True
     if raw.alpha:
@@ -58,17 +61,20 @@ def summarize_pixels(raw: RawImage) -> PixelSummary:
         sums, squares = counts @ levels, counts @ levels**2
     else:
         step = max(1, int(np.sqrt(height * width / SAMPLED)))
-        sample = pixels[::step, ::step, :3].astype(np.float32).reshape(-1)
+        across = step if height > 1 else step**2  # pixels without data leave a single row
+        sample = pixels[::step, ::across, :3].astype(np.float32).reshape(-1)
         sums, squares = np.zeros(stored), np.zeros(stored)
         for channel in range(stored):
             wide = pixels[..., channel].astype(np.float64)
             sums[channel], squares[channel] = wide.sum(), np.square(wide).sum()
-    example = replace(raw, pixels=pixels[:1, :1].copy())
+    example = replace(raw, pixels=raw.pixels[:1, :1].copy())
     return PixelSummary(example, looks_like_alpha, sample, height * width, sums, squares)
 
 
 def _histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return (C, 256): the number of pixels of each value in 8-bit (H, W, C)."""
+    if not pixels.size:
+        return np.zeros((pixels.shape[2], 256))
     if pixels.shape[2] == 3:
         counted = Image.fromarray(pixels).histogram()
     else:

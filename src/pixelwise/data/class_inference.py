@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from pixelwise.data.classes import IGNORE, Classes, distinct_colors, listed, pac
 from pixelwise.data.instance_ids import check_instance_ids
 from pixelwise.data.mask_readings import choose_readings
 from pixelwise.data.pair_report import PairReport
-from pixelwise.data.source import Source
+from pixelwise.data.source import NO_DATA, Source
 from pixelwise.errors import InputError
 
 MAX_INFERRED_CLASSES = 64
@@ -40,6 +41,8 @@ def infer_classes(
     Raises:
         InputError: If the values or colors cannot be classes.
     """
+    if source.has_no_data:
+        pairs = [_without_no_data(pair) for pair in pairs]
     readable = [pair for pair in pairs if pair.mask.readable and len(pair.mask.values)]
     used = [pair for pair in readable if pair.mask.representative] or readable
     choose_readings(source, readable, has_class_table=has_class_table)
@@ -56,6 +59,12 @@ def infer_classes(
     values = np.unique(np.concatenate([pair.mask.values for pair in index])).tolist()
     palettes = [pair.mask.palette for pair in index if pair.mask.palette is not None]
     return _classes_from_values(source, values, palettes[0] if palettes else None)
+
+
+def _without_no_data(pair: PairReport) -> PairReport:
+    kept = pair.mask.values != NO_DATA
+    mask = replace(pair.mask, values=pair.mask.values[kept], counts=pair.mask.counts[kept])
+    return replace(pair, mask=mask)
 
 
 def _check_mixed_binary(source: Source, index: Sequence[PairReport]) -> None:

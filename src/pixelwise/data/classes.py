@@ -12,7 +12,7 @@ import json
 import tomllib
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,16 @@ class Classes:
         return Classes.make(
             self.names, colors=self.colors, ignore=ignore, ignore_color=self.ignore_color
         )
+
+    def ignoring(self, value: int) -> Classes:
+        """Return the same classes for masks in which a further value is ignored.
+
+        Raises:
+            InputError: If it is the value of a class.
+        """
+        if value == self.ignore or value in self.also_ignored:
+            return self
+        return replace(self, ignore=self.file_ignore, also_ignored=(*self.also_ignored, value))
 
     def find_values(self, values: NDArray[Any]) -> NDArray[np.int16]:
         """Return the class index, IGNORE or UNKNOWN of each mask value, in the same shape."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from pixelwise.data.classes import IGNORE, UNKNOWN, Classes, listed
 from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_dataset
 from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.folds import assign_folds
-from pixelwise.data.groups import group_images
-from pixelwise.data.image_files import read_image
+from pixelwise.data.groups import find_groups
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
+from pixelwise.data.rasters.blocks import keep_apart
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.splits import draw_validation_split
 from pixelwise.errors import InputError
@@ -28,6 +28,8 @@ from pixelwise.recipes.fold import parse_fold
 Mask = NDArray[np.uint8]
 
 DEFAULT_CACHE_BYTES = 2 << 30
+RASTER_CACHE_BYTES = 64 << 20
+"""Windows of rasters are kept up to this size, since users expect them to be read when needed."""
 
 
 @dataclass(repr=False)
@@ -87,7 +89,8 @@ class SegmentationData:
         if cached is not None:
             image, mask = cached
             return self.pixels.scale(image), mask
-        image = read_image(sample.image, self.pixels)
+        raw = sample.read_raw()
+        image = self.pixels.scale(self.pixels.select(raw, sample.image))
         return image, _to_index(sample.mask.read(image.shape[:2]), self.classes)
 
 
@@ -149,6 +152,8 @@ def open_dataset(
         draw_validation_split(source, val_fraction=val_fraction, seed=seed, group_by=group_by)
     if splits is not None:
         _keep_splits(source, splits)
+    if source.has_no_data:
+        cache_bytes = min(cache_bytes, RASTER_CACHE_BYTES)
     scan = scan_dataset(
         source,
         _inspect,
@@ -195,11 +200,13 @@ def _divide(
     pooled = [pair for pair in scan.pairs if pair.split == "train"]
     samples = [pair.sample for pair in pooled]
     names = [sample.name for sample in samples]
-    groups = group_images(scan.root, samples, group_by) if group_by else names
+    groups = find_groups(scan.root, samples, group_by) or names
     counts = np.stack([scan.class_counts(pair.mask) for pair in pooled])[:, :IGNORE]
     folds = assign_folds(groups, counts[:, counts.any(axis=0)], count, seed=seed)
     for pair, own in zip(pooled, folds, strict=True):
         pair.split = "val" if own == number - 1 else "train"
+    if scan.source.has_no_data:
+        _keep_apart(scan)
     tested = scan.source.splits.get("test")
     keep = {"train": [], "val": []} | ({} if tested is None else {"test": tested})
     scan.source.splits = {s: v for s, v in keep.items() if wanted is None or s in wanted}
@@ -208,6 +215,17 @@ def _divide(
     scan.source.notes.append(
         f"fold {number} of {count} of {len(pooled)} images is val (seed {seed}{grouped})"
     )
+
+
+def _keep_apart(scan: DatasetScan[PairReport]) -> None:
+    """Leave out the windows of rasters that overlap those of a fold."""
+    splits: dict[str, list[Sample]] = {}
+    for pair in scan.pairs:
+        splits.setdefault(pair.split, []).append(pair.sample)
+    divided = replace(scan.source, splits=splits)
+    keep_apart(divided)
+    kept = {sample.name for samples in divided.splits.values() for sample in samples}
+    scan.pairs = [pair for pair in scan.pairs if pair.sample.name in kept]
 
 
 def _keep_splits(source: Source, splits: tuple[str, ...]) -> None:

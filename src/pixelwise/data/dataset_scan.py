@@ -16,7 +16,7 @@ from pixelwise.data.class_inference import infer_classes
 from pixelwise.data.classes import UNKNOWN, Classes
 from pixelwise.data.pair_report import MaskReport, PairReport
 from pixelwise.data.pixel_format import RGB, PixelFormat
-from pixelwise.data.source import Sample, Source
+from pixelwise.data.source import NO_DATA, Sample, Source
 from pixelwise.errors import InputError
 from pixelwise.process_settings import cores
 
@@ -140,6 +140,8 @@ def scan_dataset(
                 pair.image.problems += error.problems
     try:
         scan.classes = infer_classes(source, pairs, has_class_table=has_class_table)
+        if source.has_no_data and scan.classes is not None:
+            scan.classes = scan.classes.ignoring(NO_DATA)
     except InputError as error:
         scan.class_problems += error.problems
     return scan

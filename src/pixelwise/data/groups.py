@@ -30,6 +30,19 @@ _COUNTED = re.compile(r"(?P<group>.*\d.*?)(?:[-_. ]*[A-Za-z]*[-_. ]*)\d+")
 """A name with a number before the number at its end, such as `patient12_slice007`."""
 
 
+def find_groups(root: Path, samples: Sequence[Sample], rule: str) -> list[str] | None:
+    """Return the group of each image by a rule, or else its own; None if there are no groups.
+
+    Raises:
+        InputError: As `group_images`.
+    """
+    if rule:
+        return group_images(root, samples, rule)
+    if any(sample.group for sample in samples):
+        return [sample.group or sample.name for sample in samples]
+    return None
+
+
 def group_images(root: Path, samples: Sequence[Sample], rule: str) -> list[str]:
     """Return the group of each image.
 
@@ -55,6 +68,8 @@ def suggested_group(sample: Sample) -> str:
     It is the part before the number at the end, if that part holds a number as well: names such as
     `img_0001` count images, but `flight3_0001` counts those of a flight.
     """
+    if sample.group:
+        return sample.group
     match = _COUNTED.fullmatch(sample.image.stem)
     return match["group"] if match else ""
 

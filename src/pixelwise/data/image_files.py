@@ -79,18 +79,22 @@ def read_raw(path: Path) -> RawImage:
             than MAX_PIXELS, or holds values that are not finite.
     """
     if path.suffix.lower() in ARRAY_SUFFIXES:
-        return RawImage(_finite(read_array(path), path))
+        return RawImage(check_finite(read_array(path), path))
     try:
         with open_image(path, IMAGE_FORMATS, decode=False, deep=True) as image:
             raw = _decode(path, image)
     except BeyondPillowError:
         tiff = read_tiff(path)
         raw = RawImage(tiff.as_shown(), tiff.alpha, unsure_alpha=tiff.alpha)
-    return replace(raw, pixels=_finite(raw.pixels, path))
+    return replace(raw, pixels=check_finite(raw.pixels, path))
 
 
-def _finite(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Convert to one of DTYPES. Raises InputError for values that are not finite."""
+def check_finite(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Convert pixels (H, W, C) to one of DTYPES.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     with np.errstate(over="ignore"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.channel_statistics import PixelSummary, summarize_pixels
 from pixelwise.data.classes import pack_rgb
-from pixelwise.data.image_files import read_raw, swapped_by_exif
+from pixelwise.data.image_files import swapped_by_exif
 from pixelwise.data.mask_files import MaskReading, StoredMask, read_stored_mask
 from pixelwise.data.pixel_format import RawImage
 from pixelwise.data.source import MaskFile, Sample
@@ -138,7 +138,7 @@ def decode_pair(pair: PairReport) -> tuple[RawImage | None, NDArray[Any] | None]
     image, mask, sample = pair.image, pair.mask, pair.sample
     raw = stored = None
     try:
-        raw = read_raw(sample.image)
+        raw = sample.read_raw()
         image.size, image.summary = raw.size, summarize_pixels(raw)
     except InputError as error:
         image.problems += error.problems

@@ -34,11 +34,13 @@ class RawImage:
         alpha: Whether the file labels the last channel as alpha.
         unsure_alpha: Whether that label is unreliable: programs label the fourth channel of a
             TIFF as alpha whatever it holds.
+        missing: (H, W) the pixels of a raster without data; None if all have data.
     """
 
     pixels: NDArray[Any]
     alpha: bool = False
     unsure_alpha: bool = False
+    missing: NDArray[np.bool_] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -115,12 +117,17 @@ class PixelFormat:
     def select(self, raw: RawImage, path: Path | str, *, remedy: str = "") -> NDArray[Any]:
         """Return the channels (H, W, C) of this format, with the stored values.
 
-        Alpha is dropped unless the format needs it as a channel; gray becomes RGB.
+        Alpha is dropped unless the format needs it as a channel; gray becomes RGB. In images of
+        more than 8 bits, pixels without data become 0 in units of 0..255, because their values may
+        be far out of range.
 
         Raises:
             InputError: If the image has other channels or another type.
         """
         pixels = raw.pixels
+        if raw.missing is not None and not self.is_bytes and raw.dtype == self.dtype:
+            low = self.value_range[0] if raw.dtype == "float32" else round(self.value_range[0])
+            pixels = np.where(raw.missing[..., None], pixels.dtype.type(low), pixels)
         stored = pixels.shape[2]
         if raw.dtype == self.dtype:
             if stored == self.channels:

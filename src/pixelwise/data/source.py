@@ -9,9 +9,13 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import Classes
+from pixelwise.data.image_files import read_raw
 from pixelwise.data.mask_files import MaskReading, read_stored_mask
+from pixelwise.data.pixel_format import RawImage
 
 SPLITS = ("train", "val", "test")
+NO_DATA = 65535
+"""Stored value of pixels of a raster without label or without image; see `Source.has_no_data`."""
 
 
 class MaskSource(Protocol):
@@ -47,13 +51,34 @@ class MaskFile:
         return read_stored_mask(self.path).read_by(self.reading, self.path)
 
 
+class ImagePart(Protocol):
+    """An image that is a part of a file, and is read when it is needed."""
+
+    def read(self, label: Path) -> RawImage:
+        """Read the stored values; `label` names the part in errors."""
+
+
 @dataclass(frozen=True)
 class Sample:
-    """An image and its mask; `name` is unique in the dataset and the same on every system."""
+    """An image and its mask.
+
+    Attributes:
+        name: Unique in the dataset, and the same on every system.
+        image: The file; for a part of a file, a path that names the part and does not exist.
+        mask: Where the mask comes from.
+        part: The part of a file; None if the image is a file.
+        group: Samples of a group are drawn for the same split; empty for a group of its own.
+    """
 
     name: str
     image: Path
     mask: MaskSource
+    part: ImagePart | None = None
+    group: str = ""
+
+    def read_raw(self) -> RawImage:
+        """Decode the image to its stored values. Raises InputError as `image_files.read_raw`."""
+        return read_raw(self.image) if self.part is None else self.part.read(self.image)
 
 
 @dataclass
@@ -69,6 +94,9 @@ class Source:
         notes: What was found and assumed, for the user.
         val_drawn: Whether `val` was drawn at random.
         stated: What options and data.toml state about the dataset, as plain values.
+        has_no_data: Whether masks may hold NO_DATA, which is ignored whatever the classes are.
+        gap: Distance in pixels below which a training window of a raster is left out because of a
+            window in another split.
     """
 
     root: Path
@@ -79,3 +107,5 @@ class Source:
     notes: list[str] = field(default_factory=list)
     val_drawn: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
+    has_no_data: bool = False
+    gap: float = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from pixelwise.data.groups import group_images
+from pixelwise.data.groups import find_groups
+from pixelwise.data.rasters.blocks import keep_apart
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError
 
@@ -24,9 +25,18 @@ def draw_validation_split(
         group_by: The rule that names the groups of images that are kept together; see
             `data.groups`. Empty: each image is drawn for itself.
 
+    Windows of rasters are drawn in blocks if there is no rule, and those of `train` that overlap a
+    window of another split are left out.
+
     Raises:
         InputError: If there are fewer than two images or groups, or the rule cannot be used.
     """
+    _draw(source, val_fraction=val_fraction, seed=seed, group_by=group_by)
+    if source.has_no_data:
+        keep_apart(source)
+
+
+def _draw(source: Source, *, val_fraction: float, seed: int, group_by: str) -> None:
     undivided = "all" if "all" in source.splits else "train"
     if "val" in source.splits or undivided not in source.splits:
         return
@@ -36,7 +46,7 @@ def draw_validation_split(
             f"{source.root}: the dataset has {len(samples)} image: at least 2 are needed, one for "
             "training and one for validation"
         )
-    groups = None if not group_by else group_images(source.root, samples, group_by)
+    groups = find_groups(source.root, samples, group_by)
     count = min(len(samples) - 1, max(1, round(len(samples) * val_fraction)))
     if groups is None:
         random.Random(seed).shuffle(samples)
@@ -50,9 +60,10 @@ def draw_validation_split(
     source.splits["val"] = [sample for sample in samples if sample.name in drawn]
     source.splits.update(others)
     source.val_drawn = True
+    grouped = "" if groups is None else f", whole groups by {group_by or 'block'}"
     source.notes.append(
         f"no validation split in the dataset: {len(drawn)} of {len(samples)} images were drawn at "
-        f"random (seed {seed}{f', whole groups by {group_by}' if group_by else ''})"
+        f"random (seed {seed}{grouped})"
     )
 
 

@@ -21,7 +21,7 @@ from pixelwise.data.classes import (
     unpack_rgb,
 )
 from pixelwise.data.image_files import MASK_SUFFIXES, mask_palette
-from pixelwise.data.source import MaskSource, Source
+from pixelwise.data.source import NO_DATA, MaskSource, Source
 from pixelwise.errors import InputError
 
 IGNORED = "ignore"
@@ -165,6 +165,8 @@ class StatedValues:
             ignored = [self.classes.ignore, *self.classes.also_ignored]
             free = [value for value in ignored if table[value] == _UNMAPPED]
             table[free] = value_of[IGNORED]
+        if source.has_no_data:
+            table[NO_DATA] = NO_DATA
         values = ValueTable(
             self.origin,
             table,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise import pages
+from pixelwise.doctor.block_maps import draw_block_maps
 from pixelwise.doctor.diagnosis import Diagnosis, Severity
 from pixelwise.doctor.finding_images import FindingImages
 
@@ -44,6 +45,7 @@ def write_page(path: Path, diagnosis: Diagnosis, *, title: str | None = None) ->
         widest=max((max(row.share.values(), default=0) for row in facts.classes), default=0),
         colors=[pages.css_color(row.color) for row in facts.classes],
         facts=fact_lines(diagnosis),
+        maps=draw_block_maps(diagnosis.scan),
     )
 
 

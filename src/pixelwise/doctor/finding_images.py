@@ -78,7 +78,7 @@ class FindingImages:
         first = PageImage(f"{name}: cannot be displayed", None)
         image = colors = None
         with suppress(InputError):
-            image = to_display(read_raw(pair.image.path))
+            image = to_display(pair.sample.read_raw())
             first = _page_image(name, image)
         with suppress(InputError):
             colors = self._colored(pair)

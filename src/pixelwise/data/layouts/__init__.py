@@ -40,6 +40,7 @@ from pixelwise.data.layouts import (
     geojson,
     label_studio,
     labelme,
+    rasters,
     roboflow,
     sbd,
     ultralytics,
@@ -113,6 +114,8 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
         raise InputError(f"{root}: {what}: {remedy}")
     toml = read_data_toml(root)
     spec = spec or DatasetSpec()
+    if toml is not None and toml.rasters:
+        return _read_rasters(root, toml, spec)
     if spec.from_run and not matches(root, spec):
         spec = DatasetSpec()
     if spec or (toml is not None and (toml.images or toml.masks)):
@@ -128,6 +131,18 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
         source.stated = toml.to_json()
     if spec:
         source.stated |= {"images": spec.images, "masks": spec.masks}
+    return source
+
+
+def _read_rasters(root: Path, toml: DataToml, spec: DatasetSpec) -> Source:
+    if spec and not spec.from_run:
+        raise InputError(
+            f"{toml.path}: names rasters, so that --images and --masks have no meaning: remove the "
+            "options, or [[rasters]]"
+        )
+    source = rasters.read(root, toml)
+    toml.set_classes(source)
+    source.stated = toml.to_json()
     return source
 
 

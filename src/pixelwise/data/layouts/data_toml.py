@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,15 +21,47 @@ FILE_NAME = "data.toml"
 _CLASS_KEYS = ("class", "ignore", "ignore_color")
 
 
-class _Content(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
+
+class StatedLabels(_Table):
+    """A file of labels: see docs/rasters.md."""
+
+    path: str = Field(min_length=1)
+    layer: str | None = None
+    attribute: str | None = None
+    name: str | None = Field(default=None, alias="class", min_length=1)
+    crs: str | None = None
+
+
+class StatedRaster(_Table):
+    """An entry [[rasters]]: see docs/rasters.md."""
+
+    image: str = Field(min_length=1)
+    labels: str | StatedLabels | list[StatedLabels]
+    crs: str | None = None
+    area: str | None = None
+    split: Literal["train", "val", "test"] | None = None
+
+
+class StatedWindows(_Table):
+    """The table [windows]: see docs/rasters.md."""
+
+    size: int | None = Field(default=None, ge=32, le=8192)
+    block: int | None = Field(default=None, ge=1, le=1024)
+    gap: float = Field(default=0, ge=0)
+
+
+class _Content(_Table):
     images: str | None = Field(default=None, min_length=1)
     masks: str | None = Field(default=None, min_length=1)
     variable: str | None = Field(default=None, min_length=1)
     splits: dict[str, str | list[str]] | str | None = None
     values: dict[str, str] = Field(default_factory=dict)
     colors: dict[str, str] = Field(default_factory=dict)
+    rasters: list[StatedRaster] = Field(default_factory=list)
+    windows: StatedWindows | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +77,8 @@ class DataToml:
         values: Class name of each mask value, range of values, or class of the layout.
         colors: Class name of each color.
         class_tables: The tables of classes.toml, if the file holds them.
+        rasters: The georeferenced rasters of which windows are the images.
+        windows: How these are divided.
     """
 
     path: Path
@@ -55,6 +89,8 @@ class DataToml:
     values: dict[str, str]
     colors: dict[str, str]
     class_tables: dict[str, Any]
+    rasters: tuple[StatedRaster, ...]
+    windows: StatedWindows
 
     def set_classes(self, source: Source) -> None:
         """Give a source the stated classes, and map its masks to them.
@@ -102,6 +138,8 @@ class DataToml:
             "splits": self.splits,
             "values": self.values,
             "colors": self.colors,
+            "rasters": [r.model_dump(by_alias=True, exclude_none=True) for r in self.rasters],
+            "windows": self.windows.model_dump(exclude_defaults=True),
             **self.class_tables,
         }
         return {key: value for key, value in content.items() if value}
@@ -127,7 +165,27 @@ def read_data_toml(root: Path) -> DataToml | None:
             f"{path}: ignore has no effect without [values], [colors] or class tables: write them "
             "too, or remove it"
         )
-    return DataToml(path=path, class_tables=class_tables, **stated.model_dump())
+    _check_rasters(path, stated)
+    keys = ("images", "masks", "variable", "splits", "values", "colors")
+    return DataToml(
+        path=path,
+        class_tables=class_tables,
+        **{key: getattr(stated, key) for key in keys},
+        rasters=tuple(stated.rasters),
+        windows=stated.windows or StatedWindows(),
+    )
+
+
+def _check_rasters(path: Path, stated: _Content) -> None:
+    """Raise InputError for keys that make no sense together."""
+    if not stated.rasters:
+        if stated.windows is not None:
+            raise InputError(f"{path}: windows: has no effect without [[rasters]]: remove it")
+        return
+    for key in ("images", "masks", "variable", "splits", "colors"):
+        if getattr(stated, key):
+            remedy = "write `split` in [[rasters]]" if key == "splits" else "keep one of the two"
+            raise InputError(f"{path}: {key}: cannot be combined with [[rasters]]: {remedy}")
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -142,6 +200,8 @@ def _load(path: Path) -> dict[str, Any]:
 def _explain(path: Path, fault: Any) -> str:
     """One line for a fault that pydantic found."""
     key = ".".join(str(part) for part in fault["loc"])
+    if fault["loc"][0] in ("rasters", "windows"):
+        return _explain_raster(path, fault)
     if fault["type"] == "extra_forbidden":
         allowed = ", ".join((*_Content.model_fields, *_CLASS_KEYS))
         return f"{path}: unknown key {key!r}: allowed are {allowed}"
@@ -154,3 +214,18 @@ def _explain(path: Path, fault: Any) -> str:
         "colors": 'a class name for each color, such as "255,0,0" = "person"',
     }
     return f"{path}: {key}: is {fault['input']!r}: write {forms[str(fault['loc'][0])]}"
+
+
+def _explain_raster(path: Path, fault: Any) -> str:
+    """One line for a fault in [[rasters]] or [windows]."""
+    tables = {"StatedLabels": StatedLabels, "StatedRaster": StatedRaster}
+    parts = [part for part in fault["loc"] if part not in tables and part != "str"]
+    key = ".".join(str(part) for part in parts if not str(part).startswith("list["))
+    if fault["type"] == "missing":
+        return f"{path}: {key}: is missing: write it"
+    if fault["type"] == "extra_forbidden":
+        table = StatedWindows if parts[0] == "windows" else StatedRaster
+        table = StatedLabels if "labels" in parts[:-1] else table
+        names = (field.alias or name for name, field in table.model_fields.items())
+        return f"{path}: unknown key {key!r}: allowed are {', '.join(names)}"
+    return f"{path}: {key}: is {fault['input']!r}: {fault['msg'].lower()}"

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.data.image_files import read_raw
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
 from pixelwise.doctor.measures.alignment import Agreement, agreement
 from pixelwise.doctor.pair_inspection import InspectedPair, Scan, to_display, to_levels
@@ -185,7 +184,7 @@ def _exif_explains(pair: InspectedPair) -> bool:
 def _read_again(pair: InspectedPair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """Read the gray version (H, W) of an image and the levels (H, W) of its mask once more."""
     try:
-        image = to_display(read_raw(pair.sample.image))
+        image = to_display(pair.sample.read_raw())
         levels = to_levels(pair.sample.mask.read(pair.image.size), pair.mask)
     except InputError:  # the file has changed since the scan
         return None

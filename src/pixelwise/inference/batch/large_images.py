@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,8 @@ from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic
-from pixelwise.inference.answer_options import AnswerOptions
+from pixelwise.inference.answer_options import GEOJSON, AnswerOptions
+from pixelwise.inference.batch.folder_journal import Journal
 from pixelwise.inference.batch.image_work import file_stamp, find_place, make_answer
 from pixelwise.inference.batch.mask_tiff import write_mask_tiff
 from pixelwise.inference.batch.predict_folder import (
@@ -38,6 +39,8 @@ from pixelwise.inference.tables import check_replaced
 from pixelwise.inference.tiling.tile_grid import Block
 from pixelwise.inference.tiling.tiled_model import NONE, TiledModel
 from pixelwise.interrupts import Interrupts
+from pixelwise.regions.file_polygons import trace_mask_file
+from pixelwise.regions.polygons import write_polygons
 from pixelwise.regions.streamed_areas import StreamedAreas
 
 MEMORY = 9 << 27
@@ -70,7 +73,8 @@ def predict_large_images(
         predictor: Predicts the masks, without a CRF or TTA.
         images: A folder, a file, or several of these.
         out: The folder for the masks.
-        answers: A table of areas, without confidences; nothing else is possible in tiles.
+        answers: A table of areas and polygons, without confidences; nothing else is possible in
+            tiles.
         overwrite: Predict all images again instead of resuming, and replace files that prediction
             did not write.
         watch: Called with an image and its size (height, width), and entered while that image is
@@ -88,9 +92,7 @@ def predict_large_images(
     _check_options(predictor)
     _check_answers(options, overwrite=overwrite)
     paths, out = find_images(images), Path(out)
-    names = {p: f"{n}.tif" for p, n in zip(paths, output_names(paths, out), strict=True)}
-    for path, name in names.items():
-        _check_not_itself(out / name, path)
+    names = _result_names(paths, out, options)
     settings = answer_settings(predictor, options)
     journal = make_journal(predictor, out, overwrite=overwrite, large=True, **settings)
     failed: list[InputError] = []
@@ -119,12 +121,14 @@ def predict_large_images(
                     side.unlink(missing_ok=True)  # the other images may need the room
                     raise
                 journal.seal(side)
-                journal.add(path, stamp, {names[path]: side}, _answer(areas, path, options))
+                outlines = _outline(predictor, path, side, options, journal)
+                staged = dict(zip(names[path], [side, *outlines], strict=True))
+                journal.add(path, stamp, staged, _answer(areas, path, options))
                 journal.commit()
 
     try:
         with journal, Interrupts() as interrupts:
-            kept = journal.begin({p: [n] for p, n in names.items()})
+            kept = journal.begin(names)
             for path in [path for path in paths if path not in kept]:
                 if interrupts.requested is not None:
                     done = len(kept) + written
@@ -222,6 +226,36 @@ def _measured(
         yield strip
 
 
+def _result_names(
+    paths: Sequence[Path], out: Path, options: AnswerOptions
+) -> dict[Path, list[str]]:
+    """The names of the mask of each image, and of its polygons if they are wanted."""
+    names = {}
+    for path, stem in zip(paths, output_names(paths, out), strict=True):
+        names[path] = [f"{stem}{suffix}" for suffix in (".tif", *options.suffixes)]
+        _check_not_itself(out / names[path][0], path)
+    return names
+
+
+def _outline(
+    predictor: Predictor, path: Path, mask: Path, options: AnswerOptions, journal: Journal
+) -> Iterator[Path]:
+    """Write the polygons of a written mask under a temporary path, if they are wanted."""
+    for suffix in options.suffixes:
+        place = find_place(path, options)
+        polygons = trace_mask_file(
+            mask,
+            predictor.classes,
+            tolerance=options.tolerance,
+            georeference=place.georeference,
+            is_background=options.is_background,
+        )
+        side = journal.reserve(suffix)
+        write_polygons(side, polygons, place.georeference)
+        journal.seal(side)
+        yield side
+
+
 def _answer(
     areas: StreamedAreas | None, path: Path, options: AnswerOptions
 ) -> dict[str, Any] | None:
@@ -235,7 +269,7 @@ def _check_answers(options: AnswerOptions, *, overwrite: bool) -> None:
     """Raise InputError if an answer needs the full image, or cannot be written."""
     for given, option in (
         (options.cleans, "--min-area or --fill-holes"),
-        (options.to is not None, f"--to {options.to}"),
+        (options.to not in (None, GEOJSON), f"--to {options.to}"),
         (options.probabilities or options.confidence, "--probabilities or --confidence"),
     ):
         if given:
