@@ -61,6 +61,7 @@ def predict_folder(
     overlay: bool = True,
     answers: AnswerOptions | None = None,
     overwrite: bool = False,
+    names: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderResult:
     """Write NAME.png, a palette mask, and NAME_overlay.png for each image.
@@ -77,6 +78,8 @@ def predict_folder(
             images are finished.
         overwrite: Predict all images again instead of resuming, and replace files that prediction
             did not write.
+        names: The base name of the results of each image, if `images` are files; by default their
+            stems.
         progress: Called with the number of finished images and the number of all images.
 
     Raises:
@@ -89,8 +92,9 @@ def predict_folder(
     options.check_classes(predictor.classes)
     paths, out = find_images(images), Path(out)
     suffixes = options.suffixes
-    names = zip(paths, output_names(paths, out, overlay=overlay, suffixes=suffixes), strict=True)
-    files = {p: result_names(name, overlay=overlay, suffixes=suffixes) for p, name in names}
+    names = names or output_names(paths, out, overlay=overlay, suffixes=suffixes)
+    named = zip(paths, names, strict=True)
+    files = {p: result_names(name, overlay=overlay, suffixes=suffixes) for p, name in named}
     settings = answer_settings(predictor, options)
     journal = make_journal(predictor, out, overwrite=overwrite, **settings)
     work = ImageWork(predictor, options, journal, files, overlay=overlay)
