@@ -3,8 +3,8 @@
 All actors use as many threads as `predict` would on the machine of the driver, because PyTorch adds
 in an order that depends on it: so the results are the same, bit for bit. A node has as many actors
 as its cores allow, and at least one. An actor works on three shards at a time: while one is
-predicted, the images of the next are brought, and the results of the last are published. The shards
-of a lost actor or node go to others. Ray's own retries are off, since a shard is more than its task.
+predicted, the images of the next are brought, and the results of the last are published. The
+shards of a lost actor or node go to others. Ray's own retries are off, since an actor has state.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from pixelwise.inference.export_manifest import find_exports, is_export
 from pixelwise.process_settings import (
     cores,
     limit_omp_spin,
-    limit_threads,
     tune_allocator,
 )
 from pixelwise.storage.addresses import StorageError
@@ -40,7 +39,7 @@ IN_FLIGHT = 3
 MOST_LOSSES = 5
 """How many workers may be lost with the same shard: it may be what ends them."""
 WAIT_SECONDS = 1.0
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 """How long to wait for the first actor, or for a new one after all were lost."""
 
 Files = dict[str, bytes]
@@ -65,6 +64,7 @@ class Worker:
         network: The network; its path is relative to the files.
         options: The job.
         runtime: The runtime that "auto" stands for, if that is known.
+        threads: The threads of the network.
         token: A file that the driver wrote beside the results, if they are in a folder.
     """
 
@@ -74,10 +74,11 @@ class Worker:
         network: Network,
         options: JobOptions,
         runtime: str | None,
+        threads: int,
         token: str | None,
     ) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # before PyTorch is imported
         limit_omp_spin()
-        limit_threads()
         tune_allocator()
         self.files, self.network, self.options = files, network, options
         self.runtime, self.token = runtime, token
@@ -254,11 +255,12 @@ class RayEngine:
             max_concurrency=IN_FLIGHT,
             max_restarts=0,
             max_task_retries=0,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self.threads)}},
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         token = None if self._token is None else self._token.name
-        handle = kind.remote(self._files, self.network, self._options, self._runtime, token)
+        handle = kind.remote(
+            self._files, self.network, self._options, self._runtime, self.threads, token
+        )
         return _Actor(handle, node, handle.start.remote())
 
     def _collect_started(self) -> None:
