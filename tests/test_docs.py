@@ -60,6 +60,8 @@ NOT_RUN = {
         "needs published weights; test_convert.py, test_convert_deeplab.py and "
         "test_deeplab_weights.py make such files"
     ),
+    r"pixelwise predict .*--cluster": "needs a Ray cluster; see test_cluster.py",
+    r"pixelwise train s3://": "needs an object store; see test_object_store.py",
     r"pixelwise export .*--int8": ("takes minutes; see test_export.py"),
 }
 SLOW = (
@@ -412,7 +414,7 @@ def test_the_extras_that_are_named_exist_and_all_are_documented() -> None:
     named = {
         extra
         for command in installed
-        for group in re.findall(r"\.\[([a-z,]+)\]", command)
+        for group in re.findall(r"\.\[([a-z0-9,]+)\]", command)
         for extra in group.split(",")
     }
     assert named
@@ -421,7 +423,7 @@ def test_the_extras_that_are_named_exist_and_all_are_documented() -> None:
     documented = {
         name
         for row in re.findall(r"^\| (`[^|]*) \|", table, flags=re.M)
-        for name in re.findall(r"`([a-z]+)`", row)
+        for name in re.findall(r"`([a-z0-9]+)`", row)
     }
     assert documented == extras - {"docs"}
 

@@ -1,4 +1,4 @@
-"""Shards on a Ray cluster: actors with the network on each node, one for each GPU or for a few cores.
+"""Shards on a Ray cluster: actors with the network, one for each GPU or for a few cores of a node.
 
 All actors use as many threads as `predict` would on the machine of the driver, because PyTorch adds
 in an order that depends on it: so the results are the same, bit for bit. A node has as many actors
