@@ -281,9 +281,8 @@ def test_options_that_make_no_sense_are_refused(
 def test_manifest_lines_after_a_torn_one_do_not_count() -> None:
     assert parse("") is None
     assert parse('{"format": 99}\n') is None
-    content = parse(
-        '{"format": 1, "settings": {}}\n{"finished": true}\n{"sha\n{"finished": true}\n'
-    )
+    header, end = '{"format": 1, "settings": {}}', '{"finished": true}'
+    content = parse(f'{header}\n{end}\n{{"sha\n{end}\n')
     assert content is not None
     assert content.finished == 1
     assert parse_part("3/16") == (3, 16)
@@ -294,7 +293,12 @@ def test_manifest_lines_after_a_torn_one_do_not_count() -> None:
 
 def node_environment() -> dict[str, str]:
     source = str(Path(pixelwise.__file__).parent.parent)
-    return {**os.environ, "PYTHONPATH": source, "RAY_USAGE_STATS_ENABLED": "0"}
+    return {
+        **os.environ,
+        "PYTHONPATH": source,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+    }
 
 
 def start_node(*arguments: str) -> subprocess.Popen[bytes]:

@@ -311,6 +311,7 @@ def _import_ray() -> Any:
 def _connect(ray: Any, address: str) -> None:
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == "local":
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as `predict` has; the default is 15
         options |= {"num_cpus": cores(), "include_dashboard": False}
     try:
         ray.init(address=address, **options)
