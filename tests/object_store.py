@@ -39,6 +39,7 @@ class FaultyApp:
         self.app = app
         self.plan: dict[str, Any] = {"times": 0, "kinds": [], "match": ""}
         self.failed: Counter[str] = Counter()
+        self.total = 0
         self.lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -46,9 +47,12 @@ class FaultyApp:
         if path == "/faults":
             length = int(environ.get("CONTENT_LENGTH") or 0)
             if method == "POST":
-                self.plan = json.loads(environ["wsgi.input"].read(length))
+                with self.lock:
+                    self.plan = json.loads(environ["wsgi.input"].read(length))
+                    self.total += sum(self.failed.values())
+                    self.failed.clear()
             start("200 OK", [("Content-Type", "application/json")])
-            return [json.dumps({"failed": sum(self.failed.values())}).encode()]
+            return [json.dumps({"failed": self.total + sum(self.failed.values())}).encode()]
         kind = self._choose(method, path)
         if kind == "error":
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -81,7 +85,8 @@ class Store:
         self.url = f"http://127.0.0.1:{port}"
 
     def fail(self, *kinds: str, times: int = 1, match: str = "") -> None:
-        self._call(json.dumps({"times": times, "kinds": kinds, "match": match}).encode())
+        plan = {"times": times if kinds else 0, "kinds": kinds, "match": match}
+        self._call(json.dumps(plan).encode())
 
     def failures(self) -> int:
         return int(self._call(None)["failed"])
