@@ -293,12 +293,8 @@ def test_manifest_lines_after_a_torn_one_do_not_count() -> None:
 
 def node_environment() -> dict[str, str]:
     source = str(Path(pixelwise.__file__).parent.parent)
-    return {
-        **os.environ,
-        "PYTHONPATH": source,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
-    }
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    return {**os.environ, "PYTHONPATH": source, **variables}
 
 
 def start_node(*arguments: str) -> subprocess.Popen[bytes]:
