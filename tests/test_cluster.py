@@ -300,9 +300,10 @@ def node_environment() -> dict[str, str]:
 def start_node(*arguments: str) -> subprocess.Popen[bytes]:
     """Start a Ray node in a process group of its own, which `end_node` ends."""
     ray = Path(sys.executable).with_name("ray")
+    environment = {**node_environment(), "RAY_AUTH_MODE": "disabled"}
     return subprocess.Popen(
         [ray, "start", "--block", "--num-cpus=1", "--disable-usage-stats", *arguments],
-        env=node_environment(),
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

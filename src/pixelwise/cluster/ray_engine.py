@@ -10,6 +10,7 @@ shards of a lost actor or node go to others. Ray's own retries are off, since an
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 import time
 from collections import Counter, deque
@@ -24,7 +25,7 @@ from pixelwise.cluster.manifest import Record
 from pixelwise.cluster.output import STATE, Output
 from pixelwise.cluster.shard_work import JobOptions, ShardWorker
 from pixelwise.errors import InputError, MissingPackageError, PixelwiseError
-from pixelwise.file_io import atomic
+from pixelwise.file_io import atomic, is_file
 from pixelwise.inference.batch.predict_folder import PredictionError
 from pixelwise.inference.export_manifest import find_exports, is_export
 from pixelwise.process_settings import (
@@ -129,7 +130,7 @@ class RayEngine:
     """
 
     def __init__(self, network: Network, address: str) -> None:
-        self.ray = _import_ray()
+        self.ray = _import_ray(address)
         self.network, self.address = network, address
         self.threads = predict_threads()
         self.actors: list[_Actor] = []
@@ -296,8 +297,13 @@ class RayEngine:
         )
 
 
-def _import_ray() -> Any:
+def _import_ray(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_AUTH_MODE" not in os.environ:
+        if address == "local":  # Ray would write its token into the home folder
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if "RAY_AUTH_TOKEN" in os.environ or is_file(Path("~/.ray/auth_token").expanduser()):
+            os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU nodes keep their GPUs
     try:
         import ray
