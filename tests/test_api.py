@@ -26,8 +26,10 @@ FUNCTIONS = (
     "export",
     "list_models",
     "load",
+    "merge",
     "open_dataset",
     "predict_folder",
+    "predict_shards",
     "resume",
     "train",
 )

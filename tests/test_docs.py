@@ -67,6 +67,8 @@ NOT_RUN = {
         "the network of this test predicts a single class, which cannot be trained on; "
         "test_annotation_writing.py trains on every format"
     ),
+    r"pixelwise predict .*--cluster": "needs a Ray cluster; see test_cluster.py",
+    r"pixelwise train s3://": "needs an object store; see test_object_store.py",
     r"pixelwise export .*--int8": ("takes minutes; see test_export.py"),
 }
 SLOW = (
@@ -422,7 +424,7 @@ def test_the_extras_that_are_named_exist_and_all_are_documented() -> None:
     named = {
         extra
         for command in installed
-        for group in re.findall(r"\.\[([a-z,]+)\]", command)
+        for group in re.findall(r"\.\[([a-z0-9,]+)\]", command)
         for extra in group.split(",")
     }
     assert named
@@ -431,7 +433,7 @@ def test_the_extras_that_are_named_exist_and_all_are_documented() -> None:
     documented = {
         name
         for row in re.findall(r"^\| (`[^|]*) \|", table, flags=re.M)
-        for name in re.findall(r"`([a-z]+)`", row)
+        for name in re.findall(r"`([a-z0-9]+)`", row)
     }
     assert documented == extras - {"docs"}
 

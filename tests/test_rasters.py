@@ -582,7 +582,7 @@ def test_predicted_polygons_lie_where_the_labels_lie(tmp_path: Path) -> None:
     weights = [(folder / "last.safetensors").read_bytes() for folder in (run, again)]
     assert weights[0][-10_000:] == weights[1][-10_000:]
 
-    options = pixelwise.AnswerOptions(polygons=".gpkg")
+    options = pixelwise.AnswerOptions(to="geojson", geopackage=True)
     predictor = pixelwise.load(run / "best.safetensors")
     predict_large_images(predictor, tmp_path / "a.tif", tmp_path / "o", answers=options)
     info, _, shapes, (names, *_) = pyogrio.raw.read(tmp_path / "o/a.gpkg")

@@ -11,6 +11,7 @@ The public functions and classes:
 - `load`, `Predictor`, `InferenceOptions`: predict single images.
 - `Client`: the same with a running `pixelwise serve`.
 - `predict_folder`, `AnswerOptions`: write the masks, tables or annotations of many images.
+- `predict_shards`, `merge`: the same on a cluster or in many jobs, also from object stores.
 - `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
 - `finish`, `Callback`: end a run early, and receive its events.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
         export,
         finish,
         load,
+        merge,
         open_dataset,
         predict_folder,
+        predict_shards,
         resume,
         train,
     )
@@ -72,8 +75,10 @@ __all__ = [
     "list_models",
     "load",
     "load_custom_model",
+    "merge",
     "open_dataset",
     "predict_folder",
+    "predict_shards",
     "resume",
     "train",
 ]

@@ -19,13 +19,14 @@ from pixelwise.worker_start import end_import_by_child
 if TYPE_CHECKING:
     from torch import nn
 
+    from pixelwise.cluster.merge import MergeResult
     from pixelwise.crf import CRFParameters
     from pixelwise.data.classes import Classes
     from pixelwise.data.dataset import SegmentationData
     from pixelwise.data.dataset_spec import DatasetSpec
     from pixelwise.doctor import Diagnosis
     from pixelwise.evaluation import CalibrationReport, Evaluation
-    from pixelwise.inference import AnswerOptions, FolderResult, Predictor
+    from pixelwise.inference import AnswerOptions, FolderResult, InferenceOptions, Predictor
     from pixelwise.inference.export_manifest import ExportManifest
     from pixelwise.training import Callback, Run
 
@@ -168,6 +169,105 @@ def predict_folder(
 
 
 @_explained
+def predict_shards(
+    bundle: str | Path,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path = "predictions",
+    *,
+    cluster: str | None = None,
+    shard: str | None = None,
+    overlay: bool = True,
+    answers: AnswerOptions | None = None,
+    options: InferenceOptions | None = None,
+    shard_size: int | None = None,
+    tar: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> FolderResult:
+    """Write the masks of many images, on a Ray cluster or in jobs that each predict a part.
+
+    The results are those of `predict_folder`. If interrupted, the same call continues where it
+    stopped: a manifest in `out` names the shards whose results are complete.
+
+    Args:
+        bundle: A bundle or an export.
+        images: Images, folders, patterns with `*`, list files with one of these in each line, or
+            tar files of WebDataset; here, or in an object store, such as "s3://bucket/folder".
+        out: Output folder, or an address. Workers on other machines must see the same folder.
+        cluster: Address of a Ray cluster, or "local" to start one on this machine.
+        shard: A part of the images, such as "3/16", to predict in this process. `merge` combines
+            the parts. Give this or `cluster`.
+        overlay: Whether to write the overlays.
+        answers: What to write besides. The table of a part is written by `merge`.
+        options: How the network is run.
+        shard_size: Images that are predicted and noted together. By default 16 to 256.
+        tar: Whether to write a tar file for each shard. The results of tar files always are.
+        overwrite: Whether to predict finished shards again, and to replace files that prediction
+            did not write.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        As `predict_folder`.
+
+    Raises:
+        InputError: As `predict_folder`, and if the cluster cannot be reached.
+        PixelwiseError: If shards could not be finished, as when an object store does not answer.
+        StoppedError: After Ctrl-C or SIGTERM.
+    """
+    from pixelwise.cluster import job, manifest
+
+    if (cluster is None) == (shard is None):
+        raise InputError("predict_shards: give either cluster or shard")
+    with Bar("predicting", quiet=quiet) as bar:
+        return job.predict_shards(
+            bundle,
+            [images] if isinstance(images, str | Path) else images,
+            out,
+            cluster=cluster,
+            part=None if shard is None else manifest.parse_part(shard),
+            options=options,
+            answers=answers,
+            overlay=overlay,
+            overwrite=overwrite,
+            tar=tar,
+            shard_size=shard_size,
+            progress=bar,
+        )
+
+
+@_explained
+def merge(
+    outputs: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    table: str | Path | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> MergeResult:
+    """Combine the parts of a job that `predict_shards(..., shard="3/16")` predicted.
+
+    Args:
+        outputs: The folders or addresses of the parts.
+        out: With several outputs: the folder or address that gets all results.
+        table: File for a table of the areas of all parts: .csv, .json or .parquet.
+        overwrite: Whether to replace files that prediction did not write.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        The rows, faults and flagged images of all parts, and notes about parts that ran twice.
+
+    Raises:
+        InputError: If there are no parts, or they belong to different jobs.
+        PixelwiseError: With one line for each part that is missing or unfinished.
+    """
+    from pixelwise.cluster.merge import merge_parts
+
+    places = [outputs] if isinstance(outputs, str | Path) else outputs
+    with Bar("merging", unit="files", quiet=quiet) as bar:
+        return merge_parts(places, out, table=table, overwrite=overwrite, progress=bar)
+
+
+@_explained
 def train(
     data: str | Path | SegmentationData,
     *,
@@ -199,7 +299,8 @@ def train(
     data and your machine.
 
     Args:
-        data: Folder of images and masks in any supported dataset layout, or a dataset.
+        data: Folder of images and masks in any supported dataset layout, here or in an object store
+            ("s3://bucket/folder"), or a dataset.
         out: Folder for the run: bundles, metrics and checkpoints.
         recipe: Name of a shipped recipe, or a .toml file. None takes the defaults.
         model: A name of `list_models`, or your own module that maps normalized images

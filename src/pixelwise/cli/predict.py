@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Context, Option
 
-from pixelwise.cli import answers, flags
+from pixelwise.cli import answers, flags, shards
 from pixelwise.cli.console import Bar, command, complain, console, print_line
+from pixelwise.cli.shards import report
 from pixelwise.errors import InputError
 
 if TYPE_CHECKING:
-    from pixelwise.inference import AnswerOptions, FolderResult, InferenceOptions, Predictor
+    from pixelwise.inference import AnswerOptions, InferenceOptions, Predictor
 
 
 @command
@@ -69,6 +70,36 @@ def predict(
     fill_holes: answers.FillHoles = False,
     background: answers.Background = "background",
     pixel_size: answers.PixelSize = None,
+    cluster: Annotated[
+        str | None,
+        Option(
+            metavar="ADDRESS|local",
+            help="Predict on a Ray cluster. IMAGES and --out may then be addresses such as "
+            "s3://BUCKET/FOLDER, and IMAGES patterns, list files and tar files of WebDataset.",
+            show_default=False,
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        Option(
+            metavar="NUMBER/COUNT",
+            help="Predict this part of the images, such as 3/16, in a job of its own; `pixelwise "
+            "merge` combines the parts.",
+            show_default=False,
+        ),
+    ] = None,
+    shard_size: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="With --cluster or --shard: images that are predicted and noted together.",
+            show_default=False,
+        ),
+    ] = None,
+    tar: Annotated[
+        bool,
+        Option("--tar", help="With --cluster or --shard: write tar files of WebDataset."),
+    ] = False,
 ) -> None:
     """Write a palette mask NAME.png and an overlay NAME_overlay.png for each image.
 
@@ -77,6 +108,11 @@ def predict(
     options = flags.parse_options(ctx, runtime)
     wanted = answers.parse_answers(ctx)
     bundles, images = flags.split_bundles(bundle, images)
+    if cluster is not None or shard is not None:
+        shards.check_options(ctx, bundles, wanted)
+        shards.predict(ctx, bundle, images, out, options=options, answers=wanted)
+        return
+    shards.refuse_shard_options(ctx)
     if large:
         _predict_large(bundles, images, out, options, wanted, overwrite=overwrite)
     else:
@@ -145,7 +181,8 @@ def predict_files(
         what = "masks and overlays" if overlay else "masks"
         if wanted.annotates:
             what = f"images and their annotations ({wanted.to}, {wanted.shape_kind})"
-        succeeded = _report(result, out, wanted, total=len(paths), what=what, predictor=predictor)
+        name = predictor.runtime.name
+        succeeded = report(result, str(out), wanted, total=len(paths), what=what, runtime=name)
     if videos:
         complete = _predict_videos(
             predictor, videos, out, wanted, masks=frame_masks, overwrite=overwrite
@@ -246,38 +283,6 @@ def _predict_large(
     result = predict_large_images(
         predictor, paths, out, answers=wanted, watch=watch, overwrite=overwrite
     )
-    if not _report(result, out, wanted, total=len(paths), what="masks", predictor=predictor):
+    name = predictor.runtime.name
+    if not report(result, str(out), wanted, total=len(paths), what="masks", runtime=name):
         raise SystemExit(1)
-
-
-def _report(
-    result: FolderResult,
-    out: Path,
-    wanted: AnswerOptions,
-    *,
-    total: int,
-    what: str,
-    predictor: Predictor,
-) -> bool:
-    """Print the outcome of a run that wrote `what`; return whether all images were predicted."""
-    if result.outdated:
-        print_line(
-            f"{out}: discarded an unfinished run of another bundle, other options or an older "
-            "version: started over"
-        )
-    if result.kept:
-        print_line(f"{result.kept} of {total} images were finished by an earlier run and are kept")
-    if result.replaced:
-        print_line(f"{out}: replaced the masks of {result.replaced} images of an earlier run")
-    if wanted.table is not None and result.rows:
-        answers.show_areas(result.rows, wanted.table)
-    answers.show_flagged(result.flagged, result.written + result.kept)
-    if result.faults:
-        complain(InputError(*result.faults))
-        done = result.written + result.kept
-        print_line(f"{done} of {total} images predicted into {out}")
-        return False
-    # Annotations are those of all images; an earlier run has written the other results it kept.
-    written = result.written + (result.kept if wanted.annotates else 0)
-    print_line(f"{written} {what} written to {out} (runtime {predictor.runtime.name})")
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 def train(
     ctx: Context,
     data: Annotated[
-        Path | None, Argument(help="Folder of images and masks.", show_default=False)
+        Path | None,
+        Argument(
+            help="Folder of images and masks, here or in an object store (s3://BUCKET/FOLDER).",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None, Option(help="Folder for the run.", show_default="runs/DATA")
@@ -81,6 +86,13 @@ def train(
     device: Annotated[str | None, Option(help="auto, cpu, cuda or mps.")] = None,
     images: flags.Images = None,
     masks: flags.Masks = None,
+    cache: Annotated[
+        str | None,
+        Option(
+            metavar="SIZE",
+            help="For DATA in an object store: disk space for its files, such as 20GiB.",
+        ),
+    ] = None,
     devices: Annotated[
         int | None, Option(min=1, help="Number of GPUs, or of CPU processes, per machine.")
     ] = None,
@@ -159,6 +171,7 @@ _KEYS = {
     "tensorboard": "tensorboard",
     "images": "data.images",
     "masks": "data.masks",
+    "cache": "data.disk_cache_mib",
 }
 """Options that set a value of the recipe, and its key."""
 
@@ -203,11 +216,27 @@ def _merge_overrides(ctx: Context, settings: list[str]) -> dict[str, Any]:
                     "--crop", value, others=", image, auto, or one number for a square"
                 )
             )
+        if name == "cache":
+            value = _parse_cache(value, ctx.params["data"])
         if overrides.setdefault(key, value) != value:
             raise InputError(
                 f"{flag} contradicts --set {key}={overrides[key]}: give only one of them"
             )
     return overrides
+
+
+def _parse_cache(text: str, data: Path) -> int:
+    """Return --cache in MiB."""
+    from pixelwise.storage.addresses import as_address
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT])i?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise InputError(f"--cache {text}: give a size in MiB, GiB or TiB, such as 20GiB")
+    if as_address(data) is None:
+        raise InputError(
+            f"--cache {text}: has no effect on {data}, which is on this machine: omit it"
+        )
+    return round(float(match[1]) * 1024 ** "MGT".index(match[2].upper()))
 
 
 def _open_early(data: Path, folder: Path, recipe: Recipe) -> Path | SegmentationData:

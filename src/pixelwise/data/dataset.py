@@ -17,6 +17,7 @@ from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_data
 from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.folds import assign_folds
 from pixelwise.data.groups import find_groups
+from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
 from pixelwise.data.rasters.blocks import keep_apart
@@ -24,6 +25,8 @@ from pixelwise.data.source import Sample, Source
 from pixelwise.data.splits import draw_validation_split
 from pixelwise.errors import InputError
 from pixelwise.recipes.fold import parse_fold
+from pixelwise.storage.addresses import TRANSFERS, as_address
+from pixelwise.storage.mirror import DEFAULT_MIB, mirror
 
 Mask = NDArray[np.uint8]
 
@@ -102,6 +105,7 @@ def open_dataset(
     val_fraction: float = 0.2,
     seed: int = 0,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    mirror_bytes: int = DEFAULT_MIB << 20,
     progress: ProgressCallback | None = None,
     draw_val: bool = True,
     pixels: PixelFormat | None = None,
@@ -114,13 +118,14 @@ def open_dataset(
     """Open a folder of images and masks in any supported layout, and check every file.
 
     Args:
-        root: The folder.
+        root: The folder, or its address in an object store such as s3://bucket/folder.
         splits: The splits to check and keep; None for all.
         classes: Classes to read the masks by (a bundle's). The dataset's own classes, if it
             defines some, must have the same names.
         val_fraction: Fraction of the images to draw for validation if there is no `val` split.
         seed: Random seed of that draw.
         cache_bytes: Decoded images are kept in memory up to this size.
+        mirror_bytes: Files of an address are kept on disk up to this size.
         progress: Called with (done, total) after each pair.
         draw_val: Whether to draw a `val` split if there is none. False keeps the splits of the
             folder, named `all` if it has none.
@@ -140,6 +145,10 @@ def open_dataset(
         InputError: If the folder cannot be used, with one line for each problem: missing partners,
             unreadable files, sizes, channels, mask values.
     """
+    address = as_address(root)
+    if address is not None:
+        suffixes = IMAGE_SUFFIXES | MASK_SUFFIXES
+        root = mirror(address, suffixes, limit=mirror_bytes, progress=progress)
     source = layouts.read(Path(root), spec)
     wanted, in_folds = splits, fold != "" and draw_val and splits != ("test",)
     if in_folds:
@@ -162,6 +171,7 @@ def open_dataset(
         channels=channels,
         value_range=value_range,
         cache_bytes=cache_bytes,
+        workers=None if address is None else TRANSFERS,
         progress=progress,
     )
     if in_folds:

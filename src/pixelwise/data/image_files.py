@@ -42,6 +42,7 @@ from pixelwise.data.png_encoding import encode_palette, encode_rgb
 from pixelwise.data.tiff_reading import read_tiff
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic
+from pixelwise.storage.mirror import when_present
 
 PHOTO_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 IMAGE_SUFFIXES = PHOTO_SUFFIXES | ARRAY_SUFFIXES
@@ -69,6 +70,7 @@ def read_image(path: Path, pixels: PixelFormat = RGB) -> Pixels:
     return pixels.scale(pixels.select(read_raw(path), path))
 
 
+@when_present
 def read_raw(path: Path) -> RawImage:
     """Decode an image to its stored values, and apply its EXIF orientation.
 
@@ -174,6 +176,7 @@ def mask_palette(path: Path) -> NDArray[np.uint8] | None:
     return read_stored_mask(path).palette
 
 
+@when_present
 def swapped_by_exif(path: Path) -> bool:
     """Return whether the EXIF orientation swaps width and height of this image."""
     if path.suffix.lower() in ARRAY_SUFFIXES:

@@ -26,6 +26,7 @@ from pixelwise.data.image_decoding import (
 )
 from pixelwise.data.tiff_reading import StoredTiff, read_tiff
 from pixelwise.errors import InputError
+from pixelwise.storage.mirror import when_present
 
 _TOPS = {"1": 1, "L;2": 3, "L;4": 15}
 """Largest value of the raw modes that Pillow multiplies to reach 255."""
@@ -83,6 +84,7 @@ class StoredMask:
         return np.asarray(tones, dtype=np.uint8)
 
 
+@when_present
 def read_stored_mask(path: Path) -> StoredMask:
     """Decode a mask file.
 

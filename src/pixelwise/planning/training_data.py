@@ -32,6 +32,7 @@ def open_training_data(
         val_fraction=settings.val_fraction,
         seed=recipe.seed,
         cache_bytes=settings.cache_mib << 20,
+        mirror_bytes=settings.disk_cache_mib << 20,
         progress=progress,
         channels=None if settings.channels == "auto" else settings.channels,
         value_range=None if settings.value_range == "auto" else settings.value_range,

@@ -123,6 +123,11 @@ class DataRecipe(_Section):
         "used as they are, the range of deeper ones is measured on train",
     )
     cache_mib: int = Field(default=2048, ge=0, description="memory for decoded images, in MiB")
+    disk_cache_mib: int = Field(
+        default=10240,
+        ge=0,
+        description="disk space for files of a dataset in an object store, in MiB",
+    )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description="number of data loading processes; 0: load in the main process"
     )

@@ -39,6 +39,8 @@ from pixelwise.evaluation.image_counts import KEY
 from pixelwise.file_io import PART, make_folder, not_writable, write_text
 from pixelwise.overwriting import has_mark, html_mark, json_mark
 from pixelwise.recipes.schema import CUSTOM_MODEL, ResolvedRecipe
+from pixelwise.storage.addresses import as_address
+from pixelwise.storage.mirror import origin
 from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.training.resume_state import RunProgress
 from pixelwise.weights.bundle import Bundle
@@ -241,7 +243,7 @@ def write_data_json(folder: Path, data: SegmentationData) -> None:
         for split, samples in data.splits.items()
     }
     description = {
-        "root": str(data.root.resolve()),
+        "root": origin(data.root) or str(data.root.resolve()),
         "layout": data.layout,
         "stated": data.stated,
         "notes": data.notes,
@@ -265,7 +267,7 @@ def read_root(folder: Path) -> Path:
             f"{folder}: was trained on an in-memory dataset: pass it with resume(folder, data=...)"
         )
     root = Path(description["root"])
-    if not root.exists():
+    if as_address(root) is None and not root.exists():
         raise InputError(
             f"{folder}: its dataset {root} does not exist: if it has moved, give its folder: "
             f"`pixelwise train DATA --resume {folder}`"

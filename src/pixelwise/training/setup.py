@@ -18,6 +18,7 @@ from pixelwise.models import Segmenter, backbone_name, count_parameters
 from pixelwise.planning.training_data import SPLITS, open_training_data
 from pixelwise.progress import duration
 from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, ResolvedRecipe
+from pixelwise.storage.mirror import origin
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.class_pixels import check_class_pixels
 from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
@@ -225,7 +226,7 @@ def _open_data(source: Data, recipe: Recipe, callback: Callback) -> Segmentation
 def describe_data(data: SegmentationData) -> str:
     """Return the folder of a dataset and the number of images by split."""
     counts = ", ".join(f"{split} {len(samples)}" for split, samples in data.splits.items())
-    return f"{data.root} ({counts})"
+    return f"{origin(data.root) or data.root} ({counts})"
 
 
 def _describe_model(start: InitialModel, model: ModelRecipe) -> str:

@@ -70,6 +70,7 @@ def predict_folder(
     overlay: bool = True,
     answers: AnswerOptions | None = None,
     overwrite: bool = False,
+    names: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderResult:
     """Write NAME.png, a palette mask, and NAME_overlay.png for each image.
@@ -86,6 +87,8 @@ def predict_folder(
             a labeling tool, are written once all images are finished.
         overwrite: Predict all images again instead of resuming, and replace files that prediction
             did not write.
+        names: The base name of the results of each image, if `images` are files; by default their
+            stems.
         progress: Called with the number of finished images and the number of all images.
 
     Raises:
@@ -99,7 +102,7 @@ def predict_folder(
     paths, out = find_images(images), Path(out)
     if options.annotates:
         return _annotate(predictor, paths, out, options, overwrite=overwrite, progress=progress)
-    names = output_names(paths, out, overlay=overlay, suffixes=options.suffixes)
+    names = names or output_names(paths, out, overlay=overlay, suffixes=options.suffixes)
     named = dict(zip(paths, names, strict=True))
     return _predict(
         predictor, named, out, options, overlay=overlay, overwrite=overwrite, progress=progress

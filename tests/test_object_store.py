@@ -1,0 +1,225 @@
+"""Datasets, images and results in an object store that fails: nothing lost, and a clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from object_store import CLIENT, Store, object_store
+from pixelwise.data.dataset import open_dataset
+from pixelwise.errors import InputError
+from pixelwise.storage import addresses
+from pixelwise.storage.addresses import StorageError, as_address, fetch, in_parallel, upload
+from test_cluster import HAS_RAY, contrast_bundle, node_environment, results, write_images
+
+pytestmark = [
+    pytest.mark.skipif(
+        not all(map(find_spec, ("s3fs", "moto", "flask_cors"))), reason="needs s3fs and moto"
+    ),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # connections that are cut
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+Cli = Callable[..., Any]
+__all__ = ["contrast_bundle"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Store]:
+    with object_store() as store:
+        yield store
+
+
+@pytest.fixture
+def store(server: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
+    variables = {
+        **CLIENT,
+        "AWS_ENDPOINT_URL": server.url,
+        "PIXELWISE_CACHE": str(tmp_path / "cache"),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    import fsspec
+
+    fsspec.config.set_conf_env(fsspec.config.conf)
+    monkeypatch.setattr(addresses, "FIRST_WAIT_SECONDS", 0.02)
+    server.fail()
+    yield server
+    server.fail()
+
+
+def upload_tree(folder: Path, address: str) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    in_parallel(lambda f: upload(f, f"{address}/{f.relative_to(folder).as_posix()}"), files)
+
+
+def kept(data: Any) -> list[Path]:
+    """The images and masks whose content is in the mirror."""
+    files = [path for path in data.root.rglob("*.png") if path.is_file()]
+    return [path for path in files if not path.read_bytes().startswith(b"pixelwise placeholder")]
+
+
+def test_a_dataset_in_a_failing_store_reads_like_a_folder(
+    store: Store, tmp_path: Path, make_folder_data: Callable[..., Path]
+) -> None:
+    folder = make_folder_data(tmp_path / "data", splits={"train": 6, "val": 2})
+    upload_tree(folder, "s3://bucket/read")
+    local = open_dataset(folder)
+    limit = 10 * 1024
+    before = store.failures()
+    store.fail("error", "slow", "short", times=1, match=".png")
+    remote = open_dataset("s3:/bucket/read", cache_bytes=0, mirror_bytes=limit)
+    assert store.failures() - before >= 16  # every file failed once
+    assert remote.checksums == local.checksums
+    for _ in range(2):
+        for split, samples in remote.splits.items():
+            for sample, other in zip(samples, local.splits[split], strict=True):
+                assert all(map(np.array_equal, remote.read(sample), local.read(other)))
+        assert 0 < sum(path.stat().st_size for path in kept(remote)) <= limit
+
+    few = kept(remote)
+    replaced = folder / "images" / "train" / "train_000.png"
+    replaced.write_bytes((folder / "images" / "train" / "train_001.png").read_bytes())
+    upload(replaced, "s3://bucket/read/images/train/train_000.png")
+    again = open_dataset("s3://bucket/read", cache_bytes=0, mirror_bytes=limit // 2)
+    assert 0 < len(kept(again)) < len(few)
+    assert again.checksums == open_dataset(folder).checksums
+
+    store.fail("error", times=99, match="val_001")
+    with pytest.raises(StorageError, match=r"images/val/val_001\.png: cannot be read after 5 att"):
+        open_dataset("s3://bucket/read", cache_bytes=0, mirror_bytes=0)
+
+
+def test_addresses_that_cannot_be_used_are_one_line(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="s3://nobody/x: does not exist: check the address"):
+        open_dataset("s3://nobody/x")
+    with pytest.raises(InputError, match=r"no files there|does not exist"):
+        open_dataset("s3://bucket/nothing")
+    with pytest.raises(InputError, match=r"s3://bucket/a\.png: does not exist: check the address"):
+        fetch("s3://bucket/a.png", tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+    if find_spec("gcsfs") is None:
+        with pytest.raises(InputError, match=r"needs gcsfs.*pip install 'pixelwise\[gs\]'"):
+            open_dataset("gs://bucket/x")
+    assert as_address(Path("s3://b/x")) == "s3://b/x"
+    assert as_address("data/s3/x") is None
+    assert as_address("C:/x") is None
+
+
+def download(address: str, folder: Path) -> dict[str, bytes]:
+    folder.mkdir()
+    for file in addresses.list_remote(address):
+        fetch(file.address, folder / file.address.rpartition("/")[2])
+    return results(folder)
+
+
+def test_parts_read_from_and_write_to_a_failing_store(
+    store: Store, tmp_path: Path, cli: Cli, contrast_bundle: Path
+) -> None:
+    images = write_images(tmp_path / "in", 9)
+    (images / "i0004.png").write_bytes(b"damaged")
+    upload_tree(images, "s3://bucket/in")
+    plain = cli("predict", contrast_bundle, "in", "--out", "plain", "--table", "plain.csv")
+    store.fail("error", "slow", "short", times=1)
+    for number in (1, 2):
+        part = cli(
+            *("predict", contrast_bundle, "s3://bucket/in", "--out", "s3://bucket/out"),
+            *("--table", "t.csv", "--shard", f"{number}/2", "--shard-size", 3),
+        )
+        assert part.code == number - 1, part.err  # the second has the damaged image
+    merged = cli("merge", "s3://bucket/out", "--table", "remote.csv")
+    assert merged.code == 1
+    assert merged.err == plain.err.replace("in/", "s3://bucket/in/")
+    assert download("s3://bucket/out", tmp_path / "copy") == results(tmp_path / "plain")
+    table = (tmp_path / "remote.csv").read_text()
+    assert table.replace("s3://bucket/in/", "in/") == (tmp_path / "plain.csv").read_text()
+
+    store.fail("error", times=999, match="/gone/")
+    failed = cli(
+        *("predict", contrast_bundle, "in", "--out", "s3://bucket/gone", "--shard", "1/1"),
+    )
+    assert failed.code == 1
+    assert "s3://bucket/gone" in failed.err
+    assert "after 5 attempts" in failed.err
+    store.fail()
+    assert (
+        cli(
+            *("predict", contrast_bundle, "in", "--out", "s3://bucket/gone", "--shard", "1/1"),
+        ).code
+        == 1
+    )  # one image is damaged
+    assert download("s3://bucket/gone", tmp_path / "gone") == results(tmp_path / "plain")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_from_a_store_is_the_same_and_resumes_exactly(
+    store: Store, tmp_path: Path, run_cli: Cli, make_folder_data: Callable[..., Path], workers: int
+) -> None:
+    folder = make_folder_data(tmp_path / "data", splits={"train": 6, "val": 2})
+    upload_tree(folder, f"s3://bucket/train{workers}")
+    settings = {
+        "model.options.backbone": "tiny",
+        "model.weights": "none",
+        "data.cache_mib": 0,
+        "data.workers": workers,
+        "kernels": "plain",
+        "memory_format": "contiguous",
+        "augmentation.crop": "[24,32]",
+        "batch_size": 2,
+    }
+    arguments = [x for key, value in settings.items() for x in ("--set", f"{key}={value}")]
+    address = f"s3://bucket/train{workers}"
+    local = run_cli("train", "data", "--out", "local", "--epochs", 3, *arguments)
+    assert local.code == 0, local.err
+    store.fail("error", "slow", "short", times=1, match=".png")
+    remote = run_cli(
+        *("train", address, "--out", "remote", "--epochs", 3, "--cache", "0.001MiB", *arguments)
+    )
+    assert remote.code == 0, remote.err
+    assert json.loads((tmp_path / "remote" / "data.json").read_text())["root"] == address
+
+    def scores(run: str) -> list[Any]:
+        lines = (tmp_path / run / "metrics.jsonl").read_text().splitlines()
+        values = [json.loads(line) for line in lines]
+        return [(v.get("step"), v.get("loss"), v.get("mean_iou")) for v in values if "loss" in v]
+
+    assert scores("remote") == scores("local")
+    assert len(scores("local")) >= 3
+
+    # A store that fails for good stops the run with one line; the resumed run is the same.
+    store.fail("error", times=10_000, match="train_003")
+    stopped = run_cli("train", address, "--out", "new", "--epochs", 3, *arguments)
+    assert stopped.code != 0
+    assert "train_003.png: cannot be read after 5 attempts" in stopped.err
+    assert "Traceback" not in stopped.err
+    store.fail()
+
+
+@HAS_RAY
+@pytest.mark.slow
+def test_a_cluster_reads_from_and_writes_to_a_failing_store(
+    store: Store,
+    tmp_path: Path,
+    run_cli: Cli,
+    contrast_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in node_environment().items():
+        monkeypatch.setenv(name, value)
+    images = write_images(tmp_path / "in", 60)
+    upload_tree(images, "s3://bucket/ray")
+    assert run_cli("predict", contrast_bundle, "in", "--out", "plain", "--no-overlay").code == 0
+    store.fail("error", "slow", "short", times=2)
+    command = ("predict", contrast_bundle, "s3://bucket/ray", "--out", "s3://bucket/masks")
+    run = run_cli(*command, "--no-overlay", "--cluster", "local", "--shard-size", 10)
+    assert run.code == 0, run.err
+    assert "60 masks written to s3://bucket/masks" in run.out
+    assert download("s3://bucket/masks", tmp_path / "copy") == results(tmp_path / "plain")
+    assert os.environ["AWS_ENDPOINT_URL"] == store.url
