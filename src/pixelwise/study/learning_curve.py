@@ -168,6 +168,29 @@ def nested_order(pixels: NDArray[np.int64], seed: int) -> NDArray[np.intp]:
     return order[np.concatenate([np.array(front, dtype=np.intp), rest])]
 
 
+def repeat_subset(
+    data: SegmentationData, chosen: NDArray[np.intp], pixels: NDArray[np.int64], length: int
+) -> SegmentationData:
+    """Return a dataset whose epoch has `length` images: some training images, again and again.
+
+    Each occurs equally often, but for one. With one epoch, trainings on any number of images have
+    equally many steps, and are validated once.
+
+    Args:
+        data: The dataset.
+        chosen: Indices of training images.
+        pixels: (N, C) pixels of each class in each training image.
+        length: Length of the training split.
+    """
+    subset = [data.splits["train"][index] for index in sorted(chosen)]
+    repeated = [subset[i % len(subset)] for i in range(length)]
+    return replace(
+        data,
+        splits={"train": repeated, "val": data.splits["val"]},
+        pixel_counts={**data.pixel_counts, "train": pixels[chosen].sum(axis=0)},
+    )
+
+
 def _check_arguments(
     fractions: Sequence[float], seeds: int, minutes: float | None, steps: int | None
 ) -> None:
@@ -337,15 +360,8 @@ def _train(
     callback: Callback,
 ) -> None:
     """Train on some images, or resume the training."""
-    samples = study.data.splits["train"]
-    subset = [samples[index] for index in sorted(chosen)]
-    # One epoch of the steps in which each image occurs equally often, but for one.
-    repeated = [subset[i % len(subset)] for i in range(study.steps * study.recipe.batch_size)]
-    data = replace(
-        study.data,
-        splits={"train": repeated, "val": study.data.splits["val"]},
-        pixel_counts={**study.data.pixel_counts, "train": study.pixels[chosen].sum(axis=0)},
-    )
+    length = study.steps * study.recipe.batch_size
+    data = repeat_subset(study.data, chosen, study.pixels, length)
     recipe = study.recipe.replace({"seed": study.recipe.seed + seed})
     callbacks = CallbackList(callback, None if deadline is None else _Deadline(deadline))
     try:

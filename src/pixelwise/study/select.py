@@ -161,7 +161,7 @@ def select(
     out: Path,
     *,
     count: int,
-    labeled: Path | None = None,
+    labeled: str | Path | Sequence[Path] | None = None,
     files: Files | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
@@ -176,7 +176,8 @@ def select(
         predictor: A network, run by PyTorch, that was trained on what is labeled so far.
         out: Folder for the results.
         count: Number of images to choose.
-        labeled: A folder of images and masks: chosen images shall differ from these.
+        labeled: A folder of images and masks, or a list of images: chosen images shall differ from
+            these.
         files: Whether to "copy" or "link" the chosen images into OUT/images.
         overwrite: Whether to replace files that this command did not write.
         progress: Called with (done, total) after each image, in each of the passes over the images.
@@ -192,13 +193,14 @@ def select(
         raise InputError(f"count {count}: must be at least 1")
     if len(paths) < count:
         raise InputError(f"{pool}: has {len(paths)} images, and {count} are to be chosen: lower it")
-    known = [] if labeled is None else _labeled_images(labeled, predictor)
+    if isinstance(labeled, str | Path):
+        labeled = _labeled_images(Path(labeled), predictor)
     with FolderLock(out, COMMAND) as lock:
         previous = _check_files(out, files, overwrite=overwrite)
         lock.take()
         log = MeasureLog(out / LOG, {"network": predictor.network_id, **_probabilities(predictor)})
         scan = _Scan(log, predictor, probe, progress)
-        selection = _select(scan, paths, known, out, count)
+        selection = _select(scan, paths, list(labeled or ()), out, count)
         _write(selection, files, previous, predictor, overwrite=overwrite)
     return selection
 
