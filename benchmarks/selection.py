@@ -103,7 +103,7 @@ def make_scene(number: int, *, rare: bool) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def write_barrier_scenes(folder: Path, seed: int) -> Path:
-    """Write the scenes of a seed: train (labeled and pool, told apart by their names) and val."""
+    """Write the scenes of a seed: train (labeled and pool, distinguished by name) and val."""
     number = seed * 1_000_000
     for split, prefix, rare, count in (
         ("val", "val", VAL // 2, VAL),

@@ -24,11 +24,13 @@ FUNCTIONS = (
     "evaluate",
     "examine",
     "export",
+    "learning_curve",
     "list_models",
     "load",
     "open_dataset",
     "predict_folder",
     "resume",
+    "select",
     "train",
 )
 

@@ -12,6 +12,7 @@ The public functions and classes:
 - `Client`: the same with a running `pixelwise serve`.
 - `predict_folder`, `AnswerOptions`: write the masks, tables and polygons of many images.
 - `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
+- `learning_curve`, `select`: whether more images would help, and which to label next.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
         evaluate,
         examine,
         export,
+        learning_curve,
         load,
         open_dataset,
         predict_folder,
         resume,
+        select,
         train,
     )
     from pixelwise.client import Client
@@ -65,12 +68,14 @@ __all__ = [
     "examine",
     "export",
     "from_datasets",
+    "learning_curve",
     "list_models",
     "load",
     "load_custom_model",
     "open_dataset",
     "predict_folder",
     "resume",
+    "select",
     "train",
 ]
 

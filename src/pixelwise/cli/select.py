@@ -29,6 +29,8 @@ def select(
     labelled: Annotated[
         Path | None,
         Option(
+            "--labelled",
+            "--labeled",
             metavar="DATA",
             help="Folder of the images and masks that there are: chosen images differ from these.",
         ),

@@ -140,8 +140,8 @@ class Selection:
             )
         if not self.calibrated:
             lines.append(
-                "the network is not calibrated, so its doubt is less reliable: run `pixelwise "
-                "calibrate` on the bundle first"
+                "the network is not calibrated, so its doubt is less reliable: calibrate the "
+                "bundle first, with pixelwise calibrate"
             )
         return lines
 
@@ -192,7 +192,9 @@ def select(
     if count < 1:
         raise InputError(f"count {count}: must be at least 1")
     if len(paths) < count:
-        raise InputError(f"{pool}: has {len(paths)} images, and {count} are to be chosen: lower it")
+        raise InputError(
+            f"{_name(pool)}: has {len(paths)} images: give a count of at most that, not {count}"
+        )
     if isinstance(labeled, str | Path):
         labeled = _labeled_images(Path(labeled), predictor)
     with FolderLock(out, COMMAND) as lock:
@@ -200,7 +202,7 @@ def select(
         lock.take()
         log = MeasureLog(out / LOG, {"network": predictor.network_id, **_probabilities(predictor)})
         scan = _Scan(log, predictor, probe, progress)
-        selection = _select(scan, paths, list(labeled or ()), out, count)
+        selection = _select(scan, _name(pool), paths, list(labeled or ()), out, count)
         _write(selection, files, previous, predictor, overwrite=overwrite)
     return selection
 
@@ -246,7 +248,12 @@ class _Scan:
 
 
 def _select(
-    scan: _Scan, paths: Sequence[Path], known: Sequence[Path], out: Path, count: int
+    scan: _Scan,
+    name: str,
+    paths: Sequence[Path],
+    known: Sequence[Path],
+    out: Path,
+    count: int,
 ) -> Selection:
     """Measure the images, leave some out, and choose."""
     labeled_files = {path.resolve() for path in known}
@@ -256,7 +263,7 @@ def _select(
     known = [path for path in readable if path in is_known]
     candidates = [path for path in readable if path not in is_known]
     if not candidates:
-        raise InputError(*(faults or ["the pool: all of its images are labeled: give other ones"]))
+        raise InputError(*(faults or [f"{name}: all of its images are labeled: give others"]))
     prints = {path: decode_fingerprint(scan.find("fingerprint", path)) for path in readable}
     doubles = near_labeled([prints[p] for p in known], [prints[p] for p in candidates])
     fresh = [path for i, path in enumerate(candidates) if i not in doubles]
@@ -264,7 +271,7 @@ def _select(
     kept = [path for i, path in enumerate(fresh) if i not in frames]
     if not kept:
         raise InputError(
-            "the pool: each of its images nearly equals a labeled one: give other images"
+            f"{name}: each of its images nearly equals a labeled one: give other images"
         )
     measured, more = scan.network([*known, *kept])
     faults += more
@@ -307,6 +314,10 @@ def _selected(
         choice.distance if has_nearest else None,
         together[choice.nearest] if has_nearest else None,
     )
+
+
+def _name(pool: str | Path | Sequence[str | Path]) -> str:
+    return str(pool) if isinstance(pool, str | Path) else ", ".join(map(str, pool[:3]))
 
 
 def _labeled_images(labeled: Path, predictor: Predictor) -> list[Path]:
