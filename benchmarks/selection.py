@@ -41,8 +41,8 @@ from pixelwise.training import Recipe, resume, train
 from pixelwise.training.resume_state import list_checkpoints
 
 HEIGHT, WIDTH = 48, 72
-POOL, RARE = 300, 12
-LABELED, LABELED_RARE = 20, 2
+POOL, RARE = 300, 15
+LABELED, LABELED_RARE = 24, 5
 VAL = 60
 CLASSES = Classes.make([*SCENE_CLASSES.names, "barrier"], ignore=255)
 SCENE_SETTINGS = {
@@ -87,7 +87,7 @@ def make_scene(number: int, *, rare: bool) -> tuple[NDArray[np.uint8], NDArray[n
     image, mask = generate_scene(number, height=HEIGHT, width=WIDTH)
     if rare:
         rng = np.random.default_rng(number)
-        height, width = int(rng.integers(5, 10)), int(rng.integers(7, 15))
+        height, width = int(rng.integers(7, 13)), int(rng.integers(10, 20))
         top = int(rng.integers(HEIGHT // 2, HEIGHT - height - 3))
         left = int(rng.integers(0, WIDTH - width))
         rows, columns = np.mgrid[:height, :width]

@@ -336,4 +336,7 @@ def test_the_command_prints_where_the_results_are(
     assert refused.code == 2
     assert "note.txt: exists and was not written by this command" in refused.err
     assert cli(*command).code == 0  # without --files nothing is in the way
+    assert cli(*command, "--files", "link", "--overwrite").code == 0
+    inside = {path.name for path in (tmp_path / "mine" / "images").iterdir()}
+    assert len(inside) == 3
     assert (tmp_path / "mine" / "images" / "note.txt").read_text() == "by hand"

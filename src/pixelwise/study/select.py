@@ -24,7 +24,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.errors import InputError
-from pixelwise.file_io import atomic_folder, write_text
+from pixelwise.file_io import atomic, make_folder, not_writable, write_text
 from pixelwise.folder_lock import FolderLock
 from pixelwise.inference import Predictor
 from pixelwise.inference.output_names import base_names, find_images
@@ -382,17 +382,11 @@ def _write(
             (stem if stem == path.name else stem + path.suffix): path
             for stem, path in zip(stems, paths, strict=True)
         }
-    # The names are recorded first, so that files that a kill leaves behind are known.
-    content = {**selection.to_json(), "files": sorted(previous | {*names})}
-    marked = {"written_by": f"pixelwise {COMMAND}", **content}
-    write_text(out / "selection.json", json.dumps(marked, indent=1) + "\n")
-    if names:
-        with atomic_folder(out / IMAGES, flush=False) as folder:
-            for name, path in names.items():
-                if files == "copy":
-                    shutil.copy2(path, folder / name)
-                else:
-                    (folder / name).symlink_to(path.resolve())
+    # All names are recorded before, so that files that a kill leaves behind are known.
+    _write_json(selection, sorted(previous | {*names}))
+    if files is not None:
+        _put_images(out / IMAGES, names, previous, files)
+        _write_json(selection, sorted(names))
     head = f"{LIST_MARK} {len(chosen)} of {selection.pool} images, the most useful first"
     write_text(selection.list, "\n".join([head, *(str(each.path) for each in chosen)]) + "\n")
     write_page(
@@ -402,3 +396,24 @@ def _write(
         selection=selection,
         shown=[(each, draw_choice(predictor, each.path)) for each in chosen[:SHOWN]],
     )
+
+
+def _write_json(selection: Selection, files: Sequence[str]) -> None:
+    content = {"written_by": f"pixelwise {COMMAND}", **selection.to_json(), "files": list(files)}
+    write_text(selection.out / "selection.json", json.dumps(content, indent=1) + "\n")
+
+
+def _put_images(folder: Path, names: dict[str, Path], previous: set[str], files: Files) -> None:
+    """Copy or link images into a folder, in place of those of an earlier call; others stay."""
+    make_folder(folder)
+    try:
+        for name in previous | {*names}:
+            (folder / name).unlink(missing_ok=True)
+        for name, path in names.items():
+            if files == "link":
+                (folder / name).symlink_to(path.resolve())
+                continue
+            with atomic(folder / name) as side:
+                shutil.copyfile(path, side)
+    except OSError as error:
+        raise not_writable(folder, error) from error
