@@ -83,6 +83,12 @@ def test_a_rare_class_counts_as_much_as_a_large_one() -> None:
     doubt[4, 1] = 0.01  # the only image with the thin class
     assert doubt.sum(axis=1).argmax() == 19
     assert relative_doubt(doubt).mean(axis=1).argmax() == 4
+    doubt = np.full((20, 10), 0.1)
+    doubt[3, :9] *= 2  # more doubt about nine classes
+    doubt[4, 9] *= 8  # and far more about a rare one
+    prints = [None] * 20
+    features = np.random.default_rng(0).standard_normal((20, 2))
+    assert choose(doubt, features, np.zeros((0, 2)), prints, 1)[0].index == 4
 
 
 def test_a_class_that_the_network_has_never_seen_does_not_decide() -> None:

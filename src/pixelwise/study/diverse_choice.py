@@ -1,7 +1,8 @@
 """Choose images that a network is unsure about and that differ from each other: no PyTorch.
 
 The doubt about each class is divided by its mean over the pool, so that thin and rare classes count
-as much as large ones. The choice is greedy (k-center, arXiv:1708.00489): each image is the one with
+as much as large ones, and the root mean square over the classes is the doubt about the image, so
+that a class of which the network is unusually unsure is not outweighed by the others. The choice is greedy (k-center, arXiv:1708.00489): each image is the one with
 the largest product of doubt and distance to the nearest image that is labeled or chosen.
 """
 
@@ -37,8 +38,8 @@ class Choice:
 
     Attributes:
         index: Its index among the candidates.
-        doubt: Doubt of the network, in units of the mean of the candidates.
-        class_doubt: (C,) the same for each class.
+        doubt: Doubt of the network: the root mean square of `class_doubt`.
+        class_doubt: (C,) doubt about each class, in units of the mean of the candidates.
         distance: Distance to the nearest image that was labeled or chosen before, in units of the
             median before the first choice; infinite if there was none.
         nearest: Index of that image: labeled ones first, then candidates; -1 if there was none.
@@ -76,7 +77,7 @@ def choose(
         count: Number of images. Fewer are chosen if the others are near-duplicates.
     """
     by_class = relative_doubt(doubt)
-    total = by_class.mean(axis=1)
+    total = np.sqrt((by_class**2).mean(axis=1))
     points, known = _standardize(features, labeled)
     distances, nearest = _nearest(points, known)
     finite = distances[np.isfinite(distances) & (distances > 0)]

@@ -62,8 +62,8 @@ class Selected:
 
     Attributes:
         path: The image.
-        doubt: Doubt of the network, in units of the mean of the candidates.
-        class_doubt: The same by class.
+        doubt: Doubt of the network: the root mean square of `class_doubt`.
+        class_doubt: Doubt about each class, in units of the mean of the candidates.
         distance: Distance of the features to `nearest`, in units of the median of the pool; None
             for the first image if nothing is labeled.
         nearest: The most similar image that is labeled or was chosen before.
