@@ -214,14 +214,14 @@ class LearningCurve:
     def to_json(self) -> dict[str, Any]:
         """Return the results as plain JSON."""
         names = self.classes.names
-        mean, *by_class = [outlook.to_json() for outlook in self.outlooks] or [None]
+        outlooks = [outlook.to_json() for outlook in self.outlooks]
         return {
             "images": self.images,
             "steps": self.steps,
             "planned": self.planned,
             "level": LEVEL,
-            "mean_iou": mean,
-            "classes": dict(zip(names, by_class, strict=False)),
+            "mean_iou": outlooks[0] if outlooks else None,
+            "classes": dict(zip(names, outlooks[1:], strict=False)),
             "check": self.check,
             "caveats": self.caveats,
             "trainings": [

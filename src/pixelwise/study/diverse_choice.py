@@ -147,9 +147,9 @@ def near_labeled(
 def _near_duplicates(
     index: int, fingerprints: Sequence[Fingerprint | None], is_open: NDArray[np.bool_]
 ) -> list[int]:
-    rest = np.flatnonzero(is_open)
+    rest = np.flatnonzero(is_open).tolist()
     pairs = near_labeled([fingerprints[index]], [fingerprints[i] for i in rest])
-    return [int(rest[column]) for column in pairs]
+    return [rest[column] for column in pairs]
 
 
 def _same_scene(first: Fingerprint | None, second: Fingerprint | None) -> bool:
