@@ -364,6 +364,20 @@ def test_a_run_writes_all_its_files(scenes: Path, tmp_path: Path) -> None:
     assert ResolvedRecipe.model_validate(best.recipe) == run.recipe
 
 
+def test_validation_may_be_rare_and_the_weights_are_the_same(scenes: Path, tmp_path: Path) -> None:
+    always = train(scenes, tmp_path / "always", load_recipe(None, {**TINY, "epochs": 5}))
+    settings = {**TINY, "epochs": 5, "validate_every": 2}
+    rarely = train(scenes, tmp_path / "rarely", load_recipe(None, settings))
+    assert [row["epoch"] for row in rarely.history] == [2, 4, 5]
+    assert rarely.history == [
+        {**row, **{key: rare[key] for key in row if "second" in key}}
+        for rare in rarely.history
+        for row in always.history
+        if row["epoch"] == rare["epoch"]
+    ]
+    assert repr(rarely).count("5 of 5 epochs") == 1
+
+
 @pytest.mark.parametrize("kernels", ["plain", "compiled"])
 def test_the_same_seed_gives_the_same_bits(scenes: Path, tmp_path: Path, kernels: str) -> None:
     memory_format = "contiguous" if kernels == "plain" else "channels_last"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pixelwise.errors import InputError
 from pixelwise.recipes.augmentation_presets import PRESETS
+from pixelwise.recipes.fold import parse_fold
 from pixelwise.recipes.loss_terms import SUPPORTS_LABEL_SMOOTHING, SUPPORTS_SUM, parse_terms
 
 CUSTOM_MODEL = "custom"
@@ -69,6 +70,16 @@ class DataRecipe(_Section):
         lt=1,
         description="fraction of the images drawn for val if there is no val split",
     )
+    group_by: str = Field(
+        default="",
+        description="which images a draw keeps together: a pattern on the name such as {group}_*, "
+        "folder, or TABLE.csv:COLUMN; empty: each image is drawn for itself",
+    )
+    fold: str = Field(
+        default="",
+        description="NUMBER/FOLDS, such as 2/5: val is this fold of train and val together; "
+        "empty: val is the val split",
+    )
     channels: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="channels of the images; auto: as in the files, without alpha"
     )
@@ -81,6 +92,13 @@ class DataRecipe(_Section):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description="number of data loading processes; 0: load in the main process"
     )
+
+    @field_validator("fold")
+    @classmethod
+    def _check_fold(cls, fold: str) -> str:
+        if fold:
+            parse_fold(fold)
+        return fold
 
     @model_validator(mode="after")
     def _check_value_range(self) -> DataRecipe:
@@ -309,6 +327,12 @@ class Recipe(_Section):
         default="auto",
         description="plain: PyTorch's kernels; compiled: some by numba, on a CPU with "
         "channels_last; auto: the faster ones, measured",
+    )
+    validate_every: int = Field(
+        default=1,
+        ge=1,
+        description="validate, and write the bundles, after every this many epochs and after the "
+        "last",
     )
     checkpoint_minutes: float = Field(
         default=5.0,
