@@ -24,6 +24,7 @@ FUNCTIONS = (
     "evaluate",
     "examine",
     "export",
+    "learning_curve",
     "list_models",
     "load",
     "merge",
@@ -31,6 +32,7 @@ FUNCTIONS = (
     "predict_folder",
     "predict_shards",
     "resume",
+    "select",
     "train",
 )
 

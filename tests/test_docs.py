@@ -170,6 +170,8 @@ def small(words: list[str], *, tiny: bool) -> list[str]:
             "epochs=1",
             *TINY,
         ]
+    elif command == "learning-curve":
+        words = [*words, "--fractions", "0.4,0.7,1", "--seeds", "1", "--steps", "2", *TINY]
     elif command == "benchmark":
         words = [*without(words, "--size"), "--size", "48x64", "--rounds", "1", "--seconds", "0"]
     return words

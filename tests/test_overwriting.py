@@ -124,6 +124,30 @@ WRITING: dict[str, list[Case]] = {
             needs="optuna",
         ),
     ],
+    "learning-curve": [
+        Case(
+            ("learning-curve", "data", "--out", "o", "--steps", "1", "--json", "o.json"),
+            (
+                "o/study.json",
+                "o/learning_curve.json",
+                "o/learning_curve.html",
+                "o/run-000001-0/best.safetensors",
+                "o.json",
+            ),
+        ),
+    ],
+    "select": [
+        case(
+            "select data/images --bundle b.safetensors --count 1 --files copy --out o",
+            "o/selection.txt",
+            "o/selection.json",
+            "o/selection.html",
+            "o/.pixelwise-select.jsonl",
+            "o/images/000.png",
+            "o/images/x",
+        ),
+        case("select data/images --bundle b.safetensors --count 1 --json o.json", "o.json"),
+    ],
     "demo": [
         case(
             "demo --out o --epochs 1",

@@ -14,6 +14,7 @@ The public functions and classes:
 - `predict_shards`, `merge`: the same on a cluster or in many jobs, also from object stores.
 - `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
 - `finish`, `Callback`: end a run early, and receive its events.
+- `learning_curve`, `select`: whether more images would help, and which to label next.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
         examine,
         export,
         finish,
+        learning_curve,
         load,
         merge,
         open_dataset,
         predict_folder,
         predict_shards,
         resume,
+        select,
         train,
     )
     from pixelwise.client import Client
@@ -72,6 +75,7 @@ __all__ = [
     "export",
     "finish",
     "from_datasets",
+    "learning_curve",
     "list_models",
     "load",
     "load_custom_model",
@@ -80,6 +84,7 @@ __all__ = [
     "predict_folder",
     "predict_shards",
     "resume",
+    "select",
     "train",
 ]
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pixelwise.evaluation import CalibrationReport, Evaluation
     from pixelwise.inference import AnswerOptions, FolderResult, InferenceOptions, Predictor
     from pixelwise.inference.export_manifest import ExportManifest
+    from pixelwise.study.curve_results import LearningCurve
+    from pixelwise.study.select import Selection
     from pixelwise.training import Callback, Run
 
 P = ParamSpec("P")
@@ -568,6 +570,109 @@ def export(
             overwrite=overwrite,
             progress=status.update,
             note=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        )
+
+
+@_explained
+def learning_curve(
+    data: str | Path | SegmentationData,
+    *,
+    out: str | Path = "learning-curve",
+    fractions: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
+    seeds: int = 3,
+    minutes: float | None = 60.0,
+    steps: int | None = None,
+    recipe: str | Path | None = None,
+    settings: Mapping[str, object] | None = None,
+    quiet: bool = False,
+) -> LearningCurve:
+    """Find out whether more images would help: train on parts of them and extrapolate.
+
+    If interrupted, the same call continues, also with more fractions, seeds or minutes.
+
+    Args:
+        data: Folder of images and masks, or an open dataset.
+        out: Folder for the study.
+        fractions: Fractions of the training images, for nested subsets that contain every class.
+        seeds: Trainings for each fraction.
+        minutes: Time budget of this call. None: no limit.
+        steps: Steps of each training. None: as many as fit into the budget.
+        recipe: Name of a shipped recipe, or a .toml file.
+        settings: Any recipe keys, such as {"batch_size": 8}.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        The scores and the curves. `summary` says what twice the images would bring.
+
+    Raises:
+        InputError: If the data, the recipe, an argument or `out` cannot be used.
+        StoppedError: After Ctrl-C or SIGTERM.
+    """
+    from pixelwise.recipes.load_recipe import load_recipe
+    from pixelwise.study import learning_curve as study
+    from pixelwise.study.study_display import StudyDisplay
+
+    with StudyDisplay(quiet=quiet) as display:
+        return study.learning_curve(
+            Path(data) if isinstance(data, str) else data,
+            Path(out),
+            load_recipe(recipe, settings or {}),
+            fractions=fractions,
+            seeds=seeds,
+            minutes=minutes,
+            steps=steps,
+            callback=display,
+        )
+
+
+@_explained
+def select(
+    pool: str | Path | Sequence[str | Path],
+    bundle: str | Path,
+    *,
+    count: int = 50,
+    labeled: str | Path | Sequence[Path] | None = None,
+    out: str | Path = "selection",
+    files: Literal["copy", "link"] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Selection:
+    """Choose which images of a pool to label next.
+
+    Images are chosen that the network is in doubt about, rare and thin classes as much as others,
+    and that differ from what is labeled and from each other. If interrupted, the same call
+    continues.
+
+    Args:
+        pool: A folder of images, an image, or several of both.
+        bundle: A network that was trained on what is labeled so far, best calibrated.
+        count: Number of images to choose.
+        labeled: The folder of images and masks that there are, or a list of images.
+        out: Folder for the list and the page.
+        files: Whether to "copy" or "link" the images into OUT/images.
+        overwrite: Whether to replace files that this function did not write.
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        The images with the reasons, the most useful first.
+
+    Raises:
+        InputError: If the pool has too few images, or an argument cannot be used.
+        StoppedError: After Ctrl-C or SIGTERM.
+    """
+    from pixelwise.study import select as selection
+
+    predictor = load(bundle, runtime="torch")
+    with Bar("measuring the pool", quiet=quiet) as bar:
+        return selection.select(
+            pool,
+            predictor,
+            Path(out),
+            count=count,
+            labeled=labeled,
+            files=files,
+            overwrite=overwrite,
+            progress=bar,
         )
 
 

@@ -304,7 +304,7 @@ def _run_trial(
         if list_checkpoints(folder / "checkpoints"):
             run = resume(folder, callback=callback)
         else:
-            overwrite = _was_begun(folder)
+            overwrite = was_begun(folder)
             run = train(root, folder, recipe, overwrite=overwrite, callback=callback)
     except _PrunedError:
         study.tell(trial, state=TrialState.PRUNED)
@@ -319,7 +319,7 @@ def _run_trial(
         study.tell(trial, max(row["val_mean_iou"] or 0.0 for row in run.history))
 
 
-def _was_begun(folder: Path) -> bool:
+def was_begun(folder: Path) -> bool:
     """Return whether a trial was killed before its first checkpoint, and can begin again."""
     if any((folder / name).exists() for name in ("best.safetensors", "last.safetensors")):
         return False  # a trial writes these after its first checkpoint
