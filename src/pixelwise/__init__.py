@@ -16,6 +16,7 @@ The public functions and classes:
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
 - `create_model`, `list_models`: the networks, as plain PyTorch modules.
+- `get_weights`, `list_weights`: published weights by name.
 - `InputError`, `PixelwiseError`: what they raise.
 
 `import pixelwise` is fast: each name is imported on first use, and PyTorch only if it is needed.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         evaluate,
         examine,
         export,
+        get_weights,
         load,
         open_dataset,
         predict_folder,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from pixelwise.models import list_models
     from pixelwise.training import load_custom_model
     from pixelwise.weights.create_model import create_model
+    from pixelwise.weights.published.catalog import list_weights
 
 __version__ = "0.1.0"
 
@@ -65,7 +68,9 @@ __all__ = [
     "examine",
     "export",
     "from_datasets",
+    "get_weights",
     "list_models",
+    "list_weights",
     "load",
     "load_custom_model",
     "open_dataset",
@@ -83,6 +88,7 @@ _MODULES = {
     "create_model": "pixelwise.weights.create_model",
     "from_datasets": "pixelwise.data.custom_dataset",
     "list_models": "pixelwise.models",
+    "list_weights": "pixelwise.weights.published.catalog",
     "load_custom_model": "pixelwise.training",
 }
 

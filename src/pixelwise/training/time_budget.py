@@ -16,7 +16,7 @@ from pixelwise.planning.time_budget import Crop, Workload, fit_minutes, smaller_
 from pixelwise.recipes.schema import ModelRecipe, Recipe
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.kernel_selection import select_kernels
-from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 BACKBONES = ("mobilenet_v2",)
 """The backbones to choose from if the recipe leaves the network open, the best first.
