@@ -17,11 +17,11 @@ from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.weights.bundle import Bundle
-from pixelwise.weights.published.catalog import WEIGHTS
-from pixelwise.weights.published.fetch import find_imagenet_weights
 from pixelwise.weights.import_weights import read_state_dict
 from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import IMAGENET
+from pixelwise.weights.published.catalog import WEIGHTS
+from pixelwise.weights.published.fetch import find_imagenet_weights
 from pixelwise.weights.tensor_file import _digest
 
 

@@ -26,7 +26,6 @@ from pixelwise.data.published import (
     DownloadError,
     PublishedDataset,
     catalog,
-    download,
     fetch_dataset,
 )
 from pixelwise.data.published import unpack as unpacking

@@ -13,6 +13,7 @@ from typing import Any
 from pixelwise.backbones.backbone import Backbone
 from pixelwise.backbones.efficientnet_lite import VARIANTS, EfficientNetLite
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
+from pixelwise.backbones.mobilenet_v3 import MobileNetV3Large
 from pixelwise.backbones.resnet import BLOCKS, ResNet
 from pixelwise.backbones.tiny import Tiny
 from pixelwise.backbones.xception import Xception
@@ -20,6 +21,7 @@ from pixelwise.errors import InputError
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": MobileNetV2,
+    "mobilenet_v3_large": MobileNetV3Large,
     **{f"efficientnet_lite{n}": partial(EfficientNetLite, variant=n) for n in VARIANTS},
     **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in BLOCKS},
     "xception65": Xception,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pixelwise.backbones.efficientnet_lite import VARIANTS, EfficientNetLite
+from pixelwise.backbones.mobilenet_v3 import MobileNetV3Large
 from pixelwise.backbones.resnet import BLOCKS
 from pixelwise.backbones.vgg import STAGES, AtrousVGG16
 from pixelwise.errors import InputError
@@ -70,6 +71,7 @@ CLASSIFIERS: dict[str, Classifier] = {
         for n in VARIANTS
     },
     "mobilenet_v2": Classifier(unused=("classifier.", "features.18.")),
+    "mobilenet_v3_large": Classifier(unused=("classifier.",)),
 }
 # Prefixes of the layers after the backbone in Caffe's networks: ImageNet's classes, or FCN's head.
 CAFFE_HEAD = ("fc8.", "score", "upscore", "scale_pool")
@@ -176,6 +178,8 @@ def backbone_prefixes(backbone: nn.Module, name: str, imported: ImportedWeights)
     """
     if isinstance(backbone, EfficientNetLite) and "_conv_stem.weight" in imported.tensors:
         return backbone.published_prefixes()
+    if isinstance(backbone, MobileNetV3Large) and "backbone.0.0.weight" in imported.tensors:
+        return {"features.": "backbone."}  # torchvision's segmentation networks
     if not imported.is_caffe:
         return {"": "backbone." if imported.is_segmenter else ""}
     layers = classifier_for(name).caffe
