@@ -205,7 +205,7 @@ class _Exporter:
             classes=self.bundle.classes,
             recipe=self.bundle.recipe,
             pixels=self.bundle.pixels,
-            requirements=self.reference.requirements,
+            requirements=(self.reference.requirements if supports_tiling(self.reference) else None),
             checks={**checks, "made with": {name: installed(name) for name in PACKAGES}},
         )
         export.save()

@@ -134,7 +134,7 @@ def deeplab_v3(
     Args:
         num_classes: Number of classes.
         in_channels: Number of image channels.
-        backbone: A key of `backbones.BACKBONES`.
+        backbone: A key of `backbones.BACKBONES`, or timm/NAME.
         output_stride: 16, or 8 for a denser and slower map with doubled rates.
         multi_grid: Use unit rates 1, 2, 4 in the last stage of a ResNet with bottlenecks.
         dropout: Dropout probability after the ASPP, from 0 to below 1.

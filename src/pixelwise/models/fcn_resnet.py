@@ -92,15 +92,15 @@ def fcn_resnet(
     Args:
         num_classes: Number of classes.
         in_channels: Number of image channels.
-        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152".
+        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152", or timm/NAME.
         upsampling: "learned" kernels that start bilinear, "frozen" bilinear kernels, or
             "interpolate".
 
     Raises:
         InputError: If `backbone` or `upsampling` is not allowed.
     """
-    if not backbone.startswith("resnet"):
-        raise InputError(f"backbone {backbone!r}: must be a ResNet, such as resnet50")
+    if not backbone.startswith(("resnet", "timm/")):
+        raise InputError(f"backbone {backbone!r}: must be a ResNet, such as resnet50, or timm/NAME")
     features = create_backbone(backbone, output_stride=32, in_channels=in_channels)
     head = FCN32sHead(features.channels["c5"], num_classes=num_classes, upsampling=upsampling)
     return Segmenter(features, head)

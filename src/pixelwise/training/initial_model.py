@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pixelwise.backbones.timm_backbone import is_timm
 from pixelwise.data.channel_statistics import ChannelStatistics
 from pixelwise.data.classes import Classes, listed
 from pixelwise.data.pixel_format import RGB, PixelFormat
@@ -17,6 +18,7 @@ from pixelwise.models import Segmenter, backbone_name, create_model
 from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.bundle_header import is_bundle
 from pixelwise.weights.channel_widening import widen
 from pixelwise.weights.load_backbone import backbone_form, check_form, load_backbone
 from pixelwise.weights.normalization import IMAGENET, Normalization
@@ -80,7 +82,7 @@ def create_initial_model(
     if module is not None:
         custom = CustomSegmenter(module, len(classes))
         start = InitialModel(custom, IMAGENET, "the weights it was passed with")
-    elif path is not None and path.suffix == ".safetensors":
+    elif path is not None and path.suffix == ".safetensors" and not _is_timm_file(recipe, path):
         bundle = Bundle.load(path)
         if bundle.pixels.dtype == pixels.dtype and not keep_range:  # its value range is used
             bundle_pixels = replace(pixels, value_range=bundle.pixels.value_range)
@@ -96,6 +98,11 @@ def create_initial_model(
         if module is None and recipe.weights != "none":
             origin += f", first convolution widened from {channels} to {pixels.channels} channels"
     return replace(start, normalization=normalization, origin=origin, pixels=pixels)
+
+
+def _is_timm_file(recipe: ModelRecipe, path: Path) -> bool:
+    """Whether a .safetensors file holds weights of timm, not a bundle."""
+    return is_timm(backbone_name(recipe.name, recipe.options)) and not is_bundle(path)
 
 
 def create_network(recipe: ModelRecipe, classes: Classes, *, channels: int) -> Segmenter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pixelwise.backbones.timm_backbone import is_timm
 from pixelwise.data.published.download import (
     DownloadError,
     Progress,
@@ -25,6 +26,7 @@ from pixelwise.weights.published.catalog import (
     find_weights,
     imagenet_weights,
 )
+from pixelwise.weights.timm_weights import describe_timm_weights, find_timm_weights
 
 
 def get_weights(name: str, *, progress: Progress | None = None) -> Path:
@@ -107,6 +109,8 @@ def provide_weights(weights: str, backbone: str, *, progress: Progress | None = 
         InputError: As for `get_weights`.
         DownloadError: As for `get_weights`.
     """
+    if weights == "imagenet" and is_timm(backbone):
+        return find_timm_weights(backbone)
     if weights == "imagenet":
         entry = imagenet_weights(backbone)
     else:
@@ -124,6 +128,8 @@ def describe_weights(weights: str, backbone: str) -> str:
     """Describe what `--weights` stands for, with the license of published weights."""
     if weights != "imagenet" and Path(weights).exists():
         return weights
+    if weights == "imagenet" and is_timm(backbone):
+        return describe_timm_weights(backbone)
     entry = imagenet_weights(backbone) if weights == "imagenet" else WEIGHTS.get(weights)
     if entry is None:
         return weights
@@ -140,6 +146,8 @@ def find_imagenet_weights(backbone: str) -> Path:
     Raises:
         InputError: If no such file is known, found or intact. The message names how to get it.
     """
+    if is_timm(backbone):
+        return find_timm_weights(backbone, download=False)
     entry = imagenet_weights(backbone)
     path = entry.find()
     if path is None:
