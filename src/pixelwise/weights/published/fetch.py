@@ -55,9 +55,11 @@ def get_weights(name: str, *, progress: Progress | None = None) -> Path:
     if not entry.remote.urls:
         raise missing_weights(entry)
     lock = FolderLock(entry.folder, "weights get")
-    with lock:
-        lock.take_when_free()
+    lock.take_when_free()
+    try:
         return entry.find() or _fetch(entry, progress)
+    finally:
+        lock.release()
 
 
 def _fetch(entry: PublishedWeights, progress: Progress | None) -> Path:
@@ -76,7 +78,7 @@ def _fetch(entry: PublishedWeights, progress: Progress | None) -> Path:
     if not entry.model:
         return path
     bundle = convert_weights(
-        path, entry.model, classes=entry.classes, options=_options(entry)
+        path, entry.model, classes=entry.classes, options=network_options(entry)
     ).bundle
     bundle.scores = {
         "published": entry.score,
@@ -91,7 +93,7 @@ def _fetch(entry: PublishedWeights, progress: Progress | None) -> Path:
     return entry.bundle
 
 
-def _options(entry: PublishedWeights) -> dict[str, Any]:
+def network_options(entry: PublishedWeights) -> dict[str, Any]:
     """The options of the network that the file does not show."""
     has_backbone = "backbone" in find_model(entry.model).option_types()
     return {**({"backbone": entry.backbone} if has_backbone else {}), **entry.options}
