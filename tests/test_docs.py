@@ -138,7 +138,7 @@ def is_not_run(command: str) -> bool:
 
 def has_imagenet_weights() -> bool:
     try:
-        from pixelwise.weights.imagenet import find_imagenet_weights
+        from pixelwise.weights.published.fetch import find_imagenet_weights
 
         find_imagenet_weights("mobilenet_v2")
     except InputError:

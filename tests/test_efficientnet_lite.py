@@ -14,9 +14,9 @@ from networks import noise, randomize, relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.errors import InputError
 from pixelwise.models import count_multiply_adds, count_parameters, create_model
-from pixelwise.weights.imagenet import find_imagenet_weights
 from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import Normalization
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 # From the README of google/automl, efficientnet/lite: input side, parameters and multiply-adds in
 # millions of the whole classifier; repeats of the seven stages.

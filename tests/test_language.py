@@ -67,6 +67,7 @@ ALLOWED = {
     "src/pixelwise/inference/batch/tiff_source.py": {"windows?"},
     "src/pixelwise/inference/runtimes/torch/simplify/matrix_product_conv.py": {"windows?"},
     "src/pixelwise/weights/bundle.py": BRITISH,
+    "src/pixelwise/weights/published/catalog.toml": {"pictures?|photographs?|photographed"},
     "tests/test_bundle.py": BRITISH,
     "tests/test_classes.py": BRITISH,
     "tests/test_language.py": {*RETIRED, *RETIRED_IN},

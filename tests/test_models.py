@@ -26,8 +26,8 @@ from pixelwise.models import (
     list_models,
 )
 from pixelwise.weights.create_model import create_model as create_model_with_weights
-from pixelwise.weights.imagenet import find_imagenet_weights
 from pixelwise.weights.import_weights import read_state_dict
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 # --- An independent forward pass, written from the tables of the papers.
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openvino import opset13
 
+import openvino as ov
 import pixelwise
 from networks import EXPORTED_CLASSES as CLASSES
 from networks import write_bundle
+from openvino import opset13
 from pixelwise import processor
 from pixelwise.exporters import export
 from pixelwise.exporters.openvino_format import lower_argmax

@@ -8,15 +8,15 @@ import os
 import stat
 import struct
 import tarfile
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from file_server import Server, serve_files
 from miniatures import MINIATURES
 from pixelwise.data import layouts
 from pixelwise.data.dataset import open_dataset
@@ -26,7 +26,6 @@ from pixelwise.data.published import (
     DownloadError,
     PublishedDataset,
     catalog,
-    download,
     fetch_dataset,
 )
 from pixelwise.data.published import unpack as unpacking
@@ -34,67 +33,10 @@ from pixelwise.data.published.unpack import unpack
 from pixelwise.errors import InputError
 
 
-@dataclass
-class Server:
-    """Files by name, and how they are served.
-
-    Attributes:
-        cuts: For each of the next responses, the number of bytes after which it is cut.
-        ranges: Whether Range requests are supported.
-        shift: Error of the offset in Content-Range.
-        requests: The Range header of each request, in order.
-    """
-
-    address: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)
-    cuts: list[int] = field(default_factory=list)
-    ranges: bool = True
-    shift: int = 0
-    requests: list[str | None] = field(default_factory=list)
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requested = self.headers.get("Range")
-            state.requests.append(requested)
-            content = state.files.get(self.path.lstrip("/"))
-            if content is None:
-                self.send_error(404)
-                return
-            start = 0
-            if requested and state.ranges:
-                start = int(requested.removeprefix("bytes=").rstrip("-"))
-                if start >= len(content):
-                    self.send_error(416)
-                    return
-                self.send_response(206)
-                span = f"{start + state.shift}-{len(content) - 1}"
-                self.send_header("Content-Range", f"bytes {span}/{len(content)}")
-            else:
-                self.send_response(200)
-            rest = content[start:]
-            self.send_header("Content-Length", str(len(rest)))
-            self.end_headers()
-            self.wfile.write(rest[: state.cuts.pop(0)] if state.cuts else rest)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    state.address = f"http://127.0.0.1:{httpd.server_port}"
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "PAUSE", 0.0)
-    yield state
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+    with serve_files(monkeypatch) as state:
+        yield state
 
 
 def zipped(entries: dict[str, bytes]) -> bytes:
@@ -118,10 +60,10 @@ def dataset(server: Server, monkeypatch: pytest.MonkeyPatch) -> PublishedDataset
     body = zipped(CONTENT)
     server.files["mine.zip"] = body
     archive = Archive(
-        "mine.zip",
-        (f"{server.address}/mine.zip",),
-        len(body),
-        hashlib.sha256(body).hexdigest(),
+        file="mine.zip",
+        urls=(f"{server.address}/mine.zip",),
+        size=len(body),
+        digest=hashlib.sha256(body).hexdigest(),
         source="this test",
         extract=(("a/", ""),),
     )
@@ -281,8 +223,12 @@ def test_a_full_disk_is_reported_before_and_during_a_download(
     assert server.requests == []
     full = OSError(28, "No space left on device")
 
-    def fail(*_: object) -> None:
-        raise full
+    open_file = Path.open
+
+    def fail(path: Path, *args: Any, **options: Any) -> Any:
+        if path.suffix == ".part":
+            raise full
+        return open_file(path, *args, **options)
 
     monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(InputError, match="No space left on device"):

@@ -36,7 +36,7 @@ from pixelwise.training.kernel_selection import KERNEL_CONFIGS, KernelConfig, se
 from pixelwise.training.loading import AugmentedSplit, BatchOrder, iterate, make_loader
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.weights.bundle import Bundle
-from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 TINY = {
     "model.weights": "none",

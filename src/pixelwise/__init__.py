@@ -19,6 +19,7 @@ The public functions and classes:
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
 - `create_model`, `list_models`: the networks, as plain PyTorch modules.
+- `get_weights`, `list_weights`: published weights by name.
 - `InputError`, `PixelwiseError`: what they raise.
 
 `import pixelwise` is fast: each name is imported on first use, and PyTorch only if it is needed.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         examine,
         export,
         finish,
+        get_weights,
         learning_curve,
         load,
         merge,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from pixelwise.models import list_models
     from pixelwise.training import Callback, load_custom_model
     from pixelwise.weights.create_model import create_model
+    from pixelwise.weights.published.catalog import list_weights
 
 __version__ = "0.1.0"
 
@@ -75,8 +78,10 @@ __all__ = [
     "export",
     "finish",
     "from_datasets",
+    "get_weights",
     "learning_curve",
     "list_models",
+    "list_weights",
     "load",
     "load_custom_model",
     "merge",
@@ -98,6 +103,7 @@ _MODULES = {
     "create_model": "pixelwise.weights.create_model",
     "from_datasets": "pixelwise.data.custom_dataset",
     "list_models": "pixelwise.models",
+    "list_weights": "pixelwise.weights.published.catalog",
     "load_custom_model": "pixelwise.training",
 }
 

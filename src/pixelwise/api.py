@@ -66,8 +66,10 @@ def load(
     object, use `Predictor.from_options`.
 
     Args:
-        path: A bundle (.safetensors) or the folder of an export. Several of these make an ensemble,
-            which predicts their mean probabilities; they must have the same classes.
+        path: A bundle (.safetensors), the folder of an export, or the name of published weights
+            that `get_weights` has fetched; a file of this name takes precedence. Several of these
+            make an ensemble, which predicts their mean probabilities; they must have the same
+            classes.
         runtime: "torch", or a runtime that the bundle was exported for, such as "openvino".
             "auto" measures the available ones on first use and takes the fastest.
         device: PyTorch device, such as "cpu" or "cuda". None takes a GPU if there is one.
@@ -93,6 +95,33 @@ def load(
 
     options = InferenceOptions(runtime, device, crf, tile, scales, flip, value_range)
     return Predictor.from_options(path, options, image_size=image_size)
+
+
+@_explained
+def get_weights(name: str, *, quiet: bool = False) -> Path:
+    """Fetch published weights into the cache, unless they are there already.
+
+    Afterwards `load(name)` and `pixelwise predict NAME` work. A download that was interrupted
+    continues where it stopped.
+
+    Args:
+        name: A name of `list_weights`, such as "deeplab_v3_resnet50_coco_voc".
+        quiet: Whether to hide the progress bar.
+
+    Returns:
+        The bundle of a network, or the published file of an ImageNet classifier, for `weights` of
+        `train` and `create_model`.
+
+    Raises:
+        InputError: If the name is unknown, the file is not the published one, or the disk has too
+            little space.
+        DownloadError: If the network fails or PIXELWISE_OFFLINE=1 forbids it; the message says
+            where to put which file instead.
+    """
+    from pixelwise.weights.published import fetch
+
+    with Bar("downloading", unit="bytes", quiet=quiet) as bar:
+        return fetch.get_weights(name, progress=lambda _, done, total: bar(done, total or done))
 
 
 @_explained
@@ -309,7 +338,8 @@ def train(
             (B, channels, H, W) to logits (B, classes, h, w) at any resolution.
         backbone: Backbone of the network, such as "resnet50".
         output_stride: Image size divided by feature map size, such as 8 or 16.
-        weights: Initial weights: "imagenet", "none", or a file of weights or a bundle.
+        weights: Initial weights: "imagenet", "none", a name of `list_weights`, or a file of
+            weights or a bundle.
         crop: Size of the training crops in pixels: a side or (height, width). "image" trains on
             whole images in batches of one.
         augment: Augmentation for a kind of images: "street", "aerial", "microscopy" or "documents".

@@ -165,9 +165,12 @@ def append_whole(stream: FileIO, data: bytes) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove temporary files that `atomic` left behind because its process was killed."""
+    """Remove what `atomic` and `atomic_folder` left behind because their process was killed."""
     for temporary in folder.glob(f".*{PART}"):
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

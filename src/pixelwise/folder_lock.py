@@ -32,8 +32,14 @@ RENEW_SECONDS = 20.0
 STALE_SECONDS = 120.0
 FORK_SECONDS = 1.0
 """How long to wait for a process that was forked from a killed owner to close its handle."""
+WAIT_SECONDS = 0.2
+"""How long to wait before a folder that another process has locked is tried again."""
 DOUBT_SECONDS = 0.5
 """How long to wait, where the kernel cannot decide, to see which of two processes came last."""
+
+
+class FolderBusyError(InputError):
+    """Another process, or another thread of this one, has locked the folder."""
 
 
 class FolderLock:
@@ -44,7 +50,7 @@ class FolderLock:
         command: The command that writes there, for the message to another process.
 
     Raises:
-        InputError: If another process, or another thread of this one, has locked the folder.
+        FolderBusyError: If another process, or another thread of this one, has locked the folder.
     """
 
     def __init__(self, folder: Path, command: str) -> None:
@@ -86,6 +92,14 @@ class FolderLock:
         self._released.clear()
         _held.add(self)
         threading.Thread(target=self._renew, args=(self._handle,), daemon=True).start()
+
+    def take_when_free(self) -> None:
+        """Lock the folder as `take` does, after other processes have unlocked it."""
+        while True:
+            try:
+                return self.take()
+            except FolderBusyError:
+                time.sleep(WAIT_SECONDS)
 
     def release(self) -> None:
         """Unlock the folder. Does nothing if it is not locked."""
@@ -164,14 +178,14 @@ class FolderLock:
         finally:
             probe.unlink(missing_ok=True)
 
-    def _busy(self, owner: dict[str, Any]) -> InputError:
+    def _busy(self, owner: dict[str, Any]) -> FolderBusyError:
         who = f"another pixelwise {owner.get('command', 'command')}"
         if owner:
             who += f" (process {owner.get('process')} on {owner.get('host')})"
         wait = "wait until it ends"
         if owner and owner.get("boot") != _boot_id():
             wait += f" (if it was killed, its lock ends after {STALE_SECONDS:.0f} seconds)"
-        return InputError(
+        return FolderBusyError(
             f"{self.folder}: {who} is writing there: {wait}, or choose another folder"
         )
 

@@ -20,11 +20,13 @@ class Backbone(nn.Module):
         form: Which of several networks with the same tensors this is: "torchvision", or the name of
             the option that makes it another, such as "caffe". Weights of another form load, but
             give other features. Empty if there is only one form.
+        auxiliary_map: Name of the map for an auxiliary head.
     """
 
     channels: dict[str, int]
     strides: dict[str, int]
     form: str = ""
+    auxiliary_map: str = "c4"
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Extract features.

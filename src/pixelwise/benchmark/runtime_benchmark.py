@@ -21,6 +21,7 @@ from pixelwise.inference.export_manifest import find_exports
 from pixelwise.inference.runtimes import TORCH, available
 from pixelwise.inference.tiling.tiled_model import ProgressCounter
 from pixelwise.weights.bundle_header import bundle_digest
+from pixelwise.weights.published.catalog import find_bundle
 
 MIN_SIDE = 16  # pixels; generated scenes cannot be smaller
 REFERENCE = "PyTorch eager"
@@ -105,6 +106,7 @@ def benchmark(
         InputError: If the file is not a bundle or a size is too small.
         PixelwiseError: If a process of eager PyTorch fails, or any process without `failed`.
     """
+    path = find_bundle(path)
     bundle_digest(path)
     for height, width in sizes:
         if min(height, width) < MIN_SIDE:

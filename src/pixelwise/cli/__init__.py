@@ -29,6 +29,7 @@ from pixelwise.cli import (
     sweep,
     train,
     tune_crf,
+    weights,
 )
 from pixelwise.cli.console import complain
 from pixelwise.cli.standard_streams import standard_streams
@@ -68,6 +69,7 @@ for function in (
 ):
     app.command()(function)
 app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")
 
 
 def _print_version(requested: bool) -> None:

@@ -47,7 +47,11 @@ def train(
         int | None, Option(help="Ratio of image size to feature map size; 8 is finer and slower.")
     ] = None,
     weights: Annotated[
-        str | None, Option(help="Initial weights: imagenet, none, a weights file, or a bundle.")
+        str | None,
+        Option(
+            help="Initial weights: imagenet, none, a name of `pixelwise weights list`, a weights "
+            "file, or a bundle."
+        ),
     ] = None,
     crop: Annotated[
         str | None,

@@ -17,7 +17,7 @@ from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_data
 from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.folds import assign_folds
 from pixelwise.data.groups import find_groups
-from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image
+from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
 from pixelwise.data.rasters.blocks import keep_apart

@@ -28,6 +28,7 @@ from pixelwise.inference import Predictor
 from pixelwise.inference.export_manifest import ExportManifest, find_exports, is_export
 from pixelwise.inference.results import familiarity
 from pixelwise.weights.bundle_header import bundle_digest
+from pixelwise.weights.published.catalog import find_bundle
 from pixelwise.weights.stored_calibration import FILE, StoredCalibration, write_calibration
 
 FALSE_ALARMS = 0.05
@@ -153,6 +154,7 @@ def store_calibration(path: Path, stored: StoredCalibration) -> tuple[Path, ...]
     Raises:
         InputError: If a file cannot be written.
     """
+    path = find_bundle(path)
     places = [path]
     if not is_export(path):
         digest = bundle_digest(path)

@@ -27,6 +27,7 @@ from pixelwise.overwriting import files_of_others
 from pixelwise.processor import missing_instructions
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.bundle_header import bundle_digest
+from pixelwise.weights.published.catalog import find_bundle
 from pixelwise.weights.stored_calibration import FILE, read_calibration, write_calibration
 
 PACKAGES = ("torch", "openvino", "onnx", "onnxruntime", "nncf", "ai-edge-litert")
@@ -75,7 +76,7 @@ def export(
             export did not write.
         PixelwiseError: If the export differs from the bundle, or if int8 loses too much accuracy.
     """
-    path, target = Path(bundle), to.replace("_", "-")
+    path, target = find_bundle(Path(bundle)), to.replace("_", "-")
     name = f"{target}-int8" if int8 else target
     folder = export_folder(path, name) if out is None else Path(out)
     settings = Int8Settings(max_drop, calibration)
@@ -232,7 +233,7 @@ class _Exporter:
             classes=self.bundle.classes,
             recipe=self.bundle.recipe,
             pixels=self.bundle.pixels,
-            requirements=self.reference.requirements,
+            requirements=(self.reference.requirements if supports_tiling(self.reference) else None),
             checks={**checks, "made with": {name: installed(name) for name in PACKAGES}},
         )
         export.save()

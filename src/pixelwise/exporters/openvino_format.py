@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset1, opset13
 from torch.export import ExportedProgram
 
+import openvino as ov
+from openvino import opset1, opset13
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.exporters.formats import OUTPUTS, ExportFormat, Labels
 from pixelwise.inference.runtimes.openvino.replace_node import replace_node

@@ -32,6 +32,7 @@ from pixelwise.inference.runtimes import (
 from pixelwise.inference.runtimes.autoselect import latency, select_fastest
 from pixelwise.inference.runtimes.tile_geometry import Size
 from pixelwise.weights.bundle_header import bundle_digest
+from pixelwise.weights.published.catalog import find_bundle
 from pixelwise.weights.stored_calibration import StoredCalibration, read_calibration
 
 # Runtimes that "auto" leaves out: the cost of bfloat16's rounding has not been measured, and TFLite
@@ -68,7 +69,7 @@ def load_model(
     image_size: Size | None = None,
 ) -> LoadedModel:
     """Load the network that `Predictor.from_options` runs; see there for arguments and errors."""
-    runtime, device = options.runtime, options.device
+    path, runtime, device = find_bundle(path), options.runtime, options.device
     if is_export(path):
         if runtime == TORCH or device is not None:
             raise InputError(f"{path}: is an export: give the bundle to run it with PyTorch")

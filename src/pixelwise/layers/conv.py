@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -11,31 +12,36 @@ from torch import Tensor, nn
 from pixelwise.layers.norm import BatchNorm2d
 
 
+def pad_same(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)
+) -> Tensor:
+    """Pad (B, C, H, W) so that a kernel gives ceil(H / stride) x ceil(W / stride) positions.
+
+    This is TensorFlow's SAME padding, with zeros; if it is uneven, the bottom and right borders get
+    the larger half. It has no comparisons of sizes, which may be symbolic during export.
+    """
+    left_right_top_bottom: list[int] = []
+    for side, size, step, rate in zip(
+        x.shape[:1:-1], reversed(kernel), reversed(stride), reversed(dilation), strict=True
+    ):
+        covered = (side - 1) // step * step + rate * (size - 1) + 1
+        padding = covered - side
+        if rate * (size - 1) < step - 1:  # otherwise it is never negative
+            padding = max(0, padding) if size > 1 else 0
+        left_right_top_bottom += [padding // 2, padding - padding // 2]
+    return F.pad(x, left_right_top_bottom)
+
+
 class TensorFlowConv2d(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding: H x W to ceil(H / stride) x ceil(W / stride).
 
-    If the padding is uneven, the bottom and right borders get the larger half. At stride 1, and at
-    stride 2 on odd sizes, this equals PyTorch's symmetric padding. The `padding` argument of
-    `nn.Conv2d` is ignored.
+    At stride 1, and at stride 2 on odd sizes, this equals PyTorch's symmetric padding. The
+    `padding` argument of `nn.Conv2d` is ignored.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        left_right_top_bottom: list[int] = []
-        for side, kernel, stride, dilation in zip(
-            input.shape[:1:-1],
-            reversed(self.kernel_size),
-            reversed(self.stride),
-            reversed(self.dilation),
-            strict=True,
-        ):
-            covered = (side - 1) // stride * stride + dilation * (kernel - 1) + 1
-            padding = covered - side
-            if dilation * (kernel - 1) < stride - 1:  # otherwise it is never negative
-                padding = max(0, padding) if kernel > 1 else 0
-            left_right_top_bottom += [padding // 2, padding - padding // 2]
-        padded = F.pad(input, left_right_top_bottom)
         return F.conv2d(
-            padded,
+            pad_same(input, self.kernel_size, self.stride, self.dilation),
             self.weight,
             self.bias,
             stride=self.stride,

@@ -16,7 +16,7 @@ from pixelwise.backbones.backbone import initialize_convolutions
 from pixelwise.backbones.resnet import BLOCKS, Bottleneck
 from pixelwise.errors import InputError
 from pixelwise.layers import ASPP, ConvNormAct
-from pixelwise.models.fcn_resnet import FCNHead
+from pixelwise.models.fcn_resnet import make_auxiliary
 from pixelwise.models.segmenter import Segmenter
 
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
@@ -125,6 +125,7 @@ def deeplab_v3(
     dropout: float = 0.1,
     refine: bool = False,
     auxiliary: bool = False,
+    wide_rates: bool = False,
     caffe: bool = False,
     align_corners: bool = False,
 ) -> Segmenter:
@@ -133,12 +134,13 @@ def deeplab_v3(
     Args:
         num_classes: Number of classes.
         in_channels: Number of image channels.
-        backbone: A key of `backbones.BACKBONES`.
+        backbone: A key of `backbones.BACKBONES`, or timm/NAME.
         output_stride: 16, or 8 for a denser and slower map with doubled rates.
         multi_grid: Use unit rates 1, 2, 4 in the last stage of a ResNet with bottlenecks.
         dropout: Dropout probability after the ASPP, from 0 to below 1.
         refine: Add a 3x3 convolution before the classifier.
-        auxiliary: Add a second head on c4, whose loss helps training.
+        auxiliary: Add a second head on an earlier map, whose loss helps training.
+        wide_rates: Use the rates of output stride 8 at 16, too, as torchvision does on MobileNetV3.
         caffe: Use a ResNet in the form of its authors and of DeepLab v2, with 50 or more layers;
             see `ResNet`. Weights by kazuto1011 need it.
         align_corners: Align corners in every resize, as the authors' code does.
@@ -156,15 +158,14 @@ def deeplab_v3(
         multi_grid=multi_grid,
         caffe=caffe,
     )
-    channels = features.channels
     head = DeepLabV3Head(
-        channels["c5"],
+        features.channels["c5"],
         num_classes=num_classes,
-        rates=RATES[output_stride],
+        rates=RATES[8 if wide_rates else output_stride],
         dropout=dropout,
         refine=refine,
     )
-    second = FCNHead(channels["c4"], num_classes=num_classes, source="c4") if auxiliary else None
+    second = make_auxiliary(features, num_classes=num_classes) if auxiliary else None
     return Segmenter(features, head, auxiliary=second, align_corners=align_corners)
 
 

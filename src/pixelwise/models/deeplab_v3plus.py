@@ -116,7 +116,7 @@ def deeplab_v3plus(
     Args:
         num_classes: Number of classes.
         in_channels: Number of image channels.
-        backbone: A key of `backbones.BACKBONES`.
+        backbone: A key of `backbones.BACKBONES`, or timm/NAME.
         output_stride: 16, or 8 for a denser and slower context.
         decoder: False returns the logits of the ASPP, as in DeepLabV3.
         aspp: False leaves only the 1x1 convolution and the image pooling of the ASPP.
@@ -148,7 +148,7 @@ def deeplab_v3plus(
         (name, value), *_ = options.items()
         raise InputError(f"{name} {value}: is an option of mobilenet_v2, not of {backbone}")
     if separable is None:
-        separable = not backbone.startswith("resnet")
+        separable = not backbone.removeprefix("timm/").startswith("resnet")
     features = create_dilated(
         backbone,
         output_stride=output_stride,
@@ -157,6 +157,14 @@ def deeplab_v3plus(
         caffe=caffe,
         **options,
     )
+    needed = {"c2": 4, "c1": 2} if stride_2_skip else {"c2": 4} if decoder else {}
+    for name, stride in needed.items():
+        if features.strides.get(name) != stride:
+            option = "stride_2_skip" if name == "c1" else "decoder"
+            raise InputError(
+                f"backbone {backbone!r}: has no map at stride {stride}, which the decoder needs: "
+                f"use --set model.options.{option}=false"
+            )
     rates = RATES[output_stride] if aspp else ()
     head: nn.Module
     if decoder:

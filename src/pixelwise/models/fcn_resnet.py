@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pixelwise.backbones import create_backbone
+from pixelwise.backbones import Backbone, create_backbone
 from pixelwise.errors import InputError
 from pixelwise.layers import BatchNorm2d, Dropout, crop, make_upsampling
 from pixelwise.models.segmenter import Segmenter
@@ -74,6 +74,12 @@ class FCNHead(nn.Sequential):
         return x
 
 
+def make_auxiliary(backbone: Backbone, *, num_classes: int) -> FCNHead:
+    """Return a second head, on the map of a backbone that is meant for it."""
+    source = backbone.auxiliary_map
+    return FCNHead(backbone.channels[source], num_classes=num_classes, source=source)
+
+
 def fcn_resnet(
     *,
     num_classes: int,
@@ -86,15 +92,15 @@ def fcn_resnet(
     Args:
         num_classes: Number of classes.
         in_channels: Number of image channels.
-        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152".
+        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152", or timm/NAME.
         upsampling: "learned" kernels that start bilinear, "frozen" bilinear kernels, or
             "interpolate".
 
     Raises:
         InputError: If `backbone` or `upsampling` is not allowed.
     """
-    if not backbone.startswith("resnet"):
-        raise InputError(f"backbone {backbone!r}: must be a ResNet, such as resnet50")
+    if not backbone.startswith(("resnet", "timm/")):
+        raise InputError(f"backbone {backbone!r}: must be a ResNet, such as resnet50, or timm/NAME")
     features = create_backbone(backbone, output_stride=32, in_channels=in_channels)
     head = FCN32sHead(features.channels["c5"], num_classes=num_classes, upsampling=upsampling)
     return Segmenter(features, head)
@@ -115,13 +121,12 @@ def fcn_resnet_dilated(
         in_channels: Number of image channels.
         backbone: A key of `backbones.BACKBONES`; torchvision has ResNets.
         output_stride: Stride of the logits before upsampling: 8, 16 or 32.
-        auxiliary: Add a second head on c4, whose loss helps training.
+        auxiliary: Add a second head on an earlier map, whose loss helps training.
 
     Raises:
         InputError: If `backbone` or `output_stride` is not allowed.
     """
     features = create_backbone(backbone, output_stride=output_stride, in_channels=in_channels)
-    channels = features.channels
-    head = FCNHead(channels["c5"], num_classes=num_classes, source="c5")
-    second = FCNHead(channels["c4"], num_classes=num_classes, source="c4") if auxiliary else None
+    head = FCNHead(features.channels["c5"], num_classes=num_classes, source="c5")
+    second = make_auxiliary(features, num_classes=num_classes) if auxiliary else None
     return Segmenter(features, head, auxiliary=second)

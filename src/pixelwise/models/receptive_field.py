@@ -52,8 +52,8 @@ def trace_sizes(model: nn.Module, *, height: int, width: int, in_channels: int =
 
 @torch.inference_mode()
 def measure_receptive_radius(
-    model: nn.Module, *, step: int, in_channels: int = 3
-) -> tuple[int, int]:
+    model: nn.Module, *, step: int, in_channels: int = 3, most: int | None = None
+) -> tuple[int, int] | None:
     """Measure the receptive-field radius: how far a pixel can influence the output, in pixels.
 
     This is half of the theoretical receptive field, without the effect of image pooling. The
@@ -64,9 +64,11 @@ def measure_receptive_radius(
         model: A network in evaluation mode.
         step: Alignment of tiles, from `tile_alignment`.
         in_channels: Number of image channels.
+        most: Largest length of the strip.
 
     Returns:
-        The radius for the logits, and the radius for the maps that are pooled over the image.
+        The radius for the logits, and the radius for the maps that are pooled over the image; None
+        if a strip of `most` pixels is too short for it, as for a network with attention.
     """
     radii = [
         layer.dilation[0] * (layer.kernel_size[0] // 2) * step
@@ -89,6 +91,8 @@ def measure_receptive_radius(
             pooled = [_spread(rows, length, first, first + step) for rows in context.pooled]
             return radius, max(pooled, default=0)
         length *= 2
+        if most is not None and length > most:
+            return None
 
 
 def _spread(rows: Tensor, length: int, first: int, last: int) -> int:

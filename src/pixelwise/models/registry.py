@@ -23,6 +23,7 @@ from pixelwise.models.fcn import (
     fcn_googlenet,
 )
 from pixelwise.models.fcn_resnet import fcn_resnet, fcn_resnet_dilated
+from pixelwise.models.lraspp import lraspp
 from pixelwise.models.segmenter import Segmenter
 
 MAX_CLASSES = 255
@@ -199,7 +200,20 @@ MODELS: dict[str, ModelEntry] = {
             _variant("resnet50", 8),
             _variant("resnet50", 8, "66.4 COCO val2017, VOC classes (torchvision)", **TORCHVISION),
             _variant("resnet101", 8, "67.4 COCO val2017, VOC classes (torchvision)", **TORCHVISION),
+            _variant(
+                "mobilenet_v3_large",
+                16,
+                "60.3 COCO val2017, VOC classes (torchvision)",
+                **TORCHVISION,
+                wide_rates=True,
+            ),
         ),
+    ),
+    "lraspp": ModelEntry(
+        lraspp,
+        "LR-ASPP",
+        "arXiv:1905.02244",
+        (_variant("mobilenet_v3_large", 16, "57.9 COCO val2017, VOC classes (torchvision)"),),
     ),
     "deeplab_v3_cascade": ModelEntry(
         deeplab_v3_cascade,

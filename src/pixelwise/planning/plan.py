@@ -138,6 +138,13 @@ def _halve(side: int) -> int:
     return max(CROP_MULTIPLE, side // 2 // CROP_MULTIPLE * CROP_MULTIPLE)
 
 
+def wanted_batch(train: int, processes: int) -> int:
+    """Return the batch size for this number of training images if the memory is large enough."""
+    limit = max(2, min(MAX_BATCH, train // MIN_STEPS_PER_EPOCH))
+    batch = 1 << (limit.bit_length() - 1)
+    return max(1, batch // processes) * processes
+
+
 def _plan_batch(
     dataset_stats: DatasetStats,
     machine: Machine,

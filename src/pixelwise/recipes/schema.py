@@ -62,7 +62,9 @@ class ModelRecipe(_Section):
 
     name: str = Field(default="deeplab_v3plus", description="see `pixelwise models`")
     weights: str = Field(
-        default="imagenet", description="imagenet, none, a file with backbone weights, or a bundle"
+        default="imagenet",
+        description="imagenet, none, a name of `pixelwise weights list`, a file with backbone "
+        "weights, or a bundle",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,

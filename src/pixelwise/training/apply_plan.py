@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,16 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.errors import InputError
 from pixelwise.models import count_activations, create_model
 from pixelwise.planning.machine import Machine, this_machine
-from pixelwise.planning.plan import PLANNED, DatasetStats, Network, make_plan
+from pixelwise.planning.plan import (
+    BATCH_SIZE,
+    CROP,
+    PLANNED,
+    DatasetStats,
+    Network,
+    PlannedValue,
+    make_plan,
+    wanted_batch,
+)
 from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe
 
 _LABELS = dict(zip(PLANNED, ("crop", "batch", "epochs", "class weights"), strict=True))
@@ -20,7 +30,12 @@ _COMPARED_CLASSES = 11
 
 
 def plan_run(
-    recipe: Recipe, data: SegmentationData, device: torch.device, *, processes: int = 1
+    recipe: Recipe,
+    data: SegmentationData,
+    device: torch.device,
+    *,
+    processes: int = 1,
+    probe: Callable[[tuple[int, int], int], int] | None = None,
 ) -> tuple[Recipe, dict[str, str]]:
     """Choose the values of PLANNED that are `auto`.
 
@@ -29,6 +44,8 @@ def plan_run(
         data: The dataset.
         device: Device to train on.
         processes: Number of processes; the batch size is a multiple of it.
+        probe: Returns the largest batch that fits into the memory of a device, from the crop and
+            the largest batch to try; 0 if it cannot tell. None: the memory is estimated.
 
     Returns:
         The recipe with the chosen values, and a description of each value of PLANNED.
@@ -46,13 +63,25 @@ def plan_run(
         sizes=list(data.sizes.values()),
         pixels=data.pixel_counts["train"].tolist(),
     )
-    plan = make_plan(
-        dataset_stats,
-        find_machine(device),
-        fixed=fixed,
-        network=estimate_memory(recipe.model),
-        processes=processes,
-    )
+
+    def plan_with(fixed: Mapping[str, Any]) -> list[PlannedValue]:
+        return make_plan(
+            dataset_stats,
+            find_machine(device),
+            fixed=fixed,
+            network=estimate_memory(recipe.model),
+            processes=processes,
+        )
+
+    plan = plan_with(fixed)
+    crop = {**fixed, **{planned.key: planned.value for planned in plan}}[CROP]
+    if probe is not None and BATCH_SIZE not in fixed and not isinstance(crop, str):
+        wanted = wanted_batch(dataset_stats.train, processes)
+        fitting = probe(crop, wanted // processes) * processes
+        if fitting:
+            reason = f"tried on the device, with crops of {crop[0]}x{crop[1]}"
+            probed = PlannedValue(BATCH_SIZE, fitting, reason)
+            plan = [*plan_with({**fixed, BATCH_SIZE: fitting}), probed]
     recipe = recipe.replace({planned.key: planned.value for planned in plan})
     reasons = {planned.key: planned.reason for planned in plan}
     facts = {

@@ -8,18 +8,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pixelwise.backbones.timm_backbone import is_timm
 from pixelwise.data.channel_statistics import ChannelStatistics
-from pixelwise.data.classes import Classes
+from pixelwise.data.classes import Classes, listed
 from pixelwise.data.pixel_format import RGB, PixelFormat
+from pixelwise.data.published.download import Progress
 from pixelwise.errors import InputError
 from pixelwise.models import Segmenter, backbone_name, create_model
 from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.training.custom_model import CustomSegmenter
 from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.bundle_header import is_bundle
 from pixelwise.weights.channel_widening import widen
-from pixelwise.weights.imagenet import find_imagenet_weights
 from pixelwise.weights.load_backbone import backbone_form, check_form, load_backbone
 from pixelwise.weights.normalization import IMAGENET, Normalization
+from pixelwise.weights.published.fetch import describe_weights, provide_weights
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def create_initial_model(
     pixels: PixelFormat = RGB,
     statistics: ChannelStatistics | None = None,
     keep_range: bool = False,
+    progress: Progress | None = None,
 ) -> InitialModel:
     """Create a network and load its initial weights.
 
@@ -55,7 +59,8 @@ def create_initial_model(
 
     A bundle may hold another network: FCN-16s starts from FCN-32s with all shared weights and its
     new skip connection at zero (arXiv:1411.4038, section 4.3). If it has other classes, the layers
-    whose size depends on them keep their random weights.
+    whose size depends on them get the weights of the classes that both have, by name, and random
+    weights for the others.
 
     Args:
         recipe: The model section of the recipe.
@@ -65,15 +70,19 @@ def create_initial_model(
         statistics: Channel statistics of the images, or None for RGB.
         keep_range: Whether the recipe sets the value range of `pixels`; otherwise a bundle's
             range is used.
+        progress: Receives the progress of a download; see `get_weights`.
 
     Raises:
         InputError: For an unknown network, or weights that are missing or do not fit.
     """
-    path = Path(recipe.weights)
+    path: Path | None = None
+    if module is None and recipe.weights != "none":
+        backbone = backbone_name(recipe.name, recipe.options)
+        path = provide_weights(recipe.weights, backbone, progress=progress)
     if module is not None:
         custom = CustomSegmenter(module, len(classes))
         start = InitialModel(custom, IMAGENET, "the weights it was passed with")
-    elif path.suffix == ".safetensors":
+    elif path is not None and path.suffix == ".safetensors" and not _is_timm_file(recipe, path):
         bundle = Bundle.load(path)
         if bundle.pixels.dtype == pixels.dtype and not keep_range:  # its value range is used
             bundle_pixels = replace(pixels, value_range=bundle.pixels.value_range)
@@ -81,7 +90,7 @@ def create_initial_model(
             pixels = bundle_pixels
         start = _load_bundle(recipe, classes, bundle, channels=pixels.channels)
     else:
-        start = _load_backbone_weights(recipe, classes, channels=pixels.channels)
+        start = _load_backbone_weights(recipe, classes, path, channels=pixels.channels)
     normalization, origin = start.normalization, start.origin
     channels = normalization.channels
     if statistics is not None and channels != pixels.channels:
@@ -91,6 +100,11 @@ def create_initial_model(
     return replace(start, normalization=normalization, origin=origin, pixels=pixels)
 
 
+def _is_timm_file(recipe: ModelRecipe, path: Path) -> bool:
+    """Whether a .safetensors file holds weights of timm, not a bundle."""
+    return is_timm(backbone_name(recipe.name, recipe.options)) and not is_bundle(path)
+
+
 def create_network(recipe: ModelRecipe, classes: Classes, *, channels: int) -> Segmenter:
     """Create the network of a recipe with random weights."""
     return create_model(
@@ -98,16 +112,16 @@ def create_network(recipe: ModelRecipe, classes: Classes, *, channels: int) -> S
     )
 
 
-def _load_backbone_weights(recipe: ModelRecipe, classes: Classes, *, channels: int) -> InitialModel:
+def _load_backbone_weights(
+    recipe: ModelRecipe, classes: Classes, path: Path | None, *, channels: int
+) -> InitialModel:
     """Create a network with random weights, or with published weights in its backbone."""
     model = create_network(recipe, classes, channels=channels)
-    if recipe.weights == "none":
+    if path is None:
         return InitialModel(model, IMAGENET, "random weights")
     backbone = backbone_name(recipe.name, recipe.options)
-    published = recipe.weights == "imagenet"
-    source = find_imagenet_weights(backbone) if published else Path(recipe.weights)
-    normalization = load_backbone(model.backbone, backbone, source)
-    return InitialModel(model, normalization, "ImageNet weights" if published else str(source))
+    normalization = load_backbone(model.backbone, backbone, path)
+    return InitialModel(model, normalization, describe_weights(recipe.weights, backbone))
 
 
 def _load_bundle(
@@ -117,11 +131,15 @@ def _load_bundle(
     model = create_network(recipe, classes, channels=channels)
     state = model.state_dict()
     path = bundle.path or Path("bundle")
-    random = set() if classes.names == bundle.classes.names else _names_by_classes(recipe, classes)
+    same = classes.names == bundle.classes.names
+    axes = {} if same else _class_axes(recipe, classes)
+    kept = [name for name in classes.names if name in bundle.classes.names]
     loaded: dict[str, Tensor] = {}
     for name, tensor in state.items():
         weight = bundle.weights.get(name)
-        if weight is None or name in random:
+        if weight is not None and name in axes:
+            weight = _merge_classes(tensor, weight, axes[name], classes, bundle.classes)
+        if weight is None:
             continue
         inputs = (*weight.shape[1:2], *tensor.shape[1:2])
         if weight.ndim == 4 and inputs == (bundle.pixels.channels, channels):
@@ -141,18 +159,55 @@ def _load_bundle(
     new = [name for name in state if name not in loaded]
     unused = [name for name in bundle.weights if name not in loaded]
     origin = f"{path} ({bundle.model}): {len(loaded)} of {len(state)} tensors"
+    if kept and not same:
+        others = [name for name in classes.names if name not in kept]
+        origin += f"; kept classes: {listed(kept, most=5)}"
+        origin += f"; new classes: {listed(others, most=5)}" if others else ""
     for names, label in ((new, "new"), (unused, "not used")):
         if names:
             origin += f"; {label}: {', '.join(names[:4])}" + (", ..." if len(names) > 4 else "")
     return InitialModel(model, bundle.normalization, origin)
 
 
-def _names_by_classes(recipe: ModelRecipe, classes: Classes) -> set[str]:
-    """Return the names of the tensors whose shapes depend on the number of classes."""
+def _merge_classes(
+    ours: Tensor, theirs: Tensor, axes: tuple[int, ...], classes: Classes, old: Classes
+) -> Tensor | None:
+    """Return `ours` with the weights of the classes that both have; None if the rest differs.
+
+    Args:
+        ours: Initial weights for `classes`.
+        theirs: Weights for `old`.
+        axes: The axes whose size is the number of classes.
+        classes: The classes of the new network.
+        old: The classes of the bundle.
+    """
+    expected = [len(old) if axis in axes else size for axis, size in enumerate(ours.shape)]
+    pairs = [
+        (row, old.names.index(name)) for row, name in enumerate(classes.names) if name in old.names
+    ]
+    if list(theirs.shape) != expected or not pairs:
+        return None
+    rows, old_rows = (torch.tensor(side) for side in zip(*pairs, strict=True))
+    for axis in axes:
+        theirs = theirs.index_select(axis, old_rows)
+    merged, *others = axes
+    if not others:
+        return ours.index_copy(merged, rows, theirs.to(ours.dtype))
+    # A kernel from every class to every class, as of learned upsampling.
+    part = ours.index_select(merged, rows).index_copy(others[0], rows, theirs.to(ours.dtype))
+    return ours.index_copy(merged, rows, part)
+
+
+def _class_axes(recipe: ModelRecipe, classes: Classes) -> dict[str, tuple[int, ...]]:
+    """Return the axes of tensors whose size depends on the number of classes, by name."""
     count = len(classes)
     shapes = []
     for num_classes in (count, count + 1 if count < 255 else count - 1):
         with torch.device("meta"):
             model = create_model(recipe.name, num_classes=num_classes, **recipe.options)
         shapes.append({name: tensor.shape for name, tensor in model.state_dict().items()})
-    return {name for name, shape in shapes[0].items() if shape != shapes[1][name]}
+    return {
+        name: axes
+        for name, shape in shapes[0].items()
+        if (axes := tuple(n for n, size in enumerate(shape) if size != shapes[1][name][n]))
+    }

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_statistics import usual_crop
 from pixelwise.data.pixel_format import RGB, PixelFormat
+from pixelwise.data.published.download import describe_progress
 from pixelwise.distributed.context import DistributedContext, check_batch_size
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_folder
@@ -110,6 +111,9 @@ def set_up(
             pixels=data.pixels,
             statistics=data.statistics,
             keep_range=recipe.data.value_range != "auto",
+            progress=lambda activity, done, total: callback.on_status(
+                describe_progress(activity, done, total)
+            ),
         )
     )
     decisions = group.on_rank_zero(

@@ -37,7 +37,7 @@ from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.resume_state import list_checkpoints
 from pixelwise.training.runs import resume, train
 from pixelwise.training.trainer import TrainingError, TrainingStoppedError
-from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 if TYPE_CHECKING:
     import optuna

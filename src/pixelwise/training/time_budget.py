@@ -15,14 +15,19 @@ from pixelwise.models import backbone_name
 from pixelwise.planning.time_budget import Crop, Workload, fit_minutes, smaller_crops
 from pixelwise.recipes.schema import ModelRecipe, Recipe
 from pixelwise.training.apply_plan import plan_run
+from pixelwise.training.batch_probe import find_batch_size
 from pixelwise.training.kernel_selection import select_kernels
-from pixelwise.weights.imagenet import find_imagenet_weights
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 BACKBONES = ("mobilenet_v2",)
 """The backbones to choose from if the recipe leaves the network open, the best first.
 
 Those that gave the best masks with the default optimizer: see docs/ablation.md.
 """
+
+
+PROBED_DEVICES = ("cuda",)
+"""Devices on which the batch size is tried; where memory can be swapped, an estimate is safer."""
 
 
 def plan_timed_run(
@@ -50,7 +55,27 @@ def plan_timed_run(
     Raises:
         InputError: If no epoch fits, or for an unknown network.
     """
-    planned, facts = plan_run(recipe.replace({"minutes": 0.0}), data, device, processes=processes)
+
+    def probe(crop: tuple[int, int], batch: int) -> int:
+        with torch.random.fork_rng(devices=[]):
+            network = make_network(recipe.model)
+        return find_batch_size(
+            network,
+            batch=batch,
+            crop=crop,
+            num_classes=len(data.classes),
+            device=device,
+            channels=data.pixels.channels,
+            precision=recipe.precision,
+        )
+
+    planned, facts = plan_run(
+        recipe.replace({"minutes": 0.0}),
+        data,
+        device,
+        processes=processes,
+        probe=probe if device.type in PROBED_DEVICES else None,
+    )
     if not recipe.minutes:
         return planned, facts
 

@@ -27,6 +27,12 @@ from pixelwise.file_io import make_folder, remove_temporary_files
 from pixelwise.interrupts import Interrupts, StoppedError
 from pixelwise.models import Segmenter
 from pixelwise.recipes.schema import ModelRecipe
+from pixelwise.training.batch_probe import (
+    explain_out_of_memory,
+    find_batch_size,
+    is_out_of_memory,
+    release_memory,
+)
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.custom_model import make_predictor
 from pixelwise.training.ema import make_ema
@@ -166,7 +172,7 @@ class Trainer:
         started = time.perf_counter() - progress.seconds
         loss_sum = progress.loss_sum
         for step, (images, labels) in enumerate(iterate(self.loader), start=progress.step + 1):
-            loss = self.train_step(step, images, labels)
+            loss = self._try_step(step, images, labels)
             loss_sum += loss
             with self._explain_write_errors():
                 self.metrics.write_step(epoch=progress.epoch, step=step, loss=loss)
@@ -181,6 +187,36 @@ class Trainer:
                 progress.step, progress.loss_sum = step, loss_sum
                 progress.seconds = time.perf_counter() - started
                 self._save_or_stop()
+
+    def _try_step(self, step: int, images: Tensor, labels: Tensor) -> float:
+        """Do `train_step`; raise TrainingError with a batch size that fits if memory runs out."""
+        try:
+            return self.train_step(step, images, labels)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of `except`, where the traceback no longer holds the feature maps.
+        release_memory(self.model)
+        crop = (images.shape[2], images.shape[3])
+        fitting = find_batch_size(
+            self.model,
+            batch=len(images) // 2,
+            crop=crop,
+            num_classes=len(self.run.data.classes),
+            device=self.device,
+            channels=images.shape[1],
+            precision=self.recipe.precision,
+            copies=0,  # the optimizer has its tensors already
+        )
+        raise TrainingError(
+            explain_out_of_memory(
+                device=self.device,
+                batch=self.recipe.batch_size,
+                fitting=fitting * self.group.world_size,
+                crop=crop,
+                where=f"epoch {self.progress.epoch}, step {step}",
+            )
+        )
 
     def train_step(self, step: int, images: Tensor, labels: Tensor) -> float:
         """Compute the gradients of a batch; update the weights if it ends an accumulation.

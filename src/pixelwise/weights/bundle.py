@@ -21,6 +21,7 @@ from pixelwise.models import Segmenter, create_model
 from pixelwise.recipes.schema import CUSTOM_MODEL
 from pixelwise.weights.bundle_header import BUNDLE_KEY, BUNDLE_REMEDY
 from pixelwise.weights.normalization import Normalization
+from pixelwise.weights.published.catalog import find_bundle
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
 
 FORMAT = 1
@@ -128,10 +129,12 @@ class Bundle:
     def load(cls, path: Path) -> Bundle:
         """Read a bundle and verify its checksum. It can be a bundle of pixelwise 0.1.
 
+        The path can also be the name of published weights that have been fetched.
+
         Raises:
             InputError: If the file is not a complete, undamaged bundle.
         """
-        remedy = BUNDLE_REMEDY
+        path, remedy = find_bundle(path), BUNDLE_REMEDY
         tensors, description = read_tensor_file(path, key=BUNDLE_KEY, kind="bundle", remedy=remedy)
         try:
             if description["format"] != FORMAT:

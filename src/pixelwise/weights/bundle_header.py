@@ -52,6 +52,15 @@ def read_bundle_header(path: Path, *, key: str, kind: str, remedy: str) -> tuple
     return digest, text
 
 
+def is_bundle(path: Path) -> bool:
+    """Return whether a file is a bundle, judged by its header alone."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return BUNDLE_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def bundle_digest(path: Path) -> str:
     """Return the SHA-256 stored in a bundle.
 

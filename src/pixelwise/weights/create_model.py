@@ -7,8 +7,8 @@ from typing import Any
 
 from pixelwise import models
 from pixelwise.models import Segmenter, backbone_name
-from pixelwise.weights.imagenet import find_imagenet_weights
 from pixelwise.weights.load_backbone import load_backbone
+from pixelwise.weights.published.fetch import provide_weights
 
 
 def create_model(
@@ -30,8 +30,9 @@ def create_model(
         name: Name of the network; see `pixelwise.list_models`.
         num_classes: Number of classes, 1 to 255.
         in_channels: Number of image channels. If it is not 3, the first convolution is adapted.
-        weights: "imagenet" for ImageNet weights that are installed, the path of a file with weights
-            (.pth, .caffemodel, a TensorFlow checkpoint or a bundle), or "none" or None for random
+        weights: "imagenet" for the ImageNet weights of the backbone or a name of `list_weights`,
+            which are downloaded if they are not on this machine; the path of a file with weights
+            (.pth, .caffemodel, a TensorFlow checkpoint or a bundle); or "none" or None for random
             weights.
         options: Options of the network, such as `backbone` and `output_stride`.
 
@@ -50,6 +51,5 @@ def create_model(
     model = models.create_model(name, num_classes=num_classes, in_channels=in_channels, **options)
     if weights is not None and weights != "none":
         backbone = backbone_name(name, options)
-        path = find_imagenet_weights(backbone) if weights == "imagenet" else Path(weights)
-        load_backbone(model.backbone, backbone, path)
+        load_backbone(model.backbone, backbone, provide_weights(str(weights), backbone))
     return model

@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from pixelwise.backbones.efficientnet_lite import VARIANTS, EfficientNetLite
+from pixelwise.backbones.mobilenet_v3 import MobileNetV3Large
 from pixelwise.backbones.resnet import BLOCKS
+from pixelwise.backbones.timm_backbone import TimmBackbone
 from pixelwise.backbones.vgg import STAGES, AtrousVGG16
 from pixelwise.errors import InputError
 from pixelwise.models import create_model
 from pixelwise.recipes.schema import CUSTOM_MODEL
 from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.bundle_header import is_bundle
 from pixelwise.weights.channel_widening import first_kernel_name, widen
 from pixelwise.weights.fields_of_view import field_layers, subsample_fields_of_view
 from pixelwise.weights.import_weights import ImportedWeights, import_weights
@@ -27,6 +30,7 @@ from pixelwise.weights.normalization import (
     Normalization,
 )
 from pixelwise.weights.publishers import find_publication
+from pixelwise.weights.timm_weights import load_timm_weights
 from pixelwise.weights.weight_mapping import map_weights, source_names
 
 
@@ -70,6 +74,7 @@ CLASSIFIERS: dict[str, Classifier] = {
         for n in VARIANTS
     },
     "mobilenet_v2": Classifier(unused=("classifier.", "features.18.")),
+    "mobilenet_v3_large": Classifier(unused=("classifier.",)),
 }
 # Prefixes of the layers after the backbone in Caffe's networks: ImageNet's classes, or FCN's head.
 CAFFE_HEAD = ("fc8.", "score", "upscore", "scale_pool")
@@ -89,6 +94,7 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalization:
         path: A classifier of torchvision (.pth) or Caffe (.caffemodel), or a segmentation network
             with this backbone: a bundle, FCN or DeepLabV3 by torchvision, FCN or DeepLab v1 and v2
             by their authors (Caffe), DeepLab by kazuto1011, DeepLabV3+ by its authors (TensorFlow).
+            For a backbone of timm: a file of timm's weights, or a bundle.
 
     Returns:
         The normalization that the weights expect.
@@ -98,6 +104,8 @@ def load_backbone(backbone: nn.Module, name: str, path: Path) -> Normalization:
             another form of the backbone.
     """
     file_channels, form = 3, "torchvision"
+    if isinstance(backbone, TimmBackbone) and not is_bundle(path):
+        return load_timm_weights(backbone, path)
     if path.suffix == ".safetensors":
         bundle = Bundle.load(path)
         file_channels = bundle.pixels.channels
@@ -176,6 +184,8 @@ def backbone_prefixes(backbone: nn.Module, name: str, imported: ImportedWeights)
     """
     if isinstance(backbone, EfficientNetLite) and "_conv_stem.weight" in imported.tensors:
         return backbone.published_prefixes()
+    if isinstance(backbone, MobileNetV3Large) and "backbone.0.0.weight" in imported.tensors:
+        return {"features.": "backbone."}  # torchvision's segmentation networks
     if not imported.is_caffe:
         return {"": "backbone." if imported.is_segmenter else ""}
     layers = classifier_for(name).caffe

@@ -18,7 +18,9 @@ from pixelwise.errors import Fault, InputError, raise_problems
 DESCRIPTION = "Cityscapes: leftImg8bit/SPLIT/CITY/ and gtFine/SPLIT/CITY/ (or gtCoarse/)"
 
 _LABEL_IDS = read_classes_toml(Path(__file__).with_suffix(".toml"))
-_CLASSES = {"labelTrainIds": _LABEL_IDS.indexed(), "labelIds": _LABEL_IDS}
+CLASSES = _LABEL_IDS.indexed()
+"""The 19 classes by their training ids."""
+_CLASSES = {"labelTrainIds": CLASSES, "labelIds": _LABEL_IDS}
 """The classes by the end of the masks' names, in the order of preference."""
 
 _SPLITS = {"train": "train", "train_extra": "train", "val": "val", "test": "test"}

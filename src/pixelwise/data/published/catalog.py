@@ -5,39 +5,24 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
+from pixelwise.data.published.remote_file import RemoteFile
 from pixelwise.errors import InputError
 
 EVERYTHING = (("", ""),)
 
 
-@dataclass(frozen=True)
-class Archive:
+@dataclass(frozen=True, kw_only=True)
+class Archive(RemoteFile):
     """One file to download, and which of its entries to unpack.
 
     Attributes:
-        file: File name.
-        urls: Addresses of the same bytes, in order of preference.
-        size: Number of bytes; None if nobody has published it.
-        digest: Hexadecimal digest by `algorithm`.
-        source: Who published the digest.
-        algorithm: Hash function of the digest.
         extract: (prefix in the archive, its replacement in the dataset). The first matching prefix
             counts; entries without a matching prefix are not unpacked.
     """
 
-    file: str
-    urls: tuple[str, ...]
-    size: int | None
-    digest: str
-    source: str
-    algorithm: Literal["sha256", "md5"] = "sha256"
     extract: tuple[tuple[str, str], ...] = EVERYTHING
-
-    @property
-    def digest_name(self) -> str:
-        return {"sha256": "SHA-256", "md5": "MD5"}[self.algorithm]
 
 
 @dataclass(frozen=True)
@@ -81,7 +66,7 @@ def _read_catalog() -> dict[str, PublishedDataset]:
 
 def _read_archive(entry: dict[str, Any]) -> Archive:
     extract = tuple(entry["extract"].items()) if "extract" in entry else EVERYTHING
-    return Archive(**{"size": None, **entry, "urls": tuple(entry["urls"]), "extract": extract})
+    return Archive(**{**entry, "urls": tuple(entry["urls"]), "extract": extract})
 
 
 DATASETS = _read_catalog()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
+import os
 import shutil
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -27,6 +30,21 @@ PAUSE = 2.0
 """Seconds before the second attempt; doubled before each further one."""
 MAX_UNKNOWN_SIZE = 8 << 30
 """Largest download, in bytes, of a file without a published size."""
+
+
+OFFLINE = "PIXELWISE_OFFLINE"
+"""The environment variable that forbids all downloads, unless it is empty or 0."""
+
+
+def describe_progress(activity: str, done: int, total: int | None) -> str:
+    """Describe a call of a `Progress`, such as `downloading: 12.0 of 97.8 MiB`."""
+    whole = "" if total is None else f" of {total / 2**20:.1f}"
+    return f"{activity}: {done / 2**20:.1f}{whole} MiB"
+
+
+def is_offline() -> bool:
+    """Return whether the environment forbids downloads."""
+    return os.environ.get(OFFLINE, "") not in {"", "0"}
 
 
 class DownloadError(PixelwiseError):
@@ -55,8 +73,10 @@ def download(
         DownloadError: If all addresses fail; with the last reason.
         InputError: If the disk is full or not writable.
     """
+    if is_offline():
+        raise DownloadError(f"{OFFLINE}={os.environ[OFFLINE]} forbids downloads")
     part = target.with_name(target.name + ".part")
-    reason = ""
+    reason = "it has no address"
     for url in urls:
         failures = 0
         while failures < MAX_ATTEMPTS:
@@ -72,6 +92,8 @@ def download(
                 break
             except (OSError, http.client.HTTPException) as error:
                 reason = _reason(error)
+                if _is_unreachable(error) and not size_of(part):
+                    break  # without a network, waiting does not help
             failures = 0 if size_of(part) > before else failures + 1
             if failures < MAX_ATTEMPTS:
                 time.sleep(PAUSE * 2**failures)
@@ -155,19 +177,29 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
+def _is_unreachable(error: Exception) -> bool:
+    """Whether the name of the server cannot be resolved, or no route leads to it."""
+    inner = getattr(error, "reason", error)
+    return isinstance(inner, socket.gaierror) or (
+        isinstance(inner, OSError) and inner.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+    )
+
+
 def _reason(error: Exception) -> str:
     inner = getattr(error, "reason", error)
     text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
     return " ".join(str(text).split())
 
 
-def check_free_space(folder: Path, needed: int) -> None:
+def check_free_space(
+    folder: Path, needed: int, *, remedy: str = "choose another folder with --to"
+) -> None:
     """Raise InputError if the disk of `folder` has fewer than `needed` free bytes."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
             f"{folder}: {free / 2**30:.1f} GiB are free, but at least {needed / 2**30:.1f} GiB are "
-            "needed: free some space, or choose another folder with --to"
+            f"needed: free some space, or {remedy}"
         )
 
 

@@ -9,13 +9,13 @@ from pixelwise.data.published.download import (
     DownloadError,
     Progress,
     check_free_space,
-    digest_of,
-    download,
     size_of,
 )
+from pixelwise.data.published.remote_file import manual_instructions
 from pixelwise.data.published.unpack import unpack
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic_folder, make_folder, not_writable
+from pixelwise.folder_lock import FolderLock
 
 
 def archives_folder(to: Path) -> Path:
@@ -53,14 +53,9 @@ def fetch_dataset(name: str, to: Path | None = None, *, progress: Progress | Non
     check_free_space(to.parent, remaining + _unpacked_bytes(entry, archives))
     for archive in entry.archives:
         if archive not in missing:
-            _verify(archive, archives / archive.file, progress)
-    for index, archive in enumerate(missing):
-        make_folder(archives)
-        try:
-            download(archive.urls, archives / archive.file, size=archive.size, progress=progress)
-        except DownloadError as error:
-            raise _manual_instructions(entry, missing[index:], archives, str(error)) from error
-        _verify(archive, archives / archive.file, progress, downloaded=True)
+            archive.verify(archives / archive.file, progress)
+    if missing:
+        _download(entry.name, missing, archives, progress)
     with atomic_folder(to, flush=False) as temporary:
         for archive in entry.archives:
             path = archives / archive.file
@@ -89,6 +84,16 @@ def _check_target(entry: PublishedDataset, to: Path) -> None:
         raise not_writable(to, error) from error
 
 
+def _download(name: str, missing: list[Archive], archives: Path, progress: Progress | None) -> None:
+    with FolderLock(archives, "data get") as lock:
+        lock.take()
+        for index, archive in enumerate(missing):
+            try:
+                archive.download(archives, progress)
+            except DownloadError as error:
+                raise manual_instructions(name, missing[index:], archives, str(error)) from error
+
+
 def _remaining_bytes(archive: Archive, archives: Path) -> int:
     return max(0, (archive.size or 0) - size_of(archives / (archive.file + ".part")))
 
@@ -96,37 +101,3 @@ def _remaining_bytes(archive: Archive, archives: Path) -> int:
 def _unpacked_bytes(entry: PublishedDataset, archives: Path) -> int:
     """A lower bound of the unpacked size: images compress little, so the size of the archives."""
     return sum(size_of(archives / a.file) or a.size or 0 for a in entry.archives)
-
-
-def _verify(
-    archive: Archive, path: Path, progress: Progress | None, *, downloaded: bool = False
-) -> None:
-    digest = digest_of(path, archive.algorithm, progress)
-    if digest == archive.digest:
-        return
-    if downloaded:  # otherwise the next call would resume from wrong bytes
-        path.unlink()
-    raise InputError(
-        f"{path}: is not the published file ({archive.digest_name} {digest}, expected "
-        f"{archive.digest}): "
-        + ("the file was removed; run the command again" if downloaded else "replace or remove it")
-    )
-
-
-def _manual_instructions(
-    entry: PublishedDataset, missing: list[Archive], archives: Path, reason: str
-) -> DownloadError:
-    """The error for a failed download: the reason, and which files to put where instead."""
-    lines = []
-    for archive in missing:
-        size = "size unknown" if archive.size is None else f"{archive.size} bytes"
-        lines.append(
-            f"{archive.urls[0]} ({size}, {archive.digest_name} {archive.digest}): download it on "
-            f"another machine and save it as {archives / archive.file}"
-        )
-    return DownloadError(
-        f"{entry.name}: the download of {missing[0].file} failed ({reason}): run the same command "
-        "again to resume it, or put these files in place by hand:",
-        *lines,
-        "then run the same command again: it uses these files and needs no network",
-    )

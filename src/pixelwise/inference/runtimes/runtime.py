@@ -119,8 +119,8 @@ class ConcurrentRuntime(Runtime, Protocol):
 
 
 def supports_tiling(runtime: Runtime) -> TypeGuard[TilingRuntime]:
-    """Return whether a runtime is a `TilingRuntime`."""
-    return hasattr(runtime, "tile_logits")
+    """Return whether a runtime is a `TilingRuntime`, and its network supports tiles."""
+    return hasattr(runtime, "tile_logits") and bool(getattr(runtime, "tiles_match", True))
 
 
 def runs_concurrently(runtime: Runtime) -> TypeGuard[ConcurrentRuntime]:

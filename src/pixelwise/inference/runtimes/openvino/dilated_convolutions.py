@@ -15,9 +15,9 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+
 import openvino as ov
 from openvino import opset13
-
 from pixelwise.inference.runtimes.openvino.replace_node import replace_node
 
 MIN_RATE, MIN_CHANNELS = 4, 2048  # at and above these, splitting is faster; measured

@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 import openvino as ov
-
 from pixelwise.processor import processor_flags
 
 PRIORITY = b"cpu:jit_avx2_dw,cpu:jit_avx2_1x1,cpu:jit_avx2"

@@ -8,9 +8,9 @@ from queue import LifoQueue
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
+import openvino as ov
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.export_manifest import ExportManifest

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 import openvino as ov
 from openvino import opset13
-
 from pixelwise.inference.runtimes.openvino.replace_node import replace_node
 from pixelwise.inference.runtimes.tile_geometry import MapSizes, Size
 from pixelwise.inference.runtimes.tile_graphs import SPATIAL_AXES, resize_input_names

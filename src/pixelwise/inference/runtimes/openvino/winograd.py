@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13
 
+import openvino as ov
+from openvino import opset13
 from pixelwise.inference.runtimes.openvino.replace_node import replace_node
 
 MIN_CHANNELS = 256  # minimum input and output channels for it to be faster; measured

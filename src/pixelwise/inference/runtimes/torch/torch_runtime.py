@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelwise.backbones.timm_backbone import TimmBackbone
 from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes.forking import ProcessLock, stop_openmp_before_forks
@@ -23,6 +24,7 @@ from pixelwise.weights.normalization import Normalization
 
 PROBE_SIZE = 512  # height and width at which memory is estimated; it grows with the area
 LAYER_OVERHEAD = 1.15  # workspace of layers relative to their feature maps, see `peak_bytes`
+MAX_RADIUS_STRIP = 8192  # pixels, at which the receptive field of a network of timm is unlimited
 IMAGE_OVERHEAD = 100  # bytes per pixel outside the network: the image as floats, copied logits
 
 
@@ -80,15 +82,33 @@ class TorchRuntime:
         step, channels = self._step, self.normalization.channels
         side = -(-PROBE_SIZE // step) * step
         with self._turn():
-            receptive_radius, pooled_receptive_radius = measure_receptive_radius(
-                self.model, step=step, in_channels=channels
-            )
+            radii = measure_receptive_radius(self.model, step=step, in_channels=channels)
+            assert radii is not None
+            receptive_radius, pooled_receptive_radius = radii
             poolings = len(self._geometry.sizes((side, side)).pooled)
             peak = peak_bytes(self.model, height=side, width=side, in_channels=channels)
         memory = LAYER_OVERHEAD * peak / side**2 + IMAGE_OVERHEAD
         return TilingRequirements(
             step, receptive_radius, pooled_receptive_radius, poolings, memory, memory
         )
+
+    @cached_property
+    def tiles_match(self) -> bool:
+        """Whether tiles can match one pass: not if every pixel can influence every other.
+
+        Our own networks compute what depends on the whole image by `image_mean`, which tiles
+        support; those of timm have such layers of their own.
+        """
+        if not isinstance(getattr(self.model, "backbone", None), TimmBackbone):
+            return True
+        with self._turn():
+            radii = measure_receptive_radius(
+                self.model,
+                step=self._step,
+                in_channels=self.normalization.channels,
+                most=MAX_RADIUS_STRIP,
+            )
+        return radii is not None
 
     def tile_logits(self, tile: Pixels, view: TileView) -> NDArray[np.float32]:
         """Return the logits (C, h, w) of a tile, see `TilingRuntime`."""

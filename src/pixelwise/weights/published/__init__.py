@@ -1,0 +1,1 @@
+"""Published weights by name: a catalog, and their download, verification and conversion."""
