@@ -42,6 +42,7 @@ RANK = {
     "exporters": 10,
     "benchmark": 10,
     "report": 11,
+    "study": 11,
     "client": 11,
     "api": 12,
     "serve": 12,

@@ -74,6 +74,7 @@ def train(
     device: Annotated[str | None, Option(help="auto, cpu, cuda or mps.")] = None,
     images: flags.Images = None,
     masks: flags.Masks = None,
+    group_by: flags.GroupBy = None,
     devices: Annotated[
         int | None, Option(min=1, help="Number of GPUs, or of CPU processes, per machine.")
     ] = None,
@@ -151,6 +152,7 @@ _KEYS = {
     "tensorboard": "tensorboard",
     "images": "data.images",
     "masks": "data.masks",
+    "group_by": "data.group_by",
 }
 """Options that set a value of the recipe, and its key."""
 

@@ -1,0 +1,1 @@
+"""Studies of a dataset: honest scores, and labels that are likely wrong."""
