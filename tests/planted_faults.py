@@ -32,9 +32,10 @@ KINDS = ("missing", "superfluous", "wrong-class", "border", "swapped")
 LEAST, MOST = 150, 3000
 VOID = 11
 OBJECTS = (2, 6, 7, 8, 9, 10)  # pole, sign symbol, fence, car, pedestrian, bicyclist
-CAMVID_CLASSES = (
-    "sky,building,pole,road,pavement,tree,sign symbol,fence,car,pedestrian,bicyclist".split(",")
-)
+CAMVID_CLASSES = [
+    *("sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car"),
+    *("pedestrian", "bicyclist"),
+]
 
 Mask = NDArray[np.uint8]
 Region = NDArray[np.bool_]

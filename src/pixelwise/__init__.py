@@ -12,6 +12,7 @@ The public functions and classes:
 - `Client`: the same with a running `pixelwise serve`.
 - `predict_folder`, `AnswerOptions`: write the masks, tables and polygons of many images.
 - `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
+- `cross_validate`, `label_errors`: honest scores, and the labels that are likely wrong.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
@@ -31,9 +32,11 @@ from pixelwise.errors import InputError, PixelwiseError, explain_missing_package
 if TYPE_CHECKING:
     from pixelwise.api import (
         calibrate,
+        cross_validate,
         evaluate,
         examine,
         export,
+        label_errors,
         load,
         open_dataset,
         predict_folder,
@@ -61,10 +64,12 @@ __all__ = [
     "__version__",
     "calibrate",
     "create_model",
+    "cross_validate",
     "evaluate",
     "examine",
     "export",
     "from_datasets",
+    "label_errors",
     "list_models",
     "load",
     "load_custom_model",

@@ -167,8 +167,9 @@ def _check_or_write(out: Path, root: Path, recipe: Recipe, folds: int) -> None:
         "folds": folds,
         "recipe": recipe.to_json(),
     }
-    if not path.exists():
-        own = {LOCK, *RESULTS, *(f"fold-{number}" for number in range(1, folds + 1))}
+    begun = any((out / f"fold-{number}").exists() for number in range(1, MAX_FOLDS + 1))
+    if not path.exists() or not begun:
+        own = {LOCK, FILE, *RESULTS, *(f"fold-{number}" for number in range(1, folds + 1))}
         others = sorted(entry.name for entry in out.iterdir() if entry.name not in own)
         if others:
             raise InputError(f"{out}: holds other files, such as {others[0]}: choose another --out")

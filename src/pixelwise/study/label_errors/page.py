@@ -27,6 +27,8 @@ CONTEXT = 1.0
 """What is shown around a region on each side, relative to the size of its box."""
 LEAST_SHOWN = 0.25
 """The smallest part of the image that is shown, relative to its sides."""
+MOST_ODDS = 1000
+"""Odds above this are shown as this."""
 OUTLINE = (255, 0, 170)
 
 Box = tuple[int, int, int, int]
@@ -96,10 +98,11 @@ def _describe(finding: Region, page: Page, names: Sequence[str]) -> str:
             return f"fits {page.images[finding.other][0].image.name} better than this image"
         return "agrees with almost nothing in this image"
     top, left, bottom, right = finding.box
-    odds = round(float(np.exp(finding.strength)))
+    odds = float(np.exp(finding.strength))
+    about = f"about {odds:.0f}" if odds < MOST_ODDS else f"over {MOST_ODDS}"
     return (
-        f"labeled {names[finding.labeled]}, predicted {names[finding.predicted]} at odds of about "
-        f"{odds} to 1; {finding.pixels} pixels in columns {left} to {right - 1}, rows {top} to "
+        f"labeled {names[finding.labeled]}, predicted {names[finding.predicted]} at odds of "
+        f"{about} to 1; {finding.pixels} pixels in columns {left} to {right - 1}, rows {top} to "
         f"{bottom - 1}"
     )
 
