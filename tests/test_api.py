@@ -21,9 +21,11 @@ from pixelwise.progress import Bar, Clock, duration
 
 FUNCTIONS = (
     "create_model",
+    "cross_validate",
     "evaluate",
     "examine",
     "export",
+    "label_errors",
     "list_models",
     "load",
     "open_dataset",

@@ -102,7 +102,7 @@ def test_planted_faults_come_first_with_their_kinds(truth: dict[str, Mask]) -> N
 
 
 @pytest.mark.parametrize("fault", ["dilated", "shifted"])
-def test_a_loose_or_shifted_border_is_told_from_a_wrong_object(fault: str) -> None:
+def test_a_loose_or_shifted_border_is_no_wrong_object(fault: str) -> None:
     truth = np.zeros(SIZE, np.uint8)
     truth[20:44, 20:50] = 2
     disk = truth == 2

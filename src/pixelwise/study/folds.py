@@ -12,7 +12,7 @@ last.safetensors is enough.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,8 @@ from pixelwise.recipes.fold import MAX_FOLDS
 from pixelwise.recipes.load_recipe import load_recipe, load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
 from pixelwise.training.callbacks import Callback
-from pixelwise.training.resume_state import list_checkpoints
-from pixelwise.training.run_folder import check_same_data, read_metrics
-from pixelwise.training.runs import train_or_resume
+from pixelwise.training.run_folder import check_same_data
+from pixelwise.training.runs import check_continuable, is_finished, train_or_resume
 from pixelwise.training.trainer import TrainingStoppedError
 from pixelwise.weights.bundle import Bundle
 
@@ -44,7 +43,7 @@ WRITER = "folds"
 
 
 class FoldsCallback(Callback):
-    """A callback of runs that is also told which fold begins."""
+    """A callback of runs that also receives the number of each fold."""
 
     def on_fold_begin(self, number: int, folds: int) -> None:
         """Called before a fold is trained or resumed; not for one that is finished."""
@@ -87,12 +86,20 @@ def train_folds(
         raise InputError(f"folds {folds}: must be 2 to {MAX_FOLDS}")
     if recipe.data.fold:
         raise InputError(f"data.fold = {recipe.data.fold!r}: the study sets it: omit it")
-    _check_or_write(out, root, recipe, folds)
+    description = _describe(root, recipe, folds)
+    _check_settings(out, description)
+    for number in range(1, folds + 1):
+        folder = out / f"fold-{number}"
+        check_continuable(folder)
+        if is_finished(folder):
+            _check_fold(folder / "last.safetensors", recipe, f"{number}/{folds}")
+    marked = {"written_by": f"pixelwise {WRITER}", **description}
+    write_text(out / FILE, json.dumps(marked, indent=1) + "\n")
     bundles = []
     for number in range(1, folds + 1):
         folder = out / f"fold-{number}"
         bundle = folder / "last.safetensors"
-        if not _is_finished(folder):
+        if not is_finished(folder):
             callback.on_fold_begin(number, folds)
             fold_recipe = _chosen(out, recipe).replace({"data.fold": f"{number}/{folds}"})
             try:
@@ -102,7 +109,6 @@ def train_folds(
                     f"stopped in {folder}; everything is saved: run the same command to continue",
                     signal_number=error.exit_code - 128,
                 ) from error
-        _check_fold(bundle, recipe, f"{number}/{folds}")
         bundles.append(bundle)
     return bundles
 
@@ -128,16 +134,6 @@ def open_unseen(
     return predictor, data
 
 
-def _is_finished(folder: Path) -> bool:
-    """Whether a run has ended, here or elsewhere: then it may have come without checkpoints."""
-    if not (folder / "last.safetensors").is_file():
-        return False
-    metrics = read_metrics(folder)
-    if metrics or list_checkpoints(folder / "checkpoints"):
-        return bool(metrics) and metrics[-1]["event"] == "end"
-    return True
-
-
 def _chosen(out: Path, recipe: Recipe) -> Recipe:
     """Return the recipe with what the first fold has chosen; what it began with, if it has not."""
     first = out / "fold-1" / "recipe.toml"
@@ -158,23 +154,20 @@ def _check_fold(bundle: Path, recipe: Recipe, fold: str) -> None:
             )
 
 
-def _check_or_write(out: Path, root: Path, recipe: Recipe, folds: int) -> None:
-    """Write the settings of the study, or check that they are those of an earlier call."""
-    path = out / FILE
+def _describe(root: Path, recipe: Recipe, folds: int) -> dict[str, Any]:
+    return {"data": str(root.resolve()), "folds": folds, "recipe": recipe.to_json()}
+
+
+def _check_settings(out: Path, description: Mapping[str, Any]) -> None:
+    """Raise InputError if a folder holds other files, or folds with other settings."""
+    path, folds = out / FILE, description["folds"]
     check_output(path, mark=json_mark(WRITER))
-    description: dict[str, Any] = {
-        "data": str(root.resolve()),
-        "folds": folds,
-        "recipe": recipe.to_json(),
-    }
     begun = any((out / f"fold-{number}").exists() for number in range(1, MAX_FOLDS + 1))
     if not path.exists() or not begun:
         own = {LOCK, FILE, *RESULTS, *(f"fold-{number}" for number in range(1, folds + 1))}
         others = sorted(entry.name for entry in out.iterdir() if entry.name not in own)
         if others:
             raise InputError(f"{out}: holds other files, such as {others[0]}: choose another --out")
-        marked = {"written_by": f"pixelwise {WRITER}", **description}
-        write_text(path, json.dumps(marked, indent=1) + "\n")
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

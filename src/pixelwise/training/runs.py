@@ -31,6 +31,7 @@ from pixelwise.training.run_folder import (
     check_out,
     check_run_files,
     check_same_data,
+    read_metrics,
     read_root,
     write_data_json,
 )
@@ -208,6 +209,22 @@ def train_or_resume(
     if list_checkpoints(folder / "checkpoints"):
         return resume(folder, callback=callback)
     return train(data, folder, recipe, overwrite=_was_begun(folder), callback=callback)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has ended, here or elsewhere: then it may have come without checkpoints."""
+    if not (folder / "last.safetensors").is_file():
+        return False
+    metrics = read_metrics(folder)
+    if metrics or list_checkpoints(folder / "checkpoints"):
+        return bool(metrics) and metrics[-1]["event"] == "end"
+    return True
+
+
+def check_continuable(folder: Path) -> None:
+    """Raise InputError if `train_or_resume` would refuse what a folder holds."""
+    if not is_finished(folder) and not list_checkpoints(folder / "checkpoints"):
+        check_out(folder, overwrite=_was_begun(folder))
 
 
 def _was_begun(folder: Path) -> bool:

@@ -22,7 +22,7 @@ from pixelwise.study.label_errors.ranking import Estimate
 from pixelwise.study.label_errors.regions import Kind, Region
 
 WIDTH = 320
-"""The width of a picture on the page, in pixels."""
+"""The width of a panel on the page, in pixels."""
 CONTEXT = 1.0
 """What is shown around a region on each side, relative to the size of its box."""
 LEAST_SHOWN = 0.25
@@ -60,10 +60,10 @@ def write_findings_page(
     by_image: dict[str, list[int]] = defaultdict(list)
     for number, finding in enumerate(page.findings):
         by_image[finding.image].append(number)
-    pictures: dict[int, list[dict[str, Any]]] = {}
+    panels: dict[int, list[dict[str, Any]]] = {}
     for done, predicted in enumerate(predict_again(page.images, page.data, by_image), 1):
         for number in by_image[predicted.sample.name]:
-            pictures[number] = _pictures(page, page.findings[number], predicted)
+            panels[number] = _panels(page, page.findings[number], predicted)
         if progress is not None:
             progress(done, len(by_image))
     names = page.data.classes.names
@@ -81,7 +81,7 @@ def write_findings_page(
                 "kind": finding.kind.value,
                 "image": finding.image,
                 "text": _describe(finding, page, names),
-                "pictures": pictures[number],
+                "panels": panels[number],
             }
             for number, finding in enumerate(page.findings)
         ],
@@ -107,7 +107,7 @@ def _describe(finding: Region, page: Page, names: Sequence[str]) -> str:
     )
 
 
-def _pictures(page: Page, finding: Region, predicted: Predicted) -> list[dict[str, Any]]:
+def _panels(page: Page, finding: Region, predicted: Predicted) -> list[dict[str, Any]]:
     height, width = predicted.labels.shape
     whole = (0, 0, height, width)
     shown = as_shown(predicted.image)
@@ -122,20 +122,20 @@ def _pictures(page: Page, finding: Region, predicted: Predicted) -> list[dict[st
         ("Label", _over(shown, palette[predicted.labels])),
         ("Prediction", _over(shown, palette[predicted.predicted])),
     ]
-    found = [_picture(caption, pixels, region, box) for caption, pixels in maps]
+    found = [_panel(caption, pixels, region, box) for caption, pixels in maps]
     if finding.kind is not Kind.MISPAIRED:
         frame = np.zeros((height, width), bool)
         top, left, bottom, right = box
         frame[top:bottom, left:right] = True
-        found.append(_picture("Whole image", shown, frame, whole))
+        found.append(_panel("Whole image", shown, frame, whole))
     elif finding.other:
         other: Sample = page.images[finding.other][0]
         pixels = as_shown(page.data.read(other)[0])
         nothing = np.zeros(pixels.shape[:2], bool)
         caption = f"Image that the label fits: {other.image.name}"
-        found.append(_picture(caption, pixels, nothing, (0, 0, *pixels.shape[:2])))
-    for picture in found:
-        picture["alt"] = f"{finding.image}: {picture['caption'].lower()}"
+        found.append(_panel(caption, pixels, nothing, (0, 0, *pixels.shape[:2])))
+    for panel in found:
+        panel["alt"] = f"{finding.image}: {panel['caption'].lower()}"
     return found
 
 
@@ -161,7 +161,7 @@ def _over(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> NDArray[np.uin
     return blend.astype(np.uint8)
 
 
-def _picture(
+def _panel(
     caption: str, pixels: NDArray[np.uint8], region: NDArray[np.bool_], box: Box
 ) -> dict[str, Any]:
     """Return a part of an image with the outline of a region, as the template shows it."""

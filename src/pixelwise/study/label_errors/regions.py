@@ -151,7 +151,7 @@ def _describe(
 
 
 def _kind(label_contradicted: bool, prediction_contradicted: bool) -> Kind:
-    """Tell what is wrong from whether the labeled and the predicted object agree nowhere."""
+    """Return what is wrong, by whether the labeled and the predicted object agree nowhere."""
     if label_contradicted and prediction_contradicted:
         return Kind.WRONG_CLASS
     if label_contradicted:
