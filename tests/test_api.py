@@ -21,10 +21,12 @@ from pixelwise.progress import Bar, Clock, duration
 
 FUNCTIONS = (
     "create_model",
+    "cross_validate",
     "evaluate",
     "examine",
     "export",
     "learning_curve",
+    "label_errors",
     "list_models",
     "load",
     "merge",

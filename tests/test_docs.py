@@ -74,6 +74,8 @@ NOT_RUN = {
 SLOW = (
     r"pixelwise benchmark ",
     r"pixelwise sweep ",
+    r"pixelwise cross-validate ",
+    r"pixelwise label-errors .*--folds",
     r"pixelwise train .*runs/sweep/best.toml",
     r"pixelwise train .*--devices 2",
     r"python examples/",
@@ -172,6 +174,8 @@ def small(words: list[str], *, tiny: bool) -> list[str]:
         ]
     elif command == "learning-curve":
         words = [*words, "--fractions", "0.4,0.7,1", "--seeds", "1", "--steps", "2", *TINY]
+    elif command in ("cross-validate", "label-errors") and "--run" not in words:
+        words = [*without(words, "--folds"), "--folds", "2", "--epochs", "1", *TINY]
     elif command == "benchmark":
         words = [*without(words, "--size"), "--size", "48x64", "--rounds", "1", "--seconds", "0"]
     return words

@@ -148,6 +148,24 @@ WRITING: dict[str, list[Case]] = {
         ),
         case("select data/images --bundle b.safetensors --count 1 --json o.json", "o.json"),
     ],
+    "cross-validate": [
+        Case(
+            ("cross-validate", "data", "--out", "o", "--folds", "2", "--json", "o.json", *SWEEP),
+            ("o/folds.json", "o/fold-1/last.safetensors", "o/x", "o.json"),
+        ),
+    ],
+    "label-errors": [
+        Case(
+            ("label-errors", "data", "--out", "o", "--folds", "2", "--json", "o.json", *SWEEP),
+            ("o/folds.json", "o/fold-2/best.safetensors", "o/x", "o.json"),
+        ),
+        case(
+            "label-errors data --run b.safetensors --out o --suggest s",
+            "o/label_errors.html",
+            "o/label_errors.json",
+            "s/masks/000.png",
+        ),
+    ],
     "demo": [
         case(
             "demo --out o --epochs 1",

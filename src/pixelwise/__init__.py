@@ -15,6 +15,7 @@ The public functions and classes:
 - `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
 - `finish`, `Callback`: end a run early, and receive its events.
 - `learning_curve`, `select`: whether more images would help, and which to label next.
+- `cross_validate`, `label_errors`: honest scores, and the labels that are likely wrong.
 - `export`: write a bundle for OpenVINO, ONNX Runtime or torch.export.
 - `open_dataset`, `examine`: read a dataset, and find its faults.
 - `from_datasets`, `load_custom_model`: train on your own data, and load your own module.
@@ -35,12 +36,14 @@ from pixelwise.errors import InputError, PixelwiseError, explain_missing_package
 if TYPE_CHECKING:
     from pixelwise.api import (
         calibrate,
+        cross_validate,
         evaluate,
         examine,
         export,
         finish,
         get_weights,
         learning_curve,
+        label_errors,
         load,
         merge,
         open_dataset,
@@ -73,6 +76,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "create_model",
+    "cross_validate",
     "evaluate",
     "examine",
     "export",
@@ -80,6 +84,7 @@ __all__ = [
     "from_datasets",
     "get_weights",
     "learning_curve",
+    "label_errors",
     "list_models",
     "list_weights",
     "load",

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from pixelwise.inference.export_manifest import ExportManifest
     from pixelwise.study.curve_results import LearningCurve
     from pixelwise.study.select import Selection
+    from pixelwise.recipes.schema import Recipe
+    from pixelwise.study.cross_validate import CrossValidation
+    from pixelwise.study.folds import FoldsCallback
+    from pixelwise.study.label_errors.find import LabelErrors
     from pixelwise.training import Callback, Run
 
 P = ParamSpec("P")
@@ -319,6 +323,7 @@ def train(
     device: str | None = None,
     images: str | None = None,
     masks: str | None = None,
+    group_by: str | None = None,
     settings: Mapping[str, object] | None = None,
     overwrite: bool = False,
     callback: Callback | None = None,
@@ -356,6 +361,8 @@ def train(
         images: Folder or pattern of the images in `data`, such as "images/{id}_image.png". None
             reads `data.toml` in that folder, or detects it.
         masks: The same for the masks.
+        group_by: Images that a draw of val keeps together: a pattern on the name such as
+            "{group}_*", "folder", or "TABLE.csv:COLUMN".
         settings: Any recipe keys, such as {"loss.name": "focal"}. They override the recipe, and
             the arguments above override them.
         overwrite: Whether to replace a run that `out` holds.
@@ -392,6 +399,7 @@ def train(
         "device": device,
         "data.images": images,
         "data.masks": masks,
+        "data.group_by": group_by,
     }
     given = {key: value for key, value in arguments.items() if value is not None}
     chosen = training.load_recipe(recipe, {**(settings or {}), **given})
@@ -546,6 +554,108 @@ def calibrate(
         report = evaluation.calibrate(predictor, data, split, progress=bar)
     evaluation.store_calibration(Path(bundle), report.stored)
     return report
+
+
+@_explained
+def cross_validate(
+    data: str | Path,
+    *,
+    out: str | Path,
+    folds: int = 5,
+    group_by: str | None = None,
+    recipe: str | Path | None = None,
+    settings: Mapping[str, object] | None = None,
+    callback: FoldsCallback | None = None,
+) -> CrossValidation:
+    """Score every image with a network that has not seen it, nor any image of its group.
+
+    If interrupted, the same call continues where it stopped, with the same result.
+
+    Args:
+        data: Folder of images and masks. Its train and val images are divided anew.
+        out: Folder for the runs of the folds.
+        folds: The number of folds.
+        group_by: Images that stay in one fold, as in `train`.
+        recipe: A .toml file or the name of a shipped recipe.
+        settings: Values of recipe keys, such as `{"epochs": 20}`.
+        callback: Receives the progress.
+
+    Returns:
+        The scores of each fold and of all images, with intervals over groups.
+
+    Raises:
+        InputError: If the data, the recipe, an argument or `out` cannot be used.
+        StoppedError: After Ctrl-C or SIGTERM.
+    """
+    end_import_by_child()  # before PyTorch is imported
+    from pixelwise.study import cross_validate as module
+
+    chosen = _fold_recipe(recipe, settings, group_by)
+    return module.cross_validate(Path(data), Path(out), chosen, folds=folds, callback=callback)
+
+
+@_explained
+def label_errors(
+    data: str | Path,
+    *,
+    out: str | Path,
+    folds: int = 4,
+    run: str | Path | None = None,
+    group_by: str | None = None,
+    count: int = 200,
+    suggest: str | Path | None = None,
+    recipe: str | Path | None = None,
+    settings: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+    callback: FoldsCallback | None = None,
+) -> LabelErrors:
+    """Find labels that are likely wrong: regions that a network contradicts which never saw them.
+
+    Writes a page and a JSON file into `out`. If interrupted, the same call continues.
+
+    Args:
+        data: Folder of images and masks.
+        out: Folder for the runs of the folds and the results.
+        folds: The number of folds, as in `cross_validate`, whose folder can be used again.
+        run: A run or a bundle whose val images are examined in place of folds.
+        group_by: Images that stay in one fold, as in `train`.
+        count: The number of findings on the page, and in the suggestions.
+        suggest: New folder for the images of these findings with corrected masks.
+        recipe: A .toml file or the name of a shipped recipe.
+        settings: Values of recipe keys, such as `{"epochs": 20}`.
+        overwrite: Whether to replace a page or a JSON file that this did not write.
+        callback: Receives the progress.
+
+    Returns:
+        The findings, the most suspicious first, and an estimate of how many labels are wrong.
+
+    Raises:
+        InputError: If the data, the recipe, an argument or a folder cannot be used.
+        StoppedError: After Ctrl-C or SIGTERM.
+    """
+    end_import_by_child()  # before PyTorch is imported
+    from pixelwise.study.label_errors.find import find_label_errors
+
+    return find_label_errors(
+        Path(data),
+        Path(out),
+        _fold_recipe(recipe, settings, group_by),
+        folds=folds,
+        run=None if run is None else Path(run),
+        count=count,
+        suggest=None if suggest is None else Path(suggest),
+        overwrite=overwrite,
+        callback=callback,
+    )
+
+
+def _fold_recipe(
+    recipe: str | Path | None, settings: Mapping[str, object] | None, group_by: str | None
+) -> Recipe:
+    from pixelwise.recipes.load_recipe import load_recipe
+
+    grouped = {} if group_by is None else {"data.group_by": group_by}
+    return load_recipe(recipe, {**(settings or {}), **grouped})
 
 
 @_explained
@@ -715,6 +825,7 @@ def open_dataset(
     seed: int = 0,
     images: str | None = None,
     masks: str | None = None,
+    group_by: str = "",
     quiet: bool = False,
 ) -> SegmentationData:
     """Open a folder of images and masks in any supported layout, and check every file.
@@ -728,6 +839,7 @@ def open_dataset(
         images: Folder or pattern of the images in `root`, such as "images/{id}_image.png". None
             reads `data.toml` in that folder, or detects it.
         masks: The same for the masks.
+        group_by: Images that the draw keeps together, as in `train`.
         quiet: Whether to hide the progress bar.
 
     Returns:
@@ -747,6 +859,7 @@ def open_dataset(
             seed=seed,
             progress=bar,
             spec=_spec(images, masks),
+            group_by=group_by,
         )
 
 
@@ -758,6 +871,7 @@ def examine(
     workers: int | None = None,
     images: str | None = None,
     masks: str | None = None,
+    group_by: str = "",
     quiet: bool = False,
 ) -> Diagnosis:
     """Check a folder of images and masks and report each problem with its remedy.
@@ -769,6 +883,7 @@ def examine(
         workers: Number of threads. None takes one per core.
         images: Folder or pattern of the images in `root`, as in `open_dataset`.
         masks: The same for the masks.
+        group_by: Images that the draw keeps together, as in `train`.
         quiet: Whether to hide the progress bar.
 
     Returns:
@@ -787,6 +902,7 @@ def examine(
             workers=workers,
             progress=bar,
             spec=_spec(images, masks),
+            group_by=group_by,
         )
 
 

@@ -32,6 +32,15 @@ Masks = Annotated[
     str | None,
     Option(metavar="FOLDER|PATTERN", help="The same for the masks.", show_default=False),
 ]
+GroupBy = Annotated[
+    str | None,
+    Option(
+        metavar="PATTERN|folder|CSV:COLUMN",
+        help="Images that a draw of val or folds keeps together: a pattern on the name, such as "
+        "'{group}_*', their folder, or a column of a table whose first column names them.",
+        show_default=False,
+    ),
+]
 Bundle = Annotated[Path, Argument(help="A .safetensors file written by train.")]
 Split = Annotated[str, Option(help="train, val or test.")]
 Recipe = Annotated[str | None, Option(help="A .toml file, or the name of a shipped recipe.")]

@@ -97,6 +97,7 @@ def train(
             help="For DATA in an object store: disk space for its files, such as 20GiB.",
         ),
     ] = None,
+    group_by: flags.GroupBy = None,
     devices: Annotated[
         int | None, Option(min=1, help="Number of GPUs, or of CPU processes, per machine.")
     ] = None,
@@ -176,6 +177,7 @@ _KEYS = {
     "images": "data.images",
     "masks": "data.masks",
     "cache": "data.disk_cache_mib",
+    "group_by": "data.group_by",
 }
 """Options that set a value of the recipe, and its key."""
 

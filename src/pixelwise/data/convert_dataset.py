@@ -105,7 +105,7 @@ def _jobs(data: SegmentationData) -> list[_Job]:
                 Path("images", subfolder, f"{name}{sample.image.suffix}"),
                 Path("masks", subfolder, f"{name}.png"),
             )
-            for name, sample in zip(_names(samples), samples, strict=True)
+            for name, sample in zip(unique_names(samples), samples, strict=True)
         ]
     return jobs
 
@@ -144,7 +144,7 @@ def _write(
     write_classes_toml(folder / "classes.toml", classes)
 
 
-def _names(samples: list[Sample]) -> list[str]:
+def unique_names(samples: list[Sample]) -> list[str]:
     """Return unique file names: the image's own, prefixed by its folders if it is not unique."""
     count = Counter(sample.image.stem.casefold() for sample in samples)
     return [

@@ -26,8 +26,9 @@ FORMS = (
     "a pattern such as '{group}_*', the word folder, or TABLE.csv:COLUMN, a column of a table "
     "whose first column names the images"
 )
-_COUNTED = re.compile(r"(?P<group>.*\d.*?)(?:[-_. ]*[A-Za-z]*[-_. ]*)\d+")
-"""A name with a number before the number at its end, such as `patient12_slice007`."""
+_COUNTED = re.compile(r"(.*\D)\d+")
+_COUNTER_NAME = re.compile(r"[-_. ]+[A-Za-z]*[-_. ]*$")
+_YEAR = re.compile(r"(19|20)\d\d")
 
 
 def find_groups(root: Path, samples: Sequence[Sample], rule: str) -> list[str] | None:
@@ -65,13 +66,14 @@ def group_images(root: Path, samples: Sequence[Sample], rule: str) -> list[str]:
 def suggested_group(sample: Sample) -> str:
     """Return the group that the name of an image suggests; empty if it suggests none.
 
-    It is the part before the number at the end, if that part holds a number as well: names such as
-    `img_0001` count images, but `flight3_0001` counts those of a flight.
+    It is what precedes the number at the end, if that holds a number as well and not only a year:
+    names such as `img_0001` count images, but `flight3_frame0001` those of a flight.
     """
     if sample.group:
         return sample.group
     match = _COUNTED.fullmatch(sample.image.stem)
-    return match["group"] if match else ""
+    group = _COUNTER_NAME.sub("", match[1]) if match else ""
+    return group if re.search(r"\d", group) and not _YEAR.fullmatch(group) else ""
 
 
 def _by_pattern(samples: Sequence[Sample], rule: str) -> list[str]:

@@ -31,6 +31,7 @@ def examine(
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     spec: DatasetSpec | None = None,
+    group_by: str = "",
 ) -> Diagnosis:
     """Inspect every file of a dataset and report what is wrong, with the remedies.
 
@@ -41,6 +42,7 @@ def examine(
         workers: Number of threads; None for one per core.
         progress: Called with (done, total) after each pair.
         spec: What the user states about the images and masks in the folder.
+        group_by: The rule that names the groups of images that the draw keeps together.
 
     Returns:
         Findings, facts, suggested settings and a verdict.
@@ -52,7 +54,7 @@ def examine(
     with collect_problems() as layout_problems:
         source = _find_source(root, spec)
         with defer_errors():
-            draw_validation_split(source, val_fraction=val_fraction, seed=seed)
+            draw_validation_split(source, val_fraction=val_fraction, seed=seed, group_by=group_by)
     scan = scan_dataset(source, inspect_pair, workers=workers, progress=progress)
     scan.layout_problems = layout_problems
     return diagnose(scan)

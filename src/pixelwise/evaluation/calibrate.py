@@ -84,10 +84,19 @@ class CalibrationReport:
 
 
 @dataclass(frozen=True)
-class _Image:
+class SampledLogits:
+    """Some labeled pixels of an image.
+
+    Attributes:
+        name: Name of the image.
+        logits: (pixels, classes).
+        truth: (pixels,) class indices.
+        familiarity: How familiar the whole image is to the network.
+    """
+
     name: str
-    logits: NDArray[np.float32]  # (pixels, classes)
-    truth: NDArray[np.uint8]  # (pixels,)
+    logits: NDArray[np.float32]
+    truth: NDArray[np.uint8]
     familiarity: float
 
 
@@ -118,7 +127,7 @@ def calibrate(
     """
     if predictor.crf is not None or not predictor.tta.single:
         raise InputError("calibrate: needs the logits of the network: omit the CRF and TTA")
-    images = _sample(predictor, data, split, progress)
+    images = sample_logits(predictor, data, split, progress)
     if len(images) < 2:
         raise InputError(
             f"{data.root}: {len(images)} images of {split} have labeled pixels: calibration "
@@ -128,14 +137,14 @@ def calibrate(
     before, after, false = _Errors(), _Errors(), 0
     for tested in halves:
         fitted = [image for i, image in enumerate(images) if i not in tested]
-        temperature, lowest = _temperature(fitted), _lowest(fitted)
+        temperature, lowest = fit_temperature(fitted), _lowest(fitted)
         for image in (images[i] for i in sorted(tested)):
             before.add(image, 1.0)
             after.add(image, temperature)
             false += image.familiarity < lowest
     useful = after.log_loss < before.log_loss
     stored = StoredCalibration(
-        _temperature(images) if useful else 1.0,
+        fit_temperature(images) if useful else 1.0,
         _lowest(images),
         false / len(images),
         len(images),
@@ -169,9 +178,9 @@ def store_calibration(path: Path, stored: StoredCalibration) -> tuple[Path, ...]
     return tuple(places)
 
 
-def _sample(
+def sample_logits(
     predictor: Predictor, data: SegmentationData, split: str, progress: ProgressCallback | None
-) -> list[_Image]:
+) -> list[SampledLogits]:
     """Predict the images and keep some labeled pixels of each, in the order of their names."""
     rng = np.random.default_rng(0)
     samples = sorted(data.splits[split], key=lambda sample: sample.name)
@@ -185,7 +194,7 @@ def _sample(
             chosen = rng.choice(labeled, min(most, len(labeled)), replace=False)
             kept = np.ascontiguousarray(logits.reshape(len(logits), -1)[:, chosen].T)
             value = familiarity(logits)
-            images.append(_Image(sample.name, kept, truth.reshape(-1)[chosen], value))
+            images.append(SampledLogits(sample.name, kept, truth.reshape(-1)[chosen], value))
         if progress is not None:
             progress(done, len(samples))
     return images
@@ -206,7 +215,7 @@ def _halves(names: Sequence[str]) -> tuple[set[int], set[int]]:
     return first, second
 
 
-def _temperature(images: Sequence[_Image]) -> float:
+def fit_temperature(images: Sequence[SampledLogits]) -> float:
     """Find the temperature with the least negative log-likelihood.
 
     That is a convex function of 1 / temperature. Bisection finds where its derivative is 0.
@@ -221,25 +230,25 @@ def _temperature(images: Sequence[_Image]) -> float:
     return float(1 / np.sqrt(low * high))
 
 
-def _slope(image: _Image, scale: float) -> float:
+def _slope(image: SampledLogits, scale: float) -> float:
     """The derivative of the negative log-likelihood with respect to 1 / temperature."""
-    weights = np.exp(_log_probabilities(image.logits, scale))
+    weights = np.exp(log_probabilities(image.logits, scale))
     expected = float((weights * image.logits).sum(dtype=np.float64))
     return expected - float(_of_truth(image.logits, image).sum(dtype=np.float64))
 
 
-def _log_probabilities(logits: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+def log_probabilities(logits: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     scaled = logits * np.float32(scale)
     scaled -= scaled.max(axis=1, keepdims=True)
     scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
     return scaled
 
 
-def _of_truth(values: NDArray[np.float32], image: _Image) -> NDArray[np.float32]:
+def _of_truth(values: NDArray[np.float32], image: SampledLogits) -> NDArray[np.float32]:
     return values[np.arange(len(values)), image.truth]
 
 
-def _lowest(images: Sequence[_Image]) -> float:
+def _lowest(images: Sequence[SampledLogits]) -> float:
     """The familiarity below which FALSE_ALARMS of the images lie; none if there are few images."""
     return sorted(image.familiarity for image in images)[int(FALSE_ALARMS * len(images))]
 
@@ -255,8 +264,8 @@ class _Errors:
     def pixels(self) -> int:
         return int(self.calibration.pixels.sum())
 
-    def add(self, image: _Image, temperature: float) -> None:
-        logs = _log_probabilities(image.logits, 1 / temperature)
+    def add(self, image: SampledLogits, temperature: float) -> None:
+        logs = log_probabilities(image.logits, 1 / temperature)
         self.log_loss -= float(_of_truth(logs, image).sum(dtype=np.float64))
         predicted = logs.argmax(axis=1).astype(np.uint8)
         self.calibration.update(image.truth, predicted, np.exp(logs.max(axis=1)))

@@ -37,10 +37,8 @@ from pixelwise.process_settings import cores
 from pixelwise.recipes.schema import Recipe
 from pixelwise.study.curve_results import PAGE, RESULTS, FinishedTraining, LearningCurve
 from pixelwise.training.callbacks import Callback, CallbackList
-from pixelwise.training.resume_state import list_checkpoints
 from pixelwise.training.run_folder import VAL_IMAGES, fingerprint, read_metrics
-from pixelwise.training.runs import plan_training, resume, train
-from pixelwise.training.sweep import was_begun
+from pixelwise.training.runs import plan_training, train_or_resume
 from pixelwise.training.trainer import TrainingStoppedError
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)
@@ -365,10 +363,7 @@ def _train(
     recipe = study.recipe.replace({"seed": study.recipe.seed + seed})
     callbacks = CallbackList(callback, None if deadline is None else _Deadline(deadline))
     try:
-        if list_checkpoints(folder / "checkpoints"):
-            resume(folder, data=data, callback=callbacks)
-        else:
-            train(data, folder, recipe, overwrite=was_begun(folder), callback=callbacks)
+        train_or_resume(data, folder, recipe, callback=callbacks)
     except TrainingStoppedError as error:
         raise TrainingStoppedError(
             f"stopped in {folder}; everything is saved: run the same command to continue",

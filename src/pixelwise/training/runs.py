@@ -10,6 +10,7 @@ from torch import nn
 
 from pixelwise.distributed.context import DistributedContext, check_batch_size, join_distributed_run
 from pixelwise.distributed.environment import DistributedEnv, report_once
+from pixelwise.errors import InputError
 from pixelwise.folder_lock import FolderLock
 from pixelwise.recipes.load_recipe import load_resolved_recipe
 from pixelwise.recipes.schema import Recipe
@@ -18,7 +19,11 @@ from pixelwise.training.custom_model import check_batch_norm
 from pixelwise.training.host_state import isolated
 from pixelwise.training.loading import count_workers
 from pixelwise.training.losses import SegmentationLoss
-from pixelwise.training.resume_state import Checkpoint, load_newest_checkpoint
+from pixelwise.training.resume_state import (
+    Checkpoint,
+    list_checkpoints,
+    load_newest_checkpoint,
+)
 from pixelwise.training.run_folder import (
     Run,
     begin_run,
@@ -26,6 +31,7 @@ from pixelwise.training.run_folder import (
     check_out,
     check_run_files,
     check_same_data,
+    read_metrics,
     read_root,
     write_data_json,
 )
@@ -192,6 +198,47 @@ def resume(
         )
         setup = TrainingSetup(run, make_network(recipe.model, opened, model), loss)
         return _fit(setup, group, callback, checkpoint)
+
+
+def train_or_resume(
+    data: Path | SegmentationData, folder: Path, recipe: Recipe, *, callback: Callback | None = None
+) -> Run:
+    """Train, or resume what an earlier call with the same arguments has begun in the folder.
+
+    For arguments and errors see `train`. A run that was killed before its first checkpoint begins
+    again.
+    """
+    if list_checkpoints(folder / "checkpoints"):
+        opened = None if isinstance(data, Path) else data
+        return resume(folder, data=opened, callback=callback)
+    return train(data, folder, recipe, overwrite=_was_begun(folder), callback=callback)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has ended, here or elsewhere: then it may have come without checkpoints."""
+    if not (folder / "last.safetensors").is_file():
+        return False
+    metrics = read_metrics(folder)
+    if metrics or list_checkpoints(folder / "checkpoints"):
+        return bool(metrics) and metrics[-1]["event"] == "end"
+    return True
+
+
+def check_continuable(folder: Path) -> None:
+    """Raise InputError if `train_or_resume` would refuse what a folder holds."""
+    if not is_finished(folder) and not list_checkpoints(folder / "checkpoints"):
+        check_out(folder, overwrite=_was_begun(folder))
+
+
+def _was_begun(folder: Path) -> bool:
+    """Return whether a run was killed before its first checkpoint, and can begin again."""
+    if any((folder / name).exists() for name in ("best.safetensors", "last.safetensors")):
+        return False  # a run writes these after its first checkpoint
+    try:
+        load_resolved_recipe(folder / "recipe.toml")
+    except InputError:
+        return False
+    return True
 
 
 @contextmanager

@@ -31,11 +31,10 @@ from pixelwise.folder_lock import FolderLock
 from pixelwise.models import create_model
 from pixelwise.overwriting import check_output
 from pixelwise.planning.plan import CROP
-from pixelwise.recipes.load_recipe import load_recipe, load_resolved_recipe
+from pixelwise.recipes.load_recipe import load_recipe
 from pixelwise.recipes.schema import MAX_ADAMW_RATE, Recipe
 from pixelwise.training.callbacks import Callback, CallbackList
-from pixelwise.training.resume_state import list_checkpoints
-from pixelwise.training.runs import resume, train
+from pixelwise.training.runs import train_or_resume
 from pixelwise.training.trainer import TrainingError, TrainingStoppedError
 from pixelwise.weights.published.fetch import find_imagenet_weights
 
@@ -301,11 +300,7 @@ def _run_trial(
     from optuna.trial import TrialState
 
     try:
-        if list_checkpoints(folder / "checkpoints"):
-            run = resume(folder, callback=callback)
-        else:
-            overwrite = was_begun(folder)
-            run = train(root, folder, recipe, overwrite=overwrite, callback=callback)
+        run = train_or_resume(root, folder, recipe, callback=callback)
     except _PrunedError:
         study.tell(trial, state=TrialState.PRUNED)
     except TrainingError:
@@ -317,17 +312,6 @@ def _run_trial(
         ) from error
     else:
         study.tell(trial, max(row["val_mean_iou"] or 0.0 for row in run.history))
-
-
-def was_begun(folder: Path) -> bool:
-    """Return whether a trial was killed before its first checkpoint, and can begin again."""
-    if any((folder / name).exists() for name in ("best.safetensors", "last.safetensors")):
-        return False  # a trial writes these after its first checkpoint
-    try:
-        load_resolved_recipe(folder / "recipe.toml")
-    except InputError:
-        return False
-    return True
 
 
 def _check_best(out: Path) -> None:

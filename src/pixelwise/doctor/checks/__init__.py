@@ -41,6 +41,7 @@ CHECKS: tuple[Check, ...] = (
     classes.rare_classes,
     splits.few_images,
     splits.splits_that_differ,
+    splits.split_groups,
     duplicates.across_splits,
     duplicates.within_split,
     image_content.blank_images,

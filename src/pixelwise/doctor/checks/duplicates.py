@@ -26,7 +26,13 @@ def across_splits(scan: Scan) -> Iterator[Finding]:
     splits = {split: _fingerprinted(pairs) for split, pairs in scan.splits.items()}
     for number, split in enumerate(ORDER):
         for earlier in ORDER[:number]:
-            yield from _between(split, splits.get(split, []), earlier, splits.get(earlier, []))
+            yield from _between(
+                split,
+                splits.get(split, []),
+                earlier,
+                splits.get(earlier, []),
+                drawn=scan.source.val_drawn,
+            )
 
 
 def _fingerprinted(pairs: list[InspectedPair]) -> Fingerprinted:
@@ -34,7 +40,12 @@ def _fingerprinted(pairs: list[InspectedPair]) -> Fingerprinted:
 
 
 def _between(
-    split: str, pairs: Fingerprinted, earlier: str, earlier_pairs: Fingerprinted
+    split: str,
+    pairs: Fingerprinted,
+    earlier: str,
+    earlier_pairs: Fingerprinted,
+    *,
+    drawn: bool,
 ) -> Iterator[Finding]:
     """Report the exact duplicate of each image, or else its nearest near-duplicate."""
     known = {image.digest: pair for pair, image in reversed(earlier_pairs)}
@@ -61,7 +72,8 @@ def _between(
             [pair.image.path, twin.image.path],
             f"in {split} resembles {twin.image.path.name} in {earlier} (correlation "
             f"{correlation:.3f}): its score says little about new images",
-            remedy="keep copies, bursts and neighboring frames of a video in one split",
+            remedy="keep copies, bursts and neighboring frames of a video in one split"
+            + (", for example with --group-by" if drawn else ""),
         )
 
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
 
+from pixelwise.data.groups import suggested_group
 from pixelwise.doctor.diagnosis import Finding, Kind, Severity
-from pixelwise.doctor.pair_inspection import Scan
+from pixelwise.doctor.pair_inspection import InspectedPair, Scan
 
 FEW_IMAGES = Kind("few-images", Severity.WARNING, "Very few training images")
 TINY_VAL = Kind("tiny-val", Severity.WARNING, "Very few validation images")
 SPLITS_DIFFER = Kind("splits-differ", Severity.WARNING, "A split whose images have another size")
 
+GROUPS_CUT = Kind(
+    "split-cuts-groups",
+    Severity.WARNING,
+    "A split that may divide groups of images",
+    by_example=True,
+)
+
 MIN_TRAIN = 10
 MIN_VAL = 3
 MIN_VAL_SHARE = 0.02
+MIN_GROUPED = 0.5
+"""Fraction of the images whose names must suggest groups."""
 MAX_SIZE_RATIO = 1.5
 """Ratio of the median heights or widths above which two splits differ."""
 
@@ -44,6 +55,36 @@ def few_images(scan: Scan) -> Iterator[Finding]:
 
 def _images(count: int) -> str:
     return f"{count} usable {'image' if count == 1 else 'images'}"
+
+
+def split_groups(scan: Scan) -> Iterator[Finding]:
+    """Find groups, such as videos or patients, that the names suggest and that a split divides."""
+    groups: dict[str, dict[str, list[InspectedPair]]] = defaultdict(lambda: defaultdict(list))
+    total = len(scan.pairs)
+    for pair in scan.pairs:
+        group = suggested_group(pair.sample)
+        if group:
+            groups[group][pair.split].append(pair)
+    repeated = {g: parts for g, parts in groups.items() if sum(map(len, parts.values())) > 1}
+    grouped = sum(len(pairs) for parts in repeated.values() for pairs in parts.values())
+    # One group is no division, and names that fit few images suggest nothing.
+    if len(groups) < 2 or grouped < MIN_GROUPED * total:
+        return
+    for split, earlier in (("val", "train"), ("test", "train"), ("test", "val")):
+        cut = {g: parts for g, parts in repeated.items() if split in parts and earlier in parts}
+        if not cut:
+            continue
+        images = sum(len(parts[split]) for parts in cut.values())
+        whole = len(scan.splits[split])
+        examples = ", ".join(sorted(cut)[:3]) + (", ..." if len(cut) > 3 else "")
+        yield GROUPS_CUT.found(
+            [pair.image.path for parts in cut.values() for pair in parts[split][:1]][:3],
+            f"{images} of {whole} images of {split} are named like images of {earlier} "
+            f"({examples}): if these are of one patient or video, the score is too high",
+            remedy="--group-by '{group}_*', or another pattern for your names"
+            if scan.source.val_drawn
+            else "divide the images by groups: cross-validate --group-by does",
+        )
 
 
 def splits_that_differ(scan: Scan) -> Iterator[Finding]:

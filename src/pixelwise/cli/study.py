@@ -1,0 +1,75 @@
+"""What `pixelwise cross-validate` and `pixelwise label-errors` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from pixelwise.cli.console import Bar, console, percent
+
+if TYPE_CHECKING:
+    from pixelwise.recipes.schema import Recipe
+    from pixelwise.study.folds import FoldsCallback
+
+Settings = Annotated[
+    list[str] | None,
+    Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all folds."),
+]
+Epochs = Annotated[
+    int | None, Option(help="Number of passes over the training images of each fold.")
+]
+Seed = Annotated[int | None, Option(help="Random seed of the folds and the trainings.")]
+Device = Annotated[str | None, Option(help="auto, cpu, cuda or mps.")]
+
+
+def load_fold_recipe(
+    recipe: str | None, settings: list[str] | None, flags: Mapping[str, Any]
+) -> Recipe:
+    """Load the recipe of the folds; options that are not None set its values by dotted key."""
+    from pixelwise.recipes.load_recipe import load_recipe, parse_override
+
+    overrides = dict(parse_override(text) for text in settings or [])
+    given = {key: value for key, value in flags.items() if value is not None}
+    return load_recipe(recipe, overrides | given)
+
+
+def make_display(*, quiet: bool) -> FoldsCallback:
+    """Return a callback that prints a line for each fold and epoch, and shows a progress bar."""
+    from pixelwise.study.folds import FoldsCallback
+    from pixelwise.training.display import TrainingDisplay
+
+    class Display(FoldsCallback, TrainingDisplay):
+        def __init__(self) -> None:
+            TrainingDisplay.__init__(self, console, quiet=quiet)
+            self.predicting = Bar("predicting", quiet=quiet)
+
+        def on_fold_begin(self, number: int, folds: int) -> None:
+            if not quiet:
+                console.print(f"fold {number}/{folds}")
+
+        def on_fold_predicting(self, number: int, folds: int) -> None:
+            self.bar.__exit__()
+            self.dataset_bar.__exit__()
+            self.predicting.describe(f"predicting fold {number}/{folds}", unit="images")
+            self.epochs = 0
+
+        def on_validation_progress(self, done: int, total: int) -> None:
+            if self.epochs:
+                super().on_validation_progress(done, total)
+            else:
+                self.dataset_bar.__exit__()
+                self.predicting(done, total)
+
+        def on_epoch_end(self, row: Mapping[str, Any]) -> None:
+            super().on_epoch_end(row)
+            if not quiet:
+                score = percent(row["val_mean_iou"])
+                console.print(f"  epoch {row['epoch']}/{self.epochs}  val mIoU {score} %")
+
+        def __exit__(self, *error: object) -> None:
+            super().__exit__(*error)
+            self.predicting.__exit__()
+
+    return Display()
