@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from pixelwise.evaluation import CalibrationReport, Evaluation
     from pixelwise.inference import AnswerOptions, FolderResult, InferenceOptions, Predictor
     from pixelwise.inference.export_manifest import ExportManifest
-    from pixelwise.study.curve_results import LearningCurve
-    from pixelwise.study.select import Selection
     from pixelwise.recipes.schema import Recipe
     from pixelwise.study.cross_validate import CrossValidation
+    from pixelwise.study.curve_results import LearningCurve
     from pixelwise.study.folds import FoldsCallback
     from pixelwise.study.label_errors.find import LabelErrors
+    from pixelwise.study.select import Selection
     from pixelwise.training import Callback, Run
 
 P = ParamSpec("P")

@@ -127,7 +127,7 @@ def calibrate(
     """
     if predictor.crf is not None or not predictor.tta.single:
         raise InputError("calibrate: needs the logits of the network: omit the CRF and TTA")
-    images = sample_logits(predictor, data, split, progress)
+    images = _sample(predictor, data, split, progress)
     if len(images) < 2:
         raise InputError(
             f"{data.root}: {len(images)} images of {split} have labeled pixels: calibration "
@@ -178,26 +178,43 @@ def store_calibration(path: Path, stored: StoredCalibration) -> tuple[Path, ...]
     return tuple(places)
 
 
-def sample_logits(
+def _sample(
     predictor: Predictor, data: SegmentationData, split: str, progress: ProgressCallback | None
 ) -> list[SampledLogits]:
     """Predict the images and keep some labeled pixels of each, in the order of their names."""
-    rng = np.random.default_rng(0)
     samples = sorted(data.splits[split], key=lambda sample: sample.name)
-    most = max(64, min(IMAGE_PIXELS, LOGITS // (len(data.classes) * max(1, len(samples)))))
-    images = []
+    sampler = PixelSampler(len(data.classes), len(samples))
     for done, sample in enumerate(samples, 1):
         pixels, truth = data.read(sample)
-        labeled = np.flatnonzero(truth.reshape(-1) != IGNORE)
-        if len(labeled):
-            logits = predictor.logits(pixels)
-            chosen = rng.choice(labeled, min(most, len(labeled)), replace=False)
-            kept = np.ascontiguousarray(logits.reshape(len(logits), -1)[:, chosen].T)
-            value = familiarity(logits)
-            images.append(SampledLogits(sample.name, kept, truth.reshape(-1)[chosen], value))
+        if (truth != IGNORE).any():
+            sampler.add(sample.name, predictor.logits(pixels), truth)
         if progress is not None:
             progress(done, len(samples))
-    return images
+    return sampler.images
+
+
+class PixelSampler:
+    """Keeps some labeled pixels of each image, at random places.
+
+    Args:
+        classes: Number of classes.
+        images: Number of images, which decides how many pixels of each are kept.
+    """
+
+    def __init__(self, classes: int, images: int) -> None:
+        self.most = max(64, min(IMAGE_PIXELS, LOGITS // (classes * max(1, images))))
+        self.images: list[SampledLogits] = []
+        self._rng = np.random.default_rng(0)
+
+    def add(self, name: str, logits: NDArray[np.float32], truth: NDArray[np.uint8]) -> None:
+        """Add an image with logits (C, H, W) and labels (H, W); nothing if none is labeled."""
+        labeled = np.flatnonzero(truth.reshape(-1) != IGNORE)
+        if not len(labeled):
+            return
+        chosen = self._rng.choice(labeled, min(self.most, len(labeled)), replace=False)
+        kept = np.ascontiguousarray(logits.reshape(len(logits), -1)[:, chosen].T)
+        sampled = SampledLogits(name, kept, truth.reshape(-1)[chosen], familiarity(logits))
+        self.images.append(sampled)
 
 
 def _halves(names: Sequence[str]) -> tuple[set[int], set[int]]:

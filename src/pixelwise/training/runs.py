@@ -201,7 +201,7 @@ def resume(
 
 
 def train_or_resume(
-    data: Path | SegmentationData, folder: Path, recipe: Recipe, *, callback: Callback | None = None
+    data: Data, folder: Path, recipe: Recipe, *, callback: Callback | None = None
 ) -> Run:
     """Train, or resume what an earlier call with the same arguments has begun in the folder.
 
@@ -209,7 +209,7 @@ def train_or_resume(
     again.
     """
     if list_checkpoints(folder / "checkpoints"):
-        opened = None if isinstance(data, Path) else data
+        opened = data if isinstance(data, SegmentationData) else None
         return resume(folder, data=opened, callback=callback)
     return train(data, folder, recipe, overwrite=_was_begun(folder), callback=callback)
 

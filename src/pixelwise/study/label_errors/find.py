@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data.dataset import SegmentationData
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.data.dataset import Mask, SegmentationData
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
-from pixelwise.evaluation.calibrate import sample_logits
+from pixelwise.evaluation.calibrate import PixelSampler
 from pixelwise.file_io import write_text
 from pixelwise.inference import Predictor
 from pixelwise.overwriting import check_output, html_mark, json_mark
@@ -33,6 +36,10 @@ COMMAND = "label-errors"
 PAGE_WRITER = "label_errors"
 MOST_KEPT = 20_000
 """The largest number of regions in memory, about."""
+KEPT_BYTES = 1 << 30
+"""Logits of a fold that are kept from the first pass; other images are predicted twice."""
+
+_Logits = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -171,13 +178,21 @@ def _examine(
     """Find the regions of the val images of a network, and add them."""
     samples = data.splits["val"]
     total = 2 * len(samples)
-    sampled = sample_logits(
-        predictor, data, "val", lambda done, _: callback.on_validation_progress(done, total)
-    )
-    if not sampled:
+    sampler = PixelSampler(len(data.classes), len(samples))
+    kept: dict[str, _Logits] = {}
+    free = KEPT_BYTES
+    for done, sample in enumerate(samples, 1):
+        image, labels = data.read(sample)
+        logits = predictor.logits(image).astype(np.float16)
+        sampler.add(sample.name, logits.astype(np.float32), labels)
+        free -= logits.nbytes
+        if free >= 0:
+            kept[sample.name] = logits
+        callback.on_validation_progress(done, total)
+    if not sampler.images:
         raise InputError(f"{data.root}: no pixel of its masks is labeled: label some images")
-    thresholds = fit_thresholds(sampled, len(data.classes))
-    results = _regions_of(predictor, data, thresholds)
+    thresholds = fit_thresholds(sampler.images, len(data.classes))
+    results = _regions_of(predictor, data, kept, thresholds)
     for done, (sample, (view, regions)) in enumerate(results, 1):
         collected.images[sample.name] = sample, bundle
         collected.views[sample.name] = view
@@ -189,12 +204,15 @@ def _examine(
 
 
 def _regions_of(
-    predictor: Predictor, data: SegmentationData, thresholds: ClassThresholds
+    predictor: Predictor,
+    data: SegmentationData,
+    kept: dict[str, _Logits],
+    thresholds: ClassThresholds,
 ) -> Iterator[tuple[Sample, tuple[Overview, list[Region]]]]:
-    """Predict the val images in order; threads find their regions, a few images at a time."""
+    """Find the regions of the val images in order, in threads; a few images are in memory."""
 
-    def find(sample: Sample, logits: Any, labels: Any) -> tuple[Overview, list[Region]]:
-        evidence = weigh(logits, labels, thresholds)
+    def find(sample: Sample, logits: _Logits, labels: Mask) -> tuple[Overview, list[Region]]:
+        evidence = weigh(logits.astype(np.float32), labels, thresholds)
         view = overview(sample.name, labels, evidence.predicted, evidence.agreement)
         return view, find_regions(sample.name, evidence, thresholds)
 
@@ -202,7 +220,10 @@ def _regions_of(
     with ThreadPoolExecutor(cores()) as pool:
         for sample in data.splits["val"]:
             image, labels = data.read(sample)
-            pending.append((sample, pool.submit(find, sample, predictor.logits(image), labels)))
+            logits = kept.pop(sample.name, None)
+            if logits is None:
+                logits = predictor.logits(image).astype(np.float16)
+            pending.append((sample, pool.submit(find, sample, logits, labels)))
             if len(pending) > cores():
                 first, future = pending.popleft()
                 yield first, future.result()
