@@ -141,7 +141,8 @@ def count_class_pixels(data: SegmentationData) -> NDArray[np.int64]:
 
     def count(index: int) -> NDArray[np.int64]:
         mask = data.read(data.splits["train"][index])[1]
-        return np.bincount(mask[mask != IGNORE], minlength=len(data.classes))
+        counts: NDArray[np.int64] = np.bincount(mask[mask != IGNORE], minlength=len(data.classes))
+        return counts
 
     with ThreadPoolExecutor(cores()) as pool:
         return np.stack(list(pool.map(count, range(len(data.splits["train"])))))
@@ -328,7 +329,7 @@ def _run_trainings(
     callback: StudyCallback,
 ) -> list[FinishedTraining]:
     """Train on each subset, seed after seed, until the time is up; return all that are finished."""
-    finished = []
+    finished: list[FinishedTraining] = []
     planned = [(seed, images) for seed in range(len(orders)) for images in sizes]
     is_open = True
     for number, (seed, images) in enumerate(planned, 1):
@@ -360,6 +361,7 @@ def _train(
     callback: Callback,
 ) -> None:
     """Train on some images, or resume the training."""
+    assert isinstance(study.recipe.batch_size, int)  # resolved
     length = study.steps * study.recipe.batch_size
     data = repeat_subset(study.data, chosen, study.pixels, length)
     recipe = study.recipe.replace({"seed": study.recipe.seed + seed})
