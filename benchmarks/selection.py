@@ -54,7 +54,7 @@ SCENE_SETTINGS = {
     "memory_format": "contiguous",
     "kernels": "plain",
     "optimizer.name": "adamw",
-    "optimizer.learning_rate": 0.005,
+    "optimizer.learning_rate": 0.003,
     "optimizer.head_multiplier": 1.0,
     "optimizer.schedule": "cosine",
     "augmentation.scale": [0.75, 1.5],
