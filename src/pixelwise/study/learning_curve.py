@@ -139,13 +139,13 @@ def subset_sizes(images: int, fractions: Sequence[float]) -> list[int]:
 def count_class_pixels(data: SegmentationData) -> NDArray[np.int64]:
     """Count the pixels of each class in each training mask, (N, C), on all cores."""
 
-    def count(index: int) -> NDArray[np.int64]:
+    def count(index: int) -> NDArray[np.intp]:
         mask = data.read(data.splits["train"][index])[1]
-        counts: NDArray[np.int64] = np.bincount(mask[mask != IGNORE], minlength=len(data.classes))
-        return counts
+        return np.bincount(mask[mask != IGNORE], minlength=len(data.classes))
 
     with ThreadPoolExecutor(cores()) as pool:
-        return np.stack(list(pool.map(count, range(len(data.splits["train"])))))
+        counted = list(pool.map(count, range(len(data.splits["train"]))))
+    return np.stack(counted).astype(np.int64)
 
 
 def nested_order(pixels: NDArray[np.int64], seed: int) -> NDArray[np.intp]:
