@@ -47,7 +47,6 @@ BATCH = 8
 VAL = 60
 CLASSES = Classes.make([*SCENE_CLASSES.names, "barrier"], ignore=255)
 SCENE_SETTINGS = {
-    "model.name": "deeplab_v3",
     "model.options.backbone": "tiny",
     "model.options.output_stride": 8,
     "model.weights": "none",
@@ -130,7 +129,7 @@ def scenes_problem(options: argparse.Namespace, seed: int) -> Problem:
     names = [sample.name for sample in data.splits["train"]]
     start = np.array([i for i, name in enumerate(names) if "labeled" in name])
     recipe = make_recipe(SCENE_SETTINGS, options, seed)
-    return Problem(data, count_class_pixels(data), start, recipe, options.steps or 150, LABELED)
+    return Problem(data, count_class_pixels(data), start, recipe, options.steps or 400, LABELED)
 
 
 def camvid_problem(options: argparse.Namespace, seed: int) -> Problem:
