@@ -43,6 +43,7 @@ from pixelwise.training.resume_state import list_checkpoints
 HEIGHT, WIDTH = 48, 72
 POOL, RARE = 300, 15
 LABELED, LABELED_RARE = 24, 5
+BATCH = 8
 VAL = 60
 CLASSES = Classes.make([*SCENE_CLASSES.names, "barrier"], ignore=255)
 SCENE_SETTINGS = {
@@ -128,7 +129,7 @@ def scenes_problem(options: argparse.Namespace, seed: int) -> Problem:
     names = [sample.name for sample in data.splits["train"]]
     start = np.array([i for i, name in enumerate(names) if "labeled" in name])
     recipe = make_recipe(SCENE_SETTINGS, options, seed)
-    return Problem(data, count_class_pixels(data), start, recipe, options.steps or 250, LABELED)
+    return Problem(data, count_class_pixels(data), start, recipe, options.steps or 400, LABELED)
 
 
 def camvid_problem(options: argparse.Namespace, seed: int) -> Problem:
@@ -141,7 +142,7 @@ def camvid_problem(options: argparse.Namespace, seed: int) -> Problem:
 
 def make_recipe(settings: dict[str, Any], options: argparse.Namespace, seed: int) -> Recipe:
     stated = dict(parse_override(text) for text in options.set)
-    fixed = {"seed": seed, "epochs": 1, "batch_size": 8, "checkpoint_minutes": 2}
+    fixed = {"seed": seed, "epochs": 1, "batch_size": BATCH, "checkpoint_minutes": 2}
     return load_recipe(None, {**settings, **fixed, **stated})
 
 
@@ -149,7 +150,7 @@ def score(problem: Problem, out: Path, chosen: NDArray[np.intp]) -> dict[str, fl
     """Train on some images, or continue, and return the val scores."""
     path = out / "scores.json"
     if not path.exists():
-        length = problem.steps * problem.recipe.batch_size
+        length = problem.steps * BATCH
         data = repeat_subset(problem.data, chosen, problem.pixels, length)
         if list_checkpoints(out / "checkpoints"):
             run = resume(out, data=data)
@@ -160,7 +161,8 @@ def score(problem: Problem, out: Path, chosen: NDArray[np.intp]) -> dict[str, fl
         values = {"mean IoU": scores.mean_iou}
         values |= dict(zip(data.classes.names, scores.iou.tolist(), strict=True))
         path.write_text(json.dumps(values))
-    return json.loads(path.read_text())
+    scores_of: dict[str, float] = json.loads(path.read_text())
+    return scores_of
 
 
 def choose(problem: Problem, way: str, predictor: Predictor, out: Path) -> NDArray[np.intp]:

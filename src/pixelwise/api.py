@@ -756,7 +756,7 @@ def learning_curve(
         return study.learning_curve(
             Path(data) if isinstance(data, str) else data,
             Path(out),
-            load_recipe(recipe, settings or {}),
+            load_recipe(recipe, {**(settings or {})}),
             fractions=fractions,
             seeds=seeds,
             minutes=minutes,

@@ -61,7 +61,7 @@ def select(
             out,
             count=count,
             labeled=labelled,
-            files=None if files is None else files.value,  # type: ignore[arg-type]
+            files=None if files is None else files.value,
             overwrite=overwrite,
             progress=bar,
         )
@@ -75,6 +75,6 @@ def select(
             console.print(f"left out     {left_out}")
         for note in result.notes:
             print_line(f"note         {note}")
-        print_line(f"list         {result.list}")
+        print_line(f"list         {result.list_file}")
         print_line(f"page         {result.page}")
     output.write(result.to_json())

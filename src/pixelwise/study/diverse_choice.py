@@ -1,7 +1,7 @@
 """Choose images that a network is unsure about and that differ from each other: no PyTorch.
 
 The doubt about each class is divided by its mean over the pool, so that thin and rare classes count
-as much as large ones. The root mean square over the classes is the doubt about the image, so that a
+as much as large ones. The doubt about an image is the root mean square over the classes, so that a
 class of which the network is unusually unsure is not outweighed by the others. The choice is greedy
 (k-center, arXiv:1708.00489): each image is the one with the largest product of doubt and distance
 to the nearest image that is labeled or chosen.

@@ -137,12 +137,13 @@ def subset_sizes(images: int, fractions: Sequence[float]) -> list[int]:
 def count_class_pixels(data: SegmentationData) -> NDArray[np.int64]:
     """Count the pixels of each class in each training mask, (N, C), on all cores."""
 
-    def count(index: int) -> NDArray[np.int64]:
+    def count(index: int) -> NDArray[np.intp]:
         mask = data.read(data.splits["train"][index])[1]
         return np.bincount(mask[mask != IGNORE], minlength=len(data.classes))
 
     with ThreadPoolExecutor(cores()) as pool:
-        return np.stack(list(pool.map(count, range(len(data.splits["train"])))))
+        counted = list(pool.map(count, range(len(data.splits["train"]))))
+    return np.stack(counted).astype(np.int64)
 
 
 def nested_order(pixels: NDArray[np.int64], seed: int) -> NDArray[np.intp]:
@@ -326,7 +327,7 @@ def _run_trainings(
     callback: StudyCallback,
 ) -> list[FinishedTraining]:
     """Train on each subset, seed after seed, until the time is up; return all that are finished."""
-    finished = []
+    finished: list[FinishedTraining] = []
     planned = [(seed, images) for seed in range(len(orders)) for images in sizes]
     is_open = True
     for number, (seed, images) in enumerate(planned, 1):
@@ -358,6 +359,7 @@ def _train(
     callback: Callback,
 ) -> None:
     """Train on some images, or resume the training."""
+    assert isinstance(study.recipe.batch_size, int)  # resolved
     length = study.steps * study.recipe.batch_size
     data = repeat_subset(study.data, chosen, study.pixels, length)
     recipe = study.recipe.replace({"seed": study.recipe.seed + seed})

@@ -76,21 +76,21 @@ class NetworkProbe:
         if backbone is None:
             raise InputError(f"{name}: has no backbone: give a bundle of `pixelwise train`")
         backbone.register_forward_hook(self._add)
-        self._sum: torch.Tensor | float = 0.0
+        self._sums: list[torch.Tensor] = []
         self._positions = 0
 
     def __call__(self, pixels: Pixels) -> NetworkMeasures:
         """Measure an image from `Predictor.prepare`, which may be large: it is tiled."""
-        self._sum, self._positions = 0.0, 0
+        self._sums, self._positions = [], 0
         probabilities = self.predictor.predict_prepared(pixels).probabilities
-        assert isinstance(self._sum, torch.Tensor)
-        features = (self._sum / self._positions).float().cpu().numpy()
+        total = torch.stack(self._sums).sum(dim=0)
+        features = (total / self._positions).float().cpu().numpy()
         doubt = (probabilities * entropy(probabilities)).mean(axis=(1, 2), dtype=np.float64)
         return NetworkMeasures(doubt.astype(np.float32), _project(features))
 
     def _add(self, module: torch.nn.Module, inputs: Any, maps: Mapping[str, torch.Tensor]) -> None:
         last = list(maps.values())[-1][0]
-        self._sum = self._sum + last.double().sum(dim=(1, 2))
+        self._sums.append(last.double().sum(dim=(1, 2)))
         self._positions += last.shape[1] * last.shape[2]
 
 

@@ -125,7 +125,7 @@ class Selection:
         return self.out / "selection.html"
 
     @property
-    def list(self) -> Path:
+    def list_file(self) -> Path:
         """The list of the images."""
         return self.out / "selection.txt"
 
@@ -388,7 +388,7 @@ def _write(
         _put_images(out / IMAGES, names, previous, files)
         _write_json(selection, sorted(names))
     head = f"{LIST_MARK} {len(chosen)} of {selection.pool} images, the most useful first"
-    write_text(selection.list, "\n".join([head, *(str(each.path) for each in chosen)]) + "\n")
+    write_text(selection.list_file, "\n".join([head, *(str(each.path) for each in chosen)]) + "\n")
     write_page(
         selection.page,
         package="pixelwise.study",
