@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pixelwise.inference.runtimes.tile_geometry import Size
 from pixelwise.inference.tiling.tiled_model import TiledModel
 
 
-@dataclass(frozen=True)
+@dataclass
 class EnsembleRuntime:
     """A `Runtime` whose logits are the logarithm of the mean probabilities of several networks.
 
@@ -30,11 +30,11 @@ class EnsembleRuntime:
 
     networks: Sequence[TiledModel]
     temperatures: Sequence[float]
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
+    def __post_init__(self) -> None:
         names = dict.fromkeys(network.runtime.name for network in self.networks)
-        return f"{' and '.join(names)}, ensemble of {len(self.networks)}"
+        self.name = f"{' and '.join(names)}, ensemble of {len(self.networks)}"
 
     def logits(self, image: Pixels) -> NDArray[np.float32]:
         return log_probabilities(self._mean(image))

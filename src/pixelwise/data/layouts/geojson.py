@@ -155,8 +155,8 @@ def _regions(geometry: Any, value: int, to_pixels: _ToPixels) -> list[Region]:
         raise InputError(f"a feature is a {kind!r}: draw polygons, or remove it")
     polygons = [coordinates] if kind == "Polygon" else coordinates
     try:
-        corners = [[[point[:2] for point in ring] for ring in polygon] for polygon in polygons]
-        rings = [[as_ring(np.concatenate(ring)) for ring in polygon] for polygon in corners]
+        flat = [[[x for point in ring for x in point[:2]] for ring in each] for each in polygons]
+        rings = [[as_ring(numbers) for numbers in each] for each in flat]
     except (TypeError, ValueError, LookupError) as error:
         raise InputError("a polygon has no valid coordinates: draw it again") from error
     return [EvenOdd(value, tuple(map(to_pixels, polygon))) for polygon in rings]

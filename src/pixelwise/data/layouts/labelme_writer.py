@@ -61,7 +61,7 @@ class LabelmeWriter:
 
 
 def _shape(shape: Shape) -> dict[str, Any]:
-    about = {"label": shape.name, "group_id": None, "description": "", "flags": {}}
+    about: dict[str, Any] = {"label": shape.name, "group_id": None, "description": "", "flags": {}}
     if shape.ring is not None:
         return about | {"points": as_list(shape.ring), "shape_type": "polygon", "mask": None}
     assert shape.crop is not None

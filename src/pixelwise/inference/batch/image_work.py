@@ -122,7 +122,7 @@ class ImageWork:
 
 def _relative(path: Path, folder: Path) -> str:
     """Return the path of an image relative to a folder, or else as it is."""
-    with suppress(ValueError):  # on another drive
+    with suppress(ValueError):  # they may be on two drives
         return Path(os.path.relpath(path, folder)).as_posix()
     return path.resolve().as_posix()
 
