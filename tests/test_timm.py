@@ -26,7 +26,7 @@ from pixelwise.inference import InferenceOptions, Predictor
 from pixelwise.inference.runtimes import supports_tiling
 from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime
 from pixelwise.models import create_model
-from pixelwise.training import load_recipe, train
+from pixelwise.training import load_recipe, plan_training, train
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import IMAGENET
@@ -203,7 +203,9 @@ def test_only_networks_with_a_limited_receptive_field_support_tiles() -> None:
 # --- From training to prediction
 
 
-def check_from_training_to_prediction(name: str, head: str, folder: Path) -> None:
+def check_from_training_to_prediction(
+    name: str, head: str, folder: Path, *, targets: tuple[str, ...] = ("openvino", "onnx")
+) -> None:
     data = write_scenes(folder / "data", train=2, val=1, height=64, width=96)
     settings = {
         "model.name": head,
@@ -227,7 +229,7 @@ def check_from_training_to_prediction(name: str, head: str, folder: Path) -> Non
     )
     image = np.asarray(Image.open(next((data / "images" / "val").iterdir())).convert("RGB"))
     masks = []
-    for target in ("openvino", "onnx"):
+    for target in targets:
         checks = export(run.last, to=target).checks
         assert [parity["equal"] > 0.999 for parity in checks["parity"]] == [True] * 3
         options = InferenceOptions(target)
@@ -238,7 +240,9 @@ def check_from_training_to_prediction(name: str, head: str, folder: Path) -> Non
 
 
 def test_one_timm_backbone_from_training_to_prediction(tmp_path: Path) -> None:
-    check_from_training_to_prediction(CONVNEXT, "deeplab_v3plus", tmp_path)
+    check_from_training_to_prediction(
+        "test_resnet", "fcn_resnet_dilated", tmp_path, targets=("openvino",)
+    )
 
 
 @pytest.mark.slow
@@ -248,6 +252,28 @@ def test_each_kind_of_timm_backbone_from_training_to_prediction(
     name: str, head: str, tmp_path: Path
 ) -> None:
     check_from_training_to_prediction(name, head, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "refused"), [("test_resnet", True), (CONVNEXT, False)])
+def test_batch_normalization_of_timm_needs_a_single_process(
+    name: str, refused: bool, tmp_path: Path
+) -> None:
+    data = write_scenes(tmp_path / "data", train=4, val=1, height=32, width=32)
+    settings: dict[str, Any] = {
+        "model.name": "fcn_resnet_dilated",
+        "model.options.backbone": f"timm/{name}",
+        "model.options.output_stride": 32,
+        "model.weights": "none",
+        "memory_format": "contiguous",
+        "kernels": "plain",
+        "device": "cpu",
+        "batch_size": 4,
+    }
+    if refused:
+        with pytest.raises(InputError, match=r"'timm/test_resnet': .*freeze_batch_norm=true"):
+            plan_training(data, tmp_path / "run", load_recipe(None, settings), processes=2)
+        settings["model.freeze_batch_norm"] = True
+    plan_training(data, tmp_path / "run", load_recipe(None, settings), processes=2)
 
 
 def test_a_bundle_starts_another_network_with_its_backbone(
