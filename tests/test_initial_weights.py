@@ -97,6 +97,67 @@ def test_a_bundle_with_other_classes_gives_only_its_backbone(tmp_path: Path) -> 
     assert "head.score.weight" in initial.origin
 
 
+NAMES = ["soil", "plant", "stone", "water"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fcn32s", SMALL),
+        ("fcn32s", {**SMALL, "upsampling": "learned"}),
+        ("fcn_resnet_dilated", {"backbone": "tiny", "auxiliary": False}),
+        ("deeplab_v3plus", {"backbone": "tiny"}),
+        ("lraspp", {}),
+    ],
+)
+def test_a_bundle_keeps_the_rows_of_classes_with_unchanged_names(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "start.safetensors"
+    bundle = trained(name, path, classes=Classes.make(NAMES), **options)
+    renamed = Classes.make(["water", "soil", "moss", "stone", "leaf"])
+    initial = start(name, path, renamed, **options)
+    state = initial.model.state_dict()
+    pairs = [(0, 3), (1, 0), (3, 2)]  # rows of water, soil and stone, ours and the bundle's
+    sized = []
+    for key, tensor in bundle.weights.items():
+        if tensor.shape == state[key].shape:
+            assert torch.equal(state[key], tensor), key
+            continue
+        sized.append(key)
+        for row, old in pairs:
+            if tensor.shape[:2] == (4, 4):  # a kernel from every class to every class
+                for column, other in pairs:
+                    assert torch.equal(state[key][row, column], tensor[old, other]), key
+            else:
+                assert torch.equal(state[key][row], tensor[old]), key
+        if key.endswith("weight"):
+            assert not any(torch.equal(state[key][2], row) for row in tensor)
+    assert sized
+    assert "kept classes: water, soil, stone; new classes: moss, leaf" in initial.origin
+
+
+def test_reordered_classes_keep_all_rows(tmp_path: Path) -> None:
+    path = tmp_path / "start.safetensors"
+    bundle = trained("fcn32s", path, classes=Classes.make(NAMES), **SMALL)
+    initial = start("fcn32s", path, Classes.make(NAMES[::-1]), **SMALL)
+    rows = initial.model.state_dict()["head.score.weight"]
+    assert torch.equal(rows, bundle.weights["head.score.weight"].flip(0))
+    assert "new classes" not in initial.origin
+
+
+def test_one_renamed_class_changes_no_other_logits(tmp_path: Path) -> None:
+    path = tmp_path / "start.safetensors"
+    bundle = trained("deeplab_v3plus", path, classes=Classes.make(NAMES), backbone="tiny")
+    renamed = Classes.make(["soil", "moss", "stone", "water"])
+    model = start("deeplab_v3plus", path, renamed, backbone="tiny").model.eval()
+    image = torch.randn(1, 3, 33, 47, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = bundle.build()(image), model(image)
+    assert torch.equal(before[:, [0, 2, 3]], after[:, [0, 2, 3]])
+    assert not torch.equal(before[:, 1], after[:, 1])
+
+
 def test_a_bundle_of_another_backbone_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "start.safetensors"
     trained("deeplab_v3plus", path, backbone="tiny")

@@ -55,7 +55,7 @@ def import_timm(purpose: str) -> Any:
     return timm
 
 
-_operators: list[torch.library.Library] = []
+_operators: list[Any] = []
 """Declarations of torchvision's operators, which last as long as these objects."""
 
 
@@ -73,7 +73,8 @@ def _import_torchvision() -> None:
             missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
             if missing is None:
                 raise
-            _operators.append(torch.library.Library("torchvision", "FRAGMENT"))
+            library: Any = torch.library
+            _operators.append(library.Library("torchvision", "FRAGMENT"))
             _operators[-1].define(f"{missing[1]}(Tensor x) -> Tensor")
             for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
                 del sys.modules[name]
@@ -125,7 +126,7 @@ class TimmBackbone(Backbone):
             raise InputError(
                 f"{label}: {error}: the nearest that can be used is {PREFIX}{nearest}"
             ) from error
-        info = self.model.feature_info
+        info: Any = self.model.feature_info
         for layer in self.model.modules():
             if equivalent := _EXPORTABLE.get(type(layer).__name__):
                 layer.__class__ = equivalent

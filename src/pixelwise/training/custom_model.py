@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pixelwise.backbones.timm_backbone import TimmBackbone
 from pixelwise.data.classes import Classes
 from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.errors import InputError
@@ -21,6 +22,7 @@ from pixelwise.inference import InferenceOptions, Predictor
 from pixelwise.inference.runtimes.forking import ProcessLock
 from pixelwise.inference.runtimes.torch.torch_runtime import TorchRuntime, find_device
 from pixelwise.layers import resize
+from pixelwise.recipes.schema import ModelRecipe
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.normalization import Normalization
 
@@ -56,6 +58,18 @@ def check_batch_norm(module: nn.Module | None, world_size: int) -> None:
         raise InputError(
             f"model {type(module).__name__}: nn.BatchNorm2d sees only the images of its own "
             "process: use pixelwise.layers.BatchNorm2d, or a single process"
+        )
+
+
+def check_timm_norm(recipe: ModelRecipe, model: nn.Module, world_size: int) -> None:
+    """Raise InputError if a backbone of timm would normalize each shard of a batch separately."""
+    backbone = getattr(model, "backbone", None)
+    if world_size == 1 or recipe.freeze_batch_norm or not isinstance(backbone, TimmBackbone):
+        return
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in backbone.modules()):
+        raise InputError(
+            f"backbone 'timm/{backbone.name}': its batch normalization sees only the images of its "
+            "own process: use a single process, or --set model.freeze_batch_norm=true"
         )
 
 

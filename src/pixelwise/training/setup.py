@@ -22,7 +22,7 @@ from pixelwise.recipes.schema import CUSTOM_MODEL, ModelRecipe, Recipe, Resolved
 from pixelwise.storage.mirror import origin
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.class_pixels import check_class_pixels
-from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm
+from pixelwise.training.custom_model import CustomSegmenter, check_batch_norm, check_timm_norm
 from pixelwise.training.ending import check_patience
 from pixelwise.training.initial_model import InitialModel, create_initial_model, create_network
 from pixelwise.training.kernel_selection import KernelChoice, select_kernels
@@ -122,6 +122,7 @@ def set_up(
     data = replace(data, pixels=decisions.pixels)
     # The other ranks receive the weights when Fabric wraps the model.
     model = make_network(planned_recipe.model, data, module) if start is None else start.model
+    group.on_all_ranks(lambda: check_timm_norm(planned_recipe.model, model, world_size))
     torch.set_rng_state(decisions.rng_state)
     loss = group.on_all_ranks(
         lambda: SegmentationLoss(decisions.recipe.loss, data.pixel_counts["train"], device=device)

@@ -24,8 +24,6 @@ BACKBONES = ("mobilenet_v2",)
 
 Those that gave the best masks with the default optimizer: see docs/ablation.md.
 """
-
-
 PROBED_DEVICES = ("cuda",)
 """Devices on which the batch size is tried; where memory can be swapped, an estimate is safer."""
 
@@ -56,25 +54,12 @@ def plan_timed_run(
         InputError: If no epoch fits, or for an unknown network.
     """
 
-    def probe(crop: tuple[int, int], batch: int) -> int:
-        with torch.random.fork_rng(devices=[]):
-            network = make_network(recipe.model)
-        return find_batch_size(
-            network,
-            batch=batch,
-            crop=crop,
-            num_classes=len(data.classes),
-            device=device,
-            channels=data.pixels.channels,
-            precision=recipe.precision,
-        )
-
     planned, facts = plan_run(
         recipe.replace({"minutes": 0.0}),
         data,
         device,
         processes=processes,
-        probe=probe if device.type in PROBED_DEVICES else None,
+        probe=_make_probe(recipe, data, device, make_network),
     )
     if not recipe.minutes:
         return planned, facts
@@ -118,6 +103,32 @@ def plan_timed_run(
         height, width = plan.crop
         facts |= {"crop": f"{height}x{width}: a larger crop would leave too few steps"}
     return planned.replace(fitted), facts
+
+
+def _make_probe(
+    recipe: Recipe,
+    data: SegmentationData,
+    device: torch.device,
+    make_network: Callable[[ModelRecipe], nn.Module],
+) -> Callable[[tuple[int, int], int], int] | None:
+    """Return the `probe` of `plan_run`, or None for a device on which nothing is tried."""
+    if device.type not in PROBED_DEVICES:
+        return None
+
+    def probe(crop: tuple[int, int], batch: int) -> int:
+        with torch.random.fork_rng(devices=[]):
+            network = make_network(recipe.model)
+        return find_batch_size(
+            network,
+            batch=batch,
+            crop=crop,
+            num_classes=len(data.classes),
+            device=device,
+            channels=data.pixels.channels,
+            precision=recipe.precision,
+        )
+
+    return probe
 
 
 def _backbones(model: ModelRecipe) -> list[str]:
