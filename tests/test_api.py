@@ -24,6 +24,7 @@ FUNCTIONS = (
     "evaluate",
     "examine",
     "export",
+    "finish",
     "list_models",
     "load",
     "open_dataset",
