@@ -25,6 +25,7 @@ FUNCTIONS = (
     "evaluate",
     "examine",
     "export",
+    "finish",
     "learning_curve",
     "label_errors",
     "list_models",

@@ -74,6 +74,12 @@ NOT_RUN = {
     r"pixelwise predict .*--cluster": "needs a Ray cluster; see test_cluster.py",
     r"pixelwise train s3://": "needs an object store; see test_object_store.py",
     r"pixelwise export .*--int8": ("takes minutes; see test_export.py"),
+    r"pixelwise export .*--to tflite": "needs litert-torch; see test_tflite.py",
+    r"(PIXELWISE_LITERT_PYTHON=|python -m venv litert|litert/bin/pip )": "installs litert-torch",
+    r"pixelwise train .*--patience": "needs six val images; see test_ending.py",
+    r"pixelwise finish": "needs an active run; see test_ending.py",
+    r"(cmake|build/segment) ": "compiles a program; see test_cpp_example.py",
+    r"(trtexec|polygraphy) ": "needs an NVIDIA GPU; the page says that it is untested",
 }
 SLOW = (
     r"pixelwise benchmark ",
