@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import pixelwise
+from pixelwise.data.convert_dataset import convert_data
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.data.rasters import raster_file
@@ -364,8 +365,8 @@ def test_pixels_without_label_are_ignored_whatever_the_classes_are(plain: Path) 
     want = expected()
     want[:30] = 255
     want[200:] = 255
-    for table in ("", '[values]\n0 = "rest"\n"1.." = "building"\n', "[[class]]\nname = 'c'\n" * 0):
-        state(plain, RASTER_TOML + table)
+    for table in ("", '[values]\n0 = "rest"\n"1.." = "building"\n'):
+        state(plain, f"{RASTER_TOML}[windows]\nsize = 300\n{table}")
         data = open_dataset(plain)
         merged = np.where(want == 2, 1, want) if "rest" in table else want
         np.testing.assert_array_equal(assemble(data)[1], merged)
@@ -559,6 +560,21 @@ SETTINGS = {
     "optimizer.learning_rate": 3e-3,
     "epochs": 12,
 }
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_folds_hold_whole_blocks(plain: Path, number: int) -> None:
+    state(plain, TOML + "[windows]\nsize = 50\nblock = 2\n")
+    data = open_dataset(plain, fold=f"{number}/3")
+    blocks = {split: {s.group for s in samples} for split, samples in data.splits.items()}
+    assert not blocks["train"] & blocks["val"]
+    assert len(blocks["train"] | blocks["val"]) == 12
+    np.testing.assert_array_equal(assemble(data)[1], expected())
+
+
+def test_windows_cannot_be_converted_to_files(plain: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="are windows of rasters.*train on the rasters themselves"):
+        convert_data(plain, tmp_path.parent / "plain_copy")
 
 
 @pytest.mark.slow
