@@ -52,6 +52,7 @@ def read(root: Path, toml: DataToml) -> Source:
     """
     notes: list[str] = []
     entries = list(_entries(root, toml))
+    classes: Classes | None
     polygons = {entry.has_polygons for entry in entries}
     if len(polygons) > 1:
         raise InputError(
@@ -177,9 +178,9 @@ def _polygon_labels(
         _check_inside(
             file, fids, [e.raster for e, f in zip(entries, files, strict=True) if file in f]
         )
-        if len(fids) < file.count:
+        if len(inside) < file.count:
             notes.append(
-                f"{file.path.name}: {file.count - len(fids)} of {file.count} polygons lie outside "
+                f"{file.path.name}: {file.count - len(inside)} of {file.count} polygons lie outside "
                 "the rasters"
             )
     return classes, has_colors, labels
