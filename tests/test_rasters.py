@@ -576,6 +576,7 @@ SETTINGS = {
     "model.options.backbone": "tiny",
     "model.options.aspp": False,
     "model.options.decoder": False,
+    "model.options.stride_2_skip": False,
     "model.weights": "none",
     "device": "cpu",
     "kernels": "plain",
