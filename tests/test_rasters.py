@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import pixelwise
+from pixelwise.data.convert_dataset import convert_data
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.data.rasters import raster_file
@@ -17,6 +18,7 @@ from pixelwise.data.rasters.blocks import RasterWindow
 from pixelwise.errors import InputError
 
 rasterio = pytest.importorskip("rasterio")
+pytest.importorskip("rasterio.warp")
 shapely = pytest.importorskip("shapely")
 pyogrio = pytest.importorskip("pyogrio")
 Affine = pytest.importorskip("affine").Affine
@@ -147,6 +149,21 @@ def test_a_raster_without_reference_system_needs_a_statement(plain: Path) -> Non
         open_dataset(plain)
 
 
+def test_a_polygon_around_the_earth_covers_the_raster(plain: Path) -> None:
+    """Most of its corners have no place in the raster's reference system."""
+    world = shapely.box(-180, -90, 180, 90)
+    write_geojson(plain / "labels.geojson", [(world, {"kind": "land"})], crs="EPSG:4326")
+    assert (assemble(open_dataset(plain))[1] == 1).all()
+
+
+def test_a_local_reference_system_is_refused_for_labels_on_the_earth(plain: Path) -> None:
+    write_raster(plain / "a.tif", noise(), crs='LOCAL_CS["site",UNIT["metre",1]]')
+    with pytest.raises(
+        InputError, match=r"none of its 4 polygons lies in a\.tif.* EPSG:32633.*site"
+    ):
+        open_dataset(plain)
+
+
 def test_a_stated_reference_system_may_not_contradict_the_file(plain: Path) -> None:
     state(plain, f'[[rasters]]\nimage = "a.tif"\ncrs = "EPSG:25832"\n{LABELS}\n')
     with pytest.raises(InputError, match=r"has the reference system EPSG:32633, but EPSG:25832 is"):
@@ -198,6 +215,14 @@ def test_polygons_that_all_lie_outside_are_refused_and_some_are_noted(plain: Pat
         (FEATURES, "images = 'x'\n" + TOML, r"images: cannot be combined with \[\[rasters\]\]"),
         (FEATURES, "[windows]\nsize = 64\n", r"windows: has no effect without"),
         (FEATURES, TOML + "[windows]\nsize = 1\n", r"windows.size: is 1: .* greater than or equal"),
+        (
+            FEATURES,
+            TOML.replace('"kind"', '"kind", class = "x"'),
+            r"attribute and class are stated",
+        ),
+        (FEATURES, TOML.replace("attribute", "attr"), r"unknown key 'rasters.0.labels.attr'"),
+        (FEATURES, TOML.replace(LABELS, "labels = 3"), r"rasters.0.labels: is 3: write a file, or"),
+        (FEATURES, TOML.replace("[[rasters]]", "[rasters]"), r"line \[\[rasters\]\], in two"),
         (FEATURES, TOML.replace("labels =", "label ="), r"unknown key 'rasters.0.label'"),
         (FEATURES, TOML + "[values]\nhouse = 'h'\n", r"names no class for background, barn"),
         (FEATURES, TOML + "[[class]]\nname = 'house'\n", r"class barn, which the class table does"),
@@ -210,6 +235,7 @@ def test_faults_of_polygons_give_one_line(
     state(plain, toml)
     with pytest.raises(InputError, match=message) as error:
         open_dataset(plain)
+    assert len(error.value.problems) <= 2
     assert all("\n" not in problem for problem in error.value.problems)
 
 
@@ -364,8 +390,8 @@ def test_pixels_without_label_are_ignored_whatever_the_classes_are(plain: Path) 
     want = expected()
     want[:30] = 255
     want[200:] = 255
-    for table in ("", '[values]\n0 = "rest"\n"1.." = "building"\n', "[[class]]\nname = 'c'\n" * 0):
-        state(plain, RASTER_TOML + table)
+    for table in ("", '[values]\n0 = "rest"\n"1.." = "building"\n'):
+        state(plain, f"{RASTER_TOML}[windows]\nsize = 300\n{table}")
         data = open_dataset(plain)
         merged = np.where(want == 2, 1, want) if "rest" in table else want
         np.testing.assert_array_equal(assemble(data)[1], merged)
@@ -517,7 +543,7 @@ def test_a_raster_in_rows_or_huge_tiles_and_a_damaged_one_give_one_line(
     write_raster(plain / "a.tif", noise())
     content = (plain / "a.tif").read_bytes()
     (plain / "a.tif").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"a\.tif: is (damaged or truncated|not a GeoTIFF)"):
+    with pytest.raises(InputError, match=r"a\.tif: (cannot be read|is not a GeoTIFF)"):
         open_dataset(plain)
     (plain / "a.tif").write_text("no raster")
     with pytest.raises(InputError, match=r"a\.tif: is not a GeoTIFF, or is damaged"):
@@ -550,6 +576,7 @@ SETTINGS = {
     "model.options.backbone": "tiny",
     "model.options.aspp": False,
     "model.options.decoder": False,
+    "model.options.stride_2_skip": False,
     "model.weights": "none",
     "device": "cpu",
     "kernels": "plain",
@@ -559,6 +586,23 @@ SETTINGS = {
     "optimizer.learning_rate": 3e-3,
     "epochs": 12,
 }
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_folds_hold_whole_blocks(plain: Path, number: int) -> None:
+    state(plain, TOML + "[windows]\nsize = 50\nblock = 2\n")
+    data = open_dataset(plain, fold=f"{number}/3")
+    blocks = {split: {s.group for s in samples} for split, samples in data.splits.items()}
+    assert not blocks["train"] & blocks["val"]
+    assert len(blocks["train"] | blocks["val"]) == 12
+    np.testing.assert_array_equal(assemble(data)[1], expected())
+
+
+def test_windows_cannot_be_converted_to_files(plain: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"are windows of rasters.*train on the rasters themselves"
+    ):
+        convert_data(plain, tmp_path.parent / "plain_copy")
 
 
 @pytest.mark.slow

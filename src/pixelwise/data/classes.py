@@ -191,6 +191,8 @@ class Classes:
         """
         if value == self.ignore or value in self.also_ignored:
             return self
+        if self.ignore is None and self.written_values is not self.values:
+            return replace(self, ignore=value)
         return replace(self, ignore=self.file_ignore, also_ignored=(*self.also_ignored, value))
 
     def find_values(self, values: NDArray[Any]) -> NDArray[np.int16]:

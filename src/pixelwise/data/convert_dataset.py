@@ -58,6 +58,11 @@ def convert_data(
     source, target = Path(source), Path(target)
     _check_target(source, target, overwrite=overwrite)
     data = open_dataset(source, draw_val=False, cache_bytes=0, progress=checking, spec=spec)
+    if any(sample.part is not None for samples in data.splits.values() for sample in samples):
+        raise InputError(
+            f"{source}: the images are windows of rasters, and no files that can be copied: train "
+            "on the rasters themselves"
+        )
     make_folder(target.parent)
     jobs = _jobs(data)
     _check_others(target, jobs)

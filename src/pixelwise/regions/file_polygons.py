@@ -49,7 +49,8 @@ def trace_mask_file(
         def corners(points: NDArray[np.float64]) -> NDArray[np.float64]:
             """Points on the ground as the corners of pixels that they are."""
             x, y = points[:, 0], points[:, 1]
-            return np.rint(np.stack([a * x + b * y + c, d * x + e * y + f], axis=1))
+            pixels: NDArray[np.float64] = np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
+            return pixels.round()
 
         # The points of a band are on the ground, whatever transform is given.
         band = rasterio.band(file, 1)

@@ -18,6 +18,7 @@ from pixelwise.file_io import read_text
 
 FILE_NAME = "data.toml"
 
+_LABELS = 'write a file, or a table such as { path = "a.gpkg", attribute = "kind" }, or several'
 _CLASS_KEYS = ("class", "ignore", "ignore_color")
 
 
@@ -159,7 +160,10 @@ def read_data_toml(root: Path) -> DataToml | None:
     try:
         stated = _Content.model_validate(content)
     except ValidationError as error:
-        raise InputError(*(_explain(path, fault) for fault in error.errors())) from error
+        lines = dict.fromkeys(_explain(path, fault) for fault in error.errors())
+        # A fault in one form of `labels` is reported for the other forms as well.
+        specific = [line for line in lines if not line.endswith(_LABELS)]
+        raise InputError(*(specific or lines)) from error
     if class_tables and "class" not in class_tables and not (stated.values or stated.colors):
         raise InputError(
             f"{path}: ignore has no effect without [values], [colors] or class tables: write them "
@@ -218,14 +222,19 @@ def _explain(path: Path, fault: Any) -> str:
 
 def _explain_raster(path: Path, fault: Any) -> str:
     """One line for a fault in [[rasters]] or [windows]."""
-    tables = {"StatedLabels": StatedLabels, "StatedRaster": StatedRaster}
-    parts = [part for part in fault["loc"] if part not in tables and part != "str"]
-    key = ".".join(str(part) for part in parts if not str(part).startswith("list["))
+    forms = {"str", "StatedLabels", "list[StatedLabels]"}
+    parts = [part for part in fault["loc"] if part not in forms]
+    key = ".".join(str(part) for part in parts)
     if fault["type"] == "missing":
         return f"{path}: {key}: is missing: write it"
     if fault["type"] == "extra_forbidden":
-        table = StatedWindows if parts[0] == "windows" else StatedRaster
+        table: type[_Table] = StatedWindows if parts[0] == "windows" else StatedRaster
         table = StatedLabels if "labels" in parts[:-1] else table
         names = (field.alias or name for name, field in table.model_fields.items())
         return f"{path}: unknown key {key!r}: allowed are {', '.join(names)}"
-    return f"{path}: {key}: is {fault['input']!r}: {fault['msg'].lower()}"
+    remedy = fault["msg"].lower()
+    if parts[-1] == "labels":
+        remedy = _LABELS
+    elif parts == ["rasters"]:
+        remedy = "begin each raster with a line [[rasters]], in two brackets"
+    return f"{path}: {key}: is {fault['input']!r}: {remedy}"

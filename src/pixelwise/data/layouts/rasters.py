@@ -52,6 +52,7 @@ def read(root: Path, toml: DataToml) -> Source:
     """
     notes: list[str] = []
     entries = list(_entries(root, toml))
+    classes: Classes | None
     polygons = {entry.has_polygons for entry in entries}
     if len(polygons) > 1:
         raise InputError(
@@ -173,14 +174,13 @@ def _polygon_labels(
             area = frame.read(entry.raster, {"area": 1})[0]
         shapes, burned = (np.concatenate(each) for each in zip(*parts, strict=True))
         labels.append(PolygonLabels(shapes, burned, outside, area))
-    for file, fids in kept.items():
-        _check_inside(
-            file, fids, [e.raster for e, f in zip(entries, files, strict=True) if file in f]
-        )
-        if len(fids) < file.count:
+    for file, inside in kept.items():
+        users = [e.raster for e, found in zip(entries, files, strict=True) if file in found]
+        _check_inside(file, inside, users)
+        outside_all = file.count - len(inside)
+        if outside_all:
             notes.append(
-                f"{file.path.name}: {file.count - len(fids)} of {file.count} polygons lie outside "
-                "the rasters"
+                f"{file.path.name}: {outside_all} of {file.count} polygons lie outside the rasters"
             )
     return classes, has_colors, labels
 

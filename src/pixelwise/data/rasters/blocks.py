@@ -82,11 +82,9 @@ def place(rasters: Sequence[Raster], windows: Sequence[Sequence[Window]]) -> lis
     placed = []
     for number, (raster, found) in enumerate(zip(rasters, windows, strict=True)):
         corners = np.concatenate([window.corners() for window in found])
-        grid = corners
-        if number != finest:
-            grid = _on_grid(rasters[finest], raster, corners)
-            if grid is None:
-                grid = corners + _APART * (number + 1)
+        grid = corners if number == finest else _on_grid(rasters[finest], raster, corners)
+        if grid is None:
+            grid = corners + _APART * (number + 1)
         placed += [
             RasterWindow(raster, window, each)
             for window, each in zip(found, grid.reshape(-1, 4, 2), strict=True)

@@ -82,6 +82,11 @@ class VectorFile:
                 f"{path}: has no attribute {attribute!r}: its attributes are "
                 f"{', '.join(fields) or 'none'}"
             )
+        if attribute is not None and name is not None:
+            raise InputError(
+                f"{path}: attribute and class are stated in data.toml, and each gives the class: "
+                "keep one of them"
+            )
         if attribute is None and name is None:
             known = f" (attributes: {', '.join(fields)})" if fields else ""
             raise InputError(
@@ -148,6 +153,7 @@ class VectorFile:
 
         self.check_alignment(raster)
         columns = [] if self.attribute is None else [self.attribute]
+        bounds = self._bounds_of(raster)
         _, fids, stored, fields = _pyogrio(
             self.path,
             "read",
@@ -155,7 +161,7 @@ class VectorFile:
             columns=columns,
             return_fids=True,
             force_2d=True,
-            bbox=self._bounds_of(raster),
+            bbox=bounds,
         )
         try:
             shapes = shapely.from_wkb(stored)
@@ -168,15 +174,15 @@ class VectorFile:
             burned = np.full(len(shapes), values[normalize_name(str(self.name))], np.uint16)
         else:
             burned = np.array([values[_as_name(value)] for value in fields[0]], np.uint16)
+        shapes = _valid(shapes)
+        if bounds is not None:  # far corners may have no place in the raster's reference system
+            shapes = shapely.clip_by_rect(shapes, *bounds)
         moved = shapely.transform(shapes, lambda points: raster.to_pixels(points, self.crs))
-        bounds = shapely.bounds(moved)  # nan for empty ones
-        (height, width), keep = raster.size, np.isfinite(bounds).all(axis=1)
-        keep &= (bounds[:, 0] < width) & (bounds[:, 2] > 0)
-        keep &= (bounds[:, 1] < height) & (bounds[:, 3] > 0)
-        moved = moved[keep]
-        crossing = ~shapely.is_valid(moved)
-        moved[crossing] = shapely.make_valid(moved[crossing])  # by the even-odd rule
-        return moved, fids[keep], burned[keep]
+        extent = shapely.bounds(moved)  # nan for empty ones
+        (height, width), keep = raster.size, np.isfinite(extent).all(axis=1)
+        keep &= (extent[:, 0] < width) & (extent[:, 2] > 0)
+        keep &= (extent[:, 1] < height) & (extent[:, 3] > 0)
+        return _valid(moved[keep]), fids[keep], burned[keep]
 
     def check_alignment(self, raster: Raster) -> None:
         """Raise InputError if the polygons cannot be placed on the raster."""
@@ -201,8 +207,9 @@ class VectorFile:
         if not np.isfinite(ground).all() or np.ptp(ground[:, 0]) > 180 >= np.abs(ground).max():
             return None  # across the antimeridian, for example
         low, high = ground.min(axis=0), ground.max(axis=0)
-        margin = 0.01 * (high - low)
-        return (*(low - margin), *(high + margin))
+        # Polygons are clipped there: straight lines of one system are curved in another.
+        margin = 0.1 * float(np.max(high - low))
+        return (*(low - margin).tolist(), *(high + margin).tolist())
 
     def _check_types(self, shapes: NDArray[Any], fids: NDArray[Any]) -> None:
         import shapely
@@ -210,7 +217,7 @@ class VectorFile:
         kinds = shapely.get_type_id(shapes)  # -1 without a geometry
         wrong = ~np.isin(kinds, (-1, 3, 6)) & ~shapely.is_empty(shapes)
         if wrong.any():
-            kind = shapely.get_geometry(shapes[wrong], 0)[0]
+            kind = shapes[wrong][0]
             raise InputError(
                 f"{self.path}: holds geometries that are no polygons ({int(wrong.sum())}, such as "
                 f"{kind.geom_type.lower()} {int(fids[wrong][0])}): draw polygons, for example with "
@@ -251,6 +258,16 @@ class PolygonLabels:
     def covers(self, window: Window) -> bool:
         """Whether a window may have labeled pixels."""
         return self.area is None or len(_near(self.trees[1], window, -0.5)) > 0
+
+
+def _valid(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Make polygons that cross themselves valid, by the even-odd rule."""
+    import shapely
+
+    crossing = ~shapely.is_valid(shapes) & ~shapely.is_missing(shapes)
+    shapes = shapes.copy()
+    shapes[crossing] = shapely.make_valid(shapes[crossing])
+    return shapes
 
 
 def _near(tree: Any, window: Window, margin: float = 0) -> NDArray[np.int64]:

@@ -184,7 +184,10 @@ class Raster:
         a, b, c, d, e, f = self.transform
         x, y = points[:, 0] - c, points[:, 1] - f
         scale = a * e - b * d
-        return np.stack([(e * x - b * y) / scale, (a * y - d * x) / scale], axis=1)
+        with np.errstate(invalid="ignore"):
+            pixels = np.stack([(e * x - b * y) / scale, (a * y - d * x) / scale], axis=1)
+        pixels[~np.isfinite(pixels).all(axis=1)] = np.inf
+        return pixels
 
     def to_ground(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert (N, 2) points (column, row) to x, y of the reference system."""
@@ -227,14 +230,20 @@ def open_tiff(path: Path) -> Iterator[Any]:
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
     """Turn errors of rasterio while it reads into one line."""
-    from rasterio.errors import RasterioError
-
     try:
         yield
-    except RasterioError as error:
+    except _gdal_errors() as error:
         raise InputError(
-            f"{path}: is damaged or truncated ({_one_line(error)}): restore the file"
+            f"{path}: cannot be read, or not in the reference system that is needed "
+            f"({_one_line(error)}): restore the file"
         ) from error
+
+
+def _gdal_errors() -> tuple[type[Exception], ...]:
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import CRSError, RasterioError
+
+    return CPLE_BaseError, CRSError, RasterioError
 
 
 def require(name: str) -> Any:
@@ -275,14 +284,13 @@ def crs_name(crs: str | None) -> str:
 
 def reproject(points: NDArray[np.float64], source: str, target: str) -> NDArray[np.float64]:
     """Convert (N, 2) points x, y between reference systems; inf where that is impossible."""
-    from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
     if not len(points):
         return points
     try:
         x, y = transform(source, target, points[:, 0], points[:, 1])
-    except RasterioError:
+    except _gdal_errors():  # a local system, for example, has no place on the earth
         return np.full_like(points, np.inf)
     return np.stack([np.asarray(x), np.asarray(y)], axis=1)
 

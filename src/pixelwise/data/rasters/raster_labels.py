@@ -64,7 +64,7 @@ class RasterLabels:
         labels, image = self.labels, self.image
         if labels.size != image.size:
             return False
-        if None in (labels.transform, image.transform):
+        if labels.transform is None or image.transform is None:
             return True
         same = labels.crs == image.crs or None in (labels.crs, image.crs)
         return same and np.allclose(labels.transform, image.transform, rtol=1e-9, atol=1e-9)
