@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -203,6 +205,30 @@ def test_bodies_that_are_no_images_are_refused(
     response = client.post("/v1/segment", content=body)
     assert response.status_code == status
     assert "/tmp" not in response.text
+    assert client.post("/v1/segment", content=png(photo())).status_code == 200
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), FileNotFoundError("none")])
+def test_a_full_folder_of_temporary_files_is_not_an_error_of_the_service(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """A container may have a small or no folder for them. Forms need none."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    image = photo(size=(700, 700))
+    body = png(image)
+    assert len(body) > 1 << 20
+    with monkeypatch.context() as context:
+        context.setattr(tempfile.SpooledTemporaryFile, "rollover", refuse)
+        files = {"image": ("a.png", body)}
+        assert client.post("/v1/segment", files=files).status_code == 200
+        context.setattr(tempfile, "NamedTemporaryFile", refuse)
+        response = client.post("/v1/segment", content=body)
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "5"
+        assert "no room" in response.json()["detail"]
     assert client.post("/v1/segment", content=png(photo())).status_code == 200
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import tempfile
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from pixelwise.data.pixel_format import Pixels
 from pixelwise.errors import InputError
 from pixelwise.inference import Predictor
 from pixelwise.serve.options import ServeOptions
+
+log = logging.getLogger("pixelwise.serve")
 
 MAX_IMAGES = 64
 """Largest number of images in one request."""
@@ -97,6 +100,7 @@ async def _read_form(request: Request, body: bytes) -> list[SentImage]:
         yield body
 
     parser = MultiPartParser(request.headers, stream(), max_files=MAX_IMAGES, max_fields=16)
+    parser.spool_max_size = len(body)  # it is in memory already: use no temporary file
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError, AssertionError) as error:
@@ -114,17 +118,21 @@ def decode(image: SentImage, predictor: Predictor, options: ServeOptions) -> Pix
 
     Raises:
         HTTPException: 413 if it has too many pixels, 422 if it cannot be decoded or has another
-            format than the network needs.
+            format than the network needs, 503 if there is no room for a temporary file.
     """
     _check_size(image.body, options)
-    with tempfile.NamedTemporaryFile(prefix="pixelwise-", suffix=image.suffix) as file:
-        file.write(image.body)
-        file.flush()
-        try:
+    try:
+        with tempfile.NamedTemporaryFile(prefix="pixelwise-", suffix=image.suffix) as file:
+            file.write(image.body)
+            file.flush()
             pixels = predictor.prepare(Path(file.name))
-        except InputError as error:
-            reason = str(error).replace(file.name, image.name)
-            raise HTTPException(422, reason.splitlines()[0]) from error
+    except InputError as error:
+        reason = str(error).replace(file.name, image.name)
+        raise HTTPException(422, reason.splitlines()[0]) from error
+    except OSError as error:
+        log.error("no temporary file", extra={"reason": str(error)})
+        headers = {"Retry-After": "5"}
+        raise HTTPException(503, "the service has no room for the image", headers) from error
     check_pixels(pixels.shape[1], pixels.shape[0], options)
     return pixels
 
