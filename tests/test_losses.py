@@ -21,7 +21,7 @@ from pixelwise.recipes.schema import ResolvedLossRecipe
 from pixelwise.training import load_recipe, train
 from pixelwise.training.losses.boundary_loss import boundary, signed_distances
 from pixelwise.training.losses.pixel_losses import cross_entropy, focal, ohem
-from pixelwise.training.losses.region_losses import dice, lovasz_softmax
+from pixelwise.training.losses.region_losses import LEVELS, dice, lovasz_softmax
 from pixelwise.training.losses.registry import LOSSES
 from pixelwise.training.losses.segmentation_loss import SegmentationLoss, make_class_weights
 
@@ -128,6 +128,26 @@ def test_region_losses_equal_those_of_segmentation_models_pytorch() -> None:
     logits, labels = waves()
     assert dice(logits, labels).item() == pytest.approx(0.7657719, rel=1e-5)
     assert lovasz_softmax(logits, labels).item() == pytest.approx(0.7882223, rel=1e-5)
+
+
+def test_lovasz_softmax_equals_the_extension_in_an_exact_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(2, 3, 64, 80, generator=generator)).requires_grad_()
+    labels = torch.randint(3, (2, 64, 80), generator=generator)
+    lovasz_softmax(logits, labels).backward()
+    exact = logits.detach().double().requires_grad_()
+    probabilities = exact.softmax(dim=1).permute(1, 0, 2, 3).reshape(3, -1)
+    loss = exact.new_zeros(())
+    for index, probability in enumerate(probabilities):
+        truth = (labels.reshape(-1) == index).double()
+        errors, order = (truth - probability).abs().sort(descending=True)
+        ordered = truth[order]
+        wrong = 1 - (truth.sum() - ordered.cumsum(0)) / (truth.sum() + (1 - ordered).cumsum(0))
+        loss = loss + errors @ torch.cat([wrong[:1], wrong.diff()]) / 3
+    loss.backward()
+    assert lovasz_softmax(logits, labels).item() == pytest.approx(loss.item(), abs=1 / LEVELS)
+    difference = torch.linalg.norm(logits.grad - exact.grad) / torch.linalg.norm(exact.grad)
+    assert difference < 1e-3
 
 
 @given(st.integers(0, 2**32 - 1))

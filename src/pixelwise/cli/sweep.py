@@ -73,6 +73,8 @@ def sweep(
             cache_bytes=0,
             progress=bar,
             spec=DatasetSpec(loaded.data.images, loaded.data.masks),
+            group_by=loaded.data.group_by,
+            fold=loaded.data.fold,
         )
     device = find_device(None if loaded.device == "auto" else loaded.device)
     planned, _ = plan_run(loaded, dataset, device)

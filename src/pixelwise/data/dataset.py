@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from pixelwise.data import layouts
 from pixelwise.data.channel_statistics import ChannelStatistics, compute_statistics
-from pixelwise.data.classes import Classes, listed
+from pixelwise.data.classes import IGNORE, Classes, listed
 from pixelwise.data.dataset_scan import DatasetScan, ProgressCallback, scan_dataset
 from pixelwise.data.dataset_spec import DatasetSpec
+from pixelwise.data.folds import assign_folds
+from pixelwise.data.groups import group_images
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image
 from pixelwise.data.pair_report import ImageReport, MaskReport, PairReport, decode_pair
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels
 from pixelwise.data.source import Sample, Source
 from pixelwise.data.splits import draw_validation_split
 from pixelwise.errors import InputError
+from pixelwise.recipes.fold import parse_fold
 from pixelwise.storage.addresses import TRANSFERS, as_address
 from pixelwise.storage.mirror import DEFAULT_MIB, mirror
 
@@ -105,6 +108,8 @@ def open_dataset(
     channels: int | None = None,
     value_range: tuple[float, float] | None = None,
     spec: DatasetSpec | None = None,
+    group_by: str = "",
+    fold: str = "",
 ) -> SegmentationData:
     """Open a folder of images and masks in any supported layout, and check every file.
 
@@ -124,6 +129,10 @@ def open_dataset(
         channels: Number of channels to use, if `pixels` is None.
         value_range: Stored values that become 0 and 255, if `pixels` is None.
         spec: What the user states about the images and masks in the folder.
+        group_by: The rule that names the groups of images that a draw keeps together; see
+            `data.groups`.
+        fold: Such as `2/5`: train and val are divided anew into 5 folds, of which val is the
+            second. The test split stays apart.
 
     Returns:
         The checked dataset.
@@ -137,8 +146,15 @@ def open_dataset(
         suffixes = IMAGE_SUFFIXES | MASK_SUFFIXES
         root = mirror(address, suffixes, limit=mirror_bytes, progress=progress)
     source = layouts.read(Path(root), spec)
-    if draw_val:
-        draw_validation_split(source, val_fraction=val_fraction, seed=seed)
+    wanted, in_folds = splits, fold != "" and draw_val and splits != ("test",)
+    if in_folds:
+        _pool(source)
+        splits = tuple(
+            s for s in ("train", "test") if splits is None or s == "train" or s in splits
+        )
+        splits = tuple(split for split in splits if split in source.splits)
+    elif draw_val:
+        draw_validation_split(source, val_fraction=val_fraction, seed=seed, group_by=group_by)
     if splits is not None:
         _keep_splits(source, splits)
     scan = scan_dataset(
@@ -152,6 +168,8 @@ def open_dataset(
         workers=None if address is None else TRANSFERS,
         progress=progress,
     )
+    if in_folds:
+        _divide(scan, group_by, fold, seed, wanted)
     statistics = None
     if pixels is None and scan.pixels.channels != 3:
         statistics = compute_statistics(scan.summaries("train") or scan.summaries(), scan.pixels)
@@ -165,6 +183,40 @@ def checksum(image: NDArray[Any], mask: NDArray[Any]) -> int:
         value = zlib.crc32(f"{array.dtype} {array.shape}".encode(), value)
         value = zlib.crc32(np.ascontiguousarray(array).data, value)
     return value
+
+
+def _pool(source: Source) -> None:
+    """Make train, val and undivided images one split, named train."""
+    parts = [source.splits.pop(split, []) for split in ("all", "train", "val")]
+    samples = sorted((s for part in parts for s in part), key=lambda sample: sample.name)
+    source.splits = {"train": samples, **source.splits}
+
+
+def _divide(
+    scan: DatasetScan[PairReport],
+    group_by: str,
+    fold: str,
+    seed: int,
+    wanted: tuple[str, ...] | None,
+) -> None:
+    """Move the images of a fold from train to val, and leave out the splits that are not wanted."""
+    number, count = parse_fold(fold)
+    pooled = [pair for pair in scan.pairs if pair.split == "train"]
+    samples = [pair.sample for pair in pooled]
+    names = [sample.name for sample in samples]
+    groups = group_images(scan.root, samples, group_by) if group_by else names
+    counts = np.stack([scan.class_counts(pair.mask) for pair in pooled])[:, :IGNORE]
+    folds = assign_folds(groups, counts[:, counts.any(axis=0)], count, seed=seed)
+    for pair, own in zip(pooled, folds, strict=True):
+        pair.split = "val" if own == number - 1 else "train"
+    tested = scan.source.splits.get("test")
+    keep = {"train": [], "val": []} | ({} if tested is None else {"test": tested})
+    scan.source.splits = {s: v for s, v in keep.items() if wanted is None or s in wanted}
+    scan.pairs = [pair for pair in scan.pairs if pair.split in scan.source.splits]
+    grouped = f", whole groups by {group_by}" if group_by else ""
+    scan.source.notes.append(
+        f"fold {number} of {count} of {len(pooled)} images is val (seed {seed}{grouped})"
+    )
 
 
 def _keep_splits(source: Source, splits: tuple[str, ...]) -> None:

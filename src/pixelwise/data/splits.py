@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 
-from pixelwise.data.source import Source
+from pixelwise.data.groups import group_images
+from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError
 
 
-def draw_validation_split(source: Source, *, val_fraction: float, seed: int) -> None:
+def draw_validation_split(
+    source: Source, *, val_fraction: float, seed: int, group_by: str = ""
+) -> None:
     """Move a random part of the training images to `val` if the dataset has no `val` split.
 
     Changes `source.splits` and adds a note. A dataset without any splits is divided into `train`
@@ -18,9 +21,11 @@ def draw_validation_split(source: Source, *, val_fraction: float, seed: int) -> 
         source: The dataset.
         val_fraction: Fraction of the images to draw; at least one image, and never all.
         seed: Random seed.
+        group_by: The rule that names the groups of images that are kept together; see
+            `data.groups`. Empty: each image is drawn for itself.
 
     Raises:
-        InputError: If there are fewer than two images.
+        InputError: If there are fewer than two images or groups, or the rule cannot be used.
     """
     undivided = "all" if "all" in source.splits else "train"
     if "val" in source.splits or undivided not in source.splits:
@@ -31,15 +36,42 @@ def draw_validation_split(source: Source, *, val_fraction: float, seed: int) -> 
             f"{source.root}: the dataset has {len(samples)} image: at least 2 are needed, one for "
             "training and one for validation"
         )
-    random.Random(seed).shuffle(samples)
+    groups = None if not group_by else group_images(source.root, samples, group_by)
     count = min(len(samples) - 1, max(1, round(len(samples) * val_fraction)))
+    if groups is None:
+        random.Random(seed).shuffle(samples)
+        drawn = {sample.name for sample in samples[:count]}
+    else:
+        drawn = _draw_groups(source, samples, groups, count, seed)
     others = dict(source.splits)
     source.splits.clear()
-    source.splits["train"] = sorted(samples[count:], key=lambda sample: sample.name)
-    source.splits["val"] = sorted(samples[:count], key=lambda sample: sample.name)
+    samples.sort(key=lambda sample: sample.name)
+    source.splits["train"] = [sample for sample in samples if sample.name not in drawn]
+    source.splits["val"] = [sample for sample in samples if sample.name in drawn]
     source.splits.update(others)
     source.val_drawn = True
     source.notes.append(
-        f"no validation split in the dataset: {count} of {len(samples)} images were drawn at "
-        f"random (seed {seed})"
+        f"no validation split in the dataset: {len(drawn)} of {len(samples)} images were drawn at "
+        f"random (seed {seed}{f', whole groups by {group_by}' if group_by else ''})"
     )
+
+
+def _draw_groups(
+    source: Source, samples: list[Sample], groups: list[str], count: int, seed: int
+) -> set[str]:
+    """Draw whole groups with about `count` images, and return the names of these."""
+    members: dict[str, set[str]] = {}
+    for sample, group in zip(samples, groups, strict=True):
+        members.setdefault(group, set()).add(sample.name)
+    if len(members) < 2:
+        raise InputError(
+            f"{source.root}: all {len(samples)} images are of the group {groups[0]!r}: at least 2 "
+            "groups are needed, one for training and one for validation"
+        )
+    order = list(members.values())
+    random.Random(seed).shuffle(order)
+    drawn: set[str] = set()
+    for group in order:
+        if len(drawn) + len(group) <= count:
+            drawn |= group
+    return drawn or min(order, key=len)

@@ -43,6 +43,8 @@ def open_splits(
         pixels=network.pixels,
         val_fraction=recipe.data.val_fraction,
         seed=recipe.seed,
+        group_by=recipe.data.group_by,
+        fold=recipe.data.fold,
         progress=progress,
         spec=spec or DatasetSpec(recipe.data.images, recipe.data.masks, from_run=True),
     )

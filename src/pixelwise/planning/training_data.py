@@ -37,4 +37,6 @@ def open_training_data(
         channels=None if settings.channels == "auto" else settings.channels,
         value_range=None if settings.value_range == "auto" else settings.value_range,
         spec=DatasetSpec(settings.images, settings.masks),
+        group_by=settings.group_by,
+        fold=settings.fold,
     )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pixelwise.errors import InputError
 from pixelwise.recipes.augmentation_presets import PRESETS
+from pixelwise.recipes.fold import parse_fold
 from pixelwise.recipes.loss_terms import SUPPORTS_LABEL_SMOOTHING, SUPPORTS_SUM, parse_terms
 
 CUSTOM_MODEL = "custom"
@@ -21,6 +22,23 @@ CUSTOM_MODEL = "custom"
 
 MIN_CROP = 8
 MAX_ADAMW_RATE = 0.003
+OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "adamw": {
+        "learning_rate": 0.001,
+        "head_multiplier": 5.0,
+        "auxiliary_multiplier": 5.0,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+    },
+    "sgd": {
+        "learning_rate": 0.01,
+        "head_multiplier": 10.0,
+        "auxiliary_multiplier": 10.0,
+        "weight_decay": 1e-4,
+        "schedule": "poly",
+    },
+}
+"""The defaults that depend on the optimizer, by its name."""
 
 ClassWeights = tuple[float, ...] | Literal["none", "median_frequency", "root_median_frequency"]
 MemoryFormat = Literal["channels_last", "contiguous"]
@@ -31,8 +49,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+DEFAULT_OPTIONS = {"stride_2_skip": True}
+"""Options of the network of a recipe that does not name one."""
+
+
 class ModelRecipe(_Section):
-    """The network and its initial weights."""
+    """The network and its initial weights.
+
+    If no name is given, the network is DeepLabV3+ with a refinement at stride 2, which is not in
+    the paper. With a name, the network is as published.
+    """
 
     name: str = Field(default="deeplab_v3plus", description="see `pixelwise models`")
     weights: str = Field(
@@ -52,6 +78,15 @@ class ModelRecipe(_Section):
         description="weight of a new batch in the running statistics; TensorFlow uses 1 - this",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_options(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "name" not in values:
+            options = values.get("options", {})
+            if isinstance(options, Mapping):
+                return {**values, "options": {**DEFAULT_OPTIONS, **options}}
+        return values
+
 
 class DataRecipe(_Section):
     """How the dataset is read."""
@@ -68,6 +103,16 @@ class DataRecipe(_Section):
         gt=0,
         lt=1,
         description="fraction of the images drawn for val if there is no val split",
+    )
+    group_by: str = Field(
+        default="",
+        description="which images a draw keeps together: a pattern on the name such as {group}_*, "
+        "folder, or TABLE.csv:COLUMN; empty: each image is drawn for itself",
+    )
+    fold: str = Field(
+        default="",
+        description="NUMBER/FOLDS, such as 2/5: val is this fold of train and val together; "
+        "empty: val is the val split",
     )
     channels: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="channels of the images; auto: as in the files, without alpha"
@@ -86,6 +131,13 @@ class DataRecipe(_Section):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description="number of data loading processes; 0: load in the main process"
     )
+
+    @field_validator("fold")
+    @classmethod
+    def _check_fold(cls, fold: str) -> str:
+        if fold:
+            parse_fold(fold)
+        return fold
 
     @model_validator(mode="after")
     def _check_value_range(self) -> DataRecipe:
@@ -174,22 +226,29 @@ class AugmentationRecipe(_Section):
 
 
 class OptimizerRecipe(_Section):
-    """SGD with momentum, or AdamW, and a decreasing learning rate.
+    """AdamW, or SGD with momentum, and a decreasing learning rate.
 
     Schedule `poly`: learning_rate * (1 - step / steps) ** power. Schedule `cosine`: learning_rate *
     (1 + cos(pi * step / steps)) / 2. Schedule `stages`: the run has `stages` parts of equal length,
     and each part has a tenth of the learning rate of the previous.
     """
 
-    name: Literal["sgd", "adamw"] = Field(default="sgd", description="the optimizer")
-    learning_rate: float = Field(default=0.01, gt=0, description="learning rate of the backbone")
+    name: Literal["sgd", "adamw"] = Field(
+        default="adamw", description="the optimizer; some defaults depend on it"
+    )
+    learning_rate: float = Field(
+        default=0.001, gt=0, description="learning rate of the backbone; sgd: 0.01 by default"
+    )
     head_multiplier: float = Field(
-        default=10.0, gt=0, description="learning rate of the head, relative to the backbone"
+        default=5.0,
+        gt=0,
+        description="learning rate of the head, relative to the backbone; sgd: 10 by default",
     )
     auxiliary_multiplier: float = Field(
-        default=10.0,
+        default=5.0,
         gt=0,
-        description="learning rate of an auxiliary head, relative to the backbone",
+        description="learning rate of an auxiliary head, relative to the backbone; sgd: 10 by "
+        "default",
     )
     bias_multiplier: float = Field(
         default=1.0, gt=0, description="learning rate of biases, relative to kernels"
@@ -198,9 +257,11 @@ class OptimizerRecipe(_Section):
         default=1, ge=1, description="number of batches whose gradients are averaged for an update"
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum; first beta of AdamW")
-    weight_decay: float = Field(default=1e-4, ge=0, description="applied to convolution kernels")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="applied to convolution kernels; sgd: 0.0001 by default"
+    )
     schedule: Literal["poly", "cosine", "stages"] = Field(
-        default="poly", description="how the rate decays"
+        default="cosine", description="how the rate decays; sgd: poly by default"
     )
     power: float = Field(default=0.9, ge=0, description="exponent of poly; 0: constant rate")
     stages: int = Field(default=3, ge=1, description="number of stages")
@@ -212,12 +273,19 @@ class OptimizerRecipe(_Section):
         "place of the weights; 0: no average",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_defaults(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("name"), str):
+            return {**OPTIMIZER_DEFAULTS.get(values["name"], {}), **values}
+        return values
+
     @model_validator(mode="after")
     def _check_rate_fits_adamw(self) -> OptimizerRecipe:
         if self.name == "adamw" and self.learning_rate > MAX_ADAMW_RATE:
             raise ValueError(
                 f"name = 'adamw' with learning_rate = {self.learning_rate:g}: must be at most "
-                f"{MAX_ADAMW_RATE:g}, such as 0.0003"
+                f"{MAX_ADAMW_RATE:g}, such as 0.0003, or set optimizer.name = 'sgd'"
             )
         return self
 
@@ -226,7 +294,7 @@ class LossRecipe(_Section):
     """The loss, averaged over the pixels that are not ignored."""
 
     name: str = Field(
-        default="cross_entropy",
+        default="cross_entropy+lovasz_softmax",
         description="cross_entropy, focal, ohem, dice, lovasz_softmax, boundary, or a sum such as "
         "cross_entropy+0.5*dice",
     )
@@ -315,6 +383,12 @@ class Recipe(_Section):
         description="plain: PyTorch's kernels; compiled: some by numba, on a CPU with "
         "channels_last; auto: the faster ones, measured",
     )
+    validate_every: int = Field(
+        default=1,
+        ge=1,
+        description="validate, and write the bundles, after every this many epochs and after the "
+        "last",
+    )
     checkpoint_minutes: float = Field(
         default=5.0,
         ge=0,
@@ -377,6 +451,11 @@ class Recipe(_Section):
         preset = values.get("augmentation.preset")
         if isinstance(preset, str):  # only given keys take precedence, not those of this recipe
             table["augmentation"] |= PRESETS.get(preset, {})
+        optimizer = values.get("optimizer.name")
+        if isinstance(optimizer, str):
+            table["optimizer"] |= OPTIMIZER_DEFAULTS.get(optimizer, {})
+        if "model.name" in values:
+            table["model"]["options"] = {}
         for key, value in values.items():
             set_value(table, key, value)
         return table

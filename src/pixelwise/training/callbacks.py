@@ -34,7 +34,7 @@ class Callback:
         """Called after each validation image."""
 
     def on_epoch_end(self, row: Mapping[str, Any]) -> None:
-        """Called after each epoch with its row of metrics.jsonl."""
+        """Called after each validated epoch with its row of metrics.jsonl."""
 
 
 class CallbackList(Callback):

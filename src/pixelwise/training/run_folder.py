@@ -85,7 +85,7 @@ class Run:
     progress: RunProgress = field(default_factory=RunProgress)
 
     def __repr__(self) -> str:
-        finished = f"{len(self.history)} of {self.recipe.epochs} epochs"
+        finished = f"{self.progress.epoch - 1} of {self.recipe.epochs} epochs"
         best = ""
         if self.progress.best >= 0:
             best = f", best val mIoU {100 * self.progress.best:.1f} % in epoch {self.best_epoch}"

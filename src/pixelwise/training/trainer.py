@@ -240,7 +240,14 @@ class Trainer:
         self.callback.on_validation_progress(done, total)
 
     def _finish_epoch(self) -> None:
-        """Validate, write the bundles and the metrics, and move on to the next epoch."""
+        """Validate if it is due, write bundles and metrics, and move on to the next epoch."""
+        epoch = self.progress.epoch
+        if epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs:
+            self._record_epoch()
+        self.progress.begin(epoch + 1)
+        self._save()
+
+    def _record_epoch(self) -> None:
         started = time.perf_counter()
         evaluation = self.validate()
         row = self.progress.record(
@@ -250,8 +257,6 @@ class Trainer:
         )
         self.group.on_rank_zero(lambda: self._write_epoch(evaluation))
         self.callback.on_epoch_end(row)
-        self.progress.begin(self.progress.epoch + 1)
-        self._save()
 
     def _write_epoch(self, evaluation: Evaluation) -> None:
         """Write the bundles and the metrics of an epoch; a run killed meanwhile repeats this."""
