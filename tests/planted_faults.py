@@ -33,7 +33,7 @@ LEAST, MOST = 150, 3000
 VOID = 11
 OBJECTS = (2, 6, 7, 8, 9, 10)  # pole, sign symbol, fence, car, pedestrian, bicyclist
 CAMVID_CLASSES = (
-    ["sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian", "bicyclist"]
+    "sky,building,pole,road,pavement,tree,sign symbol,fence,car,pedestrian,bicyclist".split(",")
 )
 
 Mask = NDArray[np.uint8]
