@@ -1,4 +1,4 @@
-"""An S3 server in a process of its own, which can be told to fail.
+"""An S3 server in a process of its own, which fails on request.
 
 It prints its port. `POST /faults` with JSON {"times": N, "kinds": [...], "match": TEXT} makes the
 next N requests for each object whose path contains TEXT fail: `error` answers 503, `slow` waits

@@ -159,7 +159,7 @@ def test_parts_read_from_and_write_to_a_failing_store(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_from_a_store_is_the_same_and_resumes_exactly(
+def test_training_from_a_store_is_the_same_and_stops_with_one_line(
     store: Store, tmp_path: Path, run_cli: Cli, make_folder_data: Callable[..., Path], workers: int
 ) -> None:
     folder = make_folder_data(tmp_path / "data", splits={"train": 6, "val": 2})
@@ -193,7 +193,7 @@ def test_training_from_a_store_is_the_same_and_resumes_exactly(
     assert scores("remote") == scores("local")
     assert len(scores("local")) >= 3
 
-    # A store that fails for good stops the run with one line; the resumed run is the same.
+    # A store that fails for good stops the run with one line.
     store.fail("error", times=10_000, match="train_003")
     stopped = run_cli("train", address, "--out", "new", "--epochs", 3, *arguments)
     assert stopped.code != 0
