@@ -451,7 +451,7 @@ def test_a_bundle_initializes_a_network_with_more_channels(tmp_path: Path) -> No
     path = tmp_path / "three.safetensors"
     bundle = bundle_of(3)
     bundle.save(path)
-    recipe = ModelRecipe(weights=str(path), options=TINY)
+    recipe = ModelRecipe(name="deeplab_v3plus", weights=str(path), options=TINY)
     images = [summarize_pixels(RawImage(noise(5)))]
     start = create_initial_model(
         recipe,
@@ -581,6 +581,7 @@ QUICK = {
     "batch_size": 4,
     "model.weights": "none",
     "model.options": TINY,
+    "optimizer.name": "sgd",
     "optimizer.learning_rate": 0.05,
     "memory_format": "contiguous",
     "augmentation.scale": (0.9, 1.1),

@@ -125,17 +125,17 @@ def test_the_command_shows_recipe_differences_scores_and_verdict(
     tmp_path: Path, cli: Callable[..., object]
 ) -> None:
     data = write_scenes(tmp_path / "scenes", train=2, val=3, height=32, width=48)
-    for name, rate in (("one", 0.01), ("two", 0.02)):
+    for name, rate in (("one", 0.001), ("two", 0.002)):
         settings = {**TINY, "optimizer.learning_rate": rate, "batch_size": 2}
         train(data, tmp_path / name, load_recipe(None, settings))
     result = cli("compare", "one", "two", "--json", "compared.json")
     assert result.code == 0, result.err  # type: ignore[attr-defined]
     out = " ".join(result.out.split())  # type: ignore[attr-defined]
-    assert "optimizer.learning_rate │ 0.01 │ 0.02" in out
+    assert "optimizer.learning_rate │ 0.001 │ 0.002" in out
     assert "epochs" not in out.split("IoU")[0]  # the same in both
     assert "points of mean IoU, which may be chance: score at least 6 images, not 3" in out
     written = json.loads((tmp_path / "compared.json").read_text())
-    assert written["recipe_differences"] == {"optimizer.learning_rate": [0.01, 0.02]}
+    assert written["recipe_differences"] == {"optimizer.learning_rate": [0.001, 0.002]}
     assert [run["name"] for run in written["runs"]] == ["one", "two"]
     assert written["verdicts"][0] in out
     assert all(run["seconds"] > 0 and run["best_epoch"] == 1 for run in written["runs"])

@@ -289,7 +289,7 @@ def test_a_loss_that_is_not_finite_ends_every_process_and_saves_the_whole_batch(
     from pixelwise.weights.tensor_file import read_tensor_file
 
     out = tmp_path / "run"
-    settings = {**SETTINGS, "optimizer.learning_rate": 1e30}
+    settings = {**SETTINGS, "optimizer.name": "sgd", "optimizer.learning_rate": 1e30}
     reports = run_processes(processes, 2, run_training, scenes, out, settings)
     assert [report.exit_code for report in reports] == [1, 1]
     assert "not_finite" in reports[0].problems[0]

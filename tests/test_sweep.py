@@ -35,6 +35,7 @@ RECIPE = load_recipe(
         "device": "cpu",
         "epochs": 2,
         "batch_size": 2,
+        "optimizer.name": "sgd",
     },
 )
 SPACE = SearchSpace((0.001, 0.1), ((32, 32), (32, 64)))
@@ -61,6 +62,7 @@ def test_the_search_space_surrounds_the_recipe(scenes: Path) -> None:
     data = open_dataset(scenes, splits=("train", "val"))
     space = make_search_space(RECIPE, data)
     assert space.learning_rate == pytest.approx((0.001, 0.1))
+    assert make_search_space(load_recipe(), data).learning_rate == pytest.approx((0.0001, 0.003))
     assert space.crops == ((32, 64), (32, 32))  # at and below the usual crop, without duplicates
     fixed = load_recipe(None, {"augmentation.crop": [320, 480]})
     assert make_search_space(fixed, data).crops == ((320, 480), (256, 352), (160, 256))

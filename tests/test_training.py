@@ -46,6 +46,9 @@ TINY = {
 }
 
 
+DIVERGING = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e30}
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes"), train=5, val=2, height=48, width=64)
@@ -65,9 +68,9 @@ def test_a_recipe_round_trips_through_toml(tmp_path: Path) -> None:
 
 def test_overrides_take_precedence_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
-    path.write_text("epochs = 7\n[optimizer]\nlearning_rate = 0.5\nmomentum = 0.1\n")
-    recipe = load_recipe(path, {"optimizer.learning_rate": 0.25})
-    assert (recipe.epochs, recipe.optimizer.learning_rate) == (7, 0.25)
+    path.write_text("epochs = 7\n[optimizer]\nlearning_rate = 0.003\nmomentum = 0.1\n")
+    recipe = load_recipe(path, {"optimizer.learning_rate": 0.002})
+    assert (recipe.epochs, recipe.optimizer.learning_rate) == (7, 0.002)
     assert recipe.optimizer.momentum == 0.1
 
 
@@ -233,22 +236,25 @@ def test_batches_do_not_depend_on_the_number_of_workers(scenes: Path) -> None:
 # --- Optimizer
 
 
-def test_the_head_has_ten_times_the_learning_rate_and_only_kernels_decay() -> None:
+@pytest.mark.parametrize(("name", "multiple"), [("adamw", 5), ("sgd", 10)])
+def test_the_head_has_a_multiple_of_the_learning_rate_and_only_kernels_decay(
+    name: str, multiple: float
+) -> None:
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
-    recipe = load_recipe(None, {"optimizer.learning_rate": 0.02})
+    recipe = load_recipe(None, {"optimizer.name": name, "optimizer.learning_rate": 0.002})
     optimizer = make_optimizer(model, recipe)
     setting = {
         id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]
     }
     for name, parameter in model.named_parameters():
         rate, decay = setting[id(parameter)]
-        assert rate == pytest.approx(0.2 if name.startswith("head.") else 0.02)
+        assert rate == pytest.approx(0.002 * (multiple if name.startswith("head.") else 1))
         assert decay == (recipe.optimizer.weight_decay if parameter.ndim > 1 else 0)
 
 
 def test_the_learning_rate_follows_the_polynomial() -> None:
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
-    recipe = load_recipe()
+    recipe = load_recipe(None, {"optimizer.name": "sgd"})
     optimizer = make_optimizer(model, recipe)
     schedule = make_schedule(optimizer, recipe, steps=10)
     for step in range(10):
@@ -259,7 +265,7 @@ def test_the_learning_rate_follows_the_polynomial() -> None:
 
 def test_the_learning_rate_follows_half_a_cosine() -> None:
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
-    recipe = load_recipe(None, {"optimizer.schedule": "cosine"})
+    recipe = load_recipe()
     optimizer = make_optimizer(model, recipe)
     schedule = make_schedule(optimizer, recipe, steps=8)
     rates = []
@@ -267,8 +273,8 @@ def test_the_learning_rate_follows_half_a_cosine() -> None:
         rates.append(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
-    assert rates[0] == pytest.approx(0.01)
-    assert rates[4] == pytest.approx(0.005)
+    assert rates[0] == pytest.approx(0.001)
+    assert rates[4] == pytest.approx(0.0005)
     assert rates[8] == pytest.approx(0, abs=1e-12)
     drops = np.diff(rates)
     assert drops.argmin() in (3, 4)  # steepest in the middle
@@ -277,13 +283,30 @@ def test_the_learning_rate_follows_half_a_cosine() -> None:
 
 def test_adamw_decays_kernels_and_needs_a_small_rate() -> None:
     model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
-    settings = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3}
-    optimizer = make_optimizer(model, load_recipe(None, settings))
+    optimizer = make_optimizer(model, load_recipe())
     assert type(optimizer) is torch.optim.AdamW
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 1e-4}
-    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 1e-2}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.01}
+    assert {group["lr"] for group in optimizer.param_groups} == {0.001, 0.005}
     with pytest.raises(InputError, match=r"learning_rate = 0\.01: must be at most 0\.003"):
-        load_recipe(None, {"optimizer.name": "adamw"})
+        load_recipe(None, {"optimizer.learning_rate": 0.01})
+
+
+def test_defaults_depend_on_the_optimizer_and_on_whether_a_network_is_named() -> None:
+    for recipe in (
+        load_recipe(None, {"optimizer.name": "sgd"}),
+        load_recipe().replace({"optimizer.name": "sgd"}),
+    ):
+        found = recipe.optimizer
+        assert (found.learning_rate, found.head_multiplier, found.schedule) == (0.01, 10, "poly")
+        assert load_recipe(None, recipe.flat()) == recipe
+    assert load_recipe().model.options == {"stride_2_skip": True}
+    assert load_recipe(None, {"model.options.backbone": "tiny"}).model.options == {
+        "stride_2_skip": True,
+        "backbone": "tiny",
+    }
+    for name in ("deeplab_v3plus", "fcn8s"):
+        assert not load_recipe(None, {"model.name": name}).model.options
+        assert not load_recipe().replace({"model.name": name}).model.options
 
 
 def test_kernel_selection_changes_neither_model_nor_random_state() -> None:
@@ -455,7 +478,7 @@ def test_one_training_image_is_enough(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"lower optimizer\.learning_rate"):
-        train(scenes, tmp_path, load_recipe(None, {**TINY, "optimizer.learning_rate": 1e30}))
+        train(scenes, tmp_path, load_recipe(None, {**TINY, **DIVERGING}))
 
 
 def test_training_from_python_takes_recipe_keys(scenes: Path, tmp_path: Path) -> None:
@@ -553,11 +576,7 @@ def write_shapes(root: Path, *, height: int, width: int) -> Path:
             120,
             30,
             0.85,
-            {
-                "optimizer.learning_rate": 0.1,
-                "optimizer.head_multiplier": 3,
-                "model.batch_norm_momentum": 0.2,
-            },
+            {"model.batch_norm_momentum": 0.2},
         ),
         pytest.param(192, 240, 48, 0.95, {}, marks=pytest.mark.slow),
     ],
@@ -574,7 +593,6 @@ def test_the_default_network_memorizes_four_images(
         "epochs": epochs,
         "batch_size": 2,
         "memory_format": "channels_last",
-        "optimizer.learning_rate": 0.03,
         "optimizer.weight_decay": 0,
         "augmentation.crop": [height, width],
         "augmentation.scale": [1, 1],

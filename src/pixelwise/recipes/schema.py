@@ -22,6 +22,23 @@ CUSTOM_MODEL = "custom"
 
 MIN_CROP = 8
 MAX_ADAMW_RATE = 0.003
+OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "adamw": {
+        "learning_rate": 0.001,
+        "head_multiplier": 5.0,
+        "auxiliary_multiplier": 5.0,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+    },
+    "sgd": {
+        "learning_rate": 0.01,
+        "head_multiplier": 10.0,
+        "auxiliary_multiplier": 10.0,
+        "weight_decay": 1e-4,
+        "schedule": "poly",
+    },
+}
+"""The defaults that depend on the optimizer, by its name."""
 
 ClassWeights = tuple[float, ...] | Literal["none", "median_frequency", "root_median_frequency"]
 MemoryFormat = Literal["channels_last", "contiguous"]
@@ -32,8 +49,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+DEFAULT_OPTIONS = {"stride_2_skip": True}
+"""Options of the network of a recipe that does not name one."""
+
+
 class ModelRecipe(_Section):
-    """The network and its initial weights."""
+    """The network and its initial weights.
+
+    If no name is given, the network is DeepLabV3+ with a refinement at stride 2, which is not in
+    the paper. With a name, the network is as published.
+    """
 
     name: str = Field(default="deeplab_v3plus", description="see `pixelwise models`")
     weights: str = Field(
@@ -52,6 +77,15 @@ class ModelRecipe(_Section):
         le=1,
         description="weight of a new batch in the running statistics; TensorFlow uses 1 - this",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_options(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "name" not in values:
+            options = values.get("options", {})
+            if isinstance(options, Mapping):
+                return {**values, "options": {**DEFAULT_OPTIONS, **options}}
+        return values
 
 
 class DataRecipe(_Section):
@@ -187,22 +221,29 @@ class AugmentationRecipe(_Section):
 
 
 class OptimizerRecipe(_Section):
-    """SGD with momentum, or AdamW, and a decreasing learning rate.
+    """AdamW, or SGD with momentum, and a decreasing learning rate.
 
     Schedule `poly`: learning_rate * (1 - step / steps) ** power. Schedule `cosine`: learning_rate *
     (1 + cos(pi * step / steps)) / 2. Schedule `stages`: the run has `stages` parts of equal length,
     and each part has a tenth of the learning rate of the previous.
     """
 
-    name: Literal["sgd", "adamw"] = Field(default="sgd", description="the optimizer")
-    learning_rate: float = Field(default=0.01, gt=0, description="learning rate of the backbone")
+    name: Literal["sgd", "adamw"] = Field(
+        default="adamw", description="the optimizer; some defaults depend on it"
+    )
+    learning_rate: float = Field(
+        default=0.001, gt=0, description="learning rate of the backbone; sgd: 0.01 by default"
+    )
     head_multiplier: float = Field(
-        default=10.0, gt=0, description="learning rate of the head, relative to the backbone"
+        default=5.0,
+        gt=0,
+        description="learning rate of the head, relative to the backbone; sgd: 10 by default",
     )
     auxiliary_multiplier: float = Field(
-        default=10.0,
+        default=5.0,
         gt=0,
-        description="learning rate of an auxiliary head, relative to the backbone",
+        description="learning rate of an auxiliary head, relative to the backbone; sgd: 10 by "
+        "default",
     )
     bias_multiplier: float = Field(
         default=1.0, gt=0, description="learning rate of biases, relative to kernels"
@@ -211,9 +252,11 @@ class OptimizerRecipe(_Section):
         default=1, ge=1, description="number of batches whose gradients are averaged for an update"
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum; first beta of AdamW")
-    weight_decay: float = Field(default=1e-4, ge=0, description="applied to convolution kernels")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="applied to convolution kernels; sgd: 0.0001 by default"
+    )
     schedule: Literal["poly", "cosine", "stages"] = Field(
-        default="poly", description="how the rate decays"
+        default="cosine", description="how the rate decays; sgd: poly by default"
     )
     power: float = Field(default=0.9, ge=0, description="exponent of poly; 0: constant rate")
     stages: int = Field(default=3, ge=1, description="number of stages")
@@ -225,12 +268,19 @@ class OptimizerRecipe(_Section):
         "place of the weights; 0: no average",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_defaults(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("name"), str):
+            return {**OPTIMIZER_DEFAULTS.get(values["name"], {}), **values}
+        return values
+
     @model_validator(mode="after")
     def _check_rate_fits_adamw(self) -> OptimizerRecipe:
         if self.name == "adamw" and self.learning_rate > MAX_ADAMW_RATE:
             raise ValueError(
                 f"name = 'adamw' with learning_rate = {self.learning_rate:g}: must be at most "
-                f"{MAX_ADAMW_RATE:g}, such as 0.0003"
+                f"{MAX_ADAMW_RATE:g}, such as 0.0003, or set optimizer.name = 'sgd'"
             )
         return self
 
@@ -239,7 +289,7 @@ class LossRecipe(_Section):
     """The loss, averaged over the pixels that are not ignored."""
 
     name: str = Field(
-        default="cross_entropy",
+        default="cross_entropy+lovasz_softmax",
         description="cross_entropy, focal, ohem, dice, lovasz_softmax, boundary, or a sum such as "
         "cross_entropy+0.5*dice",
     )
@@ -396,6 +446,11 @@ class Recipe(_Section):
         preset = values.get("augmentation.preset")
         if isinstance(preset, str):  # only given keys take precedence, not those of this recipe
             table["augmentation"] |= PRESETS.get(preset, {})
+        optimizer = values.get("optimizer.name")
+        if isinstance(optimizer, str):
+            table["optimizer"] |= OPTIMIZER_DEFAULTS.get(optimizer, {})
+        if "model.name" in values:
+            table["model"]["options"] = {}
         for key, value in values.items():
             set_value(table, key, value)
         return table

@@ -12,6 +12,7 @@ others at the same epoch. A sweep that was stopped or killed continues with its 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from pixelwise.models import create_model
 from pixelwise.overwriting import check_output
 from pixelwise.planning.plan import CROP
 from pixelwise.recipes.load_recipe import load_recipe, load_resolved_recipe
-from pixelwise.recipes.schema import Recipe
+from pixelwise.recipes.schema import MAX_ADAMW_RATE, Recipe
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.resume_state import list_checkpoints
 from pixelwise.training.runs import resume, train
@@ -159,7 +160,8 @@ def make_search_space(
 
     height, width = sides
     crops = dict.fromkeys((scale(height, f), scale(width, f)) for f in CROP_FACTORS)
-    rates = rate / RATE_FACTOR, rate * RATE_FACTOR
+    highest = MAX_ADAMW_RATE if recipe.optimizer.name == "adamw" else math.inf
+    rates = rate / RATE_FACTOR, min(rate * RATE_FACTOR, highest)
     return SearchSpace(rates, tuple(crops), tuple(backbones))
 
 
