@@ -52,6 +52,7 @@ SCENE_SETTINGS = {
     "model.weights": "none",
     "memory_format": "contiguous",
     "kernels": "plain",
+    "loss.name": "cross_entropy",
     "optimizer.name": "adamw",
     "optimizer.learning_rate": 0.003,
     "optimizer.head_multiplier": 1.0,

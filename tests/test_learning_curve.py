@@ -199,7 +199,7 @@ def test_a_study_trains_on_nested_subsets_with_equal_steps(scenes: Path, tmp_pat
     assert again.to_json() == result.to_json()
     with pytest.raises(InputError, match=r"holds a study with another number of steps"):
         learning_curve(scenes, out, RECIPE, fractions=FRACTIONS, seeds=2, steps=4)
-    other = load_recipe(None, {**SETTINGS, "optimizer.learning_rate": 0.02})
+    other = load_recipe(None, {**SETTINGS, "optimizer.learning_rate": 0.002})
     with pytest.raises(InputError, match=r"holds a study with another recipe"):
         learning_curve(scenes, out, other, fractions=FRACTIONS, seeds=2)
 
