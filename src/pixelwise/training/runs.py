@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from pixelwise.data.dataset import SegmentationData
 from pixelwise.distributed.context import DistributedContext, check_batch_size, join_distributed_run
 from pixelwise.distributed.environment import DistributedEnv, report_once
 from pixelwise.errors import InputError
