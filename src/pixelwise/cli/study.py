@@ -35,7 +35,7 @@ def load_fold_recipe(
     return load_recipe(recipe, overrides | given)
 
 
-def make_display(*, quiet: bool) -> FoldsCallback:
+def make_display(*, quiet: bool) -> AbstractContextManager[FoldsCallback]:
     """Return a callback that prints a line for each fold and epoch, and shows a progress bar."""
     from pixelwise.study.folds import FoldsCallback
     from pixelwise.training.display import TrainingDisplay

@@ -242,7 +242,7 @@ def _parse_cache(text: str, data: Path) -> int:
         raise InputError(
             f"--cache {text}: has no effect on {data}, which is on this machine: omit it"
         )
-    return round(float(match[1]) * 1024 ** "MGT".index(match[2].upper()))
+    return round(float(match[1]) * 1024.0 ** "MGT".index(match[2].upper()))
 
 
 def _open_early(data: Path, folder: Path, recipe: Recipe) -> Path | SegmentationData:

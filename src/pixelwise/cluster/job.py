@@ -89,7 +89,7 @@ class LocalEngine:
         self._worker: ShardWorker | None = None
 
     def start(self, options: JobOptions, before: Mapping[str, Any] | None) -> dict[str, Any]:
-        predictor = self.network.load(before and before["settings"]["runtime"])
+        predictor = self.network.load(None if before is None else before["settings"]["runtime"])
         self._worker = ShardWorker(predictor, options)
         return settings_of(predictor, options)
 
@@ -224,7 +224,7 @@ class _Job:
             before = self.manifest.read()
             if before is not None and before.header["overwrite"] and not before.finished:
                 self.options = replace(self.options, overwrite=True)
-            settings = engine.start(self.options, before and before.header)
+            settings = engine.start(self.options, None if before is None else before.header)
             kept = self._kept(before, settings)
             remaining = [shard for shard in self.own if shard.number not in kept]
             existing = self.output.sizes()

@@ -218,7 +218,9 @@ def _divide(
     if scan.source.has_no_data:
         _keep_apart(scan)
     tested = scan.source.splits.get("test")
-    keep = {"train": [], "val": []} | ({} if tested is None else {"test": tested})
+    keep: dict[str, list[Sample]] = {"train": [], "val": []} | (
+        {} if tested is None else {"test": tested}
+    )
     scan.source.splits = {s: v for s, v in keep.items() if wanted is None or s in wanted}
     scan.pairs = [pair for pair in scan.pairs if pair.split in scan.source.splits]
     grouped = f", whole groups by {group_by}" if group_by else ""

@@ -82,7 +82,7 @@ def _draw_groups(
     order = list(members.values())
     random.Random(seed).shuffle(order)
     drawn: set[str] = set()
-    for group in order:
-        if len(drawn) + len(group) <= count:
-            drawn |= group
+    for names in order:
+        if len(drawn) + len(names) <= count:
+            drawn |= names
     return drawn or min(order, key=len)

@@ -65,6 +65,6 @@ class ExampleRecorder:
     ) -> None:
         """Keep the prediction of an image (H, W, N) if it is one of those, without its score."""
         if name in self.order:
-            masks = (fit(mask, Image.Resampling.NEAREST) for mask in (truth, predicted))
+            true, seen = (fit(mask, Image.Resampling.NEAREST) for mask in (truth, predicted))
             shown = fit(as_shown(image), Image.Resampling.BOX)
-            self.examples.append(Example(name, shown, *masks, score=float("nan")))
+            self.examples.append(Example(name, shown, true, seen, score=float("nan")))

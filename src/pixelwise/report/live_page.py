@@ -75,7 +75,7 @@ class LivePage(Callback):
             title=run_title(run),
             classes=run.data.classes,
             history=run.history,
-            scores=evaluation and evaluation.to_json(run.data.classes.names),
+            scores=None if evaluation is None else evaluation.to_json(run.data.classes.names),
             confusion=None,
             galleries=self.gallery,
             facts={**run.facts, "best epoch": best if run.best_epoch else ""},

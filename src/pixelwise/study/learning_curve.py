@@ -164,7 +164,7 @@ def nested_order(pixels: NDArray[np.int64], seed: int) -> NDArray[np.intp]:
         if images_with[index] and not present[front, index].any():
             front.append(int(present[:, index].argmax()))
     rest = np.setdiff1d(np.arange(len(order)), front)
-    return order[np.concatenate([np.array(front, dtype=np.intp), rest])]
+    return np.asarray(order[np.concatenate([np.array(front, dtype=np.intp), rest])])
 
 
 def repeat_subset(
