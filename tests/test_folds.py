@@ -19,8 +19,10 @@ from pixelwise.data.scenes import write_scenes
 from pixelwise.data.source import MaskFile, Sample
 from pixelwise.doctor import examine
 from pixelwise.errors import InputError
+from pixelwise.evaluation import evaluate
 from pixelwise.evaluation.bootstrap import score_intervals
 from pixelwise.evaluation.open_splits import open_splits
+from pixelwise.inference import Predictor
 from pixelwise.recipes.schema import Recipe
 from pixelwise.study.cross_validate import CrossValidation, cross_validate
 from pixelwise.study.folds import FoldsCallback
@@ -350,3 +352,53 @@ def test_bad_input_gives_one_line(tmp_path: Path, cli: Callable[..., Any]) -> No
     # A call that fails before the first fold does not fix the settings.
     result = cli("cross-validate", root, "--out", out, "--folds", "2", "--epochs", "1", *settings)
     assert result.code == 0, result.err
+
+
+# --- What groups are for
+
+
+def write_views(root: Path, *, groups: int, seed: int) -> Path:
+    """Write ten views of each group: a disk on a ground, in colors that are the group's own.
+
+    In most groups the disk is the brighter one, which is all that a network can learn about a new
+    group; of a known group it can learn both colors.
+    """
+    rng = np.random.default_rng(seed)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    rows, columns = np.indices((32, 48))
+    for group in range(groups):
+        colors = rng.integers(30, 226, (2, 3))
+        if (colors[0].sum() > colors[1].sum()) == (rng.random() < 0.8):
+            colors = colors[::-1]
+        for view in range(10):
+            row, column, radius = rng.integers(8, 24), rng.integers(10, 38), rng.integers(6, 12)
+            mask = ((rows - row) ** 2 + (columns - column) ** 2 < radius**2).astype(np.uint8)
+            image = colors[mask] + rng.normal(0, 8, (32, 48, 3))
+            name = f"g{group:02d}_{view}.png"
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / "images" / name)
+            Image.fromarray(mask).save(root / "masks" / name)
+    (root / "classes.toml").write_text(
+        '[[class]]\nname = "ground"\nvalue = 0\n\n[[class]]\nname = "disk"\nvalue = 1\n'
+    )
+    return root
+
+
+@pytest.mark.slow
+def test_the_grouped_score_holds_for_new_groups_and_the_random_one_is_too_high(
+    tmp_path: Path,
+) -> None:
+    root = write_views(tmp_path / "views", groups=12, seed=0)
+    new = write_views(tmp_path / "new", groups=40, seed=1)
+    settings = {"epochs": 12, "batch_size": 8, "augmentation.crop": [32, 48]}
+    rule = {"data.group_by": "{group}_*"}
+    grouped = cross_validate(root, tmp_path / "g", recipe(**settings, **rule), folds=4)
+    drawn = cross_validate(root, tmp_path / "r", recipe(**settings), folds=4)
+    truth = []
+    for bundle in sorted((tmp_path / "g").glob("fold-*/last.safetensors")):
+        data = open_dataset(new, draw_val=False)
+        predictor = Predictor.load(bundle, runtime="torch")
+        truth.append(evaluate(predictor, data, "all").scores.mean_iou)
+    low, high = grouped.intervals.values["mean_iou"]
+    assert low <= np.mean(truth) <= high, (low, truth, high)
+    assert drawn.scores.mean_iou > high
