@@ -29,12 +29,16 @@ def tables(results: list[dict[str, Any]]) -> str:
         rows = [result for result in results if result["data"] == data]
         classes = list(rows[0]["last"]["classes"])
         lines += ["", f"## {data}", ""]
-        lines += ["| run | mIoU | " + " | ".join(classes) + " |", "|---" * (len(classes) + 2) + "|"]
+        lines += [
+            "| run | epoch | mIoU | " + " | ".join(classes) + " |",
+            "|---" * (len(classes) + 3) + "|",
+        ]
         for result in rows:
             scores = result["last"]
             values = [scores["mean_iou"], *(scores["classes"][name]["iou"] for name in classes)]
             shown = " | ".join(f"{100 * value:.1f}" for value in values)
-            lines.append(f"| {result['name']} | {shown} |")
+            epoch = f"{scores['epoch']} of {result['epochs']}"
+            lines.append(f"| {result['name']} | {epoch} | {shown} |")
         lines += ["", f"Processor: {rows[0]['processor']}. The commands:", ""]
         lines += [f"- {result['name']}: `{result['command']}`" for result in rows]
     return "\n".join(lines) + "\n"
