@@ -10,7 +10,10 @@ shards of a lost actor or node go to others. Ray's own retries are off, since an
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import socket
+import sys
 import tempfile
 import time
 from collections import Counter, deque
@@ -40,6 +43,7 @@ IN_FLIGHT = 3
 MOST_LOSSES = 5
 """How many workers may be lost with the same shard: it may be what ends them."""
 WAIT_SECONDS = 1.0
+CONNECT_SECONDS = 10.0
 START_SECONDS = 600.0
 """How long to wait for the first actor, or for a new one after all were lost."""
 
@@ -299,7 +303,7 @@ class RayEngine:
 
 def _import_ray(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if "RAY_AUTH_MODE" not in os.environ:
+    if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:  # it reads them on import
         if address == "local":  # Ray would write its token into the home folder
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         if "RAY_AUTH_TOKEN" in os.environ or is_file(Path("~/.ray/auth_token").expanduser()):
@@ -320,12 +324,20 @@ def _connect(ray: Any, address: str) -> None:
         os.environ.setdefault("RAY_worker_niceness", "0")  # as `predict` has; the default is 15
         options |= {"num_cpus": cores(), "include_dashboard": False}
     try:
+        _check_reachable(address)
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise InputError(
             f"cluster {address}: cannot be reached ({_reason(error)}): give the address of a "
             "running Ray cluster, such as 10.0.0.1:6379, or local"
         ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    match = re.fullmatch(r"\[?([^\]/]+)\]?:(\d{1,5})", address)
+    if match is not None:
+        socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS).close()
 
 
 def _network_files(path: Path) -> Files:
