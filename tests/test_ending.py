@@ -113,7 +113,8 @@ def patient(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def stuck() -> Recipe:
     """A recipe that learns nothing."""
-    return recipe(epochs=5, patience=2, **{"optimizer.learning_rate": 1e-12})
+    rates = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e-12}
+    return recipe(epochs=5, patience=2, **rates)
 
 
 def test_reports_say_that_a_run_was_ended_early(patient: Run) -> None:

@@ -176,6 +176,9 @@ WRITING: dict[str, list[Case]] = {
             "o/report.html",
         ),
     ],
+    "finish": [
+        case("finish o", "o/finish.json"),  # of an active run: see test_ending.py
+    ],
     "data get": [
         case("data get camvid --to o", "o/x", "o/images/x.png"),
     ],
