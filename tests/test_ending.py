@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -425,10 +426,11 @@ def on_terminal(command: list[str], prompt: bytes, keys: bytes, *, first: bytes 
 
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored if the tests run in the background
         os.execv(command[0], command)
     output, typed, deadline = b"", False, time.monotonic() + 120
     try:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and select.select([terminal], [], [], 60)[0]:
             output += os.read(terminal, 4096)
             if first and first in output:
                 os.write(terminal, b"\x03")
