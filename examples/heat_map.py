@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from pixelwise.weights.imagenet import find_imagenet_weights
 from torch import Tensor, nn
 
 from pixelwise.backbones.mobilenet_v2 import MobileNetV2
@@ -21,6 +20,7 @@ from pixelwise.errors import InputError
 from pixelwise.layers import ConvNormAct
 from pixelwise.weights.import_weights import read_state_dict
 from pixelwise.weights.normalization import IMAGENET
+from pixelwise.weights.published.fetch import find_imagenet_weights
 
 WINDOW, STRIDE = 224, 32  # of the classifier, in pixels
 CAB = 468

@@ -553,7 +553,7 @@ def test_a_large_image_has_the_same_polygons(tmp_path: Path, tolerance: float) -
     image, labels = draw(2)
     write_geotiff(tmp_path / "field.tif", image)
     place = read_georeference(tmp_path / "field.tif")
-    options = AnswerOptions(polygons=".gpkg", tolerance=tolerance)
+    options = AnswerOptions(to="geojson", geopackage=True, tolerance=tolerance)
     call = (tmp_path / "field.tif", tmp_path / "o")
     assert predict_large_images(predictor(), *call, answers=options).written == 1
     info, _, shapes, (names, pixels, confidence) = raw.read(tmp_path / "o" / "field.gpkg")

@@ -290,7 +290,7 @@ def test_a_run_folder_may_hold_its_own_dataset(
         (("train",), "Missing argument 'data', or --resume RUN: see `pixelwise train --help`"),
         (("predict",), "Missing argument 'bundle': see `pixelwise predict --help`"),
         (("predict", "b"), "Missing argument 'images': see `pixelwise predict --help`"),
-        (("evaluate", "b"), "Missing argument 'data': see `pixelwise evaluate --help`"),
+        (("evaluate", "b"), "Missing argument 'bundles': see `pixelwise evaluate --help`"),
         (("trian", "data"), "No such command 'trian'"),
         (("predcit", "b"), "Did you mean 'predict'"),
         (("predcit", "b"), "? See `pixelwise --help`"),
@@ -614,7 +614,7 @@ def test_no_arguments_show_the_help(cli: Cli) -> None:
     result = cli()
     assert result.code == 2
     assert "Usage: pixelwise" in result.out + result.err
-    assert "error" not in result.out + result.err
+    assert "error:" not in result.out + result.err
 
 
 @pytest.fixture

@@ -572,4 +572,6 @@ def test_the_ablation_page_shows_the_recorded_results() -> None:
     page = table.PAGE.read_text("utf-8")
     assert page == table.render(page, table.load_results())
     for result in table.load_results():
-        assert f"| {result['name']} | {100 * result['last']['mean_iou']:.1f} |" in page
+        last = result["last"]
+        epoch = f"{last['epoch']} of {result['epochs']}"
+        assert f"| {result['name']} | {epoch} | {100 * last['mean_iou']:.1f} |" in page

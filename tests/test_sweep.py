@@ -13,7 +13,7 @@ from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.recipes.schema import Recipe
-from pixelwise.training import load_recipe
+from pixelwise.training import load_recipe, runs
 from pixelwise.training import sweep as module
 from pixelwise.training.sweep import (
     SearchSpace,
@@ -115,11 +115,11 @@ def fake_training(
     def train(root: Path, out: Path, recipe: Recipe, *, overwrite: bool, callback: Any) -> FakeRun:
         return work("train", out, callback)
 
-    def resume(folder: Path, *, callback: Any) -> FakeRun:
+    def resume(folder: Path, *, data: object, callback: Any) -> FakeRun:
         return work("resume", folder, callback)
 
-    monkeypatch.setattr(module, "train", train)
-    monkeypatch.setattr(module, "resume", resume)
+    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(runs, "resume", resume)
     return calls
 
 
