@@ -557,12 +557,21 @@ def test_a_large_image_has_the_same_polygons(tmp_path: Path, tolerance: float) -
     call = (tmp_path / "field.tif", tmp_path / "o")
     assert predict_large_images(predictor(), *call, answers=options).written == 1
     info, _, shapes, (names, pixels, confidence) = raw.read(tmp_path / "o" / "field.gpkg")
-    wanted = find_polygons(labels, CLASSES, tolerance=tolerance, georeference=place)
+    wanted = find_polygons(labels, CLASSES, tolerance=0, georeference=place)
     assert info["crs"] == place.crs
-    found = zip(names, pixels.tolist(), shapely.normalize(shapely.from_wkb(shapes)), strict=True)
-    same = [(p.name, p.pixels, shapely.normalize(p.outline)) for p in wanted]
-    assert sorted(found, key=str) == sorted(same, key=str)
     assert np.isnan(confidence).all()
+    # Each outline is simplified by itself: borders that two components share can differ slightly.
+    outlines = shapely.normalize(shapely.from_wkb(shapes))
+    exact = [(p.name, p.pixels, shapely.normalize(p.outline)) for p in wanted]
+    for name, size, outline in zip(names, pixels.tolist(), outlines, strict=True):
+        distance, nearest = min(
+            (shapely.hausdorff_distance(outline.boundary, other[2].boundary), number)
+            for number, other in enumerate(exact)
+            if other[:2] == (name, size)
+        )
+        assert distance <= tolerance * 0.5  # meters per pixel
+        del exact[nearest]
+    assert not exact
 
 
 def test_a_resumed_large_image_has_the_areas_of_all_strips(
