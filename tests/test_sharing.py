@@ -252,7 +252,8 @@ def test_a_forked_process_predicts(exported: Path, runtime: str, tmp_path: Path)
     """A server such as gunicorn --preload loads once and forks its workers; some predict before."""
     found = tmp_path / "logits.npy"
     command = [sys.executable, "-W", "ignore", "-c", FORK, str(exported), runtime, str(found)]
-    subprocess.run(command, check=True, timeout=600)
+    # Without close_fds Python spawns instead of forking this process and its runtimes' threads.
+    subprocess.run(command, check=True, timeout=600, close_fds=False)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def trace_outlines(
         MissingPackageError: If rasterio or shapely is not installed.
     """
     features, shapely = require_packages()
-    with _RASTERIO:
+    with warnings_silenced, _RASTERIO:
         shapes = list(features.shapes(ids, mask=traced[ids], connectivity=4))
     rings = {
         int(number): [np.array(ring[:-1], dtype=np.int64) for ring in geometry["coordinates"]]
