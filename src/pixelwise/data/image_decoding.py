@@ -245,7 +245,7 @@ def decoding_errors(path: Path, formats: tuple[str, ...] = IMAGE_FORMATS) -> Ite
 
 
 class _WarningsSilenced:
-    """Silence Pillow's harmless warnings about odd metadata, in any number of threads.
+    """Silence harmless warnings of Pillow and rasterio, in any number of threads.
 
     `warnings.catch_warnings` replaces the filters of the whole process: two threads that leave it
     in another order than they entered would silence all later warnings of the program.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +26,6 @@ _Key = tuple[int, ...]
 
 MAX_CHANGE = 0.25
 """The share of its area that a component may gain or lose; beyond it the outline stays exact."""
-# rasterio hides a warning with warnings.catch_warnings, which works for one thread at a time.
-_RASTERIO = Lock()
 
 
 def require_packages() -> tuple[Any, Any]:
@@ -69,7 +66,7 @@ def trace_outlines(
         MissingPackageError: If rasterio or shapely is not installed.
     """
     features, shapely = require_packages()
-    with warnings_silenced, _RASTERIO:
+    with warnings_silenced:  # rasterio hides a warning in a way that works for one thread only
         shapes = list(features.shapes(ids, mask=traced[ids], connectivity=4))
     rings = {
         int(number): [np.array(ring[:-1], dtype=np.int64) for ring in geometry["coordinates"]]

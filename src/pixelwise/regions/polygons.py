@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import Classes
+from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.errors import InputError
 from pixelwise.regions.components import Labels, find_components
 from pixelwise.regions.georeference import Georeference
@@ -134,8 +134,7 @@ def write_polygons(
     import shapely
 
     confidence = [np.nan if p.confidence is None else p.confidence for p in polygons]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
+    with warnings_silenced:  # one says that there is no reference system
         write(
             path,
             shapely.to_wkb(np.array([p.outline for p in polygons], dtype=object)),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,14 @@ from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.data.rasters.raster_file import (
     Raster,
     Window,
-    crs_name,
-    parse_crs,
+    check_both_have_crs,
+    choose_crs,
     reproject,
     require,
 )
 from pixelwise.errors import InputError
 
 VECTOR_SUFFIXES = frozenset({".geojson", ".json", ".gpkg", ".shp"})
-
-# rasterio hides a warning with warnings.catch_warnings, which works for one thread at a time.
-_RASTERIO = Lock()
 
 
 @dataclass(frozen=True)
@@ -94,15 +90,7 @@ class VectorFile:
                 f'{{ path = "{path.name}", attribute = "NAME" }} in data.toml, or class = "NAME" '
                 "if all have one class"
             )
-        if crs is not None:
-            stated = parse_crs(crs, path)
-            if own is not None and parse_crs(own, path) != stated:
-                raise InputError(
-                    f"{path}: has the reference system {crs_name(own)}, but {crs} is stated for "
-                    "it: remove `crs`"
-                )
-            own = crs
-        own = None if own is None else parse_crs(own, path).to_wkt()
+        own = choose_crs(path, own, crs)
         bounds = tuple(float(value) for value in info["total_bounds"] or ())
         return cls(path, layer, attribute, name, own, bounds, int(info["features"]))
 
@@ -192,12 +180,7 @@ class VectorFile:
                 f"{self.path.name} cannot be placed: use the original GeoTIFF, or assign one with "
                 "`gdal_edit.py -a_ullr X0 Y0 X1 Y1 -a_srs EPSG:CODE`"
             )
-        if (raster.crs is None) != (self.crs is None):
-            without, other = (raster, self) if raster.crs is None else (self, raster)
-            raise InputError(
-                f"{without.path}: has no reference system, but {other.path.name} has "
-                f'{crs_name(other.crs)}: state it in data.toml, such as crs = "EPSG:25832"'
-            )
+        check_both_have_crs(raster, self)
 
     def _bounds_of(self, raster: Raster) -> tuple[float, ...] | None:
         """The bounds of a raster in the reference system of the file; None if it has none there."""
@@ -301,7 +284,7 @@ def _burn(
         if polygon.geom_type == "Polygon" and not polygon.is_empty
     ]
     if shapes:
-        with warnings_silenced, _RASTERIO:
+        with warnings_silenced:
             features.rasterize(shapes, out=mask, transform=Affine.translation(left, top))
     return mask
 

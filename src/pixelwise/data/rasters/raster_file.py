@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,15 +85,7 @@ class Raster:
         """
         with open_tiff(path) as file:
             _check_blocks(path, file)
-            own = None if file.crs is None else file.crs.to_wkt()
-            if crs is not None:
-                stated = parse_crs(crs, path)
-                if own is not None and parse_crs(own, path) != stated:
-                    raise InputError(
-                        f"{path}: has the reference system {crs_name(own)}, but {crs} is stated "
-                        "for it: remove `crs`"
-                    )
-                own = stated.to_wkt()
+            own = choose_crs(path, None if file.crs is None else file.crs.to_wkt(), crs)
             transform = None if file.transform.is_identity else tuple(file.transform)[:6]
             if transform is None and file.gcps[0]:
                 raise InputError(
@@ -271,6 +263,43 @@ def parse_crs(text: str, origin: Path) -> Any:
             f"{origin}: the reference system {text!r} is not known: write a code such as "
             '"EPSG:25832"'
         ) from error
+
+
+def choose_crs(path: Path, own: str | None, stated: str | None) -> str | None:
+    """Return the reference system of a file as WKT: its own, or what data.toml states.
+
+    Raises:
+        InputError: If the two differ, or one is unknown.
+    """
+    if stated is None:
+        return None if own is None else str(parse_crs(own, path).to_wkt())
+    chosen = parse_crs(stated, path)
+    if own is not None and parse_crs(own, path) != chosen:
+        raise InputError(
+            f"{path}: has the reference system {crs_name(own)}, but {stated} is stated for it: "
+            "remove `crs`"
+        )
+    return str(chosen.to_wkt())
+
+
+class Located(Protocol):
+    """A raster or a file of polygons."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def crs(self) -> str | None: ...
+
+
+def check_both_have_crs(first: Located, second: Located) -> None:
+    """Raise InputError if only one of two files has a reference system."""
+    if (first.crs is None) != (second.crs is None):
+        without, other = (first, second) if first.crs is None else (second, first)
+        raise InputError(
+            f"{without.path}: has no reference system, but {other.path.name} has "
+            f'{crs_name(other.crs)}: state it in data.toml, such as crs = "EPSG:25832"'
+        )
 
 
 def crs_name(crs: str | None) -> str:

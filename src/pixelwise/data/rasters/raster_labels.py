@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.rasters.raster_file import Raster, Window, crs_name, open_tiff, read_errors
+from pixelwise.data.rasters.raster_file import (
+    Raster,
+    Window,
+    check_both_have_crs,
+    open_tiff,
+    read_errors,
+)
 from pixelwise.data.source import NO_DATA
 from pixelwise.errors import InputError
 
@@ -51,12 +57,7 @@ class RasterLabels:
                 f"({columns}x{rows}) and the image {image.path.name} ({width}x{height}) differ in "
                 "size: use files with a georeference"
             )
-        if (labels.crs is None) != (image.crs is None):
-            without, other = (labels, image) if labels.crs is None else (image, labels)
-            raise InputError(
-                f"{without.path}: has no reference system, but {other.path.name} has "
-                f'{crs_name(other.crs)}: state it in data.toml, such as crs = "EPSG:25832"'
-            )
+        check_both_have_crs(image, labels)
 
     @property
     def _same_grid(self) -> bool:
