@@ -47,9 +47,16 @@ def cross_validate(
     tune_allocator()
     from pixelwise.study.cross_validate import cross_validate as run
 
-    values = {"epochs": epochs, "seed": seed, "device": device}
-    values |= {"data.group_by": group_by, "data.images": images, "data.masks": masks}
-    loaded = study.load_fold_recipe(recipe, settings, values)
+    loaded = study.load_study_recipe(
+        recipe,
+        settings,
+        images=images,
+        masks=masks,
+        group_by=group_by,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+    )
     with study.make_display(quiet=output.alone) as display:
         result = run(data, out, loaded, folds=folds, callback=display)
     if not output.alone:

@@ -60,9 +60,16 @@ def label_errors(
     tune_allocator()
     from pixelwise.study.label_errors.find import find_label_errors
 
-    values = {"epochs": epochs, "seed": seed, "device": device}
-    values |= {"data.group_by": group_by, "data.images": images, "data.masks": masks}
-    loaded = study.load_fold_recipe(recipe, settings, values)
+    loaded = study.load_study_recipe(
+        recipe,
+        settings,
+        images=images,
+        masks=masks,
+        group_by=group_by,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+    )
     with study.make_display(quiet=output.alone) as display:
         result = find_label_errors(
             data,

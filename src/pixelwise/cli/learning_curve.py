@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from pixelwise.cli import flags
+from pixelwise.cli import flags, study
 from pixelwise.cli.console import JsonOutput, command, console, print_line
 from pixelwise.errors import InputError, check_training_packages
 
@@ -30,10 +30,7 @@ def learning_curve(
         Option(min=1, help="Steps of each training.", show_default="as many as fit the budget"),
     ] = None,
     recipe: flags.Recipe = None,
-    settings: Annotated[
-        list[str] | None,
-        Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all trainings."),
-    ] = None,
+    settings: study.Settings = None,
     images: flags.Images = None,
     masks: flags.Masks = None,
     json_file: flags.JsonFile = None,
@@ -51,18 +48,15 @@ def learning_curve(
     from pixelwise.process_settings import tune_allocator
 
     tune_allocator()
-    from pixelwise.recipes.load_recipe import load_recipe, parse_override
     from pixelwise.study.learning_curve import learning_curve as run_study
     from pixelwise.study.study_display import StudyDisplay
 
-    overrides = dict(parse_override(text) for text in settings or [])
-    stated = {"data.images": images, "data.masks": masks}
-    overrides |= {key: value for key, value in stated.items() if value}
+    loaded = study.load_study_recipe(recipe, settings, images=images, masks=masks)
     with StudyDisplay(console, quiet=output.alone, lines=True) as display:
         result = run_study(
             data,
             out,
-            load_recipe(recipe, overrides),
+            loaded,
             fractions=_parse_fractions(fractions),
             seeds=seeds,
             minutes=minutes,

@@ -1,4 +1,4 @@
-"""What `pixelwise cross-validate` and `pixelwise label-errors` have in common."""
+"""What the commands that train several networks of one dataset have in common."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Settings = Annotated[
     list[str] | None,
-    Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all folds."),
+    Option("--set", metavar="KEY=VALUE", help="Any recipe key, for all trainings."),
 ]
 Epochs = Annotated[
     int | None, Option(help="Number of passes over the training images of each fold.")
@@ -25,15 +25,31 @@ Seed = Annotated[int | None, Option(help="Random seed of the folds and the train
 Device = Annotated[str | None, Option(help="auto, cpu, cuda or mps.")]
 
 
-def load_fold_recipe(
-    recipe: str | None, settings: list[str] | None, flags: Mapping[str, Any]
+def load_study_recipe(
+    recipe: str | None,
+    settings: list[str] | None,
+    *,
+    images: str | None,
+    masks: str | None,
+    group_by: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
 ) -> Recipe:
-    """Load the recipe of the folds; options that are not None set its values by dotted key."""
+    """Load the recipe of all trainings; options that are not None set its values."""
     from pixelwise.recipes.load_recipe import load_recipe, parse_override
 
     overrides = dict(parse_override(text) for text in settings or [])
-    given = {key: value for key, value in flags.items() if value is not None}
-    return load_recipe(recipe, overrides | given)
+    options = {
+        "data.images": images,
+        "data.masks": masks,
+        "data.group_by": group_by,
+        "epochs": epochs,
+        "seed": seed,
+        "device": device,
+    }
+    overrides |= {key: value for key, value in options.items() if value is not None}
+    return load_recipe(recipe, overrides)
 
 
 def make_display(*, quiet: bool) -> AbstractContextManager[FoldsCallback]:

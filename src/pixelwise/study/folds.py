@@ -33,7 +33,6 @@ from pixelwise.recipes.schema import Recipe
 from pixelwise.training.callbacks import Callback
 from pixelwise.training.run_folder import check_same_data
 from pixelwise.training.runs import check_continuable, is_finished, train_or_resume
-from pixelwise.training.trainer import TrainingStoppedError
 from pixelwise.weights.bundle import Bundle
 
 FILE = "folds.json"
@@ -102,13 +101,7 @@ def train_folds(
         if not is_finished(folder):
             callback.on_fold_begin(number, folds)
             fold_recipe = _chosen(out, recipe).replace({"data.fold": f"{number}/{folds}"})
-            try:
-                train_or_resume(root, folder, fold_recipe, callback=callback)
-            except TrainingStoppedError as error:
-                raise TrainingStoppedError(
-                    f"stopped in {folder}; everything is saved: run the same command to continue",
-                    signal_number=error.exit_code - 128,
-                ) from error
+            train_or_resume(root, folder, fold_recipe, callback=callback)
         bundles.append(bundle)
     return bundles
 

@@ -39,7 +39,6 @@ from pixelwise.study.curve_results import PAGE, RESULTS, FinishedTraining, Learn
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.run_folder import VAL_IMAGES, fingerprint, read_metrics
 from pixelwise.training.runs import plan_training, train_or_resume
-from pixelwise.training.trainer import TrainingStoppedError
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 SEEDS = 3
@@ -364,13 +363,7 @@ def _train(
     data = repeat_subset(study.data, chosen, study.pixels, length)
     recipe = study.recipe.replace({"seed": study.recipe.seed + seed})
     callbacks = CallbackList(callback, None if deadline is None else _Deadline(deadline))
-    try:
-        train_or_resume(data, folder, recipe, callback=callbacks)
-    except TrainingStoppedError as error:
-        raise TrainingStoppedError(
-            f"stopped in {folder}; everything is saved: run the same command to continue",
-            signal_number=error.exit_code - 128,
-        ) from error
+    train_or_resume(data, folder, recipe, callback=callbacks)
 
 
 def _read_finished(folder: Path, images: int, seed: int) -> FinishedTraining | None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from rich.console import Console
 
-from pixelwise.progress import UNIT_COLUMN, Bar, Clock, duration
+from pixelwise.progress import Clock, duration
 from pixelwise.study.curve_results import FinishedTraining
 from pixelwise.study.learning_curve import StudyCallback
+from pixelwise.training.display import Display
 
 
-class StudyDisplay(StudyCallback):
-    """A progress bar for the check of the dataset, and one for the steps of all trainings.
+class StudyDisplay(StudyCallback, Display):
+    """The progress of the steps of all trainings.
 
     Args:
         console: Where to draw. By default standard error.
@@ -23,24 +22,11 @@ class StudyDisplay(StudyCallback):
     def __init__(
         self, console: Console | None = None, *, quiet: bool = False, lines: bool = False
     ) -> None:
+        Display.__init__(self, console, quiet=quiet)
         self.console = console or Console(stderr=True)
         self.lines = lines and not quiet
-        self.dataset_bar = Bar("checking the data", console=console, quiet=quiet)
-        self.bar = Bar("", unit="", console=console, quiet=quiet, columns=(UNIT_COLUMN,))
-        self.clock = Clock()
         self.title = ""
         self.before, self.total = 0, 1
-        self.is_first_step = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.dataset_bar.__exit__()
-        self.bar.__exit__()
-
-    def on_dataset_progress(self, done: int, total: int) -> None:
-        self.dataset_bar(done, total)
 
     def on_status(self, text: str) -> None:
         self.dataset_bar.__exit__()

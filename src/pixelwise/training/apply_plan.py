@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -116,9 +117,16 @@ def estimate_memory(model: ModelRecipe) -> Network:
     measured = Network()
     if model.name == CUSTOM_MODEL:
         return measured
-    counts = []
-    for compared in (model, ModelRecipe(name="deeplab_v3plus")):
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            network = create_model(compared.name, num_classes=_COMPARED_CLASSES, **compared.options)
-            counts.append(count_activations(network, **_COMPARED_AT))
-    return replace(measured, per_pixel=measured.per_pixel * counts[0] / counts[1])
+    ratio = _count_activations(model) / _count_measured_activations()
+    return replace(measured, per_pixel=measured.per_pixel * ratio)
+
+
+@cache
+def _count_measured_activations() -> int:
+    return _count_activations(ModelRecipe(name="deeplab_v3plus"))
+
+
+def _count_activations(model: ModelRecipe) -> int:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        network = create_model(model.name, num_classes=_COMPARED_CLASSES, **model.options)
+        return count_activations(network, **_COMPARED_AT)

@@ -12,8 +12,8 @@ from pixelwise.progress import UNIT_COLUMN, Bar, Clock, duration
 from pixelwise.training.callbacks import Callback
 
 
-class TrainingDisplay(Callback):
-    """A progress bar for the check of the dataset, and one for the steps and the validation.
+class Display(Callback):
+    """A progress bar for the check of the dataset, and one for everything after it.
 
     Args:
         console: Where to draw. By default standard error.
@@ -23,12 +23,8 @@ class TrainingDisplay(Callback):
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self.dataset_bar = Bar("checking the data", console=console, quiet=quiet)
         self.bar = Bar("", unit="", console=console, quiet=quiet, columns=(UNIT_COLUMN,))
-        self.epochs = 0
-        self.state = ""
         self.clock = Clock()
-        self.rate = self.loss = 0.0
         self.is_first_step = True
-        self.last_time = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -39,6 +35,20 @@ class TrainingDisplay(Callback):
 
     def on_dataset_progress(self, done: int, total: int) -> None:
         self.dataset_bar(done, total)
+
+
+class TrainingDisplay(Display):
+    """The progress of the steps and the validation of a run.
+
+    For the arguments see `Display`.
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        super().__init__(console, quiet=quiet)
+        self.epochs = 0
+        self.state = ""
+        self.rate = self.loss = 0.0
+        self.last_time = time.monotonic()
 
     def on_status(self, text: str) -> None:
         self.dataset_bar.__exit__()

@@ -45,7 +45,7 @@ from pixelwise.training.setup import (
     set_up,
 )
 from pixelwise.training.tensorboard import TensorBoard
-from pixelwise.training.trainer import Trainer
+from pixelwise.training.trainer import Trainer, TrainingStoppedError
 from pixelwise.worker_start import check_workers_start
 
 
@@ -207,12 +207,18 @@ def train_or_resume(
     """Train, or resume what an earlier call with the same arguments has begun in the folder.
 
     For arguments and errors see `train`. A run that was killed before its first checkpoint begins
-    again.
+    again. Since the caller finds its runs again, a run that is stopped says to repeat the command.
     """
-    if list_checkpoints(folder / "checkpoints"):
-        opened = data if isinstance(data, SegmentationData) else None
-        return resume(folder, data=opened, callback=callback)
-    return train(data, folder, recipe, overwrite=_was_begun(folder), callback=callback)
+    try:
+        if list_checkpoints(folder / "checkpoints"):
+            opened = data if isinstance(data, SegmentationData) else None
+            return resume(folder, data=opened, callback=callback)
+        return train(data, folder, recipe, overwrite=_was_begun(folder), callback=callback)
+    except TrainingStoppedError as error:
+        raise TrainingStoppedError(
+            f"stopped in {folder}; everything is saved: run the same command to continue",
+            signal_number=error.exit_code - 128,
+        ) from error
 
 
 def is_finished(folder: Path) -> bool:

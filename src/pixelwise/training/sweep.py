@@ -35,7 +35,7 @@ from pixelwise.recipes.load_recipe import load_recipe
 from pixelwise.recipes.schema import MAX_ADAMW_RATE, Recipe
 from pixelwise.training.callbacks import Callback, CallbackList
 from pixelwise.training.runs import train_or_resume
-from pixelwise.training.trainer import TrainingError, TrainingStoppedError
+from pixelwise.training.trainer import TrainingError
 from pixelwise.weights.published.fetch import find_imagenet_weights
 
 if TYPE_CHECKING:
@@ -305,11 +305,6 @@ def _run_trial(
         study.tell(trial, state=TrialState.PRUNED)
     except TrainingError:
         study.tell(trial, state=TrialState.FAIL)
-    except TrainingStoppedError as error:
-        raise TrainingStoppedError(
-            f"stopped in {folder}; everything is saved: run the same command to continue",
-            signal_number=error.exit_code - 128,
-        ) from error
     else:
         study.tell(trial, max(row["val_mean_iou"] or 0.0 for row in run.history))
 
