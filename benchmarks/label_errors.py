@@ -5,7 +5,8 @@
 
 STUDY holds the trained folds, or they are trained with the default recipe. Beside the ranking of
 label-errors, a baseline ranks the connected components of plain disagreement by their size. A
-finding hits a fault if at least half of its pixels, or of those of the fault, are changed ones.
+finding hits a fault if at least half of its pixels were changed, or if it covers at least half of
+the fault.
 """
 
 from __future__ import annotations
