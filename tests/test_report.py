@@ -147,6 +147,12 @@ def write(path: Path, **changes: Any) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+def test_epochs_without_validation_count(tmp_path: Path) -> None:
+    history = [row for row in epochs(12) if row["epoch"] in (5, 10, 12)]
+    page = write(tmp_path / "report.html", history=history)
+    assert "12 epochs in 6:00 min, 12 images per second" in page.text
+
+
 def test_the_page_shows_all_values(tmp_path: Path) -> None:
     page = write(tmp_path / "report.html")
     for text in (

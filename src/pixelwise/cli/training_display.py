@@ -36,7 +36,7 @@ def run_with_display(work: Callable[[Callback], Run]) -> Run:
     if run.ended_early:
         print_line(f"ended early  {run.ended_early}")
     scores = run.evaluation.to_json(run.data.classes.names)
-    show_scores(scores, title=f"val, epoch {run.best_epoch} of {len(run.history)}")
+    show_scores(scores, title=f"val, epoch {run.best_epoch} of {run.last_epoch}")
     with Bar("scoring for the report") as bar:
 
         def show(done: int, total: int) -> None:

@@ -55,10 +55,11 @@ class LivePage(Callback):
 
     def _write_active(self) -> None:
         assert self.run is not None
-        done, epochs = len(self.run.history), self.run.recipe.epochs
+        done, epochs = self.run.last_epoch, self.run.recipe.epochs
         status = f"Training: {done} of {epochs} epochs are done"
         if done:
-            seconds = (row["seconds"] + row["val_seconds"] for row in self.run.history)
+            every = self.run.recipe.validate_every
+            seconds = (row["seconds"] + row["val_seconds"] / every for row in self.run.history)
             status += f", about {duration((epochs - done) * statistics.median(seconds))} left"
             status += f". The scores are those of epoch {self.run.best_epoch}, the best so far"
         now = datetime.now().strftime("%H:%M:%S")
@@ -69,7 +70,7 @@ class LivePage(Callback):
         if run is None:  # stopped before its first step
             return
         evaluation = run.evaluation
-        best = f"{run.best_epoch} of {len(run.history)}, by validation mIoU"
+        best = f"{run.best_epoch} of {run.last_epoch}, by validation mIoU"
         write_report(
             run.folder / REPORT,
             title=run_title(run),

@@ -131,10 +131,15 @@ def _format_interval(interval: Sequence[float] | None) -> str:
 
 
 def _summary(history: Sequence[Mapping[str, Any]]) -> str:
-    """Describe the number of epochs, the time and the speed."""
+    """Describe the number of epochs, the time and the speed.
+
+    An epoch without validation has no row: it is taken to last as long as the next one that has.
+    """
     if not history:
         return ""
-    seconds = sum(float(row["seconds"]) for row in history)
+    numbers = [int(row["epoch"]) for row in history]
+    lengths = np.diff(numbers, prepend=0)
+    seconds = float(sum(n * float(row["seconds"]) for n, row in zip(lengths, history, strict=True)))
     speed = float(np.median([float(row["images_per_second"]) for row in history]))
-    epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
+    epochs = "1 epoch" if numbers[-1] == 1 else f"{numbers[-1]} epochs"
     return f"{epochs} in {duration(seconds)}, {speed:.3g} images per second"

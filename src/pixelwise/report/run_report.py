@@ -55,7 +55,7 @@ def write_run_report(run: Run, *, command: str, progress: ProgressCallback | Non
         galleries=_galleries(run, predictor, evaluation),
         facts={
             **run.facts,
-            "best epoch": f"{run.best_epoch} of {len(run.history)}, by validation mIoU",
+            "best epoch": f"{run.best_epoch} of {run.last_epoch}, by validation mIoU",
             "ended early": run.ended_early,
             "time per epoch": _epoch_time(run.history),
             "peak memory": _memory(),

@@ -127,6 +127,11 @@ class Run:
         return self.progress.history
 
     @property
+    def last_epoch(self) -> int:
+        """The last validated epoch, from 1; 0 before the first validation."""
+        return int(self.history[-1]["epoch"]) if self.history else 0
+
+    @property
     def best_epoch(self) -> int:
         """The epoch with the highest val mIoU, from 1; 0 before the first validation."""
         return self.progress.best_epoch
