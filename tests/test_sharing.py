@@ -252,8 +252,33 @@ def test_a_forked_process_predicts(exported: Path, runtime: str, tmp_path: Path)
     """A server such as gunicorn --preload loads once and forks its workers; some predict before."""
     found = tmp_path / "logits.npy"
     command = [sys.executable, "-W", "ignore", "-c", FORK, str(exported), runtime, str(found)]
-    # Without close_fds Python spawns instead of forking this process and its runtimes' threads.
-    subprocess.run(command, check=True, timeout=600, close_fds=False)
+    subprocess.run(command, check=True, timeout=600)
+
+
+SIGNALED = """
+import faulthandler, gc, signal, subprocess, sys
+import numpy as np
+import pixelwise
+
+faulthandler.enable()  # as pytest does: signal handlers run on a stack of their own
+signal.signal(signal.SIGCHLD, lambda *_: None)  # as PyTorch does for the workers of a DataLoader
+image = np.zeros((64, 96, 3), np.uint8)
+predictors = [pixelwise.load(sys.argv[1], runtime=sys.argv[2]) for _ in range(2)]
+for predictor in predictors:
+    predictor.logits(image)
+del predictor
+while predictors:
+    del predictors[0]
+    gc.collect()
+subprocess.run([sys.executable, "-c", ""], check=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGCHLD")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_signal_after_predictors_are_gone_does_no_harm(exported: Path, runtime: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", SIGNALED, str(exported), runtime]
+    subprocess.run(command, check=True, timeout=600)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from queue import LifoQueue
 from typing import Any
 
@@ -40,6 +41,17 @@ WAITING = 1  # images that wait for a stream with their input ready, so that it 
 MEMORY_RATIO, LABEL_MEMORY_RATIO = 0.75, 0.32
 
 
+@cache
+def shared_core() -> ov.Core:
+    """Return the core of all models of this process.
+
+    The first compiled model of a core gives the thread an alternate signal stack, which is freed
+    with the core. If there were several cores, a thread could be left with a freed one, and the
+    next signal, such as the end of a child process, would kill the process.
+    """
+    return ov.Core()
+
+
 class OpenVINORuntime:
     """Run an OpenVINO model on the CPU.
 
@@ -58,7 +70,7 @@ class OpenVINORuntime:
     def __init__(self, export: ExportManifest, *, precision: str = "f32") -> None:
         self.name = export.name if precision == "f32" else f"{export.name}-{precision}"
         self._export = export
-        self._core = ov.Core()
+        self._core = shared_core()
         self._cloning = ProcessLock()
         float32 = export.precision == "float32" and precision == "f32"
         try:
