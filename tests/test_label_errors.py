@@ -177,7 +177,7 @@ def test_the_estimate_counts_certain_findings_and_its_interval_is_over_images() 
 
 
 def test_the_temperature_and_the_thresholds_are_those_of_the_samples() -> None:
-    from pixelwise.evaluation.calibrate import SampledLogits
+    from pixelwise.evaluation.logit_samples import SampledLogits
     from pixelwise.study.label_errors.evidence import fit_thresholds
 
     rng = np.random.default_rng(0)
