@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from pixelwise import InputError, Predictor
 from pixelwise.data.classes import IGNORE, Classes, write_classes_toml
 from pixelwise.evaluation import tune_bias
 from pixelwise.evaluation.logit_samples import SampledLogits
-from pixelwise.evaluation.tune_bias import OFFSETS, add_to_logits, fit_offsets
+from pixelwise.evaluation.tune_bias import OFFSETS, fit_offsets
 from pixelwise.models import create_model
 from pixelwise.weights.bundle import Bundle
+from pixelwise.weights.logit_offsets import add_to_logits, offset_logits
 
 CLASSES = Classes.make(("a", "b", "c"), ignore=IGNORE)
 
@@ -171,10 +171,8 @@ def hidden(tiny_bundle: Path, tmp_path: Path) -> tuple[Path, Path]:
             (root / kind / part).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(root / kind / part / f"{part}_{i:02d}.png")
     write_classes_toml(root / "classes.toml", bundle.classes)
-    model = bundle.build()
-    add_to_logits(model, torch.tensor([0.0, 0.0, -0.5]))
     path = tmp_path / "hidden.safetensors"
-    replace(bundle, weights=model.state_dict()).save(path)
+    offset_logits(bundle, dict(zip(bundle.classes.names, (0, 0, -0.5), strict=True))).save(path)
     return path, root
 
 
@@ -219,3 +217,5 @@ def test_bad_calls_are_one_line(hidden: tuple[Path, Path], tmp_path: Path, cli: 
     assert result.code == 2
     assert "1 images of val have labeled pixels" in result.err
     assert not (tmp_path / "t.safetensors").exists()
+    with pytest.raises(InputError, match=r"hidden.*: offsets of \['x'\]: the classes are"):
+        offset_logits(Bundle.load(path), {"x": 1.0})

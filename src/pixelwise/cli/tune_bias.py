@@ -50,15 +50,18 @@ def tune_bias(
     check_output(out, overwrite=overwrite)
     predictor = flags.load_predictor(bundle, flags.parse_options(ctx, "torch"))
     from pixelwise.evaluation import tune_bias as tune
-    from pixelwise.evaluation import write_tuned
     from pixelwise.weights.bundle import Bundle
+    from pixelwise.weights.logit_offsets import offset_logits
 
     dataset = flags.open_split(predictor, data, split, flags.dataset_spec(images, masks))
     with Bar(f"predicting {split}") as bar:
         tuning = tune(predictor, dataset, split, progress=bar)
-    check_output(out, overwrite=overwrite)  # it may have appeared meanwhile
+    content = tuning.to_json()
     if tuning.helps:
-        write_tuned(Bundle.load(bundle), tuning, out, split=split)
+        scores = {"split": split, **content["after"]}
+        tuned = offset_logits(Bundle.load(bundle), content["offsets"], scores)
+        check_output(out, overwrite=overwrite)  # it may have appeared meanwhile
+        tuned.save(out)
     if not output.alone:
         for note in dataset.notes:
             print_line(note)
@@ -68,8 +71,10 @@ def tune_bias(
             if tuning.helps
             else "not written: no offsets raise the mean IoU of images that they were not fitted to"
         )
-    content = {"bundle": str(bundle), "data": str(data), "split": split, **tuning.to_json()}
-    output.write(content | {"written": str(out) if tuning.helps else None})
+    written = str(out) if tuning.helps else None
+    output.write(
+        {"bundle": str(bundle), "data": str(data), "split": split, **content, "written": written}
+    )
 
 
 def _print_tuning(tuning: BiasTuning, split: str) -> None:

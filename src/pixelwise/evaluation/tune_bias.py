@@ -12,22 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_scan import ProgressCallback
-from pixelwise.errors import InputError
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores, ratios
 from pixelwise.evaluation.logit_samples import SampledLogits, divide_in_halves, sample_logits
 from pixelwise.inference import Predictor
-from pixelwise.models import Segmenter
-from pixelwise.weights.bundle import Bundle
 
 OFFSETS = np.linspace(-3, 3, 61).astype(np.float32)
 """The offsets that are tried for a class."""
@@ -65,7 +59,10 @@ class BiasTuning:
         return {
             "helps": self.helps,
             "images": self.images,
-            "offsets": dict(zip(self.classes, map(float, self.offsets.round(2)), strict=True)),
+            "offsets": {
+                name: round(float(offset), 2)
+                for name, offset in zip(self.classes, self.offsets, strict=True)
+            },
             "before": self.before.to_json(self.classes),
             "after": self.after.to_json(self.classes),
         }
@@ -165,57 +162,3 @@ def _means(
     counts[:, 2, index] = len(truth) - remaining.sum(axis=(1, 2))
     iou: NDArray[np.float64] = ratios(counts)["iou"][:, present].mean(axis=1)
     return iou
-
-
-def write_tuned(bundle: Bundle, tuning: BiasTuning, out: Path, *, split: str) -> None:
-    """Write a bundle with the offsets in the bias of its last layer.
-
-    Its scores are those that were measured on images the offsets were not fitted to.
-
-    Raises:
-        InputError: If the network has no bias that adds to its logits, or `out` cannot be written.
-    """
-    model = bundle.build()
-    try:
-        add_to_logits(model, torch.from_numpy(tuning.offsets), channels=bundle.pixels.channels)
-    except InputError as error:
-        raise InputError(f"{bundle.path}: {error}") from error
-    scores = {
-        "split": split,
-        "class_offsets": tuning.to_json()["offsets"],
-        **tuning.after.to_json(tuning.classes),
-    }
-    replace(bundle, weights=model.state_dict(), scores=scores).save(out)
-
-
-def add_to_logits(model: Segmenter, offsets: Tensor, *, channels: int = 3) -> None:
-    """Add a number per class to the logits of a network, by one bias of its head.
-
-    The head may have several layers with a number for each class. The one whose bias shifts all
-    logits equally is found by trying.
-
-    Args:
-        model: The network, in evaluation mode. Changed in place.
-        offsets: (C,) what is added.
-        channels: Number of channels of the images.
-
-    Raises:
-        InputError: If there is none.
-    """
-    images = torch.randn(1, channels, 96, 128, generator=torch.Generator().manual_seed(0))
-    candidates = [
-        layer.bias
-        for layer in model.head.modules()
-        if isinstance(layer, nn.Conv2d) and layer.bias is not None
-        if len(layer.bias) == len(offsets)
-    ]
-    with torch.inference_mode():
-        expected = model(images) + offsets[:, None, None]
-        tolerance = 1e-4 * (1 + float(expected.abs().max()))
-        for bias in candidates:
-            original = bias.clone()
-            bias += offsets
-            if float((model(images) - expected).abs().max()) <= tolerance:
-                return
-            bias.copy_(original)
-    raise InputError("no bias of its head adds equally to all logits: it cannot be tuned")
