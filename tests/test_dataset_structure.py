@@ -15,7 +15,7 @@ import pytest
 
 import pixelwise
 import structures
-from miniatures import blobs, write_image, write_mask
+from miniatures import blobs, voc_colors, write_image, write_mask
 from pixelwise.data import layouts
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.dataset_spec import DatasetSpec
@@ -177,6 +177,33 @@ def test_ade20k_and_camvid_need_more_evidence_than_folder_names(tmp_path: Path) 
     data = open_dataset(tmp_path / "cam")
     assert data.classes.names == ("class_0", "class_1", "class_2")
     assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 3, "val": 2}
+
+
+def test_the_masks_of_the_pet_dataset_are_no_class(tmp_path: Path) -> None:
+    """It also has files of MATLAB beside a few images, and lists and XML beside the masks."""
+    write_pairs(tmp_path, STRUCTURES["Oxford-IIIT Pet"])
+    (tmp_path / "images" / "Abyssinian_1.mat").write_bytes(b"MATLAB")
+    (tmp_path / "annotations" / "xmls").mkdir()
+    (tmp_path / "annotations" / "xmls" / "Abyssinian_1.xml").write_text("<annotation/>")
+    data = open_dataset(tmp_path, draw_val=False)
+    assert data.classes.names == ("class_0", "class_1", "class_2")
+    for sample in data.splits["all"]:
+        number = int(sample.image.stem[-1])
+        np.testing.assert_array_equal(data.read(sample)[1], blobs(number, 3))
+
+
+def test_the_palette_of_voc_does_not_name_the_classes(tmp_path: Path) -> None:
+    """labelme gives the masks of any classes this palette."""
+    for n in range(3):
+        write_image(tmp_path / f"JPEGImages/p{n}.jpg", n)
+        write_mask(tmp_path / f"SegmentationClass/p{n}.png", blobs(n, 3), voc_colors())
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("p0\np1\n")
+    (lists / "val.txt").write_text("p2\n")
+    data = open_dataset(tmp_path)
+    assert data.classes.names == ("class_0", "class_1", "class_2")
+    assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 2, "val": 1}
 
 
 def test_two_photo_folders_are_not_images_and_masks(tmp_path: Path) -> None:
