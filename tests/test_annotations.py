@@ -287,6 +287,7 @@ def test_yaml_scalars_are_names_as_written(tmp_path: Path, names: str, expected:
         ("names: [a, b, c]\nnc: 4\n", "nc is '4', but there are 3 names: correct one of them"),
         ("names: {0: a, 1: b, 1: c}\n", "the key '1' occurs twice"),
         ("names: [a, 'a ', c]\n", "class name 'a' is used twice"),
+        ("names: [a, b, c]\nkpt_shape: [2, 2]\n", "boxes and key points, not polygons"),
     ],
 )
 def test_contradictions_in_a_data_yaml_are_refused(tmp_path: Path, text: str, message: str) -> None:
