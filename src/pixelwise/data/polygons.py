@@ -175,8 +175,8 @@ class RegionMask:
             remedy = "correct the file, or use the image that was annotated"
             if recorded == size[::-1]:
                 remedy = (
-                    "if its EXIF orientation rotates it, annotate the upright image; else exchange "
-                    "width and height in the file"
+                    "its EXIF orientation may rotate it, so annotate the upright image; if it does "
+                    "not, exchange width and height in the file"
                 )
             raise InputError(
                 f"{self.path}: the file gives {recorded[1]}x{recorded[0]} for {self.image}, "
