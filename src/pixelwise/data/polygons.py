@@ -215,7 +215,9 @@ def check_scale(masks: Iterable[RegionMask]) -> None:
                 for ring in region.rings
             ]
             if rings:
-                tiny[mask.path] = all((np.ptp(ring, axis=0) <= 1).all() for ring in rings)
+                tiny[mask.path] = all(
+                    np.abs(ring).max() <= 1 or (np.ptp(ring, axis=0) < 1).all() for ring in rings
+                )
     text = (
         "every outline is smaller than a pixel, as fractions of the image's size or degrees would "
         "be: write the corners in pixels"
