@@ -689,6 +689,7 @@ def camvid(writer: Writer) -> Dataset:
     for scene in scenes:
         stored = np.where(scene.mask == VOID, 11, scene.mask).astype(np.uint8)
         write_mask(writer.root / f"{scene.split}annot" / f"{scene.name}.png", stored)
+        (writer.root / f"{scene.split}.txt").write_text("/SegNet/CamVid/train/0.png /SegNet/0.png")
     writer.write_images(lambda s: writer.root / s.split, scenes)
     return Dataset(writer.root, "camvid", scenes, names.split(","))
 

@@ -184,6 +184,13 @@ def _two_cities(root: Path) -> None:
         write_mask(root / f"graz/labels/q{n}.png", blobs(10 + n, 3))
 
 
+def _two_file_types(root: Path) -> None:
+    for n in range(4):
+        for kind, folder in ((".png", "png"), (".tif", "tiff")):
+            write_image(root / f"{folder}/train/p{n}{kind}", n)
+            write_mask(root / f"{folder}/train_labels/p{n}{kind}", blobs(n, 3))
+
+
 AMBIGUOUS: dict[str, Callable[[Path], None]] = {
     "CWFID": cwfid,
     "class and instance masks": _copies("masks", "instance_masks"),
@@ -195,6 +202,7 @@ AMBIGUOUS: dict[str, Callable[[Path], None]] = {
     "ETCI": _copies("tiles/flood_label", "tiles/water_body_label", image="tiles/vv/p{n}.png"),
     "two endings": _two_endings,
     "two datasets": _two_cities,
+    "copies in two file types": _two_file_types,
     "masks in splits": _copies("train/gt", "train/gt_color", image="train/rgb/p{n}.jpg"),
 }
 

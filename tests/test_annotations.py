@@ -287,6 +287,7 @@ def test_yaml_scalars_are_names_as_written(tmp_path: Path, names: str, expected:
         ("names: [a, b, c]\nnc: 4\n", "nc is '4', but there are 3 names: correct one of them"),
         ("names: {0: a, 1: b, 1: c}\n", "the key '1' occurs twice"),
         ("names: [a, 'a ', c]\n", "class name 'a' is used twice"),
+        ("names: [a, b, c]\nkpt_shape: [2, 2]\n", "boxes and key points, not polygons"),
     ],
 )
 def test_contradictions_in_a_data_yaml_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -577,6 +578,28 @@ def test_regions_of_a_rotated_image_are_refused(tmp_path: Path) -> None:
     assert "task 0: a region was drawn on the image rotated by 90 degrees: rotate it back" in line
 
 
+def test_regions_of_a_second_image_are_refused(tmp_path: Path) -> None:
+    MINIATURES["label studio"](tmp_path)
+    set_results(tmp_path, lambda results: results[0].update(item_index=1))
+    (line, *_) = refusal(tmp_path)
+    assert "a region is on image 1 of a task with several images" in line
+
+
+def test_the_ground_truth_of_several_annotations_is_used(tmp_path: Path) -> None:
+    expected = MINIATURES["label studio"](tmp_path)
+
+    def change(tasks: list[Any]) -> None:
+        for task in tasks[:-1]:
+            task["annotations"][-1]["ground_truth"] = True
+            other = {"id": 8, "ground_truth": False, "result": tasks[1]["annotations"][1]["result"]}
+            task["annotations"].insert(0, other)
+
+    edit_json(tasks_file(tmp_path), change)
+    data = open_dataset(tmp_path, draw_val=False)
+    for stem, mask in expected.masks["all"].items():
+        np.testing.assert_array_equal(mask_of(data, stem), mask)
+
+
 def test_two_exports_are_refused(tmp_path: Path) -> None:
     label_studio(tmp_path)
     shutil.copy(tasks_file(tmp_path), tmp_path / "project-2.json")
@@ -603,6 +626,17 @@ def test_an_image_twice_in_a_pair_list_is_refused(tmp_path: Path) -> None:
         stream.write("images/photo_0.jpg\ttruth/other.png\n")
     (line,) = refusal(tmp_path)
     assert line.startswith(f"{tmp_path / 'images/photo_0.jpg'}: belongs to line 1 of ")
+
+
+def test_a_list_without_pairs_beside_others_is_not_ignored(tmp_path: Path) -> None:
+    MINIATURES["pair lists"](tmp_path)
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}.txt"
+        path.write_text("image mask\n" + (path.read_text() if path.exists() else ""))
+    (line,) = refusal(tmp_path)
+    assert line.startswith(f"{tmp_path / 'train.txt'}: line 1 has 2 columns")
+    (tmp_path / "train.txt").write_text((tmp_path / "train.txt").read_text().partition("\n")[2])
+    assert "test is skipped: test.txt names no masks" in open_dataset(tmp_path).notes
 
 
 @pytest.mark.parametrize("separator", ["\t", " ", ", "])

@@ -284,3 +284,10 @@ def test_values_of_sixteen_bits_are_read_and_written_as_indices() -> None:
 def test_indexed_classes_describe_masks_of_indices() -> None:
     classes = Classes.make(["a", "b"], values=[7, 9], ignore=3, also_ignored=(4,))
     assert classes.indexed() == Classes.make(["a", "b"], colors=classes.colors, ignore=255)
+
+
+def test_a_class_table_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "classes.toml"
+    path.write_bytes(b'\xef\xbb\xbf[[class]]\r\nname = "sky"\r\ncolor = [1, 2, 3]\r\n')
+    assert read_classes_toml(path).names == ("sky",)
+    assert toml_has_colors(path)

@@ -15,7 +15,7 @@ import pytest
 
 import pixelwise
 import structures
-from miniatures import blobs, write_image, write_mask
+from miniatures import blobs, voc_colors, write_image, write_mask
 from pixelwise.data import layouts
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.dataset_spec import DatasetSpec
@@ -177,6 +177,58 @@ def test_ade20k_and_camvid_need_more_evidence_than_folder_names(tmp_path: Path) 
     data = open_dataset(tmp_path / "cam")
     assert data.classes.names == ("class_0", "class_1", "class_2")
     assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 3, "val": 2}
+
+
+CITY = (
+    "leftImg8bit/{s}/city/city_00000{n}_000019_leftImg8bit.png",
+    "gtFine/{s}/city/city_00000{n}",
+)
+OWN_CLASSES = {
+    "Cityscapes": (*CITY, "_000019_gtFine_labelIds.png"),
+    "Cityscapes, training ids": (*CITY, "_000019_gtFine_labelTrainIds.png"),
+    "ADE20K": ("images/{s}ing/p{n}.jpg", "annotations/{s}ing/p{n}", ".png"),
+    "CamVid": ("{s}/p{n}.jpg", "{s}annot/p{n}", ".png"),
+    "CamVid, 32 classes": ("images/p{n}.jpg", "labels/p{n}", "_L.png"),
+    "CamVid, 32 classes in splits": ("{s}/p{n}.jpg", "{s}_labels/p{n}", "_L.png"),
+    "VOC": ("JPEGImages/p{n}.jpg", "SegmentationClass/p{n}", ".png"),
+}
+"""Image, mask and its ending in the folders of published datasets."""
+
+
+@pytest.mark.parametrize("count", [3, 12])
+@pytest.mark.parametrize("name", OWN_CLASSES)
+def test_folders_of_a_published_dataset_do_not_name_the_classes(
+    name: str, count: int, tmp_path: Path
+) -> None:
+    """Many write their own classes in these folders, numbered from 0."""
+    image, *mask = OWN_CLASSES[name]
+    pairs = structures.pairs(image, "".join(mask), {"train": ("train", 4)})
+    for n, (one, other) in enumerate(pairs["train"].items()):
+        write_image(tmp_path / one, n)
+        write_mask(tmp_path / other, blobs(n, count), voc_colors() if name == "VOC" else None)
+    if name == "VOC":  # labelme gives the masks of any classes the palette of VOC
+        (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
+        (tmp_path / "ImageSets/Segmentation/train.txt").write_text("p0\np1\np2\np3\n")
+    data = open_dataset(tmp_path, draw_val=False)
+    assert data.classes.names == tuple(f"class_{value}" for value in range(count))
+    assert data.classes.ignore is None
+    (samples,) = data.splits.values()
+    for sample in samples:
+        n = int(re.findall(r"\d+", sample.mask.path.name)[0])
+        np.testing.assert_array_equal(data.read(sample)[1], blobs(n, count))
+
+
+def test_the_masks_of_the_pet_dataset_are_no_class(tmp_path: Path) -> None:
+    """It also has files of MATLAB beside a few images, and lists and XML beside the masks."""
+    write_pairs(tmp_path, STRUCTURES["Oxford-IIIT Pet"])
+    (tmp_path / "images" / "Abyssinian_1.mat").write_bytes(b"MATLAB")
+    (tmp_path / "annotations" / "xmls").mkdir()
+    (tmp_path / "annotations" / "xmls" / "Abyssinian_1.xml").write_text("<annotation/>")
+    data = open_dataset(tmp_path, draw_val=False)
+    assert data.classes.names == ("class_0", "class_1", "class_2")
+    for sample in data.splits["all"]:
+        number = int(sample.image.stem[-1])
+        np.testing.assert_array_equal(data.read(sample)[1], blobs(number, 3))
 
 
 def test_two_photo_folders_are_not_images_and_masks(tmp_path: Path) -> None:

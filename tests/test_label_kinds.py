@@ -15,11 +15,21 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from miniatures import MINIATURES, Expected, blobs, samples, write_image, write_mask
+from miniatures import (
+    HEIGHT,
+    MINIATURES,
+    WIDTH,
+    Expected,
+    blobs,
+    samples,
+    write_image,
+    write_mask,
+)
 from pixelwise.data import layouts
 from pixelwise.data.dataset import open_dataset
 from pixelwise.errors import InputError
@@ -330,3 +340,98 @@ def test_class_names_that_look_the_same_are_one_class(
         path.write_text(text.replace('"tree"', tree).replace(": tree", f": {tree}"))
     expected.names[expected.names.index("tree")] = TREE
     check_masks(root, expected)
+
+
+# What annotations say about their images.
+
+SIZE_KEYS = {
+    "coco": ("height", "width"),
+    "labelme": ("imageHeight", "imageWidth"),
+    "label studio": ("original_height", "original_width"),
+}
+
+
+def edit(root: Path, change: Callable[[Any], None]) -> None:
+    """Apply `change` to each object in the annotation files."""
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            change(node)
+        for child in node.values() if isinstance(node, dict) else node:
+            if isinstance(child, dict | list):
+                walk(child)
+
+    for path in [path for path in root.rglob("*") if path.suffix in {".json", ".geojson"}]:
+        content = json.loads(path.read_text())
+        walk(content)
+        path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("number", [int, float, str])
+@pytest.mark.parametrize("name", SIZE_KEYS)
+def test_a_recorded_size_counts_however_its_numbers_are_written(
+    originals: Originals, tmp_path: Path, name: str, number: type
+) -> None:
+    root, expected = copy_of(name, originals, tmp_path)
+    height, width = SIZE_KEYS[name]
+
+    def convert(node: Any) -> None:
+        node |= {key: number(node[key]) for key in (height, width) if key in node}
+
+    def exchange(node: Any) -> None:
+        if height in node:
+            node[height], node[width] = node[width], node[height]
+
+    edit(root, convert)
+    check_masks(root, expected)
+    edit(root, exchange)
+    with pytest.raises(InputError, match="exchange width and height in the file"):
+        open_dataset(root, draw_val=False)
+
+
+def divide(points: list[Any]) -> list[Any]:
+    """Coordinates in pixels, flat or as pairs in any depth, as fractions of the image's size."""
+    if not isinstance(points[0], list):
+        return [x / (HEIGHT if k % 2 else WIDTH) for k, x in enumerate(points)]
+    return [divide(each) for each in points]
+
+
+@pytest.mark.parametrize("name", ["coco", "labelme", "geojson"])
+def test_outlines_in_fractions_are_refused(originals: Originals, tmp_path: Path, name: str) -> None:
+    root, _ = copy_of(name, originals, tmp_path)
+
+    def change(node: Any) -> None:
+        for key in ("segmentation", "points", "coordinates"):
+            if isinstance(node.get(key), list) and node[key]:
+                node[key] = divide(node[key])
+
+    edit(root, change)
+    with pytest.raises(InputError, match="every outline is smaller than a pixel") as raised:
+        open_dataset(root, draw_val=False)
+    files = {line.partition(": ")[0] for line in raised.value.problems}
+    assert files == {str(path) for path in root.rglob("*") if json_with_outlines(path)}
+
+
+def json_with_outlines(path: Path) -> bool:
+    keys = ("segmentation", "points", "coordinates")
+    is_read = path.suffix in {".json", ".geojson"} and not path.name.startswith("captions_")
+    return is_read and any(key in path.read_text() for key in keys)
+
+
+@pytest.mark.parametrize(("name", "key"), [("labelme", "imagePath"), ("geojson", "image")])
+def test_an_annotation_whose_name_is_that_of_another_image_is_refused(
+    originals: Originals, tmp_path: Path, name: str, key: str
+) -> None:
+    """Whoever renames the files leaves the names inside as they were."""
+    root, _ = copy_of(name, originals, tmp_path)
+
+    def change(node: Any) -> None:
+        if "photo_0" in node.get(key, ""):
+            node[key] = node[key].replace("photo_0", "photo_2")
+
+    edit(root, change)
+    message = (
+        r"photo_0\.\w+: names the image photo_2\.jpg, but photo_0\.jpg has the name of the file"
+    )
+    with pytest.raises(InputError, match=message):
+        open_dataset(root, draw_val=False)

@@ -126,6 +126,7 @@ def test_polygons_are_close_to_cocos() -> None:
         ([1, 2, 3, 4, 5, 6, 7], "a polygon has 7 numbers, so that a corner has x but no y"),
         ([1, 2, 3, 4, 5, "x"], "not a number"),
         ([1, 2, 3, 4, 5, [6]], "not a number"),
+        (["1", "2", "3", "4", "5", "6"], "not a number"),
         ([1, 2, 3, 4, 5, float("nan")], "not finite"),
         ([1, 2, 3, 4, 5, 1e999], "not finite"),
     ],

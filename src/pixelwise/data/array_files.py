@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from pixelwise.errors import InputError
 from pixelwise.file_io import check_regular
 
 ARRAY_SUFFIXES = frozenset({".npy"})
+
+header_lock = threading.Lock()
+"""Held while NumPy parses a header as Python: CPython's parser can fail in several threads."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,9 @@ def load_array(path: Path) -> NDArray[Any]:
     try:
         check_regular(path)
         # Memory-mapping refuses a header that promises more than the file holds.
-        with np.errstate(over="ignore"):
-            return np.array(np.lib.format.open_memmap(path, mode="r"))
+        with np.errstate(over="ignore"), header_lock:
+            mapped = np.lib.format.open_memmap(path, mode="r")
+        return np.array(mapped)
     except FileNotFoundError as error:
         raise missing_file(path) from error
     except Exception as error:  # a damaged header can raise anything in NumPy

@@ -357,7 +357,7 @@ def read_classes_toml(path: Path) -> Classes:
     """
     try:
         check_regular(path)
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
     except (ValueError, RecursionError) as error:
@@ -414,7 +414,7 @@ def _check_keys(
 
 def toml_has_colors(path: Path) -> bool:
     """Return whether every class of a valid classes.toml has a color (for RGB masks)."""
-    return all("color" in entry for entry in tomllib.loads(path.read_text("utf-8"))["class"])
+    return all("color" in entry for entry in tomllib.loads(path.read_text("utf-8-sig"))["class"])
 
 
 def write_classes_toml(path: Path, classes: Classes) -> None:

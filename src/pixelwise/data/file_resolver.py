@@ -106,6 +106,23 @@ class FileResolver:
                         return _in_exact_form(list(found), texts)
         return []
 
+    def check_namesake(self, annotation: Path, named: Path) -> None:
+        """Check that no other image beside the one that an annotation names has its own name.
+
+        Where files were renamed, the name inside the annotation may be that of another image now.
+
+        Raises:
+            InputError: If there is one, so that it is not clear which image is described.
+        """
+        if fold(annotation.stem) == fold(named.stem):
+            return
+        own = self.candidates(annotation.stem, [named.parent])
+        if own and own[0].parent == named.parent:
+            raise InputError(
+                f"{annotation}: names the image {named.name}, but {own[0].name} has the name of "
+                "the file: correct the name inside, or rename the file"
+            )
+
     def ambiguous(self, reference: str, files: Sequence[Path]) -> str:
         """Return the message for a reference that several files fit."""
         names = [str(file) for file in files[:_EXAMPLES]]

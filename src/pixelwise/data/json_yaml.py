@@ -111,6 +111,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def image_size(entry: Any, height: str, width: str) -> tuple[int, int] | None:
+    """Return the (height, width) under two keys of `entry`; None if they give no whole numbers.
+
+    Tables write them as floating-point numbers or as text.
+    """
+    sides = []
+    for key in (height, width):
+        value = entry.get(key) if isinstance(entry, dict) else None
+        text = str(value).strip().removesuffix(".0")
+        if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
+            return None
+        sides.append(int(text))
+    return sides[0], sides[1]
+
+
 def field(path: Path, entry: Any, key: str, kind: type | tuple[type, ...], what: str) -> Any:
     """Return `entry[key]` of type `kind`. Raises InputError with the file and `what` otherwise."""
     value = entry.get(key) if isinstance(entry, dict) else None

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.array_files import as_mask
+from pixelwise.data.array_files import as_mask, header_lock
 from pixelwise.data.image_decoding import MAX_PIXELS
 from pixelwise.errors import InputError
 from pixelwise.file_io import check_regular
@@ -107,7 +107,7 @@ def _load_npz(path: Path) -> dict[str, Any]:
         if size > _MAX_BYTES:
             raise InputError(f"holds {size} bytes, at most {_MAX_BYTES} are allowed")
         stream.seek(0)
-        with np.load(stream, allow_pickle=False) as archive:
+        with np.load(stream, allow_pickle=False) as archive, header_lock:
             return {name: archive[name] for name in archive.files}
 
 

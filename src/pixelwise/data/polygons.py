@@ -8,7 +8,7 @@ half a pixel larger; COCO rasterizes at five times the size. The results differ 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, raise_problems
 
 FARTHEST = 1e9
 """Largest coordinate in pixels; beyond it coordinate differences lose pixel precision."""
@@ -174,7 +174,10 @@ class RegionMask:
         if recorded is not None and recorded != size:
             remedy = "correct the file, or use the image that was annotated"
             if recorded == size[::-1]:
-                remedy = "its EXIF orientation rotates it, so annotate the upright image"
+                remedy = (
+                    "its EXIF orientation may rotate it, so annotate the upright image; if it does "
+                    "not, exchange width and height in the file"
+                )
             raise InputError(
                 f"{self.path}: the file gives {recorded[1]}x{recorded[0]} for {self.image}, "
                 f"but the image is {size[1]}x{size[0]}: {remedy}"
@@ -192,6 +195,36 @@ class RegionMask:
         return mask
 
 
+def check_scale(masks: Iterable[RegionMask]) -> None:
+    """Check that the outlines of an annotation file are in pixels.
+
+    Fractions of the image's size, and degrees on the ground, are so close together that no outline
+    covers a pixel.
+
+    Raises:
+        InputError: If every outline of a file is smaller than a pixel.
+    """
+    tiny: dict[Path, bool] = {}
+    for mask in masks:
+        if tiny.get(mask.path, True):
+            outlines = [region for region in mask.regions if isinstance(region, Polygons | EvenOdd)]
+            rings = [
+                ring
+                for region in outlines
+                if isinstance(region, EvenOdd) or not region.relative
+                for ring in region.rings
+            ]
+            if rings:
+                tiny[mask.path] = all(
+                    np.abs(ring).max() <= 1 or (np.ptp(ring, axis=0) < 1).all() for ring in rings
+                )
+    text = (
+        "every outline is smaller than a pixel, as fractions of the image's size or degrees would "
+        "be: write the corners in pixels"
+    )
+    raise_problems([f"{path}: {text}" for path, all_tiny in tiny.items() if all_tiny])
+
+
 def as_ring(numbers: Sequence[Any]) -> NDArray[np.float64]:
     """Convert a flat list x1, y1, x2, y2, ... to (N, 2).
 
@@ -200,7 +233,10 @@ def as_ring(numbers: Sequence[Any]) -> NDArray[np.float64]:
             or anything that is not a finite number.
     """
     try:
-        flat = np.asarray(numbers, dtype=np.float64).reshape(-1)
+        stored = np.asarray(numbers)
+        if stored.size and stored.dtype.kind not in "iuf":  # NumPy would read text as numbers
+            raise TypeError(stored.dtype)
+        flat = stored.astype(np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
         raise InputError("a polygon has a coordinate that is not a number: correct it") from error
     if flat.size % 2:

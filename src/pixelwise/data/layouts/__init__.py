@@ -59,7 +59,7 @@ from pixelwise.data.layouts.stated import (
 )
 from pixelwise.data.layouts.structure import files_outside, find_readings, with_other_partners
 from pixelwise.data.layouts.suggestions import ambiguous, unknown
-from pixelwise.data.polygons import RegionMask
+from pixelwise.data.polygons import RegionMask, check_scale
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, raise_problems
 
@@ -125,7 +125,9 @@ def read(root: Path, spec: DatasetSpec | None = None) -> Source:
     if toml is not None:
         assign_stated_splits(source, toml)
     _check_unique(source)
-    check_numbering(s.mask.path for samples in source.splits.values() for s in samples)
+    masks = [sample.mask for samples in source.splits.values() for sample in samples]
+    check_scale(mask for mask in masks if isinstance(mask, RegionMask))
+    check_numbering(mask.path for mask in masks)
     if toml is not None:
         toml.set_classes(source)
         source.stated = toml.to_json()

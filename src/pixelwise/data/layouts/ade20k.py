@@ -7,7 +7,7 @@ from pathlib import Path
 from pixelwise.data.class_tables import Table, read_lines
 from pixelwise.data.image_files import MASK_SUFFIXES
 from pixelwise.data.layouts.folder_names import first_names
-from pixelwise.data.layouts.layout_classes import class_table, make_table, sampled_values
+from pixelwise.data.layouts.layout_classes import class_table, make_table, masks_in, sampled_values
 from pixelwise.data.layouts.pairing import pair_splits
 from pixelwise.data.source import Source
 from pixelwise.errors import InputError
@@ -29,7 +29,7 @@ def detect(root: Path) -> bool:
     masks = root / "annotations" / "training"
     if any(name.startswith("ADE_") for name in first_names(masks, MASK_SUFFIXES)):
         return True
-    values = sampled_values(masks)
+    values = sampled_values(masks_in(masks))
     return len(values) > _OWN_VALUES and max(values) <= _CLASS_COUNT
 
 

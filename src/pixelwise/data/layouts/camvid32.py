@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from pixelwise.data.class_tables import find_table, read_label_colors
-from pixelwise.data.image_files import MASK_SUFFIXES
-from pixelwise.data.layouts.folder_names import first_names, folders_in
+from pixelwise.data.classes import UNKNOWN, pack_rgb
+from pixelwise.data.layouts.camvid import NAME
+from pixelwise.data.layouts.folder_names import folders_in
+from pixelwise.data.layouts.layout_classes import masks_in, sampled_masks
 from pixelwise.data.layouts.pairing import pair_splits
 from pixelwise.data.layouts.split_lists import list_files, split_by_lists
 from pixelwise.data.source import SPLITS, Source
@@ -16,6 +20,7 @@ DESCRIPTION = (
     "train_labels/, with masks NAME_L.png"
 )
 
+_TABLES = ("classes.toml", "class_dict.csv", "label_colors.txt")
 _IMAGES = ("701_stillsraw_full", "701_stillsraw", "images")
 _MASKS = ("labeledapproved_full", "labeledapproved", "labels")
 
@@ -24,10 +29,21 @@ CLASSES = read_label_colors(Path(__file__).with_suffix(".txt")).classes
 
 
 def detect(root: Path) -> bool:
-    return any(
-        Path(name).stem.endswith("_L")
-        for _, masks in _folders(root).values()
-        for name in first_names(masks, MASK_SUFFIXES)
+    folders = [masks for _, masks in _folders(root).values()]
+    masks = [path for folder in folders for path in masks_in(folder) if path.stem.endswith("_L")]
+    if not masks:
+        return False
+    # Other datasets have the same names; their numbers and colors are other classes.
+    has_table = any((root / name).is_file() for name in _TABLES)
+    return has_table or any(NAME.match(path.name) for path in masks) or _has_its_colors(masks)
+
+
+def _has_its_colors(paths: list[Path]) -> bool:
+    masks = sampled_masks(paths)
+    return bool(masks) and all(
+        mask.values.ndim == 3
+        and (CLASSES.find_colors(np.unique(pack_rgb(mask.values))) != UNKNOWN).all()
+        for mask in masks
     )
 
 

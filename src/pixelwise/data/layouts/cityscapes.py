@@ -10,7 +10,7 @@ from pixelwise.data.file_resolver import nfc
 from pixelwise.data.folder_listing import walk_files
 from pixelwise.data.image_files import IMAGE_SUFFIXES, list_images
 from pixelwise.data.layouts.folder_names import folders_in
-from pixelwise.data.layouts.layout_classes import class_table
+from pixelwise.data.layouts.layout_classes import class_table, sampled_values
 from pixelwise.data.layouts.pairing import mask_source, sample_name
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, raise_problems
@@ -52,12 +52,30 @@ def read(root: Path) -> Source:
         )
     _check_masks_have_images(splits, mask_root, ids)
     table = class_table(root, notes)
+    if table is None and not _has_its_values(splits, ids):
+        notes.append("the masks are not those of Cityscapes: their classes are inferred")
+        return Source(root, "cityscapes", splits, notes=notes)
     if table is None:
         table = Table(_CLASSES[ids], False, root)
         notes.append(f"Cityscapes, {mask_root.name} with {ids}: 19 classes; others are ignored")
         if "test" in splits:
             notes.append("test: the published masks are empty; the benchmark keeps the labels")
     return Source(root, "cityscapes", splits, table.classes, table.has_colors, notes)
+
+
+def _has_its_values(splits: _Splits, ids: str) -> bool:
+    """Whether the values of a few masks can be those of Cityscapes.
+
+    Datasets in the same folders number their classes from 0 without a gap. Cityscapes has gaps in
+    its ids, some of which are not evaluated, and ignored pixels in every mask.
+    """
+    masks = [sample.mask.path for samples in splits.values() for sample in samples]
+    values = sampled_values(masks)
+    if ids == "labelIds":
+        values -= {255}
+    return not values or (
+        values != set(range(len(values))) and not values.isdisjoint(_CLASSES[ids].values)
+    )
 
 
 def _check_masks_have_images(splits: _Splits, mask_root: Path, ids: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.classes import IGNORE, Classes
+from pixelwise.data.classes import IGNORE, Classes, pack_rgb
 from pixelwise.data.file_resolver import nfc
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts.folder_names import first_names, folders_in
@@ -23,6 +24,8 @@ from pixelwise.errors import Fault, InputError, raise_problems
 DESCRIPTION = "one mask per class: masks/CLASS/NAME.png or masks/NAME_CLASS.png"
 
 _SEPARATORS = "_-."
+_SAMPLES = 3
+"""Number of masks whose values are counted."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,19 @@ def _read_binary(path: Path) -> NDArray[np.bool_]:
 
 
 def detect(root: Path) -> bool:
-    return any(_masks_by_image(*pair) for pair in folder_pairs(root).values())
+    found = (_masks_by_image(*pair) for pair in folder_pairs(root).values())
+    return any(masks and not _hold_classes(masks) for masks in found)
+
+
+def _hold_classes(masks: dict[str, dict[str, Path]]) -> bool:
+    """Whether a few of the masks all hold several classes, so that their folder is not a class."""
+    files = [path for by_class in masks.values() for path in by_class.values()]
+    counts = []
+    for path in files[:: max(1, len(files) // _SAMPLES)][:_SAMPLES]:
+        with suppress(InputError):  # reading the dataset reports it
+            values = read_stored_mask(path).values
+            counts.append(len(np.unique(pack_rgb(values) if values.ndim == 3 else values)))
+    return min(counts, default=0) > 2
 
 
 def _masks_by_image(images: Path, masks: Path) -> dict[str, dict[str, Path]]:

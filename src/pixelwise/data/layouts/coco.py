@@ -192,8 +192,7 @@ def _samples(
                 f"{path}: image id {key!r} belongs to {names[key]} and to {name}, so that its "
                 "annotations may be those of either: give each image its own id"
             )
-        height, width = entry.get("height"), entry.get("width")
-        sizes[key] = (height, width) if type(height) is int and type(width) is int else None
+        sizes[key] = json_yaml.image_size(entry, "height", "width")
     regions = _regions(path, content, names, values, report)
     claims = Claims()
     near = _image_folders(images.root, path, split)

@@ -89,9 +89,8 @@ def _shared_folders(root: Path) -> dict[str, tuple[Path, Path]]:
 def read(root: Path) -> Source:
     notes: list[str] = []
     lists = list_files(root)
-    pair_lists = {split: path for split, path in lists.items() if is_pair_list(path)}
-    if pair_lists:
-        splits = _read_pair_lists(root, pair_lists, notes)
+    if any(is_pair_list(path) for path in lists.values()):
+        splits = _read_pair_lists(root, lists, notes)
     else:
         splits = _read_folders(root, lists, notes)
     table = None
@@ -107,9 +106,12 @@ def _read_pair_lists(root: Path, lists: dict[str, Path], notes: list[str]) -> _S
     problems: list[str] = []
     splits: _Splits = {}
     for split, path in lists.items():
+        if split == "test" and not is_pair_list(path):
+            notes.append(f"test is skipped: {path.name} names no masks")
+            continue
         with collect_errors(problems):
             splits[split] = read_pair_list(root, path)
-    notes.append("splits from " + ", ".join(path.name for path in lists.values()))
+    notes.append("splits from " + ", ".join(lists[split].name for split in splits))
     raise_problems(problems)
     return splits
 

@@ -101,6 +101,8 @@ def _find_image(images: FileResolver, path: Path, reference: Any) -> Path:
     folders = folders_in(images.root)
     near = [path.parent], [folders[name] for name in IMAGE_FOLDERS if name in folders]
     found = images.candidates(reference, *near) if isinstance(reference, str) else []
+    if len(found) == 1:
+        images.check_namesake(path, found[0])
     name = reference if found else path.stem
     found = found or images.candidates(name, *near[::-1])
     if len(found) > 1:

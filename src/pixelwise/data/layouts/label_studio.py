@@ -154,7 +154,7 @@ def read(root: Path) -> Source:
     ]
     for count, text in (
         (tasks.pending, "tasks skipped because they have no annotation"),
-        (tasks.multiple, "tasks with several annotations, of which the first is used"),
+        (tasks.multiple, "tasks with several annotations: the ground truth or the first is used"),
         (tasks.unlabeled, "regions left out because they have no label"),
         (rectangles, "rectangles read as regions (all pixels inside have the class)"),
         (empty, "tasks with an empty annotation (all background)"),
@@ -277,13 +277,15 @@ def _names_image(text: str) -> bool:
 
 
 def _results(task: Any) -> tuple[Any, int]:
-    """Results of the first annotation that was not cancelled, and the number of annotations.
+    """Results of the annotation that is marked as ground truth, or else of the first one, and the
+    number of annotations. Those that were cancelled do not count.
 
     The JSON-MIN format has no annotations; it stores results in lists under the control's name.
     """
     annotations = task.get("annotations", task.get("completions"))
     if isinstance(annotations, list):
         valid = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")]
+        valid.sort(key=lambda annotation: not annotation.get("ground_truth"))
         return (valid[0].get("result") or [] if valid else None), len(valid)
     lists = [value for value in task.values() if isinstance(value, list)]
     flat = [entry for value in lists for entry in value if isinstance(entry, dict)]
@@ -309,6 +311,11 @@ def _labeled_regions(results: Any) -> tuple[list[tuple[str, Any]], int]:
             raise InputError(
                 f"a region was drawn on the image rotated by {result['image_rotation']!r} degrees: "
                 "rotate it back in Label Studio and draw the region again"
+            )
+        if result.get("item_index"):
+            raise InputError(
+                f"a region is on image {result['item_index']!r} of a task with several images: "
+                "annotate each image in a task of its own"
             )
         key = result.get("id")
         by_region.setdefault(key if isinstance(key, str) else number, []).append(result)
@@ -362,9 +369,9 @@ def _recorded_size(results: list[tuple[str, Any]]) -> tuple[int, int] | None:
     """Return (height, width) of the image as it was annotated, if the export records it."""
     for _, result in results:
         if isinstance(result, dict):
-            height, width = result.get("original_height"), result.get("original_width")
-            if isinstance(height, int) and isinstance(width, int):
-                return height, width
+            size = json_yaml.image_size(result, "original_height", "original_width")
+            if size is not None:
+                return size
     return None
 
 
@@ -385,12 +392,12 @@ def _region(result: Any, value: int) -> Region:
         x, y, width, height = _fractions(content, "x", "y", "width", "height")
         return Rectangle(value, (x, y), (width, height), _rotation(content))
     rle = whole_numbers(content["rle"])
-    height, width = result.get("original_height"), result.get("original_width")
+    size = json_yaml.image_size(result, "original_height", "original_width")
     if rle is None or not all(0 <= number < 256 for number in rle):
         raise InputError("its rle is not a list of bytes: export the project again")
-    if type(height) is not int or type(width) is not int:
+    if size is None:
         raise InputError("has no original_width and original_height: export the project again")
-    return BrushRLE(value, bytes(rle), (height, width))
+    return BrushRLE(value, bytes(rle), size)
 
 
 def _fractions(content: Any, *keys: str) -> list[float]:

@@ -167,8 +167,7 @@ def _read_file(images: FileResolver, split: str, path: Path) -> _Annotation:
                 f"{path}: shape {number} has an empty label: give it the name of a class"
             )
         shapes.append((label, shape))
-    height, width = content.get("imageHeight"), content.get("imageWidth")
-    size = (height, width) if type(height) is int and type(width) is int else None
+    size = json_yaml.image_size(content, "imageHeight", "imageWidth")
     return _Annotation(path, image, shapes, size)
 
 
@@ -183,6 +182,7 @@ def _find_image(images: FileResolver, split: str, path: Path, content: Any) -> P
     near = [path.parent], [root / "images" / split], [root / "images", root / "JPEGImages"], [root]
     found = images.candidates(image_path, *near) if isinstance(image_path, str) else []
     if len(found) == 1:
+        images.check_namesake(path, found[0])
         return found[0]
     if isinstance(embedded, str) and embedded:
         with error_context(path):

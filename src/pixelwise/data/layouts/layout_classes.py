@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,18 +44,23 @@ def make_table(
         return Table(Classes.make(names, values=values, ignore=ignore), False, path)
 
 
-def sampled_masks(folder: Path) -> list[StoredMask]:
-    """A few masks of a folder, without those that cannot be read."""
+def masks_in(folder: Path) -> list[Path]:
+    """The masks among the first files of a folder."""
+    return [folder / name for name in sorted(first_names(folder, MASK_SUFFIXES))]
+
+
+def sampled_masks(paths: Sequence[Path]) -> list[StoredMask]:
+    """A few of these masks, without those that cannot be read."""
     masks = []
-    for name in sorted(first_names(folder, MASK_SUFFIXES))[:_SAMPLED_MASKS]:
+    for path in paths[:: max(1, len(paths) // _SAMPLED_MASKS)][:_SAMPLED_MASKS]:
         with suppress(InputError):  # reading the dataset reports it
-            masks.append(read_stored_mask(folder / name))
+            masks.append(read_stored_mask(path))
     return masks
 
 
-def sampled_values(folder: Path) -> set[int]:
-    """The values in a few index masks of a folder; empty if it holds other masks."""
-    masks = sampled_masks(folder)
+def sampled_values(paths: Sequence[Path]) -> set[int]:
+    """The values in a few of these index masks; empty if there are other masks."""
+    masks = sampled_masks(paths)
     if any(mask.values.ndim != 2 for mask in masks):
         return set()
     return {value for mask in masks for value in np.unique(mask.values).tolist()}

@@ -115,12 +115,13 @@ class _Files:
                     "correct one of them"
                 )
         self.images, self.masks = list(images.values()), list(masks.values())
-        bases = {root / p.base for p in (self.image_pattern, self.mask_pattern)} - {root}
+        kinds = {root / self.image_pattern.base: IMAGE_SUFFIXES}  # a matrix is no image
+        kinds[root / self.mask_pattern.base] = IMAGE_SUFFIXES | MASK_FILES
         known = images.keys() | masks.keys()
         self.others = [
             path
-            for base in sorted(bases)
-            for path in walk_files(base, IMAGE_SUFFIXES | MASK_FILES)
+            for base in sorted(kinds.keys() - {root})
+            for path in walk_files(base, kinds[base])
             if path not in known
         ]
 

@@ -70,7 +70,11 @@ class Reading:
             other.pairs.keys() <= self.pairs.keys()
             and set(other.pairs.values()) <= set(self.pairs.values())
         )
-        return contained or few or farther or self.sure > other.sure
+        # Few files of both kinds in each folder, read as one image and its mask per folder.
+        takes_masks = len(other.pairs) < len(self.pairs) and not (
+            other.pairs.keys().isdisjoint(self.pairs.values())
+        )
+        return contained or few or farther or takes_masks or self.sure > other.sure
 
 
 @dataclass(frozen=True)
@@ -220,11 +224,26 @@ def _in_two_folders(leaves: dict[_Parts, _Leaf], slot: int) -> Iterator[_Candida
             if one[:1] != other[:1] and one[-1:] != other[-1:]:
                 place = _Place(before, after, (by_slot[one], by_slot[other]))
                 places[one, other, place.split_at].append(place)
-    for key, found in places.items():
+    for key, all_found in places.items():
         one, other, _ = key  # type: ignore[misc]
-        first, second = ([n for p in found for n in p.leaves[side].names] for side in (0, 1))
-        for affixes in between_folders(first, second):
-            yield _Candidate(tuple(found), (one, other), affixes)
+        for found in _without_copies(all_found):
+            first, second = ([n for p in found for n in p.leaves[side].names] for side in (0, 1))
+            for affixes in between_folders(first, second):
+                yield _Candidate(tuple(found), (one, other), affixes)
+
+
+def _without_copies(places: list[_Place]) -> list[list[_Place]]:
+    """Divide places where the same names have other file types: these are copies, not scenes."""
+    by_type: dict[object, list[_Place]] = defaultdict(list)
+    for place in places:
+        names = (leaf.names for leaf in place.leaves)
+        types = tuple(frozenset(Path(name).suffix.lower() for name in each) for each in names)
+        by_type[types].append(place)
+    stems = [
+        {Path(name).stem for place in each for name in place.leaves[0].names}
+        for each in by_type.values()
+    ]
+    return [*by_type.values()] if any(a == b for a, b in combinations(stems, 2)) else [places]
 
 
 def _in_one_folder(leaves: dict[_Parts, _Leaf]) -> Iterator[_Candidate]:

@@ -51,9 +51,9 @@ def unknown(root: Path, known: str) -> InputError:
             f"images/ and masks/ with files of the same names, or a dataset as published ({known})"
         )
     names = list(folders)
-    masks = next((name for name in names if Side(name.split("/"), ()).has_mask_word), None)
-    images = next((name for name in names if name != masks), names[0])
-    masks = masks or next((name for name in names if name != images), images)
+    called_masks = [name for name in names if Side(name.split("/"), ()).has_mask_word]
+    images = next((name for name in names if name not in called_masks), names[0])
+    masks = next((name for name in (*called_masks, *names) if name != images), images)
     shown = ", ".join(f"{name}/ ({count})" for name, count in list(folders.items())[:_MAX_FOLDERS])
     more = f" and {len(names) - _MAX_FOLDERS} more" if len(names) > _MAX_FOLDERS else ""
     patterns = [_pattern(images, ""), _pattern(masks, "_mask" if masks == images else "")]

@@ -8,22 +8,24 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.data.class_tables import Table
+from pixelwise.data.classes import IGNORE, pack_rgb
 from pixelwise.data.folder_listing import list_files
 from pixelwise.data.layouts.folder_names import first_names, folders_in
-from pixelwise.data.layouts.layout_classes import class_table, sampled_masks
+from pixelwise.data.layouts.layout_classes import class_table, masks_in, sampled_masks
 from pixelwise.data.layouts.listed_pairs import ListedPairs
 from pixelwise.data.layouts.pairing import MASK_LIKE, mask_source
 from pixelwise.data.layouts.split_lists import read_entries
 from pixelwise.data.source import Sample, Source
-from pixelwise.data.voc_palette import VOC_CLASSES
+from pixelwise.data.voc_palette import VOC_CLASSES, voc_color
 from pixelwise.errors import InputError, raise_problems
 
 DESCRIPTION = "PASCAL VOC: JPEGImages/, SegmentationClass/ (or ...Aug), ImageSets/Segmentation/"
 
 _MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
-_VOC_NAME = re.compile(r"(20\d\d_)?\d{6}\.jpg")
+_VOID_COLOR = pack_rgb(np.array(voc_color(IGNORE), dtype=np.uint8))
 _COMPARED = 3
 """Number of palette entries that are compared: files may store those in use only."""
+_VOC_NAME = re.compile(r"(20\d\d_)?\d{6}\.jpg")
 _LISTS = {"train": ("train_aug", "trainaug", "train"), "val": ("val",), "test": ("test",)}
 
 
@@ -66,19 +68,22 @@ def read(root: Path) -> Source:
 def _has_voc_classes(year: Path) -> bool:
     """Whether a dataset without a class table has the classes of VOC.
 
-    Other datasets have the same folders. VOC also has masks of the objects, and its images have
-    numbers as names; masks have its palette or its colors, but those from other sources are gray.
+    Other datasets have the same folders, and labelme gives their masks the same palette. VOC also
+    has masks of the objects, its images have numbers as names, and its masks have void borders.
     """
     if year.name.casefold().startswith("voc20") or (year / "SegmentationObject").is_dir():
         return True
     names = first_names(year / "JPEGImages", frozenset({".jpg"}))
     if any(_VOC_NAME.fullmatch(name) for name in names):
         return True
-    masks = [mask for name in _MASK_FOLDERS for mask in sampled_masks(year / name)]
+    masks = sampled_masks([path for name in _MASK_FOLDERS for path in masks_in(year / name)])
     colors = np.array(VOC_CLASSES.colors[:_COMPARED])
-    return not masks or any(
-        mask.values.ndim == 3
-        or (mask.palette is not None and np.array_equal(mask.palette[:_COMPARED], colors))
+    return any(
+        (pack_rgb(mask.values) == _VOID_COLOR).any()
+        if mask.values.ndim == 3
+        else mask.palette is not None
+        and np.array_equal(mask.palette[:_COMPARED], colors)
+        and (mask.values == IGNORE).any()
         for mask in masks
     )
 

@@ -261,6 +261,11 @@ def class_names(path: Path) -> list[str]:
         InputError: If there are no names, or a number is missing.
     """
     content = json_yaml.read_yaml(path)
+    if "kpt_shape" in content:
+        raise InputError(
+            f"{path}: kpt_shape says that the label files hold boxes and key points, not polygons: "
+            "export polygons (segmentation), and remove kpt_shape"
+        )
     names: Any = content.get("names")
     if isinstance(names, dict):
         if sorted(names) != sorted(map(str, range(len(names)))):
