@@ -82,11 +82,11 @@ WRITING: dict[str, list[Case]] = {
         *(
             case(f"predict b.safetensors data/images --to {tool} --out o", *files, needs="scipy")
             for tool, files in {
-                "labelme": ("o/000.json", "o/000.png", "o/labels.txt"),
+                "labelme": ("o/000.json", "o/000.png"),
                 "coco": ("o/annotations/instances_default.json", "o/images/001.png"),
-                "cvat": ("o/SegmentationClass/002.png", "o/JPEGImages/002.png"),
-                "label-studio": ("o/tasks.json", "o/images/003.png"),
-                "yolo": ("o/data.yaml", "o/labels/000.txt", "o/images/001.png"),
+                "cvat": ("o/SegmentationClass/002.png",),
+                "label-studio": ("o/tasks.json",),
+                "yolo": ("o/labels/000.txt",),
             }.items()
         ),
         case(
