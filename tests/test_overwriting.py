@@ -328,8 +328,7 @@ def test_a_file_of_others_where_a_command_would_write_is_neither_replaced_nor_re
     assert all(name.startswith("o/scenes/") for name in made), made
 
 
-LOCKING = {
-    "train": WRITING["train"][0],
+LOCKING = {  # for train, see test_folder_lock.py; for predict, test_folder.py
     "sweep": WRITING["sweep"][0],
     "learning-curve": WRITING["learning-curve"][0],
     "cross-validate": WRITING["cross-validate"][0],
@@ -337,7 +336,6 @@ LOCKING = {
     "label-errors": case("label-errors data --run b.safetensors --out o"),
     "select": WRITING["select"][0],
     "demo": WRITING["demo"][0],
-    "predict": WRITING["predict"][0],
     "predict --to": case("predict b.safetensors data/images --to coco --out o", needs="scipy"),
     "predict --large": case("predict b.safetensors tiff --large --out o", needs="tifffile"),
     "predict a video": case("predict b.safetensors clip.mp4 --out o", needs="av"),

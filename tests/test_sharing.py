@@ -197,7 +197,9 @@ def test_a_predictor_is_pickled_and_copied(
     np.testing.assert_array_equal(result.probabilities, original(IMAGES[0]).probabilities)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    "runtime", [pytest.param("torch", marks=pytest.mark.slow), "openvino", "onnx"]
+)
 def test_a_predictor_of_a_relative_path_works_from_any_folder(
     exported: Path, runtime: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
