@@ -630,8 +630,14 @@ def unwritable(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 ONE_AFTER_ANOTHER = """
-import json, sys
+import json, os, pwd, sys
 from pixelwise.cli import main
+
+def no_account(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+if "HOME" not in os.environ:
+    pwd.getpwuid = no_account
 if __name__ == "__main__":
     for sys.argv in json.load(sys.stdin):
         try:
@@ -641,10 +647,17 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("account", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_commands_do_without_a_home_and_the_usual_temporary_folder(
-    unwritable: str, tmp_path: Path, make_folder_data: MakeData
+    account: bool,
+    unwritable: str,
+    tmp_path: Path,
+    make_folder_data: MakeData,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In one process, because importing PyTorch three times takes long."""
+    if not account:  # as with `docker run --user`
+        monkeypatch.delenv("HOME")
     data = make_folder_data(tmp_path / "data", splits={"train": 2, "val": 1})
     quick = (*QUICK, "--epochs", "1", "--batch-size", "2", "--out", "run")
     commands = [

@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pixelwise.data.image_files import IMAGE_SUFFIXES, read_image, read_raw, swa
 from pixelwise.data.mask_files import read_stored_mask
 from pixelwise.errors import InputError, MissingPackageError
 from pixelwise.inference.batch.tiff_source import TiffSource
+from pixelwise.inference.input_image import as_pixels
 
 HEIGHT, WIDTH = 48, 64
 ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH]
@@ -254,6 +256,44 @@ def test_overviews_and_masks_of_valid_pixels_are_left_out(tmp_path: Path, compre
     assert np.abs(raw.pixels.astype(int) - SMOOTH).max() <= tolerance
     large, plain = read_large(path, raw)
     assert np.abs(large.astype(int) - plain).max() <= 4 * (compression == "jpeg")
+
+
+@pytest.mark.parametrize("compression", ["none", "lzw"])
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize(
+    ("options", "nodata"), [({}, None), ({}, 7), ({"interleave": "band"}, 7), ({"nbits": 4}, None)]
+)
+def test_strips_and_tiles_that_gdal_omits_hold_no_data(
+    tmp_path: Path, compression: str, tiled: bool, options: dict[str, Any], nodata: int | None
+) -> None:
+    """Pillow reads the beginning of an uncompressed file in their place."""
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "sparse.tif"
+    count = 1 if "nbits" in options else 3
+    pixels = np.random.default_rng(0).integers(0, 16, (count, 48, 64), np.uint8)
+    pixels[:, 16:] = nodata or 0
+    size = {"blockxsize": 16, "blockysize": 16} if tiled else {"blockysize": 8}
+    options = {"tiled": tiled, "compress": compression, "sparse_ok": True, **size, **options}
+    shape = {"width": 64, "height": 48, "count": count, "dtype": "uint8", "nodata": nodata}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="GTiff", **shape, **options) as file:
+            file.write(pixels)
+    with tifffile.TiffFile(path) as file:
+        assert 0 in file.pages[0].databytecounts
+    raw = read_raw(path)
+    stored = np.moveaxis(pixels, 0, 2)
+    np.testing.assert_array_equal(raw.pixels, stored * 17 if count == 1 else stored)
+    mask = read_stored_mask(path).values
+    np.testing.assert_array_equal(mask, stored[..., 0] if count == 1 else stored)
+    if count == 3:
+        large, plain = read_large(path, raw)
+        np.testing.assert_array_equal(large, plain)
+    with (
+        Image.open(path) as image,
+        pytest.raises(InputError, match=r"omits empty strips or tiles.*give the path"),
+    ):
+        as_pixels(image)
 
 
 def test_gray_channels_in_jpeg_are_refused_with_and_without_large(tmp_path: Path) -> None:

@@ -324,3 +324,30 @@ def test_only_separable_networks_change_their_kernels(
     weights = opset13.constant(np.zeros(shape, np.float32))
     result = build_layer(maps, weights, [1, 1], [0, 0], [0, 0], [1, 1])
     assert is_separable(ov.Model([result], [maps], "layer")) is separable
+
+
+MANY_SIZES = """
+import sys
+import numpy as np
+import pixelwise
+
+def megabytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 1e6
+
+predictor = pixelwise.load(sys.argv[1], runtime="openvino")
+rng = np.random.default_rng(0)
+for number in range(400):
+    if number == 100:
+        before = megabytes()
+    predictor.segment(np.zeros((*rng.integers(20, 180, 2), 3), np.uint8))
+print(megabytes() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_memory_does_not_grow_with_the_number_of_image_sizes(exported: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", MANY_SIZES, str(exported)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    assert float(done.stdout) < 100

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from pixelwise.cli import app
+from pixelwise.folder_lock import FolderLock
 from pixelwise.overwriting import check_output, html_mark, json_mark
 
-BY_HAND = b"made by hand"
+BY_HAND = b"# made by hand"  # also a valid data.toml
 TRAINING = ("--set", "model.options.backbone=tiny", "--weights", "none", "--epochs", "1")
 SWEEP = ("--set", TRAINING[1], "--set", "model.weights=none", "--set", "epochs=1")
+PART = "predict b.safetensors data/images --shard 1/1 --table t.csv --out p"
 RUN_FILES = ("recipe.toml", "data.json", "metrics.jsonl", "best.safetensors", "last.safetensors")
 RUN_INNER = (
     "val_images.safetensors",
@@ -35,15 +37,17 @@ class Case:
         arguments: The command; `bundle`, `data`, `run` and `clip.mp4` are there.
         places: The files that it would write, each of which exists in turn.
         needs: An optional package without which the command cannot run.
+        after: A command that runs before.
     """
 
     arguments: tuple[str, ...]
     places: tuple[str, ...]
     needs: str = ""
+    after: str = ""
 
 
-def case(command: str, *places: str, needs: str = "") -> Case:
-    return Case(tuple(command.split()), places, needs)
+def case(command: str, *places: str, needs: str = "", after: str = "") -> Case:
+    return Case(tuple(command.split()), places, needs, after)
 
 
 WRITING: dict[str, list[Case]] = {
@@ -75,7 +79,33 @@ WRITING: dict[str, list[Case]] = {
             "o/000.gpkg",
             needs="pyogrio",
         ),
+        *(
+            case(f"predict b.safetensors data/images --to {tool} --out o", *files, needs="scipy")
+            for tool, files in {
+                "labelme": ("o/000.json", "o/000.png"),
+                "coco": ("o/annotations/instances_default.json", "o/images/001.png"),
+                "cvat": ("o/SegmentationClass/002.png",),
+                "label-studio": ("o/tasks.json",),
+                "yolo": ("o/labels/000.txt",),
+            }.items()
+        ),
+        case(
+            "predict b.safetensors data/images --shard 1/1 --table a.csv --out o",
+            "o/000.png",
+            "o/001_overlay.png",
+            "a.csv",
+            needs="scipy",
+        ),
+        case("predict b.safetensors data/images --shard 1/1 --tar --out o", "o/shard-000000.tar"),
+        case("predict b.safetensors data/images --cluster local --out o", "o/000.png", needs="ray"),
         case("predict b.safetensors tiff --large --out o", "o/a.tif", needs="tifffile"),
+        case(
+            "predict b.safetensors tiff --large --to geojson --table a.csv --out o",
+            "o/a.geojson",
+            "a.csv",
+            needs="pyogrio",
+        ),
+        case("predict b.safetensors clip.mp4 --table a.csv --out o", "a.csv", needs="av"),
         case("predict b.safetensors clip.mp4 --out o", "o/clip_overlay.mp4", needs="av"),
         case(
             "predict b.safetensors clip.mp4 --frame-masks --out o",
@@ -102,6 +132,7 @@ WRITING: dict[str, list[Case]] = {
     "doctor": [
         case("doctor data --json o.json", "o.json"),
         case("doctor data --html o.html", "o.html"),
+        case("doctor data --html o.html --json o.json --write-data-toml", "data/data.toml"),
     ],
     "export": [
         case("export b.safetensors --to onnx", *(f"b-onnx/{n}" for n in ("export.json", "x"))),
@@ -117,6 +148,7 @@ WRITING: dict[str, list[Case]] = {
             ("train", "data", "--out", "o", *TRAINING),
             tuple(f"o/{name}" for name in (*RUN_FILES, *RUN_INNER)),
         ),
+        Case(("train", "data", "--out", "o", "--preview", *TRAINING), ("o_preview.html",)),
     ],
     "sweep": [
         Case(
@@ -153,6 +185,10 @@ WRITING: dict[str, list[Case]] = {
             "o/images/000.png",
             "o/images/x",
         ),
+        case(
+            "select data/images --bundle b.safetensors --count 1 --files link --out o",
+            "o/images/000.png",
+        ),
         case("select data/images --bundle b.safetensors --count 1 --json o.json", "o.json"),
     ],
     "cross-validate": [
@@ -186,14 +222,18 @@ WRITING: dict[str, list[Case]] = {
     "finish": [
         case("finish o", "o/finish.json"),  # of an active run: see test_ending.py
     ],
+    "merge": [
+        case("merge p --out o", "o/000.png", "o/003_overlay.png", after=PART),
+        case("merge p --table a.csv", "a.csv", needs="scipy", after=PART),
+    ],
     "data get": [
         case("data get camvid --to o", "o/x", "o/images/x.png"),
     ],
 }
 NOTHING = {"models", "recipe", "serve", "data list", "weights list", "weights show"}
 """Commands that write no files."""
-ELSEWHERE = {"merge", "weights get"}
-"""Tested in test_cluster.py; writes into the cache only."""
+ELSEWHERE = {"weights get"}
+"""Writes into the cache only; see test_weights.py."""
 
 
 def test_every_command_is_in_the_table() -> None:
@@ -255,7 +295,12 @@ def snapshot(folder: Path) -> Mapping[Path, bytes]:
 
 
 CASES = [
-    pytest.param(one, place, id=f"{' '.join(one.arguments)[:60]} [{place}]")
+    pytest.param(
+        one,
+        place,
+        id=f"{' '.join(one.arguments)[:60]} [{place}]",
+        marks=[pytest.mark.slow] if "--cluster" in one.arguments else [],
+    )
     for cases in WRITING.values()
     for one in cases
     for place in one.places
@@ -274,6 +319,8 @@ def test_a_file_of_others_where_a_command_would_write_is_neither_replaced_nor_re
     if one.needs:
         pytest.importorskip(one.needs)
     shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+    if one.after:
+        assert cli(*one.after.split()).code == 0
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_bytes(BY_HAND)
     monkeypatch.setattr("pixelwise.cli.demo.DEMO_SCENES", {"train": 1, "val": 1, "test": 1})
@@ -286,6 +333,45 @@ def test_a_file_of_others_where_a_command_would_write_is_neither_replaced_nor_re
     assert {path: after.get(path) for path in before} == before
     made = {path.relative_to(tmp_path).as_posix() for path in after.keys() - before.keys()}
     assert all(name.startswith("o/scenes/") for name in made), made
+
+
+LOCKING = {  # for train, see test_folder_lock.py; for predict, test_folder.py
+    "sweep": WRITING["sweep"][0],
+    "learning-curve": WRITING["learning-curve"][0],
+    "cross-validate": WRITING["cross-validate"][0],
+    "label-errors by folds": WRITING["label-errors"][0],
+    "label-errors": case("label-errors data --run b.safetensors --out o"),
+    "select": WRITING["select"][0],
+    "demo": WRITING["demo"][0],
+    "predict --to": case("predict b.safetensors data/images --to coco --out o", needs="scipy"),
+    "predict --large": case("predict b.safetensors tiff --large --out o", needs="tifffile"),
+    "predict a video": case("predict b.safetensors clip.mp4 --out o", needs="av"),
+    "merge": WRITING["merge"][0],
+}
+
+
+@pytest.mark.parametrize("command", LOCKING)
+def test_a_folder_in_which_another_command_writes_is_left_alone(
+    command: str,
+    inputs: Path,
+    tmp_path: Path,
+    cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = LOCKING[command]
+    if one.needs:
+        pytest.importorskip(one.needs)
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+    if one.after:
+        assert cli(*one.after.split()).code == 0
+    monkeypatch.setattr("pixelwise.cli.demo.DEMO_SCENES", {"train": 1, "val": 1, "test": 1})
+    with FolderLock(tmp_path / "o", "train") as lock:
+        lock.take()
+        before = snapshot(tmp_path)
+        result = cli(*one.arguments)
+        assert result.code == 2, result
+        assert "o: another pixelwise train (process " in result.err
+        assert snapshot(tmp_path) == before
 
 
 OVERWRITING = [

@@ -126,3 +126,12 @@ def test_cores_are_counted_within_the_quota_of_control_groups(
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     process_settings.limit_threads()
     assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity")
+def test_cores_are_counted_within_the_affinity_of_the_process() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from pixelwise.process_settings import cores, thread_limit; print(cores(), thread_limit())"
+    )
+    assert run(code) == ("1 1" if (os.cpu_count() or 1) > 1 else "1 0")

@@ -197,18 +197,43 @@ def test_a_predictor_is_pickled_and_copied(
     np.testing.assert_array_equal(result.probabilities, original(IMAGES[0]).probabilities)
 
 
-def test_an_export_that_has_changed_is_not_opened_from_a_pickle(
+@pytest.mark.parametrize(
+    "runtime", [pytest.param("torch", marks=pytest.mark.slow), "openvino", "onnx"]
+)
+def test_a_predictor_of_a_relative_path_works_from_any_folder(
+    exported: Path, runtime: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image = np.tile(IMAGES[0], (1, 11, 1))
+    expected = pixelwise.load(exported, runtime=runtime, tile=1024).segment(image).mask
+    monkeypatch.chdir(exported.parent)
+    predictor = pixelwise.load(exported.name, runtime=runtime, tile=1024)
+    pickled = pickle.dumps(predictor)
+    monkeypatch.chdir(tmp_path)
+    small = predictor.segment(IMAGES[0]).mask
+    for each in (predictor, copy.deepcopy(predictor), pickle.loads(pickled)):
+        np.testing.assert_array_equal(each.segment(image).mask, expected)
+        np.testing.assert_array_equal(each.segment_concurrently(IMAGES[0]).mask, small)
+
+
+def test_an_export_that_has_changed_is_opened_neither_later_nor_from_a_pickle(
     exported: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "export"
     folder.mkdir()
     for file in exported.with_name("net-onnx").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    pickled = pickle.dumps(pixelwise.load(folder))
+    predictor = pixelwise.load(folder, tile=1024)
+    pickled = pickle.dumps(predictor)
     manifest = folder / "export.json"
     manifest.write_text(manifest.read_text().replace('"plant"', '"tree"'))
-    with pytest.raises(InputError, match="has changed since the predictor was loaded"):
-        pickle.loads(pickled)
+    predictor.segment(IMAGES[0])
+    for use in (
+        lambda: pickle.loads(pickled),
+        lambda: predictor.segment_concurrently(IMAGES[0]),
+        lambda: predictor.segment(np.tile(IMAGES[0], (1, 11, 1))),
+    ):
+        with pytest.raises(InputError, match="has changed since the predictor was loaded"):
+            use()
 
 
 FORK = """

@@ -25,13 +25,13 @@ def demo(
     """Generate street scenes, train on them, score, predict, and write a report."""
     from pixelwise.data.scenes import write_scenes
     from pixelwise.errors import InputError
-    from pixelwise.file_io import make_folder
+    from pixelwise.folder_lock import FolderLock
     from pixelwise.recipes.load_recipe import load_recipe
 
     started = time.monotonic()
-    make_folder(out)
     scenes = out / "scenes"
-    with console.status("generating scenes"):
+    with FolderLock(out, "demo") as lock, console.status("generating scenes"):
+        lock.take()
         write_scenes(scenes, **DEMO_SCENES, **DEMO_SIZE)
     count = sum(DEMO_SCENES.values())
     seconds = duration(time.monotonic() - started)

@@ -60,9 +60,13 @@ def doctor(
 
     Exit code: 0 if training would run, 1 if it would not, 2 if the folder cannot be examined.
     """
+    from pixelwise.data.layouts.write_data_toml import check_absent
+    from pixelwise.data.layouts.write_data_toml import write_data_toml as write
     from pixelwise.doctor import examine
     from pixelwise.overwriting import check_output, html_mark
 
+    if write_data_toml:
+        check_absent(data)
     output = JsonOutput(json_file, "doctor", overwrite=overwrite)
     if html is not None:
         check_output(html, mark=html_mark("doctor"), overwrite=overwrite)
@@ -87,8 +91,6 @@ def doctor(
     if html is not None and not output.alone:
         print_line(f"written to {html}")
     if write_data_toml:
-        from pixelwise.data.layouts.write_data_toml import write_data_toml as write
-
         path = write(data, diagnosis.scan.source, diagnosis.scan.classes)
         if not output.alone:
             print_line(f"written to {path}")

@@ -66,6 +66,7 @@ with suppress(OSError, AttributeError):  # libtiff prints errors that Pillow als
 # Tags of TIFF 6.0.
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 258, 259, 262, 277, 284
 _PREDICTOR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 317, 338, 339
+_SEGMENTS = (273, 279), (324, 325)  # offsets and byte counts of strips, and of tiles
 _COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 """Channels of each photometric interpretation that Pillow reads as it is meant."""
 _WITH_PREDICTOR = frozenset({5, 8, 32946, 34925, 50000})
@@ -320,8 +321,18 @@ def check_tiff_tags(image: ImageFile.ImageFile) -> None:
         or (tags.get(_PREDICTOR, 1) != 1 and compression not in _WITH_PREDICTOR)
         or (photometric == 0 and image.mode not in {"1", "L"})  # Pillow does not invert these
         or compression == _WEBP
+        or omits_segments(image)
     ):
         raise BeyondPillowError
+
+
+def omits_segments(image: ImageFile.ImageFile) -> bool:
+    """Return whether an opened file is a TIFF without its empty strips or tiles, as GDAL writes.
+
+    Pillow would read the beginning of the file in their place.
+    """
+    tags = getattr(image, "tag_v2", {})
+    return any((0, 0) in zip(tags.get(o, ()), tags.get(c, ()), strict=False) for o, c in _SEGMENTS)
 
 
 def sample_formats(image: ImageFile.ImageFile) -> tuple[int, ...]:

@@ -174,8 +174,13 @@ def check_jpeg_components(path: Path, page: Any) -> None:
 
 
 def _check_complete(path: Path, page: Any) -> None:
-    """Raise InputError if a strip or tile is beyond the end of the file: tifffile returns zeros."""
+    """Raise InputError if a strip or tile is beyond the end of the file: tifffile returns zeros.
+
+    With offset and length 0, it holds no data, and tifffile returns the nodata value or zeros.
+    """
     end = path.stat().st_size
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    if not segments or any(offset + count > end or count == 0 for offset, count in segments):
+    if not segments or any(
+        offset + count > end or (count == 0 and offset != 0) for offset, count in segments
+    ):
         raise InputError(f"{path}: is damaged or cut off: restore the file or remove it")

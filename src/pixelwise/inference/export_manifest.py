@@ -127,6 +127,15 @@ class ExportManifest:
                 raise InputError(f"{file}: is damaged (its SHA-256 differs): {REMEDY}")
         return export
 
+    def unchanged_path(self) -> Path:
+        """Return the model's file; raise InputError if the export is not what was loaded."""
+        if ExportManifest.load(self.folder) != self:
+            raise InputError(
+                f"{self.folder}: has changed since the predictor was loaded: load the predictor "
+                "again"
+            )
+        return self.path
+
 
 def is_export(path: Path) -> bool:
     return (path / MANIFEST).is_file()

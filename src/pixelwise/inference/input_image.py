@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from pixelwise.data.channel_statistics import find_range
-from pixelwise.data.image_decoding import decoding_errors, has_16_bits, upright
+from pixelwise.data.image_decoding import decoding_errors, has_16_bits, omits_segments, upright
 from pixelwise.data.image_files import read_raw
 from pixelwise.data.pixel_format import RGB, PixelFormat, Pixels, RawImage, to_8_bits
 from pixelwise.errors import InputError
@@ -99,6 +99,11 @@ def _from_pillow(image: Image.Image, name: str) -> RawImage:
     if drops_bits and not image.mode.startswith("I;16"):
         raise InputError(
             f"{name}: its file has 16 bits per channel, of which Pillow drops 8: give the path"
+        )
+    if isinstance(image, ImageFile.ImageFile) and omits_segments(image):
+        raise InputError(
+            f"{name}: its TIFF file omits empty strips or tiles, which Pillow misreads: give the "
+            "path"
         )
     with _loading, decoding_errors(Path(name)):  # PIL images are not safe to load from two threads
         image.load()

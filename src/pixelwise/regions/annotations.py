@@ -39,7 +39,6 @@ from pixelwise.file_io import (
     sha256,
     write_text,
 )
-from pixelwise.folder_lock import FolderLock
 from pixelwise.overwriting import files_of_others, json_mark
 from pixelwise.regions.components import Labels, find_components, require_ndimage
 from pixelwise.regions.outlines import bridge_holes, trace_outlines
@@ -99,6 +98,8 @@ class AnnotationFolder:
     ) -> None:
         """Write the images and their annotations, and remove those of an earlier call.
 
+        The caller has locked the folder.
+
         Args:
             read: Returns the class indices (H, W) of the upright image, and IGNORE.
             images: The images to write, if they are not all.
@@ -110,22 +111,20 @@ class AnnotationFolder:
         """
         chosen = self.images if images is None else images
         staged = self.out / STAGED
-        with FolderLock(self.out, "predict") as lock:
-            lock.take()
-            try:
-                shutil.rmtree(staged, ignore_errors=True)
-                make_folder(staged)
-                writer = self._writer(staged, self._names, self.kind)
-                for done, path in enumerate(chosen, start=1):
-                    writer.add(self._image(staged, path, read(path)))
-                    if progress is not None:
-                        progress(done, len(chosen))
-                writer.finish()
-                self._replace(staged, self._check(chosen))
-            except OSError as error:
-                raise not_writable(self.out, error) from error
-            finally:
-                shutil.rmtree(staged, ignore_errors=True)
+        try:
+            shutil.rmtree(staged, ignore_errors=True)
+            make_folder(staged)
+            writer = self._writer(staged, self._names, self.kind)
+            for done, path in enumerate(chosen, start=1):
+                writer.add(self._image(staged, path, read(path)))
+                if progress is not None:
+                    progress(done, len(chosen))
+            writer.finish()
+            self._replace(staged, self._check(chosen))
+        except OSError as error:
+            raise not_writable(self.out, error) from error
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
     def _file(self, path: Path) -> str:
         name = f"{self.base_names[path]}{path.suffix}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,7 @@ def write_data_toml(root: Path, source: Source, classes: Classes | None) -> Path
     Raises:
         InputError: If there is one already, or no two patterns describe the dataset.
     """
-    path = root / FILE_NAME
-    if path.exists():
-        raise InputError(f"{path}: exists already: correct it, or remove it to detect the dataset")
+    path = check_absent(root)
     content: dict[str, Any] = dict(_patterns(root, source))
     splits = _names(source)
     images, masks = (PathPattern(content[key], f"--{key}") for key in ("images", "masks"))
@@ -56,6 +55,14 @@ def write_data_toml(root: Path, source: Source, classes: Classes | None) -> Path
     elif not (root / "classes.toml").is_file():
         text += "\n" + tomli_w.dumps(_class_tables(source, classes))
     write_text(path, text)
+    return path
+
+
+def check_absent(root: Path) -> Path:
+    """Return ROOT/data.toml, which does not exist yet; raise InputError if it does."""
+    path = root / FILE_NAME
+    if os.path.lexists(path):
+        raise InputError(f"{path}: exists already: correct it, or remove it to detect the dataset")
     return path
 
 

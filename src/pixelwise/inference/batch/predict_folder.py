@@ -17,6 +17,7 @@ import pixelwise
 from pixelwise.data.classes import IGNORE
 from pixelwise.data.image_files import read_mask
 from pixelwise.errors import InputError, PixelwiseError
+from pixelwise.folder_lock import FolderLock
 from pixelwise.inference.answer_options import AnswerOptions
 from pixelwise.inference.batch.folder_journal import Journal, has_journal
 from pixelwise.inference.batch.image_work import ImageWork, predict_pixels, work_size
@@ -144,20 +145,22 @@ def _annotate(
         folder.write(read, images=finished, progress=partial(count, before=len(finished)))
 
     masks_only = replace(options, to=None, shapes=None, tolerance=1.0)
-    try:
-        return _predict(
-            predictor,
-            folder.base_names,
-            masks,
-            masks_only,
-            overlay=False,
-            overwrite=overwrite,
-            progress=count,
-            complete=write,
-        )
-    finally:
-        if not has_journal(masks):  # otherwise the next call resumes
-            shutil.rmtree(masks, ignore_errors=True)
+    with FolderLock(out, "predict") as lock:
+        lock.take()
+        try:
+            return _predict(
+                predictor,
+                folder.base_names,
+                masks,
+                masks_only,
+                overlay=False,
+                overwrite=overwrite,
+                progress=count,
+                complete=write,
+            )
+        finally:
+            if not has_journal(masks):  # otherwise the next call resumes
+                shutil.rmtree(masks, ignore_errors=True)
 
 
 def _predict(

@@ -316,6 +316,9 @@ class TiffSource:
         for plane in range(self.planes):
             for y in range(top, top + height):
                 strip, row = divmod(y, per_strip)
+                if self.page.databytecounts[plane * down + strip] == 0:  # a sparse file
+                    window[y - top, :, plane : plane + samples] = self.nodata or 0
+                    continue
                 offset = self.page.dataoffsets[plane * down + strip]
                 data = self._bytes(offset + (row * self.size[1] + left) * size, width * size)
                 line = np.frombuffer(data, stored).reshape(width, samples)

@@ -7,7 +7,7 @@ opens a bundle and therefore is not in the registry.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
@@ -114,7 +114,8 @@ def open_export(export: ExportManifest, name: str | None = None) -> Runtime:
             f"pixelwise.inference.runtimes.{entry.module}.{entry.module}_runtime"
         )
     open_with_options: Callable[..., Runtime] = module.open_export
-    return open_with_options(export, **entry.options)
+    absolute = replace(export, folder=export.folder.absolute())  # the program may change its folder
+    return open_with_options(absolute, **entry.options)
 
 
 def reopen_export(export: ExportManifest, name: str) -> Runtime:
@@ -123,8 +124,5 @@ def reopen_export(export: ExportManifest, name: str) -> Runtime:
     Raises:
         InputError: If the export has changed since, besides the errors of `open_export`.
     """
-    if ExportManifest.load(export.folder) != export:
-        raise InputError(
-            f"{export.folder}: has changed since the predictor was loaded: load the predictor again"
-        )
+    export.unchanged_path()
     return open_export(export, name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class ONNXRuntime:
         self._export = export
         self._sessions = Latest[onnxruntime.InferenceSession]()
         self._single_core_sessions = Latest[onnxruntime.InferenceSession]()
-        self._session()
+        self._sessions.get(None, lambda: self._open_session(export.path))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reopen_export, (self._export, self.name)
@@ -51,14 +51,17 @@ class ONNXRuntime:
 
     def predict_labels_concurrently(self, image: Pixels) -> NDArray[np.uint8]:
         """Return the class indices on a single core, see `ConcurrentRuntime`."""
-        session = self._single_core_sessions.get(None, partial(self._open_session, threads=1))
+        session = self._single_core_sessions.get(
+            None, lambda: self._open_session(self._export.unchanged_path(), threads=1)
+        )
         return infer(session, image, "labels")
 
     def _session(self) -> onnxruntime.InferenceSession:
-        return self._sessions.get(None, self._open_session)
+        return self._sessions.get(
+            None, lambda: self._open_session(self._export.unchanged_path())
+        )  # of a forked process
 
-    def _open_session(self, threads: int = 0) -> onnxruntime.InferenceSession:
-        path = self._export.path
+    def _open_session(self, path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
         try:
             return open_session(path, threads=threads)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
@@ -80,7 +83,7 @@ class TilingONNXRuntime(GraphTiling, ONNXRuntime):
         super().__init__(export)
         # Measured: it needs three quarters of PyTorch's memory, or as much.
         self.requirements = replace(requirements, rounded=export.precision == "int8")
-        self._graphs: ONNXTileGraphs = ONNXTileGraphs(export.path)
+        self._graphs: ONNXTileGraphs = ONNXTileGraphs(export)
         self._geometry = TileGeometry(self._graphs.sizes)
         self._tile_sessions = Latest[onnxruntime.InferenceSession]()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import onnxruntime
 
+from pixelwise.inference.export_manifest import ExportManifest
 from pixelwise.inference.runtimes.tile_geometry import MapSizes, Size
 from pixelwise.inference.runtimes.tile_graphs import SPATIAL_AXES, resize_input_names
 from pixelwise.process_settings import thread_limit
@@ -22,11 +23,11 @@ class ONNXTileGraphs:
     """Derive models for tiles of any size from a model (1, H, W, N) to logits.
 
     Args:
-        path: The model's file. It is read when the first tile needs it.
+        export: The export of the model, which is read when the first tile needs it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, export: ExportManifest) -> None:
+        self._export = export
 
     @property
     def resizes(self) -> list[str]:
@@ -86,7 +87,7 @@ class ONNXTileGraphs:
     def _source(self) -> Any:
         import onnx
 
-        return onnx.load(self._path)
+        return onnx.load(self._export.unchanged_path())
 
     @cached_property
     def _resizes(self) -> list[Any]:

@@ -62,7 +62,7 @@ class TFLiteRuntime:
         return self._runners.get(None, self._open)
 
     def _open(self) -> Any:
-        path = self._export.path
+        path = self._export.unchanged_path()
         try:
             interpreter = Interpreter(str(path), num_threads=thread_limit() or cores())
             return interpreter.get_signature_runner()
