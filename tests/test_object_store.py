@@ -172,6 +172,7 @@ def test_parts_read_from_and_write_to_a_failing_store(
 ) -> None:
     images = write_images(tmp_path / "in", 9)
     (images / "i0004.png").write_bytes(b"damaged")
+    (images / "i0005.png").rename(images / "i5 +%20::#[x]\u00e4.png")
     upload_tree(images, "s3://bucket/in")
     plain = cli("predict", contrast_bundle, "in", "--out", "plain", "--table", "plain.csv")
     store.fail("error", "slow", "short", times=1)
