@@ -60,7 +60,7 @@ def measure(root: Path, size: int, epochs: int) -> str:
     windows = sum(map(len, splits.values()))
     image = root / "data/raster.tif"
     bundle = run / "best.safetensors"
-    run_command([*command, "predict", bundle, image, "--out", out, "--large", "--polygons"])
+    run_command([*command, "predict", bundle, image, "--out", out, "--large", "--to", "geojson"])
     found = agreement(out / "raster.geojson", outlines)
     shown = ", ".join(f"{name} {value:.0%}" for name, value in found.items())
     pixels = f"{size} x {size}"

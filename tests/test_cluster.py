@@ -205,6 +205,17 @@ def test_tar_files_in_and_out(tmp_path: Path, cli: Cli, contrast_bundle: Path) -
     expected = {"a/" + name.replace("_", ".", 1): content for name, content in plain.items()}
     assert members == expected
 
+    (tmp_path / "dotted").mkdir()
+    with tarfile.open(tmp_path / "dotted" / "z.tar", "w") as archive:
+        for name in ("22.05.png", "b.png", "b.seg.png"):
+            archive.add(images / "i0001.png", name)
+    dotted = cli("predict", contrast_bundle, "dotted", "--out", "few", "--shard", "1/1")
+    assert dotted.code == 1
+    assert dotted.err.count("\n") == 1
+    assert "dotted/z.tar!22: its only image is 22.05.png, but a key ends at the" in dotted.err
+    with tarfile.open(tmp_path / "few" / "z.tar") as archive:
+        assert archive.getnames() == ["b.png", "b.overlay.png"]
+
     loose = cli(
         *("predict", contrast_bundle, "in", "--out", "packed", "--confidence"),
         *("--shard", "1/1", "--tar"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,11 @@ from pixelwise.data.dataset import open_dataset
 from pixelwise.errors import InputError
 from pixelwise.storage import addresses
 from pixelwise.storage.addresses import StorageError, as_address, fetch, in_parallel, upload
+from pixelwise.training import TrainingStoppedError, resume, train
+from pixelwise.training.run_folder import Run
+from pixelwise.weights.bundle import Bundle
 from test_cluster import HAS_RAY, contrast_bundle, node_environment, results, write_images
+from test_resume import StopAt, recipe, scenes, uninterrupted
 
 pytestmark = [
     pytest.mark.skipif(
@@ -27,7 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 Cli = Callable[..., Any]
-__all__ = ["contrast_bundle"]
+__all__ = ["contrast_bundle", "scenes", "uninterrupted"]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +64,9 @@ def upload_tree(folder: Path, address: str) -> None:
     in_parallel(lambda f: upload(f, f"{address}/{f.relative_to(folder).as_posix()}"), files)
 
 
-def kept(data: Any) -> list[Path]:
-    """The images and masks whose content is in the mirror."""
-    files = [path for path in data.root.rglob("*.png") if path.is_file()]
+def kept(root: Path) -> list[Path]:
+    """The images and masks whose content is in a mirror."""
+    files = [path for path in root.rglob("*.png") if path.is_file()]
     return [path for path in files if not path.read_bytes().startswith(b"pixelwise placeholder")]
 
 
@@ -81,19 +86,62 @@ def test_a_dataset_in_a_failing_store_reads_like_a_folder(
         for split, samples in remote.splits.items():
             for sample, other in zip(samples, local.splits[split], strict=True):
                 assert all(map(np.array_equal, remote.read(sample), local.read(other)))
-        assert 0 < sum(path.stat().st_size for path in kept(remote)) <= limit
+        assert 0 < sum(path.stat().st_size for path in kept(remote.root)) <= limit
 
-    few = kept(remote)
+    few = kept(remote.root)
     replaced = folder / "images" / "train" / "train_000.png"
     replaced.write_bytes((folder / "images" / "train" / "train_001.png").read_bytes())
     upload(replaced, "s3://bucket/read/images/train/train_000.png")
     again = open_dataset("s3://bucket/read", cache_bytes=0, mirror_bytes=limit // 2)
-    assert 0 < len(kept(again)) < len(few)
+    assert 0 < len(kept(again.root)) < len(few)
     assert again.checksums == open_dataset(folder).checksums
 
     store.fail("error", times=99, match="val_001")
     with pytest.raises(StorageError, match=r"images/val/val_001\.png: cannot be read after 5 att"):
         open_dataset("s3://bucket/read", cache_bytes=0, mirror_bytes=0)
+
+
+def test_the_doctor_examines_an_address_like_a_folder(
+    store: Store, tmp_path: Path, cli: Cli, make_folder_data: Callable[..., Path]
+) -> None:
+    folder = make_folder_data(tmp_path / "data", splits={"train": 4, "val": 1})
+    (folder / "masks" / "train" / "train_002.png").write_bytes(b"damaged")
+    (folder / "images" / "train" / "alone.png").write_bytes(
+        (folder / "images" / "train" / "train_000.png").read_bytes()
+    )
+    upload_tree(folder, "s3://bucket/doctor")
+    store.fail("error", "short", times=1, match=".png")
+    local = cli("doctor", "data", "--json", "local.json")
+    remote = cli("doctor", "s3://bucket/doctor", "--json", "remote.json", "--html", "page.html")
+    assert local.code == remote.code == 1, remote.err
+    there, here = ((tmp_path / f"{name}.json").read_text() for name in ("remote", "local"))
+    assert there.replace("s3://bucket/doctor", "data") == here
+    assert str(tmp_path) not in there
+    assert "image-without-mask" in {finding["kind"] for finding in json.loads(here)["findings"]}
+    assert "train_002.png" in here
+    assert "pixelwise train s3://bucket/doctor" in (tmp_path / "page.html").read_text()
+    trained = cli("train", "s3://bucket/doctor", "--out", "run")
+    assert trained.code == 2
+    assert "s3://bucket/doctor/images/train/alone.png: has no mask" in trained.err
+    assert str(tmp_path) not in trained.err
+    refused = cli("doctor", "s3://bucket/doctor", "--write-data-toml")
+    assert refused.code == 2
+    assert "--write-data-toml: s3://bucket/doctor is an address" in refused.err
+
+
+def test_rasters_in_a_store_are_read_like_local_ones(store: Store, tmp_path: Path) -> None:
+    pytest.importorskip("rasterio")
+    pytest.importorskip("pyogrio")
+    import raster_files
+
+    folder = tmp_path / "field"
+    raster_files.write_flight(folder)
+    labels = '{ path = "fields.gpkg", attribute = "crop" }'
+    (folder / "data.toml").write_text(f'[[rasters]]\nimage = "north.tif"\nlabels = {labels}\n')
+    upload_tree(folder, "s3://bucket/field")
+    local = open_dataset(folder)
+    remote = open_dataset("s3://bucket/field", cache_bytes=0, mirror_bytes=0)
+    assert remote.checksums == local.checksums
 
 
 def test_addresses_that_cannot_be_used_are_one_line(store: Store, tmp_path: Path) -> None:
@@ -124,6 +172,7 @@ def test_parts_read_from_and_write_to_a_failing_store(
 ) -> None:
     images = write_images(tmp_path / "in", 9)
     (images / "i0004.png").write_bytes(b"damaged")
+    (images / "i0005.png").rename(images / "i5 +%20::#[x]\u00e4.png")
     upload_tree(images, "s3://bucket/in")
     plain = cli("predict", contrast_bundle, "in", "--out", "plain", "--table", "plain.csv")
     store.fail("error", "slow", "short", times=1)
@@ -200,6 +249,40 @@ def test_training_from_a_store_is_the_same_and_stops_with_one_line(
     assert "train_003.png: cannot be read after 5 attempts" in stopped.err
     assert "Traceback" not in stopped.err
     store.fail()
+
+
+@pytest.mark.parametrize(
+    ("position", "workers"),
+    [
+        (("step", 2, 2), 0),
+        pytest.param(("validating", 2, 1), 0, marks=pytest.mark.slow),
+        pytest.param(("step", 2, 2), 2, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
+def test_a_run_from_a_store_resumes_to_the_same_bits_on_another_machine(
+    store: Store,
+    tmp_path: Path,
+    scenes: Path,
+    uninterrupted: Run,
+    position: tuple[Any, ...],
+    workers: int,
+) -> None:
+    address = f"s3://bucket/resume-{position[0]}-{workers}"
+    upload_tree(scenes, address)
+    out = tmp_path / "run"
+    settings = {"data.workers": workers, "data.cache_mib": 0, "data.disk_cache_mib": 0}
+    store.fail("error", "short", times=1, match=".png")
+    with pytest.raises(TrainingStoppedError):
+        train(address, out, recipe(**settings), callback=StopAt(*position))
+    shutil.rmtree(tmp_path / "cache")  # another machine has another cache
+    store.fail("error", "short", times=1, match=".png")
+    run = resume(out)
+    before, after = Bundle.load(uninterrupted.last), Bundle.load(run.last)
+    assert before.weights.keys() == after.weights.keys()
+    assert all(before.weights[name].equal(after.weights[name]) for name in before.weights)
+    assert before.scores == after.scores
+    assert kept(tmp_path / "cache") == []
 
 
 @HAS_RAY

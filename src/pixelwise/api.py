@@ -235,7 +235,7 @@ def predict_shards(
         overlay: Whether to write the overlays.
         answers: What to write besides. The table of a part is written by `merge`.
         options: How the network is run.
-        shard_size: Images that are predicted and noted together. By default 16 to 256.
+        shard_size: Images that are predicted and noted together. By default 64 to 256.
         tar: Whether to write a tar file for each shard. The results of tar files always are.
         overwrite: Whether to predict finished shards again, and to replace files that prediction
             did not write.
@@ -930,7 +930,7 @@ def examine(
     """Check a folder of images and masks and report each problem with its remedy.
 
     Args:
-        root: The folder.
+        root: The folder, or its address in an object store such as s3://bucket/folder.
         val_fraction: Fraction of the images that becomes val if the folder has none.
         seed: Random seed of that division, as in training.
         workers: Number of threads. None takes one per core.
@@ -949,7 +949,7 @@ def examine(
 
     with Bar("checking the data", quiet=quiet) as bar:
         return doctor.examine(
-            Path(root),
+            root,
             val_fraction=val_fraction,
             seed=seed,
             workers=workers,

@@ -10,6 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _ADDRESS = re.compile(r"\b(https?|ftp|s3|gs|file):/(?=[^/\s])")
+_names: dict[str, str] = {}
+
+
+def name_folder(folder: Path, name: str) -> None:
+    """Have messages call a folder by another name: the address of which it is a copy."""
+    _names[str(folder)] = name
+
+
+def shown(text: str) -> str:
+    """Return a message with the names that `name_folder` gave to folders."""
+    for folder, name in _names.items():
+        text = text.replace(folder, name)
+    return text
 
 
 class PixelwiseError(Exception):
@@ -109,7 +122,7 @@ def collapse(problems: Sequence[str]) -> list[str]:
         more = " and ".join(dict.fromkeys(example for example in examples if example))
         more = f"; also {more}" if more else ""
         collapsed.append(f"{first} ({len(lines)} such problems{more})")
-    return collapsed
+    return [shown(line) for line in collapsed]
 
 
 def _difference(first: list[str], other: list[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 from rich.text import Text
-from typer import Option
+from typer import Argument, Option
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
@@ -28,7 +28,12 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 @command
 def doctor(
-    data: flags.Data,
+    data: Annotated[
+        Path,
+        Argument(
+            help="Folder of images and masks, here or in an object store (s3://BUCKET/FOLDER)."
+        ),
+    ],
     json_file: flags.JsonFile = None,
     html: Annotated[
         Path | None,
@@ -63,9 +68,16 @@ def doctor(
     from pixelwise.data.layouts.write_data_toml import check_absent
     from pixelwise.data.layouts.write_data_toml import write_data_toml as write
     from pixelwise.doctor import examine
+    from pixelwise.errors import InputError
     from pixelwise.overwriting import check_output, html_mark
+    from pixelwise.storage.addresses import as_address
 
     if write_data_toml:
+        if as_address(data) is not None:
+            raise InputError(
+                f"--write-data-toml: {data} is an address, where it cannot write: examine a local "
+                "copy"
+            )
         check_absent(data)
     output = JsonOutput(json_file, "doctor", overwrite=overwrite)
     if html is not None:

@@ -24,7 +24,7 @@ from pixelwise.storage.addresses import (
 
 TAR = ".tar"
 LIST_SUFFIXES = (".txt", ".list", ".lst")
-LEAST_PER_SHARD, MOST_PER_SHARD = 16, 256
+LEAST_PER_SHARD, MOST_PER_SHARD = 64, 256
 SHARDS = 64
 """There are about this many shards, as far as the two limits allow."""
 

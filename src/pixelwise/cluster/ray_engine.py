@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ class Worker:
         self.runtime, self.token = runtime, token
         self.folder = Path(tempfile.mkdtemp(prefix="pixelwise-network-"))
         self.worker: ShardWorker | None = None
+        self.thread = ThreadPoolExecutor(1)
 
     def start(self) -> dict[str, Any] | PixelwiseError:
         """Load the network; return what decides its results, or the error."""
@@ -104,12 +106,12 @@ class Worker:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             network = replace(self.network, path=self.folder / self.network.path)
-            predictor = network.load(self.runtime)
+            predictor = self.thread.submit(network.load, self.runtime).result()
             predictor.path = str(self.network.path)  # for messages
         except PixelwiseError as error:
             return error
         self.files = {}
-        self.worker = ShardWorker(predictor, self.options)
+        self.worker = ShardWorker(predictor, self.options, self.thread)
         return settings_of(predictor, self.options)
 
     def run(self, shard: Shard) -> Record | PixelwiseError:

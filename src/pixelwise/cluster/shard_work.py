@@ -8,9 +8,9 @@ import json
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from pixelwise.cluster.inputs import Item, Shard
@@ -90,12 +90,20 @@ class ShardWorker:
     Args:
         predictor: Predicts the masks.
         options: The job.
+        predicting: The one thread in which the network was loaded and predicts; None for the
+            thread that calls `run`. In PyTorch, each such thread has helper threads of its own, and
+            OpenMP puts them to sleep sooner if all of these are more than the cores.
     """
 
-    def __init__(self, predictor: Predictor, options: JobOptions) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        options: JobOptions,
+        predicting: ThreadPoolExecutor | None = None,
+    ) -> None:
         self.predictor, self.options = predictor, options
         self.output = Output(options.out)
-        self._predicting = Lock()
+        self._predicting = predicting
 
     def run(self, shard: Shard) -> Record:
         """Predict a shard and publish its results.
@@ -108,8 +116,10 @@ class ShardWorker:
         scratch = self.output.scratch(self.options.owner)
         try:
             local = _unpack(shard, scratch) if shard.is_tar else _bring(shard, scratch)
-            with self._predicting:
+            if self._predicting is None:
                 result = self._predict(local, scratch)
+            else:
+                result = self._predicting.submit(self._predict, local, scratch).result()
             return self._publish(shard, local, result, scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -215,13 +225,18 @@ def _unpack(shard: Shard, scratch: Path) -> _Local:
         fetch(item.where, source, size=int(item.stamp.partition(" ")[0]))
     local = _Local()
     seen: set[str] = set()
+    others: dict[str, str] = {}  # a file that looks like an image, by key
     try:
         with tarfile.open(source) as archive:
             for number, member in enumerate(archive):
                 folder, slash, base = member.name.rpartition("/")
                 stem, _, suffix = base.partition(".")
                 key = f"{folder}{slash}{stem}"
-                if not member.isreg() or f".{suffix.lower()}" not in IMAGE_SUFFIXES:
+                if not member.isreg():
+                    continue
+                if f".{suffix.lower()}" not in IMAGE_SUFFIXES:
+                    if stem and Path(suffix.lower()).suffix in IMAGE_SUFFIXES:
+                        others.setdefault(key, base)
                     continue
                 shown = f"{item.shown}!{key}"
                 if key in seen:
@@ -239,6 +254,12 @@ def _unpack(shard: Shard, scratch: Path) -> _Local:
                 local.add(path, path.stem, shown)
     except (tarfile.TarError, OSError, EOFError) as error:
         local.faults.append(f"{item.shown}: cannot be read to its end ({error}): restore the file")
+    local.faults += [
+        f"{item.shown}!{key}: its only image is {base}, but a key ends at the first dot of a name: "
+        "rename the file, such as with _ instead of the other dots"
+        for key, base in others.items()
+        if key not in seen
+    ]
     if not local.paths and not local.faults:
         local.faults.append(f"{item.shown}: holds no images: give a tar file of WebDataset")
     return local

@@ -25,8 +25,7 @@ from pixelwise.data.source import Sample, Source
 from pixelwise.data.splits import draw_validation_split
 from pixelwise.errors import InputError
 from pixelwise.recipes.fold import parse_fold
-from pixelwise.storage.addresses import TRANSFERS, as_address
-from pixelwise.storage.mirror import DEFAULT_MIB, mirror
+from pixelwise.storage.mirror import DEFAULT_MIB, local_folder
 
 Mask = NDArray[np.uint8]
 
@@ -145,11 +144,10 @@ def open_dataset(
         InputError: If the folder cannot be used, with one line for each problem: missing partners,
             unreadable files, sizes, channels, mask values.
     """
-    address = as_address(root)
-    if address is not None:
-        suffixes = IMAGE_SUFFIXES | MASK_SUFFIXES
-        root = mirror(address, suffixes, limit=mirror_bytes, progress=progress)
-    source = layouts.read(Path(root), spec)
+    folder, workers = local_folder(
+        root, IMAGE_SUFFIXES | MASK_SUFFIXES, limit=mirror_bytes, progress=progress
+    )
+    source = layouts.read(folder, spec)
     wanted, in_folds = splits, fold != "" and draw_val and splits != ("test",)
     if in_folds:
         _pool(source)
@@ -171,7 +169,7 @@ def open_dataset(
         channels=channels,
         value_range=value_range,
         cache_bytes=cache_bytes,
-        workers=None if address is None else TRANSFERS,
+        workers=workers,
         progress=progress,
     )
     if in_folds:

@@ -17,7 +17,7 @@ from pixelwise.data.classes import UNKNOWN, Classes
 from pixelwise.data.pair_report import MaskReport, PairReport
 from pixelwise.data.pixel_format import RGB, PixelFormat
 from pixelwise.data.source import NO_DATA, Sample, Source
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, shown
 from pixelwise.process_settings import cores
 
 ProgressCallback = Callable[[int, int], None]
@@ -144,6 +144,7 @@ def scan_dataset(
             scan.classes = scan.classes.ignoring(NO_DATA)
     except InputError as error:
         scan.class_problems += error.problems
+    source.notes[:] = map(shown, source.notes)
     return scan
 
 

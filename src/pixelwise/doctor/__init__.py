@@ -11,6 +11,7 @@ from pathlib import Path
 from pixelwise.data import layouts
 from pixelwise.data.dataset_scan import ProgressCallback, scan_dataset
 from pixelwise.data.dataset_spec import DatasetSpec
+from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES
 from pixelwise.data.source import Source
 from pixelwise.data.splits import draw_validation_split
 from pixelwise.doctor.advice import suggest_settings
@@ -19,6 +20,7 @@ from pixelwise.doctor.dataset_facts import collect_facts
 from pixelwise.doctor.diagnosis import Diagnosis, Finding, Kind, Severity, Suggestion
 from pixelwise.doctor.pair_inspection import Scan, inspect_pair
 from pixelwise.errors import InputError, collect_problems, defer_errors, raise_problems
+from pixelwise.storage.mirror import DEFAULT_MIB, local_folder
 
 __all__ = ["Diagnosis", "Finding", "Kind", "Severity", "Suggestion", "diagnose", "examine"]
 
@@ -36,10 +38,11 @@ def examine(
     """Inspect every file of a dataset and report what is wrong, with the remedies.
 
     Args:
-        root: The folder of images and masks, in any supported layout.
+        root: The folder of images and masks, in any supported layout, or its address in an object
+            store. Up to 10 GiB of its files are kept on disk for the training.
         val_fraction: Fraction of the images to draw for validation if there is no `val` split.
         seed: Random seed of that draw, as in training.
-        workers: Number of threads; None for one per core.
+        workers: Number of threads; None for one per core, or for what the transfers need.
         progress: Called with (done, total) after each pair.
         spec: What the user states about the images and masks in the folder.
         group_by: The rule that names the groups of images that the draw keeps together.
@@ -49,13 +52,15 @@ def examine(
 
     Raises:
         InputError: If there is no such folder, or no layout fits. Problems of files are findings.
+        StorageError: If the object store does not send a file.
     """
-    root = Path(root)
+    suffixes = IMAGE_SUFFIXES | MASK_SUFFIXES
+    folder, transfers = local_folder(root, suffixes, limit=DEFAULT_MIB << 20, progress=progress)
     with collect_problems() as layout_problems:
-        source = _find_source(root, spec)
+        source = _find_source(folder, spec)
         with defer_errors():
             draw_validation_split(source, val_fraction=val_fraction, seed=seed, group_by=group_by)
-    scan = scan_dataset(source, inspect_pair, workers=workers, progress=progress)
+    scan = scan_dataset(source, inspect_pair, workers=workers or transfers, progress=progress)
     scan.layout_problems = layout_problems
     return diagnose(scan)
 

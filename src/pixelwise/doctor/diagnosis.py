@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.doctor.pair_inspection import Scan
+from pixelwise.errors import shown
 
 
 class Severity(StrEnum):
@@ -51,8 +52,8 @@ class Kind:
             self,
             severity or self.severity,
             tuple(files),
-            message,
-            remedy,
+            shown(message),
+            shown(remedy),
             self.stops if stops is None else stops,
         )
 
@@ -223,7 +224,7 @@ class Diagnosis:
             for (height, width), count in self.facts.sizes
         ]
         return {
-            "data": str(self.root),
+            "data": shown(str(self.root)),
             "verdict": self.verdict,
             "trains": self.trains,
             "counts": {severity.value: self.count(severity) for severity in Severity},

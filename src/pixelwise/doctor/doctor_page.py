@@ -13,6 +13,7 @@ from pixelwise import pages
 from pixelwise.doctor.block_maps import draw_block_maps
 from pixelwise.doctor.diagnosis import Diagnosis, Severity
 from pixelwise.doctor.finding_images import FindingImages
+from pixelwise.errors import shown
 
 CASES = 3
 """Findings per kind that are shown with images."""
@@ -36,7 +37,7 @@ def write_page(path: Path, diagnosis: Diagnosis, *, title: str | None = None) ->
         command=" ".join(
             [
                 "pixelwise train",
-                shlex.quote(str(diagnosis.root)),
+                shlex.quote(shown(str(diagnosis.root))),
                 *(s.flag for s in diagnosis.suggestions),
             ]
         ),

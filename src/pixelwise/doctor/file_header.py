@@ -14,7 +14,9 @@ from pixelwise.data.image_decoding import (
     has_16_bits,
     warnings_silenced,
 )
+from pixelwise.errors import InputError
 from pixelwise.file_io import check_regular
+from pixelwise.storage.mirror import when_present
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ class FileHeader:
 
 def read_header(path: Path) -> FileHeader:
     """Read the header of a file. Errors other than a denied permission are left to the reader."""
+    try:
+        return _read_header(path)
+    except InputError:  # the file is no longer in the object store
+        return FileHeader()
+
+
+@when_present
+def _read_header(path: Path) -> FileHeader:
     try:
         check_regular(path)
         head = read_head(path)

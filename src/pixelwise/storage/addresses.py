@@ -205,7 +205,10 @@ def open_store(address: str) -> tuple[Any, str, str]:
     try:
         import fsspec
 
-        files, path = fsspec.core.url_to_fs(address)
+        # Not url_to_fs, to which `::` in a name would mean a chain of stores.
+        store = fsspec.get_filesystem_class(kind)
+        files = store(**store._get_kwargs_from_urls(address))
+        path = store._strip_protocol(address)
     except ImportError as error:
         raise MissingPackageError(
             f"{address}: needs {PACKAGES.get(extra, 'fsspec')}, which is not installed: pip "

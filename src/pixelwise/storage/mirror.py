@@ -23,9 +23,10 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TypeVar
 
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, name_folder
 from pixelwise.file_io import cache_folder, make_folder
 from pixelwise.storage.addresses import (
+    TRANSFERS,
     RemoteFile,
     as_address,
     fetch,
@@ -41,6 +42,23 @@ _LOCKS = 64
 _ABANDONED_SECONDS = 24 * 3600
 
 Result = TypeVar("Result")
+
+
+def local_folder(
+    root: str | Path,
+    suffixes: Collection[str],
+    *,
+    limit: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, int | None]:
+    """Return a folder, or the mirror of an address, and in how many threads to read it.
+
+    The arguments are those of `mirror`. None leaves the number of threads open.
+    """
+    address = as_address(root)
+    if address is None:
+        return Path(root), None
+    return mirror(address, suffixes, limit=limit, progress=progress), TRANSFERS
 
 
 def mirror(
@@ -73,6 +91,7 @@ def mirror(
         raise InputError(f"{address}: no files there: check the address")
     root = base / FOLDER / address.replace("://", "/").rstrip("/")
     make_folder(root / _STATE)
+    name_folder(root, address.rstrip("/"))
     with _locked(root, "list"):
         names = {file.address[len(address.rstrip("/")) + 1 :]: file for file in files}
         for side in (root / _STATE).glob("*.part"):  # of a process that was killed

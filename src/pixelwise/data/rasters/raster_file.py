@@ -20,6 +20,7 @@ from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.data.image_files import check_finite
 from pixelwise.data.pixel_format import MAX_CHANNELS, RawImage
 from pixelwise.errors import InputError, MissingPackageError
+from pixelwise.storage.mirror import present
 
 Transform = tuple[float, float, float, float, float, float]
 
@@ -207,7 +208,7 @@ def open_tiff(path: Path) -> Iterator[Any]:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path}: {what}: correct the path in data.toml")
     # GDAL's own threads do not survive the fork of a loading process, which would wait for them.
-    with warnings_silenced, rasterio.Env(GDAL_NUM_THREADS="1"):
+    with present(path), warnings_silenced, rasterio.Env(GDAL_NUM_THREADS="1"):
         try:
             file = rasterio.open(path, driver="GTiff")
         except rasterio.errors.RasterioError as error:
