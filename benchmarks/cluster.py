@@ -128,8 +128,8 @@ def write_bundle(path: Path) -> Path:
     from pixelwise.weights.normalization import IMAGENET
 
     torch.manual_seed(0)
+    model = create_model("deeplab_v3plus", num_classes=len(CLASSES), backbone="mobilenet_v2")
     options = {"backbone": "mobilenet_v2"}
-    model = create_model("deeplab_v3plus", num_classes=len(CLASSES), **options)
     Bundle("deeplab_v3plus", options, CLASSES, IMAGENET, model.state_dict()).save(path)
     return path
 

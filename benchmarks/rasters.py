@@ -4,8 +4,8 @@
 
 It writes a square GeoTIFF of each size with 500 polygons of two classes (5 per million pixels in
 smaller ones), trains a small network on it in a separate process, and predicts the raster with
-`--large --polygons`. It prints the peak resident memory of training and the intersection over union
-of the predicted with the annotated polygons, measured on the ground.
+`--large --to geojson`. It prints the peak resident memory of training and the intersection over
+union of the predicted with the annotated polygons, measured on the ground.
 """
 
 from __future__ import annotations
