@@ -15,7 +15,7 @@ import pixelwise
 from pixelwise import AnswerOptions, InputError, Predictor
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.evaluation import calibrate
-from pixelwise.evaluation.calibrate import _halves
+from pixelwise.evaluation.logit_samples import divide_in_halves
 from pixelwise.inference import predict_folder
 from pixelwise.inference.export_manifest import MANIFEST, ExportManifest
 from pixelwise.weights.bundle import Bundle
@@ -100,11 +100,11 @@ def test_a_temperature_that_does_not_help_the_other_half_is_not_stored(tmp_path:
 
 def test_halves_do_not_share_a_sequence() -> None:
     names = [f"seq{s}_{i:03d}.png" for s in "abc" for i in range({"a": 4, "b": 3, "c": 2}[s])]
-    first, second = _halves(names)
+    first, second = divide_in_halves(names)
     assert first | second == set(range(9))
     assert first & second == set()
     assert {names[i][:4] for i in first} & {names[i][:4] for i in second} == set()
-    assert _halves([f"{i:03d}.png" for i in range(5)]) == ({0, 1}, {2, 3, 4})
+    assert divide_in_halves([f"{i:03d}.png" for i in range(5)]) == ({0, 1}, {2, 3, 4})
 
 
 def test_one_image_is_refused(tmp_path: Path) -> None:

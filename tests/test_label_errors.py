@@ -18,7 +18,7 @@ from pixelwise.data.classes import IGNORE
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
-from pixelwise.evaluation.calibrate import SampledLogits
+from pixelwise.evaluation.logit_samples import SampledLogits
 from pixelwise.study.label_errors.evidence import (
     BANDS,
     ClassThresholds,

@@ -89,6 +89,13 @@ WRITING: dict[str, list[Case]] = {
         case("evaluate b.safetensors data --image-scores o.safetensors", "o.safetensors"),
     ],
     "calibrate": [case("calibrate b.safetensors data --json o.json", "o.json")],
+    "tune-bias": [
+        case(
+            "tune-bias b.safetensors data --out o.safetensors --json o.json",
+            "o.safetensors",
+            "o.json",
+        )
+    ],
     "compare": [case("compare run run --json o.json", "o.json")],
     "benchmark": [case("benchmark b.safetensors --json o.json", "o.json")],
     "tune-crf": [case("tune-crf b.safetensors data --json o.json", "o.json")],

@@ -12,7 +12,8 @@ The public functions and classes:
 - `Client`: the same with a running `pixelwise serve`.
 - `predict_folder`, `AnswerOptions`: write the masks, tables or annotations of many images.
 - `predict_shards`, `merge`: the same on a cluster or in many jobs, also from object stores.
-- `train`, `resume`, `evaluate`, `calibrate`: train a network, score it, and calibrate it.
+- `train`, `resume`, `evaluate`: train a network, and score it.
+- `calibrate`, `tune_bias`: correct its probabilities, and favor or disfavor classes.
 - `finish`, `Callback`: end a run early, and receive its events.
 - `learning_curve`, `select`: whether more images would help, and which to label next.
 - `cross_validate`, `label_errors`: honest scores, and the labels that are likely wrong.
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         resume,
         select,
         train,
+        tune_bias,
     )
     from pixelwise.client import Client
     from pixelwise.data.custom_dataset import from_datasets
@@ -96,6 +98,7 @@ __all__ = [
     "resume",
     "select",
     "train",
+    "tune_bias",
 ]
 
 # Where each name that is not imported above lives, if not in pixelwise.api.

@@ -30,6 +30,7 @@ from pixelwise.cli import (
     shards,
     sweep,
     train,
+    tune_bias,
     tune_crf,
     weights,
 )
@@ -54,6 +55,7 @@ for function in (
     sweep.sweep,
     evaluate.evaluate,
     calibrate.calibrate,
+    tune_bias.tune_bias,
     compare.compare,
     learning_curve.learning_curve,
     select.select,

@@ -6,8 +6,10 @@ from pixelwise.evaluation.crf_search import CRFSearch, search_crf
 from pixelwise.evaluation.ensemble import evaluate_ensemble
 from pixelwise.evaluation.evaluate import Evaluation, evaluate, merge_shards
 from pixelwise.evaluation.image_counts import ImageCounts
+from pixelwise.evaluation.tune_bias import BiasTuning, tune_bias
 
 __all__ = [
+    "BiasTuning",
     "CRFSearch",
     "CalibrationReport",
     "ConfusionMatrix",
@@ -20,4 +22,5 @@ __all__ = [
     "merge_shards",
     "search_crf",
     "store_calibration",
+    "tune_bias",
 ]

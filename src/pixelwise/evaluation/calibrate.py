@@ -7,7 +7,6 @@ determined from all of them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,26 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.classes import IGNORE
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.errors import InputError
 from pixelwise.evaluation.calibration import Calibration
 from pixelwise.evaluation.confusion import to_plain
+from pixelwise.evaluation.logit_samples import SampledLogits, divide_in_halves, sample_logits
 from pixelwise.file_io import check_writable
 from pixelwise.inference import Predictor
 from pixelwise.inference.export_manifest import ExportManifest, find_exports, is_export
-from pixelwise.inference.results import familiarity
 from pixelwise.weights.bundle_header import bundle_digest
 from pixelwise.weights.published.catalog import find_bundle
 from pixelwise.weights.stored_calibration import FILE, StoredCalibration, write_calibration
 
 FALSE_ALARMS = 0.05
 """The fraction of ordinary images that may be flagged."""
-IMAGE_PIXELS = 4096
-"""The number of labeled pixels, at random places, that are taken from an image."""
-LOGITS = 20_000_000
-"""The largest number of logits in memory, about: of more images, fewer pixels are taken."""
 LOWEST, HIGHEST = 0.05, 100.0
 """The range of temperatures."""
 
@@ -83,23 +77,6 @@ class CalibrationReport:
         }
 
 
-@dataclass(frozen=True)
-class SampledLogits:
-    """Some labeled pixels of an image.
-
-    Attributes:
-        name: Name of the image.
-        logits: (pixels, classes).
-        truth: (pixels,) class indices.
-        familiarity: How familiar the whole image is to the network.
-    """
-
-    name: str
-    logits: NDArray[np.float32]
-    truth: NDArray[np.uint8]
-    familiarity: float
-
-
 def calibrate(
     predictor: Predictor,
     data: SegmentationData,
@@ -108,9 +85,6 @@ def calibrate(
     progress: ProgressCallback | None = None,
 ) -> CalibrationReport:
     """Fit the temperature of a network, and the least familiarity of ordinary images.
-
-    The halves are made of whole sequences, that is of images whose names differ only in the number
-    at the end. A single sequence is cut in the middle.
 
     Args:
         predictor: The network, without a CRF or TTA.
@@ -125,15 +99,8 @@ def calibrate(
     Raises:
         InputError: If fewer than two images have labeled pixels, or the predictor has a CRF or TTA.
     """
-    if predictor.crf is not None or not predictor.tta.single:
-        raise InputError("calibrate: needs the logits of the network: omit the CRF and TTA")
-    images = _sample(predictor, data, split, progress)
-    if len(images) < 2:
-        raise InputError(
-            f"{data.root}: {len(images)} images of {split} have labeled pixels: calibration "
-            "compares two halves of the split: label at least 2"
-        )
-    halves = _halves([image.name for image in images])
+    images = sample_logits(predictor, data, split, progress=progress)
+    halves = divide_in_halves([image.name for image in images])
     before, after, false = _Errors(), _Errors(), 0
     for tested in halves:
         fitted = [image for i, image in enumerate(images) if i not in tested]
@@ -176,67 +143,6 @@ def store_calibration(path: Path, stored: StoredCalibration) -> tuple[Path, ...]
     for place in places:
         write_calibration(place, stored)
     return tuple(places)
-
-
-def _sample(
-    predictor: Predictor, data: SegmentationData, split: str, progress: ProgressCallback | None
-) -> list[SampledLogits]:
-    """Predict the images and keep some labeled pixels of each, in the order of their names."""
-    samples = sorted(data.splits[split], key=lambda sample: sample.name)
-    sampler = PixelSampler(len(data.classes), len(samples))
-    for done, sample in enumerate(samples, 1):
-        pixels, truth = data.read(sample)
-        if (truth != IGNORE).any():
-            sampler.add(sample.name, predictor.logits(pixels), truth)
-        if progress is not None:
-            progress(done, len(samples))
-    return sampler.images
-
-
-class PixelSampler:
-    """Keeps some labeled pixels of each image, at random places.
-
-    Args:
-        classes: Number of classes.
-        images: Number of images, which decides how many pixels of each are kept.
-    """
-
-    def __init__(self, classes: int, images: int) -> None:
-        self.most = max(64, min(IMAGE_PIXELS, LOGITS // (classes * max(1, images))))
-        self.images: list[SampledLogits] = []
-        self._rng = np.random.default_rng(0)
-
-    def add(
-        self, name: str, logits: NDArray[np.float32], truth: NDArray[np.uint8]
-    ) -> NDArray[np.intp]:
-        """Add an image with logits (C, H, W) and labels (H, W); nothing if none is labeled.
-
-        Returns:
-            The places of the pixels that were kept, as indices of the flattened labels.
-        """
-        labeled = np.flatnonzero(truth.reshape(-1) != IGNORE)
-        if not len(labeled):
-            return labeled
-        chosen = self._rng.choice(labeled, min(self.most, len(labeled)), replace=False)
-        kept = np.ascontiguousarray(logits.reshape(len(logits), -1)[:, chosen].T)
-        sampled = SampledLogits(name, kept, truth.reshape(-1)[chosen], familiarity(logits))
-        self.images.append(sampled)
-        return np.asarray(chosen, np.intp)
-
-
-def _halves(names: Sequence[str]) -> tuple[set[int], set[int]]:
-    """Divide images, given in the order of their names, into two halves of whole sequences."""
-    sequences: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        sequences.setdefault(re.sub(r"[\d_-]+$", "", Path(name).stem), []).append(index)
-    if len(sequences) == 1:
-        middle = len(names) // 2
-        return set(range(middle)), set(range(middle, len(names)))
-    first: set[int] = set()
-    second: set[int] = set()
-    for members in sorted(sequences.values(), key=len, reverse=True):
-        min(first, second, key=len).update(members)
-    return first, second
 
 
 def fit_temperature(images: Sequence[SampledLogits]) -> float:

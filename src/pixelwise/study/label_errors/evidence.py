@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
-from pixelwise.evaluation.calibrate import SampledLogits, fit_temperature, log_probabilities
+from pixelwise.evaluation.calibrate import fit_temperature, log_probabilities
+from pixelwise.evaluation.logit_samples import SampledLogits
 from pixelwise.inference.results import softmax
 from pixelwise.regions.components import require_ndimage
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pixelwise.data.dataset import Mask, SegmentationData
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
-from pixelwise.evaluation.calibrate import PixelSampler
+from pixelwise.evaluation.logit_samples import PixelSampler
 from pixelwise.file_io import write_text
 from pixelwise.inference import Predictor
 from pixelwise.overwriting import check_output, html_mark, json_mark
