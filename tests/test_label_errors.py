@@ -18,7 +18,14 @@ from pixelwise.data.classes import IGNORE
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
-from pixelwise.study.label_errors.evidence import ClassThresholds, weigh
+from pixelwise.evaluation.logit_samples import SampledLogits
+from pixelwise.study.label_errors.evidence import (
+    BANDS,
+    ClassThresholds,
+    border_bands,
+    fit_thresholds,
+    weigh,
+)
 from pixelwise.study.label_errors.find import find_label_errors
 from pixelwise.study.label_errors.mispaired import Overview, find_mispaired, overview
 from pixelwise.study.label_errors.ranking import estimate, rank
@@ -177,20 +184,48 @@ def test_the_estimate_counts_certain_findings_and_its_interval_is_over_images() 
 
 
 def test_the_temperature_and_the_thresholds_are_those_of_the_samples() -> None:
-    from pixelwise.evaluation.logit_samples import SampledLogits
-    from pixelwise.study.label_errors.evidence import fit_thresholds
-
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (20_000, 3)).astype(np.float32)
     weights = np.exp(logits)
     weights /= weights.sum(axis=1, keepdims=True)
     drawn = (rng.random((20_000, 1)) > weights.cumsum(axis=1)).sum(axis=1).clip(0, 2)
     images = [SampledLogits("x", 2.5 * logits, drawn.astype(np.uint8), 0.0)]
-    fitted = fit_thresholds(images, 4)
+    bands = np.arange(20_000) % 2
+    fitted = fit_thresholds(images, 4, [bands])
     assert fitted.temperature == pytest.approx(2.5, rel=0.05)
     expected = [weights[drawn == c, c].mean() for c in range(3)]
     assert fitted.confidence[:3] == pytest.approx(expected, rel=0.02)
     assert fitted.confidence[3] == 1  # it has no label
+    expected = np.sort(weights[(drawn == 2) & (bands == 1), 2])
+    assert fitted.supports[2, 1] == pytest.approx(expected, rel=0.1)
+    assert len(fitted.supports[3, 0]) == 0
+
+
+def test_a_contradiction_counts_less_where_the_network_often_contradicts() -> None:
+    labels = np.zeros(SIZE, np.uint8)
+    labels[10:22, 10:22], labels[10:22, 50:62] = 2, 3
+    logits = np.zeros((CLASSES, *SIZE), np.float32)
+    logits[0] = 5  # neither object is seen
+    seldom, often = np.linspace(0.5, 1, 1000), np.linspace(0, 0.2, 1000)
+    supports = {(label, band): seldom for label in range(3) for band in range(len(BANDS) + 1)}
+    supports |= {(3, band): often for band in range(len(BANDS) + 1)}
+    usual = ClassThresholds(1.0, np.full(CLASSES, 0.9, np.float32), supports)
+    evidence = weigh(logits, labels, usual)
+    assert evidence.strength[15, 15] == evidence.strength[15, 55] == 5
+    assert evidence.surprise[15, 15] == pytest.approx(np.log(1003 / 3))
+    as_little = np.searchsorted(often, np.exp(-5) / (1 + 3 * np.exp(-5)))
+    assert evidence.surprise[15, 55] == pytest.approx(-np.log((as_little + 3) / 1003))
+    assert evidence.surprise[40, 40] == 0  # they agree
+    assert [region.labeled for region in find_regions("x", evidence, usual)] == [2, 3]
+
+
+def test_bands_follow_the_distance_to_another_label() -> None:
+    labels = np.zeros((4, 60), np.uint8)
+    labels[:, 30:] = 1
+    distances = np.abs(np.arange(60) - 29.5) + 0.5  # 1 at the border
+    assert (border_bands(labels) == np.digitize(distances, BANDS)).all()
+    assert (border_bands(labels.T) == border_bands(labels).T).all()
+    assert (border_bands(np.zeros((3, 3), np.uint8)) == len(BANDS)).all()
 
 
 def test_a_correction_changes_nothing_outside_the_region() -> None:

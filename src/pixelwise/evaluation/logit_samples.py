@@ -92,15 +92,22 @@ class PixelSampler:
         self.images: list[SampledLogits] = []
         self._rng = np.random.default_rng(0)
 
-    def add(self, name: str, logits: NDArray[np.float32], truth: NDArray[np.uint8]) -> None:
-        """Add an image with logits (C, H, W) and labels (H, W); nothing if none is labeled."""
+    def add(
+        self, name: str, logits: NDArray[np.float32], truth: NDArray[np.uint8]
+    ) -> NDArray[np.intp]:
+        """Add an image with logits (C, H, W) and labels (H, W); nothing if none is labeled.
+
+        Returns:
+            The places of the pixels that were kept, as indices of the flattened labels.
+        """
         labeled = np.flatnonzero(truth.reshape(-1) != IGNORE)
         if not len(labeled):
-            return
+            return labeled
         chosen = self._rng.choice(labeled, min(self.most, len(labeled)), replace=False)
         kept = np.ascontiguousarray(logits.reshape(len(logits), -1)[:, chosen].T)
         sampled = SampledLogits(name, kept, truth.reshape(-1)[chosen], familiarity(logits))
         self.images.append(sampled)
+        return np.asarray(chosen, np.intp)
 
 
 def divide_in_halves(names: Sequence[str]) -> tuple[set[int], set[int]]:

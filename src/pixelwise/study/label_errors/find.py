@@ -23,7 +23,12 @@ from pixelwise.overwriting import check_output, html_mark, json_mark
 from pixelwise.process_settings import cores
 from pixelwise.recipes.schema import Recipe
 from pixelwise.study.folds import FoldsCallback, folds_folder, open_unseen, train_folds
-from pixelwise.study.label_errors.evidence import ClassThresholds, fit_thresholds, weigh
+from pixelwise.study.label_errors.evidence import (
+    ClassThresholds,
+    border_bands,
+    fit_thresholds,
+    weigh,
+)
 from pixelwise.study.label_errors.mispaired import Overview, find_mispaired, overview
 from pixelwise.study.label_errors.page import Page, write_findings_page
 from pixelwise.study.label_errors.ranking import Estimate, estimate, is_certain, rank
@@ -179,19 +184,21 @@ def _examine(
     samples = data.splits["val"]
     total = 2 * len(samples)
     sampler = PixelSampler(len(data.classes), len(samples))
+    bands: list[NDArray[np.intp]] = []
     kept: dict[str, _Logits] = {}
     free = KEPT_BYTES
     for done, sample in enumerate(samples, 1):
         image, labels = data.read(sample)
         logits = predictor.logits(image).astype(np.float16)
-        sampler.add(sample.name, logits.astype(np.float32), labels)
+        places = sampler.add(sample.name, logits.astype(np.float32), labels)
+        bands.append(border_bands(labels).reshape(-1)[places])
         free -= logits.nbytes
         if free >= 0:
             kept[sample.name] = logits
         callback.on_validation_progress(done, total)
     if not sampler.images:
         raise InputError(f"{data.root}: no pixel of its masks is labeled: label some images")
-    thresholds = fit_thresholds(sampler.images, len(data.classes))
+    thresholds = fit_thresholds(sampler.images, len(data.classes), bands)
     results = _regions_of(predictor, data, kept, thresholds)
     for done, (sample, (view, regions)) in enumerate(results, 1):
         collected.images[sample.name] = sample, bundle

@@ -15,6 +15,9 @@ from pixelwise.study.label_errors.regions import Kind, Region
 
 CERTAIN = 3.0
 """The mean evidence from which a region counts as wrong in the estimate: odds of 20 to 1."""
+PAIR, IMAGE = 0.6, 0.3
+"""The score of a region is divided by these powers of its number among those of the same pair of
+classes, and among those of the same image."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,24 @@ def rank(
     """Return the findings, the most suspicious first.
 
     Masks of other images come first, in place of the regions of their images. The score of the n-th
-    region of a pair of classes is divided by n, so that classes which the network confuses
-    everywhere do not fill the list.
+    region of a pair of classes is divided by a power of n, so that classes which the network
+    confuses everywhere do not fill the list; so is that of the n-th region of an image, since the
+    network finds an image hard if it contradicts much of it.
     """
     whole = [
         Region(name, Kind.MISPAIRED, -1, -1, 0, (0, 0, 0, 0), 0.0, 0.0, True, 0.0, other=other)
         for name, other in sorted(mispaired.items(), key=lambda item: views[item[0]].agreement)
     ]
-    seen: Counter[tuple[int, int]] = Counter()
+    pairs: Counter[tuple[int, int]] = Counter()
+    images: Counter[str] = Counter()
     ranked = []
     for region in sorted(regions, key=lambda region: (-region.score, region.image, region.box)):
         if region.image in mispaired:
             continue
-        seen[region.labeled, region.predicted] += 1
-        penalty = seen[region.labeled, region.predicted]
+        pair = region.labeled, region.predicted
+        pairs[pair] += 1
+        images[region.image] += 1
+        penalty = pairs[pair] ** PAIR * images[region.image] ** IMAGE
         ranked.append(replace(region, score=region.score / penalty))
     ranked.sort(key=lambda region: (-region.score, region.image, region.box))
     return whole + ranked

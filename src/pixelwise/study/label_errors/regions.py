@@ -20,6 +20,8 @@ LEAST_SHARE = 0.0003
 MOST_PER_IMAGE = 40
 OVERLAP = 0.3
 """A region that overlaps stronger ones by more than this fraction of its pixels is left out."""
+LEAST_SURPRISE = 0.05
+"""The surprise of a region in the score is at least this, so that the rest still counts."""
 WHOLE = 0.3
 """An object that the other map confirms by less than this fraction is contradicted as a whole."""
 
@@ -48,7 +50,7 @@ class Region:
         strength: Mean log odds of the predicted class against the labeled one.
         probability: Mean calibrated probability of the prediction, 0..1.
         confident: Whether that reaches the self-confidence of the predicted class.
-        score: Rank among regions of the same pair of classes.
+        score: Grows with the suspicion, before other regions are taken into account.
         bits: The pixels inside the box, packed.
         other: The image whose mask this seems to be, if known.
     """
@@ -85,8 +87,9 @@ def find_regions(image: str, evidence: Evidence, thresholds: ClassThresholds) ->
 
     Contradicted pixels are connected once by their predicted class and once by their label, since a
     missing object may cover several labels and a superfluous one several predicted classes. The
-    score grows with the cube of the mean evidence and with the width of the region, so that the
-    thin bands along borders, where every network is unsure, come last.
+    score is the cube of the mean evidence, times the square of the mean surprise, times the root of
+    the width of the region. So what this network usually gets wrong comes last: the thin bands
+    along borders, and classes that it knows badly.
     """
     strong = evidence.strength >= LEAST_STRENGTH
     if not strong.any():
@@ -129,6 +132,7 @@ def _describe(
         )
         strength = float(evidence.strength[window][pixels].mean())
         probability = float(evidence.probability[window][pixels].mean())
+        surprise = max(LEAST_SURPRISE, float(evidence.surprise[window][pixels].mean()))
         width = float(ndimage.distance_transform_edt(np.pad(pixels, 1)).max()) / side
         whole = [
             share[np.bincount(m.ids[window][pixels]).argmax()] < WHOLE
@@ -145,7 +149,7 @@ def _describe(
             strength,
             probability,
             bool(probability >= thresholds.confidence[predicted]),
-            strength**3 * width**0.75,
+            strength**3 * surprise**2 * width**0.5,
             np.packbits(pixels).tobytes(),
         )
 
