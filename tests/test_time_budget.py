@@ -48,7 +48,7 @@ def test_an_epoch_takes_the_training_images_and_the_validation_images() -> None:
     work = Workload(train=100, batch=8, val=50, val_pixels=2 * 64 * 64)
     expected = OVERHEAD * 100 * 0.5 + 50 * 2 * 0.5 * VALIDATION
     assert work.epoch_seconds((64, 64), 0.5) == pytest.approx(expected)
-    assert work.steps == 13
+    assert work.steps(100) == 1300
 
 
 @pytest.mark.parametrize("minutes", [10, 30, 90.5])
@@ -65,10 +65,18 @@ def test_little_time_takes_a_faster_backbone_and_then_a_smaller_crop() -> None:
     assert plan(90, speeds).backbone == "strong"
     chosen = plan(12, speeds)
     assert (chosen.backbone, chosen.crop) == ("fast", CROP)
-    chosen = plan(6, speeds)
+    chosen = plan(4, speeds)
     assert chosen.crop == (352, 224)
-    assert chosen.epochs * WORK.steps >= MIN_STEPS
+    assert WORK.steps(chosen.epochs) >= MIN_STEPS
     assert plan(2, speeds).crop == (160, 224)  # too few steps, but the most that fit
+
+
+def test_little_time_takes_smaller_batches_for_more_steps() -> None:
+    assert [WORK.batch_size(epochs) for epochs in (24, 12, 11, 7, 1)] == [8, 8, 4, 4, 4]
+    assert WORK.steps(7) == 7 * 92
+    given = Workload(train=367, batch=8, val=101, val_pixels=1.0, smallest_batch=8)
+    assert (given.batch_size(7), given.steps(7)) == (8, 7 * 46)
+    assert (plan(60, {"one": 0.2}).batch_size, plan(14, {"one": 0.2}).batch_size) == (8, 4)
 
 
 def test_the_longest_run_is_limited_and_the_shortest_refused() -> None:
@@ -117,6 +125,7 @@ def test_a_run_is_planned_by_the_measured_speed(
     assert run.recipe.epochs == int(3600 / (OVERHEAD * 8 + 2 * VALIDATION))
     assert run.recipe.minutes == 0  # a resumed run keeps the epochs
     assert run.recipe.augmentation.crop == (64, 96)
+    assert run.recipe.batch_size == 2  # several steps per epoch with 8 images
     assert timed == [(64, 96)]
     assert "60 minutes" in run.facts["epochs"]
 

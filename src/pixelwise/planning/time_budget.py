@@ -1,4 +1,4 @@
-"""Choose backbone, crop and epochs so that a run fits a number of minutes.
+"""Choose backbone, crop, epochs and batch size so that a run fits a number of minutes.
 
 This is a pure function of speeds that `pixelwise.training.time_budget` measures.
 """
@@ -20,6 +20,10 @@ VALIDATION = 0.4
 """Time to predict a pixel, relative to that of training on it."""
 MIN_STEPS = 300
 """With fewer steps, a faster network or smaller crops and more steps give better masks."""
+ENOUGH_STEPS = 550
+"""With fewer steps, smaller batches and more steps give better masks: see docs/ablation.md."""
+SMALL_BATCH = 4
+"""Batches are not made smaller than this, because of batch normalization."""
 MAX_EPOCHS = 1000
 
 
@@ -29,19 +33,30 @@ class Workload:
 
     Attributes:
         train: Number of training images.
-        batch: Images per step.
+        batch: Images per step, at most.
         val: Number of validation images.
         val_pixels: Mean number of pixels of a validation image.
+        smallest_batch: Images per step, at least.
     """
 
     train: int
     batch: int
     val: int
     val_pixels: float
+    smallest_batch: int = SMALL_BATCH
 
-    @property
-    def steps(self) -> int:
-        return -(-self.train // self.batch)
+    def steps(self, epochs: int) -> int:
+        """Return the number of steps, with the batch size that is chosen for so many epochs."""
+        return epochs * -(-self.train // self.batch_size(epochs))
+
+    def batch_size(self, epochs: int) -> int:
+        """Return the batch size, which is halved until there are enough steps."""
+        batch = self.batch
+        while batch // 2 >= self.smallest_batch and (
+            epochs * -(-self.train // batch) < ENOUGH_STEPS
+        ):
+            batch //= 2
+        return batch
 
     def epoch_seconds(self, crop: Crop, seconds: float) -> float:
         """Return the time of an epoch if a training image of size `crop` takes `seconds`."""
@@ -57,6 +72,7 @@ class TimePlan:
     backbone: str
     crop: Crop
     epochs: int
+    batch_size: int
     reason: str
 
 
@@ -88,7 +104,7 @@ def fit_minutes(
         for backbone in backbones:
             epoch = workload.epoch_seconds(crop, measure(backbone, crop))
             plans.append((epoch, backbone, crop))
-            if int(60 * minutes / epoch) * workload.steps >= MIN_STEPS:
+            if workload.steps(int(60 * minutes / epoch)) >= MIN_STEPS:
                 return _plan(minutes, workload, *plans[-1])
     fastest = min(plans)
     if 60 * minutes < fastest[0]:
@@ -118,4 +134,4 @@ def _plan(
     reason = f"an epoch takes about {duration(epoch_seconds)}, measured; {minutes:g} minutes"
     if epochs == MAX_EPOCHS:
         reason += f"; {MAX_EPOCHS} epochs are the maximum"
-    return TimePlan(backbone, crop, epochs, reason)
+    return TimePlan(backbone, crop, epochs, workload.batch_size(epochs), reason)

@@ -12,7 +12,13 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_statistics import usual_crop
 from pixelwise.errors import InputError
 from pixelwise.models import backbone_name
-from pixelwise.planning.time_budget import Crop, Workload, fit_minutes, smaller_crops
+from pixelwise.planning.time_budget import (
+    SMALL_BATCH,
+    Crop,
+    Workload,
+    fit_minutes,
+    smaller_crops,
+)
 from pixelwise.recipes.schema import ModelRecipe, Recipe
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.batch_probe import find_batch_size
@@ -38,7 +44,8 @@ def plan_timed_run(
 ) -> tuple[Recipe, dict[str, str]]:
     """Do what `plan_run` does, and fit the run into the minutes of the recipe if it has a limit.
 
-    The epochs follow from measured speeds, and so do the crop and the backbone if they are open.
+    The epochs follow from measured speeds, and so do the batch size, the crop and the backbone if
+    they are open.
 
     Args:
         recipe: The recipe.
@@ -86,15 +93,17 @@ def plan_timed_run(
     batch, largest = planned.value("batch_size"), planned.augmentation.crop
     sides = usual_crop(list(data.sizes.values())) if isinstance(largest, str) else largest
     is_open = recipe.augmentation.crop == "auto"
+    smallest = SMALL_BATCH * processes if recipe.batch_size == "auto" else batch
     plan = fit_minutes(
         recipe.minutes,
-        Workload(len(data.splits["train"]), batch, len(val), fmean(pixels)),
+        Workload(len(data.splits["train"]), batch, len(val), fmean(pixels), smallest),
         backbones=_backbones(recipe.model),
         crops=smaller_crops(sides) if is_open else [sides],
         measure=measure,
     )
     fitted = {
         "epochs": plan.epochs,
+        "batch_size": plan.batch_size,
         "model": _with_backbone(recipe.model, plan.backbone).model_dump(),
         "augmentation.crop": plan.crop if is_open else largest,
     }
@@ -102,6 +111,8 @@ def plan_timed_run(
     if is_open and plan.crop != largest:
         height, width = plan.crop
         facts |= {"crop": f"{height}x{width}: a larger crop would leave too few steps"}
+    if plan.batch_size != batch:
+        facts |= {"batch": f"{plan.batch_size}: a larger batch would leave too few steps"}
     return planned.replace(fitted), facts
 
 
