@@ -80,7 +80,7 @@ def border_bands(labels: NDArray[np.uint8]) -> NDArray[np.intp]:
     if not border.any():
         return np.full(labels.shape, len(BANDS), np.intp)
     distance = require_ndimage().distance_transform_edt(~border)
-    return np.digitize(distance + 1, BANDS)
+    return np.asarray(np.digitize(distance + 1, BANDS), np.intp)
 
 
 @dataclass(frozen=True)
