@@ -54,19 +54,17 @@ def run_python(code: str, **variables: str) -> str:
 # --- Names
 
 
-def test_importing_and_listing_the_api_is_fast_and_does_not_import_torch() -> None:
+def test_importing_and_listing_the_api_is_fast_because_it_imports_no_package() -> None:
     code = """
-import sys, time
-started = time.perf_counter()
+import sys
+before = {*sys.modules}
 import pixelwise
 names = dir(pixelwise)
-seconds = time.perf_counter() - started
 assert {*pixelwise.__all__} == {*names}, names
-print(seconds, "torch" in sys.modules, "numpy" in sys.modules)
+new = {name.partition(".")[0] for name in {*sys.modules} - before}
+print(*new - {*sys.stdlib_module_names})
 """
-    runs = [run_python(code).split() for _ in range(3)]
-    assert all(run[1:] == ["False", "False"] for run in runs)
-    assert min(float(run[0]) for run in runs) < 0.2
+    assert run_python(code).split() == ["pixelwise"]
 
 
 def test_all_names_exist() -> None:
