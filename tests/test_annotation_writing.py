@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -83,6 +83,7 @@ RANDOM = SIZE.flatmap(
 
 @pytest.mark.parametrize(("to", "kind"), KINDS)
 @settings(max_examples=15, deadline=None)
+@example(labels=np.ones((1, 1), np.uint8))
 @given(labels=RANDOM)
 def test_exact_shapes_give_back_any_mask(
     to: str, kind: str, labels: Labels, tmp_path_factory: pytest.TempPathFactory

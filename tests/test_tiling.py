@@ -123,6 +123,7 @@ def opened(
         recipe={},
         requirements=requirements,
     )
+    export.save()
     runtime: Runtime = open_export(export)
     assert supports_tiling(runtime)
     return runtime

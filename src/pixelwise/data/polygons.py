@@ -215,14 +215,18 @@ def check_scale(masks: Iterable[RegionMask]) -> None:
                 for ring in region.rings
             ]
             if rings:
-                tiny[mask.path] = all(
-                    np.abs(ring).max() <= 1 or (np.ptp(ring, axis=0) < 1).all() for ring in rings
-                )
+                tiny[mask.path] = all(map(_is_tiny, rings))
     text = (
         "every outline is smaller than a pixel, as fractions of the image's size or degrees would "
         "be: write the corners in pixels"
     )
     raise_problems([f"{path}: {text}" for path, all_tiny in tiny.items() if all_tiny])
+
+
+def _is_tiny(ring: NDArray[np.float64]) -> bool:
+    """Whether a ring may be in other units than pixels; the first pixel itself is 0..1."""
+    fractions = np.abs(ring).max() <= 1 and (ring % 1).any()
+    return bool(fractions or (np.ptp(ring, axis=0) < 1).all())
 
 
 def as_ring(numbers: Sequence[Any]) -> NDArray[np.float64]:
