@@ -417,6 +417,7 @@ def voc(writer: Writer) -> Dataset:
     for scene in scenes:
         path = writer.root / "SegmentationClass" / f"{scene.name}.png"
         write_mask(path, scene.mask, palette)
+    (writer.root / "SegmentationObject").mkdir()  # evidence of the classes of VOC
     writer.write_images(lambda _: writer.root / "JPEGImages", scenes)
     return Dataset(writer.root, "voc", scenes, VOC)
 
