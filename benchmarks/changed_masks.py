@@ -39,10 +39,10 @@ def main() -> None:
         labels = [network(image).labels for network in networks]
         changed = float(((labels[0] != labels[1]) & (truth != IGNORE)).mean())
         found.append((changed, sample.name, image, truth, labels))
-    found.sort(key=lambda item: -item[0])
+        found = sorted(found, key=lambda item: -item[0])[: arguments.count]
     table = data.classes.color_table()
     rows = []
-    for changed, name, image, truth, labels in found[: arguments.count]:
+    for changed, name, image, truth, labels in found:
         scored = truth != IGNORE
         right = [f"{100 * (label == truth)[scored].mean():.1f} % correct" for label in labels]
         captions = [f"{name}: {100 * changed:.1f} % of the pixels changed", "label", *right]

@@ -594,8 +594,6 @@ def tune_bias(
     """
     from pixelwise import evaluation
     from pixelwise.overwriting import check_output
-    from pixelwise.weights.bundle import Bundle
-    from pixelwise.weights.logit_offsets import offset_logits
 
     check_output(Path(out), overwrite=overwrite)
     predictor = _load_to_score(bundle)
@@ -603,9 +601,7 @@ def tune_bias(
     with Bar(f"predicting {split}", quiet=quiet) as bar:
         tuning = evaluation.tune_bias(predictor, data, split, progress=bar)
     if tuning.helps:
-        content = tuning.to_json()
-        scores = {"split": split, **content["after"]}
-        offset_logits(Bundle.load(Path(bundle)), content["offsets"], scores).save(Path(out))
+        evaluation.write_tuned(Path(bundle), tuning, Path(out), split=split, overwrite=overwrite)
     return tuning
 
 

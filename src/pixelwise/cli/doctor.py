@@ -28,12 +28,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 @command
 def doctor(
-    data: Annotated[
-        Path,
-        Argument(
-            help="Folder of images and masks, here or in an object store (s3://BUCKET/FOLDER)."
-        ),
-    ],
+    data: Annotated[Path, Argument(help=flags.DATA_OR_ADDRESS)],
     json_file: flags.JsonFile = None,
     html: Annotated[
         Path | None,

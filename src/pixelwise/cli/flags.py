@@ -41,6 +41,7 @@ GroupBy = Annotated[
         show_default=False,
     ),
 ]
+DATA_OR_ADDRESS = "Folder of images and masks, here or in an object store (s3://BUCKET/FOLDER)."
 Bundle = Annotated[Path, Argument(help="A .safetensors file written by train.")]
 Split = Annotated[str, Option(help="train, val or test.")]
 Recipe = Annotated[str | None, Option(help="A .toml file, or the name of a shipped recipe.")]

@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 @command
 def train(
     ctx: Context,
-    data: Annotated[
-        Path | None,
-        Argument(
-            help="Folder of images and masks, here or in an object store (s3://BUCKET/FOLDER).",
-            show_default=False,
-        ),
-    ] = None,
+    data: Annotated[Path | None, Argument(help=flags.DATA_OR_ADDRESS, show_default=False)] = None,
     out: Annotated[
         Path | None, Option(help="Folder for the run.", show_default="runs/DATA")
     ] = None,

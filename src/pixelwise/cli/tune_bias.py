@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from typer import Context, Option
 
@@ -17,9 +18,6 @@ from pixelwise.cli.console import (
     percents,
     print_line,
 )
-
-if TYPE_CHECKING:
-    from pixelwise.evaluation import BiasTuning
 
 
 @command
@@ -50,22 +48,18 @@ def tune_bias(
     check_output(out, overwrite=overwrite)
     predictor = flags.load_predictor(bundle, flags.parse_options(ctx, "torch"))
     from pixelwise.evaluation import tune_bias as tune
-    from pixelwise.weights.bundle import Bundle
-    from pixelwise.weights.logit_offsets import offset_logits
+    from pixelwise.evaluation import write_tuned
 
     dataset = flags.open_split(predictor, data, split, flags.dataset_spec(images, masks))
     with Bar(f"predicting {split}") as bar:
         tuning = tune(predictor, dataset, split, progress=bar)
     content = tuning.to_json()
     if tuning.helps:
-        scores = {"split": split, **content["after"]}
-        tuned = offset_logits(Bundle.load(bundle), content["offsets"], scores)
-        check_output(out, overwrite=overwrite)  # it may have appeared meanwhile
-        tuned.save(out)
+        write_tuned(bundle, tuning, out, split=split, overwrite=overwrite)
     if not output.alone:
         for note in dataset.notes:
             print_line(note)
-        _print_tuning(tuning, split)
+        _print_tuning(content, split)
         print_line(
             f"written to {out}"
             if tuning.helps
@@ -77,10 +71,9 @@ def tune_bias(
     )
 
 
-def _print_tuning(tuning: BiasTuning, split: str) -> None:
-    title = f"{split}: {tuning.images} images, each half with the other's offsets"
+def _print_tuning(content: Mapping[str, Any], split: str) -> None:
+    title = f"{split}: {content['images']} images, each half with the other's offsets"
     table = make_table(title, ["class"], ["offset", "IoU %", "precision %", "recall %"])
-    content = tuning.to_json()
     before, after = content["before"], content["after"]
     for name, offset in content["offsets"].items():
         old, new = before["classes"][name], after["classes"][name]

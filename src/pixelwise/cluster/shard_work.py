@@ -90,9 +90,9 @@ class ShardWorker:
     Args:
         predictor: Predicts the masks.
         options: The job.
-        predicting: The one thread in which the network was loaded and predicts; None for the
-            thread that calls `run`. In PyTorch, each such thread has helper threads of its own, and
-            OpenMP puts them to sleep sooner if all of these are more than the cores.
+        predicting: The single thread in which the network was loaded and predicts; None for the
+            thread that calls `run`. PyTorch starts helper threads for each thread that predicts,
+            and if there are more of them than cores, OpenMP puts them to sleep sooner.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from pixelwise.evaluation.crf_search import CRFSearch, search_crf
 from pixelwise.evaluation.ensemble import evaluate_ensemble
 from pixelwise.evaluation.evaluate import Evaluation, evaluate, merge_shards
 from pixelwise.evaluation.image_counts import ImageCounts
-from pixelwise.evaluation.tune_bias import BiasTuning, tune_bias
+from pixelwise.evaluation.tune_bias import BiasTuning, tune_bias, write_tuned
 
 __all__ = [
     "BiasTuning",
@@ -23,4 +23,5 @@ __all__ = [
     "search_crf",
     "store_calibration",
     "tune_bias",
+    "write_tuned",
 ]

@@ -110,7 +110,7 @@ def boundary_scores(images: list[BoundaryCounts]) -> BoundaryScores:
 
 
 def _f1(truth: Labels, predicted: Labels, *, radius: float, classes: int) -> NDArray[np.float64]:
-    boundaries = [np.where(_on_boundary(mask), mask, IGNORE) for mask in (truth, predicted)]
+    boundaries = [np.where(on_boundary(mask), mask, IGNORE) for mask in (truth, predicted)]
     totals = [_count(boundary, classes) for boundary in boundaries]
     found = [np.zeros(classes, dtype=np.int64) for _ in boundaries]
     for first in range(0, classes, WORD):
@@ -127,13 +127,21 @@ def _f1(truth: Labels, predicted: Labels, *, radius: float, classes: int) -> NDA
     return np.asarray(f1, dtype=np.float64)
 
 
-def _on_boundary(mask: Labels) -> NDArray[np.bool_]:
+def on_boundary(mask: Labels, *, with_ignored: bool = False) -> NDArray[np.bool_]:
+    """Mark the pixels (H, W) with a pixel of another class above, below, left or right.
+
+    Args:
+        mask: Class indices and IGNORE.
+        with_ignored: Whether IGNORE counts as a class.
+    """
     boundary = np.zeros(mask.shape, dtype=bool)
     for one, other in (
         ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
         ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
     ):
-        differs = (mask[one] != mask[other]) & (mask[one] != IGNORE) & (mask[other] != IGNORE)
+        differs = mask[one] != mask[other]
+        if not with_ignored:
+            differs &= (mask[one] != IGNORE) & (mask[other] != IGNORE)
         boundary[one] |= differs
         boundary[other] |= differs
     return boundary

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores, ratios
 from pixelwise.evaluation.logit_samples import SampledLogits, divide_in_halves, sample_logits
 from pixelwise.inference import Predictor
+from pixelwise.overwriting import check_output
 
 OFFSETS = np.linspace(-3, 3, 61).astype(np.float32)
 """The offsets that are tried for a class."""
@@ -98,6 +100,32 @@ def tune_bias(
         classes, np.zeros(len(classes), np.float32), before.scores(), after.scores(), len(images)
     )
     return replace(tuning, offsets=fit_offsets(images)) if tuning.helps else tuning
+
+
+def write_tuned(
+    bundle: Path, tuning: BiasTuning, out: Path, *, split: str, overwrite: bool = False
+) -> None:
+    """Write a bundle with the offsets, and with the scores that were measured with them.
+
+    Args:
+        bundle: The bundle that was tuned.
+        tuning: Its offsets.
+        out: The bundle to write.
+        split: Name of the split of the scores.
+        overwrite: Whether to replace `out`.
+
+    Raises:
+        InputError: If the network has no bias that adds to its logits, or `out` exists or cannot be
+            written.
+    """
+    from pixelwise.weights.bundle import Bundle  # imports PyTorch, which the fit does not need
+    from pixelwise.weights.logit_offsets import offset_logits
+
+    content = tuning.to_json()
+    scores = {"split": split, **content["after"]}
+    tuned = offset_logits(Bundle.load(bundle), content["offsets"], scores)
+    check_output(out, overwrite=overwrite)  # it may have appeared meanwhile
+    tuned.save(out)
 
 
 def fit_offsets(images: Sequence[SampledLogits]) -> NDArray[np.float32]:

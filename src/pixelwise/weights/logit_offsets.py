@@ -22,7 +22,7 @@ def offset_logits(
     Args:
         bundle: The bundle, which remains as it is.
         offsets: The number of each class, by its name. They are kept as scores["class_offsets"].
-        scores: Scores of the new bundle, as plain JSON. Those of the old one do not hold for it.
+        scores: Scores of the new bundle, as plain JSON. The old scores are dropped.
 
     Raises:
         InputError: If the names are not the classes, or the network has no bias that adds to its

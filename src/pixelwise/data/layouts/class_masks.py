@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pixelwise.data.file_resolver import nfc
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 from pixelwise.data.layouts.folder_names import first_names, folders_in
 from pixelwise.data.layouts.folder_pairs import folder_pairs
-from pixelwise.data.layouts.layout_classes import BACKGROUND
+from pixelwise.data.layouts.layout_classes import BACKGROUND, sampled_masks
 from pixelwise.data.layouts.pairing import images_below, sample_name
 from pixelwise.data.mask_files import MaskReading, read_stored_mask
 from pixelwise.data.source import SPLITS, Sample, Source
@@ -87,11 +86,8 @@ def detect(root: Path) -> bool:
 def _hold_classes(masks: dict[str, dict[str, Path]]) -> bool:
     """Whether a few of the masks all hold several classes, so that their folder is not a class."""
     files = [path for by_class in masks.values() for path in by_class.values()]
-    counts = []
-    for path in files[:: max(1, len(files) // _SAMPLES)][:_SAMPLES]:
-        with suppress(InputError):  # reading the dataset reports it
-            values = read_stored_mask(path).values
-            counts.append(len(np.unique(pack_rgb(values) if values.ndim == 3 else values)))
+    stored = [mask.values for mask in sampled_masks(files, _SAMPLES)]
+    counts = [len(np.unique(pack_rgb(m) if m.ndim == 3 else m)) for m in stored]
     return min(counts, default=0) > 2
 
 

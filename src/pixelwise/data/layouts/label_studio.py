@@ -315,7 +315,7 @@ def _labeled_regions(results: Any) -> tuple[list[tuple[str, Any]], int]:
         if result.get("item_index"):
             raise InputError(
                 f"a region is on image {result['item_index']!r} of a task with several images: "
-                "annotate each image in a task of its own"
+                "give each image its own task"
             )
         key = result.get("id")
         by_region.setdefault(key if isinstance(key, str) else number, []).append(result)

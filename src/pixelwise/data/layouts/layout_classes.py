@@ -49,10 +49,10 @@ def masks_in(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(first_names(folder, MASK_SUFFIXES))]
 
 
-def sampled_masks(paths: Sequence[Path]) -> list[StoredMask]:
+def sampled_masks(paths: Sequence[Path], most: int = _SAMPLED_MASKS) -> list[StoredMask]:
     """A few of these masks, without those that cannot be read."""
     masks = []
-    for path in paths[:: max(1, len(paths) // _SAMPLED_MASKS)][:_SAMPLED_MASKS]:
+    for path in paths[:: max(1, len(paths) // most)][:most]:
         with suppress(InputError):  # reading the dataset reports it
             masks.append(read_stored_mask(path))
     return masks

@@ -16,8 +16,8 @@ from pixelwise.study.label_errors.regions import Kind, Region
 CERTAIN = 3.0
 """The mean evidence from which a region counts as wrong in the estimate: odds of 20 to 1."""
 PAIR, IMAGE = 0.6, 0.3
-"""The score of a region is divided by these powers of its number among those of the same pair of
-classes, and among those of the same image."""
+"""Exponents of the penalties: the score of the n-th region of a pair of classes is divided by
+n ** PAIR, and that of the n-th region of an image by n ** IMAGE."""
 
 
 @dataclass(frozen=True)
