@@ -58,6 +58,15 @@ class MissingPackageError(InputError, ImportError):
     """An optional package that this call needs is not installed."""
 
 
+@contextmanager
+def needs_package(message: str) -> Iterator[None]:
+    """Raise MissingPackageError with this message if a package imported inside is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackageError(message) from error
+
+
 class ReportedElsewhereError(PixelwiseError):
     """Ends one process of a distributed run silently because another process reports the error."""
 

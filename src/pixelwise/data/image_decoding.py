@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from pixelwise.data.file_content import explain_non_image, missing_file, read_head, recognize
-from pixelwise.errors import InputError, MissingPackageError
+from pixelwise.errors import InputError, needs_package
 from pixelwise.file_io import check_regular
 
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -131,19 +131,13 @@ def _plugins(path: Path, formats: tuple[str, ...]) -> list[str]:
     """
     is_heif = "HEIF" in formats and recognize(read_head(path)) == "HEIF"
     if is_heif:
-        _register_heif(path)
-    return [name for name in formats if name != "HEIF" or is_heif]
-
-
-def _register_heif(path: Path) -> None:
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise MissingPackageError(
+        with needs_package(
             f"{path}: reading HEIC and HEIF images needs pillow-heif: "
             "pip install 'pixelwise[heif]', or convert the image to JPEG"
-        ) from error
-    pillow_heif.register_heif_opener()
+        ):
+            import pillow_heif
+        pillow_heif.register_heif_opener()
+    return [name for name in formats if name != "HEIF" or is_heif]
 
 
 def _check_frames(path: Path, image: ImageFile.ImageFile) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data import image_decoding
 from pixelwise.data.pixel_format import MAX_CHANNELS
-from pixelwise.errors import InputError, MissingPackageError
+from pixelwise.errors import InputError, needs_package
 
 INSTALL = "pip install 'tifffile>=2025.5.10' imagecodecs"
 MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
@@ -77,13 +77,11 @@ def read_tiff(path: Path) -> StoredTiff:
 
 def _read(path: Path) -> StoredTiff:
     """Read a TIFF file. A damaged one may raise any error."""
-    try:
+    with needs_package(
+        f"{path}: reading this TIFF (its compression, channels or pages) requires tifffile: "
+        f"{INSTALL}"
+    ):
         import tifffile
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{path}: reading this TIFF (its compression, channels or pages) requires tifffile: "
-            f"{INSTALL}"
-        ) from error
     with tifffile.TiffFile(path) as file:
         pages = [page for page in all_pages(file) if not page.subfiletype & (REDUCED | MASK)]
         if not pages:

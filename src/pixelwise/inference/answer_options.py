@@ -10,7 +10,7 @@ from typing import Any
 
 from pixelwise.data.classes import Classes
 from pixelwise.data.layouts.annotation_writing import POLYGONS
-from pixelwise.errors import InputError, MissingPackageError
+from pixelwise.errors import InputError, needs_package
 from pixelwise.inference.tables import check_table
 from pixelwise.regions.annotations import WRITERS, shape_kind
 from pixelwise.regions.components import require_ndimage
@@ -124,13 +124,11 @@ class AnswerOptions:
         elif self.annotates and self.shape_kind == POLYGONS:
             require_packages()
         if self.probabilities or self.confidence:
-            try:
+            with needs_package(
+                "rasters of probabilities need tifffile, which is not installed: "
+                "pip install 'pixelwise[tiff]'"
+            ):
                 import tifffile  # noqa: F401
-            except ImportError as error:
-                raise MissingPackageError(
-                    "rasters of probabilities need tifffile, which is not installed: "
-                    "pip install 'pixelwise[tiff]'"
-                ) from error
 
     @property
     def annotates(self) -> bool:

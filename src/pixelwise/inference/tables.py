@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelwise.errors import InputError, MissingPackageError
+from pixelwise.errors import InputError, needs_package
 from pixelwise.file_io import atomic, check_writable
 from pixelwise.overwriting import check_output, has_mark, json_mark
 
@@ -102,11 +102,9 @@ def _is_parquet_table(path: Path) -> bool:
 
 
 def _require_pyarrow() -> tuple[Any, Any]:
-    try:
+    with needs_package(
+        "Parquet files need pyarrow, which is not installed: pip install 'pixelwise[parquet]'"
+    ):
         import pyarrow
         from pyarrow import parquet
-    except ImportError as error:
-        raise MissingPackageError(
-            "Parquet files need pyarrow, which is not installed: pip install 'pixelwise[parquet]'"
-        ) from error
     return pyarrow, parquet

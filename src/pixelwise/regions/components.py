@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
-from pixelwise.errors import InputError, MissingPackageError
+from pixelwise.errors import InputError, needs_package
 
 Labels = NDArray[np.uint8]
 
@@ -59,12 +59,10 @@ def find_components(labels: Labels) -> Components:
 
 def require_ndimage() -> Any:
     """Return scipy.ndimage; raise MissingPackageError if it is not installed."""
-    try:
+    with needs_package(
+        "connected components need scipy, which is not installed: pip install 'pixelwise[geo]'"
+    ):
         from scipy import ndimage
-    except ImportError as error:
-        raise MissingPackageError(
-            "connected components need scipy, which is not installed: pip install 'pixelwise[geo]'"
-        ) from error
     return ndimage
 
 

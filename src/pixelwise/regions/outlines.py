@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.image_decoding import warnings_silenced
-from pixelwise.errors import MissingPackageError
+from pixelwise.errors import needs_package
 
 if TYPE_CHECKING:
     from shapely import Polygon
@@ -30,21 +30,17 @@ MAX_CHANGE = 0.25
 
 def require_packages() -> tuple[Any, Any]:
     """Return rasterio.features and shapely; raise MissingPackageError if one is not installed."""
-    try:
+    with needs_package(missing("shapely")):
         import shapely
         import shapely.geometry
+    with needs_package(missing("rasterio")):
         from rasterio import features
-    except ImportError as error:
-        raise missing(error.name or "rasterio") from error
     return features, shapely
 
 
-def missing(package: str) -> MissingPackageError:
-    """Return the error for a package that polygons need."""
-    return MissingPackageError(
-        f"polygons need {package.partition('.')[0]}, which is not installed: "
-        "pip install 'pixelwise[geo]'"
-    )
+def missing(package: str) -> str:
+    """Return the message about a package that polygons need."""
+    return f"polygons need {package}, which is not installed: pip install 'pixelwise[geo]'"
 
 
 def trace_outlines(

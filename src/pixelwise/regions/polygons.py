@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_decoding import warnings_silenced
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, needs_package
 from pixelwise.regions.components import Labels, find_components
 from pixelwise.regions.georeference import Georeference
 from pixelwise.regions.outlines import missing, require_packages, trace_outlines
@@ -127,10 +127,8 @@ def write_polygons(
     driver = DRIVERS.get(path.suffix.lower())
     if driver is None:
         raise InputError(f"{path}: the suffix must be {' or '.join(DRIVERS)}")
-    try:
+    with needs_package(missing("pyogrio")):
         from pyogrio.raw import write
-    except ImportError as error:
-        raise missing("pyogrio") from error
     import shapely
 
     confidence = [np.nan if p.confidence is None else p.confidence for p in polygons]
@@ -171,7 +169,5 @@ def _indices(classes: Classes, names: Sequence[str] | None) -> list[int]:
 def check_packages() -> None:
     """Raise MissingPackageError if polygons cannot be found or written."""
     require_packages()
-    try:
+    with needs_package(missing("pyogrio")):
         import pyogrio  # noqa: F401
-    except ImportError as error:
-        raise missing("pyogrio") from error

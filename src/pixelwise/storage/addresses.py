@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pixelwise.errors import InputError, MissingPackageError, PixelwiseError
+from pixelwise.errors import InputError, PixelwiseError, needs_package
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "hf": "huggingface_hub"}
 """The package that reads each kind of address; the extra has the name of the kind."""
@@ -202,18 +202,16 @@ def open_store(address: str) -> tuple[Any, str, str]:
     """
     kind = address.partition("://")[0]
     extra = _OTHER_NAMES.get(kind, kind)
-    try:
+    with needs_package(
+        f"{address}: needs {PACKAGES.get(extra, 'fsspec')}, which is not installed: pip install "
+        f"'pixelwise[{extra}]'"
+    ):
         import fsspec
 
         # Not url_to_fs, to which `::` in a name would mean a chain of stores.
         store = fsspec.get_filesystem_class(kind)
         files = store(**store._get_kwargs_from_urls(address))
         path = store._strip_protocol(address)
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{address}: needs {PACKAGES.get(extra, 'fsspec')}, which is not installed: pip "
-            f"install 'pixelwise[{extra}]'"
-        ) from error
     return files, str(path), kind
 
 

@@ -24,7 +24,7 @@ import torch
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_statistics import CROP_MULTIPLE, usual_crop
 from pixelwise.distributed.environment import read_distributed_env
-from pixelwise.errors import InputError, PixelwiseError
+from pixelwise.errors import InputError, PixelwiseError, needs_package
 from pixelwise.file_io import write_text
 from pixelwise.folder_lock import NAME as LOCK
 from pixelwise.folder_lock import FolderLock
@@ -246,12 +246,8 @@ def _run_trials(
 
 def require_optuna() -> None:
     """Raise InputError if Optuna is not installed."""
-    try:
+    with needs_package("sweep needs Optuna, which is not installed: pip install 'optuna>=4.2'"):
         import optuna
-    except ImportError as error:
-        raise InputError(
-            "sweep needs Optuna, which is not installed: pip install 'optuna>=4.2'"
-        ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixelwise.errors import InputError
+from pixelwise.errors import needs_package
 from pixelwise.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -48,11 +48,9 @@ class TensorBoard(Callback):
 
 def import_summary_writer() -> type[SummaryWriter]:
     """Return PyTorch's writer. Raises InputError if TensorBoard is not installed."""
-    try:
+    with needs_package(
+        "tensorboard = true needs TensorBoard, which is not installed: "
+        "pip install 'tensorboard>=2.20'"
+    ):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "tensorboard = true needs TensorBoard, which is not installed: "
-            "pip install 'tensorboard>=2.20'"
-        ) from error
     return SummaryWriter

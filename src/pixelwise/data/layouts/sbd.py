@@ -14,7 +14,7 @@ from pixelwise.data.layouts.listed_pairs import ListedPairs
 from pixelwise.data.layouts.split_lists import list_files, read_entries
 from pixelwise.data.source import Source
 from pixelwise.data.voc_palette import VOC_CLASSES
-from pixelwise.errors import InputError, raise_problems
+from pixelwise.errors import InputError, needs_package, raise_problems
 from pixelwise.file_io import check_regular
 
 DESCRIPTION = "SBD: img/, cls/ with .mat files, train.txt and val.txt (also inside dataset/)"
@@ -29,13 +29,11 @@ class MatFile:
     path: Path
 
     def read(self, size: tuple[int, int]) -> NDArray[Any]:
-        try:
+        with needs_package(
+            f"{self.path}: reading SBD's .mat files needs scipy, which is not installed: "
+            "pip install 'scipy>=1.14'"
+        ):
             from scipy.io import loadmat
-        except ImportError as error:
-            raise InputError(
-                f"{self.path}: reading SBD's .mat files needs scipy, which is not installed: "
-                "pip install 'scipy>=1.14'"
-            ) from error
         try:
             check_regular(self.path)
             content = loadmat(self.path, squeeze_me=True, struct_as_record=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +20,7 @@ from pixelwise.data.channel_statistics import OPAQUE
 from pixelwise.data.image_decoding import warnings_silenced
 from pixelwise.data.image_files import check_finite
 from pixelwise.data.pixel_format import MAX_CHANNELS, RawImage
-from pixelwise.errors import InputError, MissingPackageError
+from pixelwise.errors import InputError, needs_package
 from pixelwise.storage.mirror import present
 
 Transform = tuple[float, float, float, float, float, float]
@@ -241,15 +242,11 @@ def _gdal_errors() -> tuple[type[Exception], ...]:
 
 def require(name: str) -> Any:
     """Import a package of the extra `geo`. Raises MissingPackageError if it is not installed."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackageError(
-            f"rasters need {name.partition('.')[0]}, which is not installed: "
-            "pip install 'pixelwise[geo]'"
-        ) from error
+    package = name.partition(".")[0]
+    with needs_package(
+        f"rasters need {package}, which is not installed: pip install 'pixelwise[geo]'"
+    ):
+        return import_module(name)
 
 
 def parse_crs(text: str, origin: Path) -> Any:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pixelwise.data.pixel_format import RGB as RGB_BYTES
 from pixelwise.data.pixel_format import PixelFormat, Pixels, RawImage, to_8_bits
 from pixelwise.data.tiff_reading import all_pages, check_jpeg_components
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, needs_package
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -135,13 +135,11 @@ class TiffSource:
                 another format, or tifffile is not installed. Inside `with`, if a strip or tile is
                 damaged.
         """
-        try:
+        with needs_package(
+            f"{path}: reading large TIFF files needs tifffile: "
+            "`pip install 'tifffile>=2025.5.10' imagecodecs`"
+        ):
             import tifffile
-        except ImportError as error:
-            raise InputError(
-                f"{path}: reading large TIFF files needs tifffile: "
-                "`pip install 'tifffile>=2025.5.10' imagecodecs`"
-            ) from error
         with open_file(tifffile, path) as file:
             pages = [page for page in all_pages(file) if not page.subfiletype & (REDUCED | MASK)]
             if len(pages) != 1:

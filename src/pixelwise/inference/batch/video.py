@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.classes import Classes
-from pixelwise.errors import InputError
+from pixelwise.errors import InputError, needs_package
 from pixelwise.file_io import flush_tree, not_writable
 from pixelwise.inference import overlay
 from pixelwise.inference.answer_options import AnswerOptions
@@ -257,12 +257,8 @@ def frame_size(path: Path) -> tuple[int, int] | None:
 
 def require_av(path: Path) -> None:
     """Raise InputError if PyAV is not installed."""
-    try:
+    with needs_package(f"{path}: videos need PyAV, which is not installed: `pip install 'av>=14'`"):
         import av
-    except ImportError as error:
-        raise InputError(
-            f"{path}: videos need PyAV, which is not installed: `pip install 'av>=14'`"
-        ) from error
     av.logging.set_level(None)  # errors are raised; other messages would clutter the output
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pixelwise.data.classes import IGNORE
 from pixelwise.distributed.collectives import all_reduce_sum
-from pixelwise.errors import InputError
+from pixelwise.errors import needs_package
 
 
 def boundary(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -68,10 +68,8 @@ def signed_distances(labels: NDArray[Any], *, classes: int) -> NDArray[np.float3
 
 def require_scipy() -> Any:
     """Return the distance transform of scipy. Raises InputError if scipy is not installed."""
-    try:
+    with needs_package(
+        "the boundary loss needs scipy, which is not installed: pip install 'scipy>=1.14'"
+    ):
         from scipy.ndimage import distance_transform_edt
-    except ImportError as error:
-        raise InputError(
-            "the boundary loss needs scipy, which is not installed: pip install 'scipy>=1.14'"
-        ) from error
     return distance_transform_edt

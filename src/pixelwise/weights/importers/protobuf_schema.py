@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixelwise.errors import InputError
+from pixelwise.errors import needs_package
 
 # (field, number, type) of each message, with "*" after the type of repeated fields. A type is the
 # name of another message, or one of protobuf's as in FieldDescriptorProto.
@@ -33,13 +33,9 @@ def message_classes(
     Raises:
         InputError: If protobuf is not installed.
     """
-    try:
+    with needs_package(f"{path}: reading {reason} needs protobuf: run `pip install 'protobuf>=6'`"):
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
         from google.protobuf.message import DecodeError
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading {reason} needs protobuf: run `pip install 'protobuf>=6'`"
-        ) from error
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name=f"pixelwise/{package}.proto", package=package, syntax="proto2"
