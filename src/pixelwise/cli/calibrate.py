@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from typer import Context, Option
+from typer import Context
 
 from pixelwise.cli import flags
 from pixelwise.cli.console import (
@@ -27,13 +25,7 @@ def calibrate(
     json_file: flags.JsonFile = None,
     images: flags.Images = None,
     masks: flags.Masks = None,
-    runtime: Annotated[
-        str | None,
-        Option(
-            help="As for predict. By default torch for a bundle, and an export's own runtime.",
-            show_default=False,
-        ),
-    ] = None,
+    runtime: flags.ScoringRuntime = None,
     device: flags.Device = None,
     tile: flags.Tile = "auto",
     overwrite: flags.Overwrite = False,
@@ -43,10 +35,10 @@ def calibrate(
     A temperature and the limit for images unlike the data are fitted to a split that was not
     trained on, and stored with the bundle and its exports. Labels and masks stay the same.
     """
-    from pixelwise.inference.export_manifest import is_export
+    from pixelwise.inference.export_manifest import scoring_runtime
 
     output = JsonOutput(json_file, "calibrate", overwrite=overwrite)
-    options = flags.parse_options(ctx, runtime or ("auto" if is_export(bundle) else "torch"))
+    options = flags.parse_options(ctx, runtime or scoring_runtime([bundle]))
     predictor = flags.load_predictor(bundle, options)
     from pixelwise.evaluation import calibrate as fit
     from pixelwise.evaluation import store_calibration

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Context, Option
 
 from pixelwise.cli import flags, study
 from pixelwise.cli.console import (
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 @command
 def cross_validate(
+    ctx: Context,
     data: flags.Data,
     out: Annotated[Path, Option(help="Folder for the folds; existing folds continue.")],
     folds: Annotated[int, Option(min=2, help="Number of parts, each of which is val once.")] = 5,
@@ -47,16 +48,7 @@ def cross_validate(
     tune_allocator()
     from pixelwise.study.cross_validate import cross_validate as run
 
-    loaded = study.load_study_recipe(
-        recipe,
-        settings,
-        images=images,
-        masks=masks,
-        group_by=group_by,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-    )
+    loaded = study.load_study_recipe(ctx)
     with study.make_display(quiet=output.alone) as display:
         result = run(data, out, loaded, folds=folds, callback=display)
     if not output.alone:

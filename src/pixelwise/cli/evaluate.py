@@ -38,13 +38,7 @@ def evaluate(
     ] = None,
     images: flags.Images = None,
     masks: flags.Masks = None,
-    runtime: Annotated[
-        str | None,
-        Option(
-            help="As for predict. By default torch for a bundle, and an export's own runtime.",
-            show_default=False,
-        ),
-    ] = None,
+    runtime: flags.ScoringRuntime = None,
     device: flags.Device = None,
     crf: flags.Crf = False,
     crf_set: flags.CrfSet = None,

@@ -63,6 +63,13 @@ Runtime = Annotated[
         "openvino, openvino-bf16, openvino-int8, onnx, onnx-int8."
     ),
 ]
+ScoringRuntime = Annotated[
+    str | None,
+    Option(
+        help="As for predict. By default torch for a bundle, and an export's own runtime.",
+        show_default=False,
+    ),
+]
 Device = Annotated[
     str | None, Option(help="PyTorch device: cpu, cuda, ... By default a GPU if there is one.")
 ]
@@ -105,6 +112,16 @@ ValueRange = Annotated[
 ]
 
 LOADING = "loading the network (and timing its runtimes, the first time)"
+
+
+def stated(ctx: Context) -> dict[str, str]:
+    """Return the arguments and options on the command line, as the user writes them, by name."""
+    return {
+        str(parameter.name): parameter.opts[0] if "-" in parameter.opts[0] else "DATA"
+        for parameter in ctx.command.params
+        if (source := ctx.get_parameter_source(str(parameter.name)))
+        and source.name == "COMMANDLINE"
+    }
 
 
 def parse_size(flag: str, text: str, *, others: str = "") -> tuple[int, int]:

@@ -60,16 +60,7 @@ def label_errors(
     tune_allocator()
     from pixelwise.study.label_errors.find import find_label_errors
 
-    loaded = study.load_study_recipe(
-        recipe,
-        settings,
-        images=images,
-        masks=masks,
-        group_by=group_by,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-    )
+    loaded = study.load_study_recipe(ctx)
     with study.make_display(quiet=output.alone) as display:
         result = find_label_errors(
             data,
@@ -91,13 +82,9 @@ def label_errors(
 
 def _check_run(ctx: Context, run: Path) -> None:
     """Raise InputError for options of the folds, which a trained network does not need."""
-    names = ("folds", "group_by", "recipe", "epochs", "seed", "device", "settings")
-    options = {str(p.name): p.opts[0] for p in ctx.command.params}
-    given = [
-        options[name]
-        for name in (*names, "images", "masks")
-        if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    ]
+    names = {"folds", "group_by", "recipe", "epochs", "seed", "device", "settings"}
+    names |= {"images", "masks"}
+    given = [flag for name, flag in flags.stated(ctx).items() if name in names]
     if given:
         raise InputError(f"--run {run}: is trained already: omit {', '.join(given)}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option
+from typer import Context, Option
 
 from pixelwise.cli import flags, study
 from pixelwise.cli.console import JsonOutput, command, console, print_line
@@ -14,6 +14,7 @@ from pixelwise.errors import InputError, check_training_packages
 
 @command
 def learning_curve(
+    ctx: Context,
     data: flags.Data,
     out: Annotated[Path, Option(help="Folder for the study; an existing study continues.")] = Path(
         "learning-curve"
@@ -51,7 +52,7 @@ def learning_curve(
     from pixelwise.study.learning_curve import learning_curve as run_study
     from pixelwise.study.study_display import StudyDisplay
 
-    loaded = study.load_study_recipe(recipe, settings, images=images, masks=masks)
+    loaded = study.load_study_recipe(ctx)
     with StudyDisplay(console, quiet=output.alone, lines=True) as display:
         result = run_study(
             data,

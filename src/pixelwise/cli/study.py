@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+from typer import Context, Option
 
 from pixelwise.cli.console import Bar, console, percent
 
@@ -25,31 +25,26 @@ Seed = Annotated[int | None, Option(help="Random seed of the folds and the train
 Device = Annotated[str | None, Option(help="auto, cpu, cuda or mps.")]
 
 
-def load_study_recipe(
-    recipe: str | None,
-    settings: list[str] | None,
-    *,
-    images: str | None,
-    masks: str | None,
-    group_by: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-) -> Recipe:
-    """Load the recipe of all trainings; options that are not None set its values."""
+_KEYS = {
+    "images": "data.images",
+    "masks": "data.masks",
+    "group_by": "data.group_by",
+    "epochs": "epochs",
+    "seed": "seed",
+    "device": "device",
+}
+"""Options that set a value of the recipe, and its key."""
+
+
+def load_study_recipe(ctx: Context) -> Recipe:
+    """Load the recipe of all trainings, with the values of --set and of the other options."""
     from pixelwise.recipes.load_recipe import load_recipe, parse_override
 
-    overrides = dict(parse_override(text) for text in settings or [])
-    options = {
-        "data.images": images,
-        "data.masks": masks,
-        "data.group_by": group_by,
-        "epochs": epochs,
-        "seed": seed,
-        "device": device,
-    }
-    overrides |= {key: value for key, value in options.items() if value is not None}
-    return load_recipe(recipe, overrides)
+    given = ctx.params
+    overrides = dict(parse_override(text) for text in given["settings"] or [])
+    values = {key: given.get(name) for name, key in _KEYS.items()}
+    overrides |= {key: value for key, value in values.items() if value is not None}
+    return load_recipe(given["recipe"], overrides)
 
 
 def make_display(*, quiet: bool) -> AbstractContextManager[FoldsCallback]:

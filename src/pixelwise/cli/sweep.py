@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+from typer import Context, Option
 
-from pixelwise.cli import flags
+from pixelwise.cli import flags, study
 from pixelwise.cli.console import (
     Bar,
     JsonOutput,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 @command
 def sweep(
+    ctx: Context,
     data: flags.Data,
     out: Annotated[Path, Option(help="Folder for the trials; an existing sweep continues.")],
     trials: Annotated[int, Option(min=1, help="Total number of trials.")] = 20,
@@ -54,16 +55,12 @@ def sweep(
     from pixelwise.data.dataset import open_dataset
     from pixelwise.data.dataset_spec import DatasetSpec
     from pixelwise.inference.runtimes.torch.torch_runtime import find_device
-    from pixelwise.recipes.load_recipe import load_recipe, parse_override
     from pixelwise.training.apply_plan import plan_run
     from pixelwise.training.sweep import make_search_space, require_optuna
     from pixelwise.training.sweep import sweep as run_sweep
 
     require_optuna()
-    overrides = dict(parse_override(text) for text in settings or [])
-    stated = {"data.images": images, "data.masks": masks}
-    overrides |= {key: value for key, value in stated.items() if value}
-    loaded = load_recipe(recipe, overrides)
+    loaded = study.load_study_recipe(ctx)
     with Bar("checking the data") as bar:
         dataset = open_dataset(
             data,

@@ -176,20 +176,10 @@ _KEYS = {
 """Options that set a value of the recipe, and its key."""
 
 
-def _stated(ctx: Context) -> dict[str, str]:
-    """Return the arguments and options on the command line, as the user writes them, by name."""
-    return {
-        str(parameter.name): parameter.opts[0] if "-" in parameter.opts[0] else "DATA"
-        for parameter in ctx.command.params
-        if (source := ctx.get_parameter_source(str(parameter.name)))
-        and source.name == "COMMANDLINE"
-    }
-
-
 def _check_resume(ctx: Context) -> None:
     """Raise InputError if other settings are given with --resume."""
     allowed = ("resume", "data", "devices", "nodes")
-    refused = [flag for name, flag in _stated(ctx).items() if name not in allowed]
+    refused = [flag for name, flag in flags.stated(ctx).items() if name not in allowed]
     if refused:
         raise InputError(
             f"--resume {ctx.params['resume']}: a run resumes with its own settings: omit "
@@ -206,7 +196,7 @@ def _merge_overrides(ctx: Context, settings: list[str]) -> dict[str, Any]:
     from pixelwise.recipes.load_recipe import parse_override
 
     overrides = dict(parse_override(text) for text in settings)
-    for name, flag in _stated(ctx).items():
+    for name, flag in flags.stated(ctx).items():
         if name not in _KEYS:
             continue
         key, value = _KEYS[name], ctx.params[name]
