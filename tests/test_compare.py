@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fixture_types import Cli
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.evaluation import ImageCounts
 from pixelwise.evaluation.paired_comparison import paired_difference
 from pixelwise.report.run_comparison import compare
 from pixelwise.training import load_recipe, train
+from settings import TINY
 
 CLASSES = ("road", "car")
-TINY = {
-    "model.weights": "none",
-    "model.options.backbone": "tiny",
-    "memory_format": "contiguous",
-    "device": "cpu",
-    "epochs": 1,
-}
 
 
 def image_counts(correct: list[int], *, names: str = "abcdefgh", pixels: int = 100) -> ImageCounts:
@@ -121,12 +115,10 @@ def test_verdicts_name_the_better_run(tmp_path: Path) -> None:
     assert "is worse than" in compare([two, one]).verdicts[0]
 
 
-def test_the_command_shows_recipe_differences_scores_and_verdict(
-    tmp_path: Path, cli: Callable[..., object]
-) -> None:
+def test_the_command_shows_recipe_differences_scores_and_verdict(tmp_path: Path, cli: Cli) -> None:
     data = write_scenes(tmp_path / "scenes", train=2, val=3, height=32, width=48)
     for name, rate in (("one", 0.001), ("two", 0.002)):
-        settings = {**TINY, "optimizer.learning_rate": rate, "batch_size": 2}
+        settings = {**TINY, "epochs": 1, "optimizer.learning_rate": rate, "batch_size": 2}
         train(data, tmp_path / name, load_recipe(None, settings))
     result = cli("compare", "one", "two", "--json", "compared.json")
     assert result.code == 0, result.err  # type: ignore[attr-defined]
@@ -144,11 +136,9 @@ def test_the_command_shows_recipe_differences_scores_and_verdict(
     assert "is the only run" in alone.err  # type: ignore[attr-defined]
 
 
-def test_an_evaluation_equals_the_scores_of_its_run(
-    tmp_path: Path, cli: Callable[..., object]
-) -> None:
+def test_an_evaluation_equals_the_scores_of_its_run(tmp_path: Path, cli: Cli) -> None:
     data = write_scenes(tmp_path / "scenes", train=2, val=2, height=32, width=48)
-    train(data, tmp_path / "run", load_recipe(None, {**TINY, "batch_size": 2}))
+    train(data, tmp_path / "run", load_recipe(None, {**TINY, "epochs": 1, "batch_size": 2}))
     scored = cli(
         "evaluate", "run/best.safetensors", "scenes", "--image-scores", "images.safetensors"
     )

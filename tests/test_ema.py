@@ -16,6 +16,7 @@ from pixelwise.training import load_recipe, train
 from pixelwise.training.ema import ema_decay, make_ema
 from pixelwise.training.resume_state import load_newest_checkpoint
 from pixelwise.weights.bundle import Bundle
+from settings import TINY
 
 
 def test_the_decay_warms_up() -> None:
@@ -51,15 +52,7 @@ def test_weights_and_running_statistics_are_averaged_by_hand() -> None:
 
 def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "scenes", train=4, val=2, height=32, width=48)
-    settings = {
-        "model.options.backbone": "tiny",
-        "model.weights": "none",
-        "memory_format": "contiguous",
-        "device": "cpu",
-        "epochs": 2,
-        "batch_size": 2,
-        "optimizer.ema_decay": 0.9,
-    }
+    settings = {**TINY, "epochs": 2, "batch_size": 2, "optimizer.ema_decay": 0.9}
     run = train(scenes, tmp_path / "run", load_recipe(None, settings))
     bundle, checkpoint = Bundle.load(run.last), load_newest_checkpoint(run.folder)[0]
     assert checkpoint.header["averaged"] == 4  # updates

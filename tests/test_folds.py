@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixture_types import Cli
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.folds import assign_folds
 from pixelwise.data.groups import group_images, suggested_group
@@ -28,23 +29,12 @@ from pixelwise.study.cross_validate import CrossValidation, cross_validate
 from pixelwise.study.folds import FoldsCallback
 from pixelwise.training import load_recipe, train
 from pixelwise.weights.bundle import Bundle
+from settings import TINY
 
 
 def recipe(**overrides: Any) -> Recipe:
-    return load_recipe(
-        None,
-        {
-            "model.weights": "none",
-            "model.options.backbone": "tiny",
-            "memory_format": "contiguous",
-            "kernels": "plain",
-            "device": "cpu",
-            "epochs": 2,
-            "batch_size": 2,
-            "data.workers": 0,
-            **overrides,
-        },
-    )
+    settings = {**TINY, "kernels": "plain", "epochs": 2, "batch_size": 2, "data.workers": 0}
+    return load_recipe(None, settings | overrides)
 
 
 def write_grouped(root: Path, names: Mapping[str, list[int]]) -> Path:
@@ -333,7 +323,7 @@ def test_other_settings_or_changed_images_are_refused(scenes: Path, tmp_path: Pa
         cross_validate(root, out, recipe(epochs=1), folds=2)
 
 
-def test_bad_input_gives_one_line(tmp_path: Path, cli: Callable[..., Any]) -> None:
+def test_bad_input_gives_one_line(tmp_path: Path, cli: Cli) -> None:
     root = patients(tmp_path / "data", count=2, views=2)
     single = write_grouped(tmp_path / "single", {f"a_{i}": [0] for i in range(4)})
     settings = ["--set", "model.options.backbone=tiny", "--set", "model.weights=none"]

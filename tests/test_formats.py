@@ -22,16 +22,7 @@ from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.polygons import Ellipse, Rectangle
 from pixelwise.errors import InputError
 from pixelwise.training import load_recipe, train
-
-TINY = {
-    "model.weights": "none",
-    "model.options.backbone": "tiny",
-    "memory_format": "contiguous",
-    "device": "cpu",
-    "epochs": 1,
-    "batch_size": 3,
-    "data.workers": 0,
-}
+from settings import TINY
 
 Made = Callable[[str], tuple[Path, Expected]]
 
@@ -133,7 +124,8 @@ def test_converting_to_folders_preserves_images_and_masks(
 @pytest.mark.parametrize("name", MINIATURES)
 def test_a_layout_trains_one_epoch(made: Made, name: str, tmp_path: Path) -> None:
     root, expected = made(name)
-    run = train(root, tmp_path / "run", load_recipe(None, dict(TINY)))
+    settings = {**TINY, "epochs": 1, "batch_size": 3, "data.workers": 0}
+    run = train(root, tmp_path / "run", load_recipe(None, settings))
     assert list(run.data.classes.names) == expected.names
     assert np.isfinite(run.history[0]["loss"])
 

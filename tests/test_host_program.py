@@ -36,26 +36,14 @@ from pixelwise.training import (
     train,
 )
 from pixelwise.training.loading import AugmentedSplit, BatchOrder, iterate, make_loader
+from settings import DROPOUT
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 
 
 def recipe(**overrides: Any) -> Recipe:
     """A small network with dropout."""
-    return load_recipe(
-        None,
-        {
-            "model.name": "fcn32s",
-            "model.options.width": 1 / 32,
-            "model.weights": "none",
-            "memory_format": "channels_last",
-            "kernels": "plain",
-            "device": "cpu",
-            "epochs": 1,
-            "batch_size": 2,
-            **overrides,
-        },
-    )
+    return load_recipe(None, {**DROPOUT, "epochs": 1, **overrides})
 
 
 @pytest.fixture(scope="module")

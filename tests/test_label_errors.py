@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from fixture_types import Cli
 from pixelwise.data.classes import IGNORE
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
@@ -32,6 +32,7 @@ from pixelwise.study.label_errors.ranking import estimate, rank
 from pixelwise.study.label_errors.regions import Kind, Region, corrected, find_regions
 from pixelwise.training import load_recipe, train
 from planted_faults import plant_faults
+from settings import TINY
 
 SIZE = (60, 80)
 OBJECTS = (2, 3)
@@ -248,16 +249,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with scenes and a run of an (almost untrained) network."""
     folder = tmp_path_factory.mktemp("study")
     write_scenes(folder / "scenes", train=3, val=3, height=32, width=48)
-    settings = {
-        "model.weights": "none",
-        "model.options.backbone": "tiny",
-        "memory_format": "contiguous",
-        "kernels": "plain",
-        "device": "cpu",
-        "epochs": 1,
-        "batch_size": 2,
-        "data.workers": 0,
-    }
+    settings = {**TINY, "kernels": "plain", "epochs": 1, "batch_size": 2, "data.workers": 0}
     train(folder / "scenes", folder / "run", load_recipe(None, settings))
     return folder
 
@@ -320,7 +312,7 @@ def test_files_of_others_and_full_folders_are_not_touched(study: Path, tmp_path:
 
 
 def test_commands_share_the_folds_and_refuse_contradictions(
-    study: Path, tmp_path: Path, cli: Callable[..., Any]
+    study: Path, tmp_path: Path, cli: Cli
 ) -> None:
     settings = ["--set", "model.options.backbone=tiny", "--set", "model.weights=none"]
     arguments = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fixture_types import Cli, MakeData
 from pixelwise.data.classes import Classes
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
@@ -22,15 +22,9 @@ from pixelwise.study.power_law import fit, measure, predict_largest
 from pixelwise.training import load_recipe
 from pixelwise.training.run_folder import read_metrics
 from pixelwise.training.trainer import TrainingStoppedError
+from settings import TINY
 
-SETTINGS = {
-    "model.weights": "none",
-    "model.options.backbone": "tiny",
-    "memory_format": "contiguous",
-    "kernels": "plain",
-    "device": "cpu",
-    "batch_size": 2,
-}
+SETTINGS = {**TINY, "kernels": "plain", "batch_size": 2}
 RECIPE = load_recipe(None, SETTINGS)
 FRACTIONS = (0.25, 0.5, 1.0)
 NAMES = ("flat", "steep", "rare", "absent")
@@ -272,7 +266,7 @@ def test_bad_arguments_are_one_line(
 
 
 def test_a_subset_too_small_for_every_class_is_refused(
-    tmp_path: Path, make_folder_data: Callable[..., Path]
+    tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     data = make_folder_data(tmp_path / "data", splits={"train": 20, "val": 2}, values=(0,))
     for number, value in ((3, 1), (4, 2)):
@@ -284,14 +278,14 @@ def test_a_subset_too_small_for_every_class_is_refused(
         learning_curve(data, tmp_path / "out", RECIPE, fractions=(0.05, 1.0))
 
 
-def test_a_single_class_is_refused(tmp_path: Path, make_folder_data: Callable[..., Path]) -> None:
+def test_a_single_class_is_refused(tmp_path: Path, make_folder_data: MakeData) -> None:
     data = make_folder_data(tmp_path / "data", splits={"train": 8, "val": 2}, values=(1,))
     with pytest.raises(InputError, match="nothing can be learned from a single class"):
         learning_curve(data, tmp_path / "out", RECIPE, steps=2)
 
 
 def test_the_command_prints_sentences_and_writes_json(
-    scenes: Path, tmp_path: Path, cli: Callable[..., Any]
+    scenes: Path, tmp_path: Path, cli: Cli
 ) -> None:
     sets = [text for key, value in SETTINGS.items() for text in ("--set", f"{key}={value}")]
     arguments = ["--fractions", "0.25,0.5,1", "--seeds", "1", "--steps", "2", *sets]

@@ -42,6 +42,7 @@ from pixelwise.training.resume_state import (
 from pixelwise.training.run_folder import Run
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file
+from settings import DROPOUT
 
 KILLS = int(os.environ.get("PIXELWISE_KILLS", "20"))
 BUNDLES = ("best.safetensors", "last.safetensors")
@@ -49,21 +50,7 @@ BUNDLES = ("best.safetensors", "last.safetensors")
 
 def recipe(**overrides: Any) -> Recipe:
     """A small network with dropout and all augmentations: random states have to be restored."""
-    return load_recipe(
-        None,
-        {
-            "model.name": "fcn32s",
-            "model.options.width": 1 / 32,
-            "model.weights": "none",
-            "memory_format": "channels_last",
-            "kernels": "plain",
-            "device": "cpu",
-            "epochs": 3,
-            "batch_size": 2,
-            "checkpoint_minutes": 0,
-            **overrides,
-        },
-    )
+    return load_recipe(None, {**DROPOUT, "epochs": 3, "checkpoint_minutes": 0, **overrides})
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fixture_types import Cli
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
@@ -23,21 +24,11 @@ from pixelwise.training.sweep import (
     sweep,
 )
 from pixelwise.training.trainer import TrainingError, TrainingStoppedError
+from settings import TINY
 
 pytest.importorskip("optuna")
 
-RECIPE = load_recipe(
-    None,
-    {
-        "model.weights": "none",
-        "model.options.backbone": "tiny",
-        "memory_format": "contiguous",
-        "device": "cpu",
-        "epochs": 2,
-        "batch_size": 2,
-        "optimizer.name": "sgd",
-    },
-)
+RECIPE = load_recipe(None, {**TINY, "epochs": 2, "batch_size": 2, "optimizer.name": "sgd"})
 SPACE = SearchSpace((0.001, 0.1), ((32, 32), (32, 64)))
 
 
@@ -230,7 +221,7 @@ def test_backbones_are_checked_before_the_first_trial(tmp_path: Path) -> None:
 
 
 def test_the_command_names_the_best_and_how_to_use_it(
-    scenes: Path, tmp_path: Path, cli: Callable[..., Any]
+    scenes: Path, tmp_path: Path, cli: Cli
 ) -> None:
     settings = ["model.weights=none", "model.options.backbone=tiny", "epochs=1", "batch_size=2"]
     flags = [part for text in settings for part in ("--set", text)]

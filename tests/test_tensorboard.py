@@ -11,21 +11,11 @@ import pytest
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.training import Callback, load_recipe, resume, train
+from settings import TINY
 
 pytest.importorskip("tensorboard")
 
-RECIPE = load_recipe(
-    None,
-    {
-        "model.weights": "none",
-        "model.options.backbone": "tiny",
-        "memory_format": "contiguous",
-        "device": "cpu",
-        "epochs": 3,
-        "batch_size": 2,
-        "tensorboard": True,
-    },
-)
+RECIPE = load_recipe(None, {**TINY, "epochs": 3, "batch_size": 2, "tensorboard": True})
 
 
 class Halt(Exception):  # noqa: N818

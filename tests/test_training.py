@@ -37,14 +37,7 @@ from pixelwise.training.loading import AugmentedSplit, BatchOrder, iterate, make
 from pixelwise.training.optimizer import make_optimizer, make_schedule
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.published.fetch import find_imagenet_weights
-
-TINY = {
-    "model.weights": "none",
-    "model.options.backbone": "tiny",
-    "memory_format": "contiguous",
-    "device": "cpu",
-}
-
+from settings import TINY
 
 DIVERGING = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e30}
 
