@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 import pixelwise
+from fixture_types import Cli, MakeData
 from pixelwise import AnswerOptions, InputError, Predictor
 from pixelwise.data import rle
 from pixelwise.data.classes import IGNORE, Classes
@@ -373,10 +373,7 @@ def test_an_image_that_cannot_be_read_is_left_out(images: Path, tmp_path: Path) 
 
 
 def test_the_command_writes_what_train_reads(
-    cli: Callable[..., Any],
-    tiny_bundle: Path,
-    make_folder_data: Callable[..., Path],
-    tmp_path: Path,
+    cli: Cli, tiny_bundle: Path, make_folder_data: MakeData, tmp_path: Path
 ) -> None:
     make_folder_data(tmp_path / "data", count=3)
     call = ("predict", tiny_bundle, "data/images", "--runtime", "torch", "--out", "o")

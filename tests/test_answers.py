@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 import pixelwise
+from fixture_types import Cli, MakeData
 from pixelwise import AnswerOptions, InputError, Predictor
 from pixelwise.data.classes import Classes
 from pixelwise.inference import Segmentation, predict_folder
@@ -449,10 +449,7 @@ def test_rasters_hold_the_probabilities_and_the_georeference(
 
 
 def test_predict_prints_a_summary(
-    cli: Callable[..., Any],
-    tiny_bundle: Path,
-    make_folder_data: Callable[..., Path],
-    tmp_path: Path,
+    cli: Cli, tiny_bundle: Path, make_folder_data: MakeData, tmp_path: Path
 ) -> None:
     make_folder_data(tmp_path / "data")
     call = ("predict", tiny_bundle, "data/images", "--runtime", "torch", "--out", "o")
@@ -480,9 +477,9 @@ def test_predict_prints_a_summary(
     ],
 )
 def test_predict_refuses_in_one_line(
-    cli: Callable[..., Any],
+    cli: Cli,
     tiny_bundle: Path,
-    make_folder_data: Callable[..., Path],
+    make_folder_data: MakeData,
     tmp_path: Path,
     arguments: tuple[str, ...],
     message: str,
@@ -497,10 +494,7 @@ def test_predict_refuses_in_one_line(
 
 
 def test_images_and_videos_need_tables_of_their_own(
-    cli: Callable[..., Any],
-    tiny_bundle: Path,
-    make_folder_data: Callable[..., Path],
-    tmp_path: Path,
+    cli: Cli, tiny_bundle: Path, make_folder_data: MakeData, tmp_path: Path
 ) -> None:
     pytest.importorskip("av")
     make_folder_data(tmp_path / "data", count=1)

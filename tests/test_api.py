@@ -7,13 +7,13 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import pixelwise
+from fixture_types import MakeData
 from pixelwise import InputError, api
 from pixelwise.data.classes import Classes
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
@@ -297,7 +297,7 @@ def test_a_network_is_trained_scored_and_used(
     assert capfd.readouterr() == ("", "")
 
 
-def test_examine_takes_text_paths(tmp_path: Path, make_folder_data: Callable[..., Path]) -> None:
+def test_examine_takes_text_paths(tmp_path: Path, make_folder_data: MakeData) -> None:
     diagnosis = pixelwise.examine(str(make_folder_data(tmp_path / "data")))
     assert diagnosis.trains
 

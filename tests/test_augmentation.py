@@ -6,7 +6,6 @@ import base64
 import colorsys
 import io
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from fixture_types import Cli
 from pixelwise.data.classes import IGNORE
 from pixelwise.data.distortion import Distortion, blur, compress, shift_hue
 from pixelwise.data.pixel_format import PixelFormat
@@ -320,9 +320,7 @@ def test_jpeg_compression_that_does_not_fit_is_refused_before_the_run_begins(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_preview_shows_what_the_network_will_see(
-    tmp_path: Path, cli: Callable[..., Any]
-) -> None:
+def test_the_preview_shows_what_the_network_will_see(tmp_path: Path, cli: Cli) -> None:
     scenes = write_scenes(tmp_path / "scenes", train=5, val=2, height=64, width=96)
     settings = {"model.weights": "none", "model.options.backbone": "tiny", "epochs": 2}
     settings["memory_format"] = "contiguous"

@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from fixture_types import Cli
 from pixelwise.benchmark import Measurement, benchmark, runtime_benchmark
 from pixelwise.benchmark.runtime_benchmark import REFERENCE, available_runtimes
 from pixelwise.data.classes import Classes
@@ -163,7 +163,7 @@ def test_a_refused_export_does_not_discard_the_other_runtimes(
 
 
 def test_a_runtime_that_fails_does_not_discard_the_others(
-    bundle: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    bundle: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(request: dict[str, Any]) -> dict[str, Any]:
         if request["runtime"] == "onnx":

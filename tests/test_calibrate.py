@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from PIL import Image
 
 import pixelwise
+from fixture_types import Cli, MakeData
 from pixelwise import AnswerOptions, InputError, Predictor
 from pixelwise.data.classes import IGNORE, Classes
 from pixelwise.evaluation import calibrate
@@ -214,7 +214,7 @@ def test_a_damaged_calibration_is_an_error(bundle: Path, tmp_path: Path, text: s
 
 
 def test_calibrate_stores_with_the_bundle_and_its_exports(
-    cli: Callable[..., Any], exported: Path, make_folder_data: Callable[..., Path], tmp_path: Path
+    cli: Cli, exported: Path, make_folder_data: MakeData, tmp_path: Path
 ) -> None:
     """Exports and the journal of an unfinished run stay valid, and a new export is calibrated."""
     import shutil

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pixelwise
+from fixture_types import Cli
 from pixelwise.backbones import create_backbone
 from pixelwise.data.channel_statistics import (
     choose_format,
@@ -532,9 +533,7 @@ def test_an_export_accepts_what_its_bundle_accepts(tmp_path: Path) -> None:
         one(noise(3))
 
 
-def test_an_image_with_other_channels_is_one_clear_line(
-    cli: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_an_image_with_other_channels_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
     bundle_of(4).save(tmp_path / "four.safetensors")
     Image.fromarray(noise(3)).save(tmp_path / "rgb.png")
     done = cli("predict", tmp_path / "four.safetensors", tmp_path / "rgb.png")
@@ -606,7 +605,7 @@ def test_a_fourth_channel_is_used_without_a_flag(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "run" / "recipe.toml").data.value_range == (0, 4095), text
 
 
-def test_commands_accept_images_with_many_channels(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_commands_accept_images_with_many_channels(cli: Cli, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", 6, name="{}.npy", blind=5)
     bundle = tmp_path / "run" / "best.safetensors"
     settings = [

@@ -18,12 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixture_types import Cli, MakeData
 from pixelwise.cli.console import complain
 from pixelwise.errors import InputError
 from pixelwise.interrupts import Interrupts, StoppedError
-
-MakeData = Callable[..., Path]
-Cli = Callable[..., Any]
 
 # Small and with random weights, so that only the fault under test can cause an error.
 QUICK = ("--set", "model.weights=none", "--set", "model.options.backbone=tiny")

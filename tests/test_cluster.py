@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 import pixelwise
+from fixture_types import Cli
 from pixelwise.cluster.inputs import divide, find_items
 from pixelwise.cluster.manifest import parse, parse_part
 from pixelwise.cluster.output import STATE
 from pixelwise.errors import InputError
 
-Cli = Callable[..., Any]
 HAS_RAY = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("ray"), reason="Ray is not installed"
 )

@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
+from fixture_types import Cli
 from pixelwise.data.scenes import SCENE_CLASSES, write_scenes
 from pixelwise.errors import InputError
 from pixelwise.weights.bundle import Bundle
@@ -52,7 +51,7 @@ def check_demo(out: Path) -> Bundle:
 
 
 def test_the_demo_runs_on_fewer_and_smaller_scenes(
-    tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights_or_skip()
     monkeypatch.setattr("pixelwise.cli.demo.DEMO_SCENES", {"train": 40, "val": 4, "test": 8})
@@ -72,9 +71,7 @@ def test_the_full_demo_reaches_its_score(epochs: list[str], score: float, tmp_pa
     assert check_demo(tmp_path / "demo").scores["mean_iou"] >= score
 
 
-def test_evaluate_reproduces_the_scores_in_the_bundle(
-    tmp_path: Path, cli: Callable[..., Any]
-) -> None:
+def test_evaluate_reproduces_the_scores_in_the_bundle(tmp_path: Path, cli: Cli) -> None:
     write_scenes(tmp_path / "photos", train=3, val=2, height=48, width=64)
     tiny = ["--set", "model.weights=none", "--set", "model.options.backbone=tiny"]
     assert cli("train", "photos", "--out", "run", "--epochs", 2, *tiny).code == 0
@@ -100,7 +97,7 @@ def test_evaluate_reproduces_the_scores_in_the_bundle(
     assert f"{100 * printed['mean_iou']:.1f}" in table
 
 
-def test_models_lists_each_network_with_its_size(cli: Callable[..., Any]) -> None:
+def test_models_lists_each_network_with_its_size(cli: Cli) -> None:
     out = cli("models").out
     rows = [" ".join(line.split()) for line in out.splitlines()]
     assert "fcn8s vgg16 8 134.36 M 181 G at 500 65.5 [1]" in rows
@@ -111,7 +108,7 @@ def test_models_lists_each_network_with_its_size(cli: Callable[..., Any]) -> Non
     assert max(map(len, out.splitlines())) <= 100  # only notes wrap in a terminal with 80 columns
 
 
-def test_the_printed_recipe_can_be_read_back(tmp_path: Path, cli: Callable[..., Any]) -> None:
+def test_the_printed_recipe_can_be_read_back(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "mine.toml").write_text(cli("recipe", "demo").out)
     again = cli("recipe", "mine.toml").out
     assert again == (tmp_path / "mine.toml").read_text()

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fixture_types import Cli, MakeData
 from networks import relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.alexnet import AlexNet, CaffeNet
@@ -34,7 +35,6 @@ from pixelwise.weights.normalization import CAFFE, GOOGLENET, IMAGENET
 protobuf = pytest.importorskip("google.protobuf", reason="pip install 'protobuf>=6'")
 
 Blobs = list[np.ndarray]
-Cli = Callable[..., Any]
 
 NARROW = 1 / 32  # width of VGG16
 WIDTH = {"width": NARROW}
@@ -575,7 +575,7 @@ NET = ("net.caffemodel", "--model", "fcn8s", "--out", "b.safetensors", "--set", 
 
 
 def test_the_command_reports_its_assumptions_and_predict_accepts_its_bundle(
-    tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, Blobs], make_folder_data: Callable[..., Path]
+    tmp_path: Path, cli: Cli, fcn8s_layers: dict[str, Blobs], make_folder_data: MakeData
 ) -> None:
     write_caffemodel(tmp_path / "net.caffemodel", fcn8s_layers)
     result = cli("convert", *NET)

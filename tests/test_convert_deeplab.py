@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fixture_types import Cli, MakeData
 from pixelwise.backbones import create_backbone
 from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.voc_palette import VOC_CLASSES
@@ -33,7 +34,6 @@ from pixelwise.weights.load_backbone import load_backbone
 from pixelwise.weights.normalization import IMAGENET, TENSORFLOW
 from test_convert import (
     NETWORKS_PAGE,
-    Cli,
     conversion_error,
     random_image,
     random_network,
@@ -828,7 +828,7 @@ TF = (INDEX, "--model", "deeplab_v3plus", "--out", "b.safetensors")
 
 
 def test_the_command_reports_its_assumptions(
-    tmp_path: Path, cli: Cli, mobilenet: Arrays, make_folder_data: Callable[..., Path]
+    tmp_path: Path, cli: Cli, mobilenet: Arrays, make_folder_data: MakeData
 ) -> None:
     slots = {f"{name}/Momentum": array for name, array in mobilenet.items() if "moving" not in name}
     write_checkpoint(tmp_path, {**mobilenet, **slots, **SLOTS})

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pixelwise
+from fixture_types import Cli, MakeData
 from pixelwise.crf import (
     DEFAULT_PARAMETERS,
     PARAMETER_SETS,
@@ -449,7 +449,7 @@ def test_an_unknown_set_is_refused_with_the_known_names() -> None:
 
 
 def test_without_numba_the_error_names_the_remedy(
-    monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, cli: Callable[..., Any], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, cli: Cli, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)  # its import fails
     with pytest.raises(InputError, match="pip install numba"):
@@ -529,10 +529,7 @@ def test_the_predictor_returns_refined_probabilities(tiny_bundle: Path) -> None:
 
 
 def test_predict_accepts_a_set_or_a_file(
-    cli: Callable[..., Any],
-    tiny_bundle: Path,
-    make_folder_data: Callable[..., Path],
-    tmp_path: Path,
+    cli: Cli, tiny_bundle: Path, make_folder_data: MakeData, tmp_path: Path
 ) -> None:
     data = make_folder_data(tmp_path / "data", splits={"train": 1, "val": 2})
     images = data / "images" / "val"
@@ -549,10 +546,7 @@ def test_predict_accepts_a_set_or_a_file(
 
 
 def test_evaluate_scores_the_refined_labels(
-    cli: Callable[..., Any],
-    scene_bundle: Path,
-    make_folder_data: Callable[..., Path],
-    tmp_path: Path,
+    cli: Cli, scene_bundle: Path, make_folder_data: MakeData, tmp_path: Path
 ) -> None:
     data = make_folder_data(tmp_path / "data", splits={"train": 1, "val": 2})
     refining = pixelwise.load(scene_bundle, crf="camvid")
@@ -568,9 +562,7 @@ def test_evaluate_scores_the_refined_labels(
     assert "with CRF" in cli("evaluate", scene_bundle, data, "--crf").out
 
 
-def test_an_unknown_set_writes_nothing(
-    cli: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
-) -> None:
+def test_an_unknown_set_writes_nothing(cli: Cli, tiny_bundle: Path, tmp_path: Path) -> None:
     result = cli("predict", tiny_bundle, tmp_path, "--crf-set", "camvit")
     assert result.code == 2
     assert "'camvit'" in result.err
@@ -578,7 +570,7 @@ def test_an_unknown_set_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_names_the_sets(cli: Callable[..., Any]) -> None:
+def test_help_names_the_sets(cli: Cli) -> None:
     text = cli("predict", "--help").out
     for name in PARAMETER_SETS:
         assert name in text
@@ -586,10 +578,7 @@ def test_help_names_the_sets(cli: Callable[..., Any]) -> None:
 
 
 def test_tune_crf_finds_the_best_parameters_and_compares_them_on_the_rest(
-    tiny_bundle: Path,
-    make_folder_data: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    tiny_bundle: Path, make_folder_data: MakeData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
         "pixelwise.evaluation.crf_search.COARSE",
@@ -620,10 +609,7 @@ def test_tune_crf_finds_the_best_parameters_and_compares_them_on_the_rest(
 
 
 def test_the_tune_crf_command_prints_and_writes_parameters_for_predict(
-    cli: Callable[..., Any],
-    tiny_bundle: Path,
-    make_folder_data: Callable[..., Path],
-    tmp_path: Path,
+    cli: Cli, tiny_bundle: Path, make_folder_data: MakeData, tmp_path: Path
 ) -> None:
     data = make_folder_data(tmp_path / "data", splits={"train": 1, "val": 2})
     result = cli("tune-crf", tiny_bundle, data, "--json", "crf.json", "--limit", 1)

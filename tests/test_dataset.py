@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fixture_types import MakeData
 from pixelwise.data.classes import IGNORE, Classes, write_classes_toml
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.image_files import read_image
@@ -17,8 +17,6 @@ from pixelwise.data.layouts import camvid
 from pixelwise.errors import InputError
 
 CAMVID = Path(__file__).parents[2] / "shared" / "camvid"
-
-MakeData = Callable[..., Path]
 
 
 def names(data: SegmentationData, split: str) -> list[str]:

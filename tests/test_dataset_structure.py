@@ -15,6 +15,7 @@ import pytest
 
 import pixelwise
 import structures
+from fixture_types import Cli
 from miniatures import blobs, voc_colors, write_image, write_mask
 from pixelwise.data import layouts
 from pixelwise.data.dataset import SegmentationData, open_dataset
@@ -76,7 +77,7 @@ def test_an_ambiguous_folder_is_refused_with_commands_that_work(name: str, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("name", AMBIGUOUS)
 def test_every_command_of_the_error_for_an_ambiguous_folder_runs(
-    name: str, tmp_path: Path, cli: Callable[..., Any]
+    name: str, tmp_path: Path, cli: Cli
 ) -> None:
     root = tmp_path / "data"
     AMBIGUOUS[name](root)
@@ -292,7 +293,7 @@ def test_a_pattern_that_cannot_be_used_is_one_line(
     assert len(raised.value.problems) == 1
 
 
-def test_doctor_refuses_a_wrong_pattern(tmp_path: Path, cli: Callable[..., Any]) -> None:
+def test_doctor_refuses_a_wrong_pattern(tmp_path: Path, cli: Cli) -> None:
     write_pairs(tmp_path, structures.pairs("images/p{n}.jpg", "masks/p{n}.png"))
     wrong = cli("doctor", tmp_path, "--images", "imgs/{id}.jpg", "--masks", "masks/{id}.png")
     assert wrong.code == 2
@@ -399,7 +400,7 @@ def check_masks(data: SegmentationData, expected: Callable[[int], Any]) -> None:
 
 @pytest.mark.parametrize("name", STATED)
 def test_a_stated_dataset_has_the_right_masks_everywhere(
-    name: str, tmp_path: Path, cli: Callable[..., Any]
+    name: str, tmp_path: Path, cli: Cli
 ) -> None:
     write, text, names, expected = STATED[name]
     root = tmp_path / "data"
@@ -603,9 +604,7 @@ def test_options_take_precedence_over_data_toml_and_that_over_detection(tmp_path
 
 
 @pytest.mark.parametrize("name", ["MMSegmentation", "UAVid", "Potsdam", "one folder per image"])
-def test_doctor_writes_down_what_it_detected(
-    name: str, tmp_path: Path, cli: Callable[..., Any]
-) -> None:
+def test_doctor_writes_down_what_it_detected(name: str, tmp_path: Path, cli: Cli) -> None:
     write_pairs(tmp_path, STRUCTURES[name])
     before = open_dataset(tmp_path)
     assert (

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from fixture_types import Cli
 from miniatures import MINIATURES
 from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.connected_components import objects
@@ -949,7 +950,7 @@ def test_training_and_the_doctor_infer_classes_from_rgb_masks_alike(
         ("", 2),
     ],
 )
-def test_exit_codes(tmp_path: Path, cli: Callable[..., Any], spoil: str, code: int) -> None:
+def test_exit_codes(tmp_path: Path, cli: Cli, spoil: str, code: int) -> None:
     make(tmp_path / "data")
     if spoil:
         (tmp_path / "data" / spoil).write_bytes(b"")
@@ -961,13 +962,13 @@ def test_exit_codes(tmp_path: Path, cli: Callable[..., Any], spoil: str, code: i
     assert ("suggested options for train\n--set" in text) == (code < 2)
 
 
-def test_an_unknown_layout_is_bad_input(tmp_path: Path, cli: Callable[..., Any]) -> None:
+def test_an_unknown_layout_is_bad_input(tmp_path: Path, cli: Cli) -> None:
     result = cli("doctor", tmp_path)
     assert result.code == 2
     assert "no images and masks found" in result.err
 
 
-def test_the_json_is_valid_and_stable(tmp_path: Path, cli: Callable[..., Any]) -> None:
+def test_the_json_is_valid_and_stable(tmp_path: Path, cli: Cli) -> None:
     make(tmp_path / "data")
     (tmp_path / "data" / MASK).write_bytes(b"")
     texts = []
@@ -1028,9 +1029,7 @@ def test_the_page_loads_nothing_and_escapes_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names are not possible there")
-def test_control_characters_in_names_do_not_reach_the_terminal(
-    tmp_path: Path, cli: Callable[..., Any]
-) -> None:
+def test_control_characters_in_names_do_not_reach_the_terminal(tmp_path: Path, cli: Cli) -> None:
     make(tmp_path / "data")
     (tmp_path / "data/masks/train/train_03.png").unlink()
     folder = tmp_path / "data/images/train"

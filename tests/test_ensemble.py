@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 import pixelwise
+from fixture_types import Cli, MakeData
 from pixelwise import InputError
 from pixelwise.data.classes import Classes
 from pixelwise.data.pixel_format import PixelFormat
@@ -105,10 +105,7 @@ def test_networks_that_do_not_agree_are_refused(bundles: list[Path], tmp_path: P
 
 
 def test_evaluate_states_the_gain_beside_each_network(
-    bundles: list[Path],
-    make_folder_data: Callable[..., Path],
-    cli: Callable[..., Any],
-    tmp_path: Path,
+    bundles: list[Path], make_folder_data: MakeData, cli: Cli, tmp_path: Path
 ) -> None:
     data = make_folder_data(tmp_path / "data", count=8)
     single = [pixelwise.evaluate(path, data, quiet=True) for path in bundles]
@@ -131,10 +128,7 @@ def test_evaluate_states_the_gain_beside_each_network(
 
 
 def test_a_network_that_saw_images_of_val_is_named(
-    bundles: list[Path],
-    make_folder_data: Callable[..., Path],
-    cli: Callable[..., Any],
-    tmp_path: Path,
+    bundles: list[Path], make_folder_data: MakeData, cli: Cli, tmp_path: Path
 ) -> None:
     """Without a val split, networks with other seeds were trained on images of this val."""
     data = make_folder_data(tmp_path / "data", count=8)
@@ -146,9 +140,7 @@ def test_a_network_that_saw_images_of_val_is_named(
     assert named == [str(bundles[2])]
 
 
-def test_predict_takes_several_bundles(
-    bundles: list[Path], cli: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_predict_takes_several_bundles(bundles: list[Path], cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.fromarray(photo()).save(tmp_path / "photos" / "a.png")
     done = cli("predict", *bundles, "photos", "--runtime", "torch", "--out", "o")

@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pixelwise
+from fixture_types import Cli
 from networks import EXPORTED_CLASSES as CLASSES
 from networks import write_bundle
 from pixelwise import processor
@@ -308,7 +308,7 @@ def test_an_export_with_different_logits_is_not_written(
 
 
 def test_the_export_command_and_predicting_with_its_exports(
-    copy: Path, tmp_path: Path, cli: Callable[..., Any]
+    copy: Path, tmp_path: Path, cli: Cli
 ) -> None:
     Image.fromarray(photo(30, 41)).save(tmp_path / "a.png")
     done = cli("export", copy, "--to", "torch-export")
@@ -450,9 +450,7 @@ def test_without_a_cache_runtimes_are_measured_again(
         assert (name, opened) == ("b", "b")
 
 
-def test_a_command_measures_at_the_size_of_its_images(
-    copy: Path, tmp_path: Path, cli: Callable[..., object]
-) -> None:
+def test_a_command_measures_at_the_size_of_its_images(copy: Path, tmp_path: Path, cli: Cli) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, size in enumerate([(40, 60), (48, 64), (400, 300)]):

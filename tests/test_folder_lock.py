@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import killed_lock
+from fixture_types import MakeData
 from pixelwise import folder_lock
 from pixelwise.errors import InputError
 from pixelwise.folder_lock import NAME, STALE_SECONDS, FolderLock
@@ -143,7 +144,7 @@ class Intruding(Callback):
 
 
 def test_a_second_run_in_the_folder_of_a_live_one_is_refused(
-    tmp_path: Path, make_folder_data: Callable[..., Path]
+    tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     data = make_folder_data(tmp_path / "data", splits={"train": 4, "val": 2})
     recipe, out = load_recipe(None, TINY), tmp_path / "run"
@@ -162,7 +163,7 @@ def test_a_second_run_in_the_folder_of_a_live_one_is_refused(
 
 
 def test_a_run_in_a_folder_that_appears_meanwhile_is_refused(
-    tmp_path: Path, make_folder_data: Callable[..., Path]
+    tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     """The second run has checked the folder before the first one created it."""
     data = make_folder_data(tmp_path / "data", splits={"train": 4, "val": 2})

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixture_types import Cli
 from miniatures import (
     MINIATURES,
     blobs,
@@ -30,8 +31,6 @@ from pixelwise.data.classes import Classes, write_classes_toml
 from pixelwise.data.convert_dataset import convert_data
 from pixelwise.data.dataset import open_dataset
 from pixelwise.errors import InputError
-
-Cli = Callable[..., Any]
 
 
 def first_file(root: Path, pattern: str) -> Path:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 import hostile
-from conftest import Result
+from fixture_types import Cli
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_files import read_image
 from pixelwise.data.pixel_format import PixelFormat
@@ -448,7 +448,7 @@ def test_options_that_need_the_full_image_are_refused(predictor: Predictor, tmp_
 
 
 def test_the_command_reports_bad_files_and_continues(
-    bundle: Path, cli: Callable[..., Result], tmp_path: Path
+    bundle: Path, cli: Cli, tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

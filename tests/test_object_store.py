@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fixture_types import Cli, MakeData
 from object_store import CLIENT, Store, object_store
 from pixelwise.data.dataset import open_dataset
 from pixelwise.errors import InputError
@@ -31,7 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # connections that are cut
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-Cli = Callable[..., Any]
 __all__ = ["contrast_bundle", "scenes", "uninterrupted"]
 
 
@@ -71,7 +71,7 @@ def kept(root: Path) -> list[Path]:
 
 
 def test_a_dataset_in_a_failing_store_reads_like_a_folder(
-    store: Store, tmp_path: Path, make_folder_data: Callable[..., Path]
+    store: Store, tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     folder = make_folder_data(tmp_path / "data", splits={"train": 6, "val": 2})
     upload_tree(folder, "s3://bucket/read")
@@ -102,7 +102,7 @@ def test_a_dataset_in_a_failing_store_reads_like_a_folder(
 
 
 def test_the_doctor_examines_an_address_like_a_folder(
-    store: Store, tmp_path: Path, cli: Cli, make_folder_data: Callable[..., Path]
+    store: Store, tmp_path: Path, cli: Cli, make_folder_data: MakeData
 ) -> None:
     folder = make_folder_data(tmp_path / "data", splits={"train": 4, "val": 1})
     (folder / "masks" / "train" / "train_002.png").write_bytes(b"damaged")
@@ -209,7 +209,7 @@ def test_parts_read_from_and_write_to_a_failing_store(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_from_a_store_is_the_same_and_stops_with_one_line(
-    store: Store, tmp_path: Path, run_cli: Cli, make_folder_data: Callable[..., Path], workers: int
+    store: Store, tmp_path: Path, run_cli: Cli, make_folder_data: MakeData, workers: int
 ) -> None:
     folder = make_folder_data(tmp_path / "data", splits={"train": 6, "val": 2})
     upload_tree(folder, f"s3://bucket/train{workers}")

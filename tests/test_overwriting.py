@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fixture_types import Cli, MakeData
 from pixelwise.cli import app
 from pixelwise.folder_lock import FolderLock
 from pixelwise.overwriting import check_output, html_mark, json_mark
@@ -251,9 +252,7 @@ def _name(command: Any) -> str:
 
 @pytest.fixture(scope="module")
 def inputs(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_folder_data: Callable[..., Path],
-    tiny_bundle: Path,
+    tmp_path_factory: pytest.TempPathFactory, make_folder_data: MakeData, tiny_bundle: Path
 ) -> Path:
     """The inputs of the commands."""
     import numpy as np
@@ -309,12 +308,7 @@ CASES = [
 
 @pytest.mark.parametrize(("one", "place"), CASES)
 def test_a_file_of_others_where_a_command_would_write_is_neither_replaced_nor_removed(
-    one: Case,
-    place: str,
-    inputs: Path,
-    tmp_path: Path,
-    cli: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
+    one: Case, place: str, inputs: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if one.needs:
         pytest.importorskip(one.needs)
@@ -352,11 +346,7 @@ LOCKING = {  # for train, see test_folder_lock.py; for predict, test_folder.py
 
 @pytest.mark.parametrize("command", LOCKING)
 def test_a_folder_in_which_another_command_writes_is_left_alone(
-    command: str,
-    inputs: Path,
-    tmp_path: Path,
-    cli: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
+    command: str, inputs: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = LOCKING[command]
     if one.needs:
@@ -390,7 +380,7 @@ OVERWRITING = [
 
 @pytest.mark.parametrize("one", OVERWRITING, ids=lambda one: " ".join(one.arguments)[:70])
 def test_overwrite_replaces_files_of_the_same_name_only_and_a_repeated_command_its_own(
-    one: Case, inputs: Path, tmp_path: Path, cli: Callable[..., Any]
+    one: Case, inputs: Path, tmp_path: Path, cli: Cli
 ) -> None:
     if one.needs:
         pytest.importorskip(one.needs)
@@ -411,7 +401,7 @@ def test_overwrite_replaces_files_of_the_same_name_only_and_a_repeated_command_i
 
 @pytest.mark.parametrize("change", ["corrected", "replaced", "appended"])
 def test_a_mask_that_was_corrected_by_hand_is_kept(
-    change: str, inputs: Path, tmp_path: Path, cli: Callable[..., Any]
+    change: str, inputs: Path, tmp_path: Path, cli: Cli
 ) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pixelwise.planning.machine as machine_module
+from fixture_types import Cli
 from pixelwise.data.scenes import write_scenes
 from pixelwise.doctor import examine
 from pixelwise.errors import InputError
@@ -319,9 +319,7 @@ def test_planned_class_weights_reach_the_loss(tmp_path: Path, make_folder_data: 
     assert "would dominate the loss" in run.facts["class weights"]
 
 
-def test_plan_only_prints_the_plan_and_stops(
-    scenes: Path, tmp_path: Path, cli: Callable[..., Any]
-) -> None:
+def test_plan_only_prints_the_plan_and_stops(scenes: Path, tmp_path: Path, cli: Cli) -> None:
     tiny = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
     done = cli("train", scenes, "--out", "run", "--plan-only", "--batch-size", "4", *tiny)
     assert (done.code, done.err) == (0, "")
@@ -331,9 +329,7 @@ def test_plan_only_prints_the_plan_and_stops(
     assert not (tmp_path / "run").exists()
 
 
-def test_plan_only_raises_the_errors_of_training(
-    scenes: Path, tmp_path: Path, cli: Callable[..., Any]
-) -> None:
+def test_plan_only_raises_the_errors_of_training(scenes: Path, tmp_path: Path, cli: Cli) -> None:
     assert cli("train", "absent", "--plan-only").code == 2
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.toml").write_text("")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from file_server import Server, serve_files
+from fixture_types import Cli
 from miniatures import MINIATURES
 from pixelwise.data import layouts
 from pixelwise.data.dataset import open_dataset
@@ -251,7 +252,7 @@ def test_a_folder_with_content_is_not_changed(
 
 
 def test_the_command_prints_the_terms_and_the_next_step(
-    dataset: PublishedDataset, cli: Callable[..., object], tmp_path: Path
+    dataset: PublishedDataset, cli: Cli, tmp_path: Path
 ) -> None:
     done = cli("data", "get", "MINE", "--to", "there")
     assert (done.code, done.err) == (0, "")
@@ -263,7 +264,7 @@ def test_the_command_prints_the_terms_and_the_next_step(
 
 
 def test_a_failed_download_exits_with_1_and_bad_input_with_2(
-    dataset: PublishedDataset, server: Server, cli: Callable[..., object]
+    dataset: PublishedDataset, server: Server, cli: Cli
 ) -> None:
     server.files = {}
     done = cli("data", "get", "mine")

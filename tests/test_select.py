@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from fixture_types import Cli, MakeData
 from pixelwise.data.classes import Classes
 from pixelwise.doctor.measures.fingerprint import Fingerprint, fingerprint
 from pixelwise.inference import Predictor
@@ -240,7 +240,7 @@ def test_the_results_are_a_list_a_page_json_and_copies(
 
 
 def test_labeled_images_and_what_nearly_equals_them_are_left_out(
-    pool: Path, predictor: Predictor, tmp_path: Path, make_folder_data: Callable[..., Path]
+    pool: Path, predictor: Predictor, tmp_path: Path, make_folder_data: MakeData
 ) -> None:
     data = make_folder_data(tmp_path / "data", count=2, size=(48, 64))
     save(texture(11), data / "images" / "000.png")  # equals pool/a.png
@@ -302,9 +302,7 @@ def write_bundle(path: Path, classes: list[str]) -> Path:
     return path
 
 
-def test_bad_input_is_one_line(
-    pool: Path, tiny_bundle: Path, tmp_path: Path, cli: Callable[..., Any]
-) -> None:
+def test_bad_input_is_one_line(pool: Path, tiny_bundle: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "empty").mkdir()
     shutil.copy(tiny_bundle, tmp_path / "b.safetensors")
     write_bundle(tmp_path / "single.safetensors", ["all"])
@@ -327,7 +325,7 @@ def test_bad_input_is_one_line(
 
 
 def test_the_command_prints_where_the_results_are(
-    pool: Path, tiny_bundle: Path, tmp_path: Path, cli: Callable[..., Any]
+    pool: Path, tiny_bundle: Path, tmp_path: Path, cli: Cli
 ) -> None:
     shutil.copy(tiny_bundle, tmp_path / "b.safetensors")
     done = cli("select", "pool", "--bundle", "b.safetensors", "--count", "2", "--json", "o.json")

@@ -25,6 +25,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixture_types import Cli
+
 for package in ("fastapi", "uvicorn", "multipart", "prometheus_client", "httpx2"):
     pytest.importorskip(package, reason=f"{package} is not installed (extra `serve`)")
 
@@ -454,7 +456,7 @@ def test_a_client_waits_whatever_a_proxy_says(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_a_bundle_the_newest_run_is_served(
-    start: Callable[..., Server], tiny_bundle: Path, tmp_path: Path, run_cli: Callable[..., Any]
+    start: Callable[..., Server], tiny_bundle: Path, tmp_path: Path, run_cli: Cli
 ) -> None:
     refused = run_cli("serve")
     assert refused.code == 2

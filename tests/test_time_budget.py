@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 import pixelwise
+from fixture_types import Cli
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.models import count_parameters, create_model
@@ -165,7 +165,7 @@ def test_an_open_network_gets_a_backbone_that_fits(
         assert recipe.augmentation.crop == (64, 96)
 
 
-def test_minutes_exclude_epochs(scenes: Path, cli: Callable[..., Any]) -> None:
+def test_minutes_exclude_epochs(scenes: Path, cli: Cli) -> None:
     refused = cli("train", scenes, "--minutes", "5", "--epochs", "3")
     assert (refused.code, "minutes = 5 with epochs = 3" in refused.err) == (2, True)
     refused = cli("train", "--resume", "run", "--minutes", "5")

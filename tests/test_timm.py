@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from fixture_types import Cli
 from networks import randomize, write_bundle
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.timm_backbone import TimmBackbone, import_timm
@@ -276,9 +276,7 @@ def test_batch_normalization_of_timm_needs_a_single_process(
     plan_training(data, tmp_path / "run", load_recipe(None, settings), processes=2)
 
 
-def test_a_bundle_starts_another_network_with_its_backbone(
-    tmp_path: Path, cli: Callable[..., Any]
-) -> None:
+def test_a_bundle_starts_another_network_with_its_backbone(tmp_path: Path, cli: Cli) -> None:
     path = write_bundle(
         tmp_path / "start.safetensors",
         "deeplab_v3plus",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Result
+from fixture_types import Cli, MakeData
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError
 from pixelwise.inference import InferenceOptions, Predictor
@@ -89,10 +89,7 @@ def test_invalid_scales_are_refused(scales: tuple[float, ...], message: str) -> 
 
 
 def test_the_commands_accept_scales_and_flip(
-    tiny_bundle: Path,
-    cli: Callable[..., Result],
-    make_folder_data: Callable[..., Path],
-    tmp_path: Path,
+    tiny_bundle: Path, cli: Cli, make_folder_data: MakeData, tmp_path: Path
 ) -> None:
     data = make_folder_data(tmp_path / "data", splits={"train": 1, "val": 2})
     plain = cli("evaluate", tiny_bundle, data, "--json", "-")

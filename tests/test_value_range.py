@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ import tifffile
 from PIL import Image
 
 import pixelwise
+from fixture_types import Cli, MakeData
 from pixelwise.data.classes import Classes
 from pixelwise.data.pixel_format import PixelFormat
 from pixelwise.errors import InputError
@@ -36,7 +35,7 @@ def deep_image(path: Path, kind: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize("kind", ["16 bits", "12 bits", "float"])
 def test_the_command_in_the_error_works_and_gives_the_mask_of_the_8_bit_image(
-    tmp_path: Path, tiny_bundle: Path, cli: Callable[..., Any], kind: str
+    tmp_path: Path, tiny_bundle: Path, cli: Cli, kind: str
 ) -> None:
     path = tmp_path / "my photo.tif"
     deep_image(path, kind)
@@ -55,7 +54,7 @@ def test_the_command_in_the_error_works_and_gives_the_mask_of_the_8_bit_image(
 
 @pytest.mark.parametrize("kind", ["16 bits", "12 bits", "float"])
 def test_python_and_large_map_the_same_values(
-    tmp_path: Path, tiny_bundle: Path, cli: Callable[..., Any], kind: str
+    tmp_path: Path, tiny_bundle: Path, cli: Cli, kind: str
 ) -> None:
     path = tmp_path / "deep.tif"
     low, high = deep_image(path, kind)
@@ -85,9 +84,7 @@ def test_values_beyond_the_range_are_clipped_and_8_bit_images_unchanged(
     np.testing.assert_array_equal(predictor.prepare(tmp_path / "plain.png"), RGB8)
 
 
-def test_wrong_ranges_are_refused(
-    tmp_path: Path, tiny_bundle: Path, cli: Callable[..., Any]
-) -> None:
+def test_wrong_ranges_are_refused(tmp_path: Path, tiny_bundle: Path, cli: Cli) -> None:
     for text in ("4095", "0,a", "0,1,2", "5,5", "9,1", "0,inf"):
         done = cli("predict", tiny_bundle, tmp_path, f"--value-range={text}")
         assert done.code == 2, text
@@ -102,7 +99,7 @@ def test_a_network_with_a_range_of_its_own_takes_no_other() -> None:
 
 
 def test_train_and_convert_data_report_dataset_faults_without_pytorch(
-    tmp_path: Path, make_folder_data: Callable[..., Path], run_cli: Callable[..., Any]
+    tmp_path: Path, make_folder_data: MakeData, run_cli: Cli
 ) -> None:
     root = make_folder_data(tmp_path / "data")
     mask = root / "masks" / "001.png"

@@ -6,7 +6,7 @@ import hashlib
 import io
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 import pixelwise
 from file_server import Server, serve_files
+from fixture_types import Cli
 from networks import randomize
 from pixelwise.data.published.download import DownloadError
 from pixelwise.errors import InputError
@@ -102,7 +103,7 @@ def network(
 
 
 def test_a_network_becomes_a_bundle_that_predicts_by_name(
-    network: PublishedWeights, server: Server, tmp_path: Path, cli: Callable[..., Any]
+    network: PublishedWeights, server: Server, tmp_path: Path, cli: Cli
 ) -> None:
     photo = tmp_path / "photo.png"
     Image.new("RGB", (40, 30), (90, 120, 30)).save(photo)
@@ -188,7 +189,7 @@ def test_wrong_content_is_removed_and_converted_by_nobody(
 
 
 def test_a_missing_file_names_what_to_put_where(
-    network: PublishedWeights, server: Server, lraspp_file: bytes, cli: Callable[..., Any]
+    network: PublishedWeights, server: Server, lraspp_file: bytes, cli: Cli
 ) -> None:
     server.files.clear()
     done = cli("weights", "get", NAME)
@@ -318,7 +319,7 @@ def test_training_fetches_imagenet_weights_and_states_their_license(
 # --- The commands
 
 
-def test_list_and_show(cache: Path, cli: Callable[..., Any]) -> None:
+def test_list_and_show(cache: Path, cli: Cli) -> None:
     listed = cli("weights", "list").out
     assert all(name in listed for name in WEIGHTS)
     assert "resnet50_imagenet_v2" not in cli("weights", "list", "*_voc").out
