@@ -52,9 +52,8 @@ def sweep(
 
     output = JsonOutput(json_file, "sweep", overwrite=overwrite)
     tune_allocator()
-    from pixelwise.data.dataset import open_dataset
-    from pixelwise.data.dataset_spec import DatasetSpec
     from pixelwise.inference.runtimes.torch.torch_runtime import find_device
+    from pixelwise.planning.training_data import open_training_data
     from pixelwise.training.apply_plan import plan_run
     from pixelwise.training.sweep import make_search_space, require_optuna
     from pixelwise.training.sweep import sweep as run_sweep
@@ -62,17 +61,7 @@ def sweep(
     require_optuna()
     loaded = study.load_study_recipe(ctx)
     with Bar("checking the data") as bar:
-        dataset = open_dataset(
-            data,
-            splits=("train", "val"),
-            val_fraction=loaded.data.val_fraction,
-            seed=loaded.seed,
-            cache_bytes=0,
-            progress=bar,
-            spec=DatasetSpec(loaded.data.images, loaded.data.masks),
-            group_by=loaded.data.group_by,
-            fold=loaded.data.fold,
-        )
+        dataset = open_training_data(data, loaded.replace({"data.cache_mib": 0}), bar)
     device = find_device(None if loaded.device == "auto" else loaded.device)
     planned, _ = plan_run(loaded, dataset, device)
     space = make_search_space(planned, dataset, backbones=backbones or ())

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pixelwise.data.folder_listing import list_files
 from pixelwise.data.image_files import IMAGE_SUFFIXES
-from pixelwise.errors import InputError
+from pixelwise.data.layouts.error_handling import collect_errors
+from pixelwise.errors import InputError, raise_problems
 from pixelwise.file_io import read_text
 from pixelwise.inference.output_names import output_names
 from pixelwise.storage.addresses import (
@@ -86,14 +87,9 @@ def find_items(inputs: Sequence[str | Path]) -> list[Item]:
     items: dict[str, Item] = {}
     problems: list[str] = []
     for each in inputs:
-        try:
-            found = _find(str(each))
-        except InputError as error:
-            problems += error.problems
-            continue
-        items |= {item.where: item for item in found}
-    if problems:
-        raise InputError(*problems)
+        with collect_errors(problems):
+            items |= {item.where: item for item in _find(str(each))}
+    raise_problems(problems)
     tars = sum(item.where.endswith(TAR) for item in items.values())
     if 0 < tars < len(items):
         raise InputError(
@@ -182,16 +178,13 @@ def _find_local(path: Path) -> list[Item]:
 
 def _read_list(text: str, folder: str) -> list[Item]:
     """Find what the lines of a list name; a relative path is relative to the list."""
-    items = []
+    items: list[Item] = []
     problems: list[str] = []
     for line in filter(None, map(str.strip, text.splitlines())):
         plain = as_address(line) is not None or Path(line).is_absolute()
-        try:
+        with collect_errors(problems):
             items += _find(line if plain else f"{folder}/{line}")
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(*problems)
+    raise_problems(problems)
     return items
 
 

@@ -74,7 +74,7 @@ class Manifest:
         self.output, self.part = output, part
         self.name = "manifest.jsonl" if part is None else f"manifest-{part[0]}-of-{part[1]}.jsonl"
         self._text = ""
-        self._written = self._uploaded = time.monotonic()
+        self._uploaded = time.monotonic()
 
     def read(self) -> Content | None:
         """Return what the manifest says; None if there is none, or of another format."""

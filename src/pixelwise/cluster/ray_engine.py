@@ -28,7 +28,7 @@ from pixelwise.cluster.job import Network, predict_threads, settings_of
 from pixelwise.cluster.manifest import Record
 from pixelwise.cluster.output import STATE, Output
 from pixelwise.cluster.shard_work import JobOptions, ShardWorker
-from pixelwise.errors import InputError, MissingPackageError, PixelwiseError
+from pixelwise.errors import InputError, PixelwiseError, needs_package
 from pixelwise.file_io import atomic, is_file
 from pixelwise.inference.batch.predict_folder import PredictionError
 from pixelwise.inference.export_manifest import find_exports, is_export
@@ -311,12 +311,8 @@ def _import_ray(address: str) -> Any:
         if "RAY_AUTH_TOKEN" in os.environ or is_file(Path("~/.ray/auth_token").expanduser()):
             os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU nodes keep their GPUs
-    try:
+    with needs_package("--cluster needs Ray, which is not installed: pip install 'pixelwise[ray]'"):
         import ray
-    except ImportError as error:
-        raise MissingPackageError(
-            "--cluster needs Ray, which is not installed: pip install 'pixelwise[ray]'"
-        ) from error
     return ray
 
 

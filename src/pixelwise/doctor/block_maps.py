@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from pixelwise.data.label_borders import at_border
 from pixelwise.data.rasters.blocks import RasterWindow
 from pixelwise.data.rasters.raster_file import Raster
 from pixelwise.data.source import Sample
@@ -84,18 +84,7 @@ def _draw(raster: Raster, samples: Sequence[tuple[str, Sample]], scan: Scan) -> 
         used[area] = True
         blocks[area] = numbers.setdefault(f"{split} {sample.group}", len(numbers) + 1)
     pixels[~used] *= _UNUSED
-    pixels[_borders(blocks)] = _LINE
+    pixels[at_border(blocks)] = _LINE
     drawn = Image.fromarray(pixels.round().astype(np.uint8))
     source = data_url(drawn, kind="JPEG", quality=85)
     return PageImage(name, source, width, height, small=max(height, width) < SIDE // 2)
-
-
-def _borders(blocks: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """The pixels (H, W) beside a border between two blocks."""
-    borders = np.zeros(blocks.shape, bool)
-    down, across = blocks[1:] != blocks[:-1], blocks[:, 1:] != blocks[:, :-1]
-    borders[1:] |= down
-    borders[:-1] |= down
-    borders[:, 1:] |= across
-    borders[:, :-1] |= across
-    return borders

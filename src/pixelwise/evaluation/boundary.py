@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
+from pixelwise.data.label_borders import at_border
 from pixelwise.evaluation.confusion import nan_mean, to_plain
 
 TOLERANCE = 0.0075
@@ -110,7 +111,7 @@ def boundary_scores(images: list[BoundaryCounts]) -> BoundaryScores:
 
 
 def _f1(truth: Labels, predicted: Labels, *, radius: float, classes: int) -> NDArray[np.float64]:
-    boundaries = [np.where(on_boundary(mask), mask, IGNORE) for mask in (truth, predicted)]
+    boundaries = [np.where(at_border(m, ignore=IGNORE), m, IGNORE) for m in (truth, predicted)]
     totals = [_count(boundary, classes) for boundary in boundaries]
     found = [np.zeros(classes, dtype=np.int64) for _ in boundaries]
     for first in range(0, classes, WORD):
@@ -125,26 +126,6 @@ def _f1(truth: Labels, predicted: Labels, *, radius: float, classes: int) -> NDA
     f1[(present[0] != present[1]) | (precision + recall == 0)] = 0
     f1[~present[0] & ~present[1]] = np.nan
     return np.asarray(f1, dtype=np.float64)
-
-
-def on_boundary(mask: Labels, *, with_ignored: bool = False) -> NDArray[np.bool_]:
-    """Mark the pixels (H, W) with a pixel of another class above, below, left or right.
-
-    Args:
-        mask: Class indices and IGNORE.
-        with_ignored: Whether IGNORE counts as a class.
-    """
-    boundary = np.zeros(mask.shape, dtype=bool)
-    for one, other in (
-        ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
-        ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
-    ):
-        differs = mask[one] != mask[other]
-        if not with_ignored:
-            differs &= (mask[one] != IGNORE) & (mask[other] != IGNORE)
-        boundary[one] |= differs
-        boundary[other] |= differs
-    return boundary
 
 
 def _in_band(mask: Labels, width: int, classes: int) -> NDArray[np.bool_]:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixelwise.data.label_borders import at_border
+
 WORKING_SIDE = 256
 """Images are reduced by an integer step until their longer side is at most this, in pixels."""
 
@@ -56,12 +58,7 @@ def edges_of_image(gray: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
 
 def edges_of_mask(mask: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
     """Return 1 on both sides of each border in a mask (H, W), reduced by `step`, and else 0."""
-    small = mask[step // 2 :: step, step // 2 :: step]
-    borders = np.zeros(small.shape, dtype=np.float32)
-    down, across = small[1:] != small[:-1], small[:, 1:] != small[:, :-1]
-    borders[1:][down] = borders[:-1][down] = 1
-    borders[:, 1:][across] = borders[:, :-1][across] = 1
-    return borders
+    return at_border(mask[step // 2 :: step, step // 2 :: step]).astype(np.float32)
 
 
 def step_of(size: tuple[int, int]) -> int:

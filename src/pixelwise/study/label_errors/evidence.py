@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE
-from pixelwise.evaluation.boundary import on_boundary
+from pixelwise.data.label_borders import at_border
 from pixelwise.evaluation.calibrate import fit_temperature, log_probabilities
 from pixelwise.evaluation.logit_samples import SampledLogits
 from pixelwise.inference.results import softmax
@@ -70,7 +70,7 @@ def fit_thresholds(
 
 def border_bands(labels: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Return the band (H, W) of each pixel, 0..len(BANDS), by its distance to another label."""
-    border = on_boundary(labels, with_ignored=True)
+    border = at_border(labels)
     if not border.any():
         return np.full(labels.shape, len(BANDS), np.intp)
     distance = require_ndimage().distance_transform_edt(~border)

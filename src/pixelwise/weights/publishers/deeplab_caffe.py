@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,10 +83,10 @@ def _vgg(imported: ImportedWeights, scores: list[str]) -> Publication:
     names = _convolutions(layers)
     for field, end in enumerate(ends):
         for index, layer in ((0, "fc6"), (3, "fc7")):
-            names |= _both(f"backbone.classifiers.{field}.{index}", f"{layer}{end}")
+            names |= both(f"backbone.classifiers.{field}.{index}", f"{layer}{end}")
         score = scores[0].removesuffix(".weight")
         base = score.removesuffix("_1") if numbered else score
-        names |= _both(f"head.scores.{field}" if numbered else "head.score", f"{base}{end}")
+        names |= both(f"head.scores.{field}" if numbered else "head.score", f"{base}{end}")
     options = _fields_of_view(imported.tensors, numbered=numbered)
     return Publication(
         publisher="DeepLab's Caffe",
@@ -126,7 +127,7 @@ def _convolutions(layers: list[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     index = 0
     for layer, following in zip(layers, [*layers[1:], ""], strict=True):
-        names |= _both(f"backbone.features.{index}", layer)
+        names |= both(f"backbone.features.{index}", layer)
         index += 2 if layer[:5] == following[:5] else 3  # a ReLU, and a pool after each stage
     return names
 
@@ -137,12 +138,7 @@ def _resnet(imported: ImportedWeights, *, multi_scale: bool) -> Publication:
         sum(bool(re.fullmatch(rf"res{stage}[a-z]\d*_branch2a\.weight", name)) for name in tensors)
         for stage in (2, 3, 4, 5)
     )
-    if blocks not in DEPTHS:
-        raise InputError(
-            f"{imported.path}: has {', '.join(map(str, blocks))} blocks in its stages, which is no "
-            "ResNet with 50, 101 or 152 layers: is the file complete?"
-        )
-    depth = DEPTHS[blocks]
+    depth = resnet_depth(imported.path, blocks)
     score = next((found for name in tensors if (found := RESNET_SCORE.fullmatch(name))), None)
     names = _norm_layer("conv1", "bn1", "conv1", "bn_conv1")
     for stage, repeats in enumerate(blocks, start=1):
@@ -163,7 +159,7 @@ def _resnet(imported: ImportedWeights, *, multi_scale: bool) -> Publication:
                 )
     if score:
         for field in range(FIELDS):
-            names |= _both(f"head.branches.{field}", f"{score[1]}{field}")
+            names |= both(f"head.branches.{field}", f"{score[1]}{field}")
     return Publication(
         publisher="DeepLab's Caffe",
         model="deeplab_v2",
@@ -180,6 +176,16 @@ def _resnet(imported: ImportedWeights, *, multi_scale: bool) -> Publication:
         head_prefixes=("fc",),
         form="caffe",
     )
+
+
+def resnet_depth(path: Path, blocks: tuple[int, ...]) -> int:
+    """Return the depth of a ResNet by the blocks of its stages; raise InputError for others."""
+    if blocks not in DEPTHS:
+        raise InputError(
+            f"{path}: has {', '.join(map(str, blocks))} blocks in its stages, which is no ResNet "
+            "with 50, 101 or 152 layers: is the file complete?"
+        )
+    return DEPTHS[blocks]
 
 
 def _block_labels(stage: str, tensors: Mapping[str, Tensor], repeats: int) -> list[str]:
@@ -214,7 +220,8 @@ def _normalizations(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _both(ours: str, theirs: str) -> dict[str, str]:
+def both(ours: str, theirs: str) -> dict[str, str]:
+    """Names of the weight and the bias of a layer: in the file, by ours."""
     return {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
 
 

@@ -14,10 +14,9 @@ from itertools import count
 from pixelwise.backbones.resnet import BLOCKS
 from pixelwise.errors import InputError
 from pixelwise.weights.import_weights import ImportedWeights
-from pixelwise.weights.normalization import caffe_normalization
+from pixelwise.weights.publishers.deeplab_caffe import NORMALIZATION, both, resnet_depth
 from pixelwise.weights.publishers.publication import Publication
 
-NORMALIZATION = caffe_normalization(104.008, 116.669, 122.675)  # configs/*.yaml
 STEM = "layer1.conv1.conv.weight"
 CONVOLUTIONS = {1: "reduce", 2: "conv3x3", 3: "increase"}
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -38,7 +37,6 @@ HEADS = {
         "fc2.conv3",
     ),
 }
-DEPTHS = {blocks: depth for depth, blocks in BLOCKS.items() if depth >= 50}
 
 
 def kazuto1011(imported: ImportedWeights) -> Publication | None:
@@ -58,12 +56,7 @@ def kazuto1011(imported: ImportedWeights) -> Publication | None:
         )
         for stage in (2, 3, 4, 5)
     )
-    if blocks not in DEPTHS:
-        raise InputError(
-            f"{imported.path}: has {', '.join(map(str, blocks))} blocks in its stages, which is no "
-            "ResNet with 50, 101 or 152 layers: is the file complete?"
-        )
-    depth = DEPTHS[blocks]
+    depth = resnet_depth(imported.path, blocks)
     model = "deeplab_v2"
     if f"{prefix}{IMAGE_POOLING}.conv.weight" in imported.tensors:
         model = "deeplab_v3plus" if f"{prefix}{DECODER}" in imported.tensors else "deeplab_v3"
@@ -98,14 +91,14 @@ def _names(depth: int, model: str) -> dict[str, str]:
     names = _backbone_names(depth)
     if model == "deeplab_v2":
         for branch in range(BRANCHES):
-            names |= _both(f"head.branches.{branch}", f"aspp.c{branch}")
+            names |= both(f"head.branches.{branch}", f"aspp.c{branch}")
         return names
     layers, score = HEADS[model]
     branches = {f"context.branches.{n}": f"aspp.stages.c{n}" for n in range(BRANCHES)}
     branches[f"context.branches.{BRANCHES}.project"] = IMAGE_POOLING
     for ours, theirs in {**branches, **layers}.items():
         names |= _layer(f"head.{ours}.0", f"head.{ours}.1", theirs)
-    return names | _both("head.classify", score)
+    return names | both("head.classify", score)
 
 
 def _backbone_names(depth: int) -> dict[str, str]:
@@ -119,10 +112,6 @@ def _backbone_names(depth: int) -> dict[str, str]:
                 shortcut = f"{ours}.downsample"
                 names |= _layer(f"{shortcut}.0", f"{shortcut}.1", f"{theirs}.shortcut")
     return names
-
-
-def _both(ours: str, theirs: str) -> dict[str, str]:
-    return {f"{ours}.{tensor}": f"{theirs}.{tensor}" for tensor in ("weight", "bias")}
 
 
 def _layer(convolution: str, norm: str, theirs: str) -> dict[str, str]:
