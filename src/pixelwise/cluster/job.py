@@ -149,26 +149,15 @@ def predict_shards(
     shard_size: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> FolderResult:
-    """Predict images in shards; see `pixelwise.predict_shards`.
+    """Predict images in shards; for the other arguments and errors see `pixelwise.predict_shards`.
 
     Args:
-        bundle: A bundle or an export.
         inputs: See `find_items`.
-        out: The folder or address of the results.
-        cluster: The address of a Ray cluster, or "local" for one on this machine.
         part: (number from 1, count): predict only this part, in this process.
-        options: How the network is run.
-        answers: What is written besides masks. The table of a part is written by `merge`.
-        overlay: Whether overlays are written.
-        overwrite: Predict everything again, and replace files that prediction did not write.
-        tar: Write the results of each shard into a tar file. Results of tar files always are.
-        shard_size: Images per shard.
         progress: Called with the number of finished images, or tar files, and of all.
 
     Raises:
-        InputError: As `predict_folder`, and if the cluster cannot be reached.
         PredictionError: If shards could not be finished.
-        StoppedError: After Ctrl-C or SIGTERM.
     """
     answers = answers or AnswerOptions()
     text = as_address(out) or str(Path(out).absolute())

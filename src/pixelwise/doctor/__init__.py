@@ -37,18 +37,12 @@ def examine(
 ) -> Diagnosis:
     """Inspect every file of a dataset and report what is wrong, with the remedies.
 
+    Of a dataset in an object store, up to 10 GiB are kept on disk for the training. For the other
+    arguments, and for the result, see `pixelwise.examine`.
+
     Args:
-        root: The folder of images and masks, in any supported layout, or its address in an object
-            store. Up to 10 GiB of its files are kept on disk for the training.
-        val_fraction: Fraction of the images to draw for validation if there is no `val` split.
-        seed: Random seed of that draw, as in training.
-        workers: Number of threads; None for one per core, or for what the transfers need.
         progress: Called with (done, total) after each pair.
         spec: What the user states about the images and masks in the folder.
-        group_by: The rule that names the groups of images that the draw keeps together.
-
-    Returns:
-        Findings, facts, suggested settings and a verdict.
 
     Raises:
         InputError: If there is no such folder, or no layout fits. Problems of files are findings.

@@ -51,30 +51,13 @@ def export(
     """Export a bundle to the format of another runtime.
 
     The export is compared with the bundle on generated images, and nothing is written if they
-    differ. An earlier export in the same folder is replaced.
+    differ. An earlier export in the same folder is replaced. Int8 is possible for OpenVINO and
+    ONNX. For the other arguments, the result and errors see `pixelwise.export`.
 
     Args:
-        bundle: A `.safetensors` file written by training.
-        to: "openvino", "onnx", "tflite" or "torch-export" ("torch_export" is accepted as well).
-        out: Folder to write. Defaults to a folder next to the bundle, where prediction finds it.
-        size: For TFLite: height and width of all images. Defaults to the crop of the training. The
-            other formats take images of any size.
-        int8: Quantize to 8-bit integers. This needs `data` and is possible for OpenVINO and ONNX.
-        data: Images and masks for int8: the train split calibrates it and the val split scores it.
-        max_drop: Points of validation mean IoU that int8 may lose, 0 to 100.
-        calibration: Number of training images that calibrate int8.
-        overwrite: Whether to replace an earlier export that is damaged or was changed.
         progress: Called with a line of text at each stage.
         note: Called with a line of text that should stay visible, such as that this processor has
             no 8-bit instructions, before anything is calibrated.
-
-    Returns:
-        The manifest of the export; its `checks` hold what was measured.
-
-    Raises:
-        InputError: If an argument is invalid, a package is missing, or the folder has files that
-            export did not write.
-        PixelwiseError: If the export differs from the bundle, or if int8 loses too much accuracy.
     """
     path, target = find_bundle(Path(bundle)), to.replace("_", "-")
     name = f"{target}-int8" if int8 else target

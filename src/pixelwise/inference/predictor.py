@@ -96,21 +96,7 @@ class Predictor:
     ) -> Predictor:
         """Load a predictor from a bundle or an export.
 
-        Args:
-            path: A .safetensors file of `pixelwise train`, or a folder of `pixelwise export`.
-                Several of these make an ensemble, which predicts their mean probabilities.
-            runtime: See `InferenceOptions` for this and the following arguments.
-            device: PyTorch device.
-            crf: Dense CRF that refines the scores.
-            tile: Largest side of a tile, "auto" or "none".
-            scales: TTA scales.
-            flip: TTA with mirrored images.
-            value_range: Values of deeper images that become 0 and 255.
-            image_size: See `from_options`.
-
-        Raises:
-            InputError: If the file is not a complete bundle or export, the runtime is not
-                available, or an option is not allowed.
+        For arguments and errors see `pixelwise.load`, and `InferenceOptions` for their ranges.
         """
         options = InferenceOptions(runtime, device, crf, tile, scales, flip, value_range)
         return cls.from_options(path, options, image_size=image_size)

@@ -91,20 +91,8 @@ def cross_validate(
 ) -> CrossValidation:
     """Train a network for each fold, and score the images that it has not seen.
 
-    A study that was stopped or killed continues, with the same result.
-
-    Args:
-        root: Folder of images and masks. Its train and val images are divided anew; the test split
-            stays apart.
-        out: Folder for the runs of the folds.
-        recipe: The recipe, with `data.group_by`.
-        folds: The number of folds.
-        callback: Receives the progress.
-
-    Raises:
-        InputError: If there are fewer images or groups than folds, `out` holds something else, or
-            the dataset or the recipe has a problem.
-        TrainingStoppedError: On Ctrl-C or SIGTERM.
+    A study that was stopped or killed continues, with the same result. The test split stays apart.
+    For arguments and errors see `pixelwise.cross_validate`; the recipe has `data.group_by`.
     """
     callback = callback or FoldsCallback()
     fold_scores: list[FoldScores] = []

@@ -83,25 +83,18 @@ def learning_curve(
 ) -> LearningCurve:
     """Train on nested subsets of the training images, and fit the curve of the scores.
 
-    The same call continues a study; `fractions`, `seeds` and `minutes` may be others then.
+    The same call continues a study; `fractions`, `seeds` and `minutes` may be others then. For the
+    other arguments and errors see `pixelwise.learning_curve`.
 
     Args:
-        root: A folder of images and masks, or a dataset.
-        out: Folder for the study.
         recipe: The recipe of all trainings. What is "auto" is chosen once, for all images.
-        fractions: Fractions of the training images.
-        seeds: Number of trainings for each fraction, each on another subset.
         minutes: Time budget of this call: no training begins that would probably exceed it, and
             none continues after it. None: no limit.
         steps: Steps of each training. None: as many as fit into `minutes`, or those of a training
             with all images if the recipe sets `epochs` or there is no limit.
-        callback: Receives the progress.
 
     Raises:
-        InputError: If the dataset, the recipe or an argument cannot be used, or `out` holds
-            something else.
         TrainingError: If a training diverges.
-        TrainingStoppedError: On Ctrl-C or SIGTERM.
     """
     callback = callback or StudyCallback()
     deadline = None if minutes is None else time.monotonic() + 60 * minutes

@@ -169,17 +169,10 @@ def select(
     """Choose the images of a pool that are most worth labeling.
 
     Images that are labeled already, near-duplicates of those, and frames of videos that show the
-    same scene as another frame are left out. If interrupted, the same call continues.
+    same scene as another frame are left out. For the other arguments see `pixelwise.select`.
 
     Args:
-        pool: A folder of images, an image, or several of both.
         predictor: A network, run by PyTorch, that was trained on what is labeled so far.
-        out: Folder for the results.
-        count: Number of images to choose.
-        labeled: A folder of images and masks, or a list of images: chosen images shall differ from
-            these.
-        files: Whether to "copy" or "link" the chosen images into OUT/images.
-        overwrite: Whether to replace files that this command did not write.
         progress: Called with (done, total) after each image, in each of the passes over the images.
 
     Raises:

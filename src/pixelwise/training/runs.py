@@ -68,17 +68,7 @@ def train(
     must call this function. They split each batch; rank 0 writes the files and calls the callback.
     Results match a single-process run up to floating-point rounding.
 
-    Args:
-        data: A folder of images and masks, or a dataset.
-        out: Folder for the run.
-        recipe: The recipe.
-        model: Your own module, to train in place of the network of the recipe. It maps normalized
-            images (B, C, H, W) to logits (B, num_classes, h, w) at any resolution.
-        overwrite: Whether to replace a run in `out`.
-        callback: Receives the progress.
-
-    Returns:
-        The finished run.
+    For the arguments and the result see `pixelwise.train`; the recipe has all settings here.
 
     Raises:
         InputError: For a problem with the dataset, the recipe or the folder, such as another
@@ -114,13 +104,9 @@ def plan_training(
 ) -> Run:
     """Return the run that `train` would begin, with its recipe resolved, and write nothing.
 
+    For the other arguments see `train`.
+
     Args:
-        data: As in `train`, like the other arguments.
-        out: Folder for the run.
-        recipe: The recipe.
-        model: Your own module.
-        overwrite: Whether a run in `out` may be replaced.
-        callback: Receives the progress.
         processes: Number of processes to plan for.
 
     Raises:
@@ -145,18 +131,8 @@ def resume(
 ) -> Run:
     """Resume a run from its newest undamaged checkpoint and train to its end.
 
-    The result is the same as without the interruption. A damaged checkpoint is skipped, with a line
-    in `facts["resumed"]`. A finished run does not change.
-
-    Args:
-        folder: Folder of the run.
-        data: The dataset, if it is not a folder or the folder has moved. It must have the same
-            content.
-        model: The module, if the run trains your own.
-        callback: Receives the progress.
-
-    Returns:
-        The finished run.
+    A damaged checkpoint is skipped, with a line in `facts["resumed"]`. A finished run does not
+    change. For the arguments and the result see `pixelwise.resume`.
 
     Raises:
         InputError: If the folder has no checkpoint or files of others, another process trains

@@ -79,24 +79,18 @@ def predict_folder(
     A call that was interrupted, killed or ran out of disk space is resumed by the same call: it
     predicts only the remaining images. Files under their final names are always complete.
 
+    For the other arguments and errors see `pixelwise.predict_folder`.
+
     Args:
         predictor: Predicts the masks.
-        images: A folder, a file, or several of these.
-        out: The folder for the results.
-        overlay: Whether overlays are written.
         answers: What is written besides, and how masks are cleaned. A table, and the annotations of
             a labeling tool, are written once all images are finished.
-        overwrite: Predict all images again instead of resuming, and replace files that prediction
-            did not write.
         names: The base name of the results of each image, if `images` are files; by default their
             stems.
         progress: Called with the number of finished images and the number of all images.
 
     Raises:
-        InputError: If no image can be predicted, two results have the same name, a result would
-            replace a file that prediction did not write, or `out` cannot be used.
         PredictionError: If the disk is full.
-        StoppedError: After Ctrl-C or SIGTERM.
     """
     options = answers or AnswerOptions()
     options.check_classes(predictor.classes)

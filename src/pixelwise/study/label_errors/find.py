@@ -112,20 +112,7 @@ def find_label_errors(
 ) -> LabelErrors:
     """Rank the regions of a dataset in which a network contradicts the label.
 
-    Args:
-        root: Folder of images and masks.
-        out: Folder for the runs of the folds, the page and the JSON file.
-        recipe: The recipe of the folds.
-        folds: The number of folds; each image is predicted by the network that left it out.
-        run: The folder of a run, or a bundle: its val images are examined in place of folds.
-        count: The number of findings on the page, and in the suggestions.
-        suggest: Folder for a dataset of the images of these findings, with corrected masks.
-        overwrite: Whether to replace a page or JSON file that this did not write.
-        callback: Receives the progress.
-
-    Raises:
-        InputError: If the dataset, the recipe or a folder cannot be used.
-        TrainingStoppedError: On Ctrl-C or SIGTERM. The same call continues.
+    For arguments and errors see `pixelwise.label_errors`; the recipe is that of the folds.
     """
     callback = callback or FoldsCallback()
     if suggest is not None:

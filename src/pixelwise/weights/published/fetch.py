@@ -33,21 +33,12 @@ def get_weights(name: str, *, progress: Progress | None = None) -> Path:
     """Fetch published weights into the cache, unless they are there already.
 
     A file that was put into the cache by hand is used and kept. A downloaded file of a network is
-    removed after its conversion. Two processes can call this at once: one waits for the other.
+    removed after its conversion. Two processes can call this at once: one waits for the other. For
+    the name, the result and errors see `pixelwise.get_weights`.
 
     Args:
-        name: Name in the catalog; see `pixelwise.list_weights`.
         progress: Called with the current activity, the bytes processed and the total number of
             bytes (None if unknown).
-
-    Returns:
-        The bundle of a network, or the published file of an ImageNet classifier.
-
-    Raises:
-        InputError: If the name is unknown, the file is not the published one or does not fit the
-            network, or the disk has too little space.
-        DownloadError: If the network fails or is not allowed; the message says where to put which
-            file instead.
     """
     entry = find_weights(name)
     if (found := entry.find()) is not None:
