@@ -43,6 +43,7 @@ OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
 ClassWeights = tuple[float, ...] | Literal["none", "median_frequency", "root_median_frequency"]
 MemoryFormat = Literal["channels_last", "contiguous"]
 Kernels = Literal["plain", "compiled"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -167,19 +168,15 @@ class AugmentationRecipe(_Section):
     scale: tuple[float, float] = Field(
         default=(0.5, 2.0), description="smallest and largest factor, drawn log-uniformly"
     )
-    rare_crops: float = Field(
+    rare_crops: Fraction = Field(
         default=0.0,
-        ge=0,
-        le=1,
         description="probability that a crop must contain a pixel of a class that is drawn from "
         "those of the image, rare ones more often",
     )
-    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip")
-    vertical_flip: float = Field(
-        default=0.0, ge=0, le=1, description="probability of a vertical flip"
-    )
-    quarter_turns: float = Field(
-        default=0.0, ge=0, le=1, description="probability of a turn by 90, 180 or 270 degrees"
+    flip: Fraction = Field(default=0.5, description="probability of a horizontal flip")
+    vertical_flip: Fraction = Field(default=0.0, description="probability of a vertical flip")
+    quarter_turns: Fraction = Field(
+        default=0.0, description="probability of a turn by 90, 180 or 270 degrees"
     )
     rotation: float = Field(
         default=0.0, ge=0, le=45, description="largest angle in degrees, in both directions"
@@ -201,10 +198,8 @@ class AugmentationRecipe(_Section):
         le=95,
         description="lowest quality of a JPEG compression; 0: no compression",
     )
-    cutout: float = Field(
+    cutout: Fraction = Field(
         default=0.0,
-        ge=0,
-        le=1,
         description="largest side of an ignored square, relative to the shorter side of the crop",
     )
 
@@ -317,8 +312,8 @@ class LossRecipe(_Section):
         le=1,
         description="pixels whose true class has at most this probability are hard",
     )
-    ohem_kept: float = Field(
-        default=1 / 16, ge=0, le=1, description="minimum fraction of the pixels that counts"
+    ohem_kept: Fraction = Field(
+        default=1 / 16, description="minimum fraction of the pixels that counts"
     )
     auxiliary_weight: float = Field(
         default=0.4,
@@ -412,25 +407,17 @@ class Recipe(_Section):
     loss: LossRecipe = LossRecipe()
 
     @model_validator(mode="after")
-    def _check_kernels_fit_the_memory_format(self) -> Recipe:
+    def _check_combinations(self) -> Recipe:
         if self.kernels == "compiled" and self.memory_format == "contiguous":
             raise ValueError(
                 "kernels = 'compiled' with memory_format = 'contiguous': compiled kernels need "
                 "channels_last"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_minutes_choose_the_epochs(self) -> Recipe:
         if self.minutes and self.epochs != "auto":
             raise ValueError(
                 f"minutes = {self.minutes:g} with epochs = {self.epochs}: the minutes choose the "
                 "epochs: give only one of them"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_uncropped_images_come_one_by_one(self) -> Recipe:
         if self.augmentation.crop == "image" and self.batch_size not in ("auto", 1):
             raise ValueError(
                 f"augmentation.crop = 'image' with batch_size = {self.batch_size}: uncropped "
