@@ -167,11 +167,16 @@ def whole_numbers(value: Any) -> tuple[int, ...] | None:
     return tuple(value)
 
 
-def encode_compressed(covered: NDArray[np.bool_]) -> str:
-    """Encode a mask (H, W) as COCO's compressed string, which `decode_compressed` reads."""
+def encode_counts(covered: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Encode a mask (H, W) as COCO's run lengths, which `decode_counts` reads."""
     flat = covered.reshape(-1, order="F")
     changes = np.flatnonzero(np.diff(flat, prepend=False))
-    counts = np.diff(changes, prepend=0, append=flat.size)
+    return np.asarray(np.diff(changes, prepend=0, append=flat.size))
+
+
+def encode_compressed(covered: NDArray[np.bool_]) -> str:
+    """Encode a mask (H, W) as COCO's compressed string, which `decode_compressed` reads."""
+    counts = encode_counts(covered)
     characters = bytearray()
     for number in np.concatenate([counts[:3], counts[3:] - counts[1:-2]]).tolist():
         rest = number

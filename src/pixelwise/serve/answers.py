@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.png_encoding import encode_palette, encode_rgb
+from pixelwise.data.rle import encode_counts
 from pixelwise.inference import Prediction, Segmentation
 from pixelwise.regions.polygons import BACKGROUND
 
@@ -84,18 +85,12 @@ def _probabilities(result: Prediction) -> Answer:
 def _rle(result: Segmentation) -> Answer:
     """Uncompressed RLE of each class that occurs, as in COCO: column by column, zeros first."""
     height, width = result.labels.shape
-    flat = result.labels.T.reshape(-1)
     segments = []
-    for index in np.unique(flat).tolist():
-        if index >= len(result.classes):
-            continue
-        covered = np.concatenate([[False], flat == index, [False]])
-        edges = np.flatnonzero(covered[1:] != covered[:-1])
-        counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
-        if counts[-1] == 0:
-            counts.pop()
-        name = result.classes.names[index]
-        segments.append({"class": name, "size": [height, width], "counts": counts})
+    for index in np.unique(result.labels).tolist():
+        if index < len(result.classes):
+            counts = encode_counts(result.labels == index).tolist()
+            name = result.classes.names[index]
+            segments.append({"class": name, "size": [height, width], "counts": counts})
     return _json({"height": height, "width": width, "segments": segments})
 
 
