@@ -13,17 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from fixture_types import Cli
+from networks import write_bundle
 from pixelwise.benchmark import Measurement, benchmark, runtime_benchmark
 from pixelwise.benchmark.runtime_benchmark import REFERENCE, available_runtimes
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.models import create_model
 from pixelwise.peak_memory import peak_memory
-from pixelwise.weights.bundle import Bundle
-from pixelwise.weights.normalization import IMAGENET
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -39,13 +36,8 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    options = {"backbone": "tiny"}
-    model = create_model("deeplab_v3plus", num_classes=3, **options)
     path = tmp_path_factory.mktemp("bundle") / "net.safetensors"
-    classes = Classes.make(["a", "b", "c"])
-    Bundle("deeplab_v3plus", options, classes, IMAGENET, model.state_dict()).save(path)
-    return path
+    return write_bundle(path, "deeplab_v3plus", Classes.make(["a", "b", "c"]), backbone="tiny")
 
 
 def test_the_command_measures_torch_next_to_eager(bundle: Path) -> None:

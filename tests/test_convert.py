@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fixture_types import Cli, MakeData
-from networks import relative_difference
+from networks import randomize, relative_difference
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.alexnet import AlexNet, CaffeNet
 from pixelwise.backbones.googlenet import GoogLeNet
@@ -221,20 +221,7 @@ def bilinear(channels: int, size: int) -> np.ndarray:
 
 def random_network(name: str, classes: int = 21, **options: Any) -> nn.Module:
     """A network in which all weights are random, for images of 0..255."""
-    model = create_model(name, num_classes=classes, **options)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        std = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
-        parameter.data.normal_(0, std, generator=generator)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.weight, 0.3, 0.7),
-                (module.running_mean, -0.2, 0.2),
-                (module.running_var, 0.7, 1.3),
-            ):
-                tensor.data.uniform_(low, high, generator=generator)
-    return model.eval()
+    return randomize(create_model(name, num_classes=classes, **options))
 
 
 def as_caffe(model: nn.Module, name: str, classes: int = 21) -> dict[str, Blobs]:

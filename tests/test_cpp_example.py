@@ -11,13 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from networks import randomize
+from networks import write_varied_bundle
 from pixelwise.data.classes import Classes
 from pixelwise.data.scenes import generate_scene
 from pixelwise.exporters import export
-from pixelwise.models import create_model
-from pixelwise.weights.bundle import Bundle
-from pixelwise.weights.normalization import IMAGENET
 
 SOURCE = Path(__file__).parent.parent / "examples/openvino"
 
@@ -44,11 +41,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The OpenVINO export of a network that predicts several classes."""
     path = tmp_path_factory.mktemp("export") / "net.safetensors"
-    options = {"backbone": "tiny", "output_stride": 16}
-    network = randomize(create_model("deeplab_v3plus", num_classes=4, **options))
     classes = Classes.make(["soil", "plant", "stone", "water"], ignore=255)
-    Bundle("deeplab_v3plus", options, classes, IMAGENET, network.state_dict()).save(path)
-    return export(path).path
+    return export(write_varied_bundle(path, classes)).path
 
 
 def test_the_source_is_short() -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pixelwise
+from networks import noise, randomize, relative_difference, write_bundle
 from pixelwise.crf import PARAMETER_SETS
 from pixelwise.data.classes import Classes
 from pixelwise.data.image_files import read_mask
@@ -38,31 +39,18 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    options = {"backbone": "tiny", "output_stride": 16}
-    model = create_model("deeplab_v3plus", num_classes=3, **options)
-    for module in model.modules():  # realistic statistics, as after training
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.3, 0.3)
-            module.running_var.uniform_(0.5, 2)
     path = tmp_path_factory.mktemp("bundle") / "model.safetensors"
-    Bundle("deeplab_v3plus", options, CLASSES, IMAGENET, model.state_dict()).save(path)
-    return path
+    return write_bundle(path, "deeplab_v3plus", CLASSES, backbone="tiny", output_stride=16)
 
 
 def test_folding_batch_norm_changes_only_rounding() -> None:
-    torch.manual_seed(0)
-    model = create_model("deeplab_v3plus", num_classes=5).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.3, 0.3)
-            module.running_var.uniform_(0.5, 2)
+    model = randomize(create_model("deeplab_v3plus", num_classes=5))
     folded = simplify(model)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
-    x = torch.randn(1, 3, 65, 97)
+    x = noise(1, 3, 65, 97)
     with torch.no_grad():
         one, other = model(x), folded(x)
-    assert ((one - other).abs().max() / (one.max() - one.min())).item() < 1e-5
+    assert relative_difference(one, other) < 1e-5
     assert any(
         isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()
     )  # the original is unchanged
@@ -299,19 +287,14 @@ def test_an_address_is_shown_as_it_was_given(bundle: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fcn_resnet_dilated", "deeplab_v3"])
 def test_normalizations_outside_a_sequential_are_folded_too(name: str) -> None:
-    torch.manual_seed(0)
-    model = create_model(name, num_classes=2, backbone="resnet50").eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.8, 1.2)
+    model = randomize(create_model(name, num_classes=2, backbone="resnet50"))
     folded = simplify(model)
     left = [n for n, m in folded.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert [n for n in left if not n.startswith("auxiliary")] == []  # not used in prediction
-    x = torch.randn(1, 3, 33, 47)
+    x = noise(1, 3, 33, 47)
     with torch.no_grad():
         one, other = model(x), folded(x)
-    assert ((one - other).abs().max() / (one.max() - one.min())).item() < 1e-5
+    assert relative_difference(one, other) < 1e-5
 
 
 def test_a_convolution_that_two_normalizations_share_is_left() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.export import Dim
 
+from networks import noise
 from pixelwise.backbones.vgg import VGG16
 from pixelwise.errors import InputError
 from pixelwise.inference.runtimes.torch.simplify import simplify
@@ -50,10 +51,6 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
             module.running_mean.uniform_(-0.3, 0.3, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
     return model.eval()
-
-
-def noise(*size: int, seed: int = 1) -> Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
