@@ -134,6 +134,16 @@ def test_a_clean_dataset_has_no_findings(tmp_path: Path, options: dict[str, Any]
     open_dataset(tmp_path)
 
 
+def change_all(root: Path, edit: Callable[[Any], Any], split: str = "*") -> None:
+    for path in root.glob(f"masks/{split}/*.png"):
+        change(path, edit)
+
+
+def cut_in_half(path: Path) -> None:
+    complete = path.read_bytes()
+    path.write_bytes(complete[: len(complete) // 2])
+
+
 # Planted faults: each states the kind, the file and the remedy of the expected finding.
 
 
@@ -168,29 +178,17 @@ def fault(
     return note
 
 
-@fault("image-without-mask", IMAGE, "or remove the image")
-def _(root: Path) -> None:
-    (root / MASK).unlink()
-
-
-@fault("mask-without-image", MASK, "remove the mask")
-def _(root: Path) -> None:
-    (root / IMAGE).unlink()
-
-
-@fault("duplicate-stem", IMAGE, "rename one and its mask")
-def _(root: Path) -> None:
-    Image.open(root / IMAGE).save((root / IMAGE).with_suffix(".jpg"))
-
-
-@fault("unsupported-format", "images/train/extra.psd", "convert it or remove it")
-def _(root: Path) -> None:
-    (root / "images/train/extra.psd").write_bytes(b"8BPS" + bytes(60))
-
-
-@fault("stray-file", "images/stray.png", "move it into a split")
-def _(root: Path) -> None:
-    shutil.copy(root / IMAGE, root / "images/stray.png")
+fault("image-without-mask", IMAGE, "or remove the image")(lambda root: (root / MASK).unlink())
+fault("mask-without-image", MASK, "remove the mask")(lambda root: (root / IMAGE).unlink())
+fault("duplicate-stem", IMAGE, "rename one and its mask")(
+    lambda root: Image.open(root / IMAGE).save((root / IMAGE).with_suffix(".jpg"))
+)
+fault("unsupported-format", "images/train/extra.psd", "convert it or remove it")(
+    lambda root: (root / "images/train/extra.psd").write_bytes(b"8BPS" + bytes(60))
+)
+fault("stray-file", "images/stray.png", "move it into a split")(
+    lambda root: shutil.copy(root / IMAGE, root / "images/stray.png")
+)
 
 
 @fault("empty-split", "images/val", "put images there")
@@ -200,10 +198,7 @@ def _(root: Path) -> None:
         (root / kind / "val").mkdir()
 
 
-@fault("corrupt-image", IMAGE, "restore the file")
-def _(root: Path) -> None:
-    complete = (root / IMAGE).read_bytes()
-    (root / IMAGE).write_bytes(complete[: len(complete) // 2])
+fault("corrupt-image", IMAGE, "restore the file")(lambda root: cut_in_half(root / IMAGE))
 
 
 @fault("corrupt-image", "images/train/train_03.jpg", "restore the file", suffix=".jpg")
@@ -212,30 +207,17 @@ def _(root: Path) -> None:
     path.write_bytes(path.read_bytes()[:-900])
 
 
-@fault("corrupt-mask", MASK, "restore the file")
-def _(root: Path) -> None:
-    complete = (root / MASK).read_bytes()
-    (root / MASK).write_bytes(complete[: len(complete) // 2])
-
-
-@fault("empty-file", IMAGE, "restore the file")
-def _(root: Path) -> None:
-    (root / IMAGE).write_bytes(b"")
-
-
-@fault("empty-file", MASK, "restore the file")
-def _(root: Path) -> None:
-    (root / MASK).write_bytes(b"")
-
-
-@fault("not-an-image", IMAGE, "git lfs pull")
-def _(root: Path) -> None:
-    (root / IMAGE).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
-
-
-@fault("not-an-image", MASK, "download the file again")
-def _(root: Path) -> None:
-    (root / MASK).write_text("<html>404</html>")
+fault("corrupt-mask", MASK, "restore the file")(lambda root: cut_in_half(root / MASK))
+fault("empty-file", IMAGE, "restore the file")(lambda root: (root / IMAGE).write_bytes(b""))
+fault("empty-file", MASK, "restore the file")(lambda root: (root / MASK).write_bytes(b""))
+fault("not-an-image", IMAGE, "git lfs pull")(
+    lambda root: (root / IMAGE).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"
+    )
+)
+fault("not-an-image", MASK, "download the file again")(
+    lambda root: (root / MASK).write_text("<html>404</html>")
+)
 
 
 @fault("wrong-extension", IMAGE, "the file is PDF: convert it to PNG")
@@ -250,14 +232,12 @@ def _(root: Path) -> None:
     image.save(root / IMAGE, format="JPEG", quality=95)
 
 
-@fault("size-mismatch", MASK, "nearest neighbor")
-def _(root: Path) -> None:
-    change(root / MASK, lambda mask: mask[::2, ::2])
-
-
-@fault("size-mismatch", MASK, "rotate one of the two by 90 degrees")
-def _(root: Path) -> None:
-    change(root / MASK, lambda mask: np.rot90(mask))
+fault("size-mismatch", MASK, "nearest neighbor")(
+    lambda root: change(root / MASK, lambda mask: mask[::2, ::2])
+)
+fault("size-mismatch", MASK, "rotate one of the two by 90 degrees")(
+    lambda root: change(root / MASK, lambda mask: np.rot90(mask))
+)
 
 
 def rotate_image(path: Path, orientation: int, *, transpose: Image.Transpose) -> None:
@@ -292,31 +272,21 @@ def _(root: Path) -> None:
     change(root / MASK, lambda mask: np.rot90(mask))
 
 
-@fault("all-void", MASK, "label it, or remove it", severity="warning")
-def _(root: Path) -> None:
-    change(root / MASK, lambda mask: np.full_like(mask, 255))
-
-
-@fault("single-class", MASK, "none needed if the image is meant to be empty", severity="note")
-def _(root: Path) -> None:
-    change(root / MASK, np.zeros_like)
-
-
-@fault("one-class-everywhere", "masks/train/train_00.png", "export the masks again", stops=False)
-def _(root: Path) -> None:
-    for path in root.glob("masks/*/*.png"):
-        change(path, np.zeros_like)
-
-
-@fault("unknown-value", MASK, "or add the value to")
-def _(root: Path) -> None:
-    change(root / MASK, lambda mask: np.where(mask == 2, 7, mask).astype(np.uint8))
-
-
-@fault("unknown-value", "masks/train/train_00.png", "subtract 1 from the masks")
-def _(root: Path) -> None:
-    for path in root.glob("masks/*/*.png"):
-        change(path, lambda mask: mask + np.uint8(1))
+fault("all-void", MASK, "label it, or remove it", severity="warning")(
+    lambda root: change(root / MASK, lambda mask: np.full_like(mask, 255))
+)
+fault("single-class", MASK, "none needed if the image is meant to be empty", severity="note")(
+    lambda root: change(root / MASK, np.zeros_like)
+)
+fault("one-class-everywhere", "masks/train/train_00.png", "export the masks again", stops=False)(
+    lambda root: change_all(root, np.zeros_like)
+)
+fault("unknown-value", MASK, "or add the value to")(
+    lambda root: change(root / MASK, lambda mask: np.where(mask == 2, 7, mask).astype(np.uint8))
+)
+fault("unknown-value", "masks/train/train_00.png", "subtract 1 from the masks")(
+    lambda root: change_all(root, lambda mask: mask + np.uint8(1))
+)
 
 
 @fault("unknown-value", MASK, "`ignore = 255`")
@@ -331,34 +301,30 @@ def _(root: Path) -> None:
     """Every binary dataset has this finding."""
 
 
-@fault("ignored-255", MASK, "to confirm it", severity="note", table=False)
-def _(root: Path) -> None:
-    change(root / MASK, lambda mask: np.where(mask == 2, 255, mask).astype(np.uint8))
+fault("ignored-255", MASK, "to confirm it", severity="note", table=False)(
+    lambda root: change(root / MASK, lambda mask: np.where(mask == 2, 255, mask).astype(np.uint8))
+)
 
 
 @fault("unclear-values", "masks/train/train_03.png", '"1,255" = "foreground"', table=False)
 def _(root: Path) -> None:
-    for path in root.glob("masks/*/*.png"):
-        change(path, lambda mask: (mask == 1).astype(np.uint8))
+    change_all(root, lambda mask: (mask == 1).astype(np.uint8))
     change(root / MASK, lambda mask: mask * np.uint8(255))
 
 
-@fault("off-by-one", "masks/train/train_00.png", "`value`", severity="warning", table=False)
-def _(root: Path) -> None:
-    for path in root.glob("masks/*/*.png"):
-        change(path, lambda mask: mask + np.uint8(1))
-
-
-@fault("value-gaps", "masks/train/train_00.png", "`value` of each class", severity="warning",
-       table=False)  # fmt: skip
-def _(root: Path) -> None:
-    for path in root.glob("masks/*/*.png"):
-        change(path, lambda mask: mask * np.uint8(100))
-
-
-@fault("rgb-without-table", MASK, "a name and a color for each class", table=False)
-def _(root: Path) -> None:
-    save(root / MASK, read(root / MASK), "rgb")
+fault("off-by-one", "masks/train/train_00.png", "`value`", severity="warning", table=False)(
+    lambda root: change_all(root, lambda mask: mask + np.uint8(1))
+)
+fault(
+    "value-gaps",
+    "masks/train/train_00.png",
+    "`value` of each class",
+    severity="warning",
+    table=False,
+)(lambda root: change_all(root, lambda mask: mask * np.uint8(100)))
+fault("rgb-without-table", MASK, "a name and a color for each class", table=False)(
+    lambda root: save(root / MASK, read(root / MASK), "rgb")
+)
 
 
 @fault("unknown-color", MASK, "as ignore_color", form="rgb")
@@ -377,9 +343,9 @@ def _(root: Path) -> None:
     (root / MASK).unlink()
 
 
-@fault("soft-edges", MASK, "nearest neighbor", form="binary", table=False)
-def _(root: Path) -> None:
-    Image.open(root / MASK).filter(ImageFilter.GaussianBlur(1.5)).save(root / MASK)
+fault("soft-edges", MASK, "nearest neighbor", form="binary", table=False)(
+    lambda root: Image.open(root / MASK).filter(ImageFilter.GaussianBlur(1.5)).save(root / MASK)
+)
 
 
 @fault("soft-edges", MASK, "nearest neighbor", stops=False)
@@ -407,22 +373,19 @@ def _(root: Path) -> None:
     image.save(root / MASK)
 
 
-@fault("absent-from-train", "", "add images of stone to train", stops=False)
-def _(root: Path) -> None:
-    for path in root.glob("masks/train/*.png"):
-        change(path, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8))
-
-
-@fault("absent-from-val", "", "move some images of stone into val", severity="warning")
-def _(root: Path) -> None:
-    for path in root.glob("masks/val/*.png"):
-        change(path, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8))
+fault("absent-from-train", "", "add images of stone to train", stops=False)(
+    lambda root: change_all(
+        root, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8), "train"
+    )
+)
+fault("absent-from-val", "", "move some images of stone into val", severity="warning")(
+    lambda root: change_all(root, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8), "val")
+)
 
 
 @fault("rare-class", MASK, "--set loss.class_weights=root_median_frequency", severity="warning")
 def _(root: Path) -> None:
-    for path in root.glob("masks/train/*.png"):
-        change(path, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8))
+    change_all(root, lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8), "train")
     change(root / MASK, lambda mask: _with_box(mask, 20))
 
 
@@ -472,67 +435,48 @@ def _(root: Path) -> None:
     Image.fromarray(mask).save(root / MASK)
 
 
-@fault("gray-among-color", IMAGE, "keep it if new images", severity="warning")
-def _(root: Path) -> None:
-    Image.open(root / IMAGE).convert("L").save(root / IMAGE)
+fault("gray-among-color", IMAGE, "keep it if new images", severity="warning")(
+    lambda root: Image.open(root / IMAGE).convert("L").save(root / IMAGE)
+)
+fault("alpha", IMAGE, "flatten the images", severity="note")(
+    lambda root: Image.open(root / IMAGE).convert("RGBA").save(root / IMAGE)
+)
+fault("cmyk", JPEG, "save them as RGB", severity="note", suffix=".jpg")(
+    lambda root: Image.open(root / JPEG).convert("CMYK").save(root / JPEG, quality=95)
+)
+fault("blank-image", IMAGE, "remove it and its mask", severity="warning")(
+    lambda root: change(root / IMAGE, np.zeros_like)
+)
+fault("blank-image", IMAGE, "export it again", severity="warning")(
+    lambda root: change(root / IMAGE, lambda image: np.full_like(image, 130))
+)
+fault(
+    "shifted-masks", "masks/train/train_00.png", "in the export of the masks", severity="warning"
+)(lambda root: change_all(root, lambda mask: np.roll(mask, (6, 9), (0, 1))))
+fault("shifted-mask", MASK, "move it back", severity="warning")(
+    lambda root: change(root / MASK, lambda mask: np.roll(mask, (7, -8), (0, 1)))
+)
+fault("turned-mask", MASK, "rotate or mirror it this way", severity="warning")(
+    lambda root: change(root / MASK, lambda mask: mask[:, ::-1])
+)
+fault("mismatched-pair", MASK, "export the right mask", severity="warning")(
+    lambda root: Image.fromarray(scene(77)[1]).save(root / MASK)
+)
+fault("few-images", "", "label a few dozen", severity="warning", splits={"train": 5, "val": 4})(
+    lambda root: None
+)  # the options plant it
+fault(
+    "tiny-val",
+    "",
+    "move images from train to val",
+    severity="warning",
+    splits={"train": 12, "val": 1},
+)(lambda root: None)  # the options plant it
 
 
-@fault("alpha", IMAGE, "flatten the images", severity="note")
-def _(root: Path) -> None:
-    Image.open(root / IMAGE).convert("RGBA").save(root / IMAGE)
-
-
-@fault("cmyk", JPEG, "save them as RGB", severity="note", suffix=".jpg")
-def _(root: Path) -> None:
-    Image.open(root / JPEG).convert("CMYK").save(root / JPEG, quality=95)
-
-
-@fault("blank-image", IMAGE, "remove it and its mask", severity="warning")
-def _(root: Path) -> None:
-    change(root / IMAGE, np.zeros_like)
-
-
-@fault("blank-image", IMAGE, "export it again", severity="warning")
-def _(root: Path) -> None:
-    change(root / IMAGE, lambda image: np.full_like(image, 130))
-
-
-@fault("shifted-masks", "masks/train/train_00.png", "in the export of the masks",
-       severity="warning")  # fmt: skip
-def _(root: Path) -> None:
-    for path in root.glob("masks/*/*.png"):
-        change(path, lambda mask: np.roll(mask, (6, 9), (0, 1)))
-
-
-@fault("shifted-mask", MASK, "move it back", severity="warning")
-def _(root: Path) -> None:
-    change(root / MASK, lambda mask: np.roll(mask, (7, -8), (0, 1)))
-
-
-@fault("turned-mask", MASK, "rotate or mirror it this way", severity="warning")
-def _(root: Path) -> None:
-    change(root / MASK, lambda mask: mask[:, ::-1])
-
-
-@fault("mismatched-pair", MASK, "export the right mask", severity="warning")
-def _(root: Path) -> None:
-    Image.fromarray(scene(77)[1]).save(root / MASK)
-
-
-@fault("few-images", "", "label a few dozen", severity="warning", splits={"train": 5, "val": 4})
-def _(root: Path) -> None:
-    """The options plant the fault."""
-
-
-@fault("tiny-val", "", "move images from train to val", severity="warning",
-       splits={"train": 12, "val": 1})  # fmt: skip
-def _(root: Path) -> None:
-    """The options plant the fault."""
-
-
-@fault("layout", "", "at least 2 are needed", splits={"": 1})
-def _(root: Path) -> None:
-    """The options plant the fault."""
+fault("layout", "", "at least 2 are needed", splits={"": 1})(
+    lambda root: None
+)  # the options plant it
 
 
 @fault("tiny-objects", "", '--set augmentation.scale="[1.0, 2.0]"', severity="warning")
@@ -543,8 +487,7 @@ def _(root: Path) -> None:
             mask[y : y + 5, x : x + 5] = 2
         return mask
 
-    for path in root.glob("masks/*/*.png"):
-        change(path, dots)
+    change_all(root, dots)
 
 
 @fault("splits-differ", "", "draw the splits from all of them", severity="warning")
@@ -555,14 +498,14 @@ def _(root: Path) -> None:
         Image.fromarray(mask).save(root / f"masks/val/val_{number:02d}.png")
 
 
-@fault("class-table", "classes.toml", "give each class its own")
-def _(root: Path) -> None:
-    (root / "classes.toml").write_text('[[class]]\nname = "a"\n[[class]]\nname = "a"\n')
-
-
-@fault("class-table", "classes.toml", "correct the line")
-def _(root: Path) -> None:
-    (root / "classes.toml").write_text("[[class\n")
+fault("class-table", "classes.toml", "give each class its own")(
+    lambda root: (root / "classes.toml").write_text(
+        '[[class]]\nname = "a"\n[[class]]\nname = "a"\n'
+    )
+)
+fault("class-table", "classes.toml", "correct the line")(
+    lambda root: (root / "classes.toml").write_text("[[class\n")
+)
 
 
 @fault("shared-color", "classes.toml", "give each class its own color", severity="warning")
