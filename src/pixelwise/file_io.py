@@ -35,14 +35,13 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = _temporary_file(path)
     mode = temporary.stat().st_mode
     try:
-        yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(stat.S_IMODE(mode))  # some writers put a private file in its place
-        temporary.replace(path)
-        flush_folder(path.parent)
-    except OSError as error:
-        raise not_writable(path, error) from error
+        with write_errors(path):
+            yield temporary
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.chmod(stat.S_IMODE(mode))  # some writers put a private file in its place
+            temporary.replace(path)
+            flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -73,18 +72,15 @@ def atomic_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
         InputError: If the parent folder cannot be written or the disk is full.
     """
     temporary = _temporary_name(path)
-    try:
+    with write_errors(path):
         temporary.mkdir()
-    except OSError as error:
-        raise not_writable(path, error) from error
     try:
-        yield temporary
-        if flush:
-            flush_tree(temporary)
-        _replace_folder(temporary, path)
-        flush_folder(path.parent)
-    except OSError as error:
-        raise not_writable(path, error) from error
+        with write_errors(path):
+            yield temporary
+            if flush:
+                flush_tree(temporary)
+            _replace_folder(temporary, path)
+            flush_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -189,12 +185,9 @@ def make_folder(path: Path) -> Path:
     Raises:
         InputError: If `path` is a file, or cannot be created or written.
     """
-    try:
+    with write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise not_writable(path, error) from error
+        tempfile.TemporaryFile(dir=path).close()
     return path
 
 
@@ -251,16 +244,23 @@ def check_writable(path: Path) -> None:
 def _temporary_file(path: Path) -> Path:
     """Create an empty file beside `path` with the permissions that the process's umask gives."""
     temporary = _temporary_name(path)
-    try:
+    with write_errors(path):
         temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise not_writable(path, error) from error
     return temporary
 
 
 def _temporary_name(path: Path, suffix: str = PART) -> Path:
     """Return a hidden name beside `path` that no other process uses."""
     return path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}{suffix}"
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Raise InputError in place of an OSError from writing a file or folder."""
+    try:
+        yield
+    except OSError as error:
+        raise not_writable(path, error) from error
 
 
 def not_writable(path: Path, error: OSError) -> InputError:

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from pixelwise.errors import InputError
-from pixelwise.file_io import make_folder, not_writable
+from pixelwise.file_io import make_folder, not_writable, write_errors
 
 NAME = ".pixelwise.lock"
 RENEW_SECONDS = 20.0
@@ -85,10 +85,8 @@ class FolderLock:
         if self._handle is not None:
             return
         make_folder(self.folder)
-        try:
+        with write_errors(self.folder):
             self._handle = self._take()
-        except OSError as error:
-            raise not_writable(self.folder, error) from error
         self._released.clear()
         _held.add(self)
         threading.Thread(target=self._renew, args=(self._handle,), daemon=True).start()

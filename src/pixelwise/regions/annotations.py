@@ -35,8 +35,8 @@ from pixelwise.file_io import (
     flush_folder,
     flush_tree,
     make_folder,
-    not_writable,
     sha256,
+    write_errors,
     write_text,
 )
 from pixelwise.overwriting import files_of_others, json_mark
@@ -112,17 +112,16 @@ class AnnotationFolder:
         chosen = self.images if images is None else images
         staged = self.out / STAGED
         try:
-            shutil.rmtree(staged, ignore_errors=True)
-            make_folder(staged)
-            writer = self._writer(staged, self._names, self.kind)
-            for done, path in enumerate(chosen, start=1):
-                writer.add(self._image(staged, path, read(path)))
-                if progress is not None:
-                    progress(done, len(chosen))
-            writer.finish()
-            self._replace(staged, self._check(chosen))
-        except OSError as error:
-            raise not_writable(self.out, error) from error
+            with write_errors(self.out):
+                shutil.rmtree(staged, ignore_errors=True)
+                make_folder(staged)
+                writer = self._writer(staged, self._names, self.kind)
+                for done, path in enumerate(chosen, start=1):
+                    writer.add(self._image(staged, path, read(path)))
+                    if progress is not None:
+                        progress(done, len(chosen))
+                writer.finish()
+                self._replace(staged, self._check(chosen))
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 

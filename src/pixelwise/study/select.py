@@ -24,7 +24,7 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.errors import InputError
-from pixelwise.file_io import atomic, make_folder, not_writable, write_text
+from pixelwise.file_io import atomic, make_folder, write_errors, write_text
 from pixelwise.folder_lock import FolderLock
 from pixelwise.inference import Predictor
 from pixelwise.inference.output_names import base_names, find_images
@@ -399,7 +399,7 @@ def _write_json(selection: Selection, files: Sequence[str]) -> None:
 def _put_images(folder: Path, names: dict[str, Path], previous: set[str], files: Files) -> None:
     """Copy or link images into a folder, in place of those of an earlier call; others stay."""
     make_folder(folder)
-    try:
+    with write_errors(folder):
         for name in previous | {*names}:
             (folder / name).unlink(missing_ok=True)
         for name, path in names.items():
@@ -408,5 +408,3 @@ def _put_images(folder: Path, names: dict[str, Path], previous: set[str], files:
                 continue
             with atomic(folder / name) as side:
                 shutil.copyfile(path, side)
-    except OSError as error:
-        raise not_writable(folder, error) from error

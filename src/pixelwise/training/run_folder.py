@@ -36,7 +36,7 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.errors import InputError
 from pixelwise.evaluation import Evaluation
 from pixelwise.evaluation.image_counts import KEY
-from pixelwise.file_io import PART, make_folder, not_writable, write_text
+from pixelwise.file_io import PART, make_folder, write_errors, write_text
 from pixelwise.overwriting import has_mark, html_mark, json_mark
 from pixelwise.recipes.schema import CUSTOM_MODEL, ResolvedRecipe
 from pixelwise.storage.addresses import as_address
@@ -380,11 +380,8 @@ class Metrics:
         if not self.enabled:
             return
         line = json.dumps({"event": event, **values}, allow_nan=False)
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise not_writable(self.path, error) from error
+        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
     def write_step(self, **values: Any) -> None:
         """Append a step event, unless the last one is less than STEP_RECORD_SECONDS old."""

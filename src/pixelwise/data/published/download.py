@@ -11,13 +11,12 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import InputError, PixelwiseError
-from pixelwise.file_io import not_writable
+from pixelwise.file_io import write_errors
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (activity, bytes processed, total bytes or None)."""
@@ -83,7 +82,7 @@ def download(
             before = size_of(part)
             try:
                 if _receive(url, part, size, progress):
-                    with _disk_errors(target):
+                    with write_errors(target):
                         part.replace(target)
                     return
                 reason = "the connection was cut"
@@ -117,14 +116,14 @@ def _receive(url: str, part: Path, size: int | None, progress: Progress | None) 
         if size is not None and total is not None and total != size:
             raise _UnavailableError(f"{url} has {total} bytes, but the published size is {size}")
         limit = size or total or MAX_UNKNOWN_SIZE
-        with _disk_errors(part), part.open("ab") as stream:
+        with write_errors(part), part.open("ab") as stream:
             stream.truncate(start)
         done = start
         while chunk := response.read(CHUNK):
             if done + len(chunk) > limit:
                 part.unlink()
                 raise _UnavailableError(f"{url} sends more than the allowed {limit} bytes")
-            with _disk_errors(part), part.open("ab") as stream:
+            with write_errors(part), part.open("ab") as stream:
                 stream.write(chunk)
             done += len(chunk)
             if progress is not None:
@@ -161,15 +160,6 @@ def _range(response: Any, requested: int) -> tuple[int, int | None]:
         return requested, int(whole) if whole.strip().isdigit() else None
     length = response.headers.get("Content-Length", "")  # 200: the whole file
     return 0, int(length) if length.isdigit() else None
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the disk into InputError; other OSErrors are the network's."""
-    try:
-        yield
-    except OSError as error:
-        raise not_writable(path, error) from error
 
 
 def size_of(path: Path) -> int:

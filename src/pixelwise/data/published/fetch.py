@@ -14,7 +14,7 @@ from pixelwise.data.published.download import (
 from pixelwise.data.published.remote_file import manual_instructions
 from pixelwise.data.published.unpack import unpack
 from pixelwise.errors import InputError
-from pixelwise.file_io import atomic_folder, make_folder, not_writable
+from pixelwise.file_io import atomic_folder, make_folder, write_errors
 from pixelwise.folder_lock import FolderLock
 
 
@@ -77,11 +77,9 @@ def _check_target(entry: PublishedDataset, to: Path) -> None:
         raise InputError(f"{entry.name}: {entry.manual_download.format(to=to)}")
     if to.exists() and not to.is_dir():
         raise InputError(f"{to}: is a file: give a folder with --to")
-    try:
+    with write_errors(to):
         if to.is_dir() and any(to.iterdir()):
             raise InputError(f"{to}: is not empty: give a new folder with --to")
-    except OSError as error:
-        raise not_writable(to, error) from error
 
 
 def _download(name: str, missing: list[Archive], archives: Path, progress: Progress | None) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from pixelwise.data.classes import Classes
 from pixelwise.errors import InputError, needs_package
-from pixelwise.file_io import flush_tree, not_writable
+from pixelwise.file_io import flush_tree, write_errors
 from pixelwise.inference import overlay
 from pixelwise.inference.answer_options import AnswerOptions
 from pixelwise.inference.batch.folder_journal import FileStamp, Journal
@@ -143,7 +143,7 @@ def predict_video(
     with ExitStack() as stack:
         reader = stack.enter_context(closing(_VideoReader(path, result)))
         first = reader.first_frame()
-        stack.enter_context(_explain_write_errors(out))
+        stack.enter_context(write_errors(out))
         results = stack.enter_context(_Results(out, result, overwrite=overwrite))
         interrupts = stack.enter_context(Interrupts())
         with closing(_VideoWriter(results.overlay, reader, first, predictor.classes)) as writer:
@@ -445,14 +445,6 @@ def _estimate(container: InputContainer, rate: Fraction) -> int:
     import av
 
     return round(container.duration / av.time_base * rate) if container.duration else 0
-
-
-@contextmanager
-def _explain_write_errors(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise not_writable(out, error) from error
 
 
 @contextmanager
