@@ -559,14 +559,18 @@ def test_a_checkpoint_can_be_given_by_each_of_its_paths(
 @settings(max_examples=150)
 @given(st.data())
 def test_every_flipped_bit_is_detected(checkpoint: dict[str, bytes], data: st.DataObject) -> None:
-    import tempfile
-
     name = data.draw(st.sampled_from([INDEX, DATA]))
     content = bytearray(checkpoint[name])
     position = data.draw(st.integers(0, 8 * len(content) - 1))
     content[position // 8] ^= 1 << position % 8
+    assert_refused({**checkpoint, name: bytes(content)})
+
+
+def assert_refused(files: dict[str, bytes]) -> None:
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
-        index = write_files(Path(folder), {**checkpoint, name: bytes(content)})
+        index = write_files(Path(folder), files)
         with pytest.raises(InputError) as raised:
             read_tensorbundle(index)
         assert "\n" not in str(raised.value)
@@ -575,15 +579,9 @@ def test_every_flipped_bit_is_detected(checkpoint: dict[str, bytes], data: st.Da
 @settings(max_examples=60)
 @given(st.data())
 def test_every_truncation_is_detected(checkpoint: dict[str, bytes], data: st.DataObject) -> None:
-    import tempfile
-
     name = data.draw(st.sampled_from([INDEX, DATA]))
     keep = data.draw(st.integers(0, len(checkpoint[name]) - 1))
-    with tempfile.TemporaryDirectory() as folder:
-        index = write_files(Path(folder), {**checkpoint, name: checkpoint[name][:keep]})
-        with pytest.raises(InputError) as raised:
-            read_tensorbundle(index)
-        assert "\n" not in str(raised.value)
+    assert_refused({**checkpoint, name: checkpoint[name][:keep]})
 
 
 # --- torchvision

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -287,19 +288,17 @@ def write_references(root: Path, layout: str, write: Callable[[str], str]) -> No
             path.write_text("\n".join(names) + "\n")
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["coco", "coco beside", "labelme", "label studio"])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        *product(["coco", "coco beside", "labelme", "label studio"], FORMS),
+        *product(
+            ["voc", "voc with sbd", "sbd", "cvat", "pair lists"],
+            ["windows", "drive", "home", "above", "nested"],
+        ),
+    ],
+)
 def test_references_of_another_machine_are_found(
-    originals: Originals, tmp_path: Path, name: str, form: str
-) -> None:
-    root, expected = copy_of(name, originals, tmp_path)
-    write_references(root, expected.layout, lambda text: FORMS[form].format(name=text))
-    check_masks(root, expected)
-
-
-@pytest.mark.parametrize("form", ["windows", "drive", "home", "above", "nested"])
-@pytest.mark.parametrize("name", ["voc", "voc with sbd", "sbd", "cvat", "pair lists"])
-def test_lists_of_another_machine_are_found(
     originals: Originals, tmp_path: Path, name: str, form: str
 ) -> None:
     root, expected = copy_of(name, originals, tmp_path)

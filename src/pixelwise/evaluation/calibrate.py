@@ -86,18 +86,11 @@ def calibrate(
 ) -> CalibrationReport:
     """Fit the temperature of a network, and the least familiarity of ordinary images.
 
-    Args:
-        predictor: The network, without a CRF or TTA.
-        data: A dataset with the network's classes.
-        split: Name of the split.
-        progress: Called with (done, total) after each image.
+    For the arguments and errors see `sample_logits`.
 
     Returns:
         The report. Its temperature is 1 if none lowers the negative log-likelihood of the half that
         it was not fitted to.
-
-    Raises:
-        InputError: If fewer than two images have labeled pixels, or the predictor has a CRF or TTA.
     """
     images = sample_logits(predictor, data, split, progress=progress)
     halves = divide_in_halves([image.name for image in images])

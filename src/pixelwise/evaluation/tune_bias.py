@@ -79,14 +79,8 @@ def tune_bias(
 ) -> BiasTuning:
     """Fit an offset per class, and measure what the offsets gain on images not fitted to.
 
-    Args:
-        predictor: The network, without a CRF or TTA.
-        data: A dataset with the network's classes.
-        split: Name of the split. The network must not have been trained on it.
-        progress: Called with (done, total) after each image.
-
-    Raises:
-        InputError: If fewer than two images have labeled pixels, or the predictor has a CRF or TTA.
+    The network must not have been trained on the split. For the arguments and errors see
+    `sample_logits`.
     """
     images = sample_logits(predictor, data, split, most=IMAGE_PIXELS, progress=progress)
     classes = data.classes.names

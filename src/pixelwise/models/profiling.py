@@ -48,12 +48,7 @@ def count_multiply_adds(model: nn.Module, *, height: int, width: int) -> int:
 def count_activations(model: nn.Module, *, height: int, width: int) -> int:
     """Count the activations of all layers for one image; training keeps most of them.
 
-    A model on the meta device is measured without any arithmetic.
-
-    Args:
-        model: The network.
-        height: Height of the image, which has three channels.
-        width: Width of the image.
+    For the arguments see `count_multiply_adds`.
     """
     total = 0
 
@@ -86,13 +81,7 @@ def peak_bytes(model: nn.Module, *, height: int, width: int, in_channels: int = 
     """Compute the peak memory of the feature maps of one image, in bytes.
 
     Excludes the weights and the workspace of the libraries, which adds about 15 % on a CPU. Nothing
-    is computed; only shapes are propagated.
-
-    Args:
-        model: A network in evaluation mode.
-        height: Height of the image.
-        width: Width of the image.
-        in_channels: Number of image channels.
+    is computed; only shapes are propagated. For the arguments see `run_on_meta`.
     """
     memory = _MemoryCounter()
     run_on_meta(model, height=height, width=width, in_channels=in_channels, mode=memory)

@@ -267,16 +267,11 @@ def _answer(
 
 def _check_answers(options: AnswerOptions, *, overwrite: bool) -> None:
     """Raise InputError if an answer needs the full image, or cannot be written."""
-    for given, option in (
+    _refuse(
         (options.cleans, "--min-area or --fill-holes"),
         (options.to not in (None, GEOJSON), f"--to {options.to}"),
         (options.probabilities or options.confidence, "--probabilities or --confidence"),
-    ):
-        if given:
-            raise InputError(
-                f"{option}: needs the full image in memory, which --large avoids: leave one of "
-                "them out"
-            )
+    )
     if options.table is not None:
         check_replaced(options.table, overwrite=overwrite)
 
@@ -289,11 +284,16 @@ def _check_not_itself(out: Path, path: Path) -> None:
 
 def _check_options(predictor: Predictor) -> None:
     """Raise InputError if the predictor needs the full image."""
-    for given, option in (
+    _refuse(
         (predictor.crf is not None, "--crf"),
         (not predictor.tta.single, "--scales or --flip"),
         (predictor.options.tile == NONE, "--tile none"),
-    ):
+    )
+
+
+def _refuse(*options: tuple[bool, str]) -> None:
+    """Raise InputError for the first option that is given."""
+    for given, option in options:
         if given:
             raise InputError(
                 f"{option}: needs the full image in memory, which --large avoids: leave one of "
