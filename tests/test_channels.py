@@ -18,11 +18,7 @@ from PIL import Image
 import pixelwise
 from fixture_types import Cli
 from pixelwise.backbones import create_backbone
-from pixelwise.data.channel_statistics import (
-    choose_format,
-    compute_statistics,
-    summarize_pixels,
-)
+from pixelwise.data.channel_statistics import choose_format, compute_statistics, summarize_pixels
 from pixelwise.data.classes import Classes
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.distortion import Distortion

@@ -21,16 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniatures import (
-    HEIGHT,
-    MINIATURES,
-    WIDTH,
-    Expected,
-    blobs,
-    samples,
-    write_image,
-    write_mask,
-)
+from miniatures import HEIGHT, MINIATURES, WIDTH, Expected, blobs, samples, write_image, write_mask
 from pixelwise.data import layouts
 from pixelwise.data.dataset import open_dataset
 from pixelwise.errors import InputError

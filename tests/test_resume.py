@@ -33,12 +33,7 @@ from pixelwise.training import (
     train,
 )
 from pixelwise.training.optimizer import make_optimizer, make_schedule
-from pixelwise.training.resume_state import (
-    FORMAT,
-    KEY,
-    list_checkpoints,
-    load_newest_checkpoint,
-)
+from pixelwise.training.resume_state import FORMAT, KEY, list_checkpoints, load_newest_checkpoint
 from pixelwise.training.run_folder import Run
 from pixelwise.weights.bundle import Bundle
 from pixelwise.weights.tensor_file import read_tensor_file, write_tensor_file

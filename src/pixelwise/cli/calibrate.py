@@ -5,15 +5,7 @@ from __future__ import annotations
 from typer import Context
 
 from pixelwise.cli import flags
-from pixelwise.cli.console import (
-    Bar,
-    JsonOutput,
-    command,
-    console,
-    make_table,
-    percent,
-    print_line,
-)
+from pixelwise.cli.console import Bar, JsonOutput, command, console, make_table, percent, print_line
 
 
 @command

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Context, Option
 
 from pixelwise.cli import flags, study
-from pixelwise.cli.console import (
-    Bar,
-    JsonOutput,
-    command,
-    console,
-    make_table,
-    percent,
-    print_line,
-)
+from pixelwise.cli.console import Bar, JsonOutput, command, console, make_table, percent, print_line
 
 if TYPE_CHECKING:
     from pixelwise.training.sweep import Sweep, SweepCallback

@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from pixelwise.cli import flags
-from pixelwise.cli.console import (
-    Bar,
-    JsonOutput,
-    command,
-    console,
-    make_table,
-    print_line,
-)
+from pixelwise.cli.console import Bar, JsonOutput, command, console, make_table, print_line
 
 if TYPE_CHECKING:
     from pixelwise.evaluation import CRFSearch

@@ -32,11 +32,7 @@ from pixelwise.errors import InputError, PixelwiseError, needs_package
 from pixelwise.file_io import atomic, is_file
 from pixelwise.inference.batch.predict_folder import PredictionError
 from pixelwise.inference.export_manifest import find_exports, is_export
-from pixelwise.process_settings import (
-    cores,
-    limit_omp_spin,
-    tune_allocator,
-)
+from pixelwise.process_settings import cores, limit_omp_spin, tune_allocator
 from pixelwise.storage.addresses import StorageError
 
 IN_FLIGHT = 3

@@ -22,12 +22,7 @@ from pixelwise.inference.output_names import result_names
 from pixelwise.regions.areas import ClassArea, measure_areas
 from pixelwise.regions.components import clean_labels
 from pixelwise.regions.georeference import Georeference
-from pixelwise.regions.polygons import (
-    BACKGROUND,
-    ClassPolygon,
-    background_index,
-    find_polygons,
-)
+from pixelwise.regions.polygons import BACKGROUND, ClassPolygon, background_index, find_polygons
 
 REPR_CLASSES = 5  # number of classes shown in a repr
 

@@ -8,13 +8,7 @@ from pixelwise.models.profiling import (
     peak_bytes,
 )
 from pixelwise.models.receptive_field import measure_receptive_radius, tile_alignment, trace_sizes
-from pixelwise.models.registry import (
-    MODELS,
-    backbone_name,
-    create_model,
-    find_model,
-    list_models,
-)
+from pixelwise.models.registry import MODELS, backbone_name, create_model, find_model, list_models
 from pixelwise.models.segmenter import Segmenter
 
 __all__ = [

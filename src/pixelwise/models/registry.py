@@ -14,14 +14,7 @@ from pixelwise.models.deeplab_v1 import deeplab_v1
 from pixelwise.models.deeplab_v2 import deeplab_v2
 from pixelwise.models.deeplab_v3 import TORCHVISION, deeplab_v3, deeplab_v3_cascade
 from pixelwise.models.deeplab_v3plus import deeplab_v3plus
-from pixelwise.models.fcn import (
-    fcn8s,
-    fcn8s_atonce,
-    fcn16s,
-    fcn32s,
-    fcn_alexnet,
-    fcn_googlenet,
-)
+from pixelwise.models.fcn import fcn8s, fcn8s_atonce, fcn16s, fcn32s, fcn_alexnet, fcn_googlenet
 from pixelwise.models.fcn_resnet import fcn_resnet, fcn_resnet_dilated
 from pixelwise.models.lraspp import lraspp
 from pixelwise.models.segmenter import Segmenter

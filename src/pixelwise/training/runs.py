@@ -20,11 +20,7 @@ from pixelwise.training.custom_model import check_batch_norm
 from pixelwise.training.host_state import isolated
 from pixelwise.training.loading import count_workers
 from pixelwise.training.losses import SegmentationLoss
-from pixelwise.training.resume_state import (
-    Checkpoint,
-    list_checkpoints,
-    load_newest_checkpoint,
-)
+from pixelwise.training.resume_state import Checkpoint, list_checkpoints, load_newest_checkpoint
 from pixelwise.training.run_folder import (
     Run,
     begin_run,

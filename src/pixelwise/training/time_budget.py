@@ -12,13 +12,7 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_statistics import usual_crop
 from pixelwise.errors import InputError
 from pixelwise.models import backbone_name
-from pixelwise.planning.time_budget import (
-    SMALL_BATCH,
-    Crop,
-    Workload,
-    fit_minutes,
-    smaller_crops,
-)
+from pixelwise.planning.time_budget import SMALL_BATCH, Crop, Workload, fit_minutes, smaller_crops
 from pixelwise.recipes.schema import ModelRecipe, Recipe
 from pixelwise.training.apply_plan import plan_run
 from pixelwise.training.batch_probe import find_batch_size

@@ -16,10 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import IGNORE, Classes
-from pixelwise.data.layouts.layout_classes import (
-    IGNORED_NAMES,
-    classes_above_background,
-)
+from pixelwise.data.layouts.layout_classes import IGNORED_NAMES, classes_above_background
 from pixelwise.errors import InputError
 
 POLYGONS, MASKS = "polygons", "masks"

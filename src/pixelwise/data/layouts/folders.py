@@ -18,11 +18,7 @@ from pixelwise.data.layouts.folder_names import (
 )
 from pixelwise.data.layouts.folder_pairs import IMAGE_FOLDERS, MASK_FOLDERS, folder_pairs, has_masks
 from pixelwise.data.layouts.pairing import MASK_LIKE, pair
-from pixelwise.data.layouts.split_lists import (
-    is_pair_list,
-    list_files,
-    read_pair_list,
-)
+from pixelwise.data.layouts.split_lists import is_pair_list, list_files, read_pair_list
 from pixelwise.data.layouts.stated_splits import split_by_image_lists
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, defer_errors, raise_problems

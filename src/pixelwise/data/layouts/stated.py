@@ -9,11 +9,7 @@ from pixelwise.data.layouts.data_toml import DataToml
 from pixelwise.data.layouts.layout_classes import class_table
 from pixelwise.data.layouts.path_patterns import PathPattern, is_pattern
 from pixelwise.data.layouts.pattern_pairs import pair_patterns
-from pixelwise.data.layouts.stated_splits import (
-    assign_splits,
-    image_lists,
-    split_by_image_lists,
-)
+from pixelwise.data.layouts.stated_splits import assign_splits, image_lists, split_by_image_lists
 from pixelwise.data.layouts.structure import Reading, find_readings
 from pixelwise.data.layouts.suggestions import ambiguous, unreadable
 from pixelwise.data.source import Source

@@ -5,12 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.data.published.catalog import Archive, PublishedDataset, find_dataset
-from pixelwise.data.published.download import (
-    DownloadError,
-    Progress,
-    check_free_space,
-    size_of,
-)
+from pixelwise.data.published.download import DownloadError, Progress, check_free_space, size_of
 from pixelwise.data.published.remote_file import manual_instructions
 from pixelwise.data.published.unpack import unpack
 from pixelwise.errors import InputError
