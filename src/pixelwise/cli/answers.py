@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,20 +96,7 @@ def parse_answers(ctx: Context) -> AnswerOptions:
     from pixelwise.inference.tables import check_replaced
 
     given = ctx.params
-    options = AnswerOptions(
-        given["table"],
-        given["to"],
-        given["tolerance"],
-        given["probabilities"],
-        given["confidence"],
-        given["raster_type"],
-        given["min_area"],
-        given["fill_holes"],
-        given["background"],
-        given["pixel_size"],
-        given["geopackage"],
-        given["shapes"],
-    )
+    options = AnswerOptions(**{field.name: given[field.name] for field in fields(AnswerOptions)})
     if options.table is not None:
         check_replaced(options.table, overwrite=given["overwrite"])
     return options

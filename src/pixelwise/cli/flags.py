@@ -111,6 +111,28 @@ ValueRange = Annotated[
     ),
 ]
 
+RECIPE_KEYS = {
+    "model": "model.name",
+    "backbone": "model.options.backbone",
+    "output_stride": "model.options.output_stride",
+    "weights": "model.weights",
+    "crop": "augmentation.crop",
+    "augment": "augmentation.preset",
+    "epochs": "epochs",
+    "minutes": "minutes",
+    "patience": "patience",
+    "batch_size": "batch_size",
+    "learning_rate": "optimizer.learning_rate",
+    "seed": "seed",
+    "device": "device",
+    "tensorboard": "tensorboard",
+    "images": "data.images",
+    "masks": "data.masks",
+    "cache": "data.disk_cache_mib",
+    "group_by": "data.group_by",
+}
+"""Options that set a value of the recipe, and its key."""
+
 LOADING = "loading the network (and timing its runtimes, the first time)"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Context, Option
 
+from pixelwise.cli import flags
 from pixelwise.cli.console import Bar, console, percent
 
 if TYPE_CHECKING:
@@ -25,15 +26,8 @@ Seed = Annotated[int | None, Option(help="Random seed of the folds and the train
 Device = Annotated[str | None, Option(help="auto, cpu, cuda or mps.")]
 
 
-_KEYS = {
-    "images": "data.images",
-    "masks": "data.masks",
-    "group_by": "data.group_by",
-    "epochs": "epochs",
-    "seed": "seed",
-    "device": "device",
-}
-"""Options that set a value of the recipe, and its key."""
+_OPTIONS = ("images", "masks", "group_by", "epochs", "seed", "device")
+"""Options that set a value of the recipe, in some of these commands."""
 
 
 def load_study_recipe(ctx: Context) -> Recipe:
@@ -42,7 +36,7 @@ def load_study_recipe(ctx: Context) -> Recipe:
 
     given = ctx.params
     overrides = dict(parse_override(text) for text in given["settings"] or [])
-    values = {key: given.get(name) for name, key in _KEYS.items()}
+    values = {flags.RECIPE_KEYS[name]: given.get(name) for name in _OPTIONS}
     overrides |= {key: value for key, value in values.items() if value is not None}
     return load_recipe(given["recipe"], overrides)
 

@@ -153,29 +153,6 @@ def train(
     )
 
 
-_KEYS = {
-    "model": "model.name",
-    "backbone": "model.options.backbone",
-    "output_stride": "model.options.output_stride",
-    "weights": "model.weights",
-    "crop": "augmentation.crop",
-    "augment": "augmentation.preset",
-    "epochs": "epochs",
-    "minutes": "minutes",
-    "patience": "patience",
-    "batch_size": "batch_size",
-    "learning_rate": "optimizer.learning_rate",
-    "seed": "seed",
-    "device": "device",
-    "tensorboard": "tensorboard",
-    "images": "data.images",
-    "masks": "data.masks",
-    "cache": "data.disk_cache_mib",
-    "group_by": "data.group_by",
-}
-"""Options that set a value of the recipe, and its key."""
-
-
 def _check_resume(ctx: Context) -> None:
     """Raise InputError if other settings are given with --resume."""
     allowed = ("resume", "data", "devices", "nodes")
@@ -197,9 +174,9 @@ def _merge_overrides(ctx: Context, settings: list[str]) -> dict[str, Any]:
 
     overrides = dict(parse_override(text) for text in settings)
     for name, flag in flags.stated(ctx).items():
-        if name not in _KEYS:
+        if name not in flags.RECIPE_KEYS:
             continue
-        key, value = _KEYS[name], ctx.params[name]
+        key, value = flags.RECIPE_KEYS[name], ctx.params[name]
         if name == "crop" and value not in ("image", "auto"):
             value = list(
                 flags.parse_size(

@@ -116,13 +116,12 @@ def open_dataset(
 ) -> SegmentationData:
     """Open a folder of images and masks in any supported layout, and check every file.
 
+    For the other arguments see `pixelwise.open_dataset`.
+
     Args:
         root: The folder, or its address in an object store such as s3://bucket/folder.
-        splits: The splits to check and keep; None for all.
         classes: Classes to read the masks by (a bundle's). The dataset's own classes, if it
             defines some, must have the same names.
-        val_fraction: Fraction of the images to draw for validation if there is no `val` split.
-        seed: Random seed of that draw.
         cache_bytes: Decoded images are kept in memory up to this size.
         mirror_bytes: Files of an address are kept on disk up to this size.
         progress: Called with (done, total) after each pair.

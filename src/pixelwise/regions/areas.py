@@ -55,16 +55,10 @@ def measure_areas(
     confidence: NDArray[np.float32] | None = None,
     pixel_area: float | None = None,
 ) -> list[ClassArea]:
-    """Measure the area of each class, including classes that are absent.
+    """Measure the area of each class in labels (H, W), including classes that are absent.
 
-    Args:
-        labels: (H, W) class indices and IGNORE.
-        classes: The classes of the indices.
-        confidence: (H, W) probability of the label of each pixel.
-        pixel_area: Area of a pixel on the ground in square meters.
-
-    Returns:
-        One entry per class, in the order of the classes.
+    `confidence` is the probability of the label of each pixel (H, W). For `pixel_area` and errors
+    see `Segmentation.areas`.
     """
     components = find_components(labels)
     pixels = np.bincount(labels.reshape(-1), minlength=256)

@@ -52,11 +52,7 @@ def read_tensor_file(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file written by `write_tensor_file` and verify its checksum.
 
-    Args:
-        path: The file.
-        key: Metadata entry that identifies the kind of file.
-        kind: What the file should be, for error messages: "bundle", "checkpoint".
-        remedy: What to do about an error, for error messages.
+    For the arguments see `read_bundle_header`.
 
     Returns:
         The tensors, and the description.
