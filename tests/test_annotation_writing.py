@@ -406,24 +406,6 @@ def test_train_takes_the_folder_as_it_is(to: str, images: Path, tmp_path: Path) 
     assert pixelwise.load(run.best, runtime="torch").classes.names == NAMES
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"to": "svg"}, "to 'svg': allowed are labelme, coco, cvat, label-studio, yolo, geojson"),
-        ({"to": "yolo", "shapes": "masks"}, "shapes 'masks': yolo has polygons"),
-        ({"shapes": "masks"}, "shapes masks: has no effect without"),
-        ({"to": "geojson", "shapes": "masks"}, "shapes masks: has no effect without"),
-        ({"to": "cvat", "tolerance": 2.0}, "tolerance 2.0: has no effect without polygons"),
-        ({"to": "coco", "geopackage": True}, "geopackage: has no effect without to geojson"),
-        ({"to": "coco", "confidence": True}, "predict them into another folder"),
-        ({"to": "coco", "background": "sky"}, "has no effect without to geojson or fill holes"),
-    ],
-)
-def test_options_without_sense_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        AnswerOptions(**options)
-
-
 # --- the tools' own parsers ------------------------------------------------------------------
 
 
