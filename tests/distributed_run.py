@@ -95,8 +95,7 @@ def run_processes(
     started = []
     for rank in range(count):
         process = context.Process(
-            target=_reporting,
-            args=(rank, started_by(rank, count), port, reports, work, arguments),
+            target=_reporting, args=(rank, started_by(rank, count), port, reports, work, arguments)
         )
         process.start()
         started.append(process)

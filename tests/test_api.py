@@ -233,12 +233,7 @@ def test_train_puts_its_arguments_into_the_recipe(
         overwrite=True,
     )
     data, out, recipe, others = calls.pop()
-    assert (data, out, others["overwrite"], others["model"]) == (
-        "photos",
-        Path("run"),
-        True,
-        None,
-    )
+    assert (data, out, others["overwrite"], others["model"]) == ("photos", Path("run"), True, None)
     values = recipe.flat()
     for key, value in {
         "model.name": "deeplab_v3",

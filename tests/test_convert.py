@@ -77,10 +77,7 @@ POOL3 = {"score_pool3": "head.skips.c3"}
 NETWORKS: dict[str, tuple[dict[str, str], dict[str, int]]] = {
     "fcn32s": ({**VGG, **FR}, {"upscore": 64}),
     "fcn16s": ({**VGG, **FR, **POOL4}, {"upscore2": 4, "upscore16": 32}),
-    "fcn8s": (
-        {**VGG, **FR, **POOL4, **POOL3},
-        {"upscore2": 4, "upscore_pool4": 4, "upscore8": 16},
-    ),
+    "fcn8s": ({**VGG, **FR, **POOL4, **POOL3}, {"upscore2": 4, "upscore_pool4": 4, "upscore8": 16}),
     "fcn8s_atonce": (
         {**VGG, **FR, **POOL4, **POOL3},
         {"upscore2": 4, "upscore_pool4": 4, "upscore8": 16},

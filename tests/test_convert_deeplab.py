@@ -441,9 +441,7 @@ def xception(
         path.unlink()
 
 
-def test_tensorflow_xception_gives_the_same_logits(
-    xception: tuple[Path, Arrays, bool],
-) -> None:
+def test_tensorflow_xception_gives_the_same_logits(xception: tuple[Path, Arrays, bool]) -> None:
     path, tensors, separable = xception
     conversion = convert_weights(path, "deeplab_v3plus")
     bundle = conversion.bundle
@@ -605,12 +603,7 @@ TORCHVISION = {
     "refine.1": "2",
     "classify": "4",
 }
-TORCHVISION_OPTIONS = {
-    "output_stride": 8,
-    "multi_grid": False,
-    "dropout": 0.5,
-    "refine": True,
-}
+TORCHVISION_OPTIONS = {"output_stride": 8, "multi_grid": False, "dropout": 0.5, "refine": True}
 
 
 def as_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

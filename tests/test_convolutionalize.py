@@ -124,11 +124,7 @@ def classify_windows(classifier: nn.Module, image: Tensor, *, window: int, strid
 
 @pytest.mark.parametrize(
     ("classifier", "window"),
-    [
-        (vgg16(padding=0), 224),
-        (alexnet(padding=0, side=1), 224),
-        (alexnet(padding=0, side=3), 288),
-    ],
+    [(vgg16(padding=0), 224), (alexnet(padding=0, side=1), 224), (alexnet(padding=0, side=3), 288)],
     ids=["vgg16", "alexnet", "alexnet, larger"],
 )
 @torch.no_grad()

@@ -166,9 +166,7 @@ def test_resuming_names_what_has_to_be_passed(tmp_path: Path) -> None:
         resume(tmp_path / "tiny", data=make_data(), model=UserNet())
 
 
-def test_a_module_with_other_outputs_is_refused_before_anything_is_written(
-    tmp_path: Path,
-) -> None:
+def test_a_module_with_other_outputs_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     recipe = make_recipe(memory_format="auto")
     with pytest.raises(InputError, match=r"UserNet: returned Tensor .* \(B, 3, h, w\)") as error:
         train(make_data(), tmp_path / "run", recipe, model=UserNet(5))

@@ -207,12 +207,7 @@ def test_the_shards_make_up_the_batch(count: int, batch_size: int, processes: in
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
 def test_a_run_resumes_with_another_number_of_processes(
-    before: int,
-    after: int,
-    scenes: Path,
-    single: tuple[Path, Any],
-    tmp_path: Path,
-    processes: Any,
+    before: int, after: int, scenes: Path, single: tuple[Path, Any], tmp_path: Path, processes: Any
 ) -> None:
     out = tmp_path / "run"
     fault = f"signal {before - 1}"  # only one process receives it
@@ -234,11 +229,7 @@ def test_the_same_number_of_processes_resumes_to_the_same_bits(
 ) -> None:
     settings = {**SETTINGS, "batch_size": 2 * count, "epochs": 2, "optimizer.ema_decay": 0.9}
     uninterrupted, out = tmp_path / "uninterrupted", tmp_path / "run"
-    for folder, fault, exit_code in (
-        (uninterrupted, "", 0),
-        (out, "signal 0", 143),
-        (out, "", 0),
-    ):
+    for folder, fault, exit_code in ((uninterrupted, "", 0), (out, "signal 0", 143), (out, "", 0)):
         work = (run_training, scenes, folder, settings, fault, 1)
         reports = run_processes(processes, count, *work)
         assert [report.exit_code for report in reports] == [exit_code] * count, reports
@@ -272,11 +263,7 @@ def test_an_error_of_all_processes_is_reported_once(
 ) -> None:
     (tmp_path / "file").touch()
     for settings, out, message in (
-        (
-            {**SETTINGS, "batch_size": 3},
-            "run",
-            "batch_size = 3: is not divisible by the 2",
-        ),
+        ({**SETTINGS, "batch_size": 3}, "run", "batch_size = 3: is not divisible by the 2"),
         ({**SETTINGS, "augmentation.crop": "image", "batch_size": 1}, "run", "batch_size = 1"),
         ({**SETTINGS, "loss.class_weights": [1, 2]}, "run", "loss.class_weights has 2 numbers"),
         (SETTINGS, "file", "is a file"),

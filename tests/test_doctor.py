@@ -885,14 +885,7 @@ def test_training_and_the_doctor_infer_classes_from_rgb_masks_alike(
 # The command, its JSON and its page.
 
 
-@pytest.mark.parametrize(
-    ("spoil", "code"),
-    [
-        (None, 0),
-        (MASK, 1),
-        ("", 2),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "code"), [(None, 0), (MASK, 1), ("", 2)])
 def test_exit_codes(tmp_path: Path, cli: Cli, spoil: str, code: int) -> None:
     make(tmp_path / "data")
     if spoil:

@@ -20,13 +20,7 @@ from settings import TINY
 
 
 def test_the_decay_warms_up() -> None:
-    assert [ema_decay(0.5, t) for t in (1, 2, 7, 8, 100)] == [
-        2 / 11,
-        3 / 12,
-        8 / 17,
-        0.5,
-        0.5,
-    ]
+    assert [ema_decay(0.5, t) for t in (1, 2, 7, 8, 100)] == [2 / 11, 3 / 12, 8 / 17, 0.5, 0.5]
 
 
 def test_a_decay_of_0_disables_the_average() -> None:

@@ -523,19 +523,12 @@ def test_the_network_id_depends_on_the_weights(tiny_bundle: Path, tmp_path: Path
 
 
 def attempt(
-    images: Path,
-    out: Path,
-    place: str,
-    times: int,
-    after: float | None,
-    concurrency: int = 1,
+    images: Path, out: Path, place: str, times: int, after: float | None, concurrency: int = 1
 ) -> bool:
     """Run killed_prediction.py, killed after `after` seconds; return whether it was killed."""
     arguments = [killed_prediction.__file__, images, out, place, times, concurrency]
     process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, *map(str, arguments)], stderr=subprocess.PIPE, text=True
     )
     try:
         _, errors = process.communicate(timeout=after)

@@ -117,11 +117,7 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
     struct.pack_into(">II", code, code.find(b"\xff\x4f\xff\x51") + 24, 9000, 9000)
     gif = bytearray(encoded("GIF"))
     struct.pack_into("<HH", gif, 6, 9000, 9000)
-    bombs = {
-        "bomb.j2k": code,
-        "bomb.gif": gif,
-        "bomb.ppm": b"P6\n20000 20000\n255\n" + bytes(100),
-    }
+    bombs = {"bomb.j2k": code, "bomb.gif": gif, "bomb.ppm": b"P6\n20000 20000\n255\n" + bytes(100)}
     for name, data in bombs.items():
         (tmp_path / name).write_bytes(data)
         assert "exceeds the limit of" in problem(tmp_path / name), name

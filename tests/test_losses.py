@@ -328,10 +328,7 @@ def test_a_sum_of_losses_applies_its_factors() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"name": "dise"},
-            "loss.name: 'dise' in 'dise' is not a loss: allowed are cross_ent",
-        ),
+        ({"name": "dise"}, "loss.name: 'dise' in 'dise' is not a loss: allowed are cross_ent"),
         ({"name": "dice+"}, "loss.name: '' in 'dice+'"),
         ({"name": "x*dice"}, "'x' in 'x*dice': a factor must be a number above 0"),
         ({"name": "0*dice"}, "a factor must be a number above 0"),

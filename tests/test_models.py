@@ -42,10 +42,7 @@ def conv_bn(
 
 
 # Table 2 of MobileNetV2, unrolled: index in torchvision, expansion, stride at output stride 32.
-BLOCKS = [
-    (1, 1, 1),
-    *[(n, 6, 2 if n in (2, 4, 7, 14) else 1) for n in range(2, 18)],
-]
+BLOCKS = [(1, 1, 1), *[(n, 6, 2 if n in (2, 4, 7, 14) else 1) for n in range(2, 18)]]
 
 
 def reference_mobilenet(

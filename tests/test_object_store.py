@@ -190,17 +190,13 @@ def test_parts_read_from_and_write_to_a_failing_store(
     assert table.replace("s3://bucket/in/", "in/") == (tmp_path / "plain.csv").read_text()
 
     store.fail("error", times=999, match="/gone/")
-    failed = cli(
-        *("predict", contrast_bundle, "in", "--out", "s3://bucket/gone", "--shard", "1/1"),
-    )
+    failed = cli(*("predict", contrast_bundle, "in", "--out", "s3://bucket/gone", "--shard", "1/1"))
     assert failed.code == 1
     assert "s3://bucket/gone" in failed.err
     assert "after 5 attempts" in failed.err
     store.fail()
     assert (
-        cli(
-            *("predict", contrast_bundle, "in", "--out", "s3://bucket/gone", "--shard", "1/1"),
-        ).code
+        cli(*("predict", contrast_bundle, "in", "--out", "s3://bucket/gone", "--shard", "1/1")).code
         == 1
     )  # one image is damaged
     assert download("s3://bucket/gone", tmp_path / "gone") == results(tmp_path / "plain")

@@ -267,9 +267,7 @@ print(json.dumps([fact["primitiveType"] for fact in facts if "Convol" in fact["l
 
 
 @pytest.mark.skipif("avx2" not in processor.processor_flags(), reason="the processor has no AVX2")
-def test_without_avx512_float32_uses_the_kernels_for_blocks_of_channels(
-    tmp_path: Path,
-) -> None:
+def test_without_avx512_float32_uses_the_kernels_for_blocks_of_channels(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "net.safetensors", "deeplab_v3plus", CLASSES, width=0.25)
     export(bundle, to="openvino")
     image = np.random.default_rng(0).integers(0, 256, (65, 91, 3), dtype=np.uint8)

@@ -67,12 +67,7 @@ def values(
 
 
 def test_camvid_gets_the_settings_its_score_was_measured_with() -> None:
-    assert values(CAMVID) == {
-        CROP: (352, 480),
-        BATCH_SIZE: 8,
-        EPOCHS: 24,
-        CLASS_WEIGHTS: "none",
-    }
+    assert values(CAMVID) == {CROP: (352, 480), BATCH_SIZE: 8, EPOCHS: 24, CLASS_WEIGHTS: "none"}
     gpu = replace(LAPTOP, gpu="a GPU", gpu_memory=16 * GIB)
     assert values(CAMVID, gpu) == values(CAMVID)
 

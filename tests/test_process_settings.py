@@ -55,8 +55,7 @@ def test_tuning_the_allocator_keeps_freed_memory() -> None:
 
 @glibc
 @pytest.mark.parametrize(
-    "variables",
-    [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=3"}],
+    "variables", [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=3"}]
 )
 def test_variables_that_the_user_has_set_take_precedence(variables: dict[str, str]) -> None:
     assert run(ASK, **variables) == "None"
@@ -102,11 +101,7 @@ def test_the_command_limits_omp_spin() -> None:
     ],
 )
 def test_cores_are_counted_within_the_quota_of_control_groups(
-    own: str,
-    files: dict[str, str],
-    expected: int,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    own: str, files: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "own").write_text(own)
     for name, content in files.items():

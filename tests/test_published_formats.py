@@ -125,11 +125,7 @@ def tensorflow_tensors(entry: PublishedWeights) -> dict[str, Tensor]:
 
 def parameters() -> list[Any]:
     return [
-        pytest.param(
-            entry,
-            id=name,
-            marks=[pytest.mark.slow] if entry.backbone in LARGE else [],
-        )
+        pytest.param(entry, id=name, marks=[pytest.mark.slow] if entry.backbone in LARGE else [])
         for name, entry in WEIGHTS.items()
     ]
 

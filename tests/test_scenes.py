@@ -46,11 +46,7 @@ def test_scenes_differ_in_brightness() -> None:
 
 
 @settings(max_examples=30)
-@given(
-    seed=st.integers(0, 2**40),
-    height=st.integers(16, 90),
-    width=st.integers(16, 90),
-)
+@given(seed=st.integers(0, 2**40), height=st.integers(16, 90), width=st.integers(16, 90))
 def test_masks_of_any_size_contain_only_allowed_values(seed: int, height: int, width: int) -> None:
     image, mask = generate_scene(seed, height=height, width=width)
     assert image.shape == (height, width, 3)

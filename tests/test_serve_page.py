@@ -262,11 +262,7 @@ def test_the_page_is_accessible(
     browser: Browser, url: str, photo: Path, theme: Any, language: str, width: int
 ) -> None:
     page = open_page(
-        browser,
-        url,
-        color_scheme=theme,
-        locale=language,
-        viewport={"width": width, "height": 900},
+        browser, url, color_scheme=theme, locale=language, viewport={"width": width, "height": 900}
     )
     assert page.locator("html").get_attribute("lang") == language[:2]
     drop(page, photo)

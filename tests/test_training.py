@@ -329,9 +329,7 @@ def test_a_timed_choice_of_kernels_is_recorded_with_a_warning(scenes: Path, tmp_
     assert "may choose" not in again.facts["kernels"]
 
 
-def test_kernels_that_the_recipe_states_are_not_measured(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_kernels_that_the_recipe_states_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def choose(**stated: Any) -> KernelConfig:
         model = create_model("deeplab_v3plus", num_classes=2, backbone="tiny")
         device = torch.device("cpu")
@@ -564,13 +562,7 @@ def write_shapes(root: Path, *, height: int, width: int) -> Path:
     ("height", "width", "epochs", "score", "faster"),
     [
         # In small images more of the pixels lie on boundaries, which take longest.
-        (
-            96,
-            120,
-            30,
-            0.85,
-            {"model.batch_norm_momentum": 0.2},
-        ),
+        (96, 120, 30, 0.85, {"model.batch_norm_momentum": 0.2}),
         pytest.param(192, 240, 48, 0.95, {}, marks=pytest.mark.slow),
     ],
 )

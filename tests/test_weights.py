@@ -211,11 +211,7 @@ def check_instructions(entry: PublishedWeights, text: str) -> None:
 
 @pytest.mark.parametrize("weights", [NAME, CLASSIFIER])
 def test_offline_nothing_is_requested(
-    weights: str,
-    monkeypatch: pytest.MonkeyPatch,
-    server: Server,
-    cache: Path,
-    lraspp_file: bytes,
+    weights: str, monkeypatch: pytest.MonkeyPatch, server: Server, cache: Path, lraspp_file: bytes
 ) -> None:
     entry = publish(monkeypatch, server, weights, lraspp_file)
     monkeypatch.setenv("PIXELWISE_OFFLINE", "1")

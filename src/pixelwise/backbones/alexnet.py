@@ -106,10 +106,7 @@ class AlexNet(EightLayerNet):
             _pool(),
         )
         classifier = nn.Sequential(
-            Dropout(0.5),
-            *_conv_relu(four, hidden, 6),
-            Dropout(0.5),
-            *_conv_relu(hidden, hidden, 1),
+            Dropout(0.5), *_conv_relu(four, hidden, 6), Dropout(0.5), *_conv_relu(hidden, hidden, 1)
         )
         super().__init__(features, classifier)
 

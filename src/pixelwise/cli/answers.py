@@ -44,8 +44,7 @@ Shapes = Annotated[
     ),
 ]
 Tolerance = Annotated[
-    float,
-    Option(metavar="PIXELS", help="How far polygons may be from the border; 0 is exact."),
+    float, Option(metavar="PIXELS", help="How far polygons may be from the border; 0 is exact.")
 ]
 Probabilities = Annotated[
     bool,

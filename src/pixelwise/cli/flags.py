@@ -29,8 +29,7 @@ Images = Annotated[
     ),
 ]
 Masks = Annotated[
-    str | None,
-    Option(metavar="FOLDER|PATTERN", help="The same for the masks.", show_default=False),
+    str | None, Option(metavar="FOLDER|PATTERN", help="The same for the masks.", show_default=False)
 ]
 GroupBy = Annotated[
     str | None,

@@ -97,8 +97,7 @@ def predict(
         ),
     ] = None,
     tar: Annotated[
-        bool,
-        Option("--tar", help="With --cluster or --shard: write tar files of WebDataset."),
+        bool, Option("--tar", help="With --cluster or --shard: write tar files of WebDataset.")
     ] = False,
 ) -> None:
     """Write a palette mask NAME.png and an overlay NAME_overlay.png for each image.

@@ -105,8 +105,7 @@ def merge(
         Argument(help="The folders or addresses that `pixelwise predict --shard` wrote to."),
     ],
     out: Annotated[
-        Path | None,
-        Option(help="With several: the folder or address that gets all results."),
+        Path | None, Option(help="With several: the folder or address that gets all results.")
     ] = None,
     table: answers.Table = None,
     overwrite: flags.Overwrite = False,

@@ -110,8 +110,7 @@ def train(
         bool, Option("--plan-only", help="Check everything, print the plan and stop.")
     ] = False,
     preview: Annotated[
-        bool,
-        Option("--preview", help="Write a page with twelve augmented samples, and stop."),
+        bool, Option("--preview", help="Write a page with twelve augmented samples, and stop.")
     ] = False,
 ) -> None:
     """Train a network on a folder of images and masks.

@@ -328,10 +328,7 @@ class _Job:
         if answers.table is not None and self.part is None and details.rows:
             rows = details.rows
             write_table(
-                answers.table,
-                rows,
-                options=settings["answers"],
-                overwrite=self.options.overwrite,
+                answers.table, rows, options=settings["answers"], overwrite=self.options.overwrite
             )
         written, old = (
             sum(record.images - record.faults for record in each.values()) for each in (done, kept)

@@ -190,11 +190,7 @@ def _find_gone(chosen: _Chosen) -> list[str]:
 
 
 def _move(
-    chosen: _Chosen,
-    target: Output,
-    *,
-    overwrite: bool,
-    progress: Callable[[int, int], None] | None,
+    chosen: _Chosen, target: Output, *, overwrite: bool, progress: Callable[[int, int], None] | None
 ) -> None:
     """Copy the results that are elsewhere to the target."""
     total, done = sum(record.files for _, record in chosen.values()), 0

@@ -32,9 +32,7 @@ _MIN_THREADED = 8192  # pixels; smaller images are processed faster by one threa
 
 
 def dense_crf(
-    image: Image,
-    probabilities: NDArray[Any],
-    parameters: CRFParameters | str = DEFAULT_PARAMETERS,
+    image: Image, probabilities: NDArray[Any], parameters: CRFParameters | str = DEFAULT_PARAMETERS
 ) -> Floats:
     """Refine probabilities with mean field inference in a dense CRF.
 

@@ -27,11 +27,7 @@ from pixelwise.ops.numba_support import require_numba
 START = CRFParameters(bi_w=4, bi_xy=50, bi_rgb=4, pos_w=3, pos_xy=3)
 # For bi_xy the paper's grid has 30 to 100 in steps of 10. On CamVid's 480x360 images, which are
 # smaller than PASCAL VOC's, the best values are below it.
-COARSE = {
-    "bi_xy": (10, 20, 30, 40, 50, 60, 80, 100),
-    "bi_rgb": range(3, 7),
-    "bi_w": range(3, 7),
-}
+COARSE = {"bi_xy": (10, 20, 30, 40, 50, 60, 80, 100), "bi_rgb": range(3, 7), "bi_w": range(3, 7)}
 FINE = {"bi_xy": (-5, 0, 5), "bi_rgb": (-0.5, 0, 0.5), "bi_w": (-0.5, 0, 0.5)}
 """Offsets from the best point of the coarse grid."""
 

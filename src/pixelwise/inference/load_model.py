@@ -165,10 +165,5 @@ def _load_torch(path: Path, device: str | None) -> LoadedModel:
     runtime = TorchRuntime(model, bundle.normalization, device=chosen)
     network_id = f"{bundle_digest(path)} on {chosen}"
     return LoadedModel(
-        runtime,
-        network_id,
-        bundle.classes,
-        bundle.recipe,
-        bundle.pixels,
-        read_calibration(path),
+        runtime, network_id, bundle.classes, bundle.recipe, bundle.pixels, read_calibration(path)
     )

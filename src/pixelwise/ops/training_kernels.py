@@ -45,14 +45,7 @@ def moments(begin: int, end: int, x: Floats, shift: Floats, sums: Floats, square
 
 @compiled
 def normalize(
-    begin: int,
-    end: int,
-    x: Floats,
-    scale: Floats,
-    offset: Floats,
-    low: Any,
-    high: Any,
-    out: Floats,
+    begin: int, end: int, x: Floats, scale: Floats, offset: Floats, low: Any, high: Any, out: Floats
 ) -> None:
     """Compute x * scale + offset, clamped to low..high."""
     channels = len(scale)
@@ -137,13 +130,7 @@ def input_gradient(
 
 @compiled
 def depthwise_weight_gradient(
-    begin: int,
-    end: int,
-    x: Floats,
-    gradient: Floats,
-    side: int,
-    rate: int,
-    out: Floats,
+    begin: int, end: int, x: Floats, gradient: Floats, side: int, rate: int, out: Floats
 ) -> None:
     """Compute the gradient of dilated depthwise kernels at stride 1 that keep the map's size.
 

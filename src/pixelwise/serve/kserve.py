@@ -61,11 +61,7 @@ async def metadata(service: ServiceOf, name: str) -> dict[str, Any]:
         "outputs": [
             {"name": "mask", "datatype": "UINT8", "shape": [-1, -1]},
             *(
-                {
-                    "name": name,
-                    "datatype": "FP32",
-                    "shape": [len(model.predictor.classes), -1, -1],
-                }
+                {"name": name, "datatype": "FP32", "shape": [len(model.predictor.classes), -1, -1]}
                 for name in SCORES
             ),
         ],

@@ -82,12 +82,7 @@ class CrossValidation:
 
 
 def cross_validate(
-    root: Path,
-    out: Path,
-    recipe: Recipe,
-    *,
-    folds: int = 5,
-    callback: FoldsCallback | None = None,
+    root: Path, out: Path, recipe: Recipe, *, folds: int = 5, callback: FoldsCallback | None = None
 ) -> CrossValidation:
     """Train a network for each fold, and score the images that it has not seen.
 

@@ -241,12 +241,7 @@ class _Scan:
 
 
 def _select(
-    scan: _Scan,
-    name: str,
-    paths: Sequence[Path],
-    known: Sequence[Path],
-    out: Path,
-    count: int,
+    scan: _Scan, name: str, paths: Sequence[Path], known: Sequence[Path], out: Path, count: int
 ) -> Selection:
     """Measure the images, leave some out, and choose."""
     labeled_files = {path.resolve() for path in known}

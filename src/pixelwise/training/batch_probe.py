@@ -61,11 +61,7 @@ def find_batch_size(
 
 
 def _fits(
-    model: nn.Module,
-    shape: tuple[int, ...],
-    num_classes: int,
-    device: torch.device,
-    precision: str,
+    model: nn.Module, shape: tuple[int, ...], num_classes: int, device: torch.device, precision: str
 ) -> bool:
     """Try a training step."""
     try:
@@ -81,11 +77,7 @@ def _fits(
 
 
 def _train_step(
-    model: nn.Module,
-    shape: tuple[int, ...],
-    num_classes: int,
-    device: torch.device,
-    precision: str,
+    model: nn.Module, shape: tuple[int, ...], num_classes: int, device: torch.device, precision: str
 ) -> None:
     images = torch.zeros(shape, device=device)
     labels = torch.zeros((shape[0], *shape[2:]), dtype=torch.long, device=device)

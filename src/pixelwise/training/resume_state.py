@@ -35,15 +35,7 @@ if TYPE_CHECKING:
 FORMAT = 4
 KEY = "pixelwise-checkpoint"
 CHECKPOINTS_KEPT = 2
-ENTRIES = {
-    "normalization",
-    "facts",
-    "progress",
-    "optimizer",
-    "schedule",
-    "averaged",
-    "scaler",
-}
+ENTRIES = {"normalization", "facts", "progress", "optimizer", "schedule", "averaged", "scaler"}
 RESULTS = {"evaluation", "reference"}
 """The attributes of `RunProgress` that are tensors."""
 REMEDY = "give a run folder with an undamaged checkpoint, or train again"

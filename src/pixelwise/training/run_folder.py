@@ -48,14 +48,7 @@ from pixelwise.weights.normalization import Normalization
 
 BEST = "best.safetensors"
 VAL_IMAGES = "val_images.safetensors"
-RUN_FILES = (
-    "recipe.toml",
-    "data.json",
-    "metrics.jsonl",
-    BEST,
-    "last.safetensors",
-    VAL_IMAGES,
-)
+RUN_FILES = ("recipe.toml", "data.json", "metrics.jsonl", BEST, "last.safetensors", VAL_IMAGES)
 RUN_FOLDERS = {
     "checkpoints": (f"step-{'[0-9]' * 9}.safetensors", f".step-*{PART}"),
     "not_finite": ("batch.safetensors", "state.safetensors", f".*.safetensors.*{PART}"),

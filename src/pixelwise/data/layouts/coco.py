@@ -79,7 +79,7 @@ def read(root: Path) -> Source:
     background = classes.names[0]
     notes = [
         f"COCO: {len(classes)} classes; pixels without an annotation are {background}; smaller "
-        "objects are on top of larger ones",
+        "objects are on top of larger ones"
     ]
     if report.empty:
         empty = f"{report.empty} of {report.images}"
@@ -223,11 +223,7 @@ def _image_folders(root: Path, path: Path, split: str) -> tuple[list[Path], ...]
 
 
 def _regions(
-    path: Path,
-    content: Any,
-    known: dict[int | str, str],
-    values: dict[int, int],
-    report: _Report,
+    path: Path, content: Any, known: dict[int | str, str], values: dict[int, int], report: _Report
 ) -> dict[Any, list[Region]]:
     """The annotated regions by image id."""
     regions: dict[Any, list[Region]] = {}

@@ -26,12 +26,7 @@ def mask_source(path: Path) -> MaskSource:
 
 
 def pair(
-    root: Path,
-    images: Path,
-    masks: Path,
-    *,
-    notes: list[str],
-    endings: tuple[str, str] = ("", ""),
+    root: Path, images: Path, masks: Path, *, notes: list[str], endings: tuple[str, str] = ("", "")
 ) -> list[Sample]:
     """Pair `images/NAME.jpg` with `masks/NAME.png` for one split.
 

@@ -51,11 +51,7 @@ class DownloadError(PixelwiseError):
 
 
 def download(
-    urls: tuple[str, ...],
-    target: Path,
-    *,
-    size: int | None,
-    progress: Progress | None = None,
+    urls: tuple[str, ...], target: Path, *, size: int | None, progress: Progress | None = None
 ) -> None:
     """Download `target` from the first of `urls` that provides it.
 

@@ -40,12 +40,7 @@ def _fingerprinted(pairs: list[InspectedPair]) -> Fingerprinted:
 
 
 def _between(
-    split: str,
-    pairs: Fingerprinted,
-    earlier: str,
-    earlier_pairs: Fingerprinted,
-    *,
-    drawn: bool,
+    split: str, pairs: Fingerprinted, earlier: str, earlier_pairs: Fingerprinted, *, drawn: bool
 ) -> Iterator[Finding]:
     """Report the exact duplicate of each image, or else its nearest near-duplicate."""
     known = {image.digest: pair for pair, image in reversed(earlier_pairs)}

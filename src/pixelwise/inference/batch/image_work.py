@@ -100,11 +100,7 @@ class ImageWork:
             )
             members = {"image": _relative(path, self.journal.out), "classes": names}
             write_polygons(
-                side,
-                polygons,
-                place.georeference,
-                description=options.description,
-                members=members,
+                side, polygons, place.georeference, description=options.description, members=members
             )
         else:
             is_confidence = suffix == "_confidence.tif"

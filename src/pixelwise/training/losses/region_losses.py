@@ -94,9 +94,7 @@ def _level_weights(others: Tensor, members: Tensor) -> Tensor:
     other_first = loss(others_after, members_before) - loss(others_before, members_before)
     member_first = loss(others_before, members_after) - loss(others_before, members_before)
     of_others = (other_first + both - member_first) / 2
-    return torch.cat(
-        [of_others / others.clamp(min=1), (both - of_others) / members.clamp(min=1)],
-    )
+    return torch.cat([of_others / others.clamp(min=1), (both - of_others) / members.clamp(min=1)])
 
 
 def _valid_pixels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,17 +44,7 @@ SCHEMA = {
     ),
 }
 # Types of types.proto; strings and resources do not occur in networks.
-DTYPES = {
-    1: "<f4",
-    2: "<f8",
-    3: "<i4",
-    4: "u1",
-    5: "<i2",
-    6: "i1",
-    9: "<i8",
-    10: "?",
-    19: "<f2",
-}
+DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", 19: "<f2"}
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 INDEX = ".index"
 DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")

@@ -165,11 +165,7 @@ def _resnet(imported: ImportedWeights, *, multi_scale: bool) -> Publication:
         model="deeplab_v2",
         imported=replace(imported, tensors=tensors),
         num_classes=int(tensors[score[0]].shape[0]) if score else None,
-        options={
-            "backbone": f"resnet{depth}",
-            "multi_scale": multi_scale,
-            "align_corners": True,
-        },
+        options={"backbone": f"resnet{depth}", "multi_scale": multi_scale, "align_corners": True},
         normalization=NORMALIZATION,
         backbones=(f"resnet{depth}",),
         names=names,

@@ -28,11 +28,7 @@ HEADS = {
         "head.classify.": "classifier.high_classifier.",
     },
 }
-SCORES = (
-    "classifier.4.weight",
-    "aux_classifier.4.weight",
-    "classifier.low_classifier.weight",
-)
+SCORES = ("classifier.4.weight", "aux_classifier.4.weight", "classifier.low_classifier.weight")
 # Options in which torchvision's networks differ from our defaults and that no tensor shows.
 OPTIONS = {"deeplab_v3": {"output_stride": 8, **TORCHVISION}}
 

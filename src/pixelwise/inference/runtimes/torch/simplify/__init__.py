@@ -21,11 +21,7 @@ __all__ = ["simplify"]
 
 
 def simplify(
-    model: nn.Module,
-    *,
-    every_size: bool = False,
-    quantizable: bool = False,
-    in_channels: int = 3,
+    model: nn.Module, *, every_size: bool = False, quantizable: bool = False, in_channels: int = 3
 ) -> nn.Module:
     """Return a copy of a network for prediction that needs less work.
 
