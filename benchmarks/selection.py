@@ -214,14 +214,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="CamVid with train and val")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, help="5 for scenes, 3 for camvid")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of each training")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     make = scenes_problem if options.problem == "scenes" else camvid_problem
     rows = []
-    for seed in range(options.seeds or (5 if options.problem == "scenes" else 3)):
+    count = options.seeds or (5 if options.problem == "scenes" else 3)
+    for seed in range(options.first_seed, options.first_seed + count):
         rows.append(run_seed(make(options, seed), options.out / f"seed-{seed}"))
-    print(f"{options.problem}, {platform.machine()}, {date.today()}, {len(rows)} seeds")
+    print(f"{options.problem}, {platform.machine()}, {date.today()}, {len(rows)} seeds from {options.first_seed}")
     for way in ("start", *WAYS):
         values = [100 * row[way]["mean IoU"] for row in rows]
         rare = [row[way].get("rare", 0) for row in rows]

@@ -308,13 +308,17 @@ def node_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": source, **variables}
 
 
+def tokenless() -> dict[str, str]:
+    """Return an environment in which Ray ignores the token in the home folder, if there is one."""
+    return {**node_environment(), "RAY_AUTH_MODE": "disabled"}
+
+
 def start_node(*arguments: str) -> subprocess.Popen[bytes]:
     """Start a Ray node in a process group of its own, which `end_node` ends."""
     ray = Path(sys.executable).with_name("ray")
-    environment = {**node_environment(), "RAY_AUTH_MODE": "disabled"}
     return subprocess.Popen(
         [ray, "start", "--block", "--num-cpus=1", "--disable-usage-stats", *arguments],
-        env=environment,
+        env=tokenless(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -388,21 +392,41 @@ def test_a_lost_node_and_a_killed_driver_lose_and_duplicate_nothing(
             time.sleep(0.1)
         raise AssertionError(f"no {shards} shards")
 
-    driver = subprocess.Popen(command, cwd=tmp_path, env=node_environment())
+    driver = subprocess.Popen(command, cwd=tmp_path, env=tokenless())
     wait_for(10, driver)
     end_node(nodes[1])
     wait_for(20, driver)
     driver.kill()
     driver.wait()
-    again = subprocess.run(
-        command, cwd=tmp_path, env=node_environment(), capture_output=True, text=True
-    )
+    again = subprocess.run(command, cwd=tmp_path, env=tokenless(), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert f"of {count} images were finished by an earlier run and are kept" in again.stdout
     assert results(tmp_path / "out") == results(tmp_path / "plain")
     records = [line for line in lines(tmp_path / "out") if "shard" in line]
     assert sorted(record["shard"] for record in records) == list(range(50))
     assert not (tmp_path / "out" / STATE / "work").exists()
+
+
+@HAS_RAY
+@pytest.mark.slow
+def test_a_token_that_the_cluster_does_not_use_is_one_line(
+    tmp_path: Path, contrast_bundle: Path, two_nodes: tuple[str, list[subprocess.Popen[bytes]]]
+) -> None:
+    """Ray connects all the same, and ends each worker at once."""
+    write_images(tmp_path / "in", 2)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pixelwise", "predict", str(contrast_bundle), "in"),
+            *("--out", "out", "--cluster", two_nodes[0]),
+        ],
+        cwd=tmp_path,
+        env={**node_environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": 32 * "ab"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "its workers end before they start" in done.stderr.splitlines()[-1]
+    assert "set RAY_AUTH_MODE alike in both" in done.stderr.splitlines()[-1]
 
 
 @HAS_RAY

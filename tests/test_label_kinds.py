@@ -402,6 +402,23 @@ def test_outlines_in_fractions_are_refused(originals: Originals, tmp_path: Path,
     assert files == {str(path) for path in root.rglob("*") if json_with_outlines(path)}
 
 
+def test_fractions_in_place_of_percentages_are_refused(
+    originals: Originals, tmp_path: Path
+) -> None:
+    root, _ = copy_of("label studio", originals, tmp_path)
+
+    def change(node: Any) -> None:
+        for key in ("x", "y", "width", "height", "radiusX", "radiusY"):
+            if isinstance(node.get(key), int | float):
+                node[key] /= 100
+        if isinstance(node.get("points"), list):
+            node["points"] = (np.array(node["points"]) / 100).tolist()
+
+    edit(root, change)
+    with pytest.raises(InputError, match="would: write percentages, from 0 to 100"):
+        open_dataset(root, draw_val=False)
+
+
 def json_with_outlines(path: Path) -> bool:
     keys = ("segmentation", "points", "coordinates")
     is_read = path.suffix in {".json", ".geojson"} and not path.name.startswith("captions_")

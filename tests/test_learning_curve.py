@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +147,21 @@ def test_noise_without_a_trend_is_not_a_gain() -> None:
     gain = (law.iou(640) - law.iou(320))[0]
     assert (gain >= 0).all()
     assert (gain < 0.01).all()
+
+
+def test_half_of_an_odd_number_of_images_is_rounded_up() -> None:
+    check = make_curve(0.004, (46, 92, 184, 367)).check
+    assert check is not None
+    assert check["fitted_to"] == 3
+
+
+def test_scores_that_fall_with_more_images_are_reported() -> None:
+    curve = make_curve(0.002)
+    assert curve.caveats == []
+    reversed_sizes = {40: 320, 80: 160, 160: 80, 320: 40}
+    falling = [replace(each, images=reversed_sizes[each.images]) for each in curve.trainings]
+    caveat = replace(curve, trainings=falling).caveats[0]
+    assert "trainings of 10 steps are too short" in caveat
 
 
 def test_one_seed_assumes_differences_between_trainings() -> None:

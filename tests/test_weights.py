@@ -218,6 +218,7 @@ def test_offline_nothing_is_requested(
     with pytest.raises(DownloadError, match="PIXELWISE_OFFLINE=1 forbids downloads") as caught:
         provide_weights(weights, entry.backbone)
     check_instructions(entry, str(caught.value))
+    assert "unset PIXELWISE_OFFLINE, or put" in str(caught.value)
     assert server.requests == []
 
 

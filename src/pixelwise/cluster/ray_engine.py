@@ -43,6 +43,8 @@ WAIT_SECONDS = 1.0
 CONNECT_SECONDS = 10.0
 START_SECONDS = 600.0
 """How long to wait for the first actor, or for a new one after all were lost."""
+FAILING_SECONDS = 60.0
+"""How long actors may end before the first of them has started; a lost node is noticed by then."""
 
 Files = dict[str, bytes]
 
@@ -141,6 +143,7 @@ class RayEngine:
         self._runtime: str | None = None
         self._files: Any = None
         self._token: Path | None = None
+        self._failing_since: float | None = None
 
     def start(self, options: JobOptions, before: Mapping[str, Any] | None) -> dict[str, Any]:
         if before is not None:
@@ -280,6 +283,7 @@ class RayEngine:
                 self.actors.remove(actor)
                 if "creation task" in str(error) and "ImportError" in str(error):
                     raise _cannot_start(actor.node, error) from error
+                self._wait_after_failure(error)
                 continue
             if isinstance(settings, PixelwiseError):
                 raise settings
@@ -291,6 +295,18 @@ class RayEngine:
                     "same version of pixelwise and of its runtime on all nodes"
                 )
             self.settings, actor.ready = settings, True
+
+    def _wait_after_failure(self, error: Exception) -> None:
+        """Wait before another actor is started; raise if none starts at all."""
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if self.settings is None and now - self._failing_since > FAILING_SECONDS:
+            raise PredictionError(
+                f"cluster {self.address}: its workers end before they start ({_reason(error)}): if "
+                "Ray uses a token only here or only there, set RAY_AUTH_MODE alike in both, "
+                "disabled or token; otherwise see the logs of Ray"
+            ) from error
+        time.sleep(WAIT_SECONDS)
 
     def _nobody_works(self) -> PredictionError:
         return PredictionError(
@@ -354,4 +370,4 @@ def _cannot_start(node: str, error: Exception) -> InputError:
 
 def _reason(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else type(error).__name__
+    return lines[-1].strip().rstrip(".")[:300] if lines else type(error).__name__

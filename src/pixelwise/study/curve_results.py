@@ -16,7 +16,15 @@ from pixelwise.evaluation.bootstrap import interval
 from pixelwise.evaluation.confusion import ratios, to_plain
 from pixelwise.pages.html_page import write_page
 from pixelwise.study.curve_chart import draw_curve
-from pixelwise.study.power_law import LEVEL, Measured, PowerLaw, fit, measure, predict_largest
+from pixelwise.study.power_law import (
+    LEVEL,
+    Measured,
+    PowerLaw,
+    fit,
+    measure,
+    predict_largest,
+    up_to_half,
+)
 
 SMALL_GAIN = 0.01
 """IoU that twice the data must bring for a class to count as limited by data."""
@@ -167,7 +175,7 @@ class LearningCurve:
         iou, bounds = predicted
         return {
             "images": int(measured.sizes[-1]),
-            "fitted_to": int((measured.sizes <= measured.sizes[-1] / 2).sum()),
+            "fitted_to": int(up_to_half(measured.sizes).sum()),
             "predicted": float(iou[0]),
             "interval": [float(bound) for bound in bounds[:, 0]],
             "measured": 1 - float(measured.errors[-1, 0]),
@@ -209,6 +217,11 @@ class LearningCurve:
         seeds = {training.seed for training in self.trainings}
         if self.trainings and len(seeds) == 1:
             lines.append("one seed: the differences between trainings are assumed, not measured")
+        if self.measured is not None and _falls(self.measured):
+            lines.append(
+                f"the mean IoU falls with more images, so trainings of {self.steps} steps are too "
+                "short to learn from all of them: start another study with more steps"
+            )
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -284,3 +297,11 @@ class LearningCurve:
             for k, outlook in enumerate(self.outlooks)
             if outlook.verdict != "not measured"
         ]
+
+
+def _falls(measured: Measured) -> bool:
+    """Whether the mean IoU of the largest size is below that of another, by more than chance."""
+    errors = measured.errors[:, 0]
+    best = int(errors.argmin())
+    chance = 1.64 * measured.std[0] * np.sqrt((1 / measured.seeds[[best, -1]]).sum())  # 5 %
+    return bool(errors[-1] - errors[best] > max(SMALL_GAIN, chance))

@@ -147,6 +147,11 @@ def fit(measured: Measured) -> PowerLaw:
     return PowerLaw(*best)
 
 
+def up_to_half(sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark the sizes up to half of the largest, which is rounded up: 184 is half of 367."""
+    return np.asarray(sizes <= (sizes[-1] + 1) // 2)
+
+
 def predict_largest(measured: Measured) -> tuple[Floats, Floats] | None:
     """Predict the scores of the largest size from those of at most half of its images.
 
@@ -154,7 +159,7 @@ def predict_largest(measured: Measured) -> tuple[Floats, Floats] | None:
         (1 + C,) IoU and (2, 1 + C) its interval, which includes the differences between trainings;
         None if fewer than two sizes are that small.
     """
-    small = measured.sizes <= measured.sizes[-1] / 2
+    small = up_to_half(measured.sizes)
     if small.sum() < 2:
         return None
     iou = fit(measured.select(small)).iou(measured.sizes[-1])

@@ -132,19 +132,21 @@ def read(root: Path) -> Source:
     classes, value_of = classes_above_background(path, names)
     samples = []
     problems: list[str] = []
-    rectangles = 0
+    shapes: list[Region] = []
     for task in tasks.annotated:
         regions: list[Region] = []
         for label, result in task.regions:
             with collect_errors(problems), error_context(f"{path}: task {task.key}: {label}"):
                 regions.append(_region(result, value_of[label]))
-        rectangles += sum(isinstance(region, Rectangle) for region in regions)
+        shapes += regions
         # The JSON export keeps the order of the regions; the names of PNG files do not.
         by_area = any(isinstance(region, BrushMask) for region in regions)
         frame = _recorded_size(task.regions)
         mask = RegionMask(path, task.image.name, tuple(regions), by_area=by_area, frame=frame)
         samples.append(Sample(sample_name(root, task.image), task.image, mask))
     raise_problems(problems)
+    _check_percentages(path, shapes)
+    rectangles = sum(isinstance(region, Rectangle) for region in shapes)
     order = ("smaller", "larger") if brush_masks else ("later", "earlier")
     empty = sum(not task.regions for task in tasks.annotated)
     notes = [
@@ -398,6 +400,23 @@ def _region(result: Any, value: int) -> Region:
     if size is None:
         raise InputError("has no original_width and original_height: export the project again")
     return BrushRLE(value, bytes(rle), size)
+
+
+def _check_percentages(path: Path, regions: list[Region]) -> None:
+    """Raise InputError if the file has fractions in place of percentages."""
+    farthest = []
+    for region in regions:
+        if isinstance(region, Polygons):
+            farthest.append(float(region.rings[0].max()))
+        elif isinstance(region, Ellipse):
+            farthest.append(max(region.center))
+        elif isinstance(region, Rectangle):
+            farthest.append(max(np.add(region.corner, region.sides)))
+    if farthest and max(farthest) <= 1 / 100:
+        raise InputError(
+            f"{path}: all regions lie in the first percent of their images, as fractions would: "
+            "write percentages, from 0 to 100"
+        )
 
 
 def _fractions(content: Any, *keys: str) -> list[float]:

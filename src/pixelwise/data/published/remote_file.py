@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelwise.data.published.download import DownloadError, Progress, digest_of, download
+from pixelwise.data.published.download import (
+    OFFLINE,
+    DownloadError,
+    Progress,
+    digest_of,
+    download,
+    is_offline,
+)
 from pixelwise.errors import InputError
 
 DIGEST_NAMES = {"sha256": "SHA-256", "sha384": "SHA-384", "sha1": "SHA-1", "md5": "MD5"}
@@ -92,9 +99,10 @@ def manual_instructions(
             f"{file.urls[0]} ({size}, {file.described_digest}): download it on another machine "
             f"and save it as {folder / file.file}"
         )
+    retry = f"unset {OFFLINE}" if is_offline() else "run the same command again to resume it"
     return DownloadError(
-        f"{name}: the download of {missing[0].file} failed ({reason}): run the same command again "
-        "to resume it, or put these files in place by hand:",
+        f"{name}: the download of {missing[0].file} failed ({reason}): {retry}, or put these files "
+        "in place by hand:",
         *lines,
         "then run the same command again: it uses these files and needs no network",
     )
