@@ -223,7 +223,8 @@ def main() -> None:
     count = options.seeds or (5 if options.problem == "scenes" else 3)
     for seed in range(options.first_seed, options.first_seed + count):
         rows.append(run_seed(make(options, seed), options.out / f"seed-{seed}"))
-    print(f"{options.problem}, {platform.machine()}, {date.today()}, {len(rows)} seeds from {options.first_seed}")
+    seeds = f"{len(rows)} seeds from {options.first_seed}"
+    print(f"{options.problem}, {platform.machine()}, {date.today()}, {seeds}")
     for way in ("start", *WAYS):
         values = [100 * row[way]["mean IoU"] for row in rows]
         rare = [row[way].get("rare", 0) for row in rows]
