@@ -147,7 +147,7 @@ def fit(measured: Measured) -> PowerLaw:
     return PowerLaw(*best)
 
 
-def up_to_half(sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def up_to_half(sizes: Floats) -> NDArray[np.bool_]:
     """Mark the sizes up to half of the largest, which is rounded up: 184 is half of 367."""
     return np.asarray(sizes <= (sizes[-1] + 1) // 2)
 
