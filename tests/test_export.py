@@ -480,25 +480,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(path, "deeplab_v3plus", SCENE_CLASSES, backbone="tiny")
 
 
-NO_ACCOUNT = """
-import os, pwd
-from pixelwise.exporters.int8 import import_nncf
-
-def no_account(uid):
-    raise KeyError(f"getpwuid(): uid not found: {uid}")
-
-pwd.getpwuid = no_account
-del os.environ["HOME"]
-assert import_nncf().__name__ == "nncf"
-assert "HOME" not in os.environ
-"""
-
-
-def test_nncf_is_imported_without_a_home_folder() -> None:
-    done = subprocess.run([sys.executable, "-c", NO_ACCOUNT], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 @pytest.mark.parametrize(
     ("target", "milliseconds"),
     [("openvino", (2.0, 1.0)), ("onnx", (131.6, 133.0))],  # also if it is slower on this machine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -126,7 +125,8 @@ def _attempts(
     also corrects the biases of all layers, which takes longer and is not possible in every format.
     The last one keeps the layers that lose most in float32 until the limit holds.
     """
-    nncf = import_nncf()
+    import nncf
+
     calibration, validation = (
         nncf.Dataset(samples, lambda sample: {"image": data.read(sample)[0][None]})
         for samples in (images, data.splits["val"])
@@ -151,22 +151,6 @@ def _attempts(
         **options,
     )
     return [*attempts, ("searching for the layers that lose most", keep_float_layers)]
-
-
-def import_nncf() -> Any:
-    """Import NNCF. It asks for the home folder, which a user without an account may not have."""
-    try:
-        Path.home()
-        homeless = False
-    except RuntimeError:
-        homeless = True
-        os.environ["HOME"] = os.devnull
-    try:
-        import nncf
-    finally:
-        if homeless:
-            del os.environ["HOME"]
-    return nncf
 
 
 def _score(runtime: Runtime, export: ExportManifest, data: SegmentationData) -> float:
