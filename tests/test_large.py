@@ -143,6 +143,10 @@ DEEP = {
         PixelFormat(4, "uint16", (0, 4095)),
         {"tile": (128, 128), "extrasamples": ["unassalpha"]},
     ),
+    "near infrared, called premultiplied alpha": (
+        PixelFormat(4, "uint8"),
+        {"tile": (128, 128), "extrasamples": ["assocalpha"]},
+    ),
     "five channels in planes": (
         PixelFormat(5, "uint8"),
         {"planarconfig": "separate", "rowsperstrip": 20, "extrasamples": [0, 0]},

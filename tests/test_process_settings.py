@@ -130,3 +130,23 @@ def test_cores_are_counted_within_the_affinity_of_the_process() -> None:
         "from pixelwise.process_settings import cores, thread_limit; print(cores(), thread_limit())"
     )
     assert run(code) == ("1 1" if (os.cpu_count() or 1) > 1 else "1 0")
+
+
+NO_ACCOUNT = """
+import os, pwd
+from pixelwise.process_settings import without_telemetry
+
+def no_account(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+pwd.getpwuid = no_account
+del os.environ["HOME"]
+with without_telemetry(), without_telemetry():
+    import %s
+print("HOME" in os.environ)
+"""
+
+
+@pytest.mark.parametrize("package", ["openvino", pytest.param("nncf", marks=pytest.mark.slow)])
+def test_runtimes_are_imported_without_a_home_folder(package: str) -> None:
+    assert run(NO_ACCOUNT % package, CI="") == "False"

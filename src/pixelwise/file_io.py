@@ -19,8 +19,6 @@ from pixelwise.errors import InputError
 PART = ".pixelwise.part"
 """End of the name of temporary files, by which those that a kill left behind are recognized."""
 
-NO_HOME = "/nonexistent"  # as Debian gives it to users without a home folder
-
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -120,21 +118,9 @@ def cache_folder() -> Path | None:
     if chosen := os.environ.get("PIXELWISE_CACHE"):
         return Path(chosen)
     try:
-        home = Path.home()
+        return Path.home() / ".cache" / "pixelwise"
     except RuntimeError:
         return None
-    return None if home == Path(NO_HOME) else home / ".cache" / "pixelwise"
-
-
-def set_missing_home() -> None:
-    """Set HOME to a folder that does not exist if the user has none.
-
-    Packages that only ask for it when they are imported, such as nncf, fail otherwise.
-    """
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = NO_HOME
 
 
 def sha256(path: Path) -> str:

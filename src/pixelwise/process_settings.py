@@ -97,12 +97,14 @@ _silenced: list[dict[str, str | None]] = []  # the variables before, once for ea
 def without_telemetry() -> Iterator[None]:
     """Import OpenVINO, NNCF or ONNX Runtime inside this block: they then send no usage reports.
 
-    They would do so while they predict, and print warnings if the home folder is not writable.
+    They would do so while they predict, and print warnings if the home folder is not writable. They
+    also ask for that folder, which fails for a user without an account unless HOME is set.
     """
     with _silencing:
-        before = {name: os.environ.get(name) for name in _NO_TELEMETRY}
+        settings = _NO_TELEMETRY if _has_home() else _NO_TELEMETRY | {"HOME": os.devnull}
+        before = {name: os.environ.get(name) for name in settings}
         _silenced.append(_silenced[0] if _silenced else before)
-        os.environ.update(_NO_TELEMETRY)
+        os.environ.update(settings)
     try:
         yield
     finally:
@@ -113,6 +115,14 @@ def without_telemetry() -> Iterator[None]:
                     del os.environ[name]
                 else:
                     os.environ[name] = value
+
+
+def _has_home() -> bool:
+    try:
+        Path.home()
+    except RuntimeError:
+        return False
+    return True
 
 
 def limit_threads() -> None:

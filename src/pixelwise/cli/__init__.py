@@ -37,7 +37,6 @@ from pixelwise.cli import (
 from pixelwise.cli.console import complain
 from pixelwise.cli.standard_streams import standard_streams
 from pixelwise.errors import InputError
-from pixelwise.file_io import set_missing_home
 from pixelwise.process_settings import limit_omp_spin, limit_threads
 
 app = typer.Typer(
@@ -104,7 +103,6 @@ def main() -> None:
     """Run the `pixelwise` command."""
     limit_omp_spin()
     limit_threads()
-    set_missing_home()
     with standard_streams():
         try:
             code = app(prog_name="pixelwise", standalone_mode=False)

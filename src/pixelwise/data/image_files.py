@@ -52,6 +52,8 @@ _EIGHT_BIT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", 
 _UNNAMED = {"RGBX": "RGBA", "LX": "LA"}
 """Raw modes with a channel that is neither color nor alpha, which Pillow drops: read as these."""
 
+_PREMULTIPLIED = "RGBa"  # a raw mode: Pillow would divide the colors by the fourth channel
+
 
 def read_image(path: Path, pixels: PixelFormat = RGB) -> Pixels:
     """Decode an image, and apply its EXIF orientation.
@@ -123,6 +125,8 @@ def _decode(path: Path, image: ImageFile.ImageFile) -> RawImage:
     if stored in _UNNAMED and (not is_tiff or has_extra_samples(image)):
         full = _UNNAMED[stored]
         return RawImage(decode_as(path, full, full))
+    if stored == _PREMULTIPLIED and is_tiff:  # programs write this label whatever the channel holds
+        return RawImage(decode_as(path, "RGBA", "RGBA"), alpha=True, unsure_alpha=True)
     image.load()
     upright_image = upright(image)
     if mode.startswith("I;16"):

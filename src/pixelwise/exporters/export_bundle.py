@@ -14,7 +14,7 @@ from pixelwise.exporters.capture import capture
 from pixelwise.exporters.formats import FORMATS, load_format, require_packages, silence_converters
 from pixelwise.exporters.int8 import Int8Settings, quantize
 from pixelwise.exporters.parity import MAX_DIFFERENCE, SIZES, compare, compare_tiles
-from pixelwise.file_io import atomic_folder, set_missing_home, sha256
+from pixelwise.file_io import atomic_folder, sha256
 from pixelwise.inference.export_manifest import (
     MANIFEST,
     ExportManifest,
@@ -63,7 +63,6 @@ def export(
     name = f"{target}-int8" if int8 else target
     folder = export_folder(path, name) if out is None else Path(out)
     settings = Int8Settings(max_drop, calibration)
-    set_missing_home()
     _check_request(path, target, int8, data, size)
     _check_folder(folder, overwrite=overwrite)
     if int8 and note and (missing := missing_instructions("int8")):
