@@ -138,7 +138,7 @@ def camvid_problem(options: argparse.Namespace, seed: int) -> Problem:
     pixels = count_class_pixels(data)
     recipe = make_recipe({}, options, seed)
     start = np.sort(nested_order(pixels, seed)[:40])
-    return Problem(data, pixels, start, recipe, options.steps or 150, 40)
+    return Problem(data, pixels, start, recipe, options.steps or 600, 40)
 
 
 def make_recipe(settings: dict[str, Any], options: argparse.Namespace, seed: int) -> Recipe:
