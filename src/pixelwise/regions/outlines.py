@@ -7,6 +7,7 @@ outlines of a coverage must not have.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 Ring = NDArray[Any]
 """(N, 2) corners x, y; the first one is not repeated."""
 _Key = tuple[int, ...]
+
+_single = threading.Lock()
+"""Held where rasterio and shapely hide warnings, in a way that works for one thread at a time.
+Tracing uses a single one anyway."""
 
 MAX_CHANGE = 0.25
 """The share of its area that a component may gain or lose; beyond it the outline stays exact."""
@@ -62,7 +67,7 @@ def trace_outlines(
         MissingPackageError: If rasterio or shapely is not installed.
     """
     features, shapely = require_packages()
-    with warnings_silenced:  # rasterio hides a warning in a way that works for one thread only
+    with _single, warnings_silenced:
         shapes = list(features.shapes(ids, mask=traced[ids], connectivity=4))
     rings = {
         int(number): [np.array(ring[:-1], dtype=np.int64) for ring in geometry["coordinates"]]
@@ -140,7 +145,9 @@ def _simplify(
         new = [_join(paths[number], short) for number in changed]
         outlines |= zip(changed, new, strict=True)
         gain = np.abs(shapely.area(new) - sizes[changed])
-        distorted = ~shapely.is_valid(new) | (gain > MAX_CHANGE * sizes[changed])
+        with _single, warnings_silenced:
+            valid = shapely.is_valid(new)
+        distorted = ~valid | (gain > MAX_CHANGE * sizes[changed])
         exact: set[_Key] = set()
         for number in np.array(changed)[distorted].tolist():
             keys = {key for path in paths[number] for key, _ in path}
