@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelwise.data.classes import IGNORE, Classes
+from pixelwise.data.image_decoding import warnings_hidden
 from pixelwise.errors import InputError
 from pixelwise.regions.areas import measure_areas
 from pixelwise.regions.components import clean_labels, find_components
@@ -238,6 +241,18 @@ def test_unknown_classes_and_tolerances_are_refused() -> None:
 def test_the_reference_system_may_be_rotated() -> None:
     georeference = Georeference("EPSG:32633", (0.0, 2.0, 10.0, 3.0, 0.0, 20.0), 6.0)
     np.testing.assert_array_equal(georeference.to_ground(np.array([[1.0, 2.0]])), [[14.0, 23.0]])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_that_is_forked_while_polygons_are_traced_traces_its_own() -> None:
+    labels = np.eye(8, dtype=np.uint8)
+    with warnings_hidden():
+        context = multiprocessing.get_context("fork")
+        child = context.Process(target=find_polygons, args=(labels, CLASSES))
+        child.start()
+    child.join(20)
+    child.kill()
+    assert child.exitcode == 0
 
 
 def test_threads_trace_polygons_without_a_warning() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import os
 import re
 import struct
 import threading
@@ -267,6 +268,26 @@ class _WarningsSilenced:
 
 
 warnings_silenced = _WarningsSilenced()
+_replacing = threading.Lock()
+
+
+@contextmanager
+def warnings_hidden() -> Iterator[None]:
+    """Call what hides warnings itself, as some functions of rasterio and shapely do.
+
+    They use `warnings.catch_warnings`, which works for one thread at a time.
+    """
+    with _replacing, warnings_silenced:
+        yield
+
+
+def _forget_threads() -> None:
+    global _replacing
+    _replacing, warnings_silenced.lock = threading.Lock(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that held a lock is not in the forked process
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 def upright(image: Image.Image) -> Image.Image:

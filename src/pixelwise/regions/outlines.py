@@ -7,7 +7,6 @@ outlines of a coverage must not have.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.image_decoding import warnings_silenced
+from pixelwise.data.image_decoding import warnings_hidden
 from pixelwise.errors import needs_package
 
 if TYPE_CHECKING:
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
 Ring = NDArray[Any]
 """(N, 2) corners x, y; the first one is not repeated."""
 _Key = tuple[int, ...]
-
-_single = threading.Lock()
-"""Held where rasterio and shapely hide warnings, in a way that works for one thread at a time.
-Tracing uses a single one anyway."""
 
 MAX_CHANGE = 0.25
 """The share of its area that a component may gain or lose; beyond it the outline stays exact."""
@@ -67,7 +62,7 @@ def trace_outlines(
         MissingPackageError: If rasterio or shapely is not installed.
     """
     features, shapely = require_packages()
-    with _single, warnings_silenced:
+    with warnings_hidden():  # costs no time: tracing uses a single thread anyway
         shapes = list(features.shapes(ids, mask=traced[ids], connectivity=4))
     rings = {
         int(number): [np.array(ring[:-1], dtype=np.int64) for ring in geometry["coordinates"]]
@@ -145,7 +140,7 @@ def _simplify(
         new = [_join(paths[number], short) for number in changed]
         outlines |= zip(changed, new, strict=True)
         gain = np.abs(shapely.area(new) - sizes[changed])
-        with _single, warnings_silenced:
+        with warnings_hidden():
             valid = shapely.is_valid(new)
         distorted = ~valid | (gain > MAX_CHANGE * sizes[changed])
         exact: set[_Key] = set()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.classes import listed, normalize_name
-from pixelwise.data.image_decoding import warnings_silenced
+from pixelwise.data.image_decoding import warnings_hidden
 from pixelwise.data.rasters.raster_file import (
     Raster,
     Window,
@@ -247,7 +247,8 @@ def _valid(shapes: NDArray[Any]) -> NDArray[Any]:
     """Make polygons that cross themselves valid, by the even-odd rule."""
     import shapely
 
-    crossing = ~shapely.is_valid(shapes) & ~shapely.is_missing(shapes)
+    with warnings_hidden():
+        crossing = ~shapely.is_valid(shapes) & ~shapely.is_missing(shapes)
     shapes = shapes.copy()
     shapes[crossing] = shapely.make_valid(shapes[crossing])
     return shapes
@@ -284,7 +285,7 @@ def _burn(
         if polygon.geom_type == "Polygon" and not polygon.is_empty
     ]
     if shapes:
-        with warnings_silenced:
+        with warnings_hidden():
             features.rasterize(shapes, out=mask, transform=Affine.translation(left, top))
     return mask
 
