@@ -271,6 +271,7 @@ class RayEngine:
 
     def _collect_started(self) -> None:
         """Note which actors have loaded the network, and check that it is the same everywhere."""
+        failure: Exception | None = None
         for actor in [actor for actor in self.actors if not actor.ready]:
             wait = WAIT_SECONDS if self.settings is None else 0
             if not self.ray.wait([actor.starting], timeout=wait)[0]:
@@ -283,7 +284,7 @@ class RayEngine:
                 self.actors.remove(actor)
                 if "creation task" in str(error) and "ImportError" in str(error):
                     raise _cannot_start(actor.node, error) from error
-                self._wait_after_failure(error)
+                failure = error
                 continue
             if isinstance(settings, PixelwiseError):
                 raise settings
@@ -295,6 +296,8 @@ class RayEngine:
                     "same version of pixelwise and of its runtime on all nodes"
                 )
             self.settings, actor.ready = settings, True
+        if failure is not None:
+            self._wait_after_failure(failure)
 
     def _wait_after_failure(self, error: Exception) -> None:
         """Wait before another actor is started; raise if none starts at all."""
