@@ -41,7 +41,7 @@ def resolver(tmp_path: Path) -> FileResolver:
         (" p0.png ", "images/p0.png"),
         ("images\\p0.png", "images/p0.png"),
         ("C:\\data\\images\\p0.png", "images/p0.png"),
-        ("/home/me/work/p0.png", "images/p0.png"),
+        ("/home/me/photos/p0.png", "images/p0.png"),
         ("..\\..\\upload\\4\\p0.png", "images/p0.png"),
         ("p 1,2", "images/p 1,2.png"),
         ("https://host/x/p%201,2.png?X-Signature=a/b.png", "images/p 1,2.png"),

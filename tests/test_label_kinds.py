@@ -247,7 +247,7 @@ def test_a_second_annotation_of_an_image(made: Made) -> None:
 FORMS = {
     "windows": "images\\{name}",
     "drive": "C:\\data\\set 1\\{name}",
-    "home": "/home/someone/work/{name}",
+    "home": "/home/someone/photos/{name}",
     "above": "..\\..\\media\\upload\\{name}",
     "nested": "images/1/{name}",
     "encoded": "s3://bucket/some%20folder/{name}",
