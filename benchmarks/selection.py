@@ -130,7 +130,7 @@ def scenes_problem(options: argparse.Namespace, seed: int) -> Problem:
     names = [sample.name for sample in data.splits["train"]]
     start = np.array([i for i, name in enumerate(names) if "labeled" in name])
     recipe = make_recipe(SCENE_SETTINGS, options, seed)
-    return Problem(data, count_class_pixels(data), start, recipe, options.steps or 400, LABELED)
+    return Problem(data, count_class_pixels(data), start, recipe, options.steps or 1000, LABELED)
 
 
 def camvid_problem(options: argparse.Namespace, seed: int) -> Problem:

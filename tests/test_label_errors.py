@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+import pixelwise
 from fixture_types import Cli
 from pixelwise.data.classes import IGNORE
 from pixelwise.data.dataset import open_dataset
@@ -28,6 +29,7 @@ from pixelwise.study.label_errors.evidence import (
 )
 from pixelwise.study.label_errors.find import find_label_errors
 from pixelwise.study.label_errors.mispaired import Overview, find_mispaired, overview
+from pixelwise.study.label_errors.predictions import predict_again
 from pixelwise.study.label_errors.ranking import estimate, rank
 from pixelwise.study.label_errors.regions import Kind, Region, corrected, find_regions
 from pixelwise.training import load_recipe, train
@@ -289,6 +291,24 @@ def test_page_json_and_suggestions_agree(study: Path, tmp_path: Path) -> None:
                 allowed[window] |= True if whole else finding.mask()
         assert not (mask != old)[~allowed].any()
         assert (mask != old)[allowed].any()
+
+
+def test_regions_are_where_the_shown_prediction_contradicts_the_label(
+    study: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(None, {})
+    result = find_label_errors(study / "scenes", tmp_path / "o", recipe, run=study / "run")
+    data = open_dataset(study / "scenes", splits=("val",))
+    shown = {each.sample.name: each for each in predict_again(result.images, data, result.images)}
+    for finding in result.findings:
+        predicted = shown[finding.image].predicted[finding.window][finding.mask()]
+        labels = shown[finding.image].labels[finding.window][finding.mask()]
+        assert (predicted != labels).mean() > 0.99  # logits are rounded to 16 bits between
+    sample = shown[result.findings[0].image]
+    enlarged = pixelwise.load(study / "run/best.safetensors", runtime="torch", scales=(1, 1.5))
+    assert (enlarged.predict_labels(sample.image) == sample.predicted).all()
+    plain = pixelwise.load(study / "run/best.safetensors", runtime="torch")
+    assert (plain.predict_labels(sample.image) != sample.predicted).any()
 
 
 def test_files_of_others_and_full_folders_are_not_touched(study: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ last.safetensors is enough.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,12 @@ def train_folds(
 
 
 def open_unseen(
-    bundle: Path, root: Path, *, same: bool = True, progress: ProgressCallback | None = None
+    bundle: Path,
+    root: Path,
+    *,
+    same: bool = True,
+    scales: Sequence[float] = (1.0,),
+    progress: ProgressCallback | None = None,
 ) -> tuple[Predictor, SegmentationData]:
     """Load a network and open the images that it has not seen, as `val`.
 
@@ -115,12 +120,13 @@ def open_unseen(
         bundle: The network.
         root: Folder of images and masks.
         same: Whether the images and masks must be those that it was trained and validated on.
+        scales: Those of test-time augmentation.
         progress: Called with (done, total) after each pair is checked.
 
     Raises:
         InputError: If the dataset has changed, or has other classes than the network.
     """
-    predictor = Predictor.load(bundle, runtime="torch")
+    predictor = Predictor.load(bundle, runtime="torch", scales=scales)
     data = open_splits(predictor, root, "train", "val", progress=progress)
     if same and (bundle.parent / "data.json").is_file():
         check_same_data(bundle.parent, data)

@@ -31,6 +31,7 @@ from pixelwise.study.label_errors.evidence import (
 )
 from pixelwise.study.label_errors.mispaired import Overview, find_mispaired, overview
 from pixelwise.study.label_errors.page import Page, write_findings_page
+from pixelwise.study.label_errors.predictions import SCALES
 from pixelwise.study.label_errors.ranking import Estimate, estimate, is_certain, rank
 from pixelwise.study.label_errors.regions import Kind, Region, find_regions
 from pixelwise.study.label_errors.suggest import check_suggestions, write_suggestions
@@ -128,7 +129,11 @@ def find_label_errors(
         for number, bundle in enumerate(bundles, 1):
             callback.on_fold_predicting(number, len(bundles))
             predictor, data = open_unseen(
-                bundle, root, same=run is None, progress=callback.on_dataset_progress
+                bundle,
+                root,
+                same=run is None,
+                scales=SCALES,
+                progress=callback.on_dataset_progress,
             )
             _examine(bundle, predictor, data, collected, callback)
         mispaired = find_mispaired(list(collected.views.values()))

@@ -11,6 +11,9 @@ from pixelwise.data.pixel_format import Pixels
 from pixelwise.data.source import Sample
 from pixelwise.inference import Predictor
 
+SCALES = (1.0, 1.5)
+"""Scales whose probabilities are averaged: small objects are recognized in an enlarged image."""
+
 Examined = Mapping[str, tuple[Sample, Path]]
 """Each image and the bundle of the network that has not seen it, by name."""
 
@@ -33,6 +36,6 @@ def predict_again(
     for name in sorted(names, key=lambda name: (str(images[name][1]), name)):
         sample, bundle = images[name]
         if loaded is None or loaded[0] != bundle:
-            loaded = bundle, Predictor.load(bundle, runtime="torch")
+            loaded = bundle, Predictor.load(bundle, runtime="torch", scales=SCALES)
         image, labels = data.read(sample)
         yield Predicted(sample, image, labels, loaded[1].predict_labels(image))
