@@ -40,7 +40,9 @@ SIZE = (60, 80)
 OBJECTS = (2, 3)
 CLASSES = 4
 VOID = IGNORE
-THRESHOLDS = ClassThresholds(1.0, np.full(CLASSES, 0.9, np.float32))
+USUAL = np.linspace(0.5, 1, 1000, dtype=np.float32)
+SUPPORTS = {(label, band): USUAL for label in range(CLASSES) for band in range(len(BANDS) + 1)}
+THRESHOLDS = ClassThresholds(1.0, np.full(CLASSES, 0.9, np.float32), SUPPORTS)
 KINDS = {
     "missing": {Kind.MISSING},
     "superfluous": {Kind.SUPERFLUOUS},
@@ -109,6 +111,8 @@ def test_planted_faults_come_first_with_their_kinds(truth: dict[str, Mask]) -> N
     found = {finding.image for finding in findings[: 2 * len(faults)]}
     missed = Counter(fault.kind for fault in faults if fault.name not in found)
     assert missed.total() <= 2, missed
+    estimated = estimate(findings, list(planted))
+    assert estimated.low <= len(faults) <= estimated.high
 
 
 @pytest.mark.parametrize("fault", ["dilated", "shifted"])
@@ -160,7 +164,7 @@ def test_ignored_pixels_are_no_finding() -> None:
 
 
 def make_region(image: str, labeled: int, predicted: int, score: float, **values: Any) -> Region:
-    settings = {"strength": 5.0, "probability": 0.99, "confident": True, **values}
+    settings = {"strength": 5.0, "surprise": 5.0, "probability": 0.99, "confident": True, **values}
     box = (0, 0, 4, 4)
     return Region(image, Kind.BORDER, labeled, predicted, 16, box, score=score, **settings)
 
@@ -177,8 +181,9 @@ def test_the_estimate_counts_certain_findings_and_its_interval_is_over_images() 
     unsure = [
         make_region("b", 0, 1, 1.0, strength=1.5),
         make_region("c", 0, 1, 1.0, confident=False),
+        make_region("d", 0, 1, 1.0, surprise=2.5),
     ]
-    images = [f"a{i}" for i in range(10)] + ["b", "c"] + [f"d{i}" for i in range(28)]
+    images = [f"a{i}" for i in range(10)] + ["b", "c", "d"] + [f"e{i}" for i in range(27)]
     result = estimate([*certain, *unsure], images)
     assert result.count == 10
     assert 3 <= result.low < 10 < result.high <= 17  # binomial: 10 +- 2 x 2.7

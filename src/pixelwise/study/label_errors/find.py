@@ -95,6 +95,7 @@ class LabelErrors:
             "pixels": finding.pixels,
             "box": list(finding.box),
             "evidence": round(finding.strength, 4),
+            "surprise": round(finding.surprise, 4),
             "probability": round(finding.probability, 4),
         }
 

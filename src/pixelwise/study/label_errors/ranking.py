@@ -15,6 +15,8 @@ from pixelwise.study.label_errors.regions import Kind, Region
 
 CERTAIN = 3.0
 """The mean evidence from which a region counts as wrong in the estimate: odds of 20 to 1."""
+UNUSUAL = 3.0
+"""The mean surprise from which it does: at most 1 in 20 of such pixels has as little support."""
 PAIR, IMAGE = 0.6, 0.3
 """Exponents of the penalties: the score of the n-th region of a pair of classes is divided by
 n ** PAIR, and that of the n-th region of an image by n ** IMAGE."""
@@ -49,7 +51,7 @@ def rank(
     network finds an image hard if it contradicts much of it.
     """
     whole = [
-        Region(name, Kind.MISPAIRED, -1, -1, 0, (0, 0, 0, 0), 0.0, 0.0, True, 0.0, other=other)
+        Region(name, Kind.MISPAIRED, -1, -1, 0, (0, 0, 0, 0), 0.0, 0.0, 0.0, True, 0.0, other=other)
         for name, other in sorted(mispaired.items(), key=lambda item: views[item[0]].agreement)
     ]
     pairs: Counter[tuple[int, int]] = Counter()
@@ -71,9 +73,10 @@ def estimate(findings: Sequence[Region], images: Sequence[str]) -> Estimate:
     """Estimate the number of wrong regions, as confident learning does.
 
     A region counts if the network gives the predicted class at least the probability that it
-    usually gives that class where it is labeled, and the labeled class next to none. The interval
-    is that of a bootstrap over images. It does not cover what the network has learned wrongly or
-    cannot see, such as objects of a few pixels.
+    usually gives that class where it is labeled, and the labeled class next to none, and if that is
+    unusual: at most 1 in 20 pixels of the labeled class, as far from its border, has as little. The
+    interval is that of a bootstrap over images. It does not cover what the network has learned
+    wrongly or cannot see, such as objects of a few pixels.
     """
     counts = Counter(f.image for f in findings if is_certain(f))
     by_image = np.array([[counts[name]] for name in images])
@@ -85,4 +88,5 @@ def is_certain(finding: Region) -> bool:
     """Whether a finding counts in the estimate."""
     if finding.kind is Kind.MISPAIRED:
         return True
-    return finding.confident and finding.strength >= CERTAIN
+    certain = finding.strength >= CERTAIN and finding.surprise >= UNUSUAL
+    return finding.confident and certain

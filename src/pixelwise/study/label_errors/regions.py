@@ -48,6 +48,7 @@ class Region:
         pixels: Number of pixels.
         box: (top, left, bottom, right) in pixels; the last two are exclusive.
         strength: Mean log odds of the predicted class against the labeled one.
+        surprise: Mean surprise of its pixels, of `Evidence`.
         probability: Mean calibrated probability of the prediction, 0..1.
         confident: Whether that reaches the self-confidence of the predicted class.
         score: Grows with the suspicion, before other regions are taken into account.
@@ -62,6 +63,7 @@ class Region:
     pixels: int
     box: tuple[int, int, int, int]
     strength: float
+    surprise: float
     probability: float
     confident: bool
     score: float
@@ -132,7 +134,7 @@ def _describe(
         )
         strength = float(evidence.strength[window][pixels].mean())
         probability = float(evidence.probability[window][pixels].mean())
-        surprise = max(LEAST_SURPRISE, float(evidence.surprise[window][pixels].mean()))
+        surprise = float(evidence.surprise[window][pixels].mean())
         width = float(ndimage.distance_transform_edt(np.pad(pixels, 1)).max()) / side
         whole = [
             share[np.bincount(m.ids[window][pixels]).argmax()] < WHOLE
@@ -147,9 +149,10 @@ def _describe(
             int(components.sizes[number]),
             (rows.start, columns.start, rows.stop, columns.stop),
             strength,
+            surprise,
             probability,
             bool(probability >= thresholds.confidence[predicted]),
-            strength**3 * surprise**2 * width**0.5,
+            strength**3 * max(LEAST_SURPRISE, surprise) ** 2 * width**0.5,
             np.packbits(pixels).tobytes(),
         )
 
