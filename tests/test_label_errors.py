@@ -307,8 +307,8 @@ def test_regions_are_where_the_shown_prediction_contradicts_the_label(
         labels = shown[finding.image].labels[finding.window][finding.mask()]
         assert (predicted != labels).mean() > 0.99  # logits are rounded to 16 bits between
     sample = shown[result.findings[0].image]
-    enlarged = pixelwise.load(study / "run/best.safetensors", runtime="torch", scales=(1, 1.5))
-    assert (enlarged.predict_labels(sample.image) == sample.predicted).all()
+    upsampled = pixelwise.load(study / "run/best.safetensors", runtime="torch", scales=(1, 1.5))
+    assert (upsampled.predict_labels(sample.image) == sample.predicted).all()
     plain = pixelwise.load(study / "run/best.safetensors", runtime="torch")
     assert (plain.predict_labels(sample.image) != sample.predicted).any()
 

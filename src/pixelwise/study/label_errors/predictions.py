@@ -12,7 +12,7 @@ from pixelwise.data.source import Sample
 from pixelwise.inference import Predictor
 
 SCALES = (1.0, 1.5)
-"""Scales whose probabilities are averaged: small objects are recognized in an enlarged image."""
+"""Scales whose probabilities are averaged: small objects are recognized in an upsampled image."""
 
 Examined = Mapping[str, tuple[Sample, Path]]
 """Each image and the bundle of the network that has not seen it, by name."""
