@@ -87,6 +87,16 @@ def coco_files(root: Path) -> list[Path]:
     return [root / "annotations" / f"instances_{split}.json" for split in ("train", "val")]
 
 
+@pytest.mark.parametrize("folder", ["", "annotations"])
+def test_results_of_commands_are_no_annotations(tmp_path: Path, folder: str) -> None:
+    coco(tmp_path)
+    before = open_dataset(tmp_path, draw_val=False)
+    for name, images in (("evaluate", 3), ("select", [{"image": "a.png"}])):
+        content = {"written_by": f"pixelwise {name}", "images": images}
+        (tmp_path / folder / f"{name}.json").write_text(json.dumps(content))
+    assert open_dataset(tmp_path, draw_val=False).checksums == before.checksums
+
+
 def test_an_image_id_of_two_files_is_refused(tmp_path: Path) -> None:
     coco(tmp_path)
     edit_json(coco_files(tmp_path)[0], lambda c: c["images"][1].update(id=c["images"][0]["id"]))

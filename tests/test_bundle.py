@@ -160,6 +160,15 @@ def test_another_safetensors_file_is_not_a_bundle(tmp_path: Path) -> None:
         Bundle.load(path)
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    bundle = make_bundle()
+    name = next(key for key, weight in bundle.weights.items() if weight.is_floating_point())
+    bundle.weights[name].reshape(-1)[-1] = float("nan")
+    bundle.save(tmp_path / "b.safetensors")
+    with pytest.raises(InputError, match=f"b.safetensors: {name} holds values that are no numbers"):
+        Bundle.load(tmp_path / "b.safetensors")
+
+
 def test_a_failed_save_keeps_the_old_bundle(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     bundle = make_bundle()

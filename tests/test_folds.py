@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pixelwise.evaluation import evaluate
 from pixelwise.evaluation.bootstrap import score_intervals
 from pixelwise.evaluation.open_splits import open_splits
 from pixelwise.inference import Predictor
+from pixelwise.planning.training_data import open_training_data
 from pixelwise.recipes.schema import Recipe
 from pixelwise.study.cross_validate import CrossValidation, cross_validate
 from pixelwise.study.folds import FoldsCallback
@@ -41,7 +43,8 @@ def write_grouped(root: Path, names: Mapping[str, list[int]]) -> Path:
     """Write images NAME_INDEX of 16 x 16 pixels; their masks hold the given class values."""
     rng = np.random.default_rng(0)
     for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True)
+        for name in names:
+            (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
     for name, values in names.items():
         image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(image).save(root / "images" / f"{name}.png")
@@ -100,6 +103,51 @@ def test_a_table_names_the_group_of_each_image(tmp_path: Path) -> None:
     (root / "groups.csv").write_text("image,field\npatient0_00,south\n")
     with pytest.raises(InputError, match=r"patient1_00.png: is not in .*groups.csv"):
         group_images(root, samples, "groups.csv:field")
+
+
+def grouped_by_table(root: Path, text: str) -> list[str]:
+    (root / "groups.csv").write_text(text, encoding="utf-8")
+    samples = [s for part in open_dataset(root, draw_val=False).splits.values() for s in part]
+    samples.sort(key=lambda sample: sample.name)
+    return group_images(root, samples, "groups.csv:field")
+
+
+def test_tables_of_spreadsheets_are_read(tmp_path: Path) -> None:
+    root = patients(tmp_path / "data", count=2, views=1)
+    for separator in (";", "\t", " , "):
+        lines = ["image,note,field", 'patient0_00,"x",north ', "patient1_00,,south"]
+        text = "\ufeff" + "\r\n".join(lines).replace(",", separator)
+        assert grouped_by_table(root, text) == ["north", "south"]
+    for text, message in (
+        (f"image,field\n{'x' * 200_000},north\n", "line 2: cannot be read"),
+        ("image,field,field\npatient0_00,north,south\n", "has several columns 'field'"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            grouped_by_table(root, text)
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_line_of_a_table_names_one_image(tmp_path: Path) -> None:
+    """Its folder decides among images of one name, and lines of images that are elsewhere count
+    for no other image."""
+    root = tmp_path / "data"
+    for folder in ("images/p1", "images/p2", "masks/p1", "masks/p2"):
+        (root / folder).mkdir(parents=True)
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save(root / folder / "0.png")
+    lines = ["p9/0.png,c", "D:\\scans\\p1\\0.png,a", "p2/0.png,b", "p8/0.png,d"]
+    assert grouped_by_table(root, "\n".join(["image,field", *lines])) == ["a", "b"]
+    with pytest.raises(InputError, match=r"line 2: 0.png can be .*p1/0.png or .*p2/0.png"):
+        grouped_by_table(root, "image,field\n0.png,a\n")
+
+
+@pytest.mark.parametrize("rule", ["{group}_*", "{group}/*", "folder", "m\u00fc/{group}_*"])
+def test_names_in_another_unicode_form_are_of_one_group(rule: str) -> None:
+    forms = [unicodedata.normalize(form, "m\u00fc") for form in ("NFC", "NFD")]
+    samples = [
+        Sample(f"{forms[0]}/{number}", Path(form, f"{form}_{number}.png"), MaskFile(Path("m")))
+        for number, form in enumerate(forms)
+    ]
+    assert len({*group_images(Path("d"), samples, rule)}) == 1
 
 
 @pytest.mark.parametrize("rule", ["patient", "{group}_{group}", ""])
@@ -279,6 +327,23 @@ def test_a_killed_cross_validation_resumes_to_the_same_table(
     assert again.to_json() == whole.to_json()
 
 
+def test_a_val_of_the_dataset_that_divides_groups_is_noted(tmp_path: Path) -> None:
+    write_grouped(tmp_path, {f"{s}/{p}_{s}": [0, 1] for s in ("train", "val") for p in "ab"})
+    data = open_training_data(tmp_path, recipe(**{"data.group_by": "{group}_*"}))
+    assert "val divides 2 of 2 groups by {group}_*, such as a: the score is too" in data.notes[-1]
+    data = open_training_data(tmp_path, recipe(**{"data.group_by": "*_{group}"}))
+    assert "divides" not in data.notes[-1]
+    with pytest.raises(InputError, match=r"there is no file typo\.csv"):
+        open_training_data(tmp_path, recipe(**{"data.group_by": "typo.csv:x"}))
+    assert any("divides 2 of 2" in n for n in examine(tmp_path, group_by="{group}_*").facts.notes)
+
+
+def test_a_dataset_of_a_test_split_alone_has_no_folds(tmp_path: Path) -> None:
+    write_grouped(tmp_path, {f"test/{name}": [0, 1] for name in "abc"})
+    with pytest.raises(InputError, match="has no images to divide into folds besides test"):
+        open_dataset(tmp_path, fold="1/2")
+
+
 def test_the_interval_is_over_groups(tmp_path: Path) -> None:
     root = patients(tmp_path / "data", count=4, views=2)
     rule = recipe(**{"data.group_by": "{group}_*", "epochs": 1})
@@ -286,6 +351,7 @@ def test_the_interval_is_over_groups(tmp_path: Path) -> None:
     content = result.to_json()
     assert content["intervals"]["over"] == "groups"
     assert content["intervals"]["groups"] == len(result.group_counts) == 4
+    assert "images" not in content["intervals"]
     assert [row["groups"] for row in content["folds"]] == [2, 2]
     assert result.intervals.values["mean_iou"].tolist() == pytest.approx(
         score_intervals(result.group_counts).values["mean_iou"].tolist()

@@ -20,6 +20,8 @@ from pixelwise.data.dataset import open_dataset
 from pixelwise.data.scenes import write_scenes
 from pixelwise.errors import InputError
 from pixelwise.evaluation.logit_samples import SampledLogits
+from pixelwise.evaluation.open_splits import open_splits
+from pixelwise.inference import Predictor
 from pixelwise.study.label_errors.evidence import (
     BANDS,
     ClassThresholds,
@@ -334,6 +336,8 @@ def test_files_of_others_and_full_folders_are_not_touched(study: Path, tmp_path:
         call(suggest=tmp_path / "full")
     with pytest.raises(InputError, match="is inside"):
         call(suggest=study / "scenes/new")
+    with pytest.raises(InputError, match=f"contains {tmp_path / 'o'}"):
+        call(suggest=tmp_path / "o")
 
 
 def test_commands_share_the_folds_and_refuse_contradictions(
@@ -362,6 +366,25 @@ def test_commands_share_the_folds_and_refuse_contradictions(
     )
     assert result.code == 2
     assert result.err.strip().endswith("is trained already: omit --folds")
+
+
+def test_images_that_the_network_has_seen_are_not_examined(study: Path, tmp_path: Path) -> None:
+    """A drawn val is another one once images were added: the run knows what it was trained on."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "best.safetensors").write_bytes((study / "run/best.safetensors").read_bytes())
+    written = json.loads((study / "run/data.json").read_text())
+    seen = written["splits"]["val"].pop()
+    written["splits"]["train"].append(seen)
+    (run / "data.json").write_text(json.dumps(written))
+    with pytest.raises(
+        InputError, match=f"trained on 1 of the images of val, such as {seen['name']}"
+    ):
+        find_label_errors(study / "scenes", tmp_path / "o", load_recipe(None, {}), run=run)
+    for bundle, count in ((run, 1), (study / "run", 0)):
+        predictor = Predictor.load(bundle / "best.safetensors", runtime="torch")
+        notes = open_splits(predictor, study / "scenes", "val").notes
+        assert sum("the scores are too high" in note for note in notes) == count
 
 
 def test_a_network_of_other_classes_is_refused(study: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -596,6 +597,39 @@ def test_folds_hold_whole_blocks(plain: Path, number: int) -> None:
     assert not blocks["train"] & blocks["val"]
     assert len(blocks["train"] | blocks["val"]) == 12
     np.testing.assert_array_equal(assemble(data)[1], expected())
+
+
+def test_the_interval_of_a_cross_validation_is_over_blocks(
+    plain: Path, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pixelwise.study import cross_validate as module
+    from pixelwise.training import load_recipe
+    from pixelwise.weights.bundle import Bundle
+
+    state(plain, TOML + "[windows]\nsize = 100\nblock = 2\n")
+    classes = open_dataset(plain).classes
+    assert len(classes) == len(Bundle.load(tiny_bundle).classes)
+    bundles = [tmp_path.parent / f"{number}.safetensors" for number in (1, 2)]
+    for number, path in enumerate(bundles, 1):
+        recipe = {"data": {"fold": f"{number}/2"}}
+        replace(Bundle.load(tiny_bundle), classes=classes, recipe=recipe).save(path)
+    monkeypatch.setattr(module, "train_folds", lambda *_, **__: bundles)
+    result = module.cross_validate(plain, tmp_path.parent / "o", load_recipe(None, {}), folds=2)
+    assert sum(fold.images for fold in result.folds) == 12
+    assert [fold.groups for fold in result.folds] == [2, 2]
+    assert result.to_json()["intervals"]["groups"] == len(result.group_counts) == 4
+
+
+def test_what_needs_image_files_refuses_windows(plain: Path, tiny_bundle: Path) -> None:
+    from pixelwise.inference import Predictor
+    from pixelwise.study.label_errors.suggest import check_files
+    from pixelwise.study.select import select
+
+    predictor = Predictor.load(tiny_bundle, runtime="torch")
+    with pytest.raises(InputError, match=r"windows of rasters.*omit --labelled"):
+        select(plain / "a.tif", predictor, plain / "out", count=1, labeled=plain)
+    with pytest.raises(InputError, match=r"windows of rasters.*omit --suggest"):
+        check_files(open_dataset(plain))
 
 
 def test_windows_cannot_be_converted_to_files(plain: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from PIL import Image
 from fixture_types import Cli, MakeData
 from pixelwise.data.classes import Classes
 from pixelwise.doctor.measures.fingerprint import Fingerprint, fingerprint
+from pixelwise.errors import InputError
+from pixelwise.file_io import PART
 from pixelwise.inference import Predictor
 from pixelwise.interrupts import StoppedError
 from pixelwise.models import create_model
@@ -292,6 +294,46 @@ def test_unreadable_images_are_reported_and_the_others_selected(
     assert "b.png" in result.faults[0]
     assert result.left_out == {"cannot be read": 1}
     assert "b.png" not in names(result)
+
+
+def test_images_of_one_name_are_all_copied(
+    pool: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    other = save(texture(77), tmp_path / "camera2" / "a.png")
+    select([pool, other.parent], predictor, tmp_path / "out", count=7, files="copy")
+    copies = [path.read_bytes() for path in (tmp_path / "out" / "images").iterdir()]
+    assert sorted(copies) == sorted(path.read_bytes() for path in [*pool.iterdir(), other])
+
+
+def test_what_a_kill_left_of_a_copy_is_replaced(
+    pool: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    result = select(pool, predictor, tmp_path / "out", count=2, files="copy")
+    (tmp_path / "out" / "images" / f".a.png.0123abcd{PART}").write_bytes(b"torn")
+    select(pool, predictor, tmp_path / "out", count=2, files="copy")
+    inside = [path.name for path in (tmp_path / "out" / "images").iterdir()]
+    assert sorted(inside) == sorted(names(result))
+
+
+@pytest.mark.parametrize("files", ["copy", "link"])
+def test_a_pool_in_the_folder_of_the_chosen_images_is_not_replaced(
+    pool: Path, predictor: Predictor, tmp_path: Path, files: module.Files
+) -> None:
+    images = Path(shutil.move(pool, tmp_path / "out" / "images"))
+    before = {path: path.read_bytes() for path in images.iterdir()}
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="where the chosen images are put"):
+            select(images, predictor, tmp_path / "out", count=2, files=files, overwrite=overwrite)
+    assert {path: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_images_of_a_single_color_can_be_in_the_pool(
+    pool: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    save(np.zeros((48, 64, 3), np.uint8), pool / "black.png")
+    result = select(pool, predictor, tmp_path / "out", count=7)
+    assert "black.png" in names(result)
+    assert not result.faults
 
 
 def write_bundle(path: Path, classes: list[str]) -> Path:

@@ -288,6 +288,15 @@ def test_videos_do_not_replace_each_other_or_themselves(
     assert path.read_bytes() == before
 
 
+def test_two_videos_of_one_name_are_refused(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.mp4").write_bytes(b"")
+    result = cli("predict", "b.safetensors", "a/x.mp4", "b/x.mp4")
+    assert result.code == 2
+    assert "b/x.mp4: its results would have the same names as those of a/x.mp4" in result.err
+
+
 def test_the_command_accepts_videos_and_images(
     make_video: Callable[..., Path], tmp_path: Path, tiny_bundle: Path, cli: Callable[..., Any]
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import os
 import secrets
 import shutil
@@ -208,6 +210,27 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: invalid UTF-8 ({error}): save the file as UTF-8") from error
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Read a table: the cells of each line, without spaces around them.
+
+    The first line decides what separates the cells: commas, or the semicolons or tabs of
+    spreadsheets.
+
+    Raises:
+        InputError: As for `read_text`, or if a cell is too long, as after a missing quotation mark.
+    """
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+    try:
+        return [[cell.strip() for cell in row] for row in reader]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}: line {reader.line_num}: cannot be read ({error}): save the table as CSV"
+        ) from error
 
 
 def check_folder(path: Path) -> None:

@@ -149,6 +149,7 @@ def predict_files(
     from pixelwise.inference.output_names import find_images, output_names, typical_size
 
     videos = [path for path in images if is_video(path) and path.is_file()]
+    _check_names(videos)
     paths = find_images([path for path in images if path not in videos])
     wanted = answer_options or AnswerOptions()
     # Faults are reported before anything is loaded.
@@ -189,6 +190,19 @@ def predict_files(
         succeeded = complete and succeeded
     if not succeeded:
         raise SystemExit(1)
+
+
+def _check_names(videos: Sequence[Path]) -> None:
+    """Raise InputError if the results of two videos would have the same names."""
+    from pixelwise.inference.output_names import base_names
+
+    names = base_names(videos)
+    for path, name in zip(videos, names, strict=True):
+        if (first := videos[names.index(name)]) != path:
+            raise InputError(
+                f"{path}: its results would have the same names as those of {first}: rename one, "
+                "or predict them into different folders"
+            )
 
 
 def _predict_videos(

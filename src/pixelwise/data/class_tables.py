@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from pixelwise.data.classes import Classes, Color, read_classes_toml, toml_has_colors
 from pixelwise.errors import InputError
-from pixelwise.file_io import read_text
+from pixelwise.file_io import read_rows, read_text
 
 VOID = frozenset({"void", "ignore", "ignored", "__ignore__", "unlabeled"})
 """Names that annotation tools give to ignored pixels."""
@@ -54,8 +53,7 @@ def _classes_toml(path: Path) -> Table:
 def read_class_dict(path: Path) -> Table:
     """Read class_dict.csv: a header, then `name, r, g, b`; the value of a class is its position."""
     entries = []
-    for number, row in enumerate(csv.reader(read_lines(path)), start=1):
-        cells = [cell.strip() for cell in row]
+    for number, cells in enumerate(read_rows(path), start=1):
         if not any(cells) or (number == 1 and not cells[-1].isdigit()):
             continue
         if len(cells) != 4 or not all(cell.isdigit() for cell in cells[1:]):

@@ -192,6 +192,11 @@ def _pool(source: Source) -> None:
     """Make train, val and undivided images one split, named train."""
     parts = [source.splits.pop(split, []) for split in ("all", "train", "val")]
     samples = sorted((s for part in parts for s in part), key=lambda sample: sample.name)
+    if not samples:
+        raise InputError(
+            f"{source.root}: has no images to divide into folds besides "
+            f"{', '.join(source.splits)}: add images for training"
+        )
     source.splits = {"train": samples, **source.splits}
 
 

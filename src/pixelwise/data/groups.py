@@ -11,16 +11,16 @@ A rule names the group of each image:
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
-from pixelwise.data.file_resolver import FileResolver
+from pixelwise.data.file_resolver import FileResolver, fold, nfc, path_parts
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
-from pixelwise.file_io import read_text
+from pixelwise.file_io import read_rows
 
 FORMS = (
     "a pattern such as '{group}_*', the word folder, or TABLE.csv:COLUMN, a column of a table "
@@ -57,10 +57,32 @@ def group_images(root: Path, samples: Sequence[Sample], rule: str) -> list[str]:
     """
     table, _, column = rule.rpartition(":")
     if table and not re.fullmatch(r"[A-Za-z]", table):
-        return _by_table(root, samples, Path(table), column)
-    if rule == "folder":
-        return [sample.image.parent.as_posix() for sample in samples]
-    return _by_pattern(samples, rule)
+        groups = _by_table(root, samples, Path(table), column)
+    elif rule == "folder":
+        groups = [sample.image.parent.as_posix() for sample in samples]
+    else:
+        groups = _by_pattern(samples, rule)
+    return [nfc(group) for group in groups]  # the names may come from several systems
+
+
+def note_divided_groups(root: Path, splits: Mapping[str, Sequence[Sample]], rule: str) -> list[str]:
+    """Return a note if groups are in train and in val, as a dataset with its own val may have them.
+
+    Raises:
+        InputError: As `group_images`.
+    """
+    if not rule or "train" not in splits or "val" not in splits:
+        return []
+    groups = group_images(root, [*splits["train"], *splits["val"]], rule)
+    count = len(splits["train"])
+    divided = {*groups[:count]} & {*groups[count:]}
+    if not divided:
+        return []
+    return [
+        f"the dataset's own val divides {len(divided)} of {len({*groups})} groups by {rule}, such "
+        f"as {min(divided)}: the score is too high for new groups; cross-validate keeps groups "
+        "together"
+    ]
 
 
 def suggested_group(sample: Sample) -> str:
@@ -79,7 +101,7 @@ def suggested_group(sample: Sample) -> str:
 def _by_pattern(samples: Sequence[Sample], rule: str) -> list[str]:
     if rule.count("{group}") != 1:
         raise InputError(f"group_by {rule!r}: allowed are {FORMS}")
-    parts = re.split(r"(\{group\}|\*)", rule)
+    parts = re.split(r"(\{group\}|\*)", nfc(rule))
     forms = {"{group}": "([^/]+?)", "*": "[^/]*"}
     pattern = re.compile("".join(forms.get(part, re.escape(part)) for part in parts))
     depth = rule.count("/") + 1
@@ -87,7 +109,7 @@ def _by_pattern(samples: Sequence[Sample], rule: str) -> list[str]:
     for sample in samples:
         path = Path(sample.name)
         path = path.with_name(sample.image.stem)
-        match = pattern.fullmatch("/".join(path.parts[-depth:]))
+        match = pattern.fullmatch(nfc("/".join(path.parts[-depth:])))
         groups.append(match[1] if match else "")
         if match is None:
             problems.append(
@@ -103,30 +125,58 @@ def _by_table(root: Path, samples: Sequence[Sample], table: Path, column: str) -
     path = next((p for p in (root / table, table) if p.is_file()), None)
     if path is None:
         raise InputError(f"group_by {table}:{column}: there is no file {table} in {root} or here")
-    rows = list(csv.reader(io.StringIO(read_text(path).removeprefix("\ufeff"))))
+    rows = read_rows(path)
     header = rows[0] if rows else []
-    if column not in header[1:]:
+    if header[1:].count(column) != 1:
         raise InputError(
-            f"{path}: has no column {column!r} after that of the images: its columns are "
-            f"{', '.join(header) or 'none'}"
+            f"{path}: has {'several columns' if column in header[1:] else 'no column'} {column!r} "
+            f"after that of the images: its columns are {', '.join(header) or 'none'}"
         )
     position = header.index(column, 1)
     resolver = FileResolver(root, [sample.image for sample in samples])
-    group_of: dict[Path, str] = {}
+    line_of: dict[Path, _Line] = {}
     for number, row in enumerate(rows[1:], 2):
         for image in resolver.candidates(row[0]) if row and row[0] else ():
-            group = row[position].strip() if position < len(row) else ""
+            group = row[position] if position < len(row) else ""
             if not group:
                 raise InputError(f"{path}: line {number} gives {row[0]} no {column}: add it")
-            if group_of.setdefault(image, group) != group:
+            own = _Line(_shared_folders(image, row[0]), number, row[0], group)
+            other = line_of.setdefault(image, own)
+            if own.folders > other.folders:
+                line_of[image] = own
+            elif own.folders == other.folders and own.group != other.group:
                 raise InputError(
-                    f"{path}: gives {image} the groups {group_of[image]!r} and {group!r}: keep one"
+                    f"{path}: gives {image} the groups {other.group!r} and {group!r}: keep one"
                 )
-    problems = [
-        f"{sample.image}: is not in {path}, so its group is not known: add a line for it"
-        for sample in samples
-        if sample.image not in group_of
-    ]
+    problems = []
+    named: dict[int, Path] = {}
+    for image in (sample.image for sample in samples):
+        line = line_of.get(image)
+        if line is None:
+            problems.append(
+                f"{image}: is not in {path}, so its group is not known: add a line for it"
+            )
+        elif named.setdefault(line.number, image) != image:
+            problems.append(
+                f"{path}: line {line.number}: {line.name} can be {named[line.number]} or {image}: "
+                "write its folder as well"
+            )
     if problems:
         raise InputError(*problems)
-    return [group_of[sample.image] for sample in samples]
+    return [line_of[sample.image].group for sample in samples]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of a table, and how many trailing folders it shares with the image that it names."""
+
+    folders: int
+    number: int
+    name: str
+    group: str
+
+
+def _shared_folders(image: Path, name: str) -> int:
+    folders = path_parts(name.replace("\\", "/"))[:-1]
+    pairs = zip(reversed(folders), reversed(image.parent.parts), strict=False)
+    return len([*takewhile(lambda pair: fold(pair[0]) == fold(pair[1]), pairs)])

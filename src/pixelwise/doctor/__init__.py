@@ -11,6 +11,7 @@ from pathlib import Path
 from pixelwise.data import layouts
 from pixelwise.data.dataset_scan import ProgressCallback, scan_dataset
 from pixelwise.data.dataset_spec import DatasetSpec
+from pixelwise.data.groups import note_divided_groups
 from pixelwise.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIXES
 from pixelwise.data.source import Source
 from pixelwise.data.splits import draw_validation_split
@@ -54,6 +55,7 @@ def examine(
         source = _find_source(folder, spec)
         with defer_errors():
             draw_validation_split(source, val_fraction=val_fraction, seed=seed, group_by=group_by)
+            source.notes += note_divided_groups(source.root, source.splits, group_by)
     scan = scan_dataset(source, inspect_pair, workers=workers or transfers, progress=progress)
     scan.layout_problems = layout_problems
     return diagnose(scan)

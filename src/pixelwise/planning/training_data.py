@@ -7,6 +7,7 @@ from pathlib import Path
 from pixelwise.data.dataset import SegmentationData, open_dataset
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.dataset_spec import DatasetSpec
+from pixelwise.data.groups import note_divided_groups
 from pixelwise.recipes.schema import Recipe
 
 SPLITS = ("train", "val")
@@ -23,10 +24,10 @@ def open_training_data(
         progress: Called with (done, total) after each pair.
 
     Raises:
-        InputError: As `open_dataset`.
+        InputError: As `open_dataset`, or if `data.group_by` cannot be used.
     """
     settings = recipe.data
-    return open_dataset(
+    data = open_dataset(
         root,
         splits=SPLITS,
         val_fraction=settings.val_fraction,
@@ -40,3 +41,5 @@ def open_training_data(
         group_by=settings.group_by,
         fold=settings.fold,
     )
+    data.notes += note_divided_groups(data.root, data.splits, settings.group_by)
+    return data

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.groups import group_images
+from pixelwise.data.groups import find_groups
 from pixelwise.evaluation import evaluate
 from pixelwise.evaluation.bootstrap import Intervals, score_intervals
 from pixelwise.evaluation.confusion import ConfusionMatrix, Scores
@@ -64,10 +64,11 @@ class CrossValidation:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON: the scores as of `evaluate`, and a row for each fold."""
         intervals = self.intervals.to_json(self.classes)
-        units = "groups" if self.grouped else "images"
+        intervals["over"] = "groups" if self.grouped else "images"
+        intervals[intervals["over"]] = intervals.pop("images")
         return {
             **self.scores.to_json(self.classes),
-            "intervals": {**intervals, "over": units, units: intervals.pop("images")},
+            "intervals": intervals,
             "folds": [
                 {
                     "fold": number,
@@ -101,7 +102,8 @@ def cross_validate(
             result = evaluate(predictor, data, progress=callback.on_validation_progress)
             samples, rule = data.splits["val"], recipe.data.group_by
             names = [sample.name for sample in samples]
-            groups = group_images(root, samples, rule) if rule else names
+            found = find_groups(root, samples, rule)
+            groups = names if found is None else found
             for group, image_counts in zip(groups, result.image_counts.counts, strict=True):
                 counts[group] = counts.get(group, 0) + image_counts
             fold_scores.append(FoldScores(len(samples), len(set(groups)), result.scores))
@@ -113,5 +115,5 @@ def cross_validate(
         fold_scores,
         matrix,
         np.stack(list(counts.values())),
-        bool(recipe.data.group_by),
+        found is not None,
     )

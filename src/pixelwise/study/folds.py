@@ -21,7 +21,7 @@ from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.distributed.environment import read_distributed_env
 from pixelwise.errors import InputError
-from pixelwise.evaluation.open_splits import open_splits
+from pixelwise.evaluation.open_splits import describe_seen, open_splits, seen_images
 from pixelwise.file_io import write_text
 from pixelwise.folder_lock import NAME as LOCK
 from pixelwise.folder_lock import FolderLock
@@ -124,12 +124,15 @@ def open_unseen(
         progress: Called with (done, total) after each pair is checked.
 
     Raises:
-        InputError: If the dataset has changed, or has other classes than the network.
+        InputError: If the dataset has changed, the network has seen these images, or it has other
+            classes.
     """
     predictor = Predictor.load(bundle, runtime="torch", scales=scales)
     data = open_splits(predictor, root, "train", "val", progress=progress)
     if same and (bundle.parent / "data.json").is_file():
         check_same_data(bundle.parent, data)
+    elif seen := seen_images(bundle, data, "val"):
+        raise InputError(f"{root}: {describe_seen(seen, 'val')}: train folds to examine it")
     return predictor, data
 
 

@@ -191,7 +191,7 @@ def measure_images(
             missing,
             prepare=read,
             work=measure,
-            finish=lambda _, result: result,
+            finish=lambda _, result: encode(result),
             size=lambda pixels: pixels.nbytes * (1 + 8 * len(predictor.classes)),
             stop=lambda: interrupts.requested is not None,
             concurrency=max(2, cores()) if parallel else 1,
@@ -204,7 +204,7 @@ def measure_images(
                     failed.add(step.item)
                 else:
                     assert step.result is not None
-                    log.add(kind, step.item, stamps[step.item], encode(step.result))
+                    log.add(kind, step.item, stamps[step.item], step.result)
                 done += 1
                 if progress is not None:
                     progress(done, len(images))

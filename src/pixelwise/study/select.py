@@ -24,13 +24,14 @@ from pixelwise.data.classes import Classes
 from pixelwise.data.dataset_scan import ProgressCallback
 from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.errors import InputError
-from pixelwise.file_io import atomic, make_folder, write_errors, write_text
+from pixelwise.file_io import PART, atomic, make_folder, write_errors, write_text
 from pixelwise.folder_lock import FolderLock
 from pixelwise.inference import Predictor
-from pixelwise.inference.output_names import base_names, find_images
+from pixelwise.inference.output_names import find_images
 from pixelwise.overwriting import check_output, files_of_others, html_mark, json_mark
 from pixelwise.pages.html_page import write_page
 from pixelwise.recipes.load_recipe import load_bundle_recipe
+from pixelwise.regions.annotations import unique_names
 from pixelwise.study.diverse_choice import Choice, choose, near_labeled, skip_frames
 from pixelwise.study.pool_measures import (
     LOG_MARK,
@@ -190,6 +191,8 @@ def select(
         )
     if isinstance(labeled, str | Path):
         labeled = _labeled_images(Path(labeled), predictor)
+    if files is not None:
+        _check_apart([*paths, *(labeled or ())], out / IMAGES)
     with FolderLock(out, COMMAND) as lock:
         previous = _check_files(out, files, overwrite=overwrite)
         lock.take()
@@ -313,13 +316,29 @@ def _labeled_images(labeled: Path, predictor: Predictor) -> list[Path]:
     settings = load_bundle_recipe(predictor.recipe).data
     spec = DatasetSpec(settings.images, settings.masks, from_run=True)
     source = layouts.read(labeled, spec)
-    return [sample.image for samples in source.splits.values() for sample in samples]
+    samples = [sample for samples in source.splits.values() for sample in samples]
+    if any(sample.part is not None for sample in samples):
+        raise InputError(
+            f"{labeled}: its images are windows of rasters, with which a pool is not compared: "
+            "omit --labelled"
+        )
+    return [sample.image for sample in samples]
 
 
 def _probabilities(predictor: Predictor) -> dict[str, Any]:
     """Return what decides the probabilities besides the network."""
     calibration = predictor.calibration
     return {**predictor.to_json(), "temperature": calibration and calibration.temperature}
+
+
+def _check_apart(images: Sequence[Path], folder: Path) -> None:
+    """Raise InputError if an image lies in the folder whose files are replaced."""
+    target = folder.resolve()
+    for image in images:
+        if target in (image.parent.resolve(), image.resolve().parent):
+            raise InputError(
+                f"{image}: lies in {folder}, where the chosen images are put: choose another --out"
+            )
 
 
 def _check_files(out: Path, files: Files | None, *, overwrite: bool) -> set[str]:
@@ -346,7 +365,7 @@ def _check_files(out: Path, files: Files | None, *, overwrite: bool) -> set[str]
     folder = out / IMAGES
     if files is not None and os.path.lexists(folder) and not overwrite:
         inside = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-        others = [path for path in inside if path.name not in previous]
+        others = [path for path in inside if path.name not in previous and not _is_part(path)]
         if others:
             raise files_of_others(others, out)
     return previous
@@ -365,11 +384,8 @@ def _write(
     names = {}
     if files is not None:
         paths = [selected.path for selected in chosen]
-        stems = base_names(paths)
-        names = {
-            (stem if stem == path.name else stem + path.suffix): path
-            for stem, path in zip(stems, paths, strict=True)
-        }
+        stems = unique_names(paths)
+        names = {stem + path.suffix: path for stem, path in zip(stems, paths, strict=True)}
     # All names are recorded before, so that files that a kill leaves behind are known.
     _write_json(selection, sorted(previous | {*names}))
     if files is not None:
@@ -386,6 +402,11 @@ def _write(
     )
 
 
+def _is_part(path: Path) -> bool:
+    """Whether a file is what a kill left behind of a copy."""
+    return path.name.startswith(".") and path.name.endswith(PART)
+
+
 def _write_json(selection: Selection, files: Sequence[str]) -> None:
     content = {"written_by": f"pixelwise {COMMAND}", **selection.to_json(), "files": list(files)}
     write_text(selection.out / "selection.json", json.dumps(content, indent=1) + "\n")
@@ -395,8 +416,9 @@ def _put_images(folder: Path, names: dict[str, Path], previous: set[str], files:
     """Copy or link images into a folder, in place of those of an earlier call; others stay."""
     make_folder(folder)
     with write_errors(folder):
-        for name in previous | {*names}:
-            (folder / name).unlink(missing_ok=True)
+        for path in list(folder.iterdir()):
+            if path.name in previous | {*names} or _is_part(path):
+                path.unlink()
         for name, path in names.items():
             if files == "link":
                 (folder / name).symlink_to(path.resolve())

@@ -156,6 +156,12 @@ class Bundle:
             )
             if bundle.normalization.channels != bundle.pixels.channels:
                 raise ValueError("normalization and images differ in their number of channels")
+            for name, weight in tensors.items():
+                if weight.is_floating_point() and weight.isnan().any():
+                    raise InputError(
+                        f"{name} holds values that are no numbers, so it predicts nothing: use "
+                        "the bundle of an earlier epoch, or train again"
+                    )
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:

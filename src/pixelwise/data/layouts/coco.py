@@ -47,6 +47,8 @@ def _json_files(folder: Path) -> list[Path]:
 
 def _is_coco(path: Path) -> bool:
     keys = json_yaml.top_keys(path)
+    if "written_by" in keys and "categories" not in keys:  # results of a pixelwise command
+        return False
     # Files of labelme have `shapes` or `imageData`; files of Label Studio are lists.
     return bool(keys & {"images", "annotations", "categories"}) and not keys & {"[]", "shapes"}
 

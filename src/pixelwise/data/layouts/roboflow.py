@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-from pixelwise.data.class_tables import Table, find_table, read_lines
+from pixelwise.data.class_tables import Table, find_table
 from pixelwise.data.layouts.error_handling import collect_errors
 from pixelwise.data.layouts.folder_names import split_folders
 from pixelwise.data.layouts.layout_classes import make_table
 from pixelwise.data.layouts.pairing import pair
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import InputError, raise_problems
+from pixelwise.file_io import read_rows
 
 DESCRIPTION = "Roboflow semantic masks: train/, valid/, test/ with NAME_mask.png and _classes.csv"
 
@@ -53,7 +53,7 @@ def read(root: Path) -> Source:
 
 def _read_table(path: Path) -> Table:
     """Read a header `Pixel Value, Class` and lines of a value and a name."""
-    rows = [[cell.strip() for cell in row] for row in csv.reader(read_lines(path)) if row]
+    rows = [row for row in read_rows(path) if row]
     entries = []
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != 2 or not row[0].isdigit():

@@ -34,7 +34,11 @@ from pixelwise.study.label_errors.page import Page, write_findings_page
 from pixelwise.study.label_errors.predictions import SCALES
 from pixelwise.study.label_errors.ranking import Estimate, estimate, is_certain, rank
 from pixelwise.study.label_errors.regions import Kind, Region, find_regions
-from pixelwise.study.label_errors.suggest import check_suggestions, write_suggestions
+from pixelwise.study.label_errors.suggest import (
+    check_files,
+    check_suggestions,
+    write_suggestions,
+)
 
 JSON = "label_errors.json"
 PAGE = "label_errors.html"
@@ -119,6 +123,8 @@ def find_label_errors(
     callback = callback or FoldsCallback()
     if suggest is not None:
         check_suggestions(root, suggest)
+        if out.resolve().is_relative_to(suggest.resolve()):
+            raise InputError(f"{suggest}: contains {out}: give a folder beside it with --suggest")
     with folds_folder(out, COMMAND):
         for name, mark in ((PAGE, html_mark(PAGE_WRITER)), (JSON, json_mark(COMMAND))):
             check_output(out / name, mark=mark, overwrite=overwrite)
@@ -136,6 +142,8 @@ def find_label_errors(
                 scales=SCALES,
                 progress=callback.on_dataset_progress,
             )
+            if suggest is not None:
+                check_files(data)
             _examine(bundle, predictor, data, collected, callback)
         mispaired = find_mispaired(list(collected.views.values()))
         findings = rank(collected.regions, collected.views, mispaired)

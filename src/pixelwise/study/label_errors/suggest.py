@@ -27,6 +27,14 @@ def check_suggestions(root: Path, folder: Path) -> None:
         raise InputError(f"{folder}: exists and is not empty: give a new folder with --suggest")
 
 
+def check_files(data: SegmentationData) -> None:
+    """Raise InputError if the images of a dataset are no files, which can be copied."""
+    if any(sample.part is not None for samples in data.splits.values() for sample in samples):
+        raise InputError(
+            f"{data.root}: its images are windows of rasters, which are not copied: omit --suggest"
+        )
+
+
 def write_suggestions(
     folder: Path, data: SegmentationData, images: Examined, findings: Sequence[Region]
 ) -> None:
