@@ -403,6 +403,17 @@ def test_the_voc_export_of_labelme_is_read(
         np.testing.assert_array_equal(mask_of(data, stem), mask)
 
 
+# GeoJSON.
+
+
+@pytest.mark.parametrize("system", [None, [], {"properties": None}, {"properties": {"name": None}}])
+def test_a_reference_system_without_a_name_means_pixels(system: object, tmp_path: Path) -> None:
+    expected = MINIATURES["geojson"](tmp_path)
+    edit_json(tmp_path / "photo_0.geojson", lambda c: c.update(crs=system))
+    data = open_dataset(tmp_path, draw_val=False)
+    assert sum(map(len, data.splits.values())) == sum(map(len, expected.masks.values()))
+
+
 # labelme.
 
 
