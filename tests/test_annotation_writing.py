@@ -160,10 +160,15 @@ def test_names_that_readers_take_as_equal_are_kept_apart(
 ) -> None:
     """They decode names, strip spaces and leave out suffixes, because tools do."""
     for number, names in enumerate(
-        (("a%20b.png", "a b.png"), (" a.png", "a.png"), ("a.png.jpg", "a.jpg.png", "a.png"))
+        (
+            ("a%20b.png", "a b.png"),
+            (" a.png", "a.png"),
+            ("a.png.jpg", "a.jpg.png", "a.png"),
+            (" b.png", "c .png"),
+        )
     ):
         images = [save_image(tmp_path / f"in{number}" / name, (6, 9)) for name in names]
-        masks = {path: np.full((6, 9), i, np.uint8) for i, path in enumerate(images)}
+        masks = {path: np.full((6, 9), i, np.uint8) for i, path in enumerate(images, start=1)}
         folder = write(tmp_path / f"out{number}", to, masks, shapes=kind)
         found, _ = read_back(tmp_path / f"out{number}", to)
         for path, labels in masks.items():
