@@ -154,6 +154,34 @@ def test_odd_images_and_names_are_kept_apart(to: str, kind: str, tmp_path: Path)
     assert sum(map(len, data.splits.values())) == len(names)
 
 
+@pytest.mark.parametrize(("to", "kind"), KINDS)
+def test_names_that_readers_take_as_equal_are_kept_apart(
+    to: str, kind: str, tmp_path: Path
+) -> None:
+    """They decode names, strip spaces and leave out suffixes, because tools do."""
+    for number, names in enumerate(
+        (
+            ("a%20b.png", "a b.png"),
+            (" a.png", "a.png"),
+            ("a.png.jpg", "a.jpg.png", "a.png"),
+            (" b.png", "c .png"),
+        )
+    ):
+        images = [save_image(tmp_path / f"in{number}" / name, (6, 9)) for name in names]
+        masks = {path: np.full((6, 9), i, np.uint8) for i, path in enumerate(images, start=1)}
+        folder = write(tmp_path / f"out{number}", to, masks, shapes=kind)
+        found, _ = read_back(tmp_path / f"out{number}", to)
+        for path, labels in masks.items():
+            np.testing.assert_array_equal(found[folder.base_names[path]], labels)
+
+
+@pytest.mark.parametrize("name", [".a.png", "a\\b.png", "a\nb.png", "a\u2028b.png"])
+def test_names_that_no_reader_finds_are_refused(name: str, tmp_path: Path) -> None:
+    image = save_image(tmp_path / name, (6, 9))
+    with pytest.raises(InputError, match="its name cannot be written into annotations: rename"):
+        write(tmp_path / "out", "cvat", {image: np.ones((6, 9), np.uint8)})
+
+
 @pytest.mark.parametrize(
     ("names", "to", "message"),
     [
@@ -161,18 +189,17 @@ def test_odd_images_and_names_are_kept_apart(to: str, kind: str, tmp_path: Path)
         (("a", "__ignore__"), "labelme", "'__ignore__' has the name of ignored regions"),
         (("a", "b:c"), "cvat", "'b:c' cannot be in labelmap.txt"),
         (("a", "Unlabeled"), "cvat", "'Unlabeled' cannot be in labelmap.txt"),
-        (("Background",), "yolo", "no class besides the background"),
+        (("Background",), "yolo", "out: there is no class besides the background"),
     ],
 )
 def test_names_that_would_be_read_as_something_else_are_refused(
     names: tuple[str, ...], to: str, message: str, tmp_path: Path
 ) -> None:
+    """Before anything is predicted or written."""
     image = save_image(tmp_path / "a.png", (4, 4))
     with pytest.raises(InputError, match=message):
-        write(
-            tmp_path / "out", to, {image: np.zeros((4, 4), np.uint8)}, classes=Classes.make(names)
-        )
-    assert not [*tmp_path.rglob("*.json"), *tmp_path.rglob("labelmap.txt")]
+        AnnotationFolder(tmp_path / "out", to, [image], Classes.make(names))
+    assert not (tmp_path / "out").exists()
 
 
 # --- files of others -------------------------------------------------------------------------
@@ -449,6 +476,9 @@ def test_encoded_runs_are_decoded(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> 
     size = mask.shape
     text = rle.encode_compressed(mask)
     np.testing.assert_array_equal(rle.CocoRLE(1, text, size).cover(size), mask)
+    for right in (0, 2):
+        wide = np.pad(mask, ((0, 0), (3, right)))
+        assert rle.encode_compressed(mask, 3, right) == rle.encode_compressed(wide)
     packed = bytes(rle.encode_brush(mask))
     np.testing.assert_array_equal(rle.BrushRLE(1, packed, size).cover(size), mask)
 

@@ -167,6 +167,27 @@ def test_coco_images_may_be_in_any_folder(tmp_path: Path, folder: str, name: str
         np.testing.assert_array_equal(mask_of(data, stem), mask)
 
 
+def test_exports_in_a_form_that_is_not_read_are_explained(tmp_path: Path) -> None:
+    """CVAT's own format, and YOLO from Label Studio: without data.yaml, but with a JSON file."""
+    yolo(tmp_path / "a")
+    names = layouts.yolo.class_names(tmp_path / "a" / "data.yaml")
+    (tmp_path / "a" / "data.yaml").unlink()
+    shutil.copytree(tmp_path / "a" / "images", tmp_path / "b" / "images")
+    (tmp_path / "a" / "notes.json").write_text('{"categories": [], "info": {}}')
+    (tmp_path / "a" / "classes.txt").write_text("\n".join(names))
+    (line,) = refusal(tmp_path / "a")
+    text, _, line_of_yaml = line[:-1].rpartition(": `")
+    assert text == (
+        f"{tmp_path / 'a' / 'labels'}: holds label files of YOLO, but "
+        f"{tmp_path / 'a' / 'data.yaml'} does not exist: write the names of the classes into it"
+    )
+    (tmp_path / "a" / "data.yaml").write_text(line_of_yaml)
+    assert layouts.read(tmp_path / "a").layout == "yolo"
+    (tmp_path / "b" / "annotations.xml").write_text("<annotations/>")
+    (line,) = refusal(tmp_path / "b")
+    assert line.endswith("export the task as 'Segmentation mask 1.1' or 'COCO 1.0'")
+
+
 def test_a_flat_list_of_coordinates_is_explained(tmp_path: Path) -> None:
     coco(tmp_path)
     flat = {"segmentation": [1, 1, 9, 1, 9, 9]}
@@ -390,6 +411,17 @@ def test_the_voc_export_of_labelme_is_read(
     assert data.classes.ignore == 255
     for stem, mask in masks.items():
         np.testing.assert_array_equal(mask_of(data, stem), mask)
+
+
+# GeoJSON.
+
+
+@pytest.mark.parametrize("system", [None, [], {"properties": None}, {"properties": {"name": None}}])
+def test_a_reference_system_without_a_name_means_pixels(system: object, tmp_path: Path) -> None:
+    expected = MINIATURES["geojson"](tmp_path)
+    edit_json(tmp_path / "photo_0.geojson", lambda c: c.update(crs=system))
+    data = open_dataset(tmp_path, draw_val=False)
+    assert sum(map(len, data.splits.values())) == sum(map(len, expected.masks.values()))
 
 
 # labelme.

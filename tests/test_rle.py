@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from miniatures import coco_counts, coco_text, inside, rle_pack
-from pixelwise.data.polygons import Polygons, as_ring, fill_polygon
+from pixelwise.data.polygons import Polygons, RegionMask, as_ring, fill_polygon
 from pixelwise.data.rle import BrushRLE, CocoRLE, decode_compressed, decode_rle_pack
 from pixelwise.errors import InputError
 
@@ -108,6 +110,25 @@ def test_two_halves_do_not_overlap_and_leave_no_gap(cut: list[float], height: fl
     right = np.array([(top, -9), (40, -9), (40, 30), (bottom, 30)])
     halves = fill_polygon(left, (12, 14)).astype(int) + fill_polygon(right, (12, 14))
     assert (halves == 1).all()
+
+
+@pytest.mark.parametrize("by_area", [False, True])
+def test_memory_does_not_grow_with_the_number_of_objects(by_area: bool) -> None:
+    """A mask of the whole image for each of thousands of objects would not fit into memory."""
+    size, side = (300, 400), 10
+    corners = [(x, y) for y in range(0, size[0], 20) for x in range(0, size[1], 20)]
+    squares = tuple(
+        Polygons(1 + n % 200, (as_ring([x, y, x + side, y, x + side, y + side, x, y + side]),))
+        for n, (x, y) in enumerate(corners)
+    )
+    tracemalloc.start()
+    read = RegionMask(Path("a.json"), "a.png", squares, by_area=by_area).read(size)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * read.nbytes < len(squares) * read.nbytes / 30
+    for n, (x, y) in enumerate(corners):
+        assert (read[y : y + side, x : x + side] == 1 + n % 200).all()
+    assert (read > 0).sum() == len(squares) * side**2
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pycocotools with NumPy 2

@@ -184,15 +184,29 @@ class RegionMask:
             )
         mask = np.zeros(size, dtype=np.uint8)
         try:
-            covers = [(region.value, region.cover(size)) for region in self.regions]
+            covers = [(region.value, *_crop(region.cover(size))) for region in self.regions]
         except InputError as error:
             raise InputError(f"{self.path}: image {self.image}: {error}") from error
         if self.by_area:
             # The sort is stable: ties keep the order of the file.
-            covers.sort(key=lambda cover: -int(cover[1].sum()))
-        for value, covered in covers:
-            mask[covered] = value
+            covers.sort(key=lambda cover: -int(cover[2].sum()))
+        for value, box, covered in covers:
+            mask[box][covered] = value
         return mask
+
+
+def _crop(covered: NDArray[np.bool_]) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """Return the bounding box of the pixels of an object, and a copy of the mask in it.
+
+    The masks of all objects of a large image would not fit into memory.
+    """
+    rows = np.flatnonzero(covered.any(axis=1))
+    if rows.size == 0:
+        return np.s_[:0, :0], np.zeros((0, 0), bool)
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(covered[top:bottom].any(axis=0))
+    box = np.s_[top:bottom, int(columns[0]) : int(columns[-1]) + 1]
+    return box, covered[box].copy()
 
 
 def check_scale(masks: Iterable[RegionMask]) -> None:

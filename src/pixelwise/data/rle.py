@@ -174,9 +174,20 @@ def encode_counts(covered: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.asarray(np.diff(changes, prepend=0, append=flat.size))
 
 
-def encode_compressed(covered: NDArray[np.bool_]) -> str:
-    """Encode a mask (H, W) as COCO's compressed string, which `decode_compressed` reads."""
+def encode_compressed(covered: NDArray[np.bool_], left: int = 0, right: int = 0) -> str:
+    """Encode a mask as COCO's compressed string, which `decode_compressed` reads.
+
+    Args:
+        covered: (H, N) the pixels of the columns of an object.
+        left: Number of columns before these.
+        right: Number of columns after these.
+    """
     counts = encode_counts(covered)
+    counts[0] += left * len(covered)
+    if counts.size % 2:
+        counts[-1] += right * len(covered)
+    elif right:
+        counts = np.append(counts, right * len(covered))
     characters = bytearray()
     for number in np.concatenate([counts[:3], counts[3:] - counts[1:-2]]).tolist():
         rest = number

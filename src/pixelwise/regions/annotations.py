@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 import numpy as np
 
 from pixelwise.data.classes import Classes
 from pixelwise.data.dataset_scan import ProgressCallback
+from pixelwise.data.file_resolver import fold
+from pixelwise.data.image_files import IMAGE_SUFFIXES
 from pixelwise.data.layouts.annotation_writing import (
     MASKS,
     AnnotatedImage,
@@ -52,6 +55,8 @@ WRITERS: dict[str, type[Writer]] = {
 }
 MANIFEST = ".pixelwise-annotations.json"
 STAGED = ".pixelwise-annotations.part"
+_UNUSABLE = re.compile(r"^\.|[\\\x00-\x1f\x85\u2028\u2029\ud800-\udfff]")
+"""Hidden files, which no reader lists, and characters that separate folders or lines."""
 
 
 class AnnotationFolder:
@@ -86,6 +91,7 @@ class AnnotationFolder:
         self.kind = shape_kind(to, shapes)
         self._writer, self._overwrite = WRITERS[to], overwrite
         self._names = AnnotationNames.of(self.out, classes)
+        self._writer.check(self.out, self._names)
         self.base_names = dict(zip(images, unique_names(images), strict=True))
         self._check(images)
 
@@ -243,7 +249,7 @@ def find_shapes(
 
 
 def unique_names(images: Sequence[Path]) -> list[str]:
-    """Return a base name for each image, unique in every letter case and Unicode form.
+    """Return a base name for each image, unique in every form in which readers look for it.
 
     It is the stem, if necessary with the suffix, the folder or a number.
     """
@@ -264,7 +270,7 @@ def unique_names(images: Sequence[Path]) -> list[str]:
         other = first.setdefault(_fold(name), path)
         if other != path:
             raise InputError(f"{path}: would be {name} like {other}: rename one of them")
-        if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in name):
+        if _UNUSABLE.search(name):
             raise InputError(
                 f"{os.fspath(path)!r}: its name cannot be written into annotations: rename the file"
             )
@@ -304,4 +310,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _fold(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    """Return the form in which readers take names as equal; see `FileResolver.candidates`."""
+    name = unquote(name).strip()
+    stem, dot, suffix = name.rpartition(".")
+    return fold(stem if dot + suffix.lower() in IMAGE_SUFFIXES else name)

@@ -58,7 +58,7 @@ from pixelwise.data.layouts.stated import (
     read_stated,
 )
 from pixelwise.data.layouts.structure import files_outside, find_readings, with_other_partners
-from pixelwise.data.layouts.suggestions import ambiguous, unknown
+from pixelwise.data.layouts.suggestions import ambiguous, check_export, unknown
 from pixelwise.data.polygons import RegionMask, check_scale
 from pixelwise.data.source import Sample, Source
 from pixelwise.errors import Fault, InputError, raise_problems
@@ -155,6 +155,7 @@ def _detect(root: Path, toml: DataToml | None) -> Source:
     # Reading reports what is missing.
     if data_yaml(root) is not None:
         return yolo.read(root)
+    check_export(root)
     if folders.detect(root) or folders.is_incomplete(root):
         return folders.read(root)
     raise unknown(root, ", ".join(layout.DESCRIPTION.partition(":")[0] for layout in LAYOUTS[:-1]))

@@ -101,6 +101,11 @@ class Writer(Protocol):
     def __init__(self, folder: Path, names: AnnotationNames, kind: str) -> None: ...
 
     @staticmethod
+    def check(out: Path, names: AnnotationNames) -> None:
+        """Raise InputError if the format cannot have these names of classes."""
+        return
+
+    @staticmethod
     def files(names: Sequence[str]) -> list[str]:
         """Return the files that a dataset of these images has besides them."""
 

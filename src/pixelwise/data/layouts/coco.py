@@ -24,7 +24,8 @@ from pixelwise.errors import InputError, raise_problems
 
 DESCRIPTION = "COCO: annotations/instances_SPLIT.json, or _annotations.coco.json beside the images"
 
-_OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")
+_OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_", "notes.")
+"""How the names of other files begin. Label Studio adds notes.json to its exports for YOLO."""
 _SPLIT_WORD = re.compile(r"(?<![a-z])(?:mini)?(train|val|test)(?:ing|id|idation|val)?(?![a-z])")
 """A split in the name of a file. `evaluation` and `latest` are other words."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,13 +14,14 @@ from pixelwise.data.layouts.annotation_writing import (
     AnnotatedImage,
     AnnotationNames,
     Shape,
+    Writer,
 )
 from pixelwise.data.rle import encode_compressed
 
 FILE = "annotations/instances_default.json"
 
 
-class CocoWriter:
+class CocoWriter(Writer):
     """See `annotation_writing.Writer`. Annotations are written one image after another."""
 
     KINDS: ClassVar[tuple[str, ...]] = (POLYGONS, MASKS)
@@ -66,7 +68,11 @@ class CocoWriter:
         if shape.ring is not None:
             segmentation = [shape.ring.reshape(-1).tolist()]
         else:
-            segmentation = {"size": [*size], "counts": encode_compressed(shape.cover(size))}
+            assert shape.crop is not None
+            (column, row), width = shape.corner, shape.crop.shape[1]
+            own = replace(shape, corner=(0, row)).cover((size[0], width))
+            counts = encode_compressed(own, column, size[1] - column - width)
+            segmentation = {"size": [*size], "counts": counts}
         return {
             "category_id": self._ids[shape.name],
             "segmentation": segmentation,

@@ -16,6 +16,7 @@ from pixelwise.data.layouts.annotation_writing import (
     AnnotatedImage,
     AnnotationNames,
     Shape,
+    Writer,
     to_values,
     write_file,
 )
@@ -29,7 +30,7 @@ _OBJECTS = 255
 _COLORS = np.array([voc_color(value) for value in range(256)], np.uint8)
 
 
-class CvatWriter:
+class CvatWriter(Writer):
     """See `annotation_writing.Writer`."""
 
     KINDS: ClassVar[tuple[str, ...]] = (MASKS,)
@@ -37,16 +38,19 @@ class CvatWriter:
     IMAGES: ClassVar[str] = "JPEGImages"
 
     def __init__(self, folder: Path, names: AnnotationNames, kind: str) -> None:
+        self._folder, self._names = folder, names
+        self._listed: list[str] = []
+
+    @staticmethod
+    def check(out: Path, names: AnnotationNames) -> None:
         wrong = [n for n in names.shown if ":" in n or n.startswith("#") or n.casefold() in VOID]
         wrong = [name for name in wrong if name != IGNORED]
         if wrong:
             raise InputError(
-                f"{folder}: the class {wrong[0]!r} cannot be in labelmap.txt of CVAT, which "
+                f"{out}: the class {wrong[0]!r} cannot be in labelmap.txt of CVAT, which "
                 "reserves `:`, `#` and the names of ignored pixels: rename the class, or write "
                 "another format"
             )
-        self._folder, self._names = folder, names
-        self._listed: list[str] = []
 
     @staticmethod
     def files(names: Sequence[str]) -> list[str]:

@@ -123,7 +123,8 @@ def _is_result(path: Path) -> bool:
 
 def _to_pixels(image: Path, crs: Any) -> _ToPixels:
     """Return what turns the coordinates of a file into pixels of its image."""
-    name = crs["properties"].get("name") if isinstance(crs, dict) and "properties" in crs else None
+    properties = crs.get("properties") if isinstance(crs, dict) else None
+    name = properties.get("name") if isinstance(properties, dict) else None
     name = _WGS84 if name is None or str(name).endswith(":CRS84") else str(name)
     try:
         import rasterio

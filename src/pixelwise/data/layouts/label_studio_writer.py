@@ -15,6 +15,7 @@ from pixelwise.data.layouts.annotation_writing import (
     AnnotatedImage,
     AnnotationNames,
     Shape,
+    Writer,
     write_file,
 )
 from pixelwise.data.layouts.label_studio import CONFIG
@@ -24,7 +25,7 @@ FILE = "tasks.json"
 _CONTROLS = {POLYGONS: "PolygonLabels", MASKS: "BrushLabels"}
 
 
-class LabelStudioWriter:
+class LabelStudioWriter(Writer):
     """See `annotation_writing.Writer`. Tasks are written one after another."""
 
     KINDS: ClassVar[tuple[str, ...]] = (MASKS, POLYGONS)

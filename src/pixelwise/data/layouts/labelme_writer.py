@@ -17,6 +17,7 @@ from pixelwise.data.layouts.annotation_writing import (
     AnnotatedImage,
     AnnotationNames,
     Shape,
+    Writer,
     as_list,
     write_file,
 )
@@ -26,7 +27,7 @@ _VERSION = "5.5.0"  # the first with oriented rectangles; later ones read it
 _BLACK_AND_WHITE = bytes(3) + b"\xff" * 765
 
 
-class LabelmeWriter:
+class LabelmeWriter(Writer):
     """See `annotation_writing.Writer`."""
 
     KINDS: ClassVar[tuple[str, ...]] = (POLYGONS, MASKS)

@@ -127,8 +127,9 @@ def read_entries(path: Path) -> list[tuple[int, str]]:
     Raises:
         InputError: If the list is empty or contains a line twice.
     """
-    lines = [(number, line.strip()) for number, line in enumerate(read_lines(path), start=1)]
-    entries = [(number, line) for number, line in lines if line]
+    # Spaces around a name may belong to it: `FileResolver` tries it with and without them.
+    lines = enumerate(read_lines(path), start=1)
+    entries = [(number, line) for number, line in lines if line.strip()]
     if not entries:
         raise InputError(f"{path}: lists no images: write one line per image")
     first: dict[str, int] = {}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pixelwise.data.class_tables import read_lines
+from pixelwise.data.folder_listing import walk_files
+from pixelwise.data.image_files import MASK_SUFFIXES
+from pixelwise.data.layouts.folder_names import split_folders
 from pixelwise.data.layouts.mask_evidence import Side
 from pixelwise.data.layouts.structure import Reading, image_folders
 from pixelwise.errors import InputError
@@ -40,6 +45,31 @@ def unreadable(root: Path, folders: Mapping[str, Path]) -> InputError:
         f"{root}: no file names of {named} belong together: state patterns, such as --images "
         "'images/{id}.jpg' --masks 'masks/{id}_mask.png'"
     )
+
+
+def check_export(root: Path) -> None:
+    """Raise InputError if a tool exported annotations in a form that is not read."""
+    xml, names = root / "annotations.xml", root / "classes.txt"
+    if xml.is_file():
+        raise InputError(
+            f"{xml}: is a format of CVAT that is not read: export the task as 'Segmentation mask "
+            "1.1' or 'COCO 1.0'"
+        )
+    folders = (folder / "labels" for folder in (root, *split_folders(root).values()))
+    labels = next((folder for folder in folders if _has_only_text(folder)), None)
+    if labels is not None:
+        listed = [line.strip() for line in read_lines(names)] if names.is_file() else []
+        example = json.dumps([n for n in listed if n] or ["first", "second"], ensure_ascii=False)
+        raise InputError(
+            f"{labels}: holds label files of YOLO, but {root / 'data.yaml'} does not exist: write "
+            f"the names of the classes into it: `names: {example}`"
+        )
+
+
+def _has_only_text(folder: Path) -> bool:
+    """Whether a folder has text files but no masks."""
+    found = {path.suffix.lower() for path in walk_files(folder)} if folder.is_dir() else set()
+    return ".txt" in found and found.isdisjoint(MASK_SUFFIXES)
 
 
 def unknown(root: Path, known: str) -> InputError:

@@ -10,12 +10,13 @@ from pixelwise.data.layouts.annotation_writing import (
     POLYGONS,
     AnnotatedImage,
     AnnotationNames,
+    Writer,
     write_file,
 )
 from pixelwise.errors import InputError
 
 
-class YoloWriter:
+class YoloWriter(Writer):
     """See `annotation_writing.Writer`."""
 
     KINDS: ClassVar[tuple[str, ...]] = (POLYGONS,)
@@ -23,13 +24,16 @@ class YoloWriter:
     IMAGES: ClassVar[str] = "images"
 
     def __init__(self, folder: Path, names: AnnotationNames, kind: str) -> None:
-        if not names.shown:
-            raise InputError(
-                f"{folder}: there is no class besides the background, and data.yaml needs one: "
-                "write another format"
-            )
         self._folder = folder
         self._ids = {name: number for number, name in enumerate(names.shown)}
+
+    @staticmethod
+    def check(out: Path, names: AnnotationNames) -> None:
+        if not names.shown:
+            raise InputError(
+                f"{out}: there is no class besides the background, and data.yaml needs one: "
+                "write another format"
+            )
 
     @staticmethod
     def files(names: Sequence[str]) -> list[str]:
