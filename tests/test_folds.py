@@ -77,6 +77,7 @@ def make_samples(*names: str) -> list[Sample]:
         ("{group}/*", ["p1/x", "p2/x"], ["p1", "p2"]),
         ("{group}/*/*", ["p1/scan/x", "p2/scan/x"], ["p1", "p2"]),
         ("folder", ["p1/x", "p2/x"], ["d/p1", "d/p2"]),
+        ("folder", ["train/p1/x", "val/p1/x", "val/p2/x"], ["d/p1", "d/p1", "d/p2"]),
         ("scan[{group}]*", ["scan[1]a", "scan[2]a"], ["1", "2"]),  # brackets are literal
     ],
 )

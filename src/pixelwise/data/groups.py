@@ -5,7 +5,8 @@ A rule names the group of each image:
 - a pattern on the name, such as `{group}_*`: `{group}` is the group and `*` any text, both without
   a slash. A pattern with a slash is compared with the end of the path, as in `{group}/*`. The
   suffix of the image is left out.
-- `folder`: the folder that holds the image.
+- `folder`: the folder that holds the image. Folders that differ only in the name of the split, as
+  train/p1 and val/p1 do, are one group.
 - `TABLE.csv:COLUMN`: a column of a table whose first column names the images.
 """
 
@@ -18,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from pixelwise.data.file_resolver import FileResolver, fold, nfc, path_parts
+from pixelwise.data.layouts.folder_names import ALIASES
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
 from pixelwise.file_io import read_rows
@@ -59,7 +61,7 @@ def group_images(root: Path, samples: Sequence[Sample], rule: str) -> list[str]:
     if table and not re.fullmatch(r"[A-Za-z]", table):
         groups = _by_table(root, samples, Path(table), column)
     elif rule == "folder":
-        groups = [sample.image.parent.as_posix() for sample in samples]
+        groups = [_without_splits(sample.image.parent) for sample in samples]
     else:
         groups = _by_pattern(samples, rule)
     return [nfc(group) for group in groups]  # the names may come from several systems
@@ -96,6 +98,11 @@ def suggested_group(sample: Sample) -> str:
     match = _COUNTED.fullmatch(sample.image.stem)
     group = _COUNTER_NAME.sub("", match[1]) if match else ""
     return group if re.search(r"\d", group) and not _YEAR.fullmatch(group) else ""
+
+
+def _without_splits(folder: Path) -> str:
+    names = {alias for aliases in ALIASES.values() for alias in aliases}
+    return "/".join(part for part in folder.parts if part.casefold() not in names)
 
 
 def _by_pattern(samples: Sequence[Sample], rule: str) -> list[str]:
