@@ -622,6 +622,8 @@ def test_the_interval_of_a_cross_validation_is_over_blocks(
 
 def test_what_needs_image_files_refuses_windows(plain: Path, tiny_bundle: Path) -> None:
     from pixelwise.inference import Predictor
+    from pixelwise.recipes.load_recipe import load_recipe
+    from pixelwise.study.label_errors.find import find_label_errors
     from pixelwise.study.label_errors.suggest import check_files
     from pixelwise.study.select import select
 
@@ -630,6 +632,10 @@ def test_what_needs_image_files_refuses_windows(plain: Path, tiny_bundle: Path) 
         select(plain / "a.tif", predictor, plain / "out", count=1, labeled=plain)
     with pytest.raises(InputError, match=r"windows of rasters.*omit --suggest"):
         check_files(open_dataset(plain))
+    out, new = plain.parent / "study", plain.parent / "new"
+    with pytest.raises(InputError, match=r"windows of rasters.*omit --suggest"):
+        find_label_errors(plain, out, load_recipe(None, {}), suggest=new)
+    assert not out.exists()  # nothing was trained
 
 
 def test_windows_cannot_be_converted_to_files(plain: Path, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data import layouts
 from pixelwise.data.dataset import Mask, SegmentationData
+from pixelwise.data.dataset_spec import DatasetSpec
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
 from pixelwise.evaluation.logit_samples import PixelSampler
@@ -125,6 +127,9 @@ def find_label_errors(
         check_suggestions(root, suggest)
         if out.resolve().is_relative_to(suggest.resolve()):
             raise InputError(f"{suggest}: contains {out}: give a folder beside it with --suggest")
+        if run is None and root.is_dir():  # before hours of training; an address is checked later
+            settings = recipe.data
+            check_files(layouts.read(root, DatasetSpec(settings.images, settings.masks)))
     with folds_folder(out, COMMAND):
         for name, mark in ((PAGE, html_mark(PAGE_WRITER)), (JSON, json_mark(COMMAND))):
             check_output(out / name, mark=mark, overwrite=overwrite)

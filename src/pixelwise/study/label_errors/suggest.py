@@ -12,6 +12,7 @@ from pixelwise.data.classes import write_classes_toml
 from pixelwise.data.convert_dataset import unique_names
 from pixelwise.data.dataset import SegmentationData
 from pixelwise.data.image_files import write_mask
+from pixelwise.data.source import Source
 from pixelwise.errors import InputError
 from pixelwise.file_io import atomic_folder, make_folder
 from pixelwise.study.label_errors.predictions import Examined, predict_again
@@ -27,7 +28,7 @@ def check_suggestions(root: Path, folder: Path) -> None:
         raise InputError(f"{folder}: exists and is not empty: give a new folder with --suggest")
 
 
-def check_files(data: SegmentationData) -> None:
+def check_files(data: SegmentationData | Source) -> None:
     """Raise InputError if the images of a dataset are no files, which can be copied."""
     if any(sample.part is not None for samples in data.splits.values() for sample in samples):
         raise InputError(
