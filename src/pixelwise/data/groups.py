@@ -19,7 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from pixelwise.data.file_resolver import FileResolver, fold, nfc, path_parts
-from pixelwise.data.layouts.folder_names import ALIASES
+from pixelwise.data.layouts.split_names import split_in
 from pixelwise.data.source import Sample
 from pixelwise.errors import InputError
 from pixelwise.file_io import read_rows
@@ -101,8 +101,7 @@ def suggested_group(sample: Sample) -> str:
 
 
 def _without_splits(folder: Path) -> str:
-    names = {alias for aliases in ALIASES.values() for alias in aliases}
-    return "/".join(part for part in folder.parts if part.casefold() not in names)
+    return "/".join(part for part in folder.parts if split_in(part)[0] != "{split}")
 
 
 def _by_pattern(samples: Sequence[Sample], rule: str) -> list[str]:

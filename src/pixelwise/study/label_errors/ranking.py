@@ -88,5 +88,5 @@ def is_certain(finding: Region) -> bool:
     """Whether a finding counts in the estimate."""
     if finding.kind is Kind.MISPAIRED:
         return True
-    certain = finding.strength >= CERTAIN and finding.surprise >= UNUSUAL
-    return finding.confident and certain
+    contradicted = finding.strength >= CERTAIN and finding.surprise >= UNUSUAL
+    return contradicted and finding.confident
