@@ -305,6 +305,14 @@ def test_images_of_one_name_are_all_copied(
     assert sorted(copies) == sorted(path.read_bytes() for path in [*pool.iterdir(), other])
 
 
+def test_an_image_whose_name_annotations_cannot_hold_is_copied(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    hidden = save(texture(77), tmp_path / "pool" / ".a.png")
+    select([hidden], predictor, tmp_path / "out", count=1, files="copy")
+    assert (tmp_path / "out/images/.a.png").read_bytes() == hidden.read_bytes()
+
+
 def test_what_a_kill_left_of_a_copy_is_replaced(
     pool: Path, predictor: Predictor, tmp_path: Path
 ) -> None:

@@ -151,6 +151,12 @@ class AnnotationFolder:
         A file of an earlier call that was corrected stays in the dataset, where its classes could
         be numbered otherwise: without a file that replaces it, it is refused even on request.
         """
+        for path, name in self.base_names.items():
+            if _UNUSABLE.search(name):
+                raise InputError(
+                    f"{os.fspath(path)!r}: its name cannot be written into annotations: rename the "
+                    "file"
+                )
         own = {path: self.out / self._file(path) for path in images}
         inside = [p for p in images if p.resolve().is_relative_to(self.out.resolve())]
         for path in inside:
@@ -270,10 +276,6 @@ def unique_names(images: Sequence[Path]) -> list[str]:
         other = first.setdefault(_fold(name), path)
         if other != path:
             raise InputError(f"{path}: would be {name} like {other}: rename one of them")
-        if _UNUSABLE.search(name):
-            raise InputError(
-                f"{os.fspath(path)!r}: its name cannot be written into annotations: rename the file"
-            )
     return names
 
 
